@@ -1,0 +1,178 @@
+//! Errors, one type for each operation.
+
+use crate::token::{SeqId, TokenId};
+use std::path::PathBuf;
+
+/// Why a model could not be inspected or loaded, or a session not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file could not be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not a valid GGUF.
+    #[error(transparent)]
+    Gguf(#[from] crate::gguf::GgufError),
+    /// The tokenizer in the file cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    /// The file is sound but the backend cannot run it.
+    #[error("unsupported model: {what} (supported: {supported})")]
+    Unsupported {
+        /// What is not supported: an architecture, a quantization, a tensor's type.
+        what: String,
+        /// What is.
+        supported: String,
+    },
+    /// A tensor is missing or has the wrong shape or type.
+    #[error("tensor '{name}': {problem}")]
+    Tensor {
+        /// Name of the tensor in the file.
+        name: String,
+        /// What is wrong and what was expected.
+        problem: String,
+    },
+    /// The memory needed is more than is allowed or available.
+    #[error("{what} needs {needed} bytes, but {available} are available")]
+    Memory {
+        /// What needs the memory: weights, KV cache.
+        what: &'static str,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes available.
+        available: u64,
+    },
+    /// An option has a value that makes no sense for this model.
+    #[error("option {option}: {problem}")]
+    Option {
+        /// Name of the option.
+        option: &'static str,
+        /// What is wrong and what is allowed.
+        problem: String,
+    },
+    /// The progress callback asked to stop.
+    #[error("loading was cancelled")]
+    Cancelled,
+    /// The backend failed for a reason of its own.
+    #[error("backend: {0}")]
+    Backend(String),
+}
+
+/// Why a forward pass failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// One sequence cannot go on; the others can, once it has left the batch.
+    #[error("{seq}: {problem}")]
+    Sequence {
+        /// The sequence at fault.
+        seq: SeqId,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The batch holds more tokens than
+    /// [`Capabilities::batch_tokens_max`](crate::backend::Capabilities::batch_tokens_max).
+    #[error("batch of {tokens} tokens is over the limit of {limit}")]
+    BatchTooLarge {
+        /// Tokens in the batch.
+        tokens: usize,
+        /// Tokens allowed.
+        limit: usize,
+    },
+    /// A token id is not in the vocabulary.
+    #[error("{seq}: token {token} is outside the vocabulary of {n_vocab}")]
+    InvalidToken {
+        /// The sequence that holds the token.
+        seq: SeqId,
+        /// The token.
+        token: TokenId,
+        /// Size of the vocabulary.
+        n_vocab: usize,
+    },
+    /// A span does not start where its sequence ends.
+    #[error("{seq}: span starts at position {position}, but the session holds {held} tokens")]
+    Position {
+        /// The sequence.
+        seq: SeqId,
+        /// Position asked for.
+        position: usize,
+        /// Tokens held.
+        held: usize,
+    },
+    /// The KV cache has no room. Core accounts for KV, so this tells of a mistake in core or in the session's
+    /// capabilities.
+    #[error("the KV cache is full: {needed} more blocks needed, {free} free")]
+    KvFull {
+        /// Blocks needed.
+        needed: usize,
+        /// Blocks free.
+        free: usize,
+    },
+    /// The pass was interrupted through [`Interrupt`](crate::backend::Interrupt).
+    #[error("the forward pass was interrupted")]
+    Interrupted,
+    /// The backend failed; nothing is known about single sequences.
+    #[error("backend: {0}")]
+    Backend(String),
+}
+
+impl StepError {
+    /// The sequence at fault, where one is known.
+    pub fn seq(&self) -> Option<SeqId> {
+        match self {
+            Self::Sequence { seq, .. } | Self::InvalidToken { seq, .. } | Self::Position { seq, .. } => {
+                Some(*seq)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why an operation on a sequence's KV failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KvError {
+    /// The session cannot do this; its [`Capabilities`](crate::backend::Capabilities) say so.
+    #[error("{0} is not supported by this session")]
+    Unsupported(&'static str),
+    /// The sequence id is not below `sequences_max`, or the target of a fork is not empty.
+    #[error("{seq}: {problem}")]
+    Sequence {
+        /// The sequence.
+        seq: SeqId,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A length is beyond what the sequence holds.
+    #[error("{seq}: length {len} asked for, but the session holds {held} tokens")]
+    Length {
+        /// The sequence.
+        seq: SeqId,
+        /// Length asked for, in tokens.
+        len: usize,
+        /// Tokens held.
+        held: usize,
+    },
+    /// The KV cache has no room for what is restored.
+    #[error("the KV cache is full: {needed} more blocks needed, {free} free")]
+    Full {
+        /// Blocks needed.
+        needed: usize,
+        /// Blocks free.
+        free: usize,
+    },
+    /// Saved KV does not belong to this model or is damaged.
+    #[error("saved KV cannot be restored: {0}")]
+    Format(String),
+    /// Reading or writing failed.
+    #[error("saved KV: {0}")]
+    Io(#[from] std::io::Error),
+    /// The backend failed for a reason of its own.
+    #[error("backend: {0}")]
+    Backend(String),
+}

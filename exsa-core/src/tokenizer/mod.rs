@@ -1,0 +1,80 @@
+//! Text to token ids and back.
+
+use crate::token::TokenId;
+
+/// Turns text into token ids, and ids into bytes.
+///
+/// # Contract
+///
+/// - `encode` never panics, whatever the text, and adds neither BOS nor EOS.
+/// - `piece` of an id outside the vocabulary is empty.
+/// - Concatenated pieces of `encode(text)` are the text's UTF-8 bytes, up to the normalisation and the leading
+///   space that the vocabulary prescribes.
+pub trait Tokenizer: Send + Sync {
+    /// Number of tokens.
+    fn n_vocab(&self) -> usize;
+
+    /// Appends the ids of `text` to `out`.
+    fn encode(&self, text: &str, options: &EncodeOptions<'_>, out: &mut Vec<TokenId>);
+
+    /// Appends the bytes that `id` stands for in running text to `out`; a control token stands for nothing.
+    ///
+    /// Bytes need not be whole characters. A leading space is kept;
+    /// [`leading_space`](Self::leading_space) tells whether the first piece of a text has one too many.
+    fn piece(&self, id: TokenId, out: &mut Vec<u8>);
+
+    /// The text that the vocabulary lists for `id`, control tokens included, as in `<|im_end|>`.
+    fn token_text(&self, id: TokenId) -> Option<&str>;
+
+    /// Whether `id` is a control token, one that never shows in text.
+    fn is_control(&self, id: TokenId) -> bool;
+
+    /// The control tokens with their texts.
+    fn control_tokens(&self) -> Vec<(TokenId, String)>;
+
+    /// Whether `encode` puts a space before a text, so that a decoded text loses its first.
+    fn leading_space(&self) -> bool;
+
+    /// Ids with a role.
+    fn special(&self) -> &SpecialIds;
+}
+
+/// How text is encoded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EncodeOptions<'a> {
+    /// Whether control tokens written out in the text (`<|im_start|>`) become their ids. `false` by default: such
+    /// text is then encoded as any other.
+    pub special: bool,
+    /// Byte offsets into the text, ascending, across which no control token is recognised even where `special` is
+    /// set: `<|im_start|>` at offset 10 is plain text if an offset in `11..22` is listed. Chat templates use
+    /// it to keep what a user wrote from becoming a control token.
+    pub barriers: &'a [usize],
+}
+
+/// Token ids with a role, each below `n_vocab`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Beginning of sequence.
+    pub bos: Option<TokenId>,
+    /// End of sequence.
+    pub eos: Option<TokenId>,
+    /// Unknown token.
+    pub unk: Option<TokenId>,
+    /// Padding.
+    pub pad: Option<TokenId>,
+    /// Every token that ends an answer, EOS and EOT among them; sorted.
+    pub end_of_generation: Vec<TokenId>,
+    /// Whether a prompt starts with BOS.
+    pub add_bos: bool,
+    /// Whether a prompt ends with EOS.
+    pub add_eos: bool,
+}
+
+/// Why the tokenizer of a model cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// The kind of tokenizer is unknown.
+    #[error("unknown tokenizer model '{0}'")]
+    UnknownModel(String),
+}
