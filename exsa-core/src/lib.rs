@@ -3,9 +3,13 @@
 
 pub mod backend;
 pub mod batch;
+pub mod chat;
+pub mod detokenizer;
 pub mod error;
 pub mod gguf;
 pub mod model_info;
+pub mod sampler;
+pub mod stop;
 pub mod token;
 pub mod tokenizer;
 

@@ -1,0 +1,144 @@
+//! What a user may ask of the sampler, and the check of it.
+
+use super::Sampler;
+use crate::token::TokenId;
+
+/// How tokens are chosen. Plain fields, with the defaults given at each.
+///
+/// ```
+/// use exsa_core::sampler::SamplingParams;
+///
+/// let params = SamplingParams { temperature: 0.7, top_p: 0.9, seed: Some(1), ..Default::default() };
+/// assert!(params.validate(32_000).is_ok());
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// Divides the logits: below 1 sharper, above 1 flatter; 0 is greedy. Finite, 0 or more; 0.8 by default.
+    pub temperature: f32,
+    /// Keeps the `k` best tokens. `None` or `Some(0)` keeps all; `Some(40)` by default.
+    pub top_k: Option<u32>,
+    /// Keeps the smallest set of best tokens whose probabilities sum to at least this (nucleus sampling, Holtzman
+    /// et al. 2020). `0..=1`, where 1 keeps all and 0 the best token alone; 0.95 by default.
+    pub top_p: f32,
+    /// Keeps tokens that are at least this many times as probable as the best one (Nguyen et al. 2024).
+    /// `0..=1`, where 0 keeps all; 0.05 by default.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens in the penalty window (Keskar et al. 2019, CTRL).
+    /// `0.01..=100`, where 1 changes nothing, which is the default.
+    pub repetition_penalty: f32,
+    /// Taken off a token's logit once for each time that it occurs in the penalty window. `-100..=100`; 0 by default.
+    pub frequency_penalty: f32,
+    /// Taken off the logit of every token that occurs in the penalty window. `-100..=100`; 0 by default.
+    pub presence_penalty: f32,
+    /// Number of last tokens, prompt and generated, that the three penalties look at; `None` is all of them.
+    /// `Some(64)` by default.
+    pub penalty_window: Option<u32>,
+    /// Values to add to the logits of single tokens, each token at most once; negative infinity forbids a token.
+    /// Empty by default.
+    pub logit_bias: Vec<(TokenId, f32)>,
+    /// Seed of the random numbers: the same seed and the same logits give the same tokens. `None`, the default,
+    /// lets the engine choose one when a request is submitted.
+    pub seed: Option<u64>,
+    /// Whether [`Sampled::logprob`](super::Sampled::logprob) is computed, at the cost of one more pass over the
+    /// vocabulary; `false` by default.
+    pub logprobs: bool,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: Some(40),
+            top_p: 0.95,
+            min_p: 0.05,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            penalty_window: Some(64),
+            logit_bias: Vec::new(),
+            seed: None,
+            logprobs: false,
+        }
+    }
+}
+
+/// A sampling parameter that cannot be used.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SamplingError {
+    /// A number is not one, or out of range.
+    #[error("{parameter} is {value}, but must be {allowed}")]
+    Range {
+        /// Name of the field of [`SamplingParams`].
+        parameter: &'static str,
+        /// Its value.
+        value: f32,
+        /// What it may be.
+        allowed: &'static str,
+    },
+    /// A logit bias names a token that does not exist.
+    #[error("logit_bias: token {token} is outside the vocabulary of {n_vocab}")]
+    BiasToken {
+        /// The token.
+        token: TokenId,
+        /// Size of the vocabulary.
+        n_vocab: usize,
+    },
+    /// A logit bias names a token twice.
+    #[error("logit_bias: token {token} is listed more than once")]
+    BiasTwice {
+        /// The token.
+        token: TokenId,
+    },
+    /// The vocabulary is empty or has more tokens than ids.
+    #[error("a vocabulary of {n_vocab} tokens cannot be sampled from; 1 to 4294967295 are supported")]
+    Vocabulary {
+        /// Size of the vocabulary.
+        n_vocab: usize,
+    },
+}
+
+impl SamplingParams {
+    /// Greedy decoding: always the most probable token.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Checks the parameters against a vocabulary of `n_vocab` tokens and makes a sampler of them.
+    ///
+    /// A `seed` of `None` counts as 0 here: who wants a different text each time puts a seed in first.
+    pub fn validate(&self, n_vocab: usize) -> Result<Sampler, SamplingError> {
+        let within = |parameter, value: f32, low: f32, high: f32, allowed| {
+            // A NaN is in no range.
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(SamplingError::Range { parameter, value, allowed })
+            }
+        };
+        within("temperature", self.temperature, 0.0, f32::MAX, "a finite number, 0 or more")?;
+        within("top_p", self.top_p, 0.0, 1.0, "a number from 0 to 1")?;
+        within("min_p", self.min_p, 0.0, 1.0, "a number from 0 to 1")?;
+        within("repetition_penalty", self.repetition_penalty, 0.01, 100.0, "a number from 0.01 to 100")?;
+        within("frequency_penalty", self.frequency_penalty, -100.0, 100.0, "a number from -100 to 100")?;
+        within("presence_penalty", self.presence_penalty, -100.0, 100.0, "a number from -100 to 100")?;
+        if n_vocab == 0 || u32::try_from(n_vocab).is_err() {
+            return Err(SamplingError::Vocabulary { n_vocab });
+        }
+        let mut bias = self.logit_bias.clone();
+        bias.sort_by_key(|(token, _)| *token);
+        for (i, &(token, value)) in bias.iter().enumerate() {
+            if token as usize >= n_vocab {
+                return Err(SamplingError::BiasToken { token, n_vocab });
+            }
+            if value.is_nan() || value == f32::INFINITY {
+                let allowed = "a finite number or negative infinity";
+                return Err(SamplingError::Range { parameter: "logit_bias", value, allowed });
+            }
+            if i > 0 && bias[i - 1].0 == token {
+                return Err(SamplingError::BiasTwice { token });
+            }
+        }
+        Ok(Sampler { params: self.clone(), n_vocab })
+    }
+}
