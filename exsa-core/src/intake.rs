@@ -1,0 +1,170 @@
+//! From a request to a sequence: what is done on the caller's thread.
+
+use crate::backend::{Capabilities, Model};
+use crate::chat::ChatTemplate;
+use crate::clock::Clock;
+use crate::detokenizer::Detokenizer;
+use crate::engine::EngineOptions;
+use crate::generator::SubmitError;
+use crate::mailbox::{Command, Mailbox};
+use crate::request::{Prompt, Request};
+use crate::scheduler::RequestId;
+use crate::sequence::Sequence;
+use crate::stop::StopMatcher;
+use crate::stream::{StreamSignal, TokenStream, channel};
+use crate::token::TokenId;
+use crate::tokenizer::{EncodeOptions, Tokenizer};
+use parking_lot::Mutex;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Checks requests, tokenizes them and leaves them in the mailbox.
+pub(crate) struct Intake {
+    pub(crate) model: Arc<dyn Model>,
+    tokenizer: Arc<dyn Tokenizer>,
+    capabilities: Capabilities,
+    options: EngineOptions,
+    pub(crate) mailbox: Arc<Mailbox>,
+    clock: Arc<dyn Clock>,
+    /// Requests that were accepted and not yet given a sequence.
+    pub(crate) waiting: Arc<AtomicUsize>,
+    ids: AtomicU64,
+    seeds: RandomState,
+    template: Mutex<Option<Arc<ChatTemplate>>>,
+}
+
+impl Intake {
+    pub(crate) fn new(
+        model: Arc<dyn Model>,
+        capabilities: Capabilities,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            tokenizer: model.tokenizer(),
+            model,
+            capabilities,
+            options,
+            mailbox: Arc::default(),
+            clock,
+            waiting: Arc::default(),
+            ids: AtomicU64::new(0),
+            seeds: RandomState::new(),
+            template: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
+        let n_vocab = self.model.info().n_vocab;
+        let tokens = self.encode(&request)?;
+        self.check_length(tokens.len())?;
+        if request.tokens_max == Some(0) {
+            return Err(SubmitError::NoTokens);
+        }
+        let mut known = tokens.iter().chain(&request.stop_tokens);
+        if let Some(&token) = known.find(|token| **token as usize >= n_vocab) {
+            return Err(SubmitError::InvalidToken { token, n_vocab });
+        }
+        let id = RequestId(self.ids.fetch_add(1, Ordering::Relaxed));
+        let mut sampling = request.sampling;
+        sampling.seed.get_or_insert_with(|| self.seeds.hash_one(id));
+        let mut end_of_generation = self.tokenizer.special().end_of_generation.clone();
+        if request.ignore_eos {
+            sampling.logit_bias.retain(|(token, _)| end_of_generation.binary_search(token).is_err());
+            sampling.logit_bias.extend(end_of_generation.drain(..).map(|token| (token, f32::NEG_INFINITY)));
+        }
+        let sampler = sampling.validate(n_vocab)?;
+        let stop = StopMatcher::new(&request.stop)?;
+        let mut stop_tokens = request.stop_tokens;
+        stop_tokens.sort_unstable();
+
+        let mailbox = self.mailbox.clone();
+        let (stream, events) = channel(self.options.stream_events_max, move |signal| {
+            // A mailbox that is closed has ended the request already.
+            let _ = mailbox.post(match signal {
+                StreamSignal::Cancelled => Command::Cancel(id),
+                StreamSignal::Drained => Command::Resume(id),
+            });
+        });
+        let submitted = self.clock.now();
+        let preceded = tokens.iter().any(|token| !self.tokenizer.is_control(*token));
+        let sequence = Box::new(Sequence {
+            id,
+            prompt_tokens: tokens.len(),
+            tokens,
+            tokens_max: request.tokens_max.unwrap_or(usize::MAX),
+            sampler,
+            stop_tokens,
+            end_of_generation,
+            detokenizer: Detokenizer::new(&*self.tokenizer, preceded),
+            stop,
+            stream,
+            submitted,
+            deadline: request.timeout.map(|timeout| submitted.saturating_add(timeout)),
+            admitted: None,
+            first_token: None,
+        });
+        self.count_in()?;
+        match self.mailbox.post(Command::Submit(sequence)) {
+            Ok(()) => Ok(events),
+            Err(_) => {
+                self.waiting.fetch_sub(1, Ordering::AcqRel);
+                Err(SubmitError::ShuttingDown)
+            }
+        }
+    }
+
+    /// Takes a place in the queue.
+    fn count_in(&self) -> Result<(), SubmitError> {
+        let limit = self.options.queue_max;
+        self.waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1))
+            .map(|_| ())
+            .map_err(|waiting| SubmitError::QueueFull { waiting, limit })
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<(), SubmitError> {
+        let context = self.capabilities.context_tokens_max;
+        let kv = self.capabilities.kv_tokens_max;
+        let (limit, what) = if kv < context { (kv, "the KV cache") } else { (context, "the context") };
+        let limit = limit.saturating_sub(1);
+        match tokens {
+            0 => Err(SubmitError::EmptyPrompt),
+            n if n > limit => Err(SubmitError::PromptTooLong { tokens, limit, what }),
+            _ => Ok(()),
+        }
+    }
+
+    fn encode(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
+        let special = self.tokenizer.special();
+        let mut tokens = Vec::new();
+        match &request.prompt {
+            Prompt::Tokens(ids) => tokens.extend_from_slice(ids),
+            Prompt::Text(text) => {
+                tokens.extend(special.bos.filter(|_| special.add_bos));
+                let options = EncodeOptions { special: request.parse_special, barriers: &[] };
+                self.tokenizer.encode(text, &options, &mut tokens);
+            }
+            Prompt::Chat(messages) => {
+                let rendered = self.template()?.render(messages, &request.chat)?;
+                self.tokenizer.encode(&rendered.text, &rendered.encode_options(), &mut tokens);
+                // Many templates write BOS themselves; twice would be wrong.
+                if let Some(bos) = special.bos.filter(|bos| special.add_bos && tokens.first() != Some(bos)) {
+                    tokens.insert(0, bos);
+                }
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// The model's chat template, parsed when it is first needed.
+    fn template(&self) -> Result<Arc<ChatTemplate>, SubmitError> {
+        let mut template = self.template.lock();
+        if let Some(template) = &*template {
+            return Ok(template.clone());
+        }
+        let parsed = ChatTemplate::for_model(self.model.info().chat_template.as_deref(), &*self.tokenizer)?;
+        Ok(template.insert(Arc::new(parsed)).clone())
+    }
+}

@@ -1,0 +1,121 @@
+//! What is asked of the engine.
+
+use crate::chat::{ChatOptions, Message};
+use crate::sampler::SamplingParams;
+use crate::token::TokenId;
+use std::time::Duration;
+
+/// What an answer starts from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Prompt {
+    /// Text; BOS is put before it where the model wants it.
+    Text(String),
+    /// Token ids, taken as they are.
+    Tokens(Vec<TokenId>),
+    /// A conversation, rendered by the model's chat template.
+    Chat(Vec<Message>),
+}
+
+/// One request for generated text.
+///
+/// ```
+/// use exsa_core::{Request, SamplingParams};
+///
+/// let request = Request::text("Once upon a time")
+///     .max_tokens(64)
+///     .sampling(SamplingParams { temperature: 0.0, ..SamplingParams::default() })
+///     .stop("\n\n");
+/// # let _ = request;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What the answer starts from.
+    pub prompt: Prompt,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.
+    pub tokens_max: Option<usize>,
+    /// Texts that end the answer, and are no part of it; at most
+    /// [`STOP_STRINGS_MAX`](crate::stop::STOP_STRINGS_MAX).
+    pub stop: Vec<String>,
+    /// Tokens that end the answer; their text is no part of it.
+    pub stop_tokens: Vec<TokenId>,
+    /// Never generate an end-of-generation token, so that only the other limits end the answer.
+    pub ignore_eos: bool,
+    /// Whether control tokens written out in a [`Prompt::Text`] (`<|im_start|>`) become their ids; `false` by
+    /// default. Never set it for text that a user wrote.
+    pub parse_special: bool,
+    /// Variables for the chat template.
+    pub chat: ChatOptions,
+    /// The request ends when this much time has passed since it was submitted.
+    pub timeout: Option<Duration>,
+}
+
+impl Request {
+    /// A request with the default settings.
+    pub fn new(prompt: Prompt) -> Self {
+        Self {
+            prompt,
+            sampling: SamplingParams::default(),
+            tokens_max: None,
+            stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            ignore_eos: false,
+            parse_special: false,
+            chat: ChatOptions::default(),
+            timeout: None,
+        }
+    }
+
+    /// Continues a text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::new(Prompt::Text(text.into()))
+    }
+
+    /// Continues token ids.
+    pub fn tokens(tokens: impl Into<Vec<TokenId>>) -> Self {
+        Self::new(Prompt::Tokens(tokens.into()))
+    }
+
+    /// Answers a conversation.
+    pub fn chat(messages: impl Into<Vec<Message>>) -> Self {
+        Self::new(Prompt::Chat(messages.into()))
+    }
+
+    /// Sets how tokens are chosen.
+    pub fn sampling(mut self, sampling: SamplingParams) -> Self {
+        self.sampling = sampling;
+        self
+    }
+
+    /// Generates at most `n` tokens, at least 1.
+    pub fn max_tokens(mut self, n: usize) -> Self {
+        self.tokens_max = Some(n);
+        self
+    }
+
+    /// Adds a text that ends the answer.
+    pub fn stop(mut self, text: impl Into<String>) -> Self {
+        self.stop.push(text.into());
+        self
+    }
+
+    /// Adds a token that ends the answer.
+    pub fn stop_token(mut self, token: TokenId) -> Self {
+        self.stop_tokens.push(token);
+        self
+    }
+
+    /// Whether end-of-generation tokens are never generated.
+    pub fn ignore_eos(mut self, ignore: bool) -> Self {
+        self.ignore_eos = ignore;
+        self
+    }
+
+    /// Ends the request when `timeout` has passed since it was submitted.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}

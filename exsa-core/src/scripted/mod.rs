@@ -1,0 +1,194 @@
+//! A small deterministic backend: for doctests, examples, simulations and tests of what lies above the seam.
+//!
+//! It computes no network, but keeps to every word of the [`Session`](crate::backend::Session) contract, and is
+//! strict: what a real backend might let pass is an error here. Its tokens are bytes.
+
+mod session;
+mod tokenizer;
+
+pub use session::ScriptedSession;
+pub use tokenizer::ByteTokenizer;
+
+use crate::backend::{
+    DeviceInfo, DeviceKind, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session,
+    SessionOptions,
+};
+use crate::clock::ManualClock;
+use crate::error::LoadError;
+use crate::model_info::ModelInfo;
+use crate::token::TokenId;
+use crate::tokenizer::Tokenizer;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Loads one and the same [`ScriptedModel`] from any source.
+pub struct ScriptedBackend {
+    model: ScriptedModel,
+}
+
+impl ScriptedBackend {
+    /// A backend that serves `model`.
+    pub fn new(model: ScriptedModel) -> Self {
+        Self { model }
+    }
+}
+
+impl InferenceBackend for ScriptedBackend {
+    fn name(&self) -> &str {
+        "scripted"
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        vec![DeviceInfo { name: "cpu".into(), kind: DeviceKind::Cpu, memory_total: None, memory_free: None }]
+    }
+
+    fn inspect(&self, _source: &ModelSource) -> Result<ModelInfo, LoadError> {
+        Ok(self.model.info.clone())
+    }
+
+    fn load(
+        &self,
+        _source: &ModelSource,
+        _options: &LoadOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<Arc<dyn Model>, LoadError> {
+        progress.report(1, 1)?;
+        Ok(Arc::new(self.model.clone()))
+    }
+}
+
+/// What a scripted model says next, as a function of the tokens before.
+#[derive(Clone, Debug)]
+enum Behaviour {
+    /// Goes on with this text from wherever the sequence ends inside it, then ends.
+    Echo(Vec<TokenId>),
+    /// Pseudo-random logits that depend on the last three tokens and the seed.
+    NGram(u64),
+}
+
+/// A model whose logits follow a rule; see [`ScriptedModel::echo`] and [`ScriptedModel::ngram`].
+#[derive(Clone, Debug)]
+pub struct ScriptedModel {
+    behaviour: Behaviour,
+    info: ModelInfo,
+    kv_tokens_max: usize,
+    block_tokens: usize,
+    can_truncate: bool,
+    cost: Option<Cost>,
+}
+
+/// Fake time that a pass takes.
+#[derive(Clone, Debug)]
+struct Cost {
+    clock: ManualClock,
+    per_pass: Duration,
+    per_token: Duration,
+}
+
+impl ScriptedModel {
+    fn new(behaviour: Behaviour) -> Self {
+        let info = ModelInfo {
+            name: "scripted".into(),
+            architecture: "scripted".into(),
+            quantization: "F32".into(),
+            kv_bytes_per_token: 4,
+            n_ctx: 4096,
+            n_vocab: ByteTokenizer::N_VOCAB,
+            n_layer: 1,
+            n_embd: 1,
+            ..ModelInfo::default()
+        };
+        Self { behaviour, info, kv_tokens_max: 1 << 16, block_tokens: 16, can_truncate: true, cost: None }
+    }
+
+    /// Says `text`, then ends its answer. Where the sequence ends with a beginning of `text`, it goes on from
+    /// there.
+    pub fn echo(text: &str) -> Self {
+        Self::new(Behaviour::Echo(text.bytes().map(TokenId::from).collect()))
+    }
+
+    /// Draws logits from a hash of `seed` and the last three tokens: any sequence of tokens always gets the same
+    /// continuation.
+    pub fn ngram(seed: u64) -> Self {
+        Self::new(Behaviour::NGram(seed))
+    }
+
+    /// Sets the size of the KV cache in tokens and the size of a block.
+    pub fn kv(mut self, kv_tokens_max: usize, block_tokens: usize) -> Self {
+        self.block_tokens = block_tokens.max(1);
+        self.kv_tokens_max = kv_tokens_max / self.block_tokens * self.block_tokens;
+        self
+    }
+
+    /// Sets the context length in tokens.
+    pub fn context(mut self, n_ctx: usize) -> Self {
+        self.info.n_ctx = n_ctx;
+        self
+    }
+
+    /// Sets the chat template.
+    pub fn chat_template(mut self, template: &str) -> Self {
+        self.info.chat_template = Some(template.into());
+        self
+    }
+
+    /// Makes a model whose sessions cannot truncate, as recurrent ones.
+    pub fn without_truncate(mut self) -> Self {
+        self.can_truncate = false;
+        self
+    }
+
+    /// Moves `clock` on by `per_pass`, and by `per_token` for each token, with each forward pass.
+    pub fn cost(mut self, clock: ManualClock, per_pass: Duration, per_token: Duration) -> Self {
+        self.cost = Some(Cost { clock, per_pass, per_token });
+        self
+    }
+
+    /// The model as the engine takes it.
+    pub fn shared(self) -> Arc<dyn Model> {
+        Arc::new(self)
+    }
+
+    /// Writes the logits that follow `tokens` into `row`, of [`ByteTokenizer::N_VOCAB`] values.
+    pub fn logits(&self, tokens: &[TokenId], row: &mut [f32]) {
+        match &self.behaviour {
+            Behaviour::Echo(script) => {
+                row.fill(0.0);
+                let said = (0..=script.len()).rev().find(|n| tokens.ends_with(&script[..*n])).unwrap_or(0);
+                let next = script.get(said).copied().unwrap_or(ByteTokenizer::EOS);
+                if let Some(logit) = row.get_mut(next as usize) {
+                    *logit = 20.0;
+                }
+            }
+            Behaviour::NGram(seed) => {
+                let context = tokens.iter().rev().take(3).fold(*seed, |hash, token| {
+                    mix(hash ^ u64::from(*token).wrapping_add(0x9e37_79b9_7f4a_7c15))
+                });
+                for (i, logit) in row.iter_mut().enumerate() {
+                    *logit = (mix(context.wrapping_add(i as u64)) >> 40) as f32 / (1 << 22) as f32;
+                }
+            }
+        }
+    }
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Model for ScriptedModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        Arc::new(ByteTokenizer::new())
+    }
+
+    fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
+        Ok(Box::new(ScriptedSession::new(self.clone(), options)))
+    }
+}

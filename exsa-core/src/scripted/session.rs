@@ -1,0 +1,239 @@
+//! The scripted session: tokens instead of keys and values, and real block accounting.
+
+use super::ScriptedModel;
+use crate::backend::{Capabilities, Interrupt, Session, SessionOptions};
+use crate::batch::{Batch, Logits};
+use crate::error::{KvError, StepError};
+use crate::token::{SeqId, TokenId};
+use std::io::{Read, Write};
+
+/// A session of a [`ScriptedModel`].
+pub struct ScriptedSession {
+    model: ScriptedModel,
+    capabilities: Capabilities,
+    interrupt: Interrupt,
+    sequences: Vec<Held>,
+    /// How many sequences hold each block.
+    references: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Held {
+    tokens: Vec<TokenId>,
+    blocks: Vec<usize>,
+}
+
+impl ScriptedSession {
+    pub(super) fn new(model: ScriptedModel, options: &SessionOptions) -> Self {
+        let block_tokens = model.block_tokens;
+        let kv_tokens =
+            options.kv_tokens_max.unwrap_or(model.kv_tokens_max).div_ceil(block_tokens) * block_tokens;
+        let n_ctx = model.info.n_ctx;
+        let capabilities = Capabilities {
+            kv_tokens_max: kv_tokens,
+            block_tokens,
+            sequences_max: options.sequences_max,
+            context_tokens_max: options.context_tokens_max.map_or(n_ctx, |n| n.min(n_ctx)),
+            batch_tokens_max: options.batch_tokens_max,
+            fork: true,
+            truncate: model.can_truncate,
+            save: true,
+        };
+        Self {
+            sequences: vec![Held::default(); capabilities.sequences_max],
+            references: vec![0; kv_tokens / block_tokens],
+            logits: Vec::new(),
+            interrupt: options.interrupt.clone(),
+            capabilities,
+            model,
+        }
+    }
+
+    /// The tokens that `seq` holds.
+    pub fn tokens(&self, seq: SeqId) -> &[TokenId] {
+        self.sequences.get(seq.index()).map_or(&[], |held| &held.tokens)
+    }
+
+    /// Distinct blocks that are held.
+    pub fn blocks_used(&self) -> usize {
+        self.references.iter().filter(|n| **n > 0).count()
+    }
+
+    fn blocks_free(&self) -> usize {
+        self.references.len() - self.blocks_used()
+    }
+
+    /// Blocks to take so that `held` can grow to `len` tokens: new ones, and a copy of a shared one that is
+    /// partly filled.
+    fn blocks_needed(&self, held: &Held, len: usize) -> usize {
+        let new = len.div_ceil(self.capabilities.block_tokens).saturating_sub(held.blocks.len());
+        new + usize::from(self.shares_last(held))
+    }
+
+    fn shares_last(&self, held: &Held) -> bool {
+        let partly = !held.tokens.len().is_multiple_of(self.capabilities.block_tokens);
+        partly && held.blocks.last().is_some_and(|block| self.references[*block] > 1)
+    }
+
+    fn append(&mut self, seq: SeqId, tokens: &[TokenId]) {
+        let mut held = std::mem::take(&mut self.sequences[seq.index()]);
+        if self.shares_last(&held)
+            && let Some(shared) = held.blocks.pop()
+        {
+            self.references[shared] -= 1;
+        }
+        held.tokens.extend_from_slice(tokens);
+        let wanted = held.tokens.len().div_ceil(self.capabilities.block_tokens);
+        let free = self.references.iter().enumerate().filter(|(_, n)| **n == 0).map(|(block, _)| block);
+        held.blocks.extend(free.take(wanted - held.blocks.len()));
+        for block in &held.blocks {
+            self.references[*block] = self.references[*block].max(1);
+        }
+        self.sequences[seq.index()] = held;
+    }
+
+    fn check(&self, batch: &Batch) -> Result<(), StepError> {
+        let limit = self.capabilities.batch_tokens_max;
+        if batch.len() > limit {
+            return Err(StepError::BatchTooLarge { tokens: batch.len(), limit });
+        }
+        let n_vocab = self.model.info.n_vocab;
+        let (mut needed, mut seen) = (0, vec![false; self.sequences.len()]);
+        for (span, tokens) in batch.iter() {
+            let seq = span.seq;
+            let problem = |text: &str| StepError::Sequence { seq, problem: text.into() };
+            let held = self
+                .sequences
+                .get(seq.index())
+                .ok_or_else(|| problem("the id is not below sequences_max"))?;
+            if std::mem::replace(&mut seen[seq.index()], true) {
+                return Err(problem("two spans in one batch"));
+            }
+            if span.position != held.tokens.len() {
+                return Err(StepError::Position { seq, position: span.position, held: held.tokens.len() });
+            }
+            if span.position + span.len > self.capabilities.context_tokens_max {
+                return Err(problem("the context is full"));
+            }
+            if let Some(&token) = tokens.iter().find(|token| **token as usize >= n_vocab) {
+                return Err(StepError::InvalidToken { seq, token, n_vocab });
+            }
+            needed += self.blocks_needed(held, span.position + span.len);
+        }
+        let free = self.blocks_free();
+        if needed > free { Err(StepError::KvFull { needed, free }) } else { Ok(()) }
+    }
+
+    fn empty(&mut self, seq: SeqId) -> Result<&mut Held, KvError> {
+        match self.sequences.get_mut(seq.index()) {
+            None => Err(KvError::Sequence { seq, problem: "the id is not below sequences_max" }),
+            Some(held) if !held.tokens.is_empty() => Err(KvError::Sequence { seq, problem: "is not empty" }),
+            Some(held) => Ok(held),
+        }
+    }
+
+    fn held(&self, seq: SeqId, len: usize) -> Result<&Held, KvError> {
+        let problem = "the id is not below sequences_max";
+        let held = self.sequences.get(seq.index()).ok_or(KvError::Sequence { seq, problem })?;
+        if len > held.tokens.len() {
+            return Err(KvError::Length { seq, len, held: held.tokens.len() });
+        }
+        Ok(held)
+    }
+}
+
+impl Session for ScriptedSession {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+        self.check(batch)?;
+        if self.interrupt.is_raised() {
+            return Err(StepError::Interrupted);
+        }
+        let n_vocab = self.model.info.n_vocab;
+        self.logits.clear();
+        self.logits.resize(batch.rows() * n_vocab, 0.0);
+        let mut row = 0;
+        for (span, tokens) in batch.iter() {
+            self.append(span.seq, tokens);
+            let held = &self.sequences[span.seq.index()].tokens;
+            for end in span.position + span.len - span.rows..span.position + span.len {
+                self.model.logits(&held[..=end], &mut self.logits[row * n_vocab..][..n_vocab]);
+                row += 1;
+            }
+        }
+        if let Some(cost) = &self.model.cost {
+            let tokens = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+            cost.clock.advance(cost.per_pass + cost.per_token * tokens);
+        }
+        Ok(Logits::new(&self.logits, n_vocab))
+    }
+
+    fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
+        let source = self.held(from, len)?;
+        let blocks = source.blocks[..len.div_ceil(self.capabilities.block_tokens)].to_vec();
+        let copy = Held { tokens: source.tokens[..len].to_vec(), blocks: blocks.clone() };
+        *self.empty(to)? = copy;
+        for block in blocks {
+            self.references[block] += 1;
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, seq: SeqId, len: usize) -> Result<(), KvError> {
+        if len > 0 && !self.capabilities.truncate {
+            return Err(KvError::Unsupported("truncate"));
+        }
+        self.held(seq, len)?;
+        let held = &mut self.sequences[seq.index()];
+        held.tokens.truncate(len);
+        for block in held.blocks.split_off(len.div_ceil(self.capabilities.block_tokens)) {
+            self.references[block] -= 1;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, seq: SeqId) {
+        if let Some(held) = self.sequences.get_mut(seq.index()) {
+            for block in std::mem::take(held).blocks {
+                self.references[block] -= 1;
+            }
+        }
+    }
+
+    fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
+        let held = self.held(seq, 0)?;
+        to.write_all(&(held.tokens.len() as u64).to_le_bytes())?;
+        for token in &held.tokens {
+            to.write_all(&token.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
+        self.empty(seq)?;
+        let mut len = [0; 8];
+        from.read_exact(&mut len)?;
+        let len = u64::from_le_bytes(len);
+        let limit = self.capabilities.context_tokens_max;
+        let len = usize::try_from(len)
+            .ok()
+            .filter(|len| *len <= limit)
+            .ok_or_else(|| KvError::Format(format!("holds {len} tokens, the context has {limit}")))?;
+        let (needed, free) = (len.div_ceil(self.capabilities.block_tokens), self.blocks_free());
+        if needed > free {
+            return Err(KvError::Full { needed, free });
+        }
+        let mut tokens = Vec::with_capacity(len);
+        for _ in 0..len {
+            let mut token = [0; 4];
+            from.read_exact(&mut token)?;
+            tokens.push(TokenId::from_le_bytes(token));
+        }
+        self.append(seq, &tokens);
+        Ok(len)
+    }
+}
