@@ -136,7 +136,7 @@ fn run(engine: &mut EngineLoop) {
                 engine.end_all(&FinishReason::Cancelled);
                 return;
             }
-            Ok(false) => mailbox.wait(shutdown, engine.until_next_deadline()),
+            Ok(false) => mailbox.wait(shutdown, engine.until_wakeup()),
             Err(panic) => {
                 let error = RequestError::Panicked(crate::step::panic_text(&*panic));
                 engine.end_all(&FinishReason::Failed(error));

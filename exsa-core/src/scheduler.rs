@@ -87,19 +87,27 @@ pub struct SchedulerLimits {
     pub running_max: usize,
 }
 
+/// How long a paused request keeps its sequence from others that wait for one: a consumer that is but a little
+/// slow shall not pay with a recomputed prompt.
+pub const PAUSE_GRACE: Duration = Duration::from_millis(200);
+
 #[derive(Debug)]
 struct Running {
     ticket: Ticket,
     seq: SeqId,
     /// Tokens whose KV the session holds.
     computed: usize,
-    /// A paused sequence keeps its KV while nobody else needs it, and is given no work.
-    paused: bool,
+    /// Since when the sequence is given no work. It keeps its KV while nobody else needs it.
+    paused: Option<Duration>,
 }
 
 impl Running {
     fn remaining(&self) -> usize {
         self.ticket.tokens - self.computed
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused.is_some()
     }
 }
 
@@ -159,7 +167,7 @@ impl Scheduler {
         let mut budget = self.limits.batch_tokens_max;
         self.plan_decodes(&mut budget);
         self.plan_prefills(&mut budget);
-        self.admit(&mut budget);
+        self.admit(now, &mut budget);
         &self.plan
     }
 
@@ -194,7 +202,7 @@ impl Scheduler {
         let seq = *self.seqs.get(&id)?;
         let running = self.stop_running(seq)?;
         self.preemptions += 1;
-        if running.paused {
+        if running.is_paused() {
             self.parked.insert(id, running.ticket);
         } else {
             self.queue.push(running.ticket);
@@ -202,10 +210,10 @@ impl Scheduler {
         Some(seq)
     }
 
-    /// Gives a running request no more work until it is resumed.
-    pub fn pause(&mut self, id: RequestId) {
+    /// Gives a running request no more work, from the time `now` until it is resumed.
+    pub fn pause(&mut self, id: RequestId, now: Duration) {
         if let Some(running) = self.seqs.get(&id).copied().and_then(|seq| self.running_mut(seq)) {
-            running.paused = true;
+            running.paused.get_or_insert(now);
         }
     }
 
@@ -214,7 +222,7 @@ impl Scheduler {
         if let Some(ticket) = self.parked.remove(&id) {
             self.queue.push(ticket);
         } else if let Some(running) = self.seqs.get(&id).copied().and_then(|seq| self.running_mut(seq)) {
-            running.paused = false;
+            running.paused = None;
         }
     }
 
@@ -228,14 +236,13 @@ impl Scheduler {
         self.queue.len() + self.parked.len()
     }
 
-    /// Whether a step now would find work.
-    pub fn is_runnable(&self) -> bool {
-        !self.queue.is_empty() || self.order.iter().any(|seq| self.get(*seq).is_some_and(|r| !r.paused))
-    }
-
-    /// The deadline that comes first.
-    pub fn next_deadline(&self) -> Option<Duration> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+    /// When to plan again if nothing happens before: at the next deadline, or when a paused sequence has to
+    /// give way to a request that waits.
+    pub fn next_wakeup(&self) -> Option<Duration> {
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let paused = self.order.iter().filter_map(|seq| self.get(*seq)?.paused).min();
+        let stalled = paused.filter(|_| !self.queue.is_empty()).map(|since| since + PAUSE_GRACE);
+        deadline.into_iter().chain(stalled).min()
     }
 
     /// The KV account.
@@ -281,7 +288,7 @@ impl Scheduler {
             if let Some((_, id)) = self.deadlines.pop_first()
                 && let Some(running) = self.seqs.get(&id).copied().and_then(|seq| self.running_mut(seq))
             {
-                running.paused = true;
+                running.paused.get_or_insert(now);
             }
         }
     }
@@ -291,7 +298,9 @@ impl Scheduler {
         while i < self.order.len() && *budget > 0 {
             let seq = self.order[i];
             i += 1;
-            let Some(running) = self.get(seq).filter(|r| !r.paused && r.remaining() == 1) else { continue };
+            let Some(running) = self.get(seq).filter(|r| !r.is_paused() && r.remaining() == 1) else {
+                continue;
+            };
             let (id, rank, start) = (running.ticket.id, running.ticket.rank, running.computed);
             if self.make_room(seq, start + 1) {
                 self.plan.work.push(Work { id, seq, start, len: 1, sample: true });
@@ -313,7 +322,8 @@ impl Scheduler {
             if self.kv.grow(seq, tokens) {
                 return true;
             }
-            let Some(victim) = self.paused_newest().filter(|v| *v != seq).or_else(|| self.newest_after(seq))
+            let Some(victim) =
+                self.paused_newest(Duration::MAX).filter(|v| *v != seq).or_else(|| self.newest_after(seq))
             else {
                 return false;
             };
@@ -322,8 +332,10 @@ impl Scheduler {
         }
     }
 
-    fn paused_newest(&self) -> Option<SeqId> {
-        self.order.iter().rev().copied().find(|seq| self.get(*seq).is_some_and(|r| r.paused))
+    /// The newest sequence that was paused at `before` or earlier.
+    fn paused_newest(&self, before: Duration) -> Option<SeqId> {
+        let paused = |seq: &SeqId| self.get(*seq)?.paused.filter(|since| *since <= before);
+        self.order.iter().rev().copied().find(|seq| paused(seq).is_some())
     }
 
     fn newest_after(&self, seq: SeqId) -> Option<SeqId> {
@@ -341,7 +353,7 @@ impl Scheduler {
         for i in 0..self.order.len() {
             let seq = self.order[i];
             // One token left is a decode, and has been planned as such.
-            if self.get(seq).is_some_and(|r| !r.paused && r.remaining() > 1) {
+            if self.get(seq).is_some_and(|r| !r.is_paused() && r.remaining() > 1) {
                 self.plan_chunk(seq, budget);
             }
         }
@@ -360,7 +372,7 @@ impl Scheduler {
         *budget -= len;
     }
 
-    fn admit(&mut self, budget: &mut usize) {
+    fn admit(&mut self, now: Duration, budget: &mut usize) {
         while *budget > 0 {
             let Some(ticket) = self.queue.peek().copied() else { break };
             if self.plan.expired.contains(&ticket.id) {
@@ -374,9 +386,8 @@ impl Scheduler {
             }
             if !self.fits(&ticket) {
                 // A consumer that does not read must not keep others waiting.
-                let Some(id) = self.paused_newest().and_then(|seq| self.get(seq)).map(|r| r.ticket.id) else {
-                    break;
-                };
+                let stalled = now.checked_sub(PAUSE_GRACE).and_then(|before| self.paused_newest(before));
+                let Some(id) = stalled.and_then(|seq| self.get(seq)).map(|r| r.ticket.id) else { break };
                 self.preempt_into_plan(id);
                 continue;
             }
@@ -386,7 +397,7 @@ impl Scheduler {
             debug_assert!(grown, "fits() looked");
             self.order.insert(self.rank_position(ticket.rank), seq);
             self.seqs.insert(ticket.id, seq);
-            self.running[seq.index()] = Some(Running { ticket, seq, computed: 0, paused: false });
+            self.running[seq.index()] = Some(Running { ticket, seq, computed: 0, paused: None });
             self.plan.admitted.push((ticket.id, seq));
             self.plan_chunk(seq, budget);
         }

@@ -124,9 +124,9 @@ impl EngineLoop {
         &self.scheduler
     }
 
-    /// How long until the next deadline; `None` without one.
-    pub fn until_next_deadline(&self) -> Option<Duration> {
-        Some(self.scheduler.next_deadline()?.saturating_sub(self.clock.now()))
+    /// How long until a step finds something to do even if nothing happens before; `None` for never.
+    pub fn until_wakeup(&self) -> Option<Duration> {
+        Some(self.scheduler.next_wakeup()?.saturating_sub(self.clock.now()))
     }
 
     /// Ends every request with `reason` and accepts no more.
@@ -333,7 +333,7 @@ impl Commit<'_> {
                 Some(Advance::Continue) => self.scheduler.commit(work, true),
                 Some(Advance::StreamFull) => {
                     self.scheduler.commit(work, true);
-                    self.scheduler.pause(work.id);
+                    self.scheduler.pause(work.id, self.now);
                 }
                 Some(Advance::End(reason)) => ended.push((work.id, reason)),
             }

@@ -1,0 +1,312 @@
+//! The engine on its thread: streams, limits, cancellation, shutdown.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use exsa_core::backend::{Model, SessionOptions};
+use exsa_core::sampler::SamplingParams;
+use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
+use exsa_core::{
+    Engine, EngineOptions, Event, FinishReason, Generator, Message, Request, RequestError, Shutdown,
+    SubmitError,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn engine(model: ScriptedModel) -> Engine {
+    Engine::start(model.shared(), EngineOptions::default()).unwrap()
+}
+
+/// A request that goes on until something else ends it.
+fn endless(prompt: &str) -> Request {
+    Request::text(prompt).ignore_eos(true)
+}
+
+fn greedy(request: Request) -> Request {
+    request.sampling(SamplingParams::greedy())
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "timed out: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn tokens_come_one_by_one_and_end_once() {
+    let engine = engine(ScriptedModel::echo("abc"));
+    let events: Vec<_> = engine.submit(greedy(Request::text("x"))).unwrap().collect();
+    let texts: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Token(token) => Some(token.text.as_str()),
+            Event::Finished(_) => None,
+        })
+        .collect();
+    assert_eq!(texts, ["a", "b", "c"]);
+    let Some(Event::Finished(finished)) = events.last() else { panic!("{events:?}") };
+    assert_eq!(finished.reason, FinishReason::EndOfGeneration);
+    assert_eq!((finished.usage.prompt_tokens, finished.usage.completion_tokens), (1, 4));
+    assert!(finished.usage.time_to_first_token.is_some());
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::Finished(_))).count(), 1);
+}
+
+#[test]
+fn every_limit_ends_an_answer_with_its_reason() {
+    let engine = engine(ScriptedModel::echo("one two three").context(64));
+    let run = |request| engine.submit(greedy(request)).unwrap().complete().unwrap();
+    let answer = run(Request::text("x").max_tokens(3));
+    assert_eq!((answer.text.as_str(), answer.reason), ("one", FinishReason::MaxTokens));
+    let answer = run(Request::text("x").stop("wx").stop("o th"));
+    assert_eq!((answer.text.as_str(), answer.reason), ("one tw", FinishReason::StopString(1)));
+    let answer = run(Request::text("x").stop_token(b'w'.into()));
+    assert_eq!((answer.text.as_str(), answer.reason), ("one t", FinishReason::StopToken(b'w'.into())));
+    let answer = run(endless("x"));
+    assert_eq!((answer.reason, answer.usage.completion_tokens), (FinishReason::ContextFull, 63));
+}
+
+#[test]
+fn text_held_back_for_a_stop_string_comes_with_the_end() {
+    let engine = engine(ScriptedModel::echo("ab--"));
+    let answer = engine.submit(greedy(Request::text("x").stop("--!"))).unwrap().complete().unwrap();
+    assert_eq!((answer.text.as_str(), answer.reason), ("ab--", FinishReason::EndOfGeneration));
+}
+
+#[test]
+fn one_seed_one_text() {
+    let engine = engine(ScriptedModel::ngram(3));
+    let run = |seed| {
+        let sampling = SamplingParams { temperature: 1.5, seed: Some(seed), ..SamplingParams::default() };
+        engine.submit(endless("x").max_tokens(40).sampling(sampling)).unwrap().complete().unwrap().tokens
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn requests_that_cannot_be_answered_are_refused_at_once() {
+    let engine = engine(ScriptedModel::echo("a").context(16).kv(4096, 16));
+    let refuse = |request| engine.submit(request).err().unwrap();
+    assert!(matches!(refuse(Request::text("")), SubmitError::EmptyPrompt));
+    assert!(matches!(refuse(Request::tokens([])), SubmitError::EmptyPrompt));
+    assert!(matches!(
+        refuse(Request::tokens([1, 9999])),
+        SubmitError::InvalidToken { token: 9999, n_vocab: 258 }
+    ));
+    assert!(matches!(
+        refuse(Request::text("x").stop_token(300)),
+        SubmitError::InvalidToken { token: 300, .. }
+    ));
+    assert!(matches!(refuse(Request::text("x").max_tokens(0)), SubmitError::NoTokens));
+    assert!(matches!(refuse(Request::text("x").stop("")), SubmitError::Stop(_)));
+    let error = refuse(Request::text("sixteen tokens.."));
+    assert!(matches!(error, SubmitError::PromptTooLong { tokens: 16, limit: 15, .. }), "{error}");
+    for sampling in [
+        SamplingParams { temperature: f32::NAN, ..SamplingParams::default() },
+        SamplingParams { temperature: -1.0, ..SamplingParams::default() },
+        SamplingParams { top_p: f32::NAN, ..SamplingParams::default() },
+        SamplingParams { min_p: -0.5, ..SamplingParams::default() },
+        SamplingParams { logit_bias: vec![(7, f32::NAN)], ..SamplingParams::default() },
+    ] {
+        assert!(matches!(refuse(Request::text("x").sampling(sampling)), SubmitError::Sampling(_)));
+    }
+    assert_eq!(engine.stats().submitted, 0);
+}
+
+#[test]
+fn a_full_queue_refuses_with_its_limit() {
+    let session = SessionOptions { sequences_max: 1, ..SessionOptions::default() };
+    let options = EngineOptions { session, queue_max: 2, ..EngineOptions::default() };
+    let model = ScriptedModel::ngram(1).context(1 << 30).kv(1 << 20, 16);
+    let engine = Engine::start(model.shared(), options).unwrap();
+    let running = engine.submit(endless("x")).unwrap();
+    let handle = running.cancel_handle();
+    let reader = std::thread::spawn(move || running.last());
+    wait_until("the first runs", || engine.stats().running == 1);
+    let waiting: Vec<_> = (0..2).map(|_| engine.submit(endless("y").max_tokens(1)).unwrap()).collect();
+    let refused = engine.submit(Request::text("z")).err().unwrap();
+    assert!(matches!(refused, SubmitError::QueueFull { waiting: 2, limit: 2 }), "{refused}");
+    handle.cancel();
+    assert!(
+        matches!(reader.join().unwrap(), Some(Event::Finished(f)) if f.reason == FinishReason::Cancelled)
+    );
+    for stream in waiting {
+        assert_eq!(stream.complete().unwrap().reason, FinishReason::MaxTokens);
+    }
+    assert!(engine.submit(endless("z").max_tokens(1)).is_ok(), "places in the queue come back");
+}
+
+#[test]
+fn a_dropped_or_cancelled_stream_frees_its_kv() {
+    let engine = engine(ScriptedModel::ngram(1).kv(1 << 20, 16).context(1 << 20));
+    let mut stream = engine.submit(endless("x")).unwrap();
+    assert!(stream.next().is_some());
+    drop(stream);
+    wait_until("the dropped one is gone", || engine.stats().kv_tokens_used == 0);
+    let stream = engine.submit(endless("x")).unwrap();
+    stream.cancel();
+    assert_eq!(stream.complete().unwrap().reason, FinishReason::Cancelled);
+    wait_until("the cancelled one is gone", || engine.stats().kv_tokens_used == 0);
+}
+
+#[test]
+fn a_consumer_that_does_not_read_stalls_nobody() {
+    let session = SessionOptions { sequences_max: 2, ..SessionOptions::default() };
+    let options = EngineOptions { session, stream_events_max: 4, ..EngineOptions::default() };
+    let engine = Engine::start(ScriptedModel::ngram(1).shared(), options).unwrap();
+    // As many sleepers as there are sequences: others must still get in, and the sleepers go on later.
+    let sleepers: Vec<_> =
+        (0..2).map(|_| engine.submit(greedy(endless("zz").max_tokens(50))).unwrap()).collect();
+    wait_until("both are paused", || engine.stats().tokens_generated >= 8);
+    for _ in 0..4 {
+        let answer = engine.submit(greedy(endless("zz").max_tokens(50))).unwrap().complete().unwrap();
+        assert_eq!(answer.tokens.len(), 50);
+    }
+    let awake = engine.submit(greedy(endless("zz").max_tokens(50))).unwrap().complete().unwrap();
+    for stream in sleepers {
+        assert_eq!(stream.complete().unwrap().tokens, awake.tokens);
+    }
+}
+
+#[test]
+fn a_deadline_ends_running_and_waiting_requests() {
+    let session = SessionOptions { sequences_max: 1, ..SessionOptions::default() };
+    let options = EngineOptions { session, ..EngineOptions::default() };
+    let engine = Engine::start(ScriptedModel::ngram(1).context(1 << 30).shared(), options).unwrap();
+    let submit = |ms| engine.submit(endless("x").timeout(Duration::from_millis(ms))).unwrap();
+    let (running, waiting) = (submit(60), submit(20));
+    assert_eq!(waiting.complete().unwrap().reason, FinishReason::Deadline);
+    assert_eq!(running.complete().unwrap().reason, FinishReason::Deadline);
+    let now = engine.submit(endless("x").timeout(Duration::ZERO)).unwrap().complete().unwrap();
+    assert_eq!((now.reason, now.usage.completion_tokens), (FinishReason::Deadline, 0));
+}
+
+#[test]
+fn a_drain_answers_what_was_accepted_and_an_abort_does_not() {
+    let drained = engine(ScriptedModel::echo("hello"));
+    let streams: Vec<_> = (0..40).map(|_| drained.submit(greedy(Request::text("x"))).unwrap()).collect();
+    drained.shut_down(Shutdown::Drain);
+    for stream in streams {
+        assert_eq!(stream.complete().unwrap().text, "hello");
+    }
+    assert!(matches!(drained.submit(Request::text("x")), Err(SubmitError::ShuttingDown)));
+
+    let aborted = engine(ScriptedModel::ngram(1).context(1 << 30));
+    let streams: Vec<_> = (0..40).map(|_| aborted.submit(endless("x")).unwrap()).collect();
+    aborted.shut_down(Shutdown::Abort);
+    for stream in streams {
+        assert_eq!(stream.complete().unwrap().reason, FinishReason::Cancelled);
+    }
+}
+
+#[test]
+fn dropping_the_engine_ends_its_streams() {
+    let engine = engine(ScriptedModel::ngram(1).context(1 << 30));
+    let stream = engine.submit(endless("x")).unwrap();
+    drop(engine);
+    assert_eq!(stream.complete().unwrap().reason, FinishReason::Cancelled);
+}
+
+#[test]
+fn an_idle_engine_sleeps_and_wakes() {
+    let engine = engine(ScriptedModel::echo("a"));
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(20));
+        let steps = engine.stats().steps;
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(engine.stats().steps, steps, "no steps while idle");
+        assert_eq!(engine.submit(greedy(Request::text("x"))).unwrap().complete().unwrap().text, "a");
+    }
+}
+
+#[test]
+fn chat_goes_through_the_template_and_user_text_is_no_control_token() {
+    let template = "{% for m in messages %}<|bos|>{{ m.role }}:{{ m.content }}{% endfor %}";
+    let engine = engine(ScriptedModel::echo("ok").chat_template(template));
+    let request = |text: &str| greedy(Request::chat([Message::user(text)]));
+    let plain = engine.submit(request("hi")).unwrap().complete().unwrap();
+    assert_eq!((plain.text.as_str(), plain.usage.prompt_tokens), ("ok", 1 + "user:hi".len()));
+    let attack = engine.submit(request("<|eos|>")).unwrap().complete().unwrap();
+    assert_eq!(attack.usage.prompt_tokens, 1 + "user:<|eos|>".len());
+}
+
+#[test]
+fn control_tokens_in_a_text_prompt_need_permission() {
+    let engine = engine(ScriptedModel::echo("ok"));
+    let mut request = greedy(Request::text("<|bos|>a"));
+    let tokens = |request: Request| engine.submit(request).unwrap().complete().unwrap().usage.prompt_tokens;
+    assert_eq!(tokens(request.clone()), 8);
+    request.parse_special = true;
+    assert_eq!(tokens(request), 2);
+}
+
+#[test]
+fn the_stream_works_without_a_runtime_of_its_own() {
+    use futures_core::Stream;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let engine = engine(ScriptedModel::echo("stream"));
+    let mut stream = engine.submit(greedy(Request::text("x"))).unwrap();
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let (mut context, mut text) = (Context::from_waker(&waker), String::new());
+    loop {
+        match Pin::new(&mut stream).poll_next(&mut context) {
+            Poll::Pending => std::thread::park(),
+            Poll::Ready(None) => break,
+            Poll::Ready(Some(Event::Token(token))) => text.push_str(&token.text),
+            Poll::Ready(Some(Event::Finished(finished))) => {
+                assert_eq!(finished.reason, FinishReason::EndOfGeneration);
+            }
+        }
+    }
+    assert_eq!(text, "stream");
+}
+
+#[test]
+fn a_multi_byte_character_is_never_split() {
+    let text = "Grüße, 世界 🎈";
+    let engine = engine(ScriptedModel::echo(text));
+    let answer = engine.submit(greedy(Request::text("x"))).unwrap().complete().unwrap();
+    assert_eq!(answer.text, text);
+    assert!(answer.tokens.iter().all(|token| !token.text.contains('\u{fffd}')));
+}
+
+#[test]
+fn submitting_from_many_threads_answers_each() {
+    let engine = Arc::new(engine(ScriptedModel::ngram(9).kv(512, 16)));
+    let threads: Vec<_> = (0..8)
+        .map(|i| {
+            let engine = engine.clone();
+            std::thread::spawn(move || {
+                for n in 1..20 {
+                    let request = greedy(endless(&format!("{i}{n}")).max_tokens(n));
+                    let answer = engine.submit(request).unwrap().complete().unwrap();
+                    assert_eq!(answer.tokens.len(), n);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.submitted, stats.failed), (8 * 19, 0));
+}
+
+#[test]
+fn the_engine_outlives_its_model_handle_and_errors_are_send() {
+    fn assert_send<T: Send + Sync + 'static>() {}
+    assert_send::<Engine>();
+    assert_send::<SubmitError>();
+    assert_send::<RequestError>();
+    assert_send::<exsa_core::error::LoadError>();
+    let model: Arc<dyn Model> = ScriptedModel::echo("a").shared();
+    assert_eq!(model.tokenizer().n_vocab(), ByteTokenizer::N_VOCAB);
+}

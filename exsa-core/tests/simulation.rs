@@ -1,0 +1,295 @@
+//! Ten thousand random schedules on the scripted backend, with what must hold checked after every step.
+//!
+//! Each schedule draws its own limits (tiny KV caches among them), arrivals, lengths, cancels, deadlines and slow
+//! readers from a seed. The seed is in every message, so that a failure can be run again alone:
+//! `EXSA_SIMULATION_SEED=17 cargo nextest run -p exsa-core --test simulation`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use exsa_core::backend::SessionOptions;
+use exsa_core::clock::ManualClock;
+use exsa_core::queue::Fcfs;
+use exsa_core::sampler::{SampleScratch, SamplingParams};
+use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
+use exsa_core::stream::Finished;
+use exsa_core::{EngineLoop, EngineOptions, Event, FinishReason, Request, SubmitError, TokenId, TokenStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+const SCHEDULES: u64 = 10_000;
+
+/// SplitMix64: all randomness of a schedule comes from its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn within(&mut self, low: usize, high: usize) -> usize {
+        low + (self.next() % (high - low + 1) as u64) as usize
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.within(1, 100) <= percent
+    }
+}
+
+/// A request that was submitted, and what came of it so far.
+struct Submitted {
+    prompt: Vec<TokenId>,
+    params: SamplingParams,
+    tokens_max: usize,
+    /// `None` once it was dropped.
+    stream: Option<TokenStream>,
+    tokens: Vec<TokenId>,
+    finished: Option<Finished>,
+    cancelled: bool,
+    has_deadline: bool,
+    /// Never reads while the schedule runs.
+    asleep: bool,
+}
+
+impl Submitted {
+    fn read(&mut self, seed: u64) {
+        while let Some(event) = self.stream.as_mut().and_then(TokenStream::try_next) {
+            assert!(self.finished.is_none(), "seed {seed}: an event after the last");
+            match event {
+                Event::Token(token) => self.tokens.push(token.id),
+                Event::Finished(finished) => self.finished = Some(finished),
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Totals {
+    requests: u64,
+    steps: u64,
+    preemptions: u64,
+    cancelled: u64,
+    expired: u64,
+    refused: u64,
+    full: u64,
+}
+
+struct Simulation {
+    seed: u64,
+    random: Random,
+    clock: ManualClock,
+    model: ScriptedModel,
+    context: usize,
+    engine: EngineLoop,
+    requests: Vec<Submitted>,
+    refused: u64,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let clock = ManualClock::new();
+        let block = random.within(1, 8);
+        let kv = block * random.within(2, 24);
+        let context = random.within(8, 96);
+        let mut model = ScriptedModel::ngram(seed).kv(kv, block).context(context).cost(
+            clock.clone(),
+            Duration::from_millis(5),
+            Duration::from_millis(1),
+        );
+        if random.chance(20) {
+            model = model.without_truncate();
+        }
+        let options = EngineOptions {
+            session: SessionOptions {
+                sequences_max: random.within(1, 8),
+                batch_tokens_max: random.within(1, 40),
+                ..SessionOptions::default()
+            },
+            queue_max: random.within(2, 24),
+            prefill_chunk_max: random.within(1, 24),
+            stream_events_max: random.within(1, 64),
+        };
+        let engine =
+            EngineLoop::new(Arc::new(model.clone()), options, Box::new(Fcfs::new()), Arc::new(clock.clone()));
+        Self {
+            seed,
+            random,
+            clock,
+            model,
+            context,
+            engine: engine.unwrap(),
+            requests: Vec::new(),
+            refused: 0,
+        }
+    }
+
+    fn submit(&mut self) {
+        let random = &mut self.random;
+        let length = random.within(1, 40);
+        let prompt: Vec<_> = (0..length).map(|_| random.within(0, 255) as TokenId).collect();
+        let tokens_max = random.within(1, 40);
+        let params = SamplingParams {
+            temperature: if random.chance(30) { 0.0 } else { 1.0 },
+            seed: Some(random.next()),
+            ..SamplingParams::default()
+        };
+        let mut request = Request::tokens(prompt.clone()).max_tokens(tokens_max).sampling(params.clone());
+        let has_deadline = random.chance(20);
+        if has_deadline {
+            request = request.timeout(Duration::from_millis(random.within(0, 400) as u64));
+        }
+        let asleep = random.chance(15);
+        match self.engine.submit(request) {
+            Ok(stream) => self.requests.push(Submitted {
+                prompt,
+                params,
+                tokens_max,
+                stream: Some(stream),
+                tokens: Vec::new(),
+                finished: None,
+                cancelled: false,
+                has_deadline,
+                asleep,
+            }),
+            Err(SubmitError::QueueFull { .. } | SubmitError::PromptTooLong { .. }) => self.refused += 1,
+            Err(error) => panic!("seed {}: {error}", self.seed),
+        }
+    }
+
+    /// Cancels, drops or reads a few streams.
+    fn consumers(&mut self) {
+        for request in &mut self.requests {
+            if self.random.chance(3) {
+                request.cancelled = true;
+                match &request.stream {
+                    Some(stream) if self.random.chance(50) => stream.cancel(),
+                    _ => request.stream = None,
+                }
+            } else if !request.asleep && self.random.chance(60) {
+                request.read(self.seed);
+            }
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let runs = self.engine.step();
+        if let Err(problem) = self.engine.scheduler().check() {
+            panic!("seed {}: {problem}", self.seed);
+        }
+        runs
+    }
+
+    /// Everyone reads, time goes on, and every request has to end.
+    fn finish(&mut self) {
+        let mut idle = 0;
+        while !self.engine.is_empty() {
+            for request in &mut self.requests {
+                request.read(self.seed);
+            }
+            idle = if self.step() { 0 } else { idle + 1 };
+            assert!(idle < 3, "seed {}: nothing goes on, but requests are here", self.seed);
+            if idle > 0 {
+                self.clock.advance(self.engine.until_wakeup().unwrap_or_default());
+            }
+        }
+        for request in &mut self.requests {
+            request.read(self.seed);
+        }
+    }
+
+    /// What each request must have got, computed without an engine.
+    fn check_answers(&self, totals: &mut Totals) {
+        for request in self.requests.iter().filter(|request| request.stream.is_some()) {
+            let seed = self.seed;
+            let finished = request.finished.as_ref().unwrap_or_else(|| panic!("seed {seed}: did not end"));
+            let expected = self.alone(request);
+            let n = request.tokens.len();
+            assert_eq!(request.tokens, expected[..n], "seed {seed}: not the tokens of a run alone");
+            let complete = match &finished.reason {
+                FinishReason::MaxTokens => n == request.tokens_max,
+                FinishReason::EndOfGeneration => n < request.tokens_max && n == expected.len(),
+                FinishReason::ContextFull => {
+                    totals.full += 1;
+                    let kv = self.engine.stats().kv_tokens_max;
+                    request.prompt.len() + n >= self.context.min(kv)
+                }
+                FinishReason::Cancelled => {
+                    totals.cancelled += 1;
+                    request.cancelled
+                }
+                FinishReason::Deadline => {
+                    totals.expired += 1;
+                    request.has_deadline
+                }
+                other => panic!("seed {seed}: {other:?}"),
+            };
+            assert!(complete, "seed {seed}: {:?} after {n} tokens", finished.reason);
+        }
+    }
+
+    fn alone(&self, request: &Submitted) -> Vec<TokenId> {
+        let mut sampler = request.params.validate(ByteTokenizer::N_VOCAB).unwrap();
+        let (mut scratch, mut row) = (SampleScratch::default(), vec![0.0; ByteTokenizer::N_VOCAB]);
+        let mut tokens = request.prompt.clone();
+        while tokens.len() < request.prompt.len() + request.tokens_max {
+            self.model.logits(&tokens, &mut row);
+            let position = tokens.len() as u64;
+            let token = sampler.sample(&row, &tokens, position, &mut scratch).unwrap().token;
+            if token == ByteTokenizer::EOS {
+                break;
+            }
+            tokens.push(token);
+        }
+        tokens.split_off(request.prompt.len())
+    }
+}
+
+fn run(seed: u64, totals: &mut Totals) {
+    let mut simulation = Simulation::new(seed);
+    for _ in 0..simulation.random.within(5, 60) {
+        for _ in 0..simulation.random.within(0, 2) {
+            simulation.submit();
+        }
+        simulation.step();
+        simulation.consumers();
+        if simulation.random.chance(10) {
+            simulation.clock.advance(Duration::from_millis(50));
+        }
+    }
+    simulation.finish();
+    simulation.check_answers(totals);
+    let stats = simulation.engine.stats();
+    assert_eq!((stats.running, stats.waiting, stats.kv_tokens_used), (0, 0, 0), "seed {seed}");
+    assert_eq!((stats.submitted, stats.failed), (stats.finished, 0), "seed {seed}: each ends exactly once");
+    assert_eq!(stats.submitted, simulation.requests.len() as u64, "seed {seed}");
+    totals.requests += stats.submitted;
+    totals.steps += stats.steps;
+    totals.preemptions += stats.preemptions;
+    totals.refused += simulation.refused;
+}
+
+#[test]
+fn random_schedules_keep_every_promise() {
+    let seeds = match std::env::var("EXSA_SIMULATION_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => 0..SCHEDULES,
+    };
+    let mut totals = Totals::default();
+    for seed in seeds.clone() {
+        run(seed, &mut totals);
+    }
+    let Totals { requests, steps, preemptions, cancelled, expired, refused, full } = totals;
+    println!(
+        "{requests} requests in {steps} steps: {preemptions} preemptions, {cancelled} cancelled, {expired} expired, \
+         {full} filled the context or the KV cache, {refused} refused"
+    );
+    if seeds.end - seeds.start == SCHEDULES {
+        assert!(
+            [preemptions, cancelled, expired, refused, full].iter().all(|n| *n > 1000),
+            "all paths are taken"
+        );
+    }
+}
