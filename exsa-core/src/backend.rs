@@ -78,20 +78,35 @@ pub trait Session: Send {
     /// Runs `batch` and lends the rows of logits it asked for, in its order.
     fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError>;
 
-    /// Makes the empty sequence `to` hold the first `len` tokens of `from`, without computing them again.
-    fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError>;
-
-    /// Forgets all but the first `len` tokens of `seq`.
-    fn truncate(&mut self, seq: SeqId, len: usize) -> Result<(), KvError>;
-
     /// Empties `seq`. An id that is empty, or out of range, is no error.
     fn release(&mut self, seq: SeqId);
 
-    /// Writes the KV of `seq` so that [`restore`](Self::restore) can read it.
-    fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError>;
+    /// Makes the empty sequence `to` hold the first `len` tokens of `from`, without computing them again.
+    /// Only where [`Capabilities::fork`] says so.
+    fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
+        let _ = (from, to, len);
+        Err(KvError::Unsupported("fork"))
+    }
+
+    /// Forgets all but the first `len` tokens of `seq`. Only where [`Capabilities::truncate`] says so.
+    fn truncate(&mut self, seq: SeqId, len: usize) -> Result<(), KvError> {
+        let _ = (seq, len);
+        Err(KvError::Unsupported("truncate"))
+    }
+
+    /// Writes the KV of `seq` so that [`restore`](Self::restore) can read it. Only where
+    /// [`Capabilities::save`] says so.
+    fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
+        let _ = (seq, to);
+        Err(KvError::Unsupported("save"))
+    }
 
     /// Fills the empty sequence `seq` from what `save` wrote, for the same model; returns its length in tokens.
-    fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError>;
+    /// Only where [`Capabilities::save`] says so.
+    fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
+        let _ = (seq, from);
+        Err(KvError::Unsupported("restore"))
+    }
 }
 
 /// What a [`Session`] can do, and its limits.
