@@ -9,21 +9,52 @@
 //! temperature then reshapes what is left. Temperature 0 is greedy: it takes the best logit after bias and
 //! penalties, the lowest id among equals, and cuts nothing off.
 
+mod candidates;
+mod exp;
+mod logit_bias;
+mod min_p;
 mod params;
+mod penalties;
 mod random;
+mod scan;
+mod temperature;
+mod top_k;
+mod top_p;
+mod transform;
+mod window;
+
+#[cfg(test)]
+mod tests;
 
 pub use params::{SamplingError, SamplingParams};
 
 use crate::token::TokenId;
+use candidates::{Buffers, Candidates};
+use random::Random;
+use transform::{Step, Transform};
 
 /// Turns rows of logits into tokens, for one sequence.
 ///
-/// The result of [`sample`](Self::sample) depends on its arguments and the parameters alone: a sequence that was
-/// preempted and comes back goes on with the tokens that it would have had.
+/// The result of [`sample`](Self::sample) depends on its arguments and the parameters alone, and is the same on
+/// every processor: a sequence that was preempted and comes back goes on with the tokens that it would have
+/// had. What a sampler remembers between calls only spares it from counting the history again.
 #[derive(Debug)]
 pub struct Sampler {
-    params: SamplingParams,
     n_vocab: usize,
+    seed: u64,
+    logprobs: bool,
+    choice: Choice,
+    /// In the order in which they are applied.
+    transforms: Vec<Box<dyn Transform>>,
+}
+
+/// How a token is taken from the candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// The best one.
+    Greedy,
+    /// A random one, by its probability.
+    Draw,
 }
 
 /// A token that was sampled.
@@ -37,10 +68,10 @@ pub struct Sampled {
 }
 
 /// Memory that [`Sampler::sample`] works in. One serves any number of samplers, one call after the other; it
-/// grows to a few times `n_vocab` values and stays.
+/// grows to at most about 20 bytes for each token of the vocabulary and then stays.
 #[derive(Debug, Default)]
 pub struct SampleScratch {
-    logits: Vec<f32>,
+    buffers: Buffers,
 }
 
 /// Why no token could be sampled. The sequence cannot go on; others are not affected.
@@ -74,10 +105,11 @@ pub enum SampleError {
 impl Sampler {
     /// Samples the token that follows `history`.
     ///
-    /// - `logits`: one row, `[n_vocab]`, f32, as the model gave it.
+    /// - `logits`: one row, `[n_vocab]`, f32, as the model gave it. Negative infinity rules a token out; where some
+    ///   are positive infinity, one of those is taken.
     /// - `history`: the tokens of the sequence so far, prompt and generated, for the penalties.
     /// - `position`: place of the new token in the sequence, which with the seed decides the random number.
-    /// - `scratch`: memory to work in; its content does not matter.
+    /// - `scratch`: memory to work in; what it holds does not matter.
     pub fn sample(
         &mut self,
         logits: &[f32],
@@ -85,28 +117,42 @@ impl Sampler {
         position: u64,
         scratch: &mut SampleScratch,
     ) -> Result<Sampled, SampleError> {
-        let _ = (history, position, &mut scratch.logits, &self.params);
         let n_vocab = self.n_vocab;
         if logits.len() != n_vocab {
             return Err(SampleError::Length { found: logits.len(), expected: n_vocab });
         }
-        if let Some(index) = logits.iter().position(|l| l.is_nan()) {
-            return Err(SampleError::NotANumber { index, n_vocab });
+        let mut candidates = Candidates::new(logits, &mut scratch.buffers)
+            .map_err(|index| SampleError::NotANumber { index, n_vocab })?;
+        let given_best = candidates.best();
+        let mut step = Step { history, random: Random::new(self.seed, position) };
+        for transform in &mut self.transforms {
+            transform.apply(&mut candidates, &mut step);
         }
-        let mut best = (0, f32::NEG_INFINITY);
-        for (id, &logit) in logits.iter().enumerate() {
-            if logit > best.1 {
-                best = (id, logit);
-            }
-        }
-        if best.1 == f32::NEG_INFINITY {
+        let token = match self.choice {
+            Choice::Greedy => candidates.best().map(|(token, _)| token),
+            Choice::Draw => candidates.draw(&mut step.random),
+        };
+        let (Some(token), Some((_, best))) = (token, given_best) else {
             return Err(SampleError::NoCandidate { n_vocab });
-        }
-        Ok(Sampled { token: best.0 as TokenId, logprob: None })
+        };
+        let logprob = self.logprobs.then(|| logprob(logits, token, best));
+        Ok(Sampled { token, logprob })
     }
 
     /// The seed that the random numbers come from.
     pub fn seed(&self) -> u64 {
-        self.params.seed.unwrap_or(0)
+        self.seed
     }
+}
+
+/// Natural logarithm of the probability of `token`: its logit less the logarithm of the sum of all exponentials,
+/// with the largest logit, `best`, taken out so that nothing overflows.
+fn logprob(logits: &[f32], token: TokenId, best: f32) -> f32 {
+    let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    if best == f32::INFINITY {
+        let infinite = logits.iter().filter(|&&x| x == f32::INFINITY).count();
+        return if logit == f32::INFINITY { -(infinite as f64).ln() as f32 } else { f32::NEG_INFINITY };
+    }
+    let sum: f64 = logits.chunks(scan::CHUNK).map(|chunk| exp::mass(chunk, best, 1.0)).sum();
+    (f64::from(logit) - f64::from(best) - sum.ln()) as f32
 }

@@ -1,6 +1,14 @@
 //! What a user may ask of the sampler, and the check of it.
 
-use super::Sampler;
+use super::logit_bias::LogitBias;
+use super::min_p::MinP;
+use super::penalties::Penalties;
+use super::temperature::Temperature;
+use super::top_k::TopK;
+use super::top_p::TopP;
+use super::transform::Transform;
+use super::window::Window;
+use super::{Choice, Sampler};
 use crate::token::TokenId;
 
 /// How tokens are chosen. Plain fields, with the defaults given at each.
@@ -108,26 +116,54 @@ impl SamplingParams {
     ///
     /// A `seed` of `None` counts as 0 here: who wants a different text each time puts a seed in first.
     pub fn validate(&self, n_vocab: usize) -> Result<Sampler, SamplingError> {
-        let within = |parameter, value: f32, low: f32, high: f32, allowed| {
-            // A NaN is in no range.
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(SamplingError::Range { parameter, value, allowed })
-            }
-        };
+        if n_vocab == 0 || u32::try_from(n_vocab).is_err() {
+            return Err(SamplingError::Vocabulary { n_vocab });
+        }
         within("temperature", self.temperature, 0.0, f32::MAX, "a finite number, 0 or more")?;
         within("top_p", self.top_p, 0.0, 1.0, "a number from 0 to 1")?;
         within("min_p", self.min_p, 0.0, 1.0, "a number from 0 to 1")?;
         within("repetition_penalty", self.repetition_penalty, 0.01, 100.0, "a number from 0.01 to 100")?;
         within("frequency_penalty", self.frequency_penalty, -100.0, 100.0, "a number from -100 to 100")?;
         within("presence_penalty", self.presence_penalty, -100.0, 100.0, "a number from -100 to 100")?;
-        if n_vocab == 0 || u32::try_from(n_vocab).is_err() {
-            return Err(SamplingError::Vocabulary { n_vocab });
+
+        let mut transforms: Vec<Box<dyn Transform>> = Vec::new();
+        let biases = self.biases(n_vocab)?;
+        if !biases.is_empty() {
+            transforms.push(Box::new(LogitBias { biases }));
         }
-        let mut bias = self.logit_bias.clone();
-        bias.sort_by_key(|(token, _)| *token);
-        for (i, &(token, value)) in bias.iter().enumerate() {
+        let window = self.penalty_window.map_or(usize::MAX, |len| len as usize);
+        let neutral =
+            self.repetition_penalty == 1.0 && self.frequency_penalty == 0.0 && self.presence_penalty == 0.0;
+        if !neutral && window > 0 {
+            transforms.push(Box::new(Penalties {
+                repetition: self.repetition_penalty,
+                frequency: self.frequency_penalty,
+                presence: self.presence_penalty,
+                window: Window::new(window),
+            }));
+        }
+        let choice = if self.temperature == 0.0 { Choice::Greedy } else { Choice::Draw };
+        if choice == Choice::Draw {
+            match self.top_k {
+                Some(k) if k > 0 => transforms.push(Box::new(TopK { k: k as usize })),
+                _ => {}
+            }
+            if self.top_p < 1.0 {
+                transforms.push(Box::new(TopP { share: self.top_p }));
+            }
+            if self.min_p > 0.0 {
+                transforms.push(Box::new(MinP { ratio: self.min_p }));
+            }
+            if self.temperature != 1.0 {
+                transforms.push(Box::new(Temperature { temperature: self.temperature }));
+            }
+        }
+        Ok(Sampler { n_vocab, seed: self.seed.unwrap_or(0), logprobs: self.logprobs, choice, transforms })
+    }
+
+    /// The logit biases, ascending by token.
+    fn biases(&self, n_vocab: usize) -> Result<Vec<(TokenId, f32)>, SamplingError> {
+        for &(token, value) in &self.logit_bias {
             if token as usize >= n_vocab {
                 return Err(SamplingError::BiasToken { token, n_vocab });
             }
@@ -135,10 +171,27 @@ impl SamplingParams {
                 let allowed = "a finite number or negative infinity";
                 return Err(SamplingError::Range { parameter: "logit_bias", value, allowed });
             }
-            if i > 0 && bias[i - 1].0 == token {
-                return Err(SamplingError::BiasTwice { token });
-            }
         }
-        Ok(Sampler { params: self.clone(), n_vocab })
+        let mut biases = self.logit_bias.clone();
+        biases.sort_unstable_by_key(|&(token, _)| token);
+        match biases.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            Some(pair) => Err(SamplingError::BiasTwice { token: pair[0].0 }),
+            None => Ok(biases),
+        }
+    }
+}
+
+/// Refuses a `value` outside `low..=high`. A NaN is in no range.
+fn within(
+    parameter: &'static str,
+    value: f32,
+    low: f32,
+    high: f32,
+    allowed: &'static str,
+) -> Result<(), SamplingError> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(SamplingError::Range { parameter, value, allowed })
     }
 }

@@ -1,0 +1,20 @@
+//! Logit bias: values added to the logits of single tokens.
+
+use super::candidates::Candidates;
+use super::transform::{Step, Transform};
+use crate::token::TokenId;
+
+/// Adds to logits; negative infinity bans a token, even one whose logit is positive infinity.
+#[derive(Debug)]
+pub(super) struct LogitBias {
+    /// Each token once, below `n_vocab`; finite or negative infinity.
+    pub biases: Vec<(TokenId, f32)>,
+}
+
+impl Transform for LogitBias {
+    fn apply(&mut self, candidates: &mut Candidates<'_>, _step: &mut Step<'_>) {
+        for &(token, bias) in &self.biases {
+            candidates.change(token, |logit| if bias == f32::NEG_INFINITY { bias } else { logit + bias });
+        }
+    }
+}

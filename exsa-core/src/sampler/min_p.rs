@@ -1,0 +1,17 @@
+//! Min-p: only tokens that are not much less probable than the best one (Nguyen et al.: "Turning up the heat: min-p
+//! sampling for creative and coherent LLM outputs", 2024).
+
+use super::candidates::Candidates;
+use super::transform::{Step, Transform};
+
+#[derive(Debug)]
+pub(super) struct MinP {
+    /// In `0..=1`.
+    pub ratio: f32,
+}
+
+impl Transform for MinP {
+    fn apply(&mut self, candidates: &mut Candidates<'_>, _step: &mut Step<'_>) {
+        candidates.keep_ratio(self.ratio);
+    }
+}

@@ -1,0 +1,74 @@
+//! The first look at a row: the best logit of each chunk.
+//!
+//! Everything after it reads only chunks that matter. A row of 128,000 logits has 2,000 chunks; the `k` best tokens
+//! lie in at most `k` of them.
+
+/// Logits in a chunk. Small enough that a chunk is searched in no time, large enough that the table of chunks is a
+/// small part of the row.
+pub(super) const CHUNK: usize = 64;
+
+/// Fills `bests` with the largest logit of each [`CHUNK`] of `row`. Where there is a NaN, returns the
+/// index of the first.
+pub(super) fn scan(row: &[f32], bests: &mut Vec<f32>) -> Result<(), usize> {
+    bests.clear();
+    bests.reserve(row.len().div_ceil(CHUNK));
+    let mut nan = false;
+    for chunk in row.chunks(CHUNK) {
+        let (best, has_nan) = chunk_best(chunk);
+        nan |= has_nan;
+        bests.push(best);
+    }
+    match row.iter().position(|x| nan && x.is_nan()) {
+        Some(index) => Err(index),
+        None => Ok(()),
+    }
+}
+
+/// The largest value of `chunk`, and whether there is a NaN in it.
+#[inline]
+pub(super) fn chunk_best(chunk: &[f32]) -> (f32, bool) {
+    // Independent lanes, so that the compiler can keep them in vector registers.
+    const LANES: usize = 16;
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let mut nan = [false; LANES];
+    let parts = chunk.chunks_exact(LANES);
+    let rest = parts.remainder();
+    for part in parts {
+        for i in 0..LANES {
+            best[i] = if part[i] > best[i] { part[i] } else { best[i] };
+            nan[i] |= part[i].is_nan();
+        }
+    }
+    for (i, &x) in rest.iter().enumerate() {
+        best[i] = if x > best[i] { x } else { best[i] };
+        nan[i] |= x.is_nan();
+    }
+    (best.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }), nan.contains(&true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scan_finds_the_best_of_each_chunk() {
+        let row: Vec<f32> = (0..CHUNK * 2 + 3).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mut bests = vec![9.0; 7];
+        assert_eq!(scan(&row, &mut bests), Ok(()));
+        let want: Vec<f32> =
+            row.chunks(CHUNK).map(|c| c.iter().copied().fold(f32::NEG_INFINITY, f32::max)).collect();
+        assert_eq!(bests, want);
+    }
+
+    #[test]
+    fn scan_names_the_first_nan() {
+        for len in [1, 15, 16, 17, 63, 64, 65, 200] {
+            for at in 0..len {
+                let mut row = vec![f32::NEG_INFINITY; len];
+                row[at] = f32::NAN;
+                row[len - 1] = -f32::NAN;
+                assert_eq!(scan(&row, &mut Vec::new()), Err(at));
+            }
+        }
+    }
+}
