@@ -1,10 +1,77 @@
-//! The GGUF container: header, metadata and tensor directory.
+//! The GGUF container, versions 2 and 3: header, metadata and tensor directory.
+//!
+//! [`Gguf::read`] takes any `Read + Seek` and never touches the tensors' data; mapping or reading them is the
+//! backend's affair. Nothing is believed: every count and length is checked against what is left of the file
+//! before anything of that size is allocated. The format is described in the `docs/gguf.md` of the ggml project.
 
-/// Why a GGUF was refused.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GgufError {
-    /// Reading failed.
-    #[error("reading the file: {0}")]
-    Io(#[from] std::io::Error),
+mod dtype;
+mod error;
+mod metadata;
+mod parse;
+mod tensor;
+mod value;
+mod writer;
+
+pub use dtype::GgmlType;
+pub use error::GgufError;
+pub use metadata::{FromValue, Metadata};
+pub use tensor::TensorInfo;
+pub use value::{Array, Value};
+pub use writer::GgufWriter;
+
+use std::collections::HashMap;
+use std::io::{Read, Seek};
+
+/// A parsed GGUF header.
+#[derive(Clone, Debug)]
+pub struct Gguf {
+    version: u32,
+    alignment: u64,
+    metadata: Metadata,
+    tensors: Vec<TensorInfo>,
+    by_name: HashMap<String, usize>,
+    data_offset: u64,
+    file_len: u64,
+}
+
+impl Gguf {
+    /// Reads header, metadata and tensor directory from the start of `reader`.
+    pub fn read<R: Read + Seek>(reader: &mut R) -> Result<Self, GgufError> {
+        parse::parse(reader)
+    }
+
+    /// Version of the format, 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Alignment of tensor data in bytes, a power of two.
+    pub fn alignment(&self) -> u64 {
+        self.alignment
+    }
+
+    /// Keys and values.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The tensors in the order of the file.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.by_name.get(name).map(|at| &self.tensors[*at])
+    }
+
+    /// Where tensor data begins, in bytes from the start of the file.
+    pub fn data_offset(&self) -> u64 {
+        self.data_offset
+    }
+
+    /// Length of the file in bytes.
+    pub fn file_len(&self) -> u64 {
+        self.file_len
+    }
 }

@@ -1,0 +1,102 @@
+//! What can be wrong with a GGUF.
+
+/// Why a GGUF was refused. Offsets are bytes from the start of the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GgufError {
+    /// Reading failed.
+    #[error("reading the file: {0}")]
+    Io(#[from] std::io::Error),
+    /// The file does not begin with `GGUF`.
+    #[error("not a GGUF file: it begins with {found:02x?}, not with \"GGUF\"")]
+    Magic {
+        /// The first four bytes.
+        found: [u8; 4],
+    },
+    /// The version is not supported.
+    #[error("GGUF version {version} is not supported (2 and 3 are); {hint}")]
+    Version {
+        /// The version that the file states.
+        version: u32,
+        /// What the file probably is, and what to do.
+        hint: &'static str,
+    },
+    /// The file ends too early.
+    #[error("the file is truncated: {what} at offset {offset} needs {needed} bytes, {left} are left")]
+    Truncated {
+        /// What was to be read.
+        what: String,
+        /// Where it begins.
+        offset: u64,
+        /// Bytes that it takes at least.
+        needed: u64,
+        /// Bytes left in the file.
+        left: u64,
+    },
+    /// A number is beyond what this reader takes.
+    #[error("{what} at offset {offset} is {value}; at most {limit} is allowed")]
+    Limit {
+        /// What the number counts.
+        what: String,
+        /// Where it stands.
+        offset: u64,
+        /// The number.
+        value: u64,
+        /// The greatest allowed.
+        limit: u64,
+    },
+    /// Bytes that should be text are not UTF-8.
+    #[error("{what} at offset {offset} is not UTF-8")]
+    Text {
+        /// What the text is.
+        what: String,
+        /// Where it begins.
+        offset: u64,
+    },
+    /// A value has a type that does not exist.
+    #[error("{what} at offset {offset}: {value} is no value type (0 to 12 are)")]
+    ValueType {
+        /// Which value.
+        what: String,
+        /// Where the type stands.
+        offset: u64,
+        /// The type's number.
+        value: u32,
+    },
+    /// A key or a tensor's name occurs twice.
+    #[error("{what} '{name}' occurs twice, the second time at offset {offset}")]
+    Duplicate {
+        /// `key` or `tensor`.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Where its second entry begins.
+        offset: u64,
+    },
+    /// `general.alignment` cannot be used.
+    #[error("general.alignment is {0}; it must be a power of two from 8 to 65536")]
+    Alignment(u64),
+    /// A key that is needed is missing.
+    #[error("key '{0}' is missing")]
+    Missing(String),
+    /// A value is not of the type, or not in the range, that its key calls for.
+    #[error("key '{key}': found {found}, expected {expected}")]
+    Type {
+        /// The key.
+        key: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: &'static str,
+    },
+    /// A tensor cannot be what its entry says.
+    #[error("tensor '{name}' at offset {offset}: {problem}")]
+    Tensor {
+        /// Name of the tensor.
+        name: String,
+        /// Where its entry begins.
+        offset: u64,
+        /// What is wrong, and what is allowed.
+        problem: String,
+    },
+}
