@@ -30,20 +30,23 @@ pub(super) fn chunk_best(chunk: &[f32]) -> (f32, bool) {
     // Independent lanes, so that the compiler can keep them in vector registers.
     const LANES: usize = 16;
     let mut best = [f32::NEG_INFINITY; LANES];
-    let mut nan = [false; LANES];
+    let mut nan = [0u32; LANES];
     let parts = chunk.chunks_exact(LANES);
     let rest = parts.remainder();
     for part in parts {
         for i in 0..LANES {
             best[i] = if part[i] > best[i] { part[i] } else { best[i] };
-            nan[i] |= part[i].is_nan();
+            nan[i] |= u32::from(part[i].is_nan());
         }
     }
     for (i, &x) in rest.iter().enumerate() {
         best[i] = if x > best[i] { x } else { best[i] };
-        nan[i] |= x.is_nan();
+        nan[i] |= u32::from(x.is_nan());
     }
-    (best.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }), nan.contains(&true))
+    (
+        best.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }),
+        nan.iter().fold(0, |a, b| a | b) != 0,
+    )
 }
 
 #[cfg(test)]
