@@ -122,7 +122,9 @@ def write_model(path, shape, kind, seed, vocab):
     # Attention that is neither flat nor a single peak: scores get a standard deviation near 2.
     sharp = 1.4
     high = T.Q6_K if mixed else None
-    matrix("token_embd.weight", n_vocab, s.dim, LOGITS_STD if s.tied else math.sqrt(s.dim), high)
+    # Gemma scales its embeddings up: small ones keep a tied head from just repeating the last token.
+    embedding_gain = 0.4 if gemma else LOGITS_STD if s.tied else math.sqrt(s.dim)
+    matrix("token_embd.weight", n_vocab, s.dim, embedding_gain, high)
     q_rows, kv_rows = s.heads * s.head_dim, s.kv_heads * s.head_dim
     for i in range(s.layers):
         p = f"blk.{i}."
@@ -150,7 +152,8 @@ def write_model(path, shape, kind, seed, vocab):
         matrix(p + "ffn_down.weight", s.dim, s.ffn, 1.0, high)
         if gemma:
             vector(p + "post_ffw_norm.weight", s.dim, 1.0, 0.2)
-    vector("output_norm.weight", s.dim, 1.0, 0.2)
+    output_gain = LOGITS_STD / embedding_gain if gemma else 1.0
+    vector("output_norm.weight", s.dim, output_gain, 0.2 * output_gain)
     if not s.tied:
         matrix("output.weight", n_vocab, s.dim, LOGITS_STD, high)
     if s.rope_freqs:
