@@ -56,13 +56,13 @@ class Shape:
 LLAMA = Shape("llama", 2, 4, 2, 16)
 ARCHITECTURES = {
     "llama": LLAMA,
-    "llama3": Shape("llama", 2, 4, 2, 16, rope_base=5e5, tied=False, rope_freqs=True),
+    "llama3": Shape("llama", 2, 4, 2, 16, dim=32, rope_base=5e5, tied=False, rope_freqs=True),
     "llama-bias": Shape("llama", 1, 4, 4, 16, biases=("q", "k", "v", "output")),
-    "qwen2": Shape("qwen2", 2, 6, 2, 16, rope_base=1e6, biases=("q", "k", "v")),
+    "qwen2": Shape("qwen2", 2, 6, 2, 8, rope_base=1e6, biases=("q", "k", "v")),
     "qwen3": Shape("qwen3", 2, 4, 1, 24, rope_base=1e6),
-    "gemma2": Shape("gemma2", 4, 4, 2, 16),
-    "gemma3": Shape("gemma3", 7, 4, 1, 16, ffn=64, rope_base=1e6, rope_linear=8.0),
-    "phi3": Shape("phi3", 2, 4, 2, 24, rope_dim=16, tied=False),
+    "gemma2": Shape("gemma2", 4, 4, 2, 16, dim=32),
+    "gemma3": Shape("gemma3", 7, 4, 1, 16, dim=32, ffn=64, rope_base=1e6, rope_linear=8.0),
+    "phi3": Shape("phi3", 2, 3, 1, 16, rope_dim=12, tied=False),
 }
 BLOCKS_OF_32 = Shape("llama", 2, 4, 2, 16, dim=64)                      # rows are multiples of 32
 BLOCKS_OF_256 = Shape("llama", 1, 8, 1, 32, dim=256, ffn=256)           # rows are multiples of 256
