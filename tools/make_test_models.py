@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""Make the micro models that the backends' tests run on, with the logits that tools/reference.py computes for them.
+
+  make_test_models.py [--only llama-f32,qwen2-f32] [--out exsa-backend-candle/tests/data]
+
+Every model gets three files: NAME.gguf, NAME.txt (the prompt and what is expected) and NAME.logits (the rows of logits);
+the README beside them describes the layout. Weights are random and reproducible. Their seeds are the first ones whose
+greedy continuation is decided by a clear margin at every step, so that a correct backend cannot differ in it.
+
+The hyperparameters are odd on purpose (eps 1e-3, soft-caps 5 and 10, heads * head_dim other than the width, a window of 32
+tokens): a backend that has a usual value built in, or reads the wrong key, fails.
+
+Needs: pip install gguf numpy; make_gguf.py and the stories260K vocabulary in the optional test data (environment
+variable EXSA_TEST_DATA, else ../shared beside the project's root).
+"""
+import argparse
+import math
+import os
+import sys
+from dataclasses import dataclass
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as T
+
+import reference
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DATA = os.environ.get("EXSA_TEST_DATA") or os.path.join(os.path.dirname(ROOT), "shared")
+sys.path.insert(0, os.path.join(DATA, "tools"))
+import make_gguf  # noqa: E402  (found through DATA)
+
+CONTEXT, WINDOW, PROMPT_TOKENS = 256, 32, 80
+ROWS = [0, 1, 31, 32, 33, 40, PROMPT_TOKENS - 1]
+LOGITS_STD = 2.0            # of the random logits; also keeps float32 noise far below the margins
+SPECIAL = (0, 1, 2)         # unknown, BOS, EOS: a continuation that meets one would end early in an engine
+
+
+@dataclass(frozen=True)
+class Shape:
+    arch: str
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    dim: int = 48
+    ffn: int = 96
+    rope_base: float = 1e4
+    rope_dim: int = 0           # 0: head_dim
+    tied: bool = True
+    biases: tuple = ()          # of the attention: "q", "k", "v", "output"
+    rope_freqs: bool = False    # with the divisors of Llama 3, for an original context of 64 tokens
+    rope_linear: float = 0.0    # linear position scaling
+
+
+LLAMA = Shape("llama", 2, 4, 2, 16)
+ARCHITECTURES = {
+    "llama": LLAMA,
+    "llama3": Shape("llama", 2, 4, 2, 16, dim=32, rope_base=5e5, tied=False, rope_freqs=True),
+    "llama-bias": Shape("llama", 1, 4, 4, 16, biases=("q", "k", "v", "output")),
+    "qwen2": Shape("qwen2", 2, 6, 2, 8, rope_base=1e6, biases=("q", "k", "v")),
+    "qwen3": Shape("qwen3", 2, 4, 1, 24, rope_base=1e6),
+    "gemma2": Shape("gemma2", 4, 4, 2, 16, dim=32),
+    "gemma3": Shape("gemma3", 7, 4, 1, 16, dim=32, ffn=64, rope_base=1e6, rope_linear=8.0),
+    "phi3": Shape("phi3", 2, 3, 1, 16, rope_dim=12, tied=False),
+}
+BLOCKS_OF_32 = Shape("llama", 2, 4, 2, 16, dim=64)                      # rows are multiples of 32
+BLOCKS_OF_256 = Shape("llama", 1, 8, 1, 32, dim=256, ffn=256)           # rows are multiples of 256
+MODELS = {f"{name}-f32": (shape, "f32") for name, shape in ARCHITECTURES.items()}
+MODELS |= {f"llama-{t}": (BLOCKS_OF_32, t) for t in ("f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")}
+MODELS |= {f"llama-{t}": (BLOCKS_OF_256, t) for t in ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q4_k_m")}
+
+
+def write_model(path, shape, kind, seed, vocab):
+    """Write random weights in the shape; kind is a type of make_gguf.TYPES or "q4_k_m"."""
+    s, arch, mixed = shape, shape.arch, kind == "q4_k_m"
+    main_type = make_gguf.TYPES["q4_k" if mixed else kind]
+    gemma = arch in ("gemma2", "gemma3")
+    blocks = make_gguf.Blocks(seed)
+    w = gguf.GGUFWriter(path, arch)
+    w.add_name(f"micro-{os.path.splitext(os.path.basename(path))[0]}")
+    w.add_context_length(CONTEXT)
+    w.add_embedding_length(s.dim)
+    w.add_block_count(s.layers)
+    w.add_feed_forward_length(s.ffn)
+    w.add_head_count(s.heads)
+    w.add_head_count_kv(s.kv_heads)
+    w.add_key_length(s.head_dim)
+    w.add_value_length(s.head_dim)
+    w.add_rope_dimension_count(s.rope_dim or s.head_dim)
+    w.add_rope_freq_base(s.rope_base)
+    w.add_layer_norm_rms_eps(1e-3)
+    w.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    w.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_K_M if mixed else gguf.LlamaFileType.ALL_F32 if main_type == T.F32
+                    else gguf.LlamaFileType.GUESSED)
+    if arch == "gemma2":
+        w.add_attn_logit_softcapping(5.0)
+        w.add_final_logit_softcapping(10.0)
+    if gemma:
+        w.add_sliding_window(WINDOW)
+    if arch == "phi3":
+        w.add_rope_scaling_orig_ctx_len(CONTEXT)
+    if s.rope_linear:
+        w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        w.add_rope_scaling_factor(s.rope_linear)
+    n_vocab = make_gguf.copy_tokenizer(w, vocab, 0)
+    w.add_vocab_size(n_vocab)
+
+    def vector(name, n, around, spread):
+        values = around + spread * blocks._cut(blocks.norm, n)
+        w.add_tensor(name, values.astype(np.float32))
+
+    def matrix(name, rows, cols, gain=1.0, t=None):
+        """Random weights that turn inputs of variance 1 into outputs of variance gain squared."""
+        t = t or main_type
+        block = gguf.GGML_QUANT_SIZES[t][0]
+        if cols % block:
+            raise SystemExit(f"{name}: rows of {cols} values are no multiple of the {block} of {t.name}")
+        data = blocks.draw(t, (rows, cols), gain / math.sqrt(cols))
+        w.add_tensor(name, data, raw_dtype=None if t in (T.F32, T.F16) else t)
+
+    # Attention that is neither flat nor a single peak: scores get a standard deviation near 2.
+    sharp = 1.4
+    high = T.Q6_K if mixed else None
+    # Gemma scales its embeddings up: small ones keep a tied head from just repeating the last token.
+    embedding_gain = 0.4 if gemma else LOGITS_STD if s.tied else math.sqrt(s.dim)
+    matrix("token_embd.weight", n_vocab, s.dim, embedding_gain, high)
+    q_rows, kv_rows = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    for i in range(s.layers):
+        p = f"blk.{i}."
+        vector(p + "attn_norm.weight", s.dim, 1.0, 0.2)
+        if arch == "phi3":
+            matrix(p + "attn_qkv.weight", q_rows + 2 * kv_rows, s.dim, sharp)
+        else:
+            matrix(p + "attn_q.weight", q_rows, s.dim, sharp)
+            matrix(p + "attn_k.weight", kv_rows, s.dim, sharp)
+            matrix(p + "attn_v.weight", kv_rows, s.dim, 1.0, high)
+        for part in s.biases:
+            vector(p + f"attn_{part}.bias", {"q": q_rows, "output": s.dim}.get(part, kv_rows), 0.0, 0.5)
+        if arch in ("qwen3", "gemma3"):
+            vector(p + "attn_q_norm.weight", s.head_dim, sharp, 0.2)
+            vector(p + "attn_k_norm.weight", s.head_dim, sharp, 0.2)
+        matrix(p + "attn_output.weight", s.dim, q_rows, 2.0)
+        if gemma:
+            vector(p + "post_attention_norm.weight", s.dim, 1.0, 0.2)
+        vector(p + "ffn_norm.weight", s.dim, 1.0, 0.2)
+        if arch == "phi3":
+            matrix(p + "ffn_up.weight", 2 * s.ffn, s.dim, 1.5)
+        else:
+            matrix(p + "ffn_gate.weight", s.ffn, s.dim, 1.5)
+            matrix(p + "ffn_up.weight", s.ffn, s.dim, 1.5)
+        matrix(p + "ffn_down.weight", s.dim, s.ffn, 1.0, high)
+        if gemma:
+            vector(p + "post_ffw_norm.weight", s.dim, 1.0, 0.2)
+    output_gain = LOGITS_STD / embedding_gain if gemma else 1.0
+    vector("output_norm.weight", s.dim, output_gain, 0.2 * output_gain)
+    if not s.tied:
+        matrix("output.weight", n_vocab, s.dim, LOGITS_STD, high)
+    if s.rope_freqs:
+        w.add_tensor("rope_freqs.weight", make_gguf.llama3_rope(s.head_dim, s.rope_base, 32.0, orig=64))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def prompt():
+    """BOS and 79 tokens drawn from the whole vocabulary but its specials: bytes, letters and words."""
+    ids = np.random.default_rng(1).integers(len(SPECIAL), 512, PROMPT_TOKENS - 1)
+    return [1] + [int(i) for i in ids]
+
+
+def clear_continuation(model, ids, tokens, margin_min):
+    """The greedy continuation and its smallest margin; None where a step is too close or a special token comes."""
+    out, smallest = [], math.inf
+    for _ in range(tokens):
+        (token,), (margin,) = model.greedy(ids + out, 1)
+        if margin < margin_min or token in SPECIAL:
+            return None
+        out.append(token)
+        smallest = min(smallest, margin)
+    return (out, smallest) if len(set(out)) >= tokens // 3 else None
+
+
+def make(name, folder, vocab):
+    shape, kind = MODELS[name]
+    exact = kind == "f32"
+    tokens, margin_min = (32, 0.01) if exact else (16, 0.1)
+    base, ids = os.path.join(folder, name), prompt()
+    for seed in range(1000):
+        write_model(base + ".gguf", shape, kind, seed, vocab)
+        model = reference.Reference(base + ".gguf")
+        found = clear_continuation(model, ids, tokens, margin_min)
+        if found:
+            break
+    else:
+        raise SystemExit(f"{name}: no seed gives a clear continuation")
+    out, smallest = found
+    logits = model.logits(ids)
+    logits[ROWS].astype("<f4").tofile(base + ".logits")
+    with open(base + ".txt", "w") as f:
+        f.write(f"model: {name}.gguf\nlogits: {name}.logits\nseed: {seed}\nvocab: {logits.shape[1]}\n"
+                f"prompt: {' '.join(map(str, ids))}\nrows: {' '.join(map(str, ROWS))}\n"
+                f"greedy: {' '.join(map(str, out))}\ngreedy_margin_min: {smallest:.6f}\n")
+    print(f"{name}: seed {seed}, {os.path.getsize(base + '.gguf')} bytes, logits std {logits[ROWS].std():.2f}, "
+          f"smallest margin {smallest:.4f}, {len(set(out))} different tokens of {len(out)}", flush=True)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--only", help="names separated by commas; default: all")
+    ap.add_argument("--out", default=os.path.join(ROOT, "exsa-backend-candle", "tests", "data"))
+    ap.add_argument("--vocab", default=os.path.join(DATA, "models", "stories260K-f32.gguf"),
+                    help="a GGUF whose tokenizer is copied")
+    ap.add_argument("--list", action="store_true")
+    a = ap.parse_args()
+    if a.list:
+        print(*MODELS, sep="\n")
+        return
+    names = a.only.split(",") if a.only else list(MODELS)
+    unknown = [n for n in names if n not in MODELS]
+    if unknown:
+        ap.error(f"no such model: {', '.join(unknown)}; --list shows them")
+    os.makedirs(a.out, exist_ok=True)
+    for name in names:
+        make(name, a.out, a.vocab)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+#!/usr/bin/env python3
+"""A plain NumPy forward pass over a GGUF file in float64: the reference that Exsa's backends are checked against.
+
+It favours being obviously right over being fast: no KV cache, one function per formula, every weight dequantized
+to float64. It shares nothing with the Rust code.
+
+  reference.py logits --model M.gguf --ids 1,403,407 [--rows 0,2] [--top 5]     the best tokens of the rows
+  reference.py greedy --model M.gguf --ids 1 --tokens 199                       ids and text of the greedy continuation
+  reference.py greedy --model M.gguf --prompt "Once upon a time" --tokens 64    the same from a text (SPM vocabularies)
+
+Architectures: llama, qwen2, qwen3, gemma2, gemma3, phi3. What they share and where they differ:
+
+  all      pre-norm RMSNorm (Zhang & Sennrich 2019), grouped-query attention (Ainslie et al. 2023), RoPE (Su et al. 2021),
+           gated feed-forward (Shazeer 2020), output head tied to the embeddings where output.weight is absent
+  llama    RoPE turns adjacent pairs (2i, 2i+1); every other architecture turns halves (i, i + n/2)
+  qwen2    biases on q, k and v (any architecture may carry biases here; these always do)
+  qwen3    RMSNorm over each head of q and k before RoPE
+  gemma2   embeddings times sqrt(d); norms also after attention and feed-forward, before the residual sum; tanh-GELU;
+           attention and final logits soft-capped; layers 0, 2, 4, ... see a sliding window
+  gemma3   as gemma2 with q/k norms and without soft-caps; five layers with a window and RoPE base 10,000, then one with
+           full attention and the RoPE base (and linear scaling) of the metadata
+  phi3     q, k, v in one matrix; gate and up in one matrix, gate first
+
+The +1 that Gemma adds to its norm weights is already in the weights of a GGUF file.
+
+Needs: pip install gguf numpy
+"""
+import argparse
+import math
+import sys
+
+import gguf
+import numpy as np
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
+SPM_SPACE = "\u2581"
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+
+
+def rms_norm(x, weight, eps):
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def gelu_tanh(x):
+    """Hendrycks & Gimpel 2016, the approximation with tanh."""
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
+
+
+def soft_cap(x, cap):
+    """Squeeze x into (-cap, cap); no cap given, no change."""
+    return cap * np.tanh(x / cap) if cap else x
+
+
+def rotate(x, positions, inv_freq, adjacent, scale=1.0):
+    """RoPE on the first 2 * len(inv_freq) values of every head; the rest pass. x: [tokens, heads, head_dim]."""
+    half = len(inv_freq)
+    angle = positions[:, None, None] * inv_freq
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    first = slice(0, 2 * half, 2) if adjacent else slice(0, half)
+    second = slice(1, 2 * half, 2) if adjacent else slice(half, 2 * half)
+    a, b = x[..., first], x[..., second]
+    out = x.copy()
+    out[..., first] = a * cos - b * sin
+    out[..., second] = a * sin + b * cos
+    return out
+
+
+def visible(n, window):
+    """[n, n] bool: may row attend to column? A token sees itself and the window - 1 tokens before it."""
+    row, column = np.arange(n)[:, None], np.arange(n)[None, :]
+    mask = column <= row
+    return mask & (row - column < window) if window else mask
+
+
+class Vocabulary:
+    """The SPM tokenizer of a GGUF file: enough to turn a plain prompt into ids and ids into text."""
+
+    def __init__(self, fields):
+        get = lambda k, default=None: fields[k].contents() if k in fields else default
+        self.model = get("tokenizer.ggml.model")
+        self.pieces = get("tokenizer.ggml.tokens")
+        self.kinds = get("tokenizer.ggml.token_type", [NORMAL] * len(self.pieces))
+        self.scores = get("tokenizer.ggml.scores", [0.0] * len(self.pieces))
+        self.bos = get("tokenizer.ggml.bos_token_id")
+        self.add_bos = get("tokenizer.ggml.add_bos_token", True)
+        self.eos = get("tokenizer.ggml.eos_token_id")
+        self.ids = {p: i for i, p in enumerate(self.pieces) if self.kinds[i] in (NORMAL, USER_DEFINED)}
+        self.bytes = {int(p[3:5], 16): i for i, p in enumerate(self.pieces) if self.kinds[i] == BYTE}
+
+    def encode(self, text):
+        """Merge the adjacent pair of the best score until none is left; unknown characters fall back to bytes."""
+        if self.model != "llama":
+            raise SystemExit(f"only SPM vocabularies turn text into ids here, this one is {self.model!r}: use --ids")
+        parts = list((" " + text).replace(" ", SPM_SPACE)) if text else []
+        while True:
+            pairs = [(-self.scores[self.ids[a + b]], i) for i, (a, b) in enumerate(zip(parts, parts[1:]))
+                     if a + b in self.ids]
+            if not pairs:
+                break
+            i = min(pairs)[1]
+            parts[i:i + 2] = [parts[i] + parts[i + 1]]
+        ids = [self.bos] if self.add_bos and self.bos is not None else []
+        for p in parts:
+            ids += [self.ids[p]] if p in self.ids else [self.bytes[b] for b in p.encode()]
+        return ids
+
+    def decode(self, ids):
+        out = bytearray()
+        for i in ids:
+            if self.kinds[i] == BYTE:
+                out.append(int(self.pieces[i][3:5], 16))
+            elif self.kinds[i] in (NORMAL, USER_DEFINED):
+                out += self.pieces[i].replace(SPM_SPACE, " ").encode()
+        text = out.decode("utf-8", "replace")
+        return text[1:] if text.startswith(" ") else text
+
+
+class Reference:
+    """A GGUF model. `context` only decides between the short and long RoPE factors of phi3."""
+
+    def __init__(self, path, context=None):
+        reader = gguf.GGUFReader(path)
+        self.fields, self.path = reader.fields, path
+        self.tensors = {t.name: t for t in reader.tensors}
+        self.cache = {}
+        self.arch = self.fields["general.architecture"].contents()
+        if self.arch not in ARCHITECTURES:
+            raise SystemExit(f"{path}: architecture {self.arch!r}; known: {', '.join(ARCHITECTURES)}")
+        self.layers = self.hyper("block_count")
+        self.dim = self.hyper("embedding_length")
+        self.heads = self.hyper("attention.head_count")
+        self.kv_heads = self.hyper("attention.head_count_kv", self.heads)
+        self.key_dim = self.hyper("attention.key_length", self.dim // self.heads)
+        self.value_dim = self.hyper("attention.value_length", self.dim // self.heads)
+        self.eps = self.hyper("attention.layer_norm_rms_epsilon")
+        self.rope_dim = self.hyper("rope.dimension_count", self.key_dim)
+        self.rope_base = self.hyper("rope.freq_base", 10000.0)
+        self.attention_cap = self.final_cap = None
+        if self.arch == "gemma2":
+            self.attention_cap = self.hyper("attn_logit_softcapping", 50.0)
+            self.final_cap = self.hyper("final_logit_softcapping", 30.0)
+        self.gemma = self.arch in ("gemma2", "gemma3")
+        self.query_scale = 1 / math.sqrt(self.key_dim)
+        # The two 27B models divide by dim / heads instead; no metadata says so, their layer counts identify them.
+        if (self.arch, self.layers) in (("gemma2", 46), ("gemma3", 62)):
+            self.query_scale = 1 / math.sqrt(self.dim // self.heads)
+        self.context = context or self.hyper("rope.scaling.original_context_length", 0)
+
+    def hyper(self, key, *default):
+        field = self.fields.get(f"{self.arch}.{key}")
+        if field is not None:
+            return field.contents()
+        if default:
+            return default[0]
+        raise SystemExit(f"{self.path}: {self.arch}.{key} is missing")
+
+    def weight(self, name, optional=False):
+        """The tensor in float64, rows first: [out, in]."""
+        if name not in self.cache:
+            t = self.tensors.get(name)
+            if t is None:
+                if optional:
+                    return None
+                raise SystemExit(f"{self.path}: tensor {name} is missing")
+            data = gguf.quants.dequantize(t.data, t.tensor_type)
+            self.cache[name] = data.astype(np.float64).reshape([int(n) for n in reversed(t.shape)])
+        return self.cache[name]
+
+    def linear(self, x, name):
+        y = x @ self.weight(name + ".weight").T
+        bias = self.weight(name + ".bias", optional=True)
+        return y if bias is None else y + bias
+
+    def window(self, layer):
+        """The sliding window of the layer in tokens; None: it sees everything before."""
+        period = {"gemma2": 2, "gemma3": 6, "phi3": 0}.get(self.arch)
+        if period is None or (period and layer % period == period - 1):
+            return None
+        return self.hyper("attention.sliding_window", None)
+
+    def frequencies(self, layer):
+        """Angle per position of every rotated pair, and the factor on the rotated values."""
+        if self.arch == "gemma3" and layer % 6 != 5:
+            base, linear = self.hyper("rope.freq_base_swa", 10000.0), 1.0
+        else:
+            base, linear = self.rope_base, self.linear_scaling()
+        inv_freq = base ** (-np.arange(0, self.rope_dim, 2, dtype=np.float64) / self.rope_dim) / linear
+        divisors = self.weight("rope_freqs.weight", optional=True)
+        if divisors is None:
+            long = self.context > self.hyper("rope.scaling.original_context_length", self.context)
+            divisors = self.weight(f"rope_factors_{'long' if long else 'short'}.weight", optional=True)
+        if divisors is not None:
+            inv_freq = inv_freq / divisors
+        return inv_freq, self.hyper("rope.scaling.attn_factor", 1.0)
+
+    def linear_scaling(self):
+        kind = self.hyper("rope.scaling.type", "none")
+        if kind == "yarn":
+            raise SystemExit(f"{self.path}: YaRN scaling is not part of this reference")
+        return self.hyper("rope.scaling.factor", 1.0) if kind == "linear" else 1.0
+
+    def attention(self, x, layer):
+        p, n = f"blk.{layer}.", len(x)
+        q_width, k_width = self.heads * self.key_dim, self.kv_heads * self.key_dim
+        if p + "attn_qkv.weight" in self.tensors:
+            q, k, v = np.split(self.linear(x, p + "attn_qkv"), [q_width, q_width + k_width], axis=-1)
+        else:
+            q, k, v = (self.linear(x, p + f"attn_{part}") for part in "qkv")
+        q = q.reshape(n, self.heads, self.key_dim)
+        k = k.reshape(n, self.kv_heads, self.key_dim)
+        v = v.reshape(n, self.kv_heads, self.value_dim)
+        if self.arch in ("qwen3", "gemma3"):
+            q = rms_norm(q, self.weight(p + "attn_q_norm.weight"), self.eps)
+            k = rms_norm(k, self.weight(p + "attn_k_norm.weight"), self.eps)
+        inv_freq, factor = self.frequencies(layer)
+        positions = np.arange(n, dtype=np.float64)
+        q, k = (rotate(t, positions, inv_freq, self.arch == "llama", factor) for t in (q, k))
+        group = self.heads // self.kv_heads
+        k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+        scores = np.einsum("qhd,khd->hqk", q, k) * self.query_scale
+        scores = np.where(visible(n, self.window(layer)), soft_cap(scores, self.attention_cap), -np.inf)
+        mixed = np.einsum("hqk,khd->qhd", softmax(scores), v)
+        return self.linear(mixed.reshape(n, -1), p + "attn_output")
+
+    def feed_forward(self, x, layer):
+        p = f"blk.{layer}."
+        if self.arch == "phi3":
+            gate, up = np.split(self.linear(x, p + "ffn_up"), 2, axis=-1)
+        else:
+            gate, up = self.linear(x, p + "ffn_gate"), self.linear(x, p + "ffn_up")
+        return self.linear((gelu_tanh if self.gemma else silu)(gate) * up, p + "ffn_down")
+
+    def norm(self, x, name):
+        return rms_norm(x, self.weight(name + ".weight"), self.eps)
+
+    def logits(self, ids):
+        """[len(ids), vocabulary] float64: the logits after every token of the sequence."""
+        x = self.weight("token_embd.weight")[np.asarray(ids)]
+        if self.gemma:
+            x = x * math.sqrt(self.dim)
+        for i in range(self.layers):
+            p = f"blk.{i}."
+            y = self.attention(self.norm(x, p + "attn_norm"), i)
+            x = x + (self.norm(y, p + "post_attention_norm") if self.gemma else y)
+            y = self.feed_forward(self.norm(x, p + "ffn_norm"), i)
+            x = x + (self.norm(y, p + "post_ffw_norm") if self.gemma else y)
+        x = self.norm(x, "output_norm")
+        head = "output" if "output.weight" in self.tensors else "token_embd"
+        return soft_cap(self.linear(x, head), self.final_cap)
+
+    def greedy(self, ids, tokens, stop=None):
+        """The ids of the greedy continuation, and at each step by how much the best logit beat the second."""
+        ids, start, margins = list(ids), len(ids), []
+        for _ in range(tokens):
+            row = self.logits(ids)[-1]
+            second, best = np.sort(row)[-2:]
+            token = int(row.argmax())
+            if token == stop:
+                break
+            margins.append(float(best - second))
+            ids.append(token)
+        return ids[start:], margins
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("mode", choices=["logits", "greedy"])
+    ap.add_argument("--model", required=True)
+    ap.add_argument("--ids", help="token ids of the prompt, separated by commas")
+    ap.add_argument("--prompt", help="text of the prompt (SPM vocabularies only)")
+    ap.add_argument("--tokens", type=int, default=32)
+    ap.add_argument("--rows", help="which rows to print, separated by commas; default: the last")
+    ap.add_argument("--top", type=int, default=5)
+    ap.add_argument("--context", type=int, help="for phi3: more than the original context selects the long factors")
+    a = ap.parse_args()
+    if (a.ids is None) == (a.prompt is None):
+        ap.error("give either --ids or --prompt")
+    model = Reference(a.model, a.context)
+    vocabulary = Vocabulary(model.fields)
+    ids = [int(i) for i in a.ids.split(",")] if a.ids is not None else vocabulary.encode(a.prompt)
+    if a.mode == "greedy":
+        out, margins = model.greedy(ids, a.tokens, vocabulary.eos)
+        print("ids:", *out)
+        print(f"smallest margin: {min(margins):.6f}" if margins else "no token")
+        print("text:", vocabulary.decode(ids + out))
+        return
+    logits = model.logits(ids)
+    for r in [int(r) for r in a.rows.split(",")] if a.rows else [len(ids) - 1]:
+        best = np.argsort(-logits[r])[:a.top]
+        print(f"row {r}:", " ".join(f"{t}:{logits[r, t]:.6f}" for t in best))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
