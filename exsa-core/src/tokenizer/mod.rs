@@ -1,4 +1,28 @@
 //! Text to token ids and back.
+//!
+//! A [`Vocabulary`] holds what a file tells about its tokenizer, and builds one of three kinds: SentencePiece by
+//! scores, byte-level byte-pair encoding, or WordPiece. Ids are those that llama.cpp gives for the same file.
+
+mod alphabet;
+mod bpe;
+mod encoder;
+mod error;
+mod keys;
+mod merge;
+mod pre;
+mod roles;
+mod special;
+mod spm;
+mod text_index;
+mod tokens;
+mod trie;
+mod unicode;
+mod vocabulary;
+mod wpm;
+
+pub use error::TokenizerError;
+pub use tokens::TokenType;
+pub use vocabulary::{RoleIds, TokenizerModel, Vocabulary};
 
 use crate::token::TokenId;
 
@@ -68,13 +92,4 @@ pub struct SpecialIds {
     pub add_bos: bool,
     /// Whether a prompt ends with EOS.
     pub add_eos: bool,
-}
-
-/// Why the tokenizer of a model cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TokenizerError {
-    /// The kind of tokenizer is unknown.
-    #[error("unknown tokenizer model '{0}'")]
-    UnknownModel(String),
 }

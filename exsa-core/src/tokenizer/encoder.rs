@@ -1,0 +1,104 @@
+//! The tokenizer that a vocabulary becomes.
+
+use super::bpe::Bpe;
+use super::special::{Part, SpecialTokens};
+use super::spm::{self, Spm};
+use super::tokens::{TokenType, Tokens};
+use super::wpm::Wpm;
+use super::{EncodeOptions, SpecialIds, Tokenizer, alphabet};
+use crate::token::TokenId;
+
+/// How plain text becomes tokens.
+pub(super) enum Algorithm {
+    Spm(Spm),
+    Bpe(Bpe),
+    Wpm(Wpm),
+}
+
+/// A tokenizer built from a vocabulary.
+pub(super) struct Encoder {
+    pub(super) tokens: Tokens,
+    pub(super) special: SpecialTokens,
+    pub(super) algorithm: Algorithm,
+    /// Whether a text, and text behind a special token, gets a space before it.
+    pub(super) leading_space: bool,
+    pub(super) special_ids: SpecialIds,
+}
+
+impl Tokenizer for Encoder {
+    fn n_vocab(&self) -> usize {
+        self.tokens.len()
+    }
+
+    fn encode(&self, text: &str, options: &EncodeOptions<'_>, out: &mut Vec<TokenId>) {
+        let mut after_token = true;
+        for part in self.special.part(text, options) {
+            match part {
+                Part::Token(id) => out.push(id),
+                Part::Text(ref range) => {
+                    let text = text.get(range.clone()).unwrap_or_default();
+                    match &self.algorithm {
+                        Algorithm::Spm(spm) => {
+                            spm.encode(&self.tokens, text, self.leading_space && after_token, out);
+                        }
+                        Algorithm::Bpe(bpe) => bpe.encode(&self.tokens, text, out),
+                        Algorithm::Wpm(wpm) => wpm.encode(text, out),
+                    }
+                }
+            }
+            after_token = matches!(part, Part::Token(_));
+        }
+    }
+
+    fn piece(&self, id: TokenId, out: &mut Vec<u8>) {
+        let (Some(text), Some(kind)) = (self.tokens.text(id), self.tokens.kind(id)) else { return };
+        match kind {
+            TokenType::Control | TokenType::Unknown => {}
+            TokenType::UserDefined => out.extend(text.bytes()),
+            TokenType::Byte => match spm::byte_of(text) {
+                Some(byte) => out.push(byte),
+                None => out.extend(text.bytes()),
+            },
+            TokenType::Normal | TokenType::Unused => match &self.algorithm {
+                Algorithm::Bpe(_) => {
+                    let mut utf8 = [0; 4];
+                    for c in text.chars() {
+                        match alphabet::byte_of(c) {
+                            Some(byte) => out.push(byte),
+                            None => out.extend(c.encode_utf8(&mut utf8).bytes()),
+                        }
+                    }
+                }
+                Algorithm::Spm(_) | Algorithm::Wpm(_) => {
+                    for (i, word) in text.split(spm::SPACE).enumerate() {
+                        if i > 0 {
+                            out.push(b' ');
+                        }
+                        out.extend(word.bytes());
+                    }
+                }
+            },
+        }
+    }
+
+    fn token_text(&self, id: TokenId) -> Option<&str> {
+        self.tokens.text(id)
+    }
+
+    fn is_control(&self, id: TokenId) -> bool {
+        self.tokens.kind(id).is_some_and(TokenType::is_hidden)
+    }
+
+    fn control_tokens(&self) -> Vec<(TokenId, String)> {
+        let hidden = self.tokens.iter().filter(|(_, _, kind)| kind.is_hidden());
+        hidden.map(|(id, text, _)| (id, text.to_owned())).collect()
+    }
+
+    fn leading_space(&self) -> bool {
+        self.leading_space
+    }
+
+    fn special(&self) -> &SpecialIds {
+        &self.special_ids
+    }
+}

@@ -1,0 +1,97 @@
+//! Why a tokenizer cannot be used.
+
+use crate::token::TokenId;
+
+/// Why the tokenizer of a model cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// The metadata holds a value of the wrong type, or lacks one.
+    #[error(transparent)]
+    Metadata(#[from] crate::gguf::GgufError),
+    /// The kind of tokenizer is unknown.
+    #[error("unknown tokenizer model '{model}' (supported: {supported})")]
+    UnknownModel {
+        /// Value of `tokenizer.ggml.model`.
+        model: String,
+        /// Values that are supported.
+        supported: &'static str,
+    },
+    /// The way to cut text into words is unknown. Ids made with another way would be wrong without a sign of it,
+    /// so there is no default.
+    #[error("unknown pre-tokenizer '{pre}' (supported: {supported})")]
+    UnknownPreTokenizer {
+        /// Value of `tokenizer.ggml.pre`.
+        pre: String,
+        /// Values that are supported.
+        supported: String,
+    },
+    /// There is no token, or more than ids can name.
+    #[error("{key} has {len} entries, but 1 to {max} are allowed")]
+    VocabularySize {
+        /// Key of the list.
+        key: &'static str,
+        /// Entries in the list.
+        len: usize,
+        /// Entries allowed.
+        max: usize,
+    },
+    /// A token's text is longer than any real one, or all texts together are.
+    #[error("{what} has {bytes} bytes, but {max} are allowed")]
+    TokenLength {
+        /// The token, or all.
+        what: String,
+        /// Bytes of its text.
+        bytes: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// A list that goes with the tokens has another length.
+    #[error("{key} has {len} entries for a vocabulary of {n_vocab} tokens")]
+    Length {
+        /// Key of the list.
+        key: &'static str,
+        /// Entries in the list.
+        len: usize,
+        /// Tokens in the vocabulary.
+        n_vocab: usize,
+    },
+    /// A score is not a number.
+    #[error("{key}: the score of token {token} is not a number")]
+    Score {
+        /// Key of the list.
+        key: &'static str,
+        /// The token.
+        token: TokenId,
+    },
+    /// A special token id is outside the vocabulary.
+    #[error("{key} is {id}, but ids of this vocabulary are 0 to {max}")]
+    SpecialId {
+        /// Key of the id.
+        key: &'static str,
+        /// Its value.
+        id: u32,
+        /// Largest id allowed.
+        max: u32,
+    },
+    /// A merge is not two tokens that make a third.
+    #[error("{key}: entry {index} ('{merge}') {problem}")]
+    Merge {
+        /// Key of the list.
+        key: &'static str,
+        /// Index in the list.
+        index: usize,
+        /// The entry, shortened if it is long.
+        merge: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Something that this vocabulary cannot do without is missing.
+    #[error("{key} is missing: {why}")]
+    Missing {
+        /// Key of what is missing.
+        key: &'static str,
+        /// Why it is needed.
+        why: &'static str,
+    },
+}

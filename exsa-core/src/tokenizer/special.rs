@@ -1,0 +1,190 @@
+//! Special tokens in a text: found before all else, they part it into themselves and the text between them.
+
+use super::EncodeOptions;
+use super::tokens::{TokenType, Tokens};
+use super::trie::Trie;
+use crate::token::TokenId;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+
+/// A part of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Plain text: bytes of the whole.
+    Text(Range<usize>),
+    /// A special token.
+    Token(TokenId),
+}
+
+/// The side on which a special token swallows white space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strip {
+    /// On neither.
+    None,
+    /// Before it.
+    Left,
+    /// After it.
+    Right,
+}
+
+/// The tokens that are found in text before it is cut: user-defined ones always, hidden ones where allowed.
+pub(super) struct SpecialTokens {
+    trie: Trie,
+    hidden: hashbrown::HashSet<TokenId>,
+    strips: hashbrown::HashMap<TokenId, Strip>,
+    has_user_defined: bool,
+}
+
+impl SpecialTokens {
+    /// `strip` tells which white space a token swallows.
+    pub(super) fn new(tokens: &Tokens, strip: impl Fn(&str) -> Strip) -> Self {
+        let is_special = |kind: TokenType| kind.is_hidden() || kind == TokenType::UserDefined;
+        let special = || tokens.iter().filter(|(_, _, kind)| is_special(*kind));
+        Self {
+            trie: Trie::new(special().map(|(id, text, _)| (id, text))),
+            hidden: special().filter(|(_, _, kind)| kind.is_hidden()).map(|(id, ..)| id).collect(),
+            strips: special()
+                .map(|(id, text, _)| (id, strip(text)))
+                .filter(|(_, strip)| *strip != Strip::None)
+                .collect(),
+            has_user_defined: special().any(|(_, _, kind)| kind == TokenType::UserDefined),
+        }
+    }
+
+    /// Parts `text`. Longer tokens are found before shorter ones, wherever they are; of equally long ones those of
+    /// lower id, and then from left to right.
+    pub(super) fn part(&self, text: &str, options: &EncodeOptions<'_>) -> Vec<Part> {
+        let mut found = Vec::new();
+        if !self.trie.is_empty() && (options.special || self.has_user_defined) {
+            self.find(text, options, &mut found);
+        }
+        let mut parts = Vec::with_capacity(2 * found.len() + 1);
+        let mut from = 0;
+        found.sort_unstable_by_key(|found| found.range.start);
+        for Found { range, id } in found {
+            if from < range.start {
+                parts.push(Part::Text(from..range.start));
+            }
+            parts.extend(id.map(Part::Token));
+            from = range.end;
+        }
+        if from < text.len() {
+            parts.push(Part::Text(from..text.len()));
+        }
+        parts
+    }
+
+    fn find(&self, text: &str, options: &EncodeOptions<'_>, found: &mut Vec<Found>) {
+        // Candidates that overlap are decided together. Where tokens swallow white space that may be part of
+        // another token, all are.
+        let together = !self.strips.is_empty();
+        let mut cluster = Cluster { text, tokens: self, options, range: 0..0, candidates: Vec::new() };
+        for (at, byte) in text.bytes().enumerate() {
+            if !self.trie.starts_with(byte) {
+                continue;
+            }
+            let Some(candidate) = self.longest(text, at, usize::MAX, options) else { continue };
+            if at >= cluster.range.end && !together {
+                cluster.decide(found);
+                cluster.range = at..at;
+            }
+            cluster.range.end = cluster.range.end.max(at + candidate.len);
+            cluster.candidates.push(candidate);
+        }
+        if together {
+            cluster.range = 0..text.len();
+        }
+        cluster.decide(found);
+    }
+
+    /// The longest token at byte `at` that has `len_max` bytes or less and may be recognised there.
+    fn longest(
+        &self,
+        text: &str,
+        at: usize,
+        len_max: usize,
+        options: &EncodeOptions<'_>,
+    ) -> Option<Candidate> {
+        let bytes = text.as_bytes().get(at..)?;
+        let bytes = bytes.get(..len_max).unwrap_or(bytes);
+        let is_allowed = |len: usize, id: TokenId| {
+            let is_hidden = self.hidden.contains(&id);
+            !is_hidden || options.special && !is_barred(options.barriers, at, len)
+        };
+        let prefixes = self.trie.prefixes(bytes).filter(|(len, id)| is_allowed(*len, *id));
+        prefixes.last().map(|(len, id)| Candidate { len, id: Reverse(id), at: Reverse(at) })
+    }
+}
+
+/// Whether a barrier lies inside the `len` bytes from `at` on.
+fn is_barred(barriers: &[usize], at: usize, len: usize) -> bool {
+    let after = barriers.partition_point(|barrier| *barrier <= at);
+    barriers.get(after).is_some_and(|barrier| *barrier < at + len)
+}
+
+/// A stretch of text that is no plain text: a token, or white space that one swallowed.
+struct Found {
+    range: Range<usize>,
+    id: Option<TokenId>,
+}
+
+/// A token that may be at a place. The greatest is taken first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    len: usize,
+    id: Reverse<TokenId>,
+    at: Reverse<usize>,
+}
+
+/// Candidates that are decided together, one for each place, the longest there.
+struct Cluster<'a> {
+    text: &'a str,
+    tokens: &'a SpecialTokens,
+    options: &'a EncodeOptions<'a>,
+    /// The bytes of the text that candidates, and white space that they swallow, may lie in.
+    range: Range<usize>,
+    candidates: Vec<Candidate>,
+}
+
+impl Cluster<'_> {
+    /// Takes candidates while there are any, longest first; one that no longer fits gives way to a shorter token
+    /// at its place.
+    fn decide(&mut self, found: &mut Vec<Found>) {
+        let first = self.range.start;
+        let mut taken = vec![false; self.range.len()];
+        let mut queue = BinaryHeap::from(std::mem::take(&mut self.candidates));
+        while let Some(Candidate { len, id: Reverse(id), at: Reverse(at) }) = queue.pop() {
+            let (before, rest) = taken.split_at_mut(at - first);
+            let free = rest.iter().take(len).take_while(|taken| !**taken).count();
+            if free < len {
+                queue.extend(self.tokens.longest(self.text, at, free, self.options));
+                continue;
+            }
+            let (here, after) = rest.split_at_mut(len);
+            here.fill(true);
+            found.push(Found { range: at..at + len, id: Some(id) });
+            let spaces = match self.tokens.strips.get(&id) {
+                Some(Strip::Left) => {
+                    let spaces = count_spaces(before.iter().rev(), self.text.bytes().take(at).rev());
+                    before.iter_mut().rev().take(spaces).for_each(|taken| *taken = true);
+                    at - spaces..at
+                }
+                Some(Strip::Right) => {
+                    let spaces = count_spaces(after.iter(), self.text.bytes().skip(at + len));
+                    after.iter_mut().take(spaces).for_each(|taken| *taken = true);
+                    at + len..at + len + spaces
+                }
+                Some(Strip::None) | None => continue,
+            };
+            if !spaces.is_empty() {
+                found.push(Found { range: spaces, id: None });
+            }
+        }
+    }
+}
+
+/// How many bytes are ASCII white space that no token has taken, up to the first that is not.
+fn count_spaces<'a>(taken: impl Iterator<Item = &'a bool>, bytes: impl Iterator<Item = u8>) -> usize {
+    taken.zip(bytes).take_while(|(taken, byte)| !**taken && matches!(byte, b'\t'..=b'\r' | b' ')).count()
+}

@@ -1,0 +1,197 @@
+//! A vocabulary in memory, from which a tokenizer is built.
+
+use super::bpe::Bpe;
+use super::encoder::{Algorithm, Encoder};
+use super::error::TokenizerError;
+use super::special::{SpecialTokens, Strip};
+use super::spm::Spm;
+use super::tokens::{TokenType, Tokens};
+use super::wpm::{Normalizer, Wpm};
+use super::{Tokenizer, keys, pre, roles};
+use crate::token::TokenId;
+use std::sync::Arc;
+
+/// Kinds of tokenizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenizerModel {
+    /// SentencePiece's byte-pair encoding by scores; `llama` in files.
+    #[default]
+    Spm,
+    /// Byte-level byte-pair encoding by merges; `gpt2` in files.
+    Bpe,
+    /// WordPiece; `bert` in files.
+    Wpm,
+}
+
+impl TokenizerModel {
+    /// The kind that files call `name` in `tokenizer.ggml.model`.
+    pub fn from_gguf(name: &str) -> Result<Self, TokenizerError> {
+        match name {
+            "llama" => Ok(Self::Spm),
+            "gpt2" => Ok(Self::Bpe),
+            "bert" => Ok(Self::Wpm),
+            _ => Err(TokenizerError::UnknownModel { model: name.into(), supported: "llama, gpt2, bert" }),
+        }
+    }
+}
+
+/// Everything that a file tells about its tokenizer. What it leaves out has the default that goes with the
+/// [`model`](Self::model); lists are by token id.
+#[derive(Clone, Debug, Default)]
+pub struct Vocabulary<'a> {
+    /// The kind of tokenizer.
+    pub model: TokenizerModel,
+    /// How text is cut into words; byte-pair encoding only.
+    pub pre: Option<&'a str>,
+    /// Texts of the tokens, as the file writes them.
+    pub tokens: Vec<&'a str>,
+    /// Scores of the tokens, or empty if all are equal; SentencePiece only.
+    pub scores: Vec<f32>,
+    /// Types of the tokens, or empty if all are normal.
+    pub types: Vec<TokenType>,
+    /// Pairs of token texts with a space between them, the first to join first; byte-pair encoding only.
+    pub merges: Vec<&'a str>,
+    /// Ids with a role.
+    pub ids: RoleIds,
+    /// Whether prompts start with BOS.
+    pub add_bos: Option<bool>,
+    /// Whether prompts end with EOS.
+    pub add_eos: Option<bool>,
+    /// Whether prompts end with the separator; WordPiece only.
+    pub add_sep: Option<bool>,
+    /// Whether a text gets a space before it; SentencePiece only, where it is the default.
+    pub add_space_prefix: Option<bool>,
+    /// Whether text becomes lower-case; WordPiece only, where it is the default.
+    pub lowercase: Option<bool>,
+    /// Whether letters lose their accents; WordPiece only. By default if text becomes lower-case.
+    pub strip_accents: Option<bool>,
+    /// The model's name. Some models are known by nothing else to drop white space beside special tokens.
+    pub name: &'a str,
+}
+
+/// Ids with a role, as a file gives them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoleIds {
+    /// Beginning of sequence.
+    pub bos: Option<TokenId>,
+    /// End of sequence.
+    pub eos: Option<TokenId>,
+    /// End of turn.
+    pub eot: Option<TokenId>,
+    /// End of message.
+    pub eom: Option<TokenId>,
+    /// Unknown text.
+    pub unk: Option<TokenId>,
+    /// Separator.
+    pub sep: Option<TokenId>,
+    /// Padding.
+    pub pad: Option<TokenId>,
+    /// Padding of code models.
+    pub fim_pad: Option<TokenId>,
+    /// Start of a repository in code models.
+    pub fim_rep: Option<TokenId>,
+    /// Start of a file in code models.
+    pub fim_sep: Option<TokenId>,
+}
+
+impl RoleIds {
+    /// The ids with their keys.
+    pub(super) fn by_key(&self) -> [(&'static str, Option<TokenId>); 10] {
+        [
+            (keys::BOS, self.bos),
+            (keys::EOS, self.eos),
+            (keys::EOT, self.eot),
+            (keys::EOM, self.eom),
+            (keys::UNK, self.unk),
+            (keys::SEP, self.sep),
+            (keys::PAD, self.pad),
+            (keys::FIM_PAD, self.fim_pad),
+            (keys::FIM_REP, self.fim_rep),
+            (keys::FIM_SEP, self.fim_sep),
+        ]
+    }
+
+    /// Fills in what the file leaves out, where the vocabulary has such a token.
+    fn or_default(mut self, model: TokenizerModel, default_bos: bool, n_vocab: usize) -> Self {
+        let id = |id: TokenId| Some(id).filter(|id| (*id as usize) < n_vocab);
+        match model {
+            TokenizerModel::Spm => {
+                self.bos = self.bos.or(id(1));
+                self.eos = self.eos.or(id(2));
+                self.unk = self.unk.or(id(0));
+            }
+            TokenizerModel::Bpe => {
+                self.bos = self.bos.or(id(11)).filter(|_| default_bos || self.bos.is_some());
+                self.eos = self.eos.or(id(11));
+            }
+            TokenizerModel::Wpm => {
+                self.bos = self.bos.or(id(101));
+                self.unk = self.unk.or(id(100));
+                self.sep = self.sep.or(id(102));
+                self.pad = self.pad.or(id(0));
+            }
+        }
+        self
+    }
+}
+
+impl Vocabulary<'_> {
+    /// Builds the tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// Whatever in the vocabulary contradicts the rest of it, is missing, or is over a limit: the error names the
+    /// key that a GGUF file has for it.
+    pub fn build(mut self) -> Result<Arc<dyn Tokenizer>, TokenizerError> {
+        let mut tokens = Tokens::new(&self.tokens, &self.types)?;
+        let pre = self.pre.filter(|pre| !pre.is_empty()).unwrap_or("default");
+        let family = match self.model {
+            TokenizerModel::Bpe => Some(pre::family(pre).ok_or_else(|| {
+                TokenizerError::UnknownPreTokenizer { pre: pre.into(), supported: pre::supported() }
+            })?),
+            TokenizerModel::Spm | TokenizerModel::Wpm => None,
+        };
+        let default_bos = family.is_none_or(|family| family.default_bos);
+        let add_bos = family.is_none_or(|family| family.add_bos);
+        self.ids = self.ids.or_default(self.model, default_bos, tokens.len());
+        let special_ids = roles::resolve(&self, add_bos, &mut tokens)?;
+        let (algorithm, leading_space) = match family {
+            Some(family) => (Algorithm::Bpe(Bpe::new(&tokens, &self.merges, family)?), false),
+            None if self.model == TokenizerModel::Wpm => {
+                (Algorithm::Wpm(self.wpm(&tokens, special_ids.unk)?), true)
+            }
+            None => {
+                let spm = Spm::new(&tokens, &self.scores, special_ids.unk)?;
+                (Algorithm::Spm(spm), self.add_space_prefix.unwrap_or(true))
+            }
+        };
+        let special = SpecialTokens::new(&tokens, |text| self.strip(text));
+        Ok(Arc::new(Encoder { tokens, special, algorithm, leading_space, special_ids }))
+    }
+
+    fn wpm(&self, tokens: &Tokens, unk: Option<TokenId>) -> Result<Wpm, TokenizerError> {
+        let why = "words that the vocabulary does not cover must become something";
+        let unk = unk.ok_or(TokenizerError::Missing { key: keys::UNK, why })?;
+        let lowercase = self.lowercase.unwrap_or(true);
+        let normalizer = Normalizer { lowercase, strip_accents: self.strip_accents.unwrap_or(lowercase) };
+        Ok(Wpm::new(tokens, unk, normalizer))
+    }
+
+    /// On which side a special token swallows white space. Files do not tell; the models for which it matters are
+    /// known by name.
+    fn strip(&self, text: &str) -> Strip {
+        let name = self.name.to_ascii_lowercase();
+        let is_any = |names: &[&str], of: &str| names.iter().any(|name| of.contains(name));
+        let keeps = || ["<unk>", "<s>", "<|endoftext|>"].contains(&text);
+        if is_any(&["jina-v2-de", "jina-v2-es", "jina-v2-code"], self.pre.unwrap_or_default()) {
+            if text == "<mask>" { Strip::Left } else { Strip::None }
+        } else if is_any(&["phi-3", "phi3"], &name) {
+            if keeps() { Strip::None } else { Strip::Right }
+        } else if name.contains("modern-bert") && text == "[MASK]" {
+            Strip::Left
+        } else {
+            Strip::None
+        }
+    }
+}
