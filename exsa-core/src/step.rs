@@ -8,7 +8,7 @@ use crate::error::{LoadError, StepError};
 use crate::finish::{FinishReason, RequestError};
 use crate::generator::SubmitError;
 use crate::intake::Intake;
-use crate::mailbox::Command;
+use crate::mailbox::{Command, Shutdown};
 use crate::queue::QueueOrder;
 use crate::request::Request;
 use crate::sampler::SampleScratch;
@@ -132,6 +132,8 @@ impl EngineLoop {
     /// Ends every request with `reason` and accepts no more.
     pub fn end_all(&mut self, reason: &FinishReason) {
         self.stopped = true;
+        // Who reads the end of a stream and submits again must not be accepted.
+        self.intake.mailbox.shut_down(Shutdown::Abort);
         self.take_commands();
         let mut ids: Vec<_> = self.sequences.keys().copied().collect();
         ids.sort_unstable();
@@ -297,6 +299,8 @@ impl EngineLoop {
         }
         self.stats.finished += 1;
         self.stats.failed += u64::from(matches!(reason, FinishReason::Failed(_)));
+        // Who reads the end of a stream finds it in the counters.
+        self.publish();
         sequence.finish(reason, self.clock.now());
     }
 
