@@ -7,7 +7,7 @@ Every model gets three files: NAME.gguf, NAME.txt (the prompt and what is expect
 the README beside them describes the layout. Weights are random and reproducible. Their seeds are the first ones whose
 greedy continuation is decided by a clear margin at every step, so that a correct backend cannot differ in it.
 
-The hyperparameters are odd on purpose (eps 1e-3, soft-caps 5 and 10, heads * head_dim other than the width, a window of 32
+The hyperparameters are odd on purpose (eps 1e-3, soft-caps 5 and 10, heads * head_dim mostly other than the width, a window of 32
 tokens): a backend that has a usual value built in, or reads the wrong key, fails.
 
 Needs: pip install gguf numpy; make_gguf.py and the stories260K vocabulary in the optional test data (environment
