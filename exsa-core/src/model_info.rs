@@ -60,71 +60,76 @@ impl ModelInfo {
         })
     }
 
-    /// One line for people: `exsa-tiny (llama, 2.9 M parameters, Q8_0, 3.0 MiB, context 512)`.
+    /// One line for people: `exsa-tiny (llama, 2.9 M parameters, Q8_0, 3.0 MiB, context 512)`. Of a
+    /// vocabulary-only file: `llama-bpe (llama, no weights, vocabulary of 128256 tokens)`.
     pub fn summary(&self) -> String {
+        let Self { architecture, quantization, n_ctx, n_vocab, .. } = self;
         let name = if self.name.is_empty() { "unnamed model" } else { &self.name };
+        if self.parameters == 0 {
+            return format!("{name} ({architecture}, no weights, vocabulary of {n_vocab} tokens)");
+        }
         let parameters = match self.parameters as f64 {
             n if n >= 1e9 => format!("{:.1} B", n / 1e9),
             n if n >= 1e6 => format!("{:.1} M", n / 1e6),
-            n => format!("{:.0} K", n / 1e3),
+            n if n >= 1e3 => format!("{:.0} K", n / 1e3),
+            n => n.to_string(),
         };
         let mebibytes = self.weights_bytes as f64 / (1 << 20) as f64;
         format!(
-            "{name} ({}, {parameters} parameters, {}, {mebibytes:.1} MiB, context {})",
-            self.architecture, self.quantization, self.n_ctx
+            "{name} ({architecture}, {parameters} parameters, {quantization}, {mebibytes:.1} MiB, context {n_ctx})"
         )
     }
 }
 
-/// Bytes of keys and values of one token at f16. Layers may differ in their number of key-value heads.
+/// Bytes of keys and values of one token at f16: over all layers, the elements of a key and of a value times the
+/// key-value heads, two bytes each. Layers may differ in their number of heads.
 fn kv_bytes_per_token(metadata: &Metadata, architecture: &str) -> Result<u64, GgufError> {
     let number = |key: &str| metadata.get::<u64>(&format!("{architecture}.{key}"));
     let layers = number("block_count")?.unwrap_or(0);
-    let heads = match metadata.value(&format!("{architecture}.attention.head_count")) {
-        // Per layer; the greatest stands for the width of a head.
-        Some(Value::Array(_)) => metadata
-            .get::<Vec<u64>>(&format!("{architecture}.attention.head_count"))?
-            .and_then(|heads| heads.into_iter().max()),
-        _ => number("attention.head_count")?,
-    };
-    let head = number("embedding_length")?.unwrap_or(0) / heads.unwrap_or(1).max(1);
-    let key = number("attention.key_length")?.unwrap_or(head);
-    let value = number("attention.value_length")?.unwrap_or(head);
-    let kv_heads_key = format!("{architecture}.attention.head_count_kv");
-    let kv_heads = match metadata.value(&kv_heads_key) {
-        Some(Value::Array(_)) => {
-            metadata.require::<Vec<u64>>(&kv_heads_key)?.into_iter().fold(0, u64::saturating_add)
-        }
-        Some(_) => metadata.require::<u64>(&kv_heads_key)?.saturating_mul(layers),
-        None => heads.unwrap_or(0).saturating_mul(layers),
-    };
-    Ok(key.saturating_add(value).saturating_mul(kv_heads).saturating_mul(2))
+    let heads = Heads::read(metadata, &format!("{architecture}.attention.head_count"), layers)?;
+    let kv_heads = Heads::read(metadata, &format!("{architecture}.attention.head_count_kv"), layers)?;
+    let width = number("embedding_length")?.unwrap_or(0) / heads.as_ref().map_or(1, |heads| heads.max.max(1));
+    let key = number("attention.key_length")?.unwrap_or(width);
+    let value = number("attention.value_length")?.unwrap_or(width);
+    let sum = kv_heads.or(heads).map_or(0, |heads| heads.sum);
+    Ok(key.saturating_add(value).saturating_mul(sum).saturating_mul(2))
 }
 
-/// `general.file_type` by its usual name; without it, the type that takes most bytes.
+/// Attention heads, given once for all layers or layer by layer.
+struct Heads {
+    /// Over all layers.
+    sum: u64,
+    /// The most in one layer: where they differ, the others leave part of the width unused.
+    max: u64,
+}
+
+impl Heads {
+    fn read(metadata: &Metadata, key: &str, layers: u64) -> Result<Option<Self>, GgufError> {
+        if !matches!(metadata.get_value(key), Some(Value::Array(_))) {
+            let heads = metadata.get::<u64>(key)?;
+            return Ok(heads.map(|max| Self { sum: max.saturating_mul(layers), max }));
+        }
+        let heads = metadata.require::<Vec<u64>>(key)?;
+        if heads.len() as u64 != layers {
+            return Err(metadata.refuse(
+                key,
+                format!("{} elements", heads.len()),
+                "as many as there are layers (block_count)",
+            ));
+        }
+        let sum = heads.iter().copied().fold(0, u64::saturating_add);
+        Ok(Some(Self { sum, max: heads.into_iter().max().unwrap_or(0) }))
+    }
+}
+
+/// `general.file_type` by its usual name; without it, the type that takes most bytes. Empty without weights.
 fn quantization(gguf: &Gguf) -> Result<String, GgufError> {
-    let named = match gguf.metadata().get::<u64>("general.file_type")? {
-        Some(0) => "F32",
-        Some(1) => "F16",
-        Some(2) => "Q4_0",
-        Some(3) => "Q4_1",
-        Some(7) => "Q8_0",
-        Some(8) => "Q5_0",
-        Some(9) => "Q5_1",
-        Some(10) => "Q2_K",
-        Some(11) => "Q3_K_S",
-        Some(12) => "Q3_K_M",
-        Some(13) => "Q3_K_L",
-        Some(14) => "Q4_K_S",
-        Some(15) => "Q4_K_M",
-        Some(16) => "Q5_K_S",
-        Some(17) => "Q5_K_M",
-        Some(18) => "Q6_K",
-        Some(32) => "BF16",
-        _ => "",
-    };
-    if !named.is_empty() {
-        return Ok(named.to_owned());
+    if gguf.tensors().is_empty() {
+        return Ok(String::new());
+    }
+    let file_type = gguf.metadata().get::<u64>("general.file_type")?;
+    if let Some(name) = file_type.and_then(file_type_name) {
+        return Ok(name.to_owned());
     }
     let mut bytes = BTreeMap::<_, u64>::new();
     for tensor in gguf.tensors() {
@@ -133,4 +138,49 @@ fn quantization(gguf: &Gguf) -> Result<String, GgufError> {
     }
     let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
     Ok(most.map_or(String::new(), |(dtype, _)| dtype.name().to_owned()))
+}
+
+/// The name that files carry for a `general.file_type`, as llama.cpp numbers them.
+fn file_type_name(file_type: u64) -> Option<&'static str> {
+    /// Set by writers that guessed the type from the tensors.
+    const GUESSED: u64 = 1024;
+    Some(match file_type & !GUESSED {
+        0 => "F32",
+        1 => "F16",
+        2 => "Q4_0",
+        3 => "Q4_1",
+        7 => "Q8_0",
+        8 => "Q5_0",
+        9 => "Q5_1",
+        10 => "Q2_K",
+        11 => "Q3_K_S",
+        12 => "Q3_K_M",
+        13 => "Q3_K_L",
+        14 => "Q4_K_S",
+        15 => "Q4_K_M",
+        16 => "Q5_K_S",
+        17 => "Q5_K_M",
+        18 => "Q6_K",
+        19 => "IQ2_XXS",
+        20 => "IQ2_XS",
+        21 => "Q2_K_S",
+        22 => "IQ3_XS",
+        23 => "IQ3_XXS",
+        24 => "IQ1_S",
+        25 => "IQ4_NL",
+        26 => "IQ3_S",
+        27 => "IQ3_M",
+        28 => "IQ2_S",
+        29 => "IQ2_M",
+        30 => "IQ4_XS",
+        31 => "IQ1_M",
+        32 => "BF16",
+        36 => "TQ1_0",
+        37 => "TQ2_0",
+        38 => "MXFP4",
+        39 => "NVFP4",
+        40 => "Q1_0",
+        41 => "Q2_0",
+        _ => return None,
+    })
 }

@@ -193,7 +193,7 @@ proptest! {
         writer = writer.tensor("t", &[32, rows], GgmlType::Q4_0, vec![1; 18 * rows as usize]);
         let gguf = read(&writer.to_bytes()).unwrap();
         for (key, value) in &entries {
-            prop_assert_eq!(gguf.metadata().value(&format!("x.{key}")), Some(value));
+            prop_assert_eq!(gguf.metadata().get_value(&format!("x.{key}")), Some(value));
         }
         prop_assert_eq!(gguf.tensor("t").unwrap().bytes, 18 * rows);
     }

@@ -39,10 +39,13 @@ pub enum GgmlType {
     Tq1_0,
     Tq2_0,
     Mxfp4,
+    Nvfp4,
+    Q1_0,
+    Q2_0,
 }
 
 /// Type, its number in files, its name, elements and bytes of a block.
-const TYPES: [(GgmlType, u32, &str, u64, u64); 32] = {
+const TYPES: [(GgmlType, u32, &str, u64, u64); 35] = {
     use GgmlType::*;
     [
         (F32, 0, "F32", 1, 4),
@@ -77,6 +80,9 @@ const TYPES: [(GgmlType, u32, &str, u64, u64); 32] = {
         (Tq1_0, 34, "TQ1_0", 256, 54),
         (Tq2_0, 35, "TQ2_0", 256, 66),
         (Mxfp4, 39, "MXFP4", 32, 17),
+        (Nvfp4, 40, "NVFP4", 64, 36),
+        (Q1_0, 41, "Q1_0", 128, 18),
+        (Q2_0, 42, "Q2_0", 64, 18),
     ]
 };
 

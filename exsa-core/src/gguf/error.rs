@@ -1,5 +1,7 @@
 //! What can be wrong with a GGUF.
 
+use super::limits::ALIGNMENT_MAX;
+
 /// Why a GGUF was refused. Offsets are bytes from the start of the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -74,19 +76,38 @@ pub enum GgufError {
         offset: u64,
     },
     /// `general.alignment` cannot be used.
-    #[error("general.alignment is {0}; it must be a power of two from 8 to 65536")]
-    Alignment(u64),
+    #[error(
+        "general.alignment is {value}; it must be a power of two from 8 to {ALIGNMENT_MAX} (offset {offset})"
+    )]
+    Alignment {
+        /// The alignment found.
+        value: u64,
+        /// Where its entry begins.
+        offset: u64,
+    },
+    /// A boolean is neither 0 nor 1.
+    #[error("{what} at offset {offset}: {value} is no boolean (0 and 1 are)")]
+    Bool {
+        /// Which value.
+        what: String,
+        /// Where the byte stands.
+        offset: u64,
+        /// The byte.
+        value: u8,
+    },
     /// A key that is needed is missing.
     #[error("key '{0}' is missing")]
     Missing(String),
     /// A value is not of the type, or not in the range, that its key calls for.
-    #[error("key '{key}': found {found}, expected {expected}")]
+    #[error("key '{key}' at offset {offset}: found {found}, expected {expected}")]
     Type {
         /// The key.
         key: String,
+        /// Where its entry begins.
+        offset: u64,
         /// What is there.
         found: String,
-        /// What should be.
+        /// What is allowed.
         expected: &'static str,
     },
     /// A tensor cannot be what its entry says.

@@ -3,24 +3,42 @@
 //! [`Gguf::read`] takes any `Read + Seek` and never touches the tensors' data; mapping or reading them is the
 //! backend's affair. Nothing is believed: every count and length is checked against what is left of the file
 //! before anything of that size is allocated. The format is described in the `docs/gguf.md` of the ggml project.
+//!
+//! # Limits
+//!
+//! Beyond what the file's length allows, a header takes at most [`HEADER_BYTES_MAX`] bytes, with at most
+//! [`KEYS_MAX`] keys of [`KEY_BYTES_MAX`] bytes and [`TENSORS_MAX`] tensors whose names have [`NAME_BYTES_MAX`] bytes
+//! and whose shapes have [`DIMENSIONS_MAX`] dimensions; arrays nest [`NESTING_MAX`] deep, and the alignment is at most
+//! [`ALIGNMENT_MAX`]. More is an error that names key or tensor and the offset. Memory is taken as bytes are
+//! read; it stays within a small multiple of the header's own length.
 
 mod dtype;
 mod error;
+mod from_value;
+mod limits;
 mod metadata;
 mod parse;
+mod source;
 mod tensor;
 mod value;
 mod writer;
 
 pub use dtype::GgmlType;
 pub use error::GgufError;
-pub use metadata::{FromValue, Metadata};
+pub use from_value::FromValue;
+pub use limits::{
+    ALIGNMENT_MAX, DIMENSIONS_MAX, HEADER_BYTES_MAX, KEY_BYTES_MAX, KEYS_MAX, NAME_BYTES_MAX, NESTING_MAX,
+    TENSORS_MAX,
+};
+pub use metadata::Metadata;
 pub use tensor::TensorInfo;
 pub use value::{Array, Value};
 pub use writer::GgufWriter;
 
 use std::collections::HashMap;
 use std::io::{Read, Seek};
+
+const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// A parsed GGUF header.
 #[derive(Clone, Debug)]
@@ -35,7 +53,12 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Reads header, metadata and tensor directory from the start of `reader`.
+    /// Reads header, metadata and tensor directory from the start of `reader`, wherever it stands. Reads are
+    /// buffered here; where `reader` stands afterwards is not specified.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError`] for whatever is wrong with the file.
     pub fn read<R: Read + Seek>(reader: &mut R) -> Result<Self, GgufError> {
         parse::parse(reader)
     }

@@ -1,26 +1,21 @@
-//! The parser: reads in order, counts every byte, believes nothing.
+//! The parser: what the bytes of a header mean.
 
-use super::{Array, GgmlType, Gguf, GgufError, Metadata, TensorInfo, Value};
+use super::limits::{
+    ALIGNMENT_MAX, DIMENSIONS_MAX, KEY_BYTES_MAX, KEYS_MAX, NAME_BYTES_MAX, NESTING_MAX, TENSORS_MAX,
+};
+use super::source::Source;
+use super::{ALIGNMENT_KEY, Array, GgmlType, Gguf, GgufError, Metadata, TensorInfo, Value};
 use std::collections::HashMap;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 
-/// Bytes of a key; the format's own limit.
-const KEY_BYTES_MAX: u64 = 65_535;
-/// Bytes of a tensor's name; the format says 64, some files have more.
-const NAME_BYTES_MAX: u64 = 1024;
-/// Dimensions of a tensor; ggml's limit.
-const DIMENSIONS_MAX: u32 = 4;
-/// Arrays inside arrays.
-const NESTING_MAX: u32 = 4;
 /// Bytes that a file spends on each entry at least: of metadata (key length, type, value), and of the directory
 /// (name length, dimensions, one dimension, type, offset).
 const ENTRY_BYTES_MIN: u64 = 8 + 4 + 1;
 const TENSOR_BYTES_MIN: u64 = 8 + 4 + 8 + 4 + 8;
 
 pub(super) fn parse<R: Read + Seek>(reader: &mut R) -> Result<Gguf, GgufError> {
-    let file_len = reader.seek(SeekFrom::End(0))?;
-    reader.seek(SeekFrom::Start(0))?;
-    let mut source = Source { reader: BufReader::with_capacity(1 << 16, reader), offset: 0, len: file_len };
+    let mut source = Source::new(reader)?;
+    let file_len = source.len();
 
     let found = source.bytes::<4>("the magic number")?;
     if &found != b"GGUF" {
@@ -36,17 +31,18 @@ pub(super) fn parse<R: Read + Seek>(reader: &mut R) -> Result<Gguf, GgufError> {
         }
         _ => return Err(GgufError::Version { version, hint: "the file is damaged or of a later version" }),
     }
-    let tensor_count = source.count("the number of tensors", TENSOR_BYTES_MIN)?;
-    let key_count = source.count("the number of metadata keys", ENTRY_BYTES_MIN)?;
+    let tensor_count = source.count("the number of tensors", TENSORS_MAX, TENSOR_BYTES_MIN)?;
+    let key_count = source.count("the number of metadata keys", KEYS_MAX, ENTRY_BYTES_MIN)?;
     let metadata = source.metadata(key_count)?;
-    let alignment = metadata.get::<u64>("general.alignment")?.unwrap_or(32);
-    if !alignment.is_power_of_two() || !(8..=65_536).contains(&alignment) {
-        return Err(GgufError::Alignment(alignment));
+    let alignment = metadata.get::<u64>(ALIGNMENT_KEY)?.unwrap_or(32);
+    if !alignment.is_power_of_two() || !(8..=ALIGNMENT_MAX).contains(&alignment) {
+        let offset = metadata.offset(ALIGNMENT_KEY);
+        return Err(GgufError::Alignment { value: alignment, offset });
     }
     let mut tensors = Vec::new();
     let mut by_name = HashMap::new();
     for _ in 0..tensor_count {
-        let at = source.offset;
+        let at = source.offset();
         let tensor = source.tensor()?;
         if by_name.insert(tensor.name.clone(), tensors.len()).is_some() {
             return Err(GgufError::Duplicate { what: "tensor", name: tensor.name, offset: at });
@@ -54,7 +50,7 @@ pub(super) fn parse<R: Read + Seek>(reader: &mut R) -> Result<Gguf, GgufError> {
         tensors.push((at, tensor));
     }
     // A file without tensors may end before the padding does.
-    let data_offset = source.offset.next_multiple_of(alignment);
+    let data_offset = source.offset().next_multiple_of(alignment);
     place(&mut tensors, data_offset, alignment, file_len)?;
     let tensors = tensors.into_iter().map(|(_, tensor)| tensor).collect();
     Ok(Gguf { version, alignment, metadata, tensors, by_name, data_offset, file_len })
@@ -98,80 +94,19 @@ fn place(
     Ok(())
 }
 
-/// The rest of a file, with its place in it.
-struct Source<R> {
-    reader: BufReader<R>,
-    offset: u64,
-    len: u64,
-}
-
 impl<R: Read> Source<R> {
-    /// Checks that `needed` bytes are left.
-    fn demand(&self, needed: u64, what: &str) -> Result<(), GgufError> {
-        let left = self.len - self.offset;
-        if needed > left {
-            return Err(GgufError::Truncated { what: what.to_owned(), offset: self.offset, needed, left });
-        }
-        Ok(())
-    }
-
-    fn fill(&mut self, into: &mut [u8], what: &str) -> Result<(), GgufError> {
-        self.demand(into.len() as u64, what)?;
-        self.reader.read_exact(into)?;
-        self.offset += into.len() as u64;
-        Ok(())
-    }
-
-    fn bytes<const N: usize>(&mut self, what: &str) -> Result<[u8; N], GgufError> {
-        let mut bytes = [0; N];
-        self.fill(&mut bytes, what)?;
-        Ok(bytes)
-    }
-
-    fn u32(&mut self, what: &str) -> Result<u32, GgufError> {
-        self.bytes(what).map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self, what: &str) -> Result<u64, GgufError> {
-        self.bytes(what).map(u64::from_le_bytes)
-    }
-
-    /// A number of things that take `bytes_min` bytes each at least.
-    fn count(&mut self, what: &str, bytes_min: u64) -> Result<u64, GgufError> {
-        let at = self.offset;
-        let value = self.u64(what)?;
-        let limit = (self.len - self.offset) / bytes_min;
-        if value > limit {
-            return Err(GgufError::Limit { what: what.to_owned(), offset: at, value, limit });
-        }
-        Ok(value)
-    }
-
-    fn string(&mut self, what: &str, bytes_max: u64) -> Result<String, GgufError> {
-        let at = self.offset;
-        let length = self.u64(what)?;
-        self.demand(length, what)?;
-        if length > bytes_max {
-            let what = format!("the length of {what}");
-            return Err(GgufError::Limit { what, offset: at, value: length, limit: bytes_max });
-        }
-        let mut text = vec![0; length as usize];
-        self.fill(&mut text, what)?;
-        String::from_utf8(text).map_err(|_| GgufError::Text { what: what.to_owned(), offset: at + 8 })
-    }
-
     fn metadata(&mut self, count: u64) -> Result<Metadata, GgufError> {
         let mut metadata = Metadata::default();
         for _ in 0..count {
-            let offset = self.offset;
+            let offset = self.offset();
             let key = self.string("a metadata key", KEY_BYTES_MAX)?;
             let what = format!("the value of '{key}'");
             let kind = self.u32(&what)?;
             let value = self.value(kind, &what)?;
-            if metadata.value(&key).is_some() {
+            if metadata.get_value(&key).is_some() {
                 return Err(GgufError::Duplicate { what: "key", name: key, offset });
             }
-            metadata.insert(key, value);
+            metadata.insert(key, value, offset);
         }
         Ok(metadata)
     }
@@ -185,20 +120,23 @@ impl<R: Read> Source<R> {
             4 => Value::U32(u32::from_le_bytes(self.bytes(what)?)),
             5 => Value::I32(i32::from_le_bytes(self.bytes(what)?)),
             6 => Value::F32(f32::from_le_bytes(self.bytes(what)?)),
-            7 => Value::Bool(self.bytes::<1>(what)? != [0]),
+            7 => {
+                let at = self.offset();
+                Value::Bool(boolean(self.bytes(what)?, at, what)?)
+            }
             8 => Value::Str(self.string(what, u64::MAX)?),
             9 => Value::Array(self.array(what, 1)?),
             10 => Value::U64(u64::from_le_bytes(self.bytes(what)?)),
             11 => Value::I64(i64::from_le_bytes(self.bytes(what)?)),
             12 => Value::F64(f64::from_le_bytes(self.bytes(what)?)),
             value => {
-                return Err(GgufError::ValueType { what: what.to_owned(), offset: self.offset - 4, value });
+                return Err(GgufError::ValueType { what: what.to_owned(), offset: self.offset() - 4, value });
             }
         })
     }
 
     fn array(&mut self, what: &str, depth: u32) -> Result<Array, GgufError> {
-        let at = self.offset;
+        let at = self.offset();
         let kind = self.u32(what)?;
         let what_count = format!("the number of elements of {what}");
         let bytes_min = match kind {
@@ -209,16 +147,21 @@ impl<R: Read> Source<R> {
             9 => 4 + 8,
             value => return Err(GgufError::ValueType { what: what.to_owned(), offset: at, value }),
         };
-        let n = self.count(&what_count, bytes_min)? as usize;
+        let n = self.count(&what_count, u64::MAX, bytes_min)?;
         Ok(match kind {
-            0 => Array::U8(self.numbers(n, what, u8::from_le_bytes)?),
-            1 => Array::I8(self.numbers(n, what, i8::from_le_bytes)?),
-            2 => Array::U16(self.numbers(n, what, u16::from_le_bytes)?),
-            3 => Array::I16(self.numbers(n, what, i16::from_le_bytes)?),
-            4 => Array::U32(self.numbers(n, what, u32::from_le_bytes)?),
-            5 => Array::I32(self.numbers(n, what, i32::from_le_bytes)?),
-            6 => Array::F32(self.numbers(n, what, f32::from_le_bytes)?),
-            7 => Array::Bool(self.numbers(n, what, |b: [u8; 1]| b != [0])?),
+            0 => Array::U8(self.items(n, what, u8::from_le_bytes)?),
+            1 => Array::I8(self.items(n, what, i8::from_le_bytes)?),
+            2 => Array::U16(self.items(n, what, u16::from_le_bytes)?),
+            3 => Array::I16(self.items(n, what, i16::from_le_bytes)?),
+            4 => Array::U32(self.items(n, what, u32::from_le_bytes)?),
+            5 => Array::I32(self.items(n, what, i32::from_le_bytes)?),
+            6 => Array::F32(self.items(n, what, f32::from_le_bytes)?),
+            7 => {
+                let at = self.offset();
+                let bytes = self.items(n, what, |byte: [u8; 1]| byte)?;
+                let booleans = bytes.into_iter().zip(at..).map(|(byte, at)| boolean(byte, at, what));
+                Array::Bool(booleans.collect::<Result<_, _>>()?)
+            }
             8 => {
                 // A string takes 24 bytes in memory and as few as 8 in the file: let the vector grow.
                 let mut texts = Vec::new();
@@ -239,29 +182,15 @@ impl<R: Read> Source<R> {
                 }
                 Array::Array(arrays)
             }
-            10 => Array::U64(self.numbers(n, what, u64::from_le_bytes)?),
-            11 => Array::I64(self.numbers(n, what, i64::from_le_bytes)?),
-            _ => Array::F64(self.numbers(n, what, f64::from_le_bytes)?),
+            10 => Array::U64(self.items(n, what, u64::from_le_bytes)?),
+            11 => Array::I64(self.items(n, what, i64::from_le_bytes)?),
+            _ => Array::F64(self.items(n, what, f64::from_le_bytes)?),
         })
-    }
-
-    /// `n` numbers of `N` bytes each, which the caller knows to be in the file.
-    fn numbers<T, const N: usize>(
-        &mut self,
-        n: usize,
-        what: &str,
-        from: impl Fn([u8; N]) -> T,
-    ) -> Result<Vec<T>, GgufError> {
-        let mut numbers = Vec::with_capacity(n);
-        for _ in 0..n {
-            numbers.push(from(self.bytes(what)?));
-        }
-        Ok(numbers)
     }
 
     /// An entry of the directory; its offset still counts from the start of the data.
     fn tensor(&mut self) -> Result<TensorInfo, GgufError> {
-        let at = self.offset;
+        let at = self.offset();
         let name = self.string("a tensor's name", NAME_BYTES_MAX)?;
         let what = format!("the entry of tensor '{name}'");
         let refuse = |problem| GgufError::Tensor { name: name.clone(), offset: at, problem };
@@ -278,5 +207,12 @@ impl<R: Read> Source<R> {
         let bytes = TensorInfo::bytes_of(&shape, dtype).map_err(refuse)?;
         let offset = self.u64(&what)?;
         Ok(TensorInfo { name, shape, dtype, offset, bytes })
+    }
+}
+
+fn boolean([byte]: [u8; 1], offset: u64, what: &str) -> Result<bool, GgufError> {
+    match byte {
+        0 | 1 => Ok(byte == 1),
+        value => Err(GgufError::Bool { what: what.to_owned(), offset, value }),
     }
 }

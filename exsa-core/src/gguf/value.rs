@@ -116,19 +116,4 @@ impl Array {
             Self::F64(_) => "f64",
         }
     }
-
-    /// The elements as integers, whatever their width; `None` if they are none.
-    pub(super) fn integers(&self) -> Option<Vec<i128>> {
-        Some(match self {
-            Self::U8(v) => v.iter().map(|n| (*n).into()).collect(),
-            Self::I8(v) => v.iter().map(|n| (*n).into()).collect(),
-            Self::U16(v) => v.iter().map(|n| (*n).into()).collect(),
-            Self::I16(v) => v.iter().map(|n| (*n).into()).collect(),
-            Self::U32(v) => v.iter().map(|n| (*n).into()).collect(),
-            Self::I32(v) => v.iter().map(|n| (*n).into()).collect(),
-            Self::U64(v) => v.iter().map(|n| (*n).into()).collect(),
-            Self::I64(v) => v.iter().map(|n| (*n).into()).collect(),
-            _ => return None,
-        })
-    }
 }
