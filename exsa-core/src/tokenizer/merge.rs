@@ -1,8 +1,13 @@
 //! Merging neighbours by rank: what SentencePiece and byte-pair encoding have in common.
 //!
 //! Of all neighbours that can be joined, those of the lowest rank are joined first, and of these the leftmost,
-//! until none can. A short word looks through its pairs each time; a long one keeps them in a queue, so that the
-//! time grows as n log n.
+//! until none can.
+//!
+//! A short word looks through its pairs each time. A long one is merged in windows that overlap, which is exact:
+//! whether two neighbouring tokens stay apart depends on nothing but these two, for merges inside one of them are
+//! the same whatever stands beside it. So tokens of two windows may be strung together at any token that both
+//! windows have in the same place. If there is none, as in texts made for it, a queue of all pairs does the whole
+//! word in n log n.
 
 use crate::token::TokenId;
 use std::cmp::Reverse;
@@ -31,18 +36,33 @@ pub(super) struct Joined {
     pub(super) id: TokenId,
 }
 
-/// Symbols up to which looking through all pairs is faster than a queue.
-const SHORT: usize = 32;
+/// Symbols up to which looking through all pairs is fastest.
+const SHORT: usize = 128;
+/// Symbols in a window of a longer word; the second is for words with tokens as long as the first.
+const WINDOWS: [usize; 2] = [SHORT, 1024];
+/// The part of a window that it shares with the one before it, at least.
+const OVERLAP: usize = 4;
+/// Stands for no rank.
+const NO_RANK: u32 = u32::MAX;
 
 /// Merges words one after the other and keeps its memory between them.
 #[derive(Default)]
 pub(super) struct Merger {
     /// The word to merge; after [`merge`](Self::merge) what it became.
     pub(super) symbols: Vec<Symbol>,
-    /// What `symbols[i]` and `symbols[i + 1]` can become.
-    pairs: Vec<Option<Joined>>,
+    pairs: Pairs,
+    window: Vec<Symbol>,
+    done: Vec<Symbol>,
     queue: Queue,
     links: Vec<Link>,
+}
+
+/// What each symbol of a word and the next can become.
+#[derive(Default)]
+struct Pairs {
+    /// [`NO_RANK`] where they cannot be joined.
+    ranks: Vec<u32>,
+    ids: Vec<TokenId>,
 }
 
 /// Neighbours of a symbol that are still there; [`NONE`] at the ends.
@@ -56,32 +76,52 @@ const NONE: u32 = u32::MAX;
 
 impl Merger {
     /// Merges [`symbols`](Self::symbols), of which there are less than `u32::MAX`. `join` tells what two
-    /// neighbours become, if anything.
+    /// neighbours become, if anything; ranks are below `u32::MAX`.
     pub(super) fn merge(&mut self, join: impl Fn(Symbol, Symbol) -> Option<Joined>) {
-        if self.symbols.len() <= SHORT { self.merge_short(join) } else { self.merge_long(join) }
-    }
-
-    fn merge_short(&mut self, join: impl Fn(Symbol, Symbol) -> Option<Joined>) {
-        let symbols = &mut self.symbols;
-        self.pairs.clear();
-        self.pairs.extend(symbols.windows(2).map(|pair| join(pair[0], pair[1])));
-        loop {
-            let joinable = self.pairs.iter().enumerate().filter_map(|(i, pair)| Some((i, (*pair)?)));
-            let Some((left, joined)) = joinable.min_by_key(|(i, joined)| (joined.rank, *i)) else { return };
-            symbols[left].len += symbols[left + 1].len;
-            symbols[left].id = joined.id;
-            symbols.remove(left + 1);
-            self.pairs.remove(left);
-            if left > 0 {
-                self.pairs[left - 1] = join(symbols[left - 1], symbols[left]);
-            }
-            if left < self.pairs.len() {
-                self.pairs[left] = join(symbols[left], symbols[left + 1]);
-            }
+        if self.symbols.len() <= SHORT {
+            self.pairs.merge(&mut self.symbols, &join);
+        } else if !WINDOWS.iter().any(|len| self.merge_windows(*len, &join)) {
+            self.merge_long(&join);
         }
     }
 
-    fn merge_long(&mut self, join: impl Fn(Symbol, Symbol) -> Option<Joined>) {
+    /// Merges a long word in windows of `len` symbols; `false` if two of them have no token in common, and nothing
+    /// is done.
+    fn merge_windows(&mut self, len: usize, join: &impl Fn(Symbol, Symbol) -> Option<Joined>) -> bool {
+        let (word, done, window) = (&self.symbols, &mut self.done, &mut self.window);
+        done.clear();
+        let mut from = 0;
+        loop {
+            let to = word.len().min(from + len);
+            window.clear();
+            window.extend_from_slice(&word[from..to]);
+            self.pairs.merge(window, join);
+            if from == 0 {
+                done.extend_from_slice(window);
+            } else {
+                let Some((kept, skipped)) = common_token(done, window) else { return false };
+                done.truncate(kept);
+                done.extend_from_slice(&window[skipped..]);
+            }
+            if to == word.len() {
+                break;
+            }
+            // The next window starts where a token does, so that repetitive text falls into step.
+            let last_start = word[to - len / OVERLAP].start;
+            let token = done.partition_point(|token| token.start <= last_start).saturating_sub(1);
+            let start = done[token].start;
+            let next = word.partition_point(|symbol| symbol.start < start);
+            if next <= from {
+                return false;
+            }
+            from = next;
+        }
+        std::mem::swap(&mut self.symbols, &mut self.done);
+        true
+    }
+
+    /// Merges a word with a queue of all its pairs.
+    fn merge_long(&mut self, join: &impl Fn(Symbol, Symbol) -> Option<Joined>) {
         let symbols = &mut self.symbols;
         let links = &mut self.links;
         let count = symbols.len() as u32;
@@ -118,6 +158,53 @@ impl Merger {
             }
         }
         symbols.retain(|symbol| symbol.len > 0);
+    }
+}
+
+/// The first token that starts and ends at the same place in `left` and in `right`: its index in each.
+fn common_token(left: &[Symbol], right: &[Symbol]) -> Option<(usize, usize)> {
+    let first = right.first()?.start;
+    let (mut i, mut j) = (left.partition_point(|token| token.start < first), 0);
+    loop {
+        let (a, b) = (left.get(i)?, right.get(j)?);
+        if a == b {
+            return Some((i, j));
+        }
+        if a.start <= b.start { i += 1 } else { j += 1 }
+    }
+}
+
+impl Pairs {
+    /// Merges `symbols`, looking through all pairs each time.
+    fn merge(&mut self, symbols: &mut Vec<Symbol>, join: &impl Fn(Symbol, Symbol) -> Option<Joined>) {
+        let join = |symbols: &[Symbol], left: usize| {
+            let joined = join(symbols[left], symbols[left + 1]);
+            joined.map_or((NO_RANK, NO_TOKEN), |joined| (joined.rank, joined.id))
+        };
+        self.ranks.clear();
+        self.ids.clear();
+        for left in 1..symbols.len() {
+            let (rank, id) = join(symbols, left - 1);
+            self.ranks.push(rank);
+            self.ids.push(id);
+        }
+        loop {
+            let lowest = self.ranks.iter().copied().min().unwrap_or(NO_RANK);
+            if lowest == NO_RANK {
+                return;
+            }
+            let Some(left) = self.ranks.iter().position(|rank| *rank == lowest) else { return };
+            symbols[left].len += symbols[left + 1].len;
+            symbols[left].id = self.ids[left];
+            symbols.remove(left + 1);
+            self.ranks.remove(left);
+            self.ids.remove(left);
+            for pair in [left.checked_sub(1), Some(left)].into_iter().flatten() {
+                if pair < self.ranks.len() {
+                    (self.ranks[pair], self.ids[pair]) = join(symbols, pair);
+                }
+            }
+        }
     }
 }
 
@@ -205,18 +292,30 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
-        fn both_ways_agree(
-            ids in prop::collection::vec(0u32..4, 0..80),
+        fn all_ways_agree(
+            (ids, repeat) in (prop::collection::vec(0u32..4, 0..40), 1..16usize),
+            tail in prop::collection::vec(0u32..4, 0..200),
             table in prop::collection::vec(0u32..6, 0..24),
         ) {
-            let mut short = Merger { symbols: word(&ids), ..Merger::default() };
-            let mut long = Merger { symbols: word(&ids), ..Merger::default() };
-            short.merge_short(join(&table));
-            long.merge_long(join(&table));
-            prop_assert_eq!(&short.symbols, &long.symbols);
-            let covered: u32 = long.symbols.iter().map(|symbol| symbol.len).sum();
+            let ids: Vec<u32> = ids.repeat(repeat).into_iter().chain(tail).collect();
+            let symbols = word(&ids);
+            let mut expected = symbols.clone();
+            Pairs::default().merge(&mut expected, &join(&table));
+            let covered: u32 = expected.iter().map(|symbol| symbol.len).sum();
             prop_assert_eq!(covered as usize, ids.len());
+
+            let mut long = Merger { symbols: symbols.clone(), ..Merger::default() };
+            long.merge_long(&join(&table));
+            prop_assert_eq!(&long.symbols, &expected);
+
+            for len in [8, 32, 128] {
+                let mut windows = Merger { symbols: symbols.clone(), ..Merger::default() };
+                if !ids.is_empty() && windows.merge_windows(len, &join(&table)) {
+                    prop_assert_eq!(&windows.symbols, &expected);
+                }
+            }
         }
     }
 }
