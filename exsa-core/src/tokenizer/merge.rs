@@ -37,7 +37,7 @@ pub(super) struct Joined {
 }
 
 /// Symbols up to which looking through all pairs is fastest.
-const SHORT: usize = 128;
+const SHORT: usize = 64;
 /// Symbols in a window of a longer word; the second is for words with tokens as long as the first.
 const WINDOWS: [usize; 2] = [SHORT, 1024];
 /// The part of a window that it shares with the one before it, at least.
@@ -50,11 +50,10 @@ const NO_RANK: u32 = u32::MAX;
 pub(super) struct Merger {
     /// The word to merge; after [`merge`](Self::merge) what it became.
     pub(super) symbols: Vec<Symbol>,
-    pairs: Pairs,
+    by_scan: Pairs,
+    by_queue: Queue,
     window: Vec<Symbol>,
     done: Vec<Symbol>,
-    queue: Queue,
-    links: Vec<Link>,
 }
 
 /// What each symbol of a word and the next can become.
@@ -65,23 +64,14 @@ struct Pairs {
     ids: Vec<TokenId>,
 }
 
-/// Neighbours of a symbol that are still there; [`NONE`] at the ends.
-#[derive(Clone, Copy)]
-struct Link {
-    previous: u32,
-    next: u32,
-}
-
-const NONE: u32 = u32::MAX;
-
 impl Merger {
     /// Merges [`symbols`](Self::symbols), of which there are less than `u32::MAX`. `join` tells what two
     /// neighbours become, if anything; ranks are below `u32::MAX`.
     pub(super) fn merge(&mut self, join: impl Fn(Symbol, Symbol) -> Option<Joined>) {
         if self.symbols.len() <= SHORT {
-            self.pairs.merge(&mut self.symbols, &join);
+            self.by_scan.merge(&mut self.symbols, &join);
         } else if !WINDOWS.iter().any(|len| self.merge_windows(*len, &join)) {
-            self.merge_long(&join);
+            self.by_queue.merge(&mut self.symbols, &join);
         }
     }
 
@@ -95,7 +85,11 @@ impl Merger {
             let to = word.len().min(from + len);
             window.clear();
             window.extend_from_slice(&word[from..to]);
-            self.pairs.merge(window, join);
+            if len <= SHORT {
+                self.by_scan.merge(window, join)
+            } else {
+                self.by_queue.merge(window, join)
+            }
             if from == 0 {
                 done.extend_from_slice(window);
             } else {
@@ -118,46 +112,6 @@ impl Merger {
         }
         std::mem::swap(&mut self.symbols, &mut self.done);
         true
-    }
-
-    /// Merges a word with a queue of all its pairs.
-    fn merge_long(&mut self, join: &impl Fn(Symbol, Symbol) -> Option<Joined>) {
-        let symbols = &mut self.symbols;
-        let links = &mut self.links;
-        let count = symbols.len() as u32;
-        links.clear();
-        links.extend((0..count).map(|i| Link {
-            previous: i.checked_sub(1).unwrap_or(NONE),
-            next: if i + 1 < count { i + 1 } else { NONE },
-        }));
-        let candidate = |symbols: &[Symbol], left: u32, right: u32| {
-            let (l, r) = (symbols[left as usize], symbols[right as usize]);
-            join(l, r).map(|joined| Candidate { rank: joined.rank, left, len: l.len + r.len, id: joined.id })
-        };
-        self.queue.fill((1..count).filter_map(|right| candidate(symbols, right - 1, right)));
-
-        while let Some(Candidate { left, len, id, .. }) = self.queue.pop() {
-            let Link { previous, next: right } = links[left as usize];
-            // A candidate is stale if one of its symbols is gone, or is longer by now.
-            if right == NONE || symbols[left as usize].len + symbols[right as usize].len != len {
-                continue;
-            }
-            let next = links[right as usize].next;
-            symbols[left as usize].len = len;
-            symbols[left as usize].id = id;
-            // A length that no sum reaches: candidates that start at a symbol which is gone stay stale.
-            symbols[right as usize].len = 0;
-            links[right as usize].next = NONE;
-            links[left as usize].next = next;
-            if previous != NONE {
-                self.queue.extend(candidate(symbols, previous, left));
-            }
-            if next != NONE {
-                links[next as usize].previous = left;
-                self.queue.extend(candidate(symbols, left, next));
-            }
-        }
-        symbols.retain(|symbol| symbol.len > 0);
     }
 }
 
@@ -208,31 +162,6 @@ impl Pairs {
     }
 }
 
-/// Two neighbours that can be joined. The order of the fields is the order of merging.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Candidate {
-    rank: u32,
-    left: u32,
-    /// Length of both together, when they became candidates.
-    len: u32,
-    id: TokenId,
-}
-
-impl Candidate {
-    /// All of it in one number with the same order, which compares fast.
-    fn pack(self) -> u128 {
-        u128::from(self.rank) << 96
-            | u128::from(self.left) << 64
-            | u128::from(self.len) << 32
-            | u128::from(self.id)
-    }
-
-    fn unpack(packed: u128) -> Self {
-        let part = |shift: u32| (packed >> shift) as u32;
-        Self { rank: part(96), left: part(64), len: part(32), id: part(0) }
-    }
-}
-
 /// Candidates in the order of merging. Those that are there at the start are sorted once; only what merges add
 /// goes through a heap, which stays small.
 #[derive(Default)]
@@ -240,9 +169,56 @@ struct Queue {
     /// Descending, the next one last.
     first: Vec<u128>,
     added: BinaryHeap<Reverse<u128>>,
+    links: Vec<Link>,
 }
 
+/// Neighbours of a symbol that are still there; [`NONE`] at the ends.
+#[derive(Clone, Copy)]
+struct Link {
+    previous: u32,
+    next: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
 impl Queue {
+    /// Merges `symbols` with a queue of all pairs.
+    fn merge(&mut self, symbols: &mut Vec<Symbol>, join: &impl Fn(Symbol, Symbol) -> Option<Joined>) {
+        let count = symbols.len() as u32;
+        self.links.clear();
+        self.links.extend((0..count).map(|i| Link {
+            previous: i.checked_sub(1).unwrap_or(NONE),
+            next: if i + 1 < count { i + 1 } else { NONE },
+        }));
+        let candidate = |symbols: &[Symbol], left: u32, right: u32| {
+            let (l, r) = (symbols[left as usize], symbols[right as usize]);
+            join(l, r).map(|joined| Candidate { rank: joined.rank, left, len: l.len + r.len, id: joined.id })
+        };
+        self.fill((1..count).filter_map(|right| candidate(symbols, right - 1, right)));
+
+        while let Some(Candidate { left, len, id, .. }) = self.pop() {
+            let Link { previous, next: right } = self.links[left as usize];
+            // A candidate is stale if one of its symbols is gone, or is longer by now.
+            if right == NONE || symbols[left as usize].len + symbols[right as usize].len != len {
+                continue;
+            }
+            let next = self.links[right as usize].next;
+            symbols[left as usize].len = len;
+            symbols[left as usize].id = id;
+            symbols[right as usize].len = 0;
+            self.links[right as usize].next = NONE;
+            self.links[left as usize].next = next;
+            if previous != NONE {
+                self.extend(candidate(symbols, previous, left));
+            }
+            if next != NONE {
+                self.links[next as usize].previous = left;
+                self.extend(candidate(symbols, left, next));
+            }
+        }
+        symbols.retain(|symbol| symbol.len > 0);
+    }
+
     fn fill(&mut self, candidates: impl Iterator<Item = Candidate>) {
         self.added.clear();
         self.first.clear();
@@ -263,6 +239,31 @@ impl Queue {
             (None, _) => self.added.pop().map(|Reverse(packed)| packed),
         };
         packed.map(Candidate::unpack)
+    }
+}
+
+/// Two neighbours that can be joined. The order of the fields is the order of merging.
+#[derive(Clone, Copy)]
+struct Candidate {
+    rank: u32,
+    left: u32,
+    /// Length of both together, when they became candidates.
+    len: u32,
+    id: TokenId,
+}
+
+impl Candidate {
+    /// All of it in one number with the same order, which compares fast.
+    fn pack(self) -> u128 {
+        u128::from(self.rank) << 96
+            | u128::from(self.left) << 64
+            | u128::from(self.len) << 32
+            | u128::from(self.id)
+    }
+
+    fn unpack(packed: u128) -> Self {
+        let part = |shift: u32| (packed >> shift) as u32;
+        Self { rank: part(96), left: part(64), len: part(32), id: part(0) }
     }
 }
 
@@ -306,9 +307,9 @@ mod tests {
             let covered: u32 = expected.iter().map(|symbol| symbol.len).sum();
             prop_assert_eq!(covered as usize, ids.len());
 
-            let mut long = Merger { symbols: symbols.clone(), ..Merger::default() };
-            long.merge_long(&join(&table));
-            prop_assert_eq!(&long.symbols, &expected);
+            let mut queued = symbols.clone();
+            Queue::default().merge(&mut queued, &join(&table));
+            prop_assert_eq!(&queued, &expected);
 
             for len in [8, 32, 128] {
                 let mut windows = Merger { symbols: symbols.clone(), ..Merger::default() };
