@@ -1,0 +1,108 @@
+//! The backend and its models, as core sees them.
+
+use crate::config::Config;
+use crate::load::{self, LoadedModel};
+use crate::mapping::Mapping;
+use crate::session::CandleSession;
+use crate::weights::Weights;
+use crate::{device, vocabulary};
+use candle_core::{DType, Device};
+use exsa_core::backend::{
+    DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
+};
+use exsa_core::error::LoadError;
+use exsa_core::gguf::Gguf;
+use exsa_core::model_info::ModelInfo;
+use exsa_core::tokenizer::Tokenizer;
+use std::io::Cursor;
+use std::sync::Arc;
+
+/// Runs GGUF models on candle.
+#[derive(Clone, Debug, Default)]
+pub struct CandleBackend {
+    kv_type: KvType,
+}
+
+/// Type that keys and values are held in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KvType {
+    /// 32 bits: exact, and the fastest on the CPU while the context is short.
+    #[default]
+    F32,
+    /// 16 bits: half the memory; keys and values are rounded to 11 significant bits.
+    F16,
+}
+
+impl CandleBackend {
+    /// The backend with keys and values in f32.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the type that sessions hold keys and values in.
+    pub fn kv_type(mut self, kv_type: KvType) -> Self {
+        self.kv_type = kv_type;
+        self
+    }
+}
+
+impl InferenceBackend for CandleBackend {
+    fn name(&self) -> &str {
+        "candle"
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        device::list()
+    }
+
+    fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError> {
+        let mapping = Mapping::open(source)?;
+        let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
+        ModelInfo::from_gguf(&gguf).map_err(Into::into)
+    }
+
+    fn load(
+        &self,
+        source: &ModelSource,
+        options: &LoadOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<Arc<dyn Model>, LoadError> {
+        let device = device::open(options.device.as_deref())?;
+        let mapping = Arc::new(Mapping::open(source)?);
+        let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
+        let config = Config::from_metadata(gguf.metadata())?;
+        let info = ModelInfo::from_gguf(&gguf)?;
+        let tokenizer = vocabulary::tokenizer(gguf.metadata())?;
+        let weights = Weights::new(&gguf, mapping, device.clone(), progress)?;
+        let loaded = load::load(config, tokenizer.n_vocab(), weights)?;
+        let dtype = match self.kv_type {
+            KvType::F32 => DType::F32,
+            KvType::F16 => DType::F16,
+        };
+        Ok(Arc::new(CandleModel { info, tokenizer, loaded: Arc::new(loaded), device, dtype }))
+    }
+}
+
+struct CandleModel {
+    info: ModelInfo,
+    tokenizer: Arc<dyn Tokenizer>,
+    loaded: Arc<LoadedModel>,
+    device: Device,
+    dtype: DType,
+}
+
+impl Model for CandleModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        Arc::clone(&self.tokenizer)
+    }
+
+    fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
+        let session = CandleSession::new(Arc::clone(&self.loaded), self.device.clone(), self.dtype, options)?;
+        Ok(Box::new(session))
+    }
+}

@@ -1,0 +1,301 @@
+//! A model's hyperparameters, read from the metadata and checked once.
+
+use crate::models::{self, Architecture, LogitSoftcap, Windows};
+use exsa_core::error::LoadError;
+use exsa_core::gguf::{FromValue, Metadata};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+const LAYERS: RangeInclusive<usize> = 1..=1024;
+const WIDTH: RangeInclusive<usize> = 1..=1 << 20;
+const HEADS: RangeInclusive<usize> = 1..=1 << 12;
+const HEAD_DIM: RangeInclusive<usize> = 2..=1 << 12;
+const CONTEXT: RangeInclusive<usize> = 1..=1 << 28;
+const ROPE_BASE: RangeInclusive<f32> = 1.0..=1e12;
+const SCALE: RangeInclusive<f32> = 1e-6..=1e6;
+const EPSILON: RangeInclusive<f32> = 0.0..=1.0;
+
+/// Hyperparameters of a model. Every size is at least 1 and small enough that products of any two fit into `usize`.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// What the family of models does.
+    pub architecture: &'static Architecture,
+    /// Layers.
+    pub n_layer: usize,
+    /// Width of the hidden state.
+    pub n_embd: usize,
+    /// Heads of queries, a multiple of `n_head_kv`.
+    pub n_head: usize,
+    /// Heads of keys and values.
+    pub n_head_kv: usize,
+    /// Values in a head, even.
+    pub head_dim: usize,
+    /// Width of the MLP.
+    pub n_ff: usize,
+    /// Tokens of context that the model was trained for.
+    pub n_ctx: usize,
+    /// What is added to the mean square in a norm.
+    pub norm_epsilon: f32,
+    /// Factor on the embeddings.
+    pub embedding_scale: f32,
+    /// Factor on the attention scores.
+    pub query_scale: f32,
+    /// Cap of the attention scores.
+    pub attention_softcap: Option<f32>,
+    /// Cap of the logits.
+    pub logit_softcap: Option<f32>,
+    /// RoPE of layers that see everything.
+    pub rope: RopeConfig,
+    /// RoPE of layers with a window.
+    pub rope_windowed: RopeConfig,
+    /// Tokens in the window of the layers that have one, the token itself included.
+    window: Option<usize>,
+    /// Period of [`Windows::AllButEvery`].
+    window_period: usize,
+}
+
+/// Parameters of rotary position embedding (Su et al., arXiv:2104.09864).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RopeConfig {
+    /// Values of a head that are turned, even; the others pass.
+    pub dims: usize,
+    /// Base of the frequencies.
+    pub base: f32,
+    /// How frequencies are scaled to a longer context.
+    pub scaling: RopeScaling,
+    /// Factor on cosine and sine.
+    pub magnitude: f32,
+    /// Tokens of context before scaling.
+    pub original_context: usize,
+    /// Whether the divisors that the file has for single frequencies apply.
+    pub divisors: Divisors,
+}
+
+/// How RoPE is scaled to a context longer than that of the training, besides [`Divisors`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum RopeScaling {
+    /// Not.
+    None,
+    /// Positions are divided by `factor` (Chen et al., arXiv:2306.15595).
+    Linear {
+        /// The divisor.
+        factor: f32,
+    },
+    /// YaRN (Peng et al., arXiv:2309.00071).
+    Yarn {
+        /// How many times longer the context is.
+        factor: f32,
+    },
+}
+
+/// Divisors of single frequencies: `rope_freqs.weight` as in Llama 3, or `rope_factors_short.weight` and
+/// `rope_factors_long.weight` as in LongRoPE (Ding et al., arXiv:2402.13753).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Divisors {
+    /// They do not apply.
+    Never,
+    /// They apply if the file has them.
+    IfPresent,
+    /// The file must have those of LongRoPE.
+    Required,
+}
+
+impl Config {
+    /// Reads and checks the hyperparameters.
+    pub fn from_metadata(metadata: &Metadata) -> Result<Self, LoadError> {
+        let name: String = metadata.require("general.architecture")?;
+        let architecture = models::find(&name)?;
+        let keys = Keys { metadata, prefix: architecture.name };
+        if keys.get::<u64>("expert_count")?.is_some_and(|n| n > 0) {
+            return Err(LoadError::Unsupported {
+                what: format!("{name} with a mixture of experts"),
+                supported: format!("{name}.expert_count 0"),
+            });
+        }
+        let n_layer = keys.size("block_count", &LAYERS, None)?;
+        let n_embd = keys.size("embedding_length", &WIDTH, None)?;
+        let n_head = keys.size("attention.head_count", &HEADS, None)?;
+        let n_head_kv = keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?;
+        let head_dim = keys.size("attention.key_length", &HEAD_DIM, Some(n_embd / n_head))?;
+        let value_dim = keys.size("attention.value_length", &HEAD_DIM, Some(head_dim))?;
+        let n_ctx = keys.size("context_length", &CONTEXT, None)?;
+        keys.check("attention.head_count", n_head, n_head.is_multiple_of(n_head_kv), || {
+            format!("a multiple of attention.head_count_kv {n_head_kv}")
+        })?;
+        keys.check("attention.key_length", head_dim, head_dim.is_multiple_of(2), || "even lengths".into())?;
+        keys.check("attention.value_length", value_dim, value_dim == head_dim, || {
+            format!("the key_length {head_dim}")
+        })?;
+        let rope = keys.rope(head_dim, n_ctx)?;
+        let rope_windowed = match architecture.rope_base_windowed {
+            Some(base) => RopeConfig {
+                dims: rope.dims,
+                base: keys.float("rope.freq_base_swa", &ROPE_BASE, Some(base))?,
+                scaling: RopeScaling::None,
+                magnitude: 1.0,
+                original_context: n_ctx,
+                divisors: Divisors::Never,
+            },
+            None => rope.clone(),
+        };
+        let (window, window_period) = keys.window(architecture.windows)?;
+        let wide = architecture.layers_with_wide_queries == Some(n_layer);
+        let query_dim = if wide { n_embd / n_head } else { head_dim };
+        Ok(Self {
+            architecture,
+            n_layer,
+            n_embd,
+            n_head,
+            n_head_kv,
+            head_dim,
+            n_ff: keys.size("feed_forward_length", &WIDTH, None)?,
+            n_ctx,
+            norm_epsilon: keys.float("attention.layer_norm_rms_epsilon", &EPSILON, None)?,
+            embedding_scale: if architecture.scaled_embeddings { (n_embd as f32).sqrt() } else { 1.0 },
+            query_scale: 1.0 / (query_dim.max(1) as f32).sqrt(),
+            attention_softcap: match architecture.attention_softcap {
+                Some(cap) => keys.softcap("attn_logit_softcapping", Some(cap))?,
+                None => None,
+            },
+            logit_softcap: match architecture.logit_softcap {
+                LogitSoftcap::Metadata(default) => keys.softcap("final_logit_softcapping", default)?,
+                LogitSoftcap::Never => None,
+            },
+            rope,
+            rope_windowed,
+            window,
+            window_period,
+        })
+    }
+
+    /// Tokens that layer `index` sees, the token itself included; `None` if it sees everything.
+    pub fn window(&self, index: usize) -> Option<usize> {
+        match self.architecture.windows {
+            Windows::Never => None,
+            Windows::All => self.window,
+            Windows::AllButEvery { .. } => {
+                self.window.filter(|_| index % self.window_period != self.window_period - 1)
+            }
+        }
+    }
+}
+
+/// The metadata keys of one architecture.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    prefix: &'static str,
+}
+
+impl Keys<'_> {
+    fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.prefix)
+    }
+
+    fn get<T: for<'a> FromValue<'a>>(&self, key: &str) -> Result<Option<T>, LoadError> {
+        Ok(self.metadata.get(&self.name(key))?)
+    }
+
+    /// The value of `key`, else `default`; an error if there is none.
+    fn get_or<T: for<'a> FromValue<'a>>(&self, key: &str, default: Option<T>) -> Result<T, LoadError> {
+        match (self.get(key)?, default) {
+            (Some(value), _) | (None, Some(value)) => Ok(value),
+            (None, None) => Ok(self.metadata.require(&self.name(key))?),
+        }
+    }
+
+    /// A [`LoadError::Unsupported`] about `key` unless `holds`.
+    fn check(
+        &self,
+        key: &str,
+        value: impl Display,
+        holds: bool,
+        supported: impl FnOnce() -> String,
+    ) -> Result<(), LoadError> {
+        if holds {
+            return Ok(());
+        }
+        Err(LoadError::Unsupported { what: format!("{} = {value}", self.name(key)), supported: supported() })
+    }
+
+    fn size(
+        &self,
+        key: &str,
+        range: &RangeInclusive<usize>,
+        default: Option<usize>,
+    ) -> Result<usize, LoadError> {
+        let value: u64 = self.get_or(key, default.map(|value| value as u64))?;
+        let size = usize::try_from(value).ok().filter(|size| range.contains(size));
+        self.check(key, value, size.is_some(), || format!("{} to {}", range.start(), range.end()))?;
+        Ok(size.unwrap_or_default())
+    }
+
+    fn float(&self, key: &str, range: &RangeInclusive<f32>, default: Option<f32>) -> Result<f32, LoadError> {
+        let value: f32 = self.get_or(key, default)?;
+        self.check(key, value, range.contains(&value), || format!("{} to {}", range.start(), range.end()))?;
+        Ok(value)
+    }
+
+    /// A cap, where 0 stands for none.
+    fn softcap(&self, key: &str, default: Option<f32>) -> Result<Option<f32>, LoadError> {
+        let cap = self.float(key, &(0.0..=1e6), Some(default.unwrap_or(0.0)))?;
+        Ok(Some(cap).filter(|&cap| cap > 0.0))
+    }
+
+    /// The window of the layers that have one, and the period of the pattern.
+    fn window(&self, windows: Windows) -> Result<(Option<usize>, usize), LoadError> {
+        let (default, period) = match windows {
+            Windows::Never => return Ok((None, 1)),
+            Windows::All => (None, 1),
+            Windows::AllButEvery { period, default } => {
+                (default, self.size("attention.sliding_window_pattern", &LAYERS, Some(period))?)
+            }
+        };
+        // 0 stands for none.
+        let window = self.size("attention.sliding_window", &(0..=1 << 31), Some(default.unwrap_or(0)))?;
+        Ok((Some(window).filter(|&window| window > 0), period))
+    }
+
+    fn rope(&self, head_dim: usize, n_ctx: usize) -> Result<RopeConfig, LoadError> {
+        let dims = self.size("rope.dimension_count", &(2..=head_dim), Some(head_dim))?;
+        self.check("rope.dimension_count", dims, dims.is_multiple_of(2), || "even counts".into())?;
+        let base = self.float("rope.freq_base", &ROPE_BASE, Some(10_000.0))?;
+        let (scaling, divisors) = self.rope_scaling()?;
+        Ok(RopeConfig {
+            dims,
+            base,
+            scaling,
+            magnitude: self.float("rope.scaling.attn_factor", &SCALE, Some(1.0))?,
+            original_context: self.size("rope.scaling.original_context_length", &CONTEXT, Some(n_ctx))?,
+            divisors,
+        })
+    }
+
+    fn rope_scaling(&self) -> Result<(RopeScaling, Divisors), LoadError> {
+        // Files from before `rope.scaling.type` have `rope.scale_linear` alone.
+        let old = self.get::<f32>("rope.scale_linear")?;
+        let kind = self.get::<String>("rope.scaling.type")?;
+        let factor = self.get::<f32>("rope.scaling.factor")?.or(old).filter(|&factor| factor != 0.0);
+        let factor = factor.unwrap_or(1.0);
+        self.check("rope.scaling.factor", factor, SCALE.contains(&factor), || {
+            format!("{} to {}", SCALE.start(), SCALE.end())
+        })?;
+        let scaling = match kind.as_deref() {
+            Some("none" | "longrope") => RopeScaling::None,
+            None | Some("linear") if factor == 1.0 => RopeScaling::None,
+            None | Some("linear") => RopeScaling::Linear { factor },
+            Some("yarn") => {
+                let multiplier = self.get_or("rope.scaling.yarn_log_multiplier", Some(0.0f32))?;
+                self.check("rope.scaling.yarn_log_multiplier", multiplier, multiplier == 0.0, || "0".into())?;
+                RopeScaling::Yarn { factor }
+            }
+            Some(other) => {
+                return Err(LoadError::Unsupported {
+                    what: format!("{} = {other}", self.name("rope.scaling.type")),
+                    supported: "none, linear, yarn, longrope".to_owned(),
+                });
+            }
+        };
+        let long = kind.as_deref() == Some("longrope");
+        Ok((scaling, if long { Divisors::Required } else { Divisors::IfPresent }))
+    }
+}

@@ -1,0 +1,10 @@
+//! The KV cache: blocks of tokens that sequences share, and the tensors behind them.
+
+mod blocks;
+mod saved;
+mod store;
+mod transfer;
+
+pub(crate) use blocks::{BLOCK_TOKENS, BlockCopy, BlockId, BlockTables};
+pub(crate) use saved::{Fingerprint, SavedHeader};
+pub(crate) use store::{KvLayer, KvShape, KvStore, SlotRun, slot_runs};

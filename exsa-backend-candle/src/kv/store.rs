@@ -1,0 +1,142 @@
+//! The tensors that keys and values lie in.
+
+use super::{BLOCK_TOKENS, BlockCopy, BlockId};
+use candle_core::{DType, Device, Result, Tensor};
+use exsa_core::batch::Span;
+
+/// Keys and values of all blocks: a pair of tensors `[n_blocks * BLOCK_TOKENS, n_head_kv, head_dim]` for each layer.
+///
+/// Token `t` of a sequence lies in slot `blocks[t / BLOCK_TOKENS] * BLOCK_TOKENS + t % BLOCK_TOKENS`.
+pub(crate) struct KvStore {
+    layers: Vec<KvLayer>,
+}
+
+/// Keys and values of one layer.
+pub(crate) struct KvLayer {
+    /// Keys, `[slots, n_head_kv, head_dim]`, after RoPE.
+    pub keys: Tensor,
+    /// Values, `[slots, n_head_kv, head_dim]`.
+    pub values: Tensor,
+}
+
+/// Rows of a batch that go to consecutive slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotRun {
+    /// First row of the batch.
+    pub row: usize,
+    /// Slot that it goes to.
+    pub slot: usize,
+    /// Number of rows.
+    pub len: usize,
+}
+
+/// Shape and type of a [`KvStore`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KvShape {
+    /// Layers.
+    pub n_layer: usize,
+    /// Heads of keys and values in a layer.
+    pub n_head_kv: usize,
+    /// Values in a head.
+    pub head_dim: usize,
+    /// Type of a value.
+    pub dtype: DType,
+}
+
+impl KvShape {
+    /// Bytes that one token takes over all layers, `None` if that overflows.
+    pub fn token_bytes(&self) -> Option<u64> {
+        [self.n_layer, self.n_head_kv, self.head_dim, self.dtype.size_in_bytes()]
+            .into_iter()
+            .try_fold(2u64, |product, factor| product.checked_mul(factor as u64))
+    }
+}
+
+impl KvStore {
+    /// A store of `n_blocks` blocks on `device`.
+    pub fn new(shape: &KvShape, n_blocks: usize, device: &Device) -> Result<Self> {
+        let dims = (n_blocks * BLOCK_TOKENS, shape.n_head_kv, shape.head_dim);
+        let zeros = || Tensor::zeros(dims, shape.dtype, device);
+        let layers = (0..shape.n_layer)
+            .map(|_| Ok(KvLayer { keys: zeros()?, values: zeros()? }))
+            .collect::<Result<_>>()?;
+        Ok(Self { layers })
+    }
+
+    /// Keys and values of layer `index`.
+    pub fn layer(&self, index: usize) -> &KvLayer {
+        &self.layers[index]
+    }
+
+    /// All layers, first to last.
+    pub fn layers(&self) -> &[KvLayer] {
+        &self.layers
+    }
+
+    /// Copies the start of a block to another, in every layer.
+    pub fn copy(&self, copy: &BlockCopy) -> Result<()> {
+        for layer in &self.layers {
+            for tensor in [&layer.keys, &layer.values] {
+                let start = tensor.narrow(0, copy.from as usize * BLOCK_TOKENS, copy.tokens)?.copy()?;
+                tensor.slice_set(&start, 0, copy.to as usize * BLOCK_TOKENS)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl KvLayer {
+    /// Writes `keys` and `values`, `[rows, n_head_kv, head_dim]`, where `runs` say.
+    pub fn write(&self, runs: &[SlotRun], keys: &Tensor, values: &Tensor) -> Result<()> {
+        for (cache, new) in [(&self.keys, keys), (&self.values, values)] {
+            let new = new.to_dtype(cache.dtype())?.contiguous()?;
+            for run in runs {
+                cache.slice_set(&new.narrow(0, run.row, run.len)?, 0, run.slot)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Appends the slots of `span`'s tokens to `runs`; the span's first token is row `row` of the batch, and `blocks` are its
+/// sequence's.
+pub(crate) fn slot_runs(span: &Span, row: usize, blocks: &[BlockId], runs: &mut Vec<SlotRun>) {
+    let end = span.position + span.len;
+    let mut position = span.position;
+    while position < end {
+        let within = position % BLOCK_TOKENS;
+        let Some(&block) = blocks.get(position / BLOCK_TOKENS) else { return };
+        let len = (BLOCK_TOKENS - within).min(end - position);
+        let run = SlotRun {
+            row: row + position - span.position,
+            slot: block as usize * BLOCK_TOKENS + within,
+            len,
+        };
+        match runs.last_mut() {
+            Some(last) if last.row + last.len == run.row && last.slot + last.len == run.slot => {
+                last.len += len
+            }
+            _ => runs.push(run),
+        }
+        position += len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exsa_core::SeqId;
+
+    #[test]
+    fn runs_join_neighbouring_blocks() {
+        let span = Span { seq: SeqId(0), position: 30, len: 70, rows: 0 };
+        let mut runs = Vec::new();
+        slot_runs(&span, 5, &[7, 8, 2, 4], &mut runs);
+        let expected = [
+            SlotRun { row: 5, slot: 7 * 32 + 30, len: 2 + 32 },
+            SlotRun { row: 39, slot: 64, len: 32 },
+            SlotRun { row: 71, slot: 128, len: 4 },
+        ];
+        assert_eq!(runs, expected);
+    }
+}

@@ -1,0 +1,101 @@
+//! KV of one sequence, out of the blocks into a stream and back.
+
+use super::saved::{Fingerprint, SavedHeader, truncated};
+use super::store::KvStore;
+use super::{BLOCK_TOKENS, BlockId};
+use crate::error::CandleError;
+use crate::layers::host;
+use candle_core::{DType, Device, Tensor};
+use exsa_core::error::KvError;
+use half::f16;
+use std::io::{Read, Write};
+
+impl KvStore {
+    /// Writes `header` and the first `len` tokens in `blocks`.
+    pub fn save(
+        &self,
+        header: &SavedHeader,
+        blocks: &[BlockId],
+        len: usize,
+        to: &mut dyn Write,
+    ) -> Result<(), KvError> {
+        let mut start = Vec::new();
+        header.write(&mut start)?;
+        let mut checksum = Fingerprint::default();
+        checksum.update(&start);
+        to.write_all(&start)?;
+        for layer in self.layers() {
+            for tensor in [&layer.keys, &layer.values] {
+                for (slot, tokens) in parts(blocks, len) {
+                    let bytes = bytes_of(&tensor.narrow(0, slot, tokens).kv()?)?;
+                    checksum.update(&bytes);
+                    to.write_all(&bytes)?;
+                }
+            }
+        }
+        Ok(to.write_all(&checksum.0.to_le_bytes())?)
+    }
+
+    /// Reads what [`save`](Self::save) wrote after `header` into `blocks`.
+    pub fn restore(
+        &self,
+        header: &SavedHeader,
+        blocks: &[BlockId],
+        len: usize,
+        from: &mut dyn Read,
+    ) -> Result<(), KvError> {
+        let mut start = Vec::new();
+        header.write(&mut start)?;
+        let mut checksum = Fingerprint::default();
+        checksum.update(&start);
+        let mut bytes = Vec::new();
+        for layer in self.layers() {
+            for tensor in [&layer.keys, &layer.values] {
+                for (slot, tokens) in parts(blocks, len) {
+                    let (_, n_head_kv, head_dim) = tensor.dims3().kv()?;
+                    bytes.resize(tokens * n_head_kv * head_dim * tensor.dtype().size_in_bytes(), 0);
+                    from.read_exact(&mut bytes).map_err(truncated)?;
+                    checksum.update(&bytes);
+                    let part = tensor_of(&bytes, (tokens, n_head_kv, head_dim), tensor)?;
+                    tensor.slice_set(&part, 0, slot).kv()?;
+                }
+            }
+        }
+        let mut expected = [0; 8];
+        from.read_exact(&mut expected).map_err(truncated)?;
+        if u64::from_le_bytes(expected) != checksum.0 {
+            return Err(KvError::Format("its checksum is wrong".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Slot and number of tokens of each block that holds some of the first `len` tokens.
+fn parts(blocks: &[BlockId], len: usize) -> impl Iterator<Item = (usize, usize)> {
+    blocks
+        .iter()
+        .zip((0..len).step_by(BLOCK_TOKENS))
+        .map(move |(&block, position)| (block as usize * BLOCK_TOKENS, BLOCK_TOKENS.min(len - position)))
+}
+
+fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, KvError> {
+    let tensor = tensor.to_device(&Device::Cpu).kv()?;
+    match tensor.dtype() {
+        DType::F16 => host::read(&tensor, |v: &[f16]| v.iter().flat_map(|v| v.to_le_bytes()).collect()).kv(),
+        _ => host::read(&tensor, |v: &[f32]| v.iter().flat_map(|v| v.to_le_bytes()).collect()).kv(),
+    }
+}
+
+fn tensor_of(bytes: &[u8], shape: (usize, usize, usize), like: &Tensor) -> Result<Tensor, KvError> {
+    match like.dtype() {
+        DType::F16 => {
+            let values: Vec<f16> = bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])).collect();
+            Tensor::from_vec(values, shape, like.device()).kv()
+        }
+        _ => {
+            let values: Vec<f32> =
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            Tensor::from_vec(values, shape, like.device()).kv()
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Self-attention: projections, norms and RoPE around [`paged`](super::paged) attention.
+
+use super::linear::Linear;
+use super::norm::RmsNorm;
+use super::paged::{self, Heads, PagedSpan};
+use super::rope::RopeTable;
+use crate::kv::{KvLayer, SlotRun};
+use candle_core::{D, Result, Tensor};
+
+/// Grouped-query self-attention (Ainslie et al., arXiv:2305.13245).
+#[derive(Clone, Debug)]
+pub(crate) struct Attention {
+    /// Projections to queries, keys and values.
+    pub input: Qkv,
+    /// Norm of each head of the queries.
+    pub query_norm: Option<RmsNorm>,
+    /// Norm of each head of the keys.
+    pub key_norm: Option<RmsNorm>,
+    /// Projection back to the hidden state.
+    pub output: Linear,
+    /// Heads and what their scores go through.
+    pub heads: Heads,
+}
+
+/// Projections to queries, keys and values.
+#[derive(Clone, Debug)]
+pub(crate) enum Qkv {
+    /// By three matrices.
+    Split {
+        /// `[n_head * head_dim, n_embd]`.
+        query: Linear,
+        /// `[n_head_kv * head_dim, n_embd]`.
+        key: Linear,
+        /// `[n_head_kv * head_dim, n_embd]`.
+        value: Linear,
+    },
+    /// By one, which has the rows of the three one after the other.
+    Fused(Linear),
+}
+
+/// Where the rows of a batch belong, the same for all layers.
+pub(crate) struct Placement<'a> {
+    /// The spans with their blocks.
+    pub spans: Vec<PagedSpan<'a>>,
+    /// Slots that the new keys and values go to.
+    pub runs: Vec<SlotRun>,
+}
+
+impl Attention {
+    /// Appends the keys and values of `x`, `[tokens, n_embd]`, to `kv` and attends to all that each token sees.
+    ///
+    /// Returns `[tokens, n_embd]`, or only the rows listed in `rows`; `None` if these are none.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        rope: &RopeTable,
+        placement: &Placement<'_>,
+        kv: &KvLayer,
+        rows: Option<&Rows>,
+    ) -> Result<Option<Tensor>> {
+        let (query, key, value) = self.project(x)?;
+        let key = match &self.key_norm {
+            Some(norm) => norm.forward(&key)?,
+            None => key,
+        };
+        kv.write(&placement.runs, &rope.apply(key)?, &value)?;
+        if rows.is_some_and(Rows::is_empty) {
+            return Ok(None);
+        }
+        let query = match &self.query_norm {
+            Some(norm) => norm.forward(&query)?,
+            None => query,
+        };
+        let mixed = paged::attend(&rope.apply(query)?, kv, &placement.spans, &self.heads)?;
+        let mixed = match rows {
+            Some(rows) => rows.select(&mixed)?,
+            None => mixed,
+        };
+        self.output.forward(&mixed).map(Some)
+    }
+
+    /// Queries `[tokens, n_head, head_dim]`, keys and values `[tokens, n_head_kv, head_dim]`.
+    fn project(&self, x: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        let Heads { n_head, n_head_kv, head_dim, .. } = self.heads;
+        let (query, key, value) = match &self.input {
+            Qkv::Split { query, key, value } => {
+                let [query, key, value] = Linear::forward_all([query, key, value], x)?;
+                (query, key, value)
+            }
+            Qkv::Fused(all) => {
+                let all = all.forward(x)?;
+                let part = |start: usize, heads: usize| {
+                    all.narrow(D::Minus1, start * head_dim, heads * head_dim)?.contiguous()
+                };
+                (part(0, n_head)?, part(n_head, n_head_kv)?, part(n_head + n_head_kv, n_head_kv)?)
+            }
+        };
+        let tokens = x.dim(0)?;
+        Ok((
+            query.reshape((tokens, n_head, head_dim))?,
+            key.reshape((tokens, n_head_kv, head_dim))?,
+            value.reshape((tokens, n_head_kv, head_dim))?,
+        ))
+    }
+}
+
+/// Rows of a batch to go on with.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    indices: Vec<u32>,
+    /// Whether these are all rows of the batch.
+    all: bool,
+}
+
+impl Rows {
+    /// `indices` of a batch of `tokens` rows, ascending.
+    pub fn new(indices: Vec<u32>, tokens: usize) -> Self {
+        let all = indices.len() == tokens;
+        Self { indices, all }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+
+    /// These rows of `x`.
+    pub fn select(&self, x: &Tensor) -> Result<Tensor> {
+        if self.all {
+            return Ok(x.clone());
+        }
+        x.index_select(&Tensor::new(self.indices.as_slice(), x.device())?, 0)
+    }
+}

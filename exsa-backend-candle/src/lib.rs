@@ -1,0 +1,48 @@
+//! Exsa's backend on [candle](https://github.com/huggingface/candle): GGUF models on the CPU, on CUDA (feature `cuda`) and on
+//! Metal (feature `metal`).
+//!
+//! ```no_run
+//! use exsa_backend_candle::CandleBackend;
+//! use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions};
+//! use exsa_core::batch::Batch;
+//! use exsa_core::SeqId;
+//!
+//! let source = ModelSource::file("model.gguf");
+//! let model = CandleBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::none())?;
+//! let mut session = model.session(&SessionOptions::default())?;
+//! let mut batch = Batch::new();
+//! batch.push(SeqId(0), 0, &[1], 1);
+//! let logits = session.forward(&batch)?;
+//! println!("{:?}", logits.row(0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Models
+//!
+//! Architectures: `llama` (Llama 1 to 3, Mistral, SmolLM2), `qwen2`, `qwen3`, `gemma2`, `gemma3` (text), `phi3`. Weights of types
+//! F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K and Q6_K, mixed at will.
+//!
+//! On the CPU, weights stay in the mapped file: **the file must not change while its model is loaded**. Types that candle has
+//! faster layouts for are repacked into memory when they are first used, and the mapped pages are then free to go.
+//!
+//! # Threads
+//!
+//! candle computes on thread pools that belong to the process, as large as the machine has cores, and sizes them by the
+//! environment variables `CANDLE_NUM_THREADS` and `RAYON_NUM_THREADS`. So
+//! [`ThreadOptions`](exsa_core::backend::ThreadOptions) cannot be honoured here: they are read by nobody.
+
+mod backend;
+mod config;
+mod device;
+mod error;
+mod kv;
+mod layers;
+mod load;
+mod mapping;
+mod models;
+mod session;
+mod transformer;
+mod vocabulary;
+mod weights;
+
+pub use backend::{CandleBackend, KvType};

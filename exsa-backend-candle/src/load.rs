@@ -1,0 +1,175 @@
+//! From a GGUF to a model that runs.
+
+use crate::config::{Config, Divisors};
+use crate::error::CandleError;
+use crate::kv::Fingerprint;
+use crate::layers::attention::{Attention, Qkv};
+use crate::layers::embedding::Embedding;
+use crate::layers::linear::Linear;
+use crate::layers::mlp::{GateUp, Mlp};
+use crate::layers::paged::Heads;
+use crate::transformer::{Layer, Transformer};
+use crate::weights::Weights;
+use exsa_core::error::LoadError;
+
+/// A model on its device, shared by its sessions.
+pub(crate) struct LoadedModel {
+    /// Hyperparameters.
+    pub config: Config,
+    /// Rows of embeddings, which is the length of a row of logits.
+    pub n_vocab: usize,
+    /// Weights.
+    pub transformer: Transformer,
+    /// Divisors of the RoPE frequencies.
+    pub divisors: RopeDivisors,
+    /// Tells models apart.
+    pub fingerprint: Fingerprint,
+}
+
+/// Divisors of the RoPE frequencies, one for each pair of values that is turned.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RopeDivisors {
+    /// For every context.
+    pub all: Option<Vec<f32>>,
+    /// For contexts up to the original one.
+    pub short: Option<Vec<f32>>,
+    /// For longer ones.
+    pub long: Option<Vec<f32>>,
+}
+
+/// Loads the model that `config` describes; its tokenizer knows `tokens` tokens.
+pub(crate) fn load(
+    config: Config,
+    tokens: usize,
+    mut weights: Weights<'_, '_>,
+) -> Result<LoadedModel, LoadError> {
+    // Some models have embeddings to spare, to make their number round.
+    let n_vocab = weights.rows("token_embd.weight")?;
+    if n_vocab < tokens {
+        return Err(LoadError::Tensor {
+            name: "token_embd.weight".to_owned(),
+            problem: format!("it has {n_vocab} rows, but the vocabulary has {tokens} tokens"),
+        });
+    }
+    let table = weights.matrix("token_embd.weight", n_vocab, config.n_embd)?;
+    let divisors = load_divisors(&config, &mut weights)?;
+    // The count is a claim of the file: the layers are made one by one, and the first that is missing ends it.
+    let mut layers = Vec::new();
+    for index in 0..config.n_layer {
+        layers.push(load_layer(&config, index, &mut weights)?);
+    }
+    let norm = weights.norm("output_norm", config.n_embd, config.norm_epsilon)?;
+    let output = if weights.has("output.weight") {
+        weights.linear("output", n_vocab, config.n_embd)?
+    } else {
+        Linear::new(table.clone(), None).load()?
+    };
+    let transformer = Transformer {
+        embedding: Embedding::new(table, config.embedding_scale),
+        layers,
+        norm,
+        output,
+        softcap: config.logit_softcap,
+    };
+    Ok(LoadedModel { n_vocab, transformer, divisors, fingerprint: weights.finish()?, config })
+}
+
+fn load_layer(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> Result<Layer, LoadError> {
+    let &Config { n_embd, norm_epsilon, .. } = config;
+    let name = |part: &str| format!("blk.{index}.{part}");
+    let attention = load_attention(config, index, weights)?;
+    let mlp = load_mlp(config, index, weights)?;
+    let mut norm = |part: &str| weights.norm(&name(part), n_embd, norm_epsilon);
+    let attention_norm = norm("attn_norm")?;
+    let mlp_norm = norm("ffn_norm")?;
+    let (post_attention_norm, post_mlp_norm) = if config.architecture.post_norms {
+        (Some(norm("post_attention_norm")?), Some(norm("post_ffw_norm")?))
+    } else {
+        (None, None)
+    };
+    let windowed = config.window(index).is_some();
+    Ok(Layer { attention_norm, attention, post_attention_norm, mlp_norm, mlp, post_mlp_norm, windowed })
+}
+
+fn load_attention(
+    config: &Config,
+    index: usize,
+    weights: &mut Weights<'_, '_>,
+) -> Result<Attention, LoadError> {
+    let &Config { n_embd, n_head, n_head_kv, head_dim, norm_epsilon, .. } = config;
+    let name = |part: &str| format!("blk.{index}.{part}");
+    let (width, width_kv) = (n_head * head_dim, n_head_kv * head_dim);
+    let input = if config.architecture.fused_qkv {
+        Qkv::Fused(weights.linear(&name("attn_qkv"), width + 2 * width_kv, n_embd)?)
+    } else {
+        Qkv::Split {
+            query: weights.linear(&name("attn_q"), width, n_embd)?,
+            key: weights.linear(&name("attn_k"), width_kv, n_embd)?,
+            value: weights.linear(&name("attn_v"), width_kv, n_embd)?,
+        }
+    };
+    let mut norm = |part: &str| weights.norm(&name(part), head_dim, norm_epsilon);
+    let (query_norm, key_norm) = if config.architecture.qk_norm {
+        (Some(norm("attn_q_norm")?), Some(norm("attn_k_norm")?))
+    } else {
+        (None, None)
+    };
+    let heads = Heads {
+        n_head,
+        n_head_kv,
+        head_dim,
+        scale: config.query_scale,
+        softcap: config.attention_softcap,
+        window: config.window(index),
+    };
+    Ok(Attention {
+        input,
+        query_norm,
+        key_norm,
+        output: weights.linear(&name("attn_output"), n_embd, width)?,
+        heads,
+    })
+}
+
+fn load_mlp(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> Result<Mlp, LoadError> {
+    let &Config { n_embd, n_ff, .. } = config;
+    let name = |part: &str| format!("blk.{index}.{part}");
+    let input = if config.architecture.fused_gate_up {
+        GateUp::Fused(weights.linear(&name("ffn_up"), 2 * n_ff, n_embd)?)
+    } else {
+        GateUp::Split {
+            gate: weights.linear(&name("ffn_gate"), n_ff, n_embd)?,
+            up: weights.linear(&name("ffn_up"), n_ff, n_embd)?,
+        }
+    };
+    let down = weights.linear(&name("ffn_down"), n_embd, n_ff)?;
+    Ok(Mlp { input, down, activation: config.architecture.activation })
+}
+
+fn load_divisors(config: &Config, weights: &mut Weights<'_, '_>) -> Result<RopeDivisors, LoadError> {
+    let pairs = config.rope.dims / 2;
+    let mut load = |name: &str| -> Result<Option<Vec<f32>>, LoadError> {
+        let Some(tensor) = weights.optional_vector(name, pairs)? else { return Ok(None) };
+        let divisors: Vec<f32> = tensor.to_vec1().load()?;
+        match divisors.iter().find(|divisor| !(divisor.is_finite() && **divisor > 0.0)) {
+            Some(bad) => Err(LoadError::Tensor {
+                name: name.to_owned(),
+                problem: format!("it holds {bad}, but divisors of frequencies are positive"),
+            }),
+            None => Ok(Some(divisors)),
+        }
+    };
+    let all = load("rope_freqs.weight")?;
+    let short = load("rope_factors_short.weight")?;
+    let long = load("rope_factors_long.weight")?;
+    let required = config.rope.divisors == Divisors::Required;
+    for (name, present, other) in [
+        ("rope_factors_short.weight", short.is_some(), long.is_some()),
+        ("rope_factors_long.weight", long.is_some(), short.is_some()),
+    ] {
+        if !present && (required || other) {
+            return Err(LoadError::Tensor { name: name.to_owned(), problem: "missing".to_owned() });
+        }
+    }
+    Ok(RopeDivisors { all, short, long })
+}

@@ -1,0 +1,117 @@
+//! Architectures as data: what each family of models does, in terms of the shared layers.
+//!
+//! A new family is a new [`Architecture`] in a file of its own and a line in [`ARCHITECTURES`]; new code is needed only
+//! for mathematics that no layer knows yet.
+
+mod gemma;
+mod llama;
+mod phi;
+mod qwen;
+
+use exsa_core::error::LoadError;
+
+/// All architectures that can be run.
+static ARCHITECTURES: [&Architecture; 6] =
+    [&llama::LLAMA, &qwen::QWEN2, &qwen::QWEN3, &gemma::GEMMA2, &gemma::GEMMA3, &phi::PHI3];
+
+/// What distinguishes a family of decoder-only transformers.
+///
+/// All have this in common: RMSNorm before attention and before the MLP, RoPE, grouped-query attention, a gated MLP.
+#[derive(Debug)]
+pub(crate) struct Architecture {
+    /// `general.architecture`, and the prefix of the metadata keys.
+    pub name: &'static str,
+    /// Which two values of a head RoPE turns together.
+    pub rope_pairs: RopePairs,
+    /// Queries, keys and values come from one matrix, `attn_qkv`, in this order.
+    pub fused_qkv: bool,
+    /// Gate and up projection come from one matrix, `ffn_up`, in this order.
+    pub fused_gate_up: bool,
+    /// Queries and keys are normalized, head by head, before RoPE (`attn_q_norm`, `attn_k_norm`).
+    pub qk_norm: bool,
+    /// What attention and MLP give is normalized before it is added (`post_attention_norm`, `post_ffw_norm`).
+    pub post_norms: bool,
+    /// The gate's activation.
+    pub activation: Activation,
+    /// Embeddings are multiplied by the square root of their width.
+    pub scaled_embeddings: bool,
+    /// Which layers see a sliding window only.
+    pub windows: Windows,
+    /// RoPE base of layers with a window, where it differs from that of the others; those layers are not scaled.
+    pub rope_base_windowed: Option<f32>,
+    /// Soft-capping of attention scores; the value holds where the metadata have none.
+    pub attention_softcap: Option<f32>,
+    /// Soft-capping of logits.
+    pub logit_softcap: LogitSoftcap,
+    /// Number of layers of the one size whose queries are divided by the root of `n_embd / n_head`, and not of
+    /// `head_dim`.
+    pub layers_with_wide_queries: Option<usize>,
+}
+
+/// Which values of a head RoPE turns together, of the `n` that it turns at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RopePairs {
+    /// `2i` and `2i + 1`.
+    Adjacent,
+    /// `i` and `i + n / 2`.
+    Halves,
+}
+
+/// Activation of a gated MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU in the approximation by tanh (Hendrycks and Gimpel, arXiv:1606.08415).
+    GeluTanh,
+}
+
+/// Which layers see a sliding window only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Windows {
+    /// None; `attention.sliding_window` is not looked at.
+    Never,
+    /// All, if the metadata give a window.
+    All,
+    /// Of every `period` layers all but the last.
+    AllButEvery {
+        /// Layers after which the pattern repeats.
+        period: usize,
+        /// The window where the metadata have none; without one, all layers see everything.
+        default: Option<usize>,
+    },
+}
+
+/// Soft-capping of logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum LogitSoftcap {
+    /// None; `final_logit_softcapping` is not looked at.
+    Never,
+    /// As the metadata say, else this.
+    Metadata(Option<f32>),
+}
+
+/// What holds for most families: the llama architecture without its name.
+const PLAIN: Architecture = Architecture {
+    name: "",
+    rope_pairs: RopePairs::Halves,
+    fused_qkv: false,
+    fused_gate_up: false,
+    qk_norm: false,
+    post_norms: false,
+    activation: Activation::Silu,
+    scaled_embeddings: false,
+    windows: Windows::Never,
+    rope_base_windowed: None,
+    attention_softcap: None,
+    logit_softcap: LogitSoftcap::Never,
+    layers_with_wide_queries: None,
+};
+
+/// The architecture called `name`.
+pub(crate) fn find(name: &str) -> Result<&'static Architecture, LoadError> {
+    ARCHITECTURES.iter().find(|architecture| architecture.name == name).copied().ok_or_else(|| {
+        let names: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
+        LoadError::Unsupported { what: format!("architecture '{name}'"), supported: names.join(", ") }
+    })
+}

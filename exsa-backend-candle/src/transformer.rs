@@ -1,0 +1,127 @@
+//! The forward pass of a decoder-only transformer, put together from the layers.
+
+use crate::error::CandleError;
+use crate::kv::KvStore;
+use crate::layers::attention::{Attention, Placement, Rows};
+use crate::layers::embedding::Embedding;
+use crate::layers::linear::Linear;
+use crate::layers::mlp::Mlp;
+use crate::layers::norm::RmsNorm;
+use crate::layers::rope::RopeTable;
+use candle_core::{Result, Tensor};
+use exsa_core::backend::Interrupt;
+use exsa_core::error::StepError;
+
+/// The weights of a model, ready to run.
+#[derive(Debug)]
+pub(crate) struct Transformer {
+    /// Token embeddings.
+    pub embedding: Embedding,
+    /// Layers, first to last.
+    pub layers: Vec<Layer>,
+    /// Norm before the output projection.
+    pub norm: RmsNorm,
+    /// Projection to logits, `[n_vocab, n_embd]`.
+    pub output: Linear,
+    /// Logits go through `cap * tanh(logit / cap)`.
+    pub softcap: Option<f32>,
+}
+
+/// One layer: attention and MLP, each between norms and added to the hidden state.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// Norm before the attention.
+    pub attention_norm: RmsNorm,
+    /// The attention.
+    pub attention: Attention,
+    /// Norm of what attention gives.
+    pub post_attention_norm: Option<RmsNorm>,
+    /// Norm before the MLP.
+    pub mlp_norm: RmsNorm,
+    /// The MLP.
+    pub mlp: Mlp,
+    /// Norm of what the MLP gives.
+    pub post_mlp_norm: Option<RmsNorm>,
+    /// Which of the tables of [`Step`] its RoPE takes.
+    pub windowed: bool,
+}
+
+/// A batch on its way through the layers.
+pub(crate) struct Step<'a> {
+    /// Tokens of all spans, each below `n_vocab`.
+    pub tokens: &'a [u32],
+    /// Where they belong.
+    pub placement: Placement<'a>,
+    /// RoPE of the layers that see everything.
+    pub rope: RopeTable,
+    /// RoPE of the layers with a window.
+    pub rope_windowed: RopeTable,
+    /// Rows that want logits.
+    pub rows: Rows,
+}
+
+impl Transformer {
+    /// Appends the batch's keys and values to `kv`; returns the logits of its rows, `[rows, n_vocab]` f32, or `None` if it
+    /// asks for none.
+    pub fn forward(
+        &self,
+        step: &Step<'_>,
+        kv: &KvStore,
+        interrupt: &Interrupt,
+    ) -> std::result::Result<Option<Tensor>, StepError> {
+        let mut x = self.embedding.forward(step.tokens).step()?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            if interrupt.is_raised() {
+                return Err(StepError::Interrupted);
+            }
+            // After the last attention only the rows that want logits matter.
+            let rows = (index + 1 == self.layers.len()).then_some(&step.rows);
+            match layer.forward(&x, step, kv, index, rows).step()? {
+                Some(y) => x = y,
+                None => return Ok(None),
+            }
+        }
+        self.logits(&x).map(Some).step()
+    }
+
+    fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        let logits = self.output.forward(&self.norm.forward(x)?)?;
+        match self.softcap.map(f64::from) {
+            Some(cap) => (logits / cap)?.tanh()? * cap,
+            None => Ok(logits),
+        }
+    }
+}
+
+impl Layer {
+    fn forward(
+        &self,
+        x: &Tensor,
+        step: &Step<'_>,
+        kv: &KvStore,
+        index: usize,
+        rows: Option<&Rows>,
+    ) -> Result<Option<Tensor>> {
+        let rope = if self.windowed { &step.rope_windowed } else { &step.rope };
+        let normed = self.attention_norm.forward(x)?;
+        let Some(mixed) = self.attention.forward(&normed, rope, &step.placement, kv.layer(index), rows)?
+        else {
+            return Ok(None);
+        };
+        let x = match rows {
+            Some(rows) => rows.select(x)?,
+            None => x.clone(),
+        };
+        let x = (x + normalize(mixed, self.post_attention_norm.as_ref())?)?;
+        let y = self.mlp.forward(&self.mlp_norm.forward(&x)?)?;
+        let y = normalize(y, self.post_mlp_norm.as_ref())?;
+        (x + y).map(Some)
+    }
+}
+
+fn normalize(x: Tensor, norm: Option<&RmsNorm>) -> Result<Tensor> {
+    match norm {
+        Some(norm) => norm.forward(&x),
+        None => Ok(x),
+    }
+}

@@ -1,0 +1,196 @@
+//! Tensors of a GGUF on their way to a device, with all checks of name, shape and type.
+
+use crate::error::CandleError;
+use crate::kv::Fingerprint;
+use crate::layers::linear::Linear;
+use crate::layers::norm::RmsNorm;
+use crate::mapping::{self, Mapping};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{Device, Tensor};
+use exsa_core::backend::LoadProgress;
+use exsa_core::error::LoadError;
+use exsa_core::gguf::{GgmlType, Gguf, TensorInfo};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::hint::black_box;
+use std::sync::Arc;
+
+/// Bytes between two reports of progress.
+const REPORT_BYTES: usize = 16 << 20;
+
+/// Bytes between two reads that bring a mapped file into memory.
+const PAGE_BYTES: usize = 4096;
+
+/// Takes tensors out of a mapped GGUF and puts them on a device.
+pub(crate) struct Weights<'a, 'p> {
+    gguf: &'a Gguf,
+    mapping: Arc<Mapping>,
+    device: Device,
+    progress: &'a mut LoadProgress<'p>,
+    taken: BTreeSet<&'a str>,
+    done: u64,
+    total: u64,
+    fingerprint: Fingerprint,
+}
+
+impl<'a, 'p> Weights<'a, 'p> {
+    /// The tensors of `gguf`, whose bytes are `mapping`.
+    pub fn new(
+        gguf: &'a Gguf,
+        mapping: Arc<Mapping>,
+        device: Device,
+        progress: &'a mut LoadProgress<'p>,
+    ) -> Result<Self, LoadError> {
+        let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
+        progress.report(0, total)?;
+        let (taken, fingerprint) = (BTreeSet::new(), Fingerprint::default());
+        Ok(Self { gguf, mapping, device, progress, taken, done: 0, total, fingerprint })
+    }
+
+    /// Whether the file has tensor `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
+    /// Number of rows of matrix `name`.
+    pub fn rows(&self, name: &str) -> Result<usize, LoadError> {
+        let tensor = self.find(name)?;
+        match tensor.shape[..] {
+            [_, rows] if rows > 0 => usize::try_from(rows).map_err(|_| wrong_shape(tensor, "a matrix")),
+            _ => Err(wrong_shape(tensor, "a matrix")),
+        }
+    }
+
+    /// The matrix `name` of `rows` rows and `columns` columns.
+    pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<QTensor>, LoadError> {
+        let tensor = self.find(name)?;
+        if tensor.shape[..] != [columns as u64, rows as u64] {
+            return Err(wrong_shape(tensor, &format!("[{columns}, {rows}]")));
+        }
+        self.load(tensor, &[rows, columns])
+    }
+
+    /// The vector `name` of `len` values, in f32.
+    pub fn vector(&mut self, name: &str, len: usize) -> Result<Tensor, LoadError> {
+        let tensor = self.find(name)?;
+        if tensor.shape[..] != [len as u64] {
+            return Err(wrong_shape(tensor, &format!("[{len}]")));
+        }
+        self.load(tensor, &[len])?.dequantize(&self.device).load()
+    }
+
+    /// The vector `name` where the file has one.
+    pub fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Tensor>, LoadError> {
+        if self.has(name) { self.vector(name, len).map(Some) } else { Ok(None) }
+    }
+
+    /// The projection of `columns` to `rows` values by `{name}.weight` and, where the file has one, `{name}.bias`.
+    pub fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear, LoadError> {
+        let weight = self.matrix(&format!("{name}.weight"), rows, columns)?;
+        let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
+        Linear::new(weight, bias).load()
+    }
+
+    /// The norm by `{name}.weight`.
+    pub fn norm(&mut self, name: &str, len: usize, epsilon: f32) -> Result<RmsNorm, LoadError> {
+        Ok(RmsNorm::new(self.vector(&format!("{name}.weight"), len)?, epsilon))
+    }
+
+    /// Refuses a file with tensors that nobody took: the model computes with something that is not known here. Returns the
+    /// fingerprint of all tensors.
+    pub fn finish(self) -> Result<Fingerprint, LoadError> {
+        let left = self.gguf.tensors().iter().find(|tensor| !self.taken.contains(tensor.name.as_str()));
+        match left {
+            Some(tensor) => Err(LoadError::Tensor {
+                name: tensor.name.clone(),
+                problem: "the architecture knows no such tensor".to_owned(),
+            }),
+            None => Ok(self.fingerprint),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<&'a TensorInfo, LoadError> {
+        self.gguf
+            .tensor(name)
+            .ok_or_else(|| LoadError::Tensor { name: name.to_owned(), problem: "missing".to_owned() })
+    }
+
+    fn load(&mut self, tensor: &'a TensorInfo, dims: &[usize]) -> Result<Arc<QTensor>, LoadError> {
+        let dtype = dtype(tensor)?;
+        let damaged = || LoadError::Tensor {
+            name: tensor.name.clone(),
+            problem: format!("its {} bytes at offset {} cannot be used", tensor.bytes, tensor.offset),
+        };
+        let start = usize::try_from(tensor.offset).map_err(|_| damaged())?;
+        let bytes = usize::try_from(tensor.bytes).map_err(|_| damaged())?;
+        let values: usize = dims.iter().product();
+        if bytes != values / dtype.block_size() * dtype.type_size() {
+            return Err(damaged());
+        }
+        let storage = mapping::weights(&self.mapping, start, bytes, dtype).ok_or_else(damaged)?;
+        self.read_ahead(tensor, start, bytes)?;
+        let storage = match &self.device {
+            Device::Cpu => QStorage::Cpu(storage),
+            device => {
+                let data = &self.mapping.bytes()[start..start + bytes];
+                QStorage::from_data(Cow::Borrowed(data), device, dtype).load()?
+            }
+        };
+        QTensor::new(storage, dims).map(Arc::new).load()
+    }
+
+    /// Brings the bytes of a tensor into memory, so that progress is real and the first token does not wait for the disk.
+    fn read_ahead(&mut self, tensor: &'a TensorInfo, start: usize, bytes: usize) -> Result<(), LoadError> {
+        let mapping = Arc::clone(&self.mapping);
+        let data = &mapping.bytes()[start..start + bytes];
+        // A tensor that two layers take counts once.
+        if !self.taken.insert(&tensor.name) {
+            return Ok(());
+        }
+        self.fingerprint.update(tensor.name.as_bytes());
+        self.fingerprint.update(format!("{:?} {:?}", tensor.shape, tensor.dtype).as_bytes());
+        self.fingerprint.update(&data[..data.len().min(64)]);
+        self.fingerprint.update(&data[data.len().saturating_sub(64)..]);
+        for part in data.chunks(REPORT_BYTES) {
+            for byte in part.iter().step_by(PAGE_BYTES) {
+                black_box(*byte);
+            }
+            self.done += part.len() as u64;
+            self.progress.report(self.done, self.total)?;
+        }
+        Ok(())
+    }
+}
+
+fn wrong_shape(tensor: &TensorInfo, expected: &str) -> LoadError {
+    LoadError::Tensor {
+        name: tensor.name.clone(),
+        problem: format!("its shape is {:?}, but {expected} is expected", tensor.shape),
+    }
+}
+
+/// The type of `tensor` as candle calls it.
+fn dtype(tensor: &TensorInfo) -> Result<GgmlDType, LoadError> {
+    Ok(match tensor.dtype {
+        GgmlType::F32 => GgmlDType::F32,
+        GgmlType::F16 => GgmlDType::F16,
+        GgmlType::BF16 => GgmlDType::BF16,
+        GgmlType::Q4_0 => GgmlDType::Q4_0,
+        GgmlType::Q4_1 => GgmlDType::Q4_1,
+        GgmlType::Q5_0 => GgmlDType::Q5_0,
+        GgmlType::Q5_1 => GgmlDType::Q5_1,
+        GgmlType::Q8_0 => GgmlDType::Q8_0,
+        GgmlType::Q2K => GgmlDType::Q2K,
+        GgmlType::Q3K => GgmlDType::Q3K,
+        GgmlType::Q4K => GgmlDType::Q4K,
+        GgmlType::Q5K => GgmlDType::Q5K,
+        GgmlType::Q6K => GgmlDType::Q6K,
+        other => {
+            return Err(LoadError::Unsupported {
+                what: format!("tensor '{}' of type {other}", tensor.name),
+                supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K"
+                    .to_owned(),
+            });
+        }
+    })
+}

@@ -1,0 +1,81 @@
+//! Logits of every architecture and every quantization against those of an independent implementation in float64.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::HashMap;
+use support::{data, feed, greedy, load, session, worst};
+
+struct Reference {
+    prompt: Vec<u32>,
+    rows: Vec<usize>,
+    logits: Vec<Vec<f32>>,
+    greedy: Vec<u32>,
+}
+
+impl Reference {
+    fn read(name: &str) -> Self {
+        let text = std::fs::read_to_string(data(&format!("{name}.txt"))).unwrap();
+        let keys: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(": ")).collect();
+        let numbers = |key: &str| keys[key].split(' ').map(|n| n.parse::<u32>().unwrap()).collect::<Vec<_>>();
+        let vocab: usize = keys["vocab"].parse().unwrap();
+        let bytes = std::fs::read(data(keys["logits"])).unwrap();
+        let values: Vec<f32> =
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        Self {
+            prompt: numbers("prompt"),
+            rows: numbers("rows").into_iter().map(|row| row as usize).collect(),
+            logits: values.chunks_exact(vocab).map(<[f32]>::to_vec).collect(),
+            greedy: numbers("greedy"),
+        }
+    }
+
+    /// The largest absolute logit, which errors are measured against.
+    fn scale(&self) -> f32 {
+        self.logits.iter().flatten().fold(0.0, |m, x| f32::max(m, x.abs()))
+    }
+}
+
+/// Compares logits and greedy continuation; the error is relative to the largest logit.
+fn check(name: &str, tolerance: f32) {
+    let reference = Reference::read(name);
+    let model = load(data(&format!("{name}.gguf")));
+    let rows = feed(&mut *session(&model), 0, 0, &reference.prompt, reference.prompt.len());
+    let pairs = reference.rows.iter().zip(&reference.logits);
+    let error =
+        pairs.map(|(&row, expected)| worst(&rows[row], expected)).fold(0.0, f32::max) / reference.scale();
+    assert!(error < tolerance, "{name}: {error:e}");
+    let continuation = greedy(&mut *session(&model), 0, &reference.prompt, reference.greedy.len());
+    assert_eq!(continuation, reference.greedy, "{name}");
+}
+
+#[test]
+fn llama() {
+    check("llama-f32", 1e-5);
+    check("llama-bias-f32", 1e-5);
+    check("llama3-f32", 1e-5);
+}
+
+#[test]
+fn qwen() {
+    check("qwen2-f32", 1e-5);
+    check("qwen3-f32", 1e-5);
+}
+
+#[test]
+fn gemma() {
+    check("gemma2-f32", 1e-5);
+    check("gemma3-f32", 1e-5);
+}
+
+#[test]
+fn phi() {
+    check("phi3-f32", 1e-5);
+}
+
+#[test]
+fn floats_of_16_bits() {
+    check("llama-f16", 1e-5);
+    check("llama-bf16", 1e-5);
+}
