@@ -1,0 +1,74 @@
+//! Text from a model, printed as it comes.
+//!
+//! Without arguments the built-in model tells a story.
+
+use clap::Parser;
+use exsa_core::{Event, FinishReason, Generator, Request, SamplingParams};
+use exsa_examples::ModelArgs;
+use std::error::Error;
+use std::io::Write;
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Text to go on from
+    #[arg(long, default_value = "Once upon a time")]
+    prompt: String,
+    /// Tokens to generate at most
+    #[arg(long, default_value_t = 256)]
+    max_tokens: usize,
+    /// 0 always takes the most probable token
+    #[arg(long, default_value_t = 0.7)]
+    temperature: f32,
+    /// Choose among the K most probable tokens; 0 for all
+    #[arg(long, default_value_t = 40)]
+    top_k: u32,
+    /// Choose among the most probable tokens that make up this probability
+    #[arg(long, default_value_t = 0.95)]
+    top_p: f32,
+    /// Choose among tokens at least this probable, relative to the best
+    #[arg(long, default_value_t = 0.05)]
+    min_p: f32,
+    /// The same seed gives the same text
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only the text, on stdout
+    #[arg(long)]
+    quiet: bool,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let engine = args.model.start()?;
+    let sampling = SamplingParams {
+        temperature: args.temperature,
+        top_k: Some(args.top_k),
+        top_p: args.top_p,
+        min_p: args.min_p,
+        seed: args.seed,
+        ..SamplingParams::default()
+    };
+    if !args.quiet {
+        eprintln!("{}\n", engine.model().summary());
+        print!("{}", args.prompt);
+    }
+    let request = Request::text(args.prompt).max_tokens(args.max_tokens).sampling(sampling);
+    for event in engine.submit(request)? {
+        match event {
+            Event::Token(token) => print!("{}", token.text),
+            Event::Finished(end) => {
+                println!("{}", end.text);
+                if let FinishReason::Failed(error) = end.reason {
+                    return Err(error.into());
+                }
+                if !args.quiet {
+                    let (n, speed) = (end.usage.completion_tokens, end.usage.tokens_per_second());
+                    eprintln!("\n{n} tokens, {:.1} tokens/s", speed.unwrap_or(0.0));
+                }
+            }
+        }
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}

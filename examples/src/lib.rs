@@ -1,0 +1,64 @@
+//! What the examples share: which model on which backend, and a progress bar while it loads.
+
+use clap::Args;
+use exsa_core::backend::{
+    InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions, ThreadOptions,
+};
+use exsa_core::{Engine, EngineOptions};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::error::Error;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Exsa's own story and chat model, so that the examples run without a download.
+pub const TINY: &[u8] = include_bytes!("../../models/exsa-tiny-q8_0.gguf");
+
+/// The model to run, as flags.
+#[derive(Args, Debug)]
+pub struct ModelArgs {
+    /// Backend: candle
+    #[arg(long, default_value = "candle")]
+    pub backend: String,
+    /// A GGUF file; the built-in story model without it
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Threads that compute; as many as there are physical cores without it
+    #[arg(long)]
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl ModelArgs {
+    /// Loads the model and starts an engine on it.
+    pub fn start(&self) -> Result<Engine, Box<dyn Error>> {
+        let backend = backend(&self.backend)?;
+        let source = self.model.as_ref().map_or(ModelSource::Embedded(TINY), ModelSource::file);
+        let threads = ThreadOptions { compute: self.threads };
+
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_style(ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes}")?);
+        let start = std::time::Instant::now();
+        let mut show = |done, total| {
+            // A small model is there before a bar would be seen.
+            if start.elapsed() > Duration::from_millis(300) {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            true
+        };
+        let options = LoadOptions { threads, ..LoadOptions::default() };
+        let model = backend.load(&source, &options, &mut LoadProgress::new(&mut show))?;
+        bar.finish_and_clear();
+
+        let session = SessionOptions { threads, ..SessionOptions::default() };
+        Ok(Engine::start(model, EngineOptions { session, ..EngineOptions::default() })?)
+    }
+}
+
+/// The backend of this name.
+pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, String> {
+    match name {
+        "candle" => Ok(Box::new(exsa_backend_candle::CandleBackend::new())),
+        other => Err(format!("unknown backend '{other}'; this build has: candle")),
+    }
+}

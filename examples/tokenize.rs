@@ -1,0 +1,36 @@
+//! The token ids of a text, on one line, for any GGUF: one that holds only a vocabulary will do.
+
+use clap::Parser;
+use exsa_core::gguf::Gguf;
+use exsa_core::tokenizer::{self, EncodeOptions};
+use std::error::Error;
+use std::fs::{File, read_to_string};
+use std::io::BufReader;
+use std::path::PathBuf;
+
+#[derive(Parser)]
+struct Args {
+    /// A GGUF file
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// A file of UTF-8 text
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// Begin with BOS where the model wants it, and take control tokens written in the text as such
+    #[arg(long)]
+    special: bool,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let open = File::open(&args.model).map_err(|e| format!("{}: {e}", args.model.display()))?;
+    let text = read_to_string(&args.file).map_err(|e| format!("{}: {e}", args.file.display()))?;
+    let gguf = Gguf::read(&mut BufReader::new(open))?;
+    let tokenizer = tokenizer::load(gguf.metadata())?;
+    let mut ids = Vec::new();
+    let roles = tokenizer.special();
+    ids.extend(roles.bos.filter(|_| args.special && roles.add_bos));
+    tokenizer.encode(&text, &EncodeOptions { special: args.special, ..EncodeOptions::default() }, &mut ids);
+    println!("{}", ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" "));
+    Ok(())
+}
