@@ -1,13 +1,18 @@
 //! Text to token ids and back.
 //!
-//! A [`Vocabulary`] holds what a file tells about its tokenizer, and builds one of three kinds: SentencePiece by
-//! scores, byte-level byte-pair encoding, or WordPiece. Ids are those that llama.cpp gives for the same file.
+//! [`load`] builds the tokenizer of a GGUF; a [`Vocabulary`] is the same in memory. There are three kinds:
+//! SentencePiece by scores, byte-level byte-pair encoding by merges, and WordPiece.
+//!
+//! Ids of plain text are those that llama.cpp gives for the same file, with one exception: plain text never
+//! becomes a control token or a byte token by merging, as it might there in an unlucky vocabulary. And `</s>` is a
+//! control token only if the file does not say that it is a normal one.
 
 mod alphabet;
 mod bpe;
 mod encoder;
 mod error;
 mod keys;
+mod load;
 mod merge;
 mod pre;
 mod roles;
@@ -21,6 +26,7 @@ mod vocabulary;
 mod wpm;
 
 pub use error::TokenizerError;
+pub use load::load;
 pub use tokens::TokenType;
 pub use vocabulary::{RoleIds, TokenizerModel, Vocabulary};
 
@@ -30,10 +36,11 @@ use crate::token::TokenId;
 ///
 /// # Contract
 ///
-/// - `encode` never panics, whatever the text, and adds neither BOS nor EOS.
+/// - `encode` never panics, whatever the text, and adds neither BOS nor EOS. Its time grows with the text's length
+///   n as n log n at worst.
 /// - `piece` of an id outside the vocabulary is empty.
 /// - Concatenated pieces of `encode(text)` are the text's UTF-8 bytes, up to the normalisation and the leading
-///   space that the vocabulary prescribes.
+///   space that the vocabulary prescribes, and but for bytes that it has no token for.
 pub trait Tokenizer: Send + Sync {
     /// Number of tokens.
     fn n_vocab(&self) -> usize;
@@ -67,7 +74,7 @@ pub trait Tokenizer: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EncodeOptions<'a> {
     /// Whether control tokens written out in the text (`<|im_start|>`) become their ids. `false` by default: such
-    /// text is then encoded as any other.
+    /// text is then encoded as any other. User-defined tokens, which are text, are recognised either way.
     pub special: bool,
     /// Byte offsets into the text, ascending, across which no control token is recognised even where `special` is
     /// set: `<|im_start|>` at offset 10 is plain text if an offset in `11..22` is listed. Chat templates use

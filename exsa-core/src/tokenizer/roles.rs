@@ -38,12 +38,12 @@ const ENDS: &[&str] = &[
 /// text.
 const END_OR_TAG: &str = "</s>";
 
-/// Tokens of code models that structure a file or a repository, by key: what a model writes after one of them is
-/// no longer the answer. The first that the vocabulary has is taken.
-const FILE_ENDS: &[(fn(&RoleIds) -> Option<u32>, &[&str])] = &[
-    (|ids| ids.fim_pad, &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"]),
-    (|ids| ids.fim_rep, &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"]),
-    (|ids| ids.fim_sep, &["<|file_sep|>"]),
+/// Tokens of code models that structure a file or a repository: padding, start of a repository, start of a file.
+/// What a model writes after one of them is no longer the answer.
+const FILE_ENDS: [&[&str]; 3] = [
+    &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"],
+    &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"],
+    &["<|file_sep|>"],
 ];
 
 /// Tokens between which code models fill in text. They never show in it.
@@ -80,7 +80,7 @@ const FILL_IN_MARKS: &[&[&str]] = &[
     ],
 ];
 
-/// Two sets of tokens with which `<|end|>` ends a message, of which an answer has several, and not the answer.
+/// Pairs of sets of tokens with which `<|end|>` ends a message, of which an answer has several, and not the answer.
 const MANY_MESSAGES: &[[&[&str]; 2]] =
     &[[&["<|return|>"], &["<|call|>", "<|calls|>"]], [&["<|flush|>"], &["<|call|>", "<|calls|>"]]];
 const END_OF_MESSAGE: &str = "<|end|>";
@@ -91,52 +91,63 @@ pub(super) fn resolve(
     add_bos_default: bool,
     tokens: &mut Tokens,
 ) -> Result<SpecialIds, TokenizerError> {
-    let index = TextIndex::new(tokens, |_| true);
-    let find = |text: &&str| index.get(tokens, text);
-    let ids = check_ids(&vocabulary.ids, tokens.len())?;
-
-    let mut ends: Vec<TokenId> = [ids.eos, ids.eot, ids.eom].into_iter().flatten().collect();
-    let mut hidden: Vec<TokenId> =
-        FILL_IN_MARKS.iter().filter_map(|texts| texts.iter().find_map(find)).collect();
-    ends.extend(
-        FILE_ENDS.iter().filter_map(|(given, texts)| given(&ids).or_else(|| texts.iter().find_map(find))),
-    );
-    ends.extend(ENDS.iter().filter_map(find));
-    let tag = find(&END_OR_TAG).filter(|id| tokens.kind(*id) != Some(TokenType::Normal));
-    ends.extend(tag);
-    hidden.extend(ENDS.iter().filter_map(find).chain(tag));
-    hidden.extend(FILE_ENDS.iter().filter_map(|(_, texts)| texts.iter().find_map(find)));
-
-    let has = |texts: &[&str]| texts.iter().any(|text| find(text).is_some());
-    if MANY_MESSAGES.iter().any(|sets| sets.iter().all(|texts| has(texts))) {
-        let end_of_message = find(&END_OF_MESSAGE);
-        ends.retain(|id| Some(*id) != end_of_message);
-    }
-    for id in hidden {
-        tokens.set_kind(id, TokenType::Control);
+    let ids = &vocabulary.ids;
+    check_ids(ids, tokens.len())?;
+    let known = KnownByText::find(tokens, ids);
+    // Such a token never shows in text, whatever type the file gives it.
+    for id in known.ends.iter().chain(&known.marks) {
+        tokens.set_kind(*id, TokenType::Control);
     }
 
     let add_bos = add(vocabulary.add_bos, add_bos_default, ids.bos, keys::BOS)?;
-    // BERT ends a text with its separator, whatever it calls EOS.
-    let is_wpm = vocabulary.model == TokenizerModel::Wpm;
-    let (eos, add_eos) = if is_wpm {
-        let eos = ids.sep.or(ids.eos);
-        (eos, add(vocabulary.add_sep, true, eos, keys::SEP)?)
-    } else {
-        (ids.eos, add(vocabulary.add_eos, false, ids.eos, keys::EOS)?)
+    let (eos, add_eos) = match vocabulary.model {
+        // BERT ends a text with its separator, whatever it calls EOS.
+        TokenizerModel::Wpm => {
+            let eos = ids.sep.or(ids.eos);
+            (eos, add(vocabulary.add_sep, true, eos, keys::SEP)?)
+        }
+        TokenizerModel::Spm | TokenizerModel::Bpe => {
+            (ids.eos, add(vocabulary.add_eos, false, ids.eos, keys::EOS)?)
+        }
     };
-    ends.extend(eos);
+    let given = [ids.eot, ids.eom, ids.fim_pad, ids.fim_rep, ids.fim_sep];
+    let mut ends: Vec<TokenId> = given.into_iter().flatten().chain(known.ends).collect();
+    ends.retain(|id| Some(*id) != known.end_of_message);
+    ends.extend(eos.into_iter().chain(ids.eos));
     ends.sort_unstable();
     ends.dedup();
-    Ok(SpecialIds {
-        bos: ids.bos,
-        eos,
-        unk: ids.unk,
-        pad: ids.pad,
-        end_of_generation: ends,
-        add_bos,
-        add_eos,
-    })
+    let (bos, unk, pad) = (ids.bos, ids.unk, ids.pad);
+    Ok(SpecialIds { bos, eos, unk, pad, end_of_generation: ends, add_bos, add_eos })
+}
+
+/// Tokens whose texts tell what they are for.
+struct KnownByText {
+    /// End an answer.
+    ends: Vec<TokenId>,
+    /// Stand between parts of a text.
+    marks: Vec<TokenId>,
+    /// Ends a message and not an answer.
+    end_of_message: Option<TokenId>,
+}
+
+impl KnownByText {
+    /// Looks for texts, but not for those of roles that `given` names a token for.
+    fn find(tokens: &Tokens, given: &RoleIds) -> Self {
+        let index = TextIndex::new(tokens, |_| true);
+        let find = |text: &&str| index.get(tokens, text);
+        let first = |texts: &&[&str]| texts.iter().find_map(find);
+
+        let has = |texts: &&[&str]| first(texts).is_some();
+        let many_messages = MANY_MESSAGES.iter().any(|sets| sets.iter().all(has));
+        let end_of_message = find(&END_OF_MESSAGE).filter(|_| many_messages);
+
+        let tag = find(&END_OR_TAG).filter(|id| tokens.kind(*id) != Some(TokenType::Normal));
+        let file_ends = FILE_ENDS.iter().zip([given.fim_pad, given.fim_rep, given.fim_sep]);
+        let file_ends = file_ends.filter(|(_, given)| given.is_none()).filter_map(|(texts, _)| first(texts));
+        let mut ends: Vec<TokenId> = ENDS.iter().filter_map(find).chain(tag).chain(file_ends).collect();
+        ends.retain(|id| Some(*id) != end_of_message);
+        Self { ends, marks: FILL_IN_MARKS.iter().filter_map(first).collect(), end_of_message }
+    }
 }
 
 /// Whether to add a token: as the file says, or by `default` if there is such a token.
@@ -155,14 +166,12 @@ fn add(
 }
 
 /// Refuses ids outside the vocabulary.
-fn check_ids(ids: &RoleIds, n_vocab: usize) -> Result<RoleIds, TokenizerError> {
+fn check_ids(ids: &RoleIds, n_vocab: usize) -> Result<(), TokenizerError> {
     let max = (n_vocab as u32).saturating_sub(1);
     for (key, id) in ids.by_key() {
-        if let Some(id) = id
-            && id > max
-        {
+        if let Some(id) = id.filter(|id| *id > max) {
             return Err(TokenizerError::SpecialId { key, id, max });
         }
     }
-    Ok(ids.clone())
+    Ok(())
 }

@@ -112,9 +112,9 @@ impl RoleIds {
         ]
     }
 
-    /// Fills in what the file leaves out, where the vocabulary has such a token.
-    fn or_default(mut self, model: TokenizerModel, default_bos: bool, n_vocab: usize) -> Self {
-        let id = |id: TokenId| Some(id).filter(|id| (*id as usize) < n_vocab);
+    /// Fills in what the file leaves out with what is usual, where the vocabulary has such a token.
+    fn or_default(mut self, model: TokenizerModel, default_bos: bool, tokens: &Tokens) -> Self {
+        let id = |id: TokenId| tokens.kind(id).map(|_| id);
         match model {
             TokenizerModel::Spm => {
                 self.bos = self.bos.or(id(1));
@@ -122,8 +122,10 @@ impl RoleIds {
                 self.unk = self.unk.or(id(0));
             }
             TokenizerModel::Bpe => {
-                self.bos = self.bos.or(id(11)).filter(|_| default_bos || self.bos.is_some());
-                self.eos = self.eos.or(id(11));
+                // The token of the first Falcon; elsewhere it is a word.
+                let both = id(11).filter(|id| tokens.kind(*id).is_some_and(TokenType::is_hidden));
+                self.bos = self.bos.or(both.filter(|_| default_bos));
+                self.eos = self.eos.or(both);
             }
             TokenizerModel::Wpm => {
                 self.bos = self.bos.or(id(101));
@@ -154,7 +156,7 @@ impl Vocabulary<'_> {
         };
         let default_bos = family.is_none_or(|family| family.default_bos);
         let add_bos = family.is_none_or(|family| family.add_bos);
-        self.ids = self.ids.or_default(self.model, default_bos, tokens.len());
+        self.ids = self.ids.or_default(self.model, default_bos, &tokens);
         let special_ids = roles::resolve(&self, add_bos, &mut tokens)?;
         let (algorithm, leading_space) = match family {
             Some(family) => (Algorithm::Bpe(Bpe::new(&tokens, &self.merges, family)?), false),
