@@ -6,7 +6,8 @@ use exsa_examples::ModelArgs;
 use std::error::Error;
 use std::time::Instant;
 
-const HEROES: [&str; 8] = ["cat", "dragon", "girl named Lily", "boy named Tom", "frog", "king", "robot", "bear"];
+const HEROES: [&str; 8] =
+    ["cat", "dragon", "girl named Lily", "boy named Tom", "frog", "king", "robot", "bear"];
 const PLACES: [&str; 4] = ["in the forest", "by the sea", "in a castle", "on the moon"];
 
 #[derive(Parser)]

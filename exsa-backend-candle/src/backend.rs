@@ -1,11 +1,11 @@
 //! The backend and its models, as core sees them.
 
 use crate::config::Config;
+use crate::device;
 use crate::load::{self, LoadedModel};
 use crate::mapping::Mapping;
 use crate::session::CandleSession;
 use crate::weights::Weights;
-use crate::{device, vocabulary};
 use candle_core::{DType, Device};
 use exsa_core::backend::{
     DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
@@ -73,7 +73,7 @@ impl InferenceBackend for CandleBackend {
         let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
         let config = Config::from_metadata(gguf.metadata())?;
         let info = ModelInfo::from_gguf(&gguf)?;
-        let tokenizer = vocabulary::tokenizer(gguf.metadata())?;
+        let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;
         let weights = Weights::new(&gguf, mapping, device.clone(), progress)?;
         let loaded = load::load(config, tokenizer.n_vocab(), weights)?;
         let dtype = match self.kv_type {
