@@ -105,7 +105,8 @@ impl Layer {
     ) -> Result<Option<Tensor>> {
         let rope = if self.windowed { &step.rope_windowed } else { &step.rope };
         let normed = self.attention_norm.forward(x, compute)?;
-        let Some(mixed) = self.attention.forward(&normed, rope, &step.placement, kv.layer(index), rows, compute)?
+        let Some(mixed) =
+            self.attention.forward(&normed, rope, &step.placement, kv.layer(index), rows, compute)?
         else {
             return Ok(None);
         };

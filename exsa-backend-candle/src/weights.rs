@@ -149,8 +149,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         if bytes != values / dtype.block_size() * dtype.type_size() {
             return Err(damaged(tensor));
         }
-        let storage =
-            mapping::weights(&self.mapping, start, bytes, dtype).ok_or_else(|| damaged(tensor))?;
+        let storage = mapping::weights(&self.mapping, start, bytes, dtype).ok_or_else(|| damaged(tensor))?;
         self.read_ahead(tensor, start, bytes)?;
         let storage = match &self.device {
             Device::Cpu => QStorage::Cpu(storage),

@@ -88,7 +88,13 @@ impl Activations {
     /// Few rows make one panel, many make panels that fit the first-level cache.
     fn plan_panels(&mut self, m: usize) {
         self.panels.clear();
-        let size = if m <= PANEL { m } else if m <= 64 { PANEL } else { 8 };
+        let size = if m <= PANEL {
+            m
+        } else if m <= 64 {
+            PANEL
+        } else {
+            8
+        };
         let (mut start, mut before) = (0, 0);
         while start < m {
             let rows = size.min(m - start);

@@ -364,8 +364,7 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
                 for plane in 0..2 {
                     reload!(part);
                     let q = six_bits(load8(part), part.add(512), plane);
-                    let pairs =
-                        _mm512_cvtepi8_epi16(_mm256_loadu_si256(part.add(768 + plane * 32).cast()));
+                    let pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(part.add(768 + plane * 32).cast()));
                     let first = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs));
                     let first = _mm512_mul_ps(_mm512_cvtepi32_ps(first), d);
                     let second = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<16>(pairs)), d);

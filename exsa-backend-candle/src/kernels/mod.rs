@@ -6,10 +6,10 @@
 //! what else is in the batch.
 
 pub mod activations;
-pub mod elementwise;
-mod isa;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod elementwise;
+mod isa;
 mod layout;
 mod pages;
 mod scalar;
@@ -63,7 +63,13 @@ impl PackedMatrix {
 
     /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF. `None` where the type has no packed form
     /// or the lengths do not fit.
-    pub fn pack(dtype: GgmlType, bytes: &[u8], n: usize, k: usize, team: &mut Team) -> std::io::Result<Option<Self>> {
+    pub fn pack(
+        dtype: GgmlType,
+        bytes: &[u8],
+        n: usize,
+        k: usize,
+        team: &mut Team,
+    ) -> std::io::Result<Option<Self>> {
         let Some(kind) = Kind::of(dtype) else { return Ok(None) };
         let (block_bytes, block) = kind.file_block();
         if n == 0 || k == 0 || !k.is_multiple_of(block) || bytes.len() != n * (k / block) * block_bytes {
@@ -152,7 +158,13 @@ impl PackedMatrix {
                             },
                             Isa::Scalar => {
                                 let mut sums = [0.0; TILE * activations::PANEL];
-                                scalar::tile(self.kind, weights, acts, *panel, &mut sums[..panel.rows * TILE]);
+                                scalar::tile(
+                                    self.kind,
+                                    weights,
+                                    acts,
+                                    *panel,
+                                    &mut sums[..panel.rows * TILE],
+                                );
                                 for row in 0..panel.rows {
                                     for i in 0..columns {
                                         let at = (panel.start + row) * self.n + column + i;

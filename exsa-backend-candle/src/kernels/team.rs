@@ -113,7 +113,12 @@ impl Team {
 
 impl Team {
     /// Splits `out` into runs of `len` values, the last perhaps shorter, and hands them out with their index.
-    pub fn for_each_run<T: Send>(&mut self, out: &mut [T], len: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    pub fn for_each_run<T: Send>(
+        &mut self,
+        out: &mut [T],
+        len: usize,
+        work: impl Fn(usize, &mut [T]) + Sync,
+    ) {
         let (total, len) = (out.len(), len.max(1));
         let target = Target(out.as_mut_ptr());
         let runs = total.div_ceil(len);

@@ -39,7 +39,8 @@ impl Random {
     /// Blocks of random quants with scales of a sane size.
     fn weights(&mut self, dtype: GgmlType, n: usize, k: usize) -> Vec<u8> {
         let block = dtype.block_bytes() as usize;
-        let mut bytes: Vec<u8> = (0..n * k / dtype.block_len() as usize * block).map(|_| self.next() as u8).collect();
+        let mut bytes: Vec<u8> =
+            (0..n * k / dtype.block_len() as usize * block).map(|_| self.next() as u8).collect();
         for bytes in bytes.chunks_mut(block) {
             let at: &[usize] = match dtype {
                 GgmlType::Q6K => &[208],

@@ -40,7 +40,11 @@ impl Linear {
     }
 
     /// Projects `x` by several projections at once, so that it is quantized once for those that can share it.
-    pub fn forward_all<const N: usize>(all: [&Self; N], x: &Tensor, compute: &Compute) -> Result<[Tensor; N]> {
+    pub fn forward_all<const N: usize>(
+        all: [&Self; N],
+        x: &Tensor,
+        compute: &Compute,
+    ) -> Result<[Tensor; N]> {
         let mut outputs = Vec::with_capacity(N);
         let mut quantized_for: Option<&PackedMatrix> = None;
         for linear in all {
@@ -66,7 +70,13 @@ impl Linear {
 }
 
 /// `x · Wᵀ`; `quantized` says that the session's activations are those of `x` already.
-fn multiply(weight: &PackedMatrix, isa: Isa, x: &Tensor, quantized: bool, compute: &Compute) -> Result<Tensor> {
+fn multiply(
+    weight: &PackedMatrix,
+    isa: Isa,
+    x: &Tensor,
+    quantized: bool,
+    compute: &Compute,
+) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     if width != weight.k() {
         candle_core::bail!("{width} values for a matrix of {} columns", weight.k());

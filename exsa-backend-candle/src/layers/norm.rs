@@ -95,7 +95,9 @@ mod tests {
         let x = Tensor::randn(0f32, 2.0, (3, 5, 19), &Device::Cpu).unwrap();
         let weight = Tensor::randn(1f32, 0.1, 19, &Device::Cpu).unwrap();
         let norm = RmsNorm::new(weight, 1e-3);
-        let difference = (norm.forward(&x, &Compute::new(&Default::default()).unwrap()).unwrap() - norm.forward_composed(&x).unwrap()).unwrap();
+        let difference = (norm.forward(&x, &Compute::new(&Default::default()).unwrap()).unwrap()
+            - norm.forward_composed(&x).unwrap())
+        .unwrap();
         let worst = difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(worst < 1e-5, "{worst}");
     }
