@@ -1,5 +1,6 @@
 //! The backend and its models, as core sees them.
 
+use crate::compute;
 use crate::config::Config;
 use crate::device;
 use crate::load::{self, LoadedModel};
@@ -74,7 +75,8 @@ impl InferenceBackend for CandleBackend {
         let config = Config::from_metadata(gguf.metadata())?;
         let info = ModelInfo::from_gguf(&gguf)?;
         let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;
-        let weights = Weights::new(&gguf, mapping, device.clone(), progress)?;
+        let team = compute::team(&options.threads)?;
+        let weights = Weights::new(&gguf, mapping, device.clone(), progress, team)?;
         let loaded = load::load(config, tokenizer.n_vocab(), weights)?;
         let dtype = match self.kv_type {
             KvType::F32 => DType::F32,

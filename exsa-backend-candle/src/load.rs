@@ -5,7 +5,6 @@ use crate::error::CandleError;
 use crate::kv::Fingerprint;
 use crate::layers::attention::{Attention, Qkv};
 use crate::layers::embedding::Embedding;
-use crate::layers::linear::Linear;
 use crate::layers::mlp::{GateUp, Mlp};
 use crate::layers::paged::Heads;
 use crate::transformer::{Layer, Transformer};
@@ -62,7 +61,7 @@ pub(crate) fn load(
     let output = if weights.has("output.weight") {
         weights.linear("output", n_vocab, config.n_embd)?
     } else {
-        Linear::new(table.clone(), None).load()?
+        weights.linear("token_embd", n_vocab, config.n_embd)?
     };
     let transformer = Transformer {
         embedding: Embedding::new(table, config.embedding_scale),

@@ -17,8 +17,10 @@ const ALIGNMENT: usize = 32;
 
 /// The bytes of a model file, aligned to [`ALIGNMENT`].
 pub(crate) enum Mapping {
-    /// A mapped file, or a copy of misaligned memory.
+    /// A mapped file.
     Mapped(Mmap),
+    /// A copy of misaligned memory.
+    Copied(Mmap),
     /// Memory of the program.
     Static(&'static [u8]),
     /// Memory of the host.
@@ -52,17 +54,26 @@ impl Mapping {
             map[..bytes.len()].copy_from_slice(bytes);
             map.make_read_only()
         });
-        copy.map(Self::Mapped).map_err(|_| LoadError::Memory {
+        copy.map(Self::Copied).map_err(|_| LoadError::Memory {
             what: "an aligned copy of the model",
             needed: bytes.len() as u64,
             available: 0,
         })
     }
 
+    /// Tells the system that these bytes are not needed for now. They are read from the file again if they are.
+    pub fn release(&self, start: usize, len: usize) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: a read-only mapping of a file: its pages come back with the same content when they are read.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
+        }
+    }
+
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped(map) | Self::Copied(map) => map,
             Self::Static(bytes) => bytes,
             Self::Shared(bytes) => bytes,
         }

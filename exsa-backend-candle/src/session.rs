@@ -1,5 +1,6 @@
 //! Sessions: the KV of several sequences, and forward passes over ragged batches.
 
+use crate::compute::Compute;
 use crate::config::{Divisors, RopeConfig};
 use crate::error::CandleError;
 use crate::kv::{BLOCK_TOKENS, BlockTables, Fingerprint, KvShape, KvStore, SavedHeader, slot_runs};
@@ -33,6 +34,7 @@ pub(crate) struct CandleSession {
     kv: KvStore,
     fingerprint: Fingerprint,
     logits: Vec<f32>,
+    compute: Compute,
 }
 
 impl CandleSession {
@@ -73,6 +75,7 @@ impl CandleSession {
             tables: BlockTables::new(capabilities.sequences_max, block_ids),
             interrupt: options.interrupt.clone(),
             logits: Vec::new(),
+            compute: Compute::new(&options.threads)?,
             fingerprint,
             kv_shape,
             capabilities,
@@ -136,7 +139,7 @@ impl CandleSession {
             rope_windowed: self.rope_windowed.table(&positions, &self.device).step()?,
             rows: Rows::new(rows, batch.len()),
         };
-        let logits = self.model.transformer.forward(&step, &self.kv, &self.interrupt)?;
+        let logits = self.model.transformer.forward(&step, &self.kv, &self.interrupt, &self.compute)?;
         if let Some(logits) = logits {
             let logits = logits.to_device(&Device::Cpu).step()?;
             host::read(&logits, |values: &[f32]| self.logits.extend_from_slice(values)).step()?;

@@ -1,6 +1,8 @@
 //! Tensors of a GGUF on their way to a device, with all checks of name, shape and type.
 
 use crate::error::CandleError;
+use crate::kernels::team::Team;
+use crate::kernels::{Isa, PackedMatrix};
 use crate::kv::Fingerprint;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
@@ -31,6 +33,9 @@ pub(crate) struct Weights<'a, 'p> {
     done: u64,
     total: u64,
     fingerprint: Fingerprint,
+    /// What matrices are packed for, if they are.
+    isa: Option<Isa>,
+    team: Team,
 }
 
 impl<'a, 'p> Weights<'a, 'p> {
@@ -40,11 +45,13 @@ impl<'a, 'p> Weights<'a, 'p> {
         mapping: Arc<Mapping>,
         device: Device,
         progress: &'a mut LoadProgress<'p>,
+        team: Team,
     ) -> Result<Self, LoadError> {
         let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
         progress.report(0, total)?;
         let (taken, fingerprint) = (BTreeSet::new(), Fingerprint::default());
-        Ok(Self { gguf, mapping, device, progress, taken, done: 0, total, fingerprint })
+        let isa = if device.is_cpu() { Isa::detect() } else { None };
+        Ok(Self { gguf, mapping, device, progress, taken, done: 0, total, fingerprint, isa, team })
     }
 
     /// Whether the file has tensor `name`.
@@ -86,9 +93,29 @@ impl<'a, 'p> Weights<'a, 'p> {
 
     /// The projection of `columns` to `rows` values by `{name}.weight` and, where the file has one, `{name}.bias`.
     pub fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear, LoadError> {
-        let weight = self.matrix(&format!("{name}.weight"), rows, columns)?;
+        let weight_name = format!("{name}.weight");
         let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
-        Linear::new(weight, bias).load()
+        if let Some(isa) = self.isa
+            && PackedMatrix::supports(self.find(&weight_name)?.dtype)
+        {
+            return Ok(Linear::packed(self.packed(&weight_name, rows, columns)?, isa, bias));
+        }
+        Linear::new(self.matrix(&weight_name, rows, columns)?, bias).load()
+    }
+
+    /// The matrix `name`, packed for our own products.
+    fn packed(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedMatrix, LoadError> {
+        let tensor = self.find(name)?;
+        if tensor.shape[..] != [columns as u64, rows as u64] {
+            return Err(wrong_shape(tensor, &format!("[{columns}, {rows}]")));
+        }
+        let (start, bytes) = self.place(tensor)?;
+        self.read_ahead(tensor, start, bytes)?;
+        let data = &self.mapping.bytes()[start..start + bytes];
+        let packed = PackedMatrix::pack(tensor.dtype, data, rows, columns, &mut self.team);
+        self.mapping.release(start, bytes);
+        let memory = |_| LoadError::Memory { what: "packed weights", needed: tensor.bytes, available: 0 };
+        packed.map_err(memory)?.ok_or_else(|| damaged(tensor))
     }
 
     /// The norm by `{name}.weight`.
@@ -117,17 +144,12 @@ impl<'a, 'p> Weights<'a, 'p> {
 
     fn load(&mut self, tensor: &'a TensorInfo, dims: &[usize]) -> Result<Arc<QTensor>, LoadError> {
         let dtype = dtype(tensor)?;
-        let damaged = || LoadError::Tensor {
-            name: tensor.name.clone(),
-            problem: format!("its {} bytes at offset {} cannot be used", tensor.bytes, tensor.offset),
-        };
-        let start = usize::try_from(tensor.offset).map_err(|_| damaged())?;
-        let bytes = usize::try_from(tensor.bytes).map_err(|_| damaged())?;
+        let (start, bytes) = self.place(tensor)?;
         let values: usize = dims.iter().product();
         if bytes != values / dtype.block_size() * dtype.type_size() {
-            return Err(damaged());
+            return Err(damaged(tensor));
         }
-        let storage = mapping::weights(&self.mapping, start, bytes, dtype).ok_or_else(damaged)?;
+        let storage = mapping::weights(&self.mapping, start, bytes, dtype).ok_or_else(|| damaged(tensor))?;
         self.read_ahead(tensor, start, bytes)?;
         let storage = match &self.device {
             Device::Cpu => QStorage::Cpu(storage),
@@ -137,6 +159,14 @@ impl<'a, 'p> Weights<'a, 'p> {
             }
         };
         QTensor::new(storage, dims).map(Arc::new).load()
+    }
+
+    /// Where the bytes of a tensor begin in the mapping, and how many they are.
+    fn place(&self, tensor: &TensorInfo) -> Result<(usize, usize), LoadError> {
+        let start = usize::try_from(tensor.offset).map_err(|_| damaged(tensor))?;
+        let bytes = usize::try_from(tensor.bytes).map_err(|_| damaged(tensor))?;
+        let end = start.checked_add(bytes).filter(|end| *end <= self.mapping.bytes().len());
+        end.map(|_| (start, bytes)).ok_or_else(|| damaged(tensor))
     }
 
     /// Brings the bytes of a tensor into memory, so that progress is real and the first token does not wait for the disk.
@@ -159,6 +189,13 @@ impl<'a, 'p> Weights<'a, 'p> {
             self.progress.report(self.done, self.total)?;
         }
         Ok(())
+    }
+}
+
+fn damaged(tensor: &TensorInfo) -> LoadError {
+    LoadError::Tensor {
+        name: tensor.name.clone(),
+        problem: format!("its {} bytes at offset {} cannot be used", tensor.bytes, tensor.offset),
     }
 }
 

@@ -4,11 +4,12 @@ use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::paged::{self, Heads, PagedSpan};
 use super::rope::RopeTable;
+use crate::compute::Compute;
 use crate::kv::{KvLayer, SlotRun};
 use candle_core::{D, Result, Tensor};
 
 /// Grouped-query self-attention (Ainslie et al., arXiv:2305.13245).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Attention {
     /// Projections to queries, keys and values.
     pub input: Qkv,
@@ -23,7 +24,7 @@ pub(crate) struct Attention {
 }
 
 /// Projections to queries, keys and values.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Qkv {
     /// By three matrices.
     Split {
@@ -57,10 +58,11 @@ impl Attention {
         placement: &Placement<'_>,
         kv: &KvLayer,
         rows: Option<&Rows>,
+        compute: &Compute,
     ) -> Result<Option<Tensor>> {
-        let (query, key, value) = self.project(x)?;
+        let (query, key, value) = self.project(x, compute)?;
         let key = match &self.key_norm {
-            Some(norm) => norm.forward(&key)?,
+            Some(norm) => norm.forward(&key, compute)?,
             None => key,
         };
         kv.write(&placement.runs, &rope.apply(key)?, &value)?;
@@ -68,27 +70,27 @@ impl Attention {
             return Ok(None);
         }
         let query = match &self.query_norm {
-            Some(norm) => norm.forward(&query)?,
+            Some(norm) => norm.forward(&query, compute)?,
             None => query,
         };
-        let mixed = paged::attend(&rope.apply(query)?, kv, &placement.spans, &self.heads)?;
+        let mixed = paged::attend(&rope.apply(query)?, kv, &placement.spans, &self.heads, compute)?;
         let mixed = match rows {
             Some(rows) => rows.select(&mixed)?,
             None => mixed,
         };
-        self.output.forward(&mixed).map(Some)
+        self.output.forward(&mixed, compute).map(Some)
     }
 
     /// Queries `[tokens, n_head, head_dim]`, keys and values `[tokens, n_head_kv, head_dim]`.
-    fn project(&self, x: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+    fn project(&self, x: &Tensor, compute: &Compute) -> Result<(Tensor, Tensor, Tensor)> {
         let Heads { n_head, n_head_kv, head_dim, .. } = self.heads;
         let (query, key, value) = match &self.input {
             Qkv::Split { query, key, value } => {
-                let [query, key, value] = Linear::forward_all([query, key, value], x)?;
+                let [query, key, value] = Linear::forward_all([query, key, value], x, compute)?;
                 (query, key, value)
             }
             Qkv::Fused(all) => {
-                let all = all.forward(x)?;
+                let all = all.forward(x, compute)?;
                 let part = |start: usize, heads: usize| {
                     all.narrow(D::Minus1, start * head_dim, heads * head_dim)?.contiguous()
                 };

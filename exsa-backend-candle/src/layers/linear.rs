@@ -1,32 +1,62 @@
 //! Projections.
 
+use super::host;
+use crate::compute::Compute;
+use crate::kernels::{Isa, PackedMatrix};
 use candle_core::quantized::{QMatMul, QTensor};
-use candle_core::{Module, Result, Tensor};
+use candle_core::{Device, Module, Result, Tensor};
 use std::sync::Arc;
 
 /// A projection `y = W x + b` with a weight of any type that a file can have.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Linear {
-    weight: QMatMul,
+    weight: Weight,
     bias: Option<Tensor>,
+}
+
+#[derive(Clone)]
+enum Weight {
+    /// Packed for our own products, on the CPU.
+    Packed(Arc<PackedMatrix>, Isa),
+    /// As candle multiplies it.
+    Candle(QMatMul),
 }
 
 impl Linear {
     /// A projection by `weight`, `[out, in]`, and `bias`, `[out]` f32.
     pub fn new(weight: Arc<QTensor>, bias: Option<Tensor>) -> Result<Self> {
-        Ok(Self { weight: QMatMul::from_arc(weight)?, bias })
+        Ok(Self { weight: Weight::Candle(QMatMul::from_arc(weight)?), bias })
+    }
+
+    /// A projection by a packed `weight` on the CPU.
+    pub fn packed(weight: PackedMatrix, isa: Isa, bias: Option<Tensor>) -> Self {
+        Self { weight: Weight::Packed(Arc::new(weight), isa), bias }
     }
 
     /// Projects the rows of `x`: `[rows, in]` to `[rows, out]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.add_bias(self.weight.forward(x)?)
+    pub fn forward(&self, x: &Tensor, compute: &Compute) -> Result<Tensor> {
+        let [y] = Self::forward_all([self], x, compute)?;
+        Ok(y)
     }
 
-    /// Projects `x` by several projections at once, which saves quantizing it for each of them.
-    pub fn forward_all<const N: usize>(all: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
+    /// Projects `x` by several projections at once, so that it is quantized once for those that can share it.
+    pub fn forward_all<const N: usize>(
+        all: [&Self; N],
+        x: &Tensor,
+        compute: &Compute,
+    ) -> Result<[Tensor; N]> {
         let mut outputs = Vec::with_capacity(N);
+        let mut quantized_for: Option<&PackedMatrix> = None;
         for linear in all {
-            outputs.push(linear.forward(x)?);
+            let y = match &linear.weight {
+                Weight::Candle(weight) => weight.forward(x)?,
+                Weight::Packed(weight, isa) => {
+                    let shared = quantized_for.is_some_and(|other| weight.shares_activations(other));
+                    quantized_for = Some(weight);
+                    multiply(weight, *isa, x, shared, compute)?
+                }
+            };
+            outputs.push(linear.add_bias(y)?);
         }
         outputs.try_into().map_err(|_| candle_core::Error::Msg("as many outputs as projections".to_owned()))
     }
@@ -37,4 +67,25 @@ impl Linear {
             None => Ok(y),
         }
     }
+}
+
+/// `x · Wᵀ`; `quantized` says that the session's activations are those of `x` already.
+fn multiply(
+    weight: &PackedMatrix,
+    isa: Isa,
+    x: &Tensor,
+    quantized: bool,
+    compute: &Compute,
+) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    if width != weight.k() {
+        candle_core::bail!("{width} values for a matrix of {} columns", weight.k());
+    }
+    let (mut team, mut activations) = (compute.team(), compute.activations());
+    if !quantized {
+        host::read(&x.contiguous()?, |x: &[f32]| weight.quantize(x, &mut team, &mut activations))?;
+    }
+    let mut out = vec![0.0; rows * weight.n()];
+    weight.multiply(isa, &activations, &mut team, &mut out);
+    Tensor::from_vec(out, (rows, weight.n()), &Device::Cpu)
 }

@@ -2,11 +2,16 @@
 
 use super::host;
 use super::linear::Linear;
+use crate::compute::Compute;
+use crate::kernels::elementwise::{gelu_gate, silu_gate};
 use crate::models::Activation;
 use candle_core::{CpuStorage, CustomOp1, D, InplaceOp2, Layout, Result, Shape, Tensor};
 
+/// Values that one thread takes at a time.
+const RUN: usize = 8192;
+
 /// A gated MLP (Shazeer, arXiv:2002.05202): `down(activation(gate(x)) * up(x))`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Mlp {
     /// Gate and up projection.
     pub input: GateUp,
@@ -17,7 +22,7 @@ pub(crate) struct Mlp {
 }
 
 /// Gate and up projection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum GateUp {
     /// Of two matrices.
     Split {
@@ -32,28 +37,28 @@ pub(crate) enum GateUp {
 
 impl Mlp {
     /// `x` and the result are `[rows, n_embd]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, compute: &Compute) -> Result<Tensor> {
         let hidden = match &self.input {
             GateUp::Split { gate, up } => {
-                let [gate, up] = Linear::forward_all([gate, up], x)?;
-                self.gate(gate, &up)?
+                let [gate, up] = Linear::forward_all([gate, up], x, compute)?;
+                self.gate(gate, &up, compute)?
             }
-            GateUp::Fused(both) => self.gate_fused(&both.forward(x)?)?,
+            GateUp::Fused(both) => self.gate_fused(&both.forward(x, compute)?, compute)?,
         };
-        self.down.forward(&hidden)
+        self.down.forward(&hidden, compute)
     }
 
-    fn gate(&self, gate: Tensor, up: &Tensor) -> Result<Tensor> {
+    fn gate(&self, gate: Tensor, up: &Tensor, compute: &Compute) -> Result<Tensor> {
         if gate.device().is_cpu() {
-            gate.inplace_op2(up, &HostGate(self.activation))?;
+            gate.inplace_op2(up, &HostGate(self.activation, compute))?;
             return Ok(gate);
         }
         self.gate_composed(&gate, up)
     }
 
-    fn gate_fused(&self, both: &Tensor) -> Result<Tensor> {
+    fn gate_fused(&self, both: &Tensor, compute: &Compute) -> Result<Tensor> {
         if both.device().is_cpu() {
-            return both.apply_op1_no_bwd(&HostFusedGate(self.activation));
+            return both.apply_op1_no_bwd(&HostFusedGate(self.activation, compute));
         }
         let n_ff = both.dim(D::Minus1)? / 2;
         self.gate_composed(&both.narrow(D::Minus1, 0, n_ff)?, &both.narrow(D::Minus1, n_ff, n_ff)?)
@@ -68,9 +73,9 @@ impl Mlp {
 }
 
 /// Replaces the gate by `activation(gate) * up`.
-struct HostGate(Activation);
+struct HostGate<'a>(Activation, &'a Compute);
 
-impl InplaceOp2 for HostGate {
+impl InplaceOp2 for HostGate<'_> {
     fn name(&self) -> &'static str {
         "gate"
     }
@@ -83,15 +88,17 @@ impl InplaceOp2 for HostGate {
         up_layout: &Layout,
     ) -> Result<()> {
         let gate = host::slice_mut(gate, gate_layout)?;
-        apply(self.0, gate, host::slice(up, up_layout)?);
+        let up: &[f32] = host::slice(up, up_layout)?;
+        let activation = self.0;
+        self.1.team().for_each_run(gate, RUN, |i, gate| apply(activation, gate, &up[i * RUN..]));
         Ok(())
     }
 }
 
 /// `activation(gate) * up` of rows that hold first the gate and then up.
-struct HostFusedGate(Activation);
+struct HostFusedGate<'a>(Activation, &'a Compute);
 
-impl CustomOp1 for HostFusedGate {
+impl CustomOp1 for HostFusedGate<'_> {
     fn name(&self) -> &'static str {
         "fused-gate"
     }
@@ -99,28 +106,22 @@ impl CustomOp1 for HostFusedGate {
     fn cpu_fwd(&self, both: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, width) = layout.shape().dims2()?;
         let n_ff = width / 2;
-        let mut hidden = Vec::with_capacity(rows * n_ff);
-        for row in host::slice::<f32>(both, layout)?.chunks_exact(width) {
-            let (gate, up) = row.split_at(n_ff);
-            let start = hidden.len();
-            hidden.extend_from_slice(gate);
-            apply(self.0, &mut hidden[start..], up);
-        }
+        let both = host::slice::<f32>(both, layout)?;
+        let (activation, mut hidden) = (self.0, vec![0.0; rows * n_ff]);
+        self.1.team().for_each_run(&mut hidden, n_ff, |row, hidden| {
+            let (gate, up) = both[row * width..][..width].split_at(n_ff);
+            hidden.copy_from_slice(gate);
+            apply(activation, hidden, up);
+        });
         Ok((CpuStorage::F32(hidden), Shape::from((rows, n_ff))))
     }
 }
 
 fn apply(activation: Activation, gate: &mut [f32], up: &[f32]) {
-    let pairs = gate.iter_mut().zip(up);
     match activation {
-        Activation::Silu => pairs.for_each(|(gate, up)| *gate = *gate / (1.0 + (-*gate).exp()) * up),
-        Activation::GeluTanh => pairs.for_each(|(gate, up)| *gate = gelu_tanh(*gate) * up),
+        Activation::Silu => silu_gate(gate, up),
+        Activation::GeluTanh => gelu_gate(gate, up),
     }
-}
-
-fn gelu_tanh(x: f32) -> f32 {
-    let root_two_over_pi = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
-    0.5 * x * (1.0 + (root_two_over_pi * (x + 0.044_715 * x * x * x)).tanh())
 }
 
 #[cfg(test)]
@@ -134,6 +135,7 @@ mod tests {
 
     #[test]
     fn all_ways_agree() {
+        let compute = Compute::new(&Default::default()).unwrap();
         for activation in [Activation::Silu, Activation::GeluTanh] {
             let gate = Tensor::randn(0f32, 3.0, (3, 10), &Device::Cpu).unwrap();
             let up = Tensor::randn(0f32, 3.0, (3, 10), &Device::Cpu).unwrap();
@@ -144,8 +146,8 @@ mod tests {
             let unused = Linear::new(quantized.unwrap().into(), None).unwrap();
             let mlp = Mlp { input: GateUp::Fused(unused.clone()), down: unused, activation };
             let expected = mlp.gate_composed(&gate, &up).unwrap();
-            assert!(worst(&mlp.gate_fused(&both).unwrap(), &expected) < 1e-5);
-            assert!(worst(&mlp.gate(gate, &up).unwrap(), &expected) < 1e-5);
+            assert!(worst(&mlp.gate_fused(&both, &compute).unwrap(), &expected) < 1e-5);
+            assert!(worst(&mlp.gate(gate, &up, &compute).unwrap(), &expected) < 1e-5);
         }
     }
 }

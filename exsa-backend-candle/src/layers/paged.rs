@@ -1,6 +1,7 @@
 //! Attention over keys and values that lie in blocks.
 
 use super::paged_host;
+use crate::compute::Compute;
 use crate::kv::{BLOCK_TOKENS, BlockId, KvLayer};
 use candle_core::{D, DType, Result, Tensor};
 
@@ -48,9 +49,10 @@ pub(crate) fn attend(
     kv: &KvLayer,
     spans: &[PagedSpan<'_>],
     heads: &Heads,
+    compute: &Compute,
 ) -> Result<Tensor> {
     if queries.device().is_cpu() {
-        paged_host::attend(queries, kv, spans, heads)
+        paged_host::attend(queries, kv, spans, heads, compute)
     } else {
         attend_composed(queries, kv, spans, heads)
     }
@@ -139,6 +141,7 @@ mod tests {
 
     #[test]
     fn both_ways_agree() {
+        let compute = Compute::new(&Default::default()).unwrap();
         let blocks: Vec<BlockId> = vec![6, 1, 3, 0, 5, 2];
         let spans = [
             PagedSpan { row: 0, len: 70, position: 0, blocks: &blocks[..3] },
@@ -153,7 +156,7 @@ mod tests {
                     let heads = Heads { softcap, window, ..heads(n_head, n_head_kv, head_dim) };
                     let kv = layer(7 * BLOCK_TOKENS, &heads, dtype);
                     let q = Tensor::randn(0f32, 1.0, (104, n_head, head_dim), &Device::Cpu).unwrap();
-                    let host = paged_host::attend(&q, &kv, &spans, &heads).unwrap();
+                    let host = paged_host::attend(&q, &kv, &spans, &heads, &compute).unwrap();
                     let composed = attend_composed(&q, &kv, &spans, &heads).unwrap();
                     assert!(worst(&host, &composed) < tolerance, "{heads:?} {dtype:?}");
                 }
@@ -163,11 +166,12 @@ mod tests {
 
     #[test]
     fn a_window_of_one_sees_its_own_value() {
+        let compute = Compute::new(&Default::default()).unwrap();
         let heads = Heads { window: Some(1), ..heads(2, 1, 4) };
         let kv = layer(BLOCK_TOKENS, &heads, DType::F32);
         let q = Tensor::randn(0f32, 1.0, (3, 2, 4), &Device::Cpu).unwrap();
         let spans = [PagedSpan { row: 0, len: 3, position: 5, blocks: &[0] }];
-        let out = attend(&q, &kv, &spans, &heads).unwrap().reshape((3, 2, 4)).unwrap();
+        let out = attend(&q, &kv, &spans, &heads, &compute).unwrap().reshape((3, 2, 4)).unwrap();
         let values = kv.values.narrow(0, 5, 3).unwrap();
         assert!(worst(&out.narrow(1, 1, 1).unwrap(), &values) < 1e-6);
     }

@@ -6,8 +6,8 @@
 
 use super::host;
 use super::paged::{Heads, PagedSpan};
+use crate::compute::Compute;
 use crate::kv::{BLOCK_TOKENS, KvLayer};
-use candle_core::utils::barrier_pool;
 use candle_core::{DType, Error, Result, Tensor};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -22,12 +22,13 @@ pub(super) fn attend(
     kv: &KvLayer,
     spans: &[PagedSpan<'_>],
     heads: &Heads,
+    compute: &Compute,
 ) -> Result<Tensor> {
     let (tokens, _, _) = queries.dims3()?;
     let mut out = vec![0.0; tokens * heads.n_head * heads.head_dim];
     host::read(&queries.contiguous()?, |queries: &[f32]| match kv.keys.dtype() {
-        DType::F32 => attend_as::<f32>(queries, kv, spans, heads, &mut out),
-        DType::F16 => attend_as::<f16>(queries, kv, spans, heads, &mut out),
+        DType::F32 => attend_as::<f32>(queries, kv, spans, heads, &mut out, compute),
+        DType::F16 => attend_as::<f16>(queries, kv, spans, heads, &mut out, compute),
         other => Err(Error::Msg(format!("keys and values of type {other:?}"))),
     })??;
     Tensor::from_vec(out, (tokens, heads.n_head * heads.head_dim), queries.device())
@@ -59,6 +60,7 @@ fn attend_as<T: KvValue>(
     spans: &[PagedSpan<'_>],
     heads: &Heads,
     out: &mut [f32],
+    compute: &Compute,
 ) -> Result<()> {
     let group = heads.n_head / heads.n_head_kv;
     let item_tokens = (ITEM_QUERIES / group).max(1);
@@ -74,7 +76,8 @@ fn attend_as<T: KvValue>(
     let outputs: Vec<Mutex<&mut [f32]>> = out.chunks_mut(group * heads.head_dim).map(Mutex::new).collect();
     host::read(&kv.keys, |keys: &[T]| {
         host::read(&kv.values, |values: &[T]| {
-            barrier_pool().execute_chunked(items.len(), |range| {
+            let grain = (items.len() / (compute.team().threads() * 8)).max(1);
+            compute.team().for_each(items.len(), grain, |range| {
                 let mut work = Work::default();
                 for (span, head) in &items[range] {
                     work.load(queries, span, *head, heads);

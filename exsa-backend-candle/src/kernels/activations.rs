@@ -1,0 +1,204 @@
+//! Activations as bytes: quantized once per row, shared by all products with weights of one kind.
+//!
+//! Rows are cut into panels of at most [`PANEL`] rows; within a panel, the 32 bytes of each row for one block of `k`
+//! lie side by side: `[k / 32][rows][32]`. Scales and sums have the same order. A row's numbers do not depend on
+//! the other rows.
+
+use super::isa::for_each_isa;
+use super::layout::Kind;
+use super::team::Team;
+
+/// Rows of a panel at most.
+pub const PANEL: usize = 16;
+
+/// Sizes of panels that there are kernels for; a panel of other sizes is padded with zero rows.
+pub const PANEL_SIZES: [usize; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 12, 16];
+
+/// A run of rows that a kernel takes at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Panel {
+    /// First row.
+    pub start: usize,
+    /// Rows that are there.
+    pub rows: usize,
+    /// Rows with padding; one of [`PANEL_SIZES`].
+    pub padded: usize,
+    /// Padded rows in the panels before.
+    pub before: usize,
+}
+
+/// Quantized rows `[m, k]`. The vectors are kept between calls, so that the steady state allocates nothing.
+#[derive(Debug, Default)]
+pub struct Activations {
+    /// Values in a row, with zeros up to a whole unit.
+    pub k_padded: usize,
+    /// Values that share a scale: 32 or 256.
+    pub block: usize,
+    pub panels: Vec<Panel>,
+    /// `[padded rows × k_padded]`.
+    pub q: Vec<i8>,
+    /// One for each row and block.
+    pub scales: Vec<f32>,
+    /// Sums of 32 quantized values each, times minus the weights' offset: for blocks of 32.
+    pub corrections: Vec<i32>,
+    /// Sums of 32 quantized values each: for blocks of 256, `[block][row][8]`.
+    pub sums32: Vec<i16>,
+    /// Sums of 16 quantized values each: for blocks of 256, `[block][row][16]`.
+    pub sums16: Vec<i16>,
+}
+
+impl Activations {
+    /// Quantizes `x`, `[m, k]` row-major, for weights of `kind`.
+    pub fn quantize(&mut self, x: &[f32], k: usize, kind: Kind, team: &mut Team) {
+        let m = x.len() / k;
+        self.block = kind.activation_block();
+        self.k_padded = k.next_multiple_of(kind.unit());
+        self.plan_panels(m);
+        let padded_rows = self.panels.last().map_or(0, |panel| panel.before + panel.padded);
+        let blocks = padded_rows * (self.k_padded / self.block);
+        let (n32, n256) = if self.block == 32 { (blocks, 0) } else { (0, blocks) };
+        refill(&mut self.q, padded_rows * self.k_padded);
+        refill(&mut self.scales, blocks);
+        refill(&mut self.corrections, n32);
+        refill(&mut self.sums32, n256 * 8);
+        refill(&mut self.sums16, n256 * 16);
+        let (k_padded, block, offset) = (self.k_padded, self.block, kind.offset());
+        let mut rest = PanelValues {
+            q: &mut self.q,
+            scales: &mut self.scales,
+            corrections: &mut self.corrections,
+            sums32: &mut self.sums32,
+            sums16: &mut self.sums16,
+        };
+        let shape = Shape { k, k_padded, block, offset };
+        if let [panel] = self.panels[..] {
+            return quantize_panel(x, panel, shape, &mut rest);
+        }
+        let mut parts = Vec::with_capacity(self.panels.len());
+        for panel in &self.panels {
+            parts.push((*panel, rest.split_off(panel.padded, shape)));
+        }
+        team.for_each_run(&mut parts, 1, |_, parts| {
+            for (panel, values) in parts {
+                quantize_panel(x, *panel, shape, values);
+            }
+        });
+    }
+
+    /// Few rows make one panel, many make panels that fit the first-level cache.
+    fn plan_panels(&mut self, m: usize) {
+        self.panels.clear();
+        let size = if m <= PANEL {
+            m
+        } else if m <= 64 {
+            PANEL
+        } else {
+            8
+        };
+        let (mut start, mut before) = (0, 0);
+        while start < m {
+            let rows = size.min(m - start);
+            let padded = PANEL_SIZES.into_iter().find(|n| *n >= rows).unwrap_or(PANEL);
+            self.panels.push(Panel { start, rows, padded, before });
+            start += rows;
+            before += padded;
+        }
+    }
+}
+
+fn refill<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
+    values.clear();
+    values.resize(len, T::default());
+}
+
+#[derive(Clone, Copy)]
+struct Shape {
+    k: usize,
+    k_padded: usize,
+    block: usize,
+    offset: i32,
+}
+
+/// Where the numbers of one panel go.
+struct PanelValues<'a> {
+    q: &'a mut [i8],
+    scales: &'a mut [f32],
+    corrections: &'a mut [i32],
+    sums32: &'a mut [i16],
+    sums16: &'a mut [i16],
+}
+
+impl<'a> PanelValues<'a> {
+    /// Takes the first `rows` rows off.
+    fn split_off(&mut self, rows: usize, shape: Shape) -> PanelValues<'a> {
+        fn take<'a, T>(values: &mut &'a mut [T], n: usize) -> &'a mut [T] {
+            let n = n.min(values.len());
+            let (first, rest) = std::mem::take(values).split_at_mut(n);
+            *values = rest;
+            first
+        }
+        let blocks = rows * (shape.k_padded / shape.block);
+        PanelValues {
+            q: take(&mut self.q, rows * shape.k_padded),
+            scales: take(&mut self.scales, blocks),
+            corrections: take(&mut self.corrections, blocks),
+            sums32: take(&mut self.sums32, blocks * 8),
+            sums16: take(&mut self.sums16, blocks * 16),
+        }
+    }
+}
+
+for_each_isa! {
+    /// Quantizes the rows of one panel of `x`.
+    fn quantize_panel(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) => quantize_panel_body
+}
+
+#[inline(always)]
+fn quantize_panel_body<const FMA: bool>(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+    for row in 0..panel.rows {
+        let values = &x[(panel.start + row) * shape.k..][..shape.k];
+        for (b, block) in values.chunks(shape.block).enumerate() {
+            let largest = largest(block);
+            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+            let at = b * panel.padded + row;
+            out.scales[at] = largest / 127.0;
+            for (j, part) in block.chunks(32).enumerate() {
+                let chunk = b * (shape.block / 32) + j;
+                let sums = quantize32(part, inverse, &mut out.q[(chunk * panel.padded + row) * 32..][..32]);
+                if shape.block == 32 {
+                    out.corrections[at] = -shape.offset * (sums[0] + sums[1]);
+                } else {
+                    out.sums32[at * 8 + j] = (sums[0] + sums[1]) as i16;
+                    out.sums16[at * 16 + j * 2] = sums[0] as i16;
+                    out.sums16[at * 16 + j * 2 + 1] = sums[1] as i16;
+                }
+            }
+        }
+    }
+}
+
+/// The greatest magnitude; not a number if any value is none, or infinite: the products then are not numbers either, and
+/// the sampler refuses them.
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    let (mut lanes, mut poison) = ([0.0f32; 16], [0.0f32; 16]);
+    for chunk in values.chunks(16) {
+        for ((lane, poison), value) in lanes.iter_mut().zip(&mut poison).zip(chunk) {
+            *lane = lane.max(value.abs());
+            *poison += value * 0.0;
+        }
+    }
+    lanes.into_iter().fold(0.0, f32::max) + poison.iter().sum::<f32>()
+}
+
+/// Quantizes up to 32 values to `round(value * inverse)`; the sums of the first and the second 16.
+#[inline(always)]
+fn quantize32(values: &[f32], inverse: f32, out: &mut [i8]) -> [i32; 2] {
+    for (q, value) in out.iter_mut().zip(values) {
+        // Adding 1.5 × 2^23 leaves the nearest integer, ties to even, in the low bits of the mantissa.
+        const MAGIC: f32 = 12_582_912.0;
+        *q = (value * inverse + MAGIC).to_bits() as i8;
+    }
+    let sum = |part: &[i8]| part.iter().map(|q| i32::from(*q)).sum();
+    [sum(&out[..16]), sum(&out[16..])]
+}

@@ -1,0 +1,194 @@
+//! Products of quantized weights on the CPU, exact on the quantized operands.
+//!
+//! Weights are packed once, when a model is loaded, into tiles of 16 rows ([`layout`]); activations are quantized to
+//! bytes once per row ([`activations`]); a [`team`] of threads shares out the tiles. Every output is computed by the
+//! same operations in the same order whatever the number of rows and threads, so a row's result does not depend on
+//! what else is in the batch.
+
+pub mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub mod elementwise;
+mod isa;
+mod layout;
+mod pages;
+mod scalar;
+pub mod team;
+#[cfg(test)]
+mod tests;
+
+use activations::Activations;
+use exsa_core::gguf::GgmlType;
+use layout::{Kind, TILE, pack_unit, unpack_unit};
+use pages::Pages;
+use team::{Target, Team};
+
+/// Bytes of weights that stay in the second-level cache while all rows pass over them.
+const CACHED_BYTES: usize = 256 << 10;
+
+/// Instructions that the kernels use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 with VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    /// Plain Rust: a reference, not fast.
+    Scalar,
+}
+
+impl Isa {
+    /// The best that this processor has and that is faster than candle's own products; `None` if there is none.
+    pub fn detect() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if avx512::available() {
+            return Some(Self::Avx512Vnni);
+        }
+        None
+    }
+}
+
+/// A matrix of `n` rows and `k` columns, packed for `y = x · Wᵀ`.
+pub struct PackedMatrix {
+    kind: Kind,
+    n: usize,
+    k: usize,
+    data: Pages,
+}
+
+impl PackedMatrix {
+    /// Whether a type has a packed form.
+    pub fn supports(dtype: GgmlType) -> bool {
+        Kind::of(dtype).is_some()
+    }
+
+    /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF. `None` where the type has no packed form
+    /// or the lengths do not fit.
+    pub fn pack(
+        dtype: GgmlType,
+        bytes: &[u8],
+        n: usize,
+        k: usize,
+        team: &mut Team,
+    ) -> std::io::Result<Option<Self>> {
+        let Some(kind) = Kind::of(dtype) else { return Ok(None) };
+        let (block_bytes, block) = kind.file_block();
+        if n == 0 || k == 0 || !k.is_multiple_of(block) || bytes.len() != n * (k / block) * block_bytes {
+            return Ok(None);
+        }
+        let (row_blocks, per_unit) = (k / block, kind.unit() / block);
+        let units = k.div_ceil(kind.unit());
+        let (tiles, tile_bytes) = (n.div_ceil(TILE), units * kind.unit_bytes());
+        let mut data = Pages::zeroed(tiles * tile_bytes)?;
+        team.for_each_run(data.as_mut_slice(), tile_bytes, |tile, out| {
+            for (unit, out) in out.chunks_exact_mut(kind.unit_bytes()).enumerate() {
+                let block_at = |row: usize, i: usize| {
+                    let (row, at) = (tile * TILE + row, unit * per_unit + i);
+                    (row < n && at < row_blocks)
+                        .then(|| &bytes[(row * row_blocks + at) * block_bytes..][..block_bytes])
+                };
+                pack_unit(kind, block_at, out);
+            }
+        });
+        Ok(Some(Self { kind, n, k, data }))
+    }
+
+    /// Rows of the matrix: columns of the product.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Columns of the matrix.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Bytes that the packed weights take.
+    pub fn bytes(&self) -> usize {
+        self.data.as_slice().len()
+    }
+
+    /// Quantizes `x`, `[m, k]` row-major, for this matrix.
+    pub fn quantize(&self, x: &[f32], team: &mut Team, acts: &mut Activations) {
+        acts.quantize(x, self.k, self.kind, team);
+    }
+
+    /// Whether activations quantized for `other` serve this matrix too.
+    pub fn shares_activations(&self, other: &Self) -> bool {
+        self.k == other.k
+            && self.kind.unit() == other.kind.unit()
+            && self.kind.offset() == other.kind.offset()
+    }
+
+    /// `out = x · Wᵀ`: `out` is `[m, n]` row-major, for the `m` rows that `acts` was quantized from.
+    pub fn multiply(&self, isa: Isa, acts: &Activations, team: &mut Team, out: &mut [f32]) {
+        let units = self.k.div_ceil(self.kind.unit());
+        assert_eq!(acts.k_padded, units * self.kind.unit(), "activations of another width");
+        assert_eq!(acts.block, self.kind.activation_block(), "activations quantized for another kind");
+        let m: usize = acts.panels.iter().map(|panel| panel.rows).sum();
+        assert_eq!(out.len(), m * self.n, "the output has another shape");
+        let tile_bytes = units * self.kind.unit_bytes();
+        let tiles = self.n.div_ceil(TILE);
+        // One panel reads each tile once; several come back to it while it is in the cache.
+        let group = if acts.panels.len() == 1 { 1 } else { (CACHED_BYTES / tile_bytes).max(1) };
+        let target = Target(out.as_mut_ptr());
+        // Small pieces at little cost: a slower thread must not keep the others waiting at the end.
+        let grain = (tiles / (team.threads() * 8)).clamp(1, 16).next_multiple_of(group);
+        team.for_each(tiles, grain, |range| {
+            for start in range.clone().step_by(group) {
+                for panel in &acts.panels {
+                    for tile in start..range.end.min(start + group) {
+                        let weights = &self.data.as_slice()[tile * tile_bytes..][..tile_bytes];
+                        let column = tile * TILE;
+                        let columns = TILE.min(self.n - column);
+                        match isa {
+                            // SAFETY: an `Isa` of this kind was detected; lengths are checked above; tiles are
+                            // handed out once, and so are their columns.
+                            #[cfg(target_arch = "x86_64")]
+                            Isa::Avx512Vnni => unsafe {
+                                avx512::tile(
+                                    self.kind,
+                                    weights,
+                                    acts,
+                                    *panel,
+                                    target.at(0),
+                                    self.n,
+                                    column,
+                                    columns,
+                                );
+                            },
+                            Isa::Scalar => {
+                                let mut sums = [0.0; TILE * activations::PANEL];
+                                scalar::tile(
+                                    self.kind,
+                                    weights,
+                                    acts,
+                                    *panel,
+                                    &mut sums[..panel.rows * TILE],
+                                );
+                                for row in 0..panel.rows {
+                                    for i in 0..columns {
+                                        let at = (panel.start + row) * self.n + column + i;
+                                        // SAFETY: in the matrix, and nobody else writes these columns.
+                                        unsafe { *target.at(at) = sums[row * TILE + i] };
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Dequantizes row `i` into `out`, of `k` values.
+    pub fn row(&self, i: usize, out: &mut [f32]) {
+        let unit = self.kind.unit();
+        let tile_bytes = self.k.div_ceil(unit) * self.kind.unit_bytes();
+        let tile = &self.data.as_slice()[i / TILE * tile_bytes..][..tile_bytes];
+        let mut values = [0.0; 256];
+        for (bytes, out) in tile.chunks_exact(self.kind.unit_bytes()).zip(out.chunks_mut(unit)) {
+            unpack_unit(self.kind, bytes, i % TILE, &mut values[..unit]);
+            out.copy_from_slice(&values[..out.len()]);
+        }
+    }
+}

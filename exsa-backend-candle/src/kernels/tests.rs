@@ -1,0 +1,175 @@
+//! Packed products against candle's dequantization and against the plain reference.
+
+use super::activations::Activations;
+use super::team::Team;
+use super::{Isa, PackedMatrix};
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use exsa_core::gguf::GgmlType;
+use half::f16;
+use proptest::prelude::*;
+use std::borrow::Cow;
+
+const TYPES: [(GgmlType, GgmlDType); 6] = [
+    (GgmlType::Q8_0, GgmlDType::Q8_0),
+    (GgmlType::Q4_0, GgmlDType::Q4_0),
+    (GgmlType::Q5_0, GgmlDType::Q5_0),
+    (GgmlType::Q4K, GgmlDType::Q4K),
+    (GgmlType::Q5K, GgmlDType::Q5K),
+    (GgmlType::Q6K, GgmlDType::Q6K),
+];
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From -1 to 1.
+    fn value(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    /// Blocks of random quants with scales of a sane size.
+    fn weights(&mut self, dtype: GgmlType, n: usize, k: usize) -> Vec<u8> {
+        let block = dtype.block_bytes() as usize;
+        let mut bytes: Vec<u8> =
+            (0..n * k / dtype.block_len() as usize * block).map(|_| self.next() as u8).collect();
+        for bytes in bytes.chunks_mut(block) {
+            let at: &[usize] = match dtype {
+                GgmlType::Q6K => &[208],
+                GgmlType::Q4K | GgmlType::Q5K => &[0, 2],
+                _ => &[0],
+            };
+            for at in at {
+                bytes[*at..at + 2].copy_from_slice(&f16::from_f32(self.value() * 0.01).to_le_bytes());
+            }
+        }
+        bytes
+    }
+}
+
+fn dequantized(dtype: GgmlDType, bytes: &[u8], n: usize, k: usize) -> Vec<f32> {
+    let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, dtype).unwrap();
+    let tensor = QTensor::new(storage, (n, k)).unwrap().dequantize(&Device::Cpu).unwrap();
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn product(matrix: &PackedMatrix, isa: Isa, x: &[f32], team: &mut Team) -> Vec<f32> {
+    let mut acts = Activations::default();
+    matrix.quantize(x, team, &mut acts);
+    let mut out = vec![f32::NAN; x.len() / matrix.k() * matrix.n()];
+    matrix.multiply(isa, &acts, team, &mut out);
+    out
+}
+
+/// Root of the mean square.
+fn size(values: &[f32]) -> f32 {
+    (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt()
+}
+
+fn worst(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn packed_rows_are_what_candle_dequantizes(n in 1..40usize, blocks in 1..5usize, which in 0..6usize, seed: u64) {
+        let (dtype, candle) = TYPES[which];
+        let k = blocks * dtype.block_len() as usize;
+        let mut random = Random(seed);
+        let bytes = random.weights(dtype, n, k);
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut Team::new(1).unwrap()).unwrap().unwrap();
+        let expected = dequantized(candle, &bytes, n, k);
+        let mut row = vec![0.0; k];
+        for (i, expected) in expected.chunks_exact(k).enumerate() {
+            matrix.row(i, &mut row);
+            // d · scale · q in another order of the factors differs in the last bit.
+            prop_assert!(worst(&row, expected) <= size(expected) * 1e-6);
+        }
+    }
+
+    #[test]
+    fn products_are_those_of_the_reference(
+        n in 1..70usize,
+        blocks in 1..12usize,
+        m in 1..40usize,
+        which in 0..6usize,
+        seed: u64,
+    ) {
+        let Some(isa) = Isa::detect() else { return Ok(()) };
+        let (dtype, candle) = TYPES[which];
+        let k = blocks * dtype.block_len() as usize;
+        let mut random = Random(seed);
+        let bytes = random.weights(dtype, n, k);
+        let x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
+        let mut team = Team::new(2).unwrap();
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team).unwrap().unwrap();
+        let fast = product(&matrix, isa, &x, &mut team);
+        let exact = product(&matrix, Isa::Scalar, &x, &mut team);
+        let weights = dequantized(candle, &bytes, n, k);
+        // A sum of k products of about this size has this magnitude.
+        let scale = size(&weights) * size(&x) * (k as f32).sqrt();
+        prop_assert!(worst(&fast, &exact) <= scale * 1e-5, "{} of {scale}", worst(&fast, &exact));
+        let dense: Vec<f32> = x
+            .chunks_exact(k)
+            .flat_map(|x| weights.chunks_exact(k).map(move |w| w.iter().zip(x).map(|(w, x)| w * x).sum::<f32>()))
+            .collect();
+        // Activations of 8 bits: an error of at most 1/254 of a block's greatest value each.
+        prop_assert!(worst(&exact, &dense) <= scale * 0.05, "{} of {scale}", worst(&exact, &dense));
+    }
+
+    #[test]
+    fn a_row_is_the_same_in_any_batch_on_any_number_of_threads(
+        n in 1..50usize,
+        m in 1..80usize,
+        which in 0..6usize,
+        seed: u64,
+    ) {
+        let Some(isa) = Isa::detect() else { return Ok(()) };
+        let (dtype, k) = (TYPES[which].0, 512);
+        let mut random = Random(seed);
+        let bytes = random.weights(dtype, n, k);
+        let x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
+        let (mut one, mut three) = (Team::new(1).unwrap(), Team::new(3).unwrap());
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut three).unwrap().unwrap();
+        let together = product(&matrix, isa, &x, &mut three);
+        for (x, expected) in x.chunks_exact(k).zip(together.chunks_exact(n)) {
+            prop_assert_eq!(product(&matrix, isa, x, &mut one), expected);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_not_packed() {
+    let mut team = Team::new(1).unwrap();
+    let mut pack = |dtype, bytes: &[u8], n, k| PackedMatrix::pack(dtype, bytes, n, k, &mut team).unwrap();
+    assert!(pack(GgmlType::F32, &[0; 128], 1, 32).is_none());
+    assert!(pack(GgmlType::Q8_0, &[0; 34], 1, 33).is_none());
+    assert!(pack(GgmlType::Q8_0, &[0; 33], 1, 32).is_none());
+    assert!(pack(GgmlType::Q8_0, &[], 0, 32).is_none());
+    assert!(pack(GgmlType::Q8_0, &[0; 34], 1, 32).is_some());
+}
+
+#[test]
+fn activations_that_are_no_numbers_show_in_the_product() {
+    let mut team = Team::new(1).unwrap();
+    let matrix = PackedMatrix::pack(GgmlType::Q8_0, &[1; 34 * 2], 1, 64, &mut team).unwrap().unwrap();
+    for isa in [Some(Isa::Scalar), Isa::detect()].into_iter().flatten() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = vec![1.0; 64];
+            x[3] = value;
+            assert!(product(&matrix, isa, &x, &mut team)[0].is_nan());
+        }
+        assert!(product(&matrix, isa, &[1e30; 64], &mut team)[0].is_finite());
+    }
+}
