@@ -32,9 +32,11 @@
 //! [`ThreadOptions`](exsa_core::backend::ThreadOptions) cannot be honoured here: they are read by nobody.
 
 mod backend;
+mod blocks;
 mod config;
 mod device;
 mod error;
+mod kernels;
 mod kv;
 mod layers;
 mod load;

@@ -1,10 +1,11 @@
 //! Tensors of a GGUF on their way to a device, with all checks of name, shape and type.
 
+use crate::blocks;
 use crate::error::CandleError;
 use crate::kv::Fingerprint;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
-use crate::mapping::{self, Mapping};
+use crate::mapping::Mapping;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 use exsa_core::backend::LoadProgress;
@@ -127,7 +128,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         if bytes != values / dtype.block_size() * dtype.type_size() {
             return Err(damaged());
         }
-        let storage = mapping::weights(&self.mapping, start, bytes, dtype).ok_or_else(damaged)?;
+        let storage = blocks::weights(&self.mapping, start, bytes, dtype).ok_or_else(damaged)?;
         self.read_ahead(tensor, start, bytes)?;
         let storage = match &self.device {
             Device::Cpu => QStorage::Cpu(storage),
