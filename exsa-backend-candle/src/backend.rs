@@ -5,7 +5,7 @@ use crate::load::{self, LoadedModel};
 use crate::mapping::Mapping;
 use crate::session::CandleSession;
 use crate::weights::Weights;
-use crate::{device, vocabulary};
+use crate::device;
 use candle_core::{DType, Device};
 use exsa_core::backend::{
     DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
@@ -13,7 +13,7 @@ use exsa_core::backend::{
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
 use exsa_core::model_info::ModelInfo;
-use exsa_core::tokenizer::Tokenizer;
+use exsa_core::tokenizer::{self, Tokenizer};
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ impl InferenceBackend for CandleBackend {
         let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
         let config = Config::from_metadata(gguf.metadata())?;
         let info = ModelInfo::from_gguf(&gguf)?;
-        let tokenizer = vocabulary::tokenizer(gguf.metadata())?;
+        let tokenizer = tokenizer::load(gguf.metadata())?;
         let weights = Weights::new(&gguf, mapping, device.clone(), progress)?;
         let loaded = load::load(config, tokenizer.n_vocab(), weights)?;
         let dtype = match self.kv_type {

@@ -44,7 +44,6 @@ mod mapping;
 mod models;
 mod session;
 mod transformer;
-mod vocabulary;
 mod weights;
 
 pub use backend::{CandleBackend, KvType};
