@@ -22,16 +22,19 @@
 //! Architectures: `llama` (Llama 1 to 3, Mistral, SmolLM2), `qwen2`, `qwen3`, `gemma2`, `gemma3` (text), `phi3`. Weights of types
 //! F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K and Q6_K, mixed at will.
 //!
-//! On the CPU, weights stay in the mapped file: **the file must not change while its model is loaded**. Types that candle has
-//! faster layouts for are repacked into memory when they are first used, and the mapped pages are then free to go.
+//! On the CPU, weights of the types Q4_0, Q5_0, Q8_0, Q4_K, Q5_K and Q6_K are packed into memory of their own when a model is loaded, if the
+//! processor has AVX-512 VNNI; the others, and all on other processors, stay in the mapped file: **the file must not change
+//! while its model is loaded**.
 //!
 //! # Threads
 //!
-//! candle computes on thread pools that belong to the process, as large as the machine has cores, and sizes them by the
-//! environment variables `CANDLE_NUM_THREADS` and `RAYON_NUM_THREADS`. So
-//! [`ThreadOptions`](exsa_core::backend::ThreadOptions) cannot be honoured here: they are read by nobody.
+//! [`ThreadOptions`](exsa_core::backend::ThreadOptions) decide how many threads a session computes with: it owns them, they spin
+//! for a moment between two steps, and park when nothing comes. What is not packed is multiplied by candle, on pools of the
+//! process that candle sizes by the machine's cores and its own environment variables, `CANDLE_NUM_THREADS` and
+//! `RAYON_NUM_THREADS`; these products do not follow the options.
 
 mod backend;
+mod blocks;
 mod compute;
 mod config;
 mod device;

@@ -1,12 +1,13 @@
 //! Tensors of a GGUF on their way to a device, with all checks of name, shape and type.
 
+use crate::blocks;
 use crate::error::CandleError;
 use crate::kernels::team::Team;
 use crate::kernels::{Isa, PackedMatrix};
 use crate::kv::Fingerprint;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
-use crate::mapping::{self, Mapping};
+use crate::mapping::Mapping;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 use exsa_core::backend::LoadProgress;
@@ -149,7 +150,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         if bytes != values / dtype.block_size() * dtype.type_size() {
             return Err(damaged(tensor));
         }
-        let storage = mapping::weights(&self.mapping, start, bytes, dtype).ok_or_else(|| damaged(tensor))?;
+        let storage = blocks::weights(&self.mapping, start, bytes, dtype).ok_or_else(|| damaged(tensor))?;
         self.read_ahead(tensor, start, bytes)?;
         let storage = match &self.device {
             Device::Cpu => QStorage::Cpu(storage),

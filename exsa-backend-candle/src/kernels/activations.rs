@@ -4,8 +4,8 @@
 //! lie side by side: `[k / 32][rows][32]`. Scales and sums have the same order. A row's numbers do not depend on
 //! the other rows.
 
-use super::isa::for_each_isa;
 use super::layout::Kind;
+use super::simd::{Simd, dispatch};
 use super::team::Team;
 
 /// Rows of a panel at most.
@@ -112,7 +112,7 @@ fn refill<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
 }
 
 #[derive(Clone, Copy)]
-struct Shape {
+pub(crate) struct Shape {
     k: usize,
     k_padded: usize,
     block: usize,
@@ -120,7 +120,7 @@ struct Shape {
 }
 
 /// Where the numbers of one panel go.
-struct PanelValues<'a> {
+pub(crate) struct PanelValues<'a> {
     q: &'a mut [i8],
     scales: &'a mut [f32],
     corrections: &'a mut [i32],
@@ -148,13 +148,13 @@ impl<'a> PanelValues<'a> {
     }
 }
 
-for_each_isa! {
+dispatch! {
     /// Quantizes the rows of one panel of `x`.
-    fn quantize_panel(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) => quantize_panel_body
+    quantize_panel = quantize_panel_body(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>)
 }
 
 #[inline(always)]
-fn quantize_panel_body<const FMA: bool>(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+fn quantize_panel_body<S: Simd>(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
     for row in 0..panel.rows {
         let values = &x[(panel.start + row) * shape.k..][..shape.k];
         for (b, block) in values.chunks(shape.block).enumerate() {

@@ -260,7 +260,8 @@ fn put_q6k(block: &Block, row: usize, out: &mut [u8]) {
     }
 }
 
-/// Dequantizes one unit of one row of a packed tile: `out` has the length of a unit.
+/// For tests: dequantizes one unit of one row of a packed tile; `out` has the length of a unit.
+#[cfg(test)]
 pub fn unpack_unit(kind: Kind, unit: &[u8], row: usize, out: &mut [f32]) {
     let half = |at: usize| f16::from_le_bytes([unit[at], unit[at + 1]]).to_f32();
     let bit = |masks: &[u8], plane: usize, at: usize| masks[plane * 64 + at / 8] >> (at % 8) & 1;

@@ -6,20 +6,27 @@
 //! what else is in the batch.
 
 pub mod activations;
+pub mod attend;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod elementwise;
-mod isa;
+pub mod exp;
 mod layout;
 mod pages;
+pub mod product;
+#[cfg(test)]
 mod scalar;
+pub mod simd;
 pub mod team;
 #[cfg(test)]
 mod tests;
+pub mod widen;
 
 use activations::Activations;
 use exsa_core::gguf::GgmlType;
-use layout::{Kind, TILE, pack_unit, unpack_unit};
+#[cfg(test)]
+use layout::unpack_unit;
+use layout::{Kind, TILE, pack_unit};
 use pages::Pages;
 use team::{Target, Team};
 
@@ -32,7 +39,8 @@ pub enum Isa {
     /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
-    /// Plain Rust: a reference, not fast.
+    /// Plain Rust: the reference that tests compare with.
+    #[cfg(test)]
     Scalar,
 }
 
@@ -102,11 +110,6 @@ impl PackedMatrix {
         self.k
     }
 
-    /// Bytes that the packed weights take.
-    pub fn bytes(&self) -> usize {
-        self.data.as_slice().len()
-    }
-
     /// Quantizes `x`, `[m, k]` row-major, for this matrix.
     pub fn quantize(&self, x: &[f32], team: &mut Team, acts: &mut Activations) {
         acts.quantize(x, self.k, self.kind, team);
@@ -156,6 +159,7 @@ impl PackedMatrix {
                                     columns,
                                 );
                             },
+                            #[cfg(test)]
                             Isa::Scalar => {
                                 let mut sums = [0.0; TILE * activations::PANEL];
                                 scalar::tile(
@@ -180,8 +184,9 @@ impl PackedMatrix {
         });
     }
 
-    /// Dequantizes row `i` into `out`, of `k` values.
-    pub fn row(&self, i: usize, out: &mut [f32]) {
+    /// For tests: dequantizes row `i` into `out`, of `k` values.
+    #[cfg(test)]
+    fn row(&self, i: usize, out: &mut [f32]) {
         let unit = self.kind.unit();
         let tile_bytes = self.k.div_ceil(unit) * self.kind.unit_bytes();
         let tile = &self.data.as_slice()[i / TILE * tile_bytes..][..tile_bytes];

@@ -18,14 +18,21 @@ pub(crate) struct Linear {
 enum Weight {
     /// Packed for our own products, on the CPU.
     Packed(Arc<PackedMatrix>, Isa),
-    /// As candle multiplies it.
-    Candle(QMatMul),
+    /// In host memory, of a type that has no packed form here.
+    Host(Arc<QTensor>),
+    /// On a device, where candle widens floats to f32.
+    Device(QMatMul),
 }
 
 impl Linear {
     /// A projection by `weight`, `[out, in]`, and `bias`, `[out]` f32.
     pub fn new(weight: Arc<QTensor>, bias: Option<Tensor>) -> Result<Self> {
-        Ok(Self { weight: Weight::Candle(QMatMul::from_arc(weight)?), bias })
+        let weight = if weight.device().is_cpu() {
+            Weight::Host(weight)
+        } else {
+            Weight::Device(QMatMul::from_arc(weight)?)
+        };
+        Ok(Self { weight, bias })
     }
 
     /// A projection by a packed `weight` on the CPU.
@@ -49,7 +56,8 @@ impl Linear {
         let mut quantized_for: Option<&PackedMatrix> = None;
         for linear in all {
             let y = match &linear.weight {
-                Weight::Candle(weight) => weight.forward(x)?,
+                Weight::Host(weight) => x.contiguous()?.apply_op1_no_bwd(weight.as_ref())?,
+                Weight::Device(weight) => weight.forward(x)?,
                 Weight::Packed(weight, isa) => {
                     let shared = quantized_for.is_some_and(|other| weight.shares_activations(other));
                     quantized_for = Some(weight);

@@ -1,0 +1,175 @@
+//! Weights that lie in the mapped file, in the form that candle computes with.
+
+use crate::kernels::widen::{self, Widen};
+use crate::mapping::Mapping;
+use candle_core::quantized::k_quants::{self, GgmlType};
+use candle_core::quantized::{GgmlDType, QuantizedType};
+use candle_core::{CpuStorage, Result};
+use half::{bf16, f16};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// The weights of a tensor, in the mapping itself.
+struct Blocks<T> {
+    mapping: Arc<Mapping>,
+    start: usize,
+    len: usize,
+    block: PhantomData<fn() -> T>,
+}
+
+/// A type that any bytes of its size and alignment are a value of.
+///
+/// # Safety
+///
+/// The type holds plain numbers only, and has no padding.
+unsafe trait Plain: GgmlType + 'static {
+    /// Multiplies `left`, `[m, k]`, with the rows of `weights`, `[n, k]`.
+    fn multiply(mkn: (usize, usize, usize), left: &[f32], weights: &[Self], out: &mut [f32]) -> Result<()>;
+}
+
+/// Types that candle multiplies in integers, with vector code; it quantizes the left to 8 bits.
+macro_rules! quantized {
+    ($($block:ident)*) => { $(
+        // SAFETY: numbers and arrays of numbers, laid out without padding, as in the file format.
+        unsafe impl Plain for k_quants::$block {
+            fn multiply(mkn: (usize, usize, usize), left: &[f32], weights: &[Self], out: &mut [f32]) -> Result<()> {
+                k_quants::matmul(mkn, left, weights, out)
+            }
+        }
+    )* };
+}
+
+/// Types that are multiplied in f32.
+macro_rules! widened {
+    ($($block:ty, |$blocks:ident, $scratch:ident| $widen:expr;)*) => { $(
+        // SAFETY: numbers and arrays of numbers, laid out without padding, as in the file format.
+        unsafe impl Plain for $block {
+            fn multiply(mkn: (usize, usize, usize), left: &[f32], weights: &[Self], out: &mut [f32]) -> Result<()> {
+                widen::matmul(mkn, left, weights, out);
+                Ok(())
+            }
+        }
+
+        impl Widen for $block {
+            const BLOCK_LEN: usize = Self::BLCK_SIZE;
+
+            fn widen<'a>($blocks: &'a [Self], $scratch: &'a mut Vec<f32>) -> &'a [f32] {
+                $widen
+            }
+        }
+    )* };
+}
+
+quantized! { BlockQ4_0 BlockQ8_0 BlockQ2K BlockQ3K BlockQ4K BlockQ5K BlockQ6K }
+
+widened! {
+    f32, |blocks, _scratch| blocks;
+    f16, |blocks, scratch| to_float(blocks, scratch);
+    bf16, |blocks, scratch| to_float(blocks, scratch);
+    k_quants::BlockQ4_1, |blocks, scratch| to_float(blocks, scratch);
+    k_quants::BlockQ5_0, |blocks, scratch| to_float(blocks, scratch);
+    k_quants::BlockQ5_1, |blocks, scratch| to_float(blocks, scratch);
+}
+
+fn to_float<'a, T: GgmlType>(blocks: &[T], scratch: &'a mut Vec<f32>) -> &'a [f32] {
+    scratch.resize(blocks.len() * T::BLCK_SIZE, 0.0);
+    T::to_float(blocks, scratch);
+    scratch
+}
+
+impl<T: Plain> Blocks<T> {
+    fn boxed(mapping: &Arc<Mapping>, start: usize, bytes: usize) -> Option<Box<dyn QuantizedType>> {
+        let end = start.checked_add(bytes)?;
+        let data = mapping.bytes().get(start..end)?;
+        let fits = data.as_ptr().cast::<T>().is_aligned() && bytes.is_multiple_of(size_of::<T>());
+        fits.then(|| -> Box<dyn QuantizedType> {
+            let len = bytes / size_of::<T>();
+            Box::new(Self { mapping: Arc::clone(mapping), start, len, block: PhantomData })
+        })
+    }
+
+    fn as_slice(&self) -> &[T] {
+        let data = &self.mapping.bytes()[self.start..][..self.len * size_of::<T>()];
+        // SAFETY: `boxed` saw that the bytes are there and aligned for `T`, and they never move; any bytes are a `T`.
+        unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), self.len) }
+    }
+}
+
+/// The weights in `bytes` bytes at `start` as candle sees them; `None` if they are not all there, are not whole blocks, are
+/// misaligned, or of a type that files do not have.
+pub(crate) fn weights(
+    mapping: &Arc<Mapping>,
+    start: usize,
+    bytes: usize,
+    dtype: GgmlDType,
+) -> Option<Box<dyn QuantizedType>> {
+    match dtype {
+        GgmlDType::F32 => Blocks::<f32>::boxed(mapping, start, bytes),
+        GgmlDType::F16 => Blocks::<f16>::boxed(mapping, start, bytes),
+        GgmlDType::BF16 => Blocks::<bf16>::boxed(mapping, start, bytes),
+        GgmlDType::Q4_0 => Blocks::<k_quants::BlockQ4_0>::boxed(mapping, start, bytes),
+        GgmlDType::Q4_1 => Blocks::<k_quants::BlockQ4_1>::boxed(mapping, start, bytes),
+        GgmlDType::Q5_0 => Blocks::<k_quants::BlockQ5_0>::boxed(mapping, start, bytes),
+        GgmlDType::Q5_1 => Blocks::<k_quants::BlockQ5_1>::boxed(mapping, start, bytes),
+        GgmlDType::Q8_0 => Blocks::<k_quants::BlockQ8_0>::boxed(mapping, start, bytes),
+        GgmlDType::Q2K => Blocks::<k_quants::BlockQ2K>::boxed(mapping, start, bytes),
+        GgmlDType::Q3K => Blocks::<k_quants::BlockQ3K>::boxed(mapping, start, bytes),
+        GgmlDType::Q4K => Blocks::<k_quants::BlockQ4K>::boxed(mapping, start, bytes),
+        GgmlDType::Q5K => Blocks::<k_quants::BlockQ5K>::boxed(mapping, start, bytes),
+        GgmlDType::Q6K => Blocks::<k_quants::BlockQ6K>::boxed(mapping, start, bytes),
+        GgmlDType::Q8_1 | GgmlDType::Q8K => None,
+    }
+}
+
+impl<T: Plain + Send + Sync> QuantizedType for Blocks<T> {
+    fn dtype(&self) -> GgmlDType {
+        T::DTYPE
+    }
+
+    fn matmul_t(&self, mkn: (usize, usize, usize), lhs: &[f32], dst: &mut [f32]) -> Result<()> {
+        T::multiply(mkn, lhs, self.as_slice(), dst)
+    }
+
+    fn matmul_t_f16(&self, mkn: (usize, usize, usize), lhs: &[f16], dst: &mut [f16]) -> Result<()> {
+        k_quants::matmul_f16(mkn, lhs, self.as_slice(), dst)
+    }
+
+    fn embedding(&self, ids: &[u32], rows: usize, hidden: usize) -> Result<CpuStorage> {
+        let row_blocks = hidden / T::BLCK_SIZE;
+        let mut out = vec![0.0; ids.len() * hidden];
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(hidden)) {
+            let row = self.as_slice().chunks_exact(row_blocks).take(rows).nth(id as usize);
+            let row = row.ok_or_else(|| candle_core::Error::Msg(format!("no row {id} in {rows}")))?;
+            T::to_float(row, out);
+        }
+        Ok(CpuStorage::F32(out))
+    }
+
+    fn dequantize(&self, elem_count: usize) -> Result<CpuStorage> {
+        let mut out = vec![0.0; elem_count];
+        T::to_float(self.as_slice(), &mut out);
+        Ok(CpuStorage::F32(out))
+    }
+
+    fn storage_size_in_bytes(&self) -> usize {
+        self.len * size_of::<T>()
+    }
+
+    fn as_ptr(&self) -> *const u8 {
+        self.as_slice().as_ptr().cast()
+    }
+
+    fn block_size(&self) -> usize {
+        T::BLCK_SIZE
+    }
+
+    /// Mapped weights are never written; candle quantizes only into storage that it made itself.
+    fn from_float(&mut self, _: &[f32]) {}
+
+    /// As [`from_float`](Self::from_float).
+    fn from_float_imatrix(&mut self, _: &[f32], _: &[f32], _: usize) {}
+
+    fn size(&self) -> usize {
+        self.storage_size_in_bytes()
+    }
+}
