@@ -71,6 +71,37 @@ fn real_files_are_read() {
     assert!(n > 10);
 }
 
+/// `cargo test --release -p exsa-core --test gguf -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn how_long_reading_takes() {
+    let texts: Vec<String> = (0..1 << 18).map(|n| format!("token {n}")).collect();
+    let large = GgufWriter::new()
+        .key("tokens", Value::Array(Array::Str(texts.clone())))
+        .key("merges", Value::Array(Array::Str(texts)))
+        .key("scores", Value::Array(Array::F32(vec![0.5; 1 << 18])))
+        .key("types", Value::Array(Array::I32(vec![1; 1 << 18])));
+    let mut files = vec![("256 Ki tokens, as many merges".to_owned(), large.to_bytes())];
+    if let Some(folder) = test_data() {
+        for name in ["ggml-vocab-llama-bpe.gguf", "ggml-vocab-qwen2.gguf"] {
+            files.push((name.to_owned(), std::fs::read(folder.join("models/vocab").join(name)).unwrap()));
+        }
+    }
+    for (name, bytes) in files {
+        let mut times: Vec<_> = (0..21)
+            .map(|_| {
+                let start = std::time::Instant::now();
+                let gguf = read(&bytes).unwrap();
+                let time = start.elapsed();
+                assert!(!gguf.metadata().is_empty());
+                time
+            })
+            .collect();
+        times.sort();
+        println!("{name}: {} bytes, median {:?}, fastest {:?}", bytes.len(), times[10], times[0]);
+    }
+}
+
 #[test]
 fn wrong_types_and_ranges_name_the_key() {
     let gguf =

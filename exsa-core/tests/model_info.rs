@@ -1,0 +1,193 @@
+//! What a model is, from its header alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use exsa_core::gguf::{Array, GgmlType, Gguf, GgufError, GgufWriter, Value};
+use exsa_core::model_info::ModelInfo;
+use std::io::Cursor;
+use std::path::PathBuf;
+
+fn info(writer: &GgufWriter) -> Result<ModelInfo, GgufError> {
+    ModelInfo::from_gguf(&Gguf::read(&mut Cursor::new(writer.to_bytes()))?)
+}
+
+fn llama() -> GgufWriter {
+    GgufWriter::new().key("general.architecture", Value::Str("llama".into()))
+}
+
+/// 4 layers, width 256, 8 heads of 32.
+fn attention() -> GgufWriter {
+    llama()
+        .key("llama.block_count", Value::U32(4))
+        .key("llama.embedding_length", Value::U64(256))
+        .key("llama.attention.head_count", Value::U16(8))
+}
+
+fn heads(per_layer: &[u32]) -> Value {
+    Value::Array(Array::U32(per_layer.to_vec()))
+}
+
+#[test]
+fn kv_bytes_follow_the_heads() {
+    let kv_heads = "llama.attention.head_count_kv";
+    let kv = |writer: &GgufWriter| info(writer).unwrap().kv_bytes_per_token;
+    assert_eq!(kv(&attention()), 4 * 8 * (32 + 32) * 2, "as many key-value heads as heads");
+    let grouped = attention().key(kv_heads, Value::U32(2));
+    assert_eq!(kv(&grouped), 4 * 2 * (32 + 32) * 2);
+    let wide = grouped.clone().key("llama.attention.key_length", Value::U32(48));
+    assert_eq!(kv(&wide), 4 * 2 * (48 + 32) * 2);
+    let both = wide.key("llama.attention.value_length", Value::U32(16));
+    assert_eq!(kv(&both), 4 * 2 * (48 + 16) * 2);
+    let by_layer = attention().key(kv_heads, heads(&[1, 0, 2, 4]));
+    assert_eq!(kv(&by_layer), 7 * (32 + 32) * 2, "layers without attention hold none");
+}
+
+#[test]
+fn heads_that_differ_by_layer() {
+    let writer = llama()
+        .key("llama.block_count", Value::U32(2))
+        .key("llama.embedding_length", Value::U32(64))
+        .key("llama.attention.head_count", heads(&[4, 2]));
+    assert_eq!(info(&writer).unwrap().kv_bytes_per_token, 6 * (16 + 16) * 2);
+}
+
+#[test]
+fn as_many_head_counts_as_layers() {
+    for counts in [&[1][..], &[1, 1, 1, 1, 1], &[]] {
+        let error =
+            info(&attention().key("llama.attention.head_count_kv", heads(counts))).unwrap_err().to_string();
+        assert!(error.contains("head_count_kv") && error.contains("block_count"), "{error}");
+    }
+}
+
+#[test]
+fn absurd_numbers_neither_overflow_nor_take_time() {
+    let writer = llama()
+        .key("llama.block_count", Value::U64(u64::MAX))
+        .key("llama.embedding_length", Value::U64(u64::MAX))
+        .key("llama.attention.head_count", Value::U64(0))
+        .key("llama.attention.head_count_kv", Value::U64(u64::MAX));
+    assert_eq!(info(&writer).unwrap().kv_bytes_per_token, u64::MAX);
+}
+
+#[test]
+fn wrong_types_name_the_key() {
+    for (key, value) in [
+        ("general.name", Value::U32(1)),
+        ("general.file_type", Value::Str("Q8_0".into())),
+        ("llama.context_length", Value::F32(512.0)),
+        ("llama.block_count", Value::I32(-1)),
+        ("llama.attention.head_count", Value::Array(Array::F32(vec![1.0]))),
+        ("llama.attention.key_length", Value::Bool(true)),
+        ("tokenizer.ggml.tokens", Value::Array(Array::U8(vec![0]))),
+        ("tokenizer.chat_template", Value::Array(Array::Str(vec![]))),
+    ] {
+        let error = info(&llama().key(key, value).tensor_f32("t", &[1], &[0.0])).unwrap_err();
+        assert!(matches!(&error, GgufError::Type { key: named, .. } if named == key), "{error}");
+    }
+    assert!(
+        matches!(info(&GgufWriter::new()), Err(GgufError::Missing(key)) if key == "general.architecture")
+    );
+}
+
+#[test]
+fn the_vocabulary_has_as_many_tokens_as_rows_names_or_the_key_says() {
+    let tokens = Value::Array(Array::Str(vec!["a".into(), "b".into(), "c".into()]));
+    let by_key = llama().key("llama.vocab_size", Value::U32(9));
+    assert_eq!(info(&by_key).unwrap().n_vocab, 9);
+    let by_tokens = by_key.key("tokenizer.ggml.tokens", tokens);
+    assert_eq!(info(&by_tokens).unwrap().n_vocab, 3);
+    let by_rows = by_tokens.tensor_f32("token_embd.weight", &[2, 4], &[0.0; 8]);
+    assert_eq!(info(&by_rows).unwrap().n_vocab, 4, "logits have a column for each row");
+}
+
+#[test]
+fn quantizations_are_named_as_files_are() {
+    let weights = |file_type: Option<u32>| {
+        let writer =
+            llama().tensor_f32("norm", &[8], &[1.0; 8]).tensor("w", &[256], GgmlType::Q6K, vec![0; 210]);
+        let writer = match file_type {
+            Some(n) => writer.key("general.file_type", Value::U32(n)),
+            None => writer,
+        };
+        info(&writer).unwrap().quantization
+    };
+    for (file_type, name) in [
+        (0, "F32"),
+        (1, "F16"),
+        (2, "Q4_0"),
+        (3, "Q4_1"),
+        (7, "Q8_0"),
+        (8, "Q5_0"),
+        (9, "Q5_1"),
+        (10, "Q2_K"),
+        (11, "Q3_K_S"),
+        (12, "Q3_K_M"),
+        (13, "Q3_K_L"),
+        (14, "Q4_K_S"),
+        (15, "Q4_K_M"),
+        (16, "Q5_K_S"),
+        (17, "Q5_K_M"),
+        (18, "Q6_K"),
+        (30, "IQ4_XS"),
+        (32, "BF16"),
+        (1024 + 15, "Q4_K_M"),
+    ] {
+        assert_eq!(weights(Some(file_type)), name);
+    }
+    for unknown in [None, Some(4), Some(33), Some(1000), Some(u32::MAX)] {
+        assert_eq!(weights(unknown), "Q6_K", "the type with most bytes");
+    }
+}
+
+#[test]
+fn a_vocabulary_alone_can_be_inspected() {
+    let writer = llama()
+        .key("general.name", Value::Str("words".into()))
+        .key("general.file_type", Value::U32(1))
+        .key("tokenizer.ggml.tokens", Value::Array(Array::Str(vec!["a".into(), "b".into()])));
+    let info = info(&writer).unwrap();
+    let expected =
+        ModelInfo { name: "words".into(), architecture: "llama".into(), n_vocab: 2, ..ModelInfo::default() };
+    assert_eq!(info, expected);
+    assert_eq!(info.summary(), "words (llama, no weights, vocabulary of 2 tokens)");
+}
+
+#[test]
+fn summaries_suit_the_size() {
+    let summary = |parameters, name: &str| {
+        ModelInfo {
+            name: name.into(),
+            architecture: "llama".into(),
+            quantization: "Q8_0".into(),
+            parameters,
+            weights_bytes: 3 << 19,
+            n_ctx: 512,
+            ..ModelInfo::default()
+        }
+        .summary()
+    };
+    assert_eq!(summary(1_240_000_000, "big"), "big (llama, 1.2 B parameters, Q8_0, 1.5 MiB, context 512)");
+    assert_eq!(summary(2_900_000, "tiny"), "tiny (llama, 2.9 M parameters, Q8_0, 1.5 MiB, context 512)");
+    assert_eq!(summary(260_032, ""), "unnamed model (llama, 260 K parameters, Q8_0, 1.5 MiB, context 512)");
+    assert_eq!(summary(999, "x"), "x (llama, 999 parameters, Q8_0, 1.5 MiB, context 512)");
+}
+
+#[test]
+fn the_tiny_model_is_what_its_card_says() {
+    let folder = std::env::var_os("EXSA_TEST_DATA")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
+    for (file, quantization) in [("f32", "F32"), ("f16", "F16"), ("q8_0", "Q8_0"), ("q4_k_m", "Q4_K_M")] {
+        let path = folder.join(format!("models/exsa-tiny-{file}.gguf"));
+        let Ok(mut reader) = std::fs::File::open(&path) else {
+            eprintln!("skipped: no {}", path.display());
+            return;
+        };
+        let info = ModelInfo::from_gguf(&Gguf::read(&mut reader).unwrap()).unwrap();
+        assert_eq!(info.quantization, quantization);
+        assert_eq!((info.n_layer, info.n_embd, info.n_vocab, info.n_ctx), (4, 256, 2048, 512));
+        assert_eq!(info.kv_bytes_per_token, 4 * 4 * (32 + 32) * 2);
+        assert!((2_800_000..3_000_000).contains(&info.parameters), "{}", info.parameters);
+        assert!(info.weights_bytes < reader.metadata().unwrap().len());
+        assert!(info.chat_template.is_some_and(|template| template.contains("im_start")));
+    }
+}

@@ -1,0 +1,93 @@
+//! Writes the inputs that fuzzing starts from: `seeds TARGET FOLDER`.
+
+use exsa_core::gguf::{Array, GgmlType, GgufWriter, Value};
+use std::error::Error;
+use std::path::Path;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [target, folder] = arguments.as_slice() else { return Err("usage: seeds TARGET FOLDER".into()) };
+    let seeds = match target.as_str() {
+        "gguf" => gguf(),
+        other => return Err(format!("no seeds for target '{other}'").into()),
+    };
+    std::fs::create_dir_all(folder)?;
+    for (name, bytes) in seeds {
+        std::fs::write(Path::new(folder).join(name), bytes)?;
+    }
+    Ok(())
+}
+
+/// Small sound files: every kind of value, every type of tensor, both versions.
+fn gguf() -> Vec<(String, Vec<u8>)> {
+    let text = |text: &str| Value::Str(text.into());
+    let texts =
+        |texts: &[&str]| Value::Array(Array::Str(texts.iter().map(|text| text.to_string()).collect()));
+    let model = GgufWriter::new()
+        .key("general.architecture", text("llama"))
+        .key("general.name", text("seed"))
+        .key("general.file_type", Value::U32(15))
+        .key("llama.context_length", Value::U32(512))
+        .key("llama.embedding_length", Value::U32(32))
+        .key("llama.block_count", Value::U32(2))
+        .key("llama.attention.head_count", Value::U32(4))
+        .key("llama.attention.head_count_kv", Value::Array(Array::U32(vec![2, 1])))
+        .key("llama.attention.key_length", Value::U32(8))
+        .key("tokenizer.ggml.tokens", texts(&["<s>", "a", "b"]))
+        .key("tokenizer.chat_template", text("{{ messages }}"))
+        .tensor_f32("token_embd.weight", &[2, 3], &[0.5; 6]);
+    let values = [
+        Value::U8(1),
+        Value::I8(-1),
+        Value::U16(1),
+        Value::I16(-1),
+        Value::U32(1),
+        Value::I32(-1),
+        Value::F32(0.5),
+        Value::Bool(true),
+        text("text"),
+        Value::U64(1),
+        Value::I64(-1),
+        Value::F64(0.5),
+    ];
+    let arrays = [
+        Array::U8(vec![1, 2]),
+        Array::I8(vec![-1]),
+        Array::U16(vec![1]),
+        Array::I16(vec![-1]),
+        Array::U32(vec![1]),
+        Array::I32(vec![-1]),
+        Array::F32(vec![0.5]),
+        Array::Bool(vec![true, false]),
+        Array::Str(vec!["a".into(), String::new()]),
+        Array::Array(vec![Array::Array(vec![Array::U8(vec![1])]), Array::Str(vec!["deep".into()])]),
+        Array::U64(vec![1]),
+        Array::I64(vec![-1]),
+        Array::F64(vec![0.5]),
+    ];
+    let values = values.into_iter().chain(arrays.into_iter().map(Value::Array));
+    let every_value =
+        values.enumerate().fold(GgufWriter::new(), |writer, (i, value)| writer.key(&format!("k{i}"), value));
+    let dtypes = (0..64).filter_map(GgmlType::from_id);
+    let every_dtype = dtypes.fold(GgufWriter::new().alignment(8), |writer, dtype| {
+        writer.tensor(dtype.name(), &[dtype.block_len()], dtype, vec![0; dtype.block_bytes() as usize])
+    });
+    let shapes = GgufWriter::new()
+        .tensor_f32("one", &[1], &[1.0])
+        .tensor_f32("two", &[1, 2], &[1.0; 2])
+        .tensor_f32("three", &[1, 1, 3], &[1.0; 3])
+        .tensor_f32("four", &[2, 1, 1, 2], &[1.0; 4]);
+    let mut seeds = Vec::new();
+    for (name, writer) in [
+        ("empty", GgufWriter::new()),
+        ("model", model),
+        ("values", every_value),
+        ("dtypes", every_dtype),
+        ("shapes", shapes),
+    ] {
+        for version in [2, 3] {
+            seeds.push((format!("{name}-v{version}"), writer.clone().version(version).to_bytes()));
+        }
+    }
+    seeds
+}
