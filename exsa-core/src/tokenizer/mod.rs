@@ -30,6 +30,9 @@ pub use load::load;
 pub use tokens::TokenType;
 pub use vocabulary::{RoleIds, TokenizerModel, Vocabulary};
 
+#[cfg(test)]
+mod tests;
+
 use crate::token::TokenId;
 
 /// Turns text into token ids, and ids into bytes.
