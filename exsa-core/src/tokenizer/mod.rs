@@ -1,6 +1,6 @@
 //! Text to token ids and back.
 //!
-//! [`load`] builds the tokenizer of a GGUF; a [`Vocabulary`] is the same in memory. There are three kinds:
+//! [`load()`] builds the tokenizer of a GGUF; a [`Vocabulary`] is the same in memory. There are three kinds:
 //! SentencePiece by scores, byte-level byte-pair encoding by merges, and WordPiece.
 //!
 //! Ids of plain text are those that llama.cpp gives for the same file, with one exception: plain text never
@@ -29,6 +29,9 @@ pub use error::TokenizerError;
 pub use load::load;
 pub use tokens::TokenType;
 pub use vocabulary::{RoleIds, TokenizerModel, Vocabulary};
+
+#[cfg(test)]
+mod tests;
 
 use crate::token::TokenId;
 

@@ -188,3 +188,98 @@ impl Cluster<'_> {
 fn count_spaces<'a>(taken: impl Iterator<Item = &'a bool>, bytes: impl Iterator<Item = u8>) -> usize {
     taken.zip(bytes).take_while(|(taken, byte)| !**taken && matches!(byte, b'\t'..=b'\r' | b' ')).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The definition: each token in turn, longest first, is searched for in the text that is left.
+    fn reference(tokens: &[(&str, TokenType, Strip)], text: &str, options: &EncodeOptions<'_>) -> Vec<Part> {
+        let mut order: Vec<usize> = (0..tokens.len()).filter(|id| !tokens[*id].0.is_empty()).collect();
+        order.sort_by_key(|id| (Reverse(tokens[*id].0.len()), *id));
+        let mut parts = vec![Part::Text(0..text.len())];
+        for id in order {
+            let (token, kind, strip) = tokens[id];
+            if kind.is_hidden() && !options.special {
+                continue;
+            }
+            let mut next = Vec::new();
+            for part in parts {
+                let Part::Text(Range { start: mut from, end }) = part else {
+                    next.push(part);
+                    continue;
+                };
+                let mut look = from;
+                while let Some(at) = text[look..end].find(token).map(|at| look + at) {
+                    let behind = at + token.len();
+                    if kind.is_hidden() && options.barriers.iter().any(|b| (at + 1..behind).contains(b)) {
+                        look = at + text[at..].chars().next().map_or(1, char::len_utf8);
+                        continue;
+                    }
+                    let is_space = |c: char| matches!(c, '\t'..='\r' | ' ');
+                    let before = match strip {
+                        Strip::Left => text[from..at].trim_end_matches(is_space),
+                        _ => &text[from..at],
+                    };
+                    next.extend([Part::Text(from..from + before.len()), Part::Token(id as TokenId)]);
+                    from = behind;
+                    if strip == Strip::Right {
+                        from = end - text[behind..end].trim_start_matches(is_space).len();
+                    }
+                    look = from;
+                }
+                next.push(Part::Text(from..end));
+            }
+            parts = next;
+        }
+        parts.retain(|part| !matches!(part, Part::Text(range) if range.is_empty()));
+        parts
+    }
+
+    fn kind() -> impl Strategy<Value = TokenType> {
+        prop::sample::select(vec![
+            TokenType::Control,
+            TokenType::UserDefined,
+            TokenType::Unknown,
+            TokenType::Normal,
+        ])
+    }
+
+    fn strip() -> impl Strategy<Value = Strip> {
+        prop::sample::select(vec![Strip::None, Strip::Left, Strip::Right])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+        #[test]
+        fn longest_tokens_first(
+            texts in prop::collection::btree_set("[ab é]{1,4}", 0..8),
+            kinds in prop::collection::vec(kind(), 8),
+            strips in prop::option::of(prop::collection::vec(strip(), 8)),
+            text in "[ab é]{0,24}",
+            special: bool,
+            mut barriers in prop::collection::vec(0..24usize, 0..4),
+        ) {
+            barriers.sort_unstable();
+            let options = EncodeOptions { special, barriers: &barriers };
+            let strips = strips.unwrap_or_else(|| vec![Strip::None; 8]);
+            let all = texts.iter().zip(kinds).zip(strips).map(|((text, kind), strip)| (text.as_str(), kind, strip));
+            let all: Vec<(&str, TokenType, Strip)> = all.collect();
+            if all.is_empty() {
+                return Ok(());
+            }
+            let texts: Vec<&str> = all.iter().map(|(text, ..)| *text).collect();
+            let types: Vec<TokenType> = all.iter().map(|(_, kind, _)| *kind).collect();
+            let tokens = Tokens::new(&texts, &types).unwrap();
+            let strip = |text: &str| all.iter().find(|(other, ..)| *other == text).map_or(Strip::None, |found| found.2);
+            let special_tokens = SpecialTokens::new(&tokens, strip);
+            let special_only: Vec<_> =
+                all.iter().map(|(text, kind, strip)| match kind {
+                    TokenType::Normal => ("", *kind, *strip),
+                    _ => (*text, *kind, *strip),
+                }).collect();
+            prop_assert_eq!(special_tokens.part(&text, &options), reference(&special_only, &text, &options));
+        }
+    }
+}

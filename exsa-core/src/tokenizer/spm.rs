@@ -20,8 +20,10 @@ pub(super) struct Spm {
     index: TextIndex,
     /// Order of merging by id: the highest score has rank 0, equal scores have equal ranks.
     ranks: Vec<u32>,
-    /// What each byte is spelt as.
-    bytes: Vec<TokenId>,
+    /// The token of each byte, where there is one.
+    bytes: Vec<Option<TokenId>>,
+    /// What a character becomes that is no token, and one of whose bytes is none.
+    unk: Option<TokenId>,
     /// Bytes in the longest token.
     token_bytes_max: usize,
     /// Characters that stand before a space inside a token.
@@ -29,13 +31,14 @@ pub(super) struct Spm {
 }
 
 impl Spm {
-    /// `scores` by id, or empty if all are equal. A byte that is no token is spelt as `unk`.
+    /// `scores` by id, or empty if all are equal. `unk` may be missing if every byte is a token.
     pub(super) fn new(tokens: &Tokens, scores: &[f32], unk: Option<TokenId>) -> Result<Self, TokenizerError> {
         check_length(keys::SCORES, scores.len(), tokens.len())?;
         let mut spm = Self {
             index: TextIndex::new(tokens, TokenType::is_text),
             ranks: ranks(scores, tokens.len())?,
             bytes: bytes(tokens, unk)?,
+            unk,
             token_bytes_max: 0,
             before_space: HashSet::new(),
         };
@@ -109,7 +112,22 @@ impl Spm {
             let id = if symbol.id == NO_TOKEN { self.index.get(tokens, text) } else { Some(symbol.id) };
             match id {
                 Some(id) => out.push(id),
-                None => out.extend(text.bytes().filter_map(|b| self.bytes.get(usize::from(b)))),
+                None => self.spell(text, out),
+            }
+        }
+    }
+
+    /// Appends the bytes of `character`, or the unknown token if one of them has no token.
+    fn spell(&self, character: &str, out: &mut Vec<TokenId>) {
+        let start = out.len();
+        for byte in character.bytes() {
+            match self.bytes.get(usize::from(byte)).copied().flatten() {
+                Some(id) => out.push(id),
+                None => {
+                    out.truncate(start);
+                    out.extend(self.unk);
+                    return;
+                }
             }
         }
     }
@@ -136,7 +154,7 @@ fn ranks(scores: &[f32], n_vocab: usize) -> Result<Vec<u32>, TokenizerError> {
 }
 
 /// The token of each byte.
-fn bytes(tokens: &Tokens, unk: Option<TokenId>) -> Result<Vec<TokenId>, TokenizerError> {
+fn bytes(tokens: &Tokens, unk: Option<TokenId>) -> Result<Vec<Option<TokenId>>, TokenizerError> {
     let mut bytes = vec![None; 256];
     for (id, text, kind) in tokens.iter() {
         if let Some(byte) = byte_of(text)
@@ -152,8 +170,11 @@ fn bytes(tokens: &Tokens, unk: Option<TokenId>) -> Result<Vec<TokenId>, Tokenize
             bytes[usize::from(*byte)].get_or_insert(id);
         }
     }
-    let why = "the vocabulary has no token for some bytes, and unknown text must become something";
-    bytes.into_iter().map(|id| id.or(unk).ok_or(TokenizerError::Missing { key: keys::UNK, why })).collect()
+    if unk.is_none() && bytes.contains(&None) {
+        let why = "the vocabulary has no token for some bytes, and unknown text must become something";
+        return Err(TokenizerError::Missing { key: keys::UNK, why });
+    }
+    Ok(bytes)
 }
 
 /// The byte that a token written `<0x0A>` stands for.

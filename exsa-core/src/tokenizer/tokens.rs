@@ -59,6 +59,9 @@ pub(super) struct Tokens {
 /// Bytes in a token's text, at most. Real ones have less than 1,000; the limit keeps the time to look for the
 /// longest match in bounds.
 const TOKEN_BYTES_MAX: usize = 4096;
+/// Bytes in the texts of all tokens, at most. Real vocabularies have less than a fifth of that; tables for looking
+/// texts up take up to 40 times as much.
+const TEXTS_BYTES_MAX: usize = 32 << 20;
 
 impl Tokens {
     /// Stores `texts` with their `types`, or all as normal where `types` is empty.
@@ -74,9 +77,9 @@ impl Tokens {
             return Err(TokenizerError::TokenLength { what, bytes: text.len(), max: TOKEN_BYTES_MAX });
         }
         let bytes: usize = texts.iter().map(|text| text.len()).sum();
-        if u32::try_from(bytes).is_err() {
-            let (what, max) = (format!("the texts in {}", keys::TOKENS), u32::MAX as usize);
-            return Err(TokenizerError::TokenLength { what, bytes, max });
+        if bytes > TEXTS_BYTES_MAX {
+            let what = format!("the list of texts in {}", keys::TOKENS);
+            return Err(TokenizerError::TokenLength { what, bytes, max: TEXTS_BYTES_MAX });
         }
         let mut tokens = Self {
             texts: String::with_capacity(bytes),
