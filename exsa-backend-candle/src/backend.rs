@@ -1,11 +1,11 @@
 //! The backend and its models, as core sees them.
 
 use crate::config::Config;
+use crate::device;
 use crate::load::{self, LoadedModel};
 use crate::mapping::Mapping;
 use crate::session::CandleSession;
 use crate::weights::Weights;
-use crate::device;
 use candle_core::{DType, Device};
 use exsa_core::backend::{
     DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,

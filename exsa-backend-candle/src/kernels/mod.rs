@@ -6,6 +6,7 @@
 
 pub(crate) mod attend;
 pub(crate) mod exp;
+pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod widen;
 

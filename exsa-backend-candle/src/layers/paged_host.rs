@@ -6,8 +6,8 @@
 use super::host;
 use super::paged::{Heads, PagedSpan};
 use crate::kernels::attend::{self, Block, KEYS_MAX, Queries};
+use crate::kernels::pool;
 use crate::kv::{BLOCK_TOKENS, KvLayer};
-use candle_core::utils::barrier_pool;
 use candle_core::{DType, Error, Result, Tensor};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -88,7 +88,10 @@ fn attend_as<T: KvValue>(
     let group = heads.n_head / heads.n_head_kv;
     let item_tokens = (ITEM_QUERIES / group).max(1);
     let mut items = Vec::new();
+    let mut pairs = 0;
     for span in spans {
+        let seen = heads.window.unwrap_or(usize::MAX).min(span.position + span.len);
+        pairs += span.len * seen;
         for start in (0..span.len).step_by(item_tokens) {
             let len = item_tokens.min(span.len - start);
             let part = PagedSpan { row: span.row + start, position: span.position + start, len, ..*span };
@@ -99,7 +102,7 @@ fn attend_as<T: KvValue>(
     let outputs: Vec<Mutex<&mut [f32]>> = out.chunks_mut(group * heads.head_dim).map(Mutex::new).collect();
     host::read(&kv.keys, |keys: &[T]| {
         host::read(&kv.values, |values: &[T]| {
-            barrier_pool().execute_chunked(items.len(), |range| {
+            pool::share(items.len(), 2 * pairs * heads.n_head * heads.head_dim, |range| {
                 let mut work = Work::default();
                 for (span, head) in &items[range] {
                     work.load(queries, span, *head, heads);
