@@ -173,3 +173,88 @@ impl<T: Plain + Send + Sync> QuantizedType for Blocks<T> {
         self.storage_size_in_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::quantized::{QStorage, QTensor};
+    use candle_core::{Device, Tensor};
+    use exsa_core::backend::ModelSource;
+
+    const TYPES: [GgmlDType; 13] = [
+        GgmlDType::F32,
+        GgmlDType::F16,
+        GgmlDType::BF16,
+        GgmlDType::Q4_0,
+        GgmlDType::Q4_1,
+        GgmlDType::Q5_0,
+        GgmlDType::Q5_1,
+        GgmlDType::Q8_0,
+        GgmlDType::Q2K,
+        GgmlDType::Q3K,
+        GgmlDType::Q4K,
+        GgmlDType::Q5K,
+        GgmlDType::Q6K,
+    ];
+
+    fn mapped(dtype: GgmlDType, n: usize, k: usize) -> QTensor {
+        let weights = Tensor::randn(0f32, 1.0, (n, k), &Device::Cpu).unwrap();
+        let data = QTensor::quantize(&weights, dtype).unwrap().data().unwrap().to_vec();
+        let bytes = data.len();
+        let mapping = Arc::new(Mapping::open(&ModelSource::Memory(data.into())).unwrap());
+        let storage = super::weights(&mapping, 0, bytes, dtype).unwrap();
+        assert_eq!((storage.dtype(), storage.storage_size_in_bytes()), (dtype, bytes));
+        QTensor::new(QStorage::Cpu(storage), (n, k)).unwrap()
+    }
+
+    fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
+        tensor.to_vec2().unwrap()
+    }
+
+    /// Whole numbers up to 127, with a 127 in every block, are their own quantization to 8 bits: then the product of
+    /// quantized weights and activations is exact, up to the rounding of f32.
+    #[test]
+    fn products_with_dequantized_weights() {
+        for dtype in TYPES {
+            for (m, n, k) in [(1, 32, 512), (5, 32, 512), (40, 16, 256), (2, 7, 256)] {
+                let weight = mapped(dtype, n, k);
+                let value = |i: usize| if i % 32 == 5 { 127.0 } else { (i * 7919 % 255) as f32 - 127.0 };
+                let left = Tensor::from_vec((0..m * k).map(value).collect(), (m, k), &Device::Cpu).unwrap();
+                let dense = rows(&weight.dequantize(&Device::Cpu).unwrap());
+                let product = rows(&left.apply_op1_no_bwd(&weight).unwrap());
+                for (left, product) in rows(&left).iter().zip(&product) {
+                    for (dense, product) in dense.iter().zip(product) {
+                        let terms = left.iter().zip(dense).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                        let size: f64 = terms.clone().map(f64::abs).sum();
+                        let error = (f64::from(*product) - terms.sum::<f64>()).abs() / size;
+                        assert!(error < 2e-6, "{dtype:?} {m}x{n}x{k}: {error:e}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn embeddings_are_dequantized_rows() {
+        for dtype in TYPES {
+            let table = mapped(dtype, 9, 256);
+            let dense = rows(&table.dequantize(&Device::Cpu).unwrap());
+            let ids = Tensor::new(&[8u32, 0, 8], &Device::Cpu).unwrap();
+            let embeddings = rows(&table.embedding(&ids).unwrap());
+            assert_eq!(embeddings, [dense[8].clone(), dense[0].clone(), dense[8].clone()]);
+            assert!(table.embedding(&Tensor::new(&[9u32], &Device::Cpu).unwrap()).is_err());
+        }
+    }
+
+    #[test]
+    fn bytes_that_do_not_fit() {
+        let mapping = Arc::new(Mapping::open(&ModelSource::Memory(vec![0; 64].into())).unwrap());
+        let fits = |start, bytes, dtype| super::weights(&mapping, start, bytes, dtype).is_some();
+        assert!(fits(0, 64, GgmlDType::F32));
+        assert!(!fits(4, 64, GgmlDType::F32), "past the end");
+        assert!(!fits(usize::MAX, 8, GgmlDType::F32), "overflow");
+        assert!(!fits(2, 8, GgmlDType::F32), "misaligned");
+        assert!(!fits(0, 33, GgmlDType::Q8_0), "half a block");
+        assert!(!fits(0, 36, GgmlDType::Q8_1), "no type of files");
+    }
+}

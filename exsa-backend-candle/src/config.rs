@@ -119,8 +119,8 @@ impl Config {
         let head_dim = keys.size("attention.key_length", &HEAD_DIM, Some(n_embd / n_head))?;
         let value_dim = keys.size("attention.value_length", &HEAD_DIM, Some(head_dim))?;
         let n_ctx = keys.size("context_length", &CONTEXT, None)?;
-        keys.check("attention.head_count", n_head, n_head.is_multiple_of(n_head_kv), || {
-            format!("a multiple of attention.head_count_kv {n_head_kv}")
+        keys.check("attention.head_count_kv", n_head_kv, n_head.is_multiple_of(n_head_kv), || {
+            format!("the divisors of attention.head_count, which is {n_head}")
         })?;
         keys.check("attention.key_length", head_dim, head_dim.is_multiple_of(2), || "even lengths".into())?;
         keys.check("attention.value_length", value_dim, value_dim == head_dim, || {

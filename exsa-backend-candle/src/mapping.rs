@@ -6,7 +6,7 @@ use memmap2::{Mmap, MmapMut};
 use std::sync::Arc;
 
 /// Alignment that memory must have to be used where it lies, in bytes.
-const ALIGNMENT: usize = 32;
+const ALIGNMENT: usize = 8;
 
 /// The bytes of a model file, aligned to [`ALIGNMENT`].
 pub(crate) enum Mapping {

@@ -13,6 +13,7 @@ pub mod elementwise;
 pub mod exp;
 mod layout;
 mod pages;
+mod pool;
 pub mod product;
 #[cfg(test)]
 mod scalar;
@@ -32,6 +33,9 @@ use team::{Target, Team};
 
 /// Bytes of weights that stay in the second-level cache while all rows pass over them.
 const CACHED_BYTES: usize = 256 << 10;
+
+/// Multiplications below which other threads are left alone: sharing costs a few microseconds.
+const SHARED_PRODUCTS_MIN: usize = 1 << 18;
 
 /// Instructions that the kernels use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +140,7 @@ impl PackedMatrix {
         let target = Target(out.as_mut_ptr());
         // Small pieces at little cost: a slower thread must not keep the others waiting at the end.
         let grain = (tiles / (team.threads() * 8)).clamp(1, 16).next_multiple_of(group);
+        let grain = if m * self.n * self.k < SHARED_PRODUCTS_MIN { tiles } else { grain };
         team.for_each(tiles, grain, |range| {
             for start in range.clone().step_by(group) {
                 for panel in &acts.panels {

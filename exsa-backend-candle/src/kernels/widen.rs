@@ -2,8 +2,8 @@
 //!
 //! For types that are floats already, and for quantized ones that candle has no vector code for.
 
+use super::pool;
 use super::product::products;
-use candle_core::utils::barrier_pool;
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of widened weights that stay in a core's cache while all rows of the left pass by.
@@ -34,7 +34,8 @@ pub(crate) fn matmul<T: Widen>(
     let tile_rows = if m < 8 { SHORT_TILE_ROWS } else { (TILE_BYTES / (4 * k)).clamp(4, 64) / 4 * 4 };
     let row_blocks = k / T::BLOCK_LEN;
     let out = Mutex::new(out);
-    barrier_pool().execute_chunked(n.div_ceil(tile_rows), |tiles| {
+    let multiplications = m.saturating_mul(k).saturating_mul(n);
+    pool::share(n.div_ceil(tile_rows), multiplications, |tiles| {
         let (mut scratch, mut part) = (Vec::new(), Vec::new());
         for first in tiles.map(|tile| tile * tile_rows) {
             let rows = tile_rows.min(n - first);

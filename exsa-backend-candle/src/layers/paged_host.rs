@@ -17,6 +17,9 @@ use std::sync::{Mutex, PoisonError};
 /// Query vectors that a work item has, unless a single token has more.
 const ITEM_QUERIES: usize = 24;
 
+/// Multiplications per score and sum below which other threads are left alone.
+const SHARED_PRODUCTS_MIN: usize = 1 << 15;
+
 const _: () = assert!(BLOCK_TOKENS <= KEYS_MAX);
 
 /// Attends as [`paged::attend`](super::paged::attend) says.
@@ -90,7 +93,10 @@ fn attend_as<T: KvValue>(
     let group = heads.n_head / heads.n_head_kv;
     let item_tokens = (ITEM_QUERIES / group).max(1);
     let mut items = Vec::new();
+    let mut pairs = 0;
     for span in spans {
+        let seen = heads.window.unwrap_or(usize::MAX).min(span.position + span.len);
+        pairs += span.len * seen;
         for start in (0..span.len).step_by(item_tokens) {
             let len = item_tokens.min(span.len - start);
             let part = PagedSpan { row: span.row + start, position: span.position + start, len, ..*span };
@@ -102,7 +108,8 @@ fn attend_as<T: KvValue>(
     host::read(&kv.keys, |keys: &[T]| {
         host::read(&kv.values, |values: &[T]| {
             let mut team = compute.team();
-            let grain = (items.len() / (team.threads() * 8)).max(1);
+            let small = pairs * heads.n_head * heads.head_dim < SHARED_PRODUCTS_MIN;
+            let grain = if small { items.len() } else { items.len() / (team.threads() * 8) };
             team.for_each(items.len(), grain, |range| {
                 let mut work = Work::default();
                 for (span, head) in &items[range] {

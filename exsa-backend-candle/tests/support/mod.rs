@@ -1,6 +1,8 @@
 //! What the integration tests share: finding models, running tokens, comparing logits.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod edit;
+
 use exsa_backend_candle::CandleBackend;
 use exsa_core::SeqId;
 use exsa_core::backend::{

@@ -1,0 +1,316 @@
+//! What loads, and what is refused with words that help.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use exsa_backend_candle::CandleBackend;
+use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource};
+use exsa_core::error::LoadError;
+use exsa_core::gguf::{Array, GgmlType, Value};
+use std::sync::Arc;
+use support::edit::Edit;
+use support::{data, feed, load, session, shared_model, worst};
+
+fn refuse(edit: &Edit) -> LoadError {
+    match edit.load() {
+        Ok(_) => panic!("it loads"),
+        Err(error) => error,
+    }
+}
+
+/// Asserts that the error's text has all of `words`.
+fn says(error: &LoadError, words: &[&str]) {
+    let text = error.to_string();
+    words.iter().for_each(|word| assert!(text.contains(word), "'{text}' does not say '{word}'"));
+}
+
+fn logits(model: &Arc<dyn Model>) -> Vec<Vec<f32>> {
+    feed(&mut *session(model), 0, 0, &[1, 50, 300, 7, 7, 8], 6)
+}
+
+#[test]
+fn sources_give_the_same_model() {
+    let path = data("llama-q5_0.gguf");
+    let expected = logits(&load(path.clone()));
+    let bytes = std::fs::read(path).unwrap();
+    let load =
+        |source| CandleBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
+    assert_eq!(logits(&load(ModelSource::Memory(bytes.clone().into())).unwrap()), expected);
+    for shift in [0, 1, 2, 16] {
+        let leaked: &'static [u8] = Vec::leak([&vec![0; shift], &bytes[..]].concat());
+        assert_eq!(logits(&load(ModelSource::Embedded(&leaked[shift..])).unwrap()), expected, "{shift}");
+    }
+}
+
+#[test]
+fn inspect_tells_without_loading() {
+    let info = CandleBackend::new().inspect(&ModelSource::file(data("gemma3-f32.gguf"))).unwrap();
+    assert_eq!((info.architecture.as_str(), info.n_ctx, info.n_vocab), ("gemma3", 256, 512));
+    let model = load(data("gemma3-f32.gguf"));
+    assert_eq!(model.info(), &info);
+    assert_eq!(model.tokenizer().n_vocab(), 512);
+}
+
+#[test]
+fn files_that_are_none() {
+    let backend = CandleBackend::new();
+    let load = |source| backend.load(&source, &LoadOptions::default(), &mut LoadProgress::none()).map(|_| ());
+    let missing = load(ModelSource::file("/nowhere/at-all.gguf")).unwrap_err();
+    assert!(matches!(missing, LoadError::Io { .. }));
+    says(&missing, &["at-all.gguf"]);
+    assert!(matches!(load(ModelSource::Embedded(b"")), Err(LoadError::Gguf(_))));
+    assert!(matches!(load(ModelSource::Embedded(b"GGUF")), Err(LoadError::Gguf(_))));
+    let bytes = std::fs::read(data("llama-f32.gguf")).unwrap();
+    for len in (0..bytes.len()).step_by(4001) {
+        let cut = load(ModelSource::Memory(bytes[..len].into()));
+        assert!(matches!(cut, Err(LoadError::Gguf(_))), "{len}: {cut:?}");
+    }
+}
+
+#[test]
+fn vocabularies_alone_are_no_models() {
+    let Some(path) = shared_model("vocab/ggml-vocab-llama-spm.gguf") else { return };
+    let source = ModelSource::file(path);
+    let error = CandleBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
+    let error = error.map(|_| ()).unwrap_err();
+    assert!(matches!(error, LoadError::Tensor { .. } | LoadError::Gguf(_)), "{error}");
+}
+
+#[test]
+fn progress_and_cancellation() {
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let mut seen = Vec::new();
+    let mut listen = |done, total| {
+        seen.push((done, total));
+        true
+    };
+    let model = CandleBackend::new()
+        .load(&source, &LoadOptions::default(), &mut LoadProgress::new(&mut listen))
+        .unwrap();
+    let total = model.info().weights_bytes;
+    assert!(seen.is_sorted());
+    assert_eq!((seen[0], seen[seen.len() - 1]), ((0, total), (total, total)));
+    for stop in [0, 1, total / 2] {
+        let mut cancel = |done, _| done < stop;
+        let mut progress = LoadProgress::new(&mut cancel);
+        let cancelled = CandleBackend::new().load(&source, &LoadOptions::default(), &mut progress);
+        assert!(matches!(cancelled.map(|_| ()), Err(LoadError::Cancelled)));
+    }
+}
+
+#[test]
+fn devices() {
+    let devices = CandleBackend::new().devices();
+    assert!(devices.iter().any(|device| device.name == "cpu"));
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let options = LoadOptions { device: Some("abacus".to_owned()), ..LoadOptions::default() };
+    let error =
+        CandleBackend::new().load(&source, &options, &mut LoadProgress::none()).map(|_| ()).unwrap_err();
+    says(&error, &["abacus", "cpu"]);
+}
+
+#[test]
+fn unknown_architecture() {
+    let edit = Edit::of("llama-f32").set("general.architecture", Value::Str("mamba".into()));
+    says(&refuse(&edit), &["mamba", "llama", "phi3"]);
+    says(&refuse(&Edit::of("llama-f32").remove("general.architecture")), &["general.architecture"]);
+    let moe = Edit::of("llama-f32").set("llama.expert_count", Value::U32(8));
+    says(&refuse(&moe), &["experts"]);
+}
+
+#[test]
+fn every_tensor_is_needed_and_has_one_shape() {
+    for name in ["llama-f32", "qwen3-f32", "gemma2-f32", "gemma3-f32", "phi3-f32"] {
+        let edit = Edit::of(name);
+        for tensor in &edit.tensors {
+            let without = edit.clone().without_tensor(&tensor.name);
+            let optional = tensor.name == "output.weight" || tensor.name.ends_with(".bias");
+            if optional {
+                without.load().unwrap();
+            } else {
+                says(&refuse(&without), &[&tensor.name, "missing"]);
+            }
+            // One row less, and for vectors one value less.
+            let mut short = edit.clone();
+            let cut = short.tensor(&tensor.name);
+            let last = cut.shape.len() - 1;
+            let rows = cut.shape[last];
+            cut.shape[last] -= 1;
+            cut.data.truncate(cut.data.len() / rows as usize * (rows as usize - 1));
+            says(&refuse(&short), &[&tensor.name]);
+            let mut flat = edit.clone();
+            let one = flat.tensor(&tensor.name);
+            one.shape = vec![one.shape.iter().product(), 1, 1];
+            says(&refuse(&flat), &[&tensor.name, "shape"]);
+        }
+    }
+}
+
+#[test]
+fn tensors_that_nobody_knows() {
+    let edit = Edit::of("llama-f32").add_f32("blk.0.ffn_gate_inp.weight", &[2], &[0.0; 2]);
+    says(&refuse(&edit), &["blk.0.ffn_gate_inp.weight", "no such tensor"]);
+}
+
+#[test]
+fn types_that_are_not_supported() {
+    for (dtype, name) in [(GgmlType::Iq4Nl, "IQ4_NL"), (GgmlType::I32, "I32"), (GgmlType::Q8_1, "Q8_1")] {
+        let mut edit = Edit::of("llama-q4_0");
+        let tensor = edit.tensor("blk.0.attn_q.weight");
+        tensor.dtype = dtype;
+        let blocks = tensor.shape.iter().product::<u64>() / dtype.block_len();
+        tensor.data = vec![0; (blocks * dtype.block_bytes()) as usize];
+        says(&refuse(&edit), &["blk.0.attn_q.weight", name, "Q4_K"]);
+    }
+}
+
+#[test]
+fn hyperparameters_out_of_range() {
+    let u = Value::U32;
+    let f = Value::F32;
+    let cases = [
+        ("llama.block_count", u(0)),
+        ("llama.block_count", u(u32::MAX)),
+        ("llama.block_count", Value::U64(u64::MAX)),
+        ("llama.block_count", Value::I32(-1)),
+        ("llama.block_count", f(2.0)),
+        ("llama.embedding_length", u(0)),
+        ("llama.embedding_length", u(1 << 31)),
+        ("llama.attention.head_count", u(0)),
+        ("llama.attention.head_count", u(5)),
+        ("llama.attention.head_count", u(1 << 30)),
+        ("llama.attention.head_count", Value::Array(Array::U32(vec![4, 4]))),
+        ("llama.attention.head_count_kv", u(0)),
+        ("llama.attention.head_count_kv", u(3)),
+        ("llama.attention.head_count_kv", u(1 << 20)),
+        ("llama.attention.key_length", u(0)),
+        ("llama.attention.key_length", u(7)),
+        ("llama.attention.key_length", u(1 << 20)),
+        ("llama.attention.value_length", u(8)),
+        ("llama.feed_forward_length", u(0)),
+        ("llama.feed_forward_length", u(u32::MAX)),
+        ("llama.context_length", u(0)),
+        ("llama.context_length", Value::U64(1 << 40)),
+        ("llama.rope.dimension_count", u(0)),
+        ("llama.rope.dimension_count", u(3)),
+        ("llama.rope.dimension_count", u(1 << 12)),
+        ("llama.rope.freq_base", f(0.0)),
+        ("llama.rope.freq_base", f(f32::INFINITY)),
+        ("llama.rope.freq_base", f(f32::NAN)),
+        ("llama.rope.freq_base", f(-1e4)),
+        ("llama.attention.layer_norm_rms_epsilon", f(-1.0)),
+        ("llama.attention.layer_norm_rms_epsilon", f(f32::NAN)),
+        ("llama.attention.layer_norm_rms_epsilon", Value::Str("1e-5".into())),
+        ("llama.rope.scaling.type", Value::Str("spiral".into())),
+        ("llama.rope.scaling.factor", f(-2.0)),
+        ("llama.rope.scaling.attn_factor", f(0.0)),
+        ("llama.rope.scaling.original_context_length", u(0)),
+    ];
+    for (key, value) in cases {
+        let error = refuse(&Edit::of("llama-f32").set(key, value.clone()));
+        // Which of two sizes is wrong cannot always be known: then a tensor does not fit.
+        assert!(
+            matches!(error, LoadError::Unsupported { .. } | LoadError::Gguf(_) | LoadError::Tensor { .. }),
+            "{key} = {value:?}: {error}"
+        );
+        if !matches!(error, LoadError::Tensor { .. }) {
+            says(&error, &[key]);
+        }
+    }
+    for key in [
+        "llama.block_count",
+        "llama.embedding_length",
+        "llama.attention.head_count",
+        "llama.feed_forward_length",
+        "llama.context_length",
+        "llama.attention.layer_norm_rms_epsilon",
+    ] {
+        says(&refuse(&Edit::of("llama-f32").remove(key)), &[key, "missing"]);
+    }
+    for (key, value) in [
+        ("gemma2.attn_logit_softcapping", f(-1.0)),
+        ("gemma2.final_logit_softcapping", f(f32::NAN)),
+        ("gemma2.attention.sliding_window", Value::U64(u64::MAX)),
+        ("gemma2.attention.sliding_window_pattern", u(0)),
+    ] {
+        says(&refuse(&Edit::of("gemma2-f32").set(key, value)), &[key]);
+    }
+}
+
+/// More layers than the file has, by any number, end at the first that is missing.
+#[test]
+fn layers_that_are_not_there() {
+    let edit = Edit::of("llama-f32").set("llama.block_count", Value::U32(1024));
+    says(&refuse(&edit), &["blk.", "missing"]);
+    let fewer = Edit::of("llama-f32").set("llama.block_count", Value::U32(1));
+    says(&refuse(&fewer), &["blk.1.", "no such tensor"]);
+}
+
+#[test]
+fn vocabulary_larger_than_the_embeddings() {
+    let mut edit = Edit::of("llama-f32");
+    let table = edit.tensor("token_embd.weight");
+    let row = table.data.len() / 512;
+    table.shape[1] = 500;
+    table.data.truncate(500 * row);
+    says(&refuse(&edit), &["token_embd.weight", "500", "512"]);
+}
+
+#[test]
+fn embeddings_to_spare() {
+    let mut edit = Edit::of("llama-f32").without_tensor("output.weight");
+    let expected = logits(&edit.load().unwrap());
+    let table = edit.tensor("token_embd.weight");
+    let row = table.data.len() / 512;
+    table.shape[1] = 520;
+    table.data.resize(520 * row, 0);
+    let model = edit.load().unwrap();
+    assert_eq!(model.info().n_vocab, 520);
+    for (row, expected) in logits(&model).iter().zip(&expected) {
+        assert_eq!(row.len(), 520);
+        assert!(worst(&row[..512], expected) < 1e-5);
+    }
+}
+
+#[test]
+fn rope_divisors() {
+    let plain = logits(&Edit::of("llama-f32").load().unwrap());
+    let pairs = {
+        let edit = Edit::of("llama3-f32");
+        edit.tensors.iter().find(|tensor| tensor.name == "rope_freqs.weight").unwrap().shape[0]
+    };
+    let ones = vec![1.0; pairs as usize];
+    let add = |values: &[f32]| Edit::of("llama-f32").add_f32("rope_freqs.weight", &[pairs], values);
+    assert_eq!(logits(&add(&ones).load().unwrap()), plain);
+    assert_ne!(logits(&add(&vec![2.0; ones.len()]).load().unwrap()), plain);
+    for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let mut values = ones.clone();
+        values[1] = bad;
+        says(&refuse(&add(&values)), &["rope_freqs.weight"]);
+    }
+    let long = Edit::of("llama-f32").set("llama.rope.scaling.type", Value::Str("longrope".into()));
+    says(&refuse(&long), &["rope_factors_short.weight", "missing"]);
+    let half = long.add_f32("rope_factors_short.weight", &[pairs], &ones);
+    says(&refuse(&half), &["rope_factors_long.weight", "missing"]);
+    let both = half.add_f32("rope_factors_long.weight", &[pairs], &vec![2.0; ones.len()]);
+    // The context of 256 is the original one, unless the file says otherwise.
+    assert_eq!(logits(&both.load().unwrap()), plain);
+    let short = both.set("llama.rope.scaling.original_context_length", Value::U32(64));
+    assert_eq!(logits(&short.load().unwrap()), logits(&add(&vec![2.0; ones.len()]).load().unwrap()));
+}
+
+#[test]
+fn linear_and_yarn_scaling() {
+    let scaled = |kind: &str, factor: f32| {
+        let edit = Edit::of("llama-f32").set("llama.rope.scaling.type", Value::Str(kind.into()));
+        logits(&edit.set("llama.rope.scaling.factor", Value::F32(factor)).load().unwrap())
+    };
+    let plain = logits(&Edit::of("llama-f32").load().unwrap());
+    assert_eq!(scaled("none", 4.0), plain);
+    assert_eq!(scaled("linear", 1.0), plain);
+    assert_eq!(scaled("yarn", 1.0), plain);
+    assert_ne!(scaled("linear", 4.0), plain);
+    assert_ne!(scaled("yarn", 4.0), plain);
+    let old = Edit::of("llama-f32").set("llama.rope.scale_linear", Value::F32(4.0));
+    assert_eq!(logits(&old.load().unwrap()), scaled("linear", 4.0));
+}
