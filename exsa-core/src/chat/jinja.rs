@@ -1,8 +1,27 @@
 //! Jinja as Hugging Face transformers sets it up, on minijinja.
+//!
+//! That is: a line's blocks leave no trace in the text (`trim_blocks`, `lstrip_blocks`), `break` and `continue` work,
+//! Python's methods of strings and dicts work, `tojson` writes what Python's `json.dumps` does, `raise_exception` and
+//! `strftime_now` are there, and `{% generation %}` marks a part without changing it.
 
-use super::{ChatOptions, ChatTemplateError, ControlTexts, Message};
+use super::strftime::strftime;
+use super::tojson::tojson;
+use super::{ChatOptions, ChatTemplateError, Json, python};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Value, context};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+/// What a template may do for one conversation: a step is an instruction or some 64 bytes of data. It allows for
+/// conversations of thousands of messages, and ends an endless loop in about a second.
+const STEPS_MAX: u64 = 10_000_000;
+
+/// Steps more for each byte of the conversation.
+const STEPS_PER_BYTE: u64 = 4;
+
+/// The name under which the template goes in error messages.
+const NAME: &str = "chat template";
 
 /// A compiled template.
 #[derive(Debug)]
@@ -12,31 +31,148 @@ pub(super) struct Program {
 
 impl Program {
     pub(super) fn parse(source: &str) -> Result<Self, ChatTemplateError> {
-        let failed = |error: minijinja::Error| ChatTemplateError::Parse { problem: error.to_string() };
+        let failed = |error: Error| ChatTemplateError::Parse { problem: error.to_string() };
+        // All line ends are one to Jinja.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?;
         environment.set_syntax(syntax);
-        environment.add_template_owned("chat", source.to_owned()).map_err(failed)?;
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.add_filter("tojson", tojson);
+        python::install(&mut environment);
+        environment.add_function("raise_exception", raise_exception);
+        environment
+            .add_template_owned(NAME, without_generation_tags(&source).into_owned())
+            .map_err(failed)?;
         Ok(Self { environment })
     }
 
     pub(super) fn render(
         &self,
-        messages: &[Message],
+        variables: Vec<(String, Json)>,
         options: &ChatOptions,
-        texts: &ControlTexts,
     ) -> Result<String, ChatTemplateError> {
-        let failed = |error: minijinja::Error| ChatTemplateError::Render { problem: error.to_string() };
-        let messages: Vec<Value> =
-            messages.iter().map(|m| context! { role => &*m.role, content => &*m.content }).collect();
-        let template = self.environment.get_template("chat").map_err(failed)?;
-        template
-            .render(context! {
-                messages,
-                add_generation_prompt => options.add_generation_prompt,
-                bos_token => &*texts.bos,
-                eos_token => &*texts.eos,
+        let mut environment = self.environment.clone();
+        let bytes: u64 = variables.iter().map(|(_, value)| weight(value)).sum();
+        environment.set_fuel(Some(STEPS_MAX.saturating_add(bytes.saturating_mul(STEPS_PER_BYTE))));
+        let now = options.now;
+        environment.add_function("strftime_now", move |format: &str| {
+            strftime(format, now.unwrap_or_else(SystemTime::now)).map_err(|conversion| {
+                let problem = format!("strftime_now: the conversion %{conversion} is not known");
+                Error::new(ErrorKind::InvalidOperation, problem)
             })
-            .map_err(failed)
+        });
+        let template = environment.get_template(NAME).map_err(|error| explain(&error))?;
+        let context = Value::from_pairs(variables.into_iter().map(|(name, value)| (name, to_value(value))));
+        let mut out = Limited { out: Vec::new(), limit: options.output_bytes_max, over: false };
+        let result = template.render_captured_to(context, &mut out).map(|_| ());
+        if out.over {
+            return Err(ChatTemplateError::OutputTooLong { limit: options.output_bytes_max });
+        }
+        result.map_err(|error| explain(&error))?;
+        String::from_utf8(out.out).map_err(|error| ChatTemplateError::Render { problem: error.to_string() })
     }
+}
+
+/// A Jinja value with the same content.
+fn to_value(value: Json) -> Value {
+    match value {
+        Json::Null => Value::from(()),
+        Json::Bool(value) => Value::from(value),
+        Json::Int(value) => Value::from(value),
+        Json::Float(value) => Value::from(value),
+        Json::String(text) => Value::from(text),
+        Json::Array(items) => items.into_iter().map(to_value).collect(),
+        Json::Object(fields) => {
+            Value::from_pairs(fields.into_iter().map(|(key, value)| (key, to_value(value))))
+        }
+    }
+}
+
+/// Bytes of a value, roughly.
+fn weight(value: &Json) -> u64 {
+    match value {
+        Json::String(text) => text.len() as u64,
+        Json::Array(items) => items.iter().map(|item| 16 + weight(item)).sum(),
+        Json::Object(fields) => fields.iter().map(|(key, value)| 16 + key.len() as u64 + weight(value)).sum(),
+        Json::Null | Json::Bool(_) | Json::Int(_) | Json::Float(_) => 16,
+    }
+}
+
+/// What `raise_exception` was called with; found again in the error that rendering ends with.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refusal(String);
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Refusal(message)))
+}
+
+fn explain(error: &Error) -> ChatTemplateError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if let Some(Refusal(message)) = current.downcast_ref() {
+            return ChatTemplateError::Refused(message.clone());
+        }
+        if current.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::OutOfFuel) {
+            return ChatTemplateError::Endless;
+        }
+        cause = current.source();
+    }
+    ChatTemplateError::Render { problem: error.to_string() }
+}
+
+/// Takes bytes up to a limit.
+struct Limited {
+    out: Vec<u8>,
+    limit: usize,
+    over: bool,
+}
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.limit - self.out.len() {
+            self.over = true;
+            return Err(io::Error::other("over the limit"));
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The source with `generation` blocks, which mark what the model said for training and which minijinja does
+/// not know, made blocks that always hold.
+fn without_generation_tags(source: &str) -> Cow<'_, str> {
+    if !source.contains("generation") {
+        return Cow::Borrowed(source);
+    }
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start + 2);
+        out.push_str(before);
+        let (open, inner) = tag.split_at(tag.len() - tag.trim_start_matches(['-', '+']).trim_start().len());
+        let name = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inner.len());
+        let (name, close) = inner.split_at(name);
+        let ends = close.trim_start().trim_start_matches(['-', '+']).starts_with("%}");
+        match name {
+            "generation" if ends => {
+                out.push_str(open);
+                out.push_str("if true");
+                rest = close;
+            }
+            "endgeneration" if ends => {
+                out.push_str(open);
+                out.push_str("endif");
+                rest = close;
+            }
+            _ => rest = tag,
+        }
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }

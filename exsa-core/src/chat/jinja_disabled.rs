@@ -1,6 +1,6 @@
 //! In place of Jinja where the feature `chat-template` is off: a program that cannot exist.
 
-use super::{ChatOptions, ChatTemplateError, ControlTexts, Message};
+use super::{ChatOptions, ChatTemplateError, Json};
 
 #[derive(Debug)]
 pub(super) enum Program {}
@@ -12,9 +12,8 @@ impl Program {
 
     pub(super) fn render(
         &self,
-        _messages: &[Message],
+        _variables: Vec<(String, Json)>,
         _options: &ChatOptions,
-        _texts: &ControlTexts,
     ) -> Result<String, ChatTemplateError> {
         match *self {}
     }

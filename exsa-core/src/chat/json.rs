@@ -1,6 +1,19 @@
 //! Values as JSON has them, for tools and for further fields of messages.
 
-/// A JSON value. Objects keep the order of their keys.
+use std::str::FromStr;
+
+/// Arrays and objects within each other that a text may have.
+const DEPTH_MAX: usize = 64;
+
+/// A JSON value. Objects keep the order of their keys, which templates show.
+///
+/// ```
+/// use exsa_core::chat::Json;
+///
+/// let value: Json = r#"{"type": "object", "required": ["city"]}"#.parse()?;
+/// assert_eq!(value.get("type"), Some(&Json::from("object")));
+/// # Ok::<(), exsa_core::chat::JsonError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Json {
     /// `null`.
@@ -9,14 +22,14 @@ pub enum Json {
     /// `true` or `false`.
     Bool(bool),
     /// A number without fraction and exponent.
-    Int(i64),
+    Int(i128),
     /// Any other number.
     Float(f64),
     /// A string.
     String(String),
     /// An array.
     Array(Vec<Json>),
-    /// An object: keys and values in order.
+    /// An object: keys and values in order. Of equal keys the last counts.
     Object(Vec<(String, Json)>),
 }
 
@@ -30,28 +43,324 @@ pub struct JsonError {
     pub problem: &'static str,
 }
 
+impl Json {
+    /// The value of an object's key.
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        match self {
+            Self::Object(fields) => fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// The text of a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The items of an array.
+    pub fn as_array(&self) -> Option<&[Json]> {
+        match self {
+            Self::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+}
+
 impl From<&str> for Json {
     fn from(value: &str) -> Self {
         Self::String(value.to_owned())
     }
 }
+
 impl From<String> for Json {
     fn from(value: String) -> Self {
         Self::String(value)
     }
 }
+
 impl From<bool> for Json {
     fn from(value: bool) -> Self {
         Self::Bool(value)
     }
 }
+
 impl From<i64> for Json {
     fn from(value: i64) -> Self {
-        Self::Int(value)
+        Self::Int(value.into())
     }
 }
+
 impl From<f64> for Json {
     fn from(value: f64) -> Self {
         Self::Float(value)
+    }
+}
+
+impl FromStr for Json {
+    type Err = JsonError;
+
+    /// Reads a JSON text (RFC 8259), with arrays and objects up to 64 deep.
+    fn from_str(text: &str) -> Result<Self, JsonError> {
+        let mut parser = Parser { text, at: 0 };
+        let value = parser.value(DEPTH_MAX)?;
+        parser.space();
+        if parser.at < text.len() {
+            return Err(parser.error("more text after the value"));
+        }
+        Ok(value)
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn error(&self, problem: &'static str) -> JsonError {
+        JsonError { offset: self.at, problem }
+    }
+
+    fn rest(&self) -> &str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    /// Takes `text` if it comes next.
+    fn take(&mut self, text: &str) -> bool {
+        let found = self.rest().starts_with(text);
+        if found {
+            self.at += text.len();
+        }
+        found
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Json, JsonError> {
+        self.space();
+        match self.peek() {
+            None => Err(self.error("the text ends where a value is expected")),
+            Some(b'"') => Ok(Json::String(self.string()?)),
+            Some(b'[' | b'{') if depth == 0 => Err(self.error("arrays and objects are more than 64 deep")),
+            Some(b'[') => self.array(depth - 1),
+            Some(b'{') => self.object(depth - 1),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(_) if self.take("null") => Ok(Json::Null),
+            Some(_) if self.take("true") => Ok(Json::Bool(true)),
+            Some(_) if self.take("false") => Ok(Json::Bool(false)),
+            Some(_) => Err(self.error("a value is expected")),
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Json, JsonError> {
+        self.at += 1;
+        let mut items = Vec::new();
+        self.space();
+        if self.take("]") {
+            return Ok(Json::Array(items));
+        }
+        loop {
+            items.push(self.value(depth)?);
+            self.space();
+            if self.take("]") {
+                return Ok(Json::Array(items));
+            }
+            if !self.take(",") {
+                return Err(self.error("',' or ']' is expected"));
+            }
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Json, JsonError> {
+        self.at += 1;
+        let mut fields = Vec::new();
+        self.space();
+        if self.take("}") {
+            return Ok(Json::Object(fields));
+        }
+        loop {
+            self.space();
+            if self.peek() != Some(b'"') {
+                return Err(self.error("a key in quotes is expected"));
+            }
+            let key = self.string()?;
+            self.space();
+            if !self.take(":") {
+                return Err(self.error("':' is expected"));
+            }
+            fields.push((key, self.value(depth)?));
+            self.space();
+            if self.take("}") {
+                return Ok(Json::Object(fields));
+            }
+            if !self.take(",") {
+                return Err(self.error("',' or '}' is expected"));
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<Json, JsonError> {
+        let start = self.at;
+        self.take("-");
+        let first = self.at;
+        let digits = self.digits()?;
+        if digits > 1 && self.text.as_bytes().get(first) == Some(&b'0') {
+            return Err(JsonError { offset: first, problem: "a number begins with a needless 0" });
+        }
+        let mut whole = true;
+        if self.take(".") {
+            whole = false;
+            self.digits()?;
+        }
+        if self.take("e") || self.take("E") {
+            whole = false;
+            let _ = self.take("+") || self.take("-");
+            self.digits()?;
+        }
+        let text = self.text.get(start..self.at).unwrap_or_default();
+        let out_of_range = JsonError { offset: start, problem: "a number is out of range" };
+        if whole {
+            return text.parse().map(Json::Int).map_err(|_| out_of_range);
+        }
+        text.parse().ok().filter(|x: &f64| x.is_finite()).map(Json::Float).ok_or(out_of_range)
+    }
+
+    /// Takes digits, at least one, and returns how many there were.
+    fn digits(&mut self) -> Result<usize, JsonError> {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if self.at == start { Err(self.error("a digit is expected")) } else { Ok(self.at - start) }
+    }
+
+    fn string(&mut self) -> Result<String, JsonError> {
+        self.at += 1;
+        let mut out = String::new();
+        loop {
+            let plain = self.rest().find(|c: char| c == '"' || c == '\\' || c < ' ');
+            let Some(plain) = plain else {
+                self.at = self.text.len();
+                return Err(self.error("the text ends within a string"));
+            };
+            out.push_str(self.rest().get(..plain).unwrap_or_default());
+            self.at += plain;
+            if self.take("\"") {
+                return Ok(out);
+            }
+            if !self.take("\\") {
+                return Err(self.error("a control character in a string is not escaped"));
+            }
+            out.push(self.escape()?);
+        }
+    }
+
+    /// The character that an escape after its backslash stands for.
+    fn escape(&mut self) -> Result<char, JsonError> {
+        let Some(kind) = self.peek() else { return Err(self.error("the text ends within a string")) };
+        let plain = match kind {
+            b'"' | b'\\' | b'/' => kind as char,
+            b'b' => '\u{8}',
+            b'f' => '\u{C}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                self.at += 1;
+                let first = self.hex()?;
+                if !(0xD800..0xDC00).contains(&first) {
+                    return char::from_u32(first).ok_or(self.error("half of a surrogate pair"));
+                }
+                if !self.take("\\u") {
+                    return Err(self.error("half of a surrogate pair"));
+                }
+                let second = self.hex()?;
+                let low = second.wrapping_sub(0xDC00);
+                let both = 0x10000 + ((first - 0xD800) << 10) + low;
+                return char::from_u32(both)
+                    .filter(|_| low < 0x400)
+                    .ok_or(self.error("half of a surrogate pair"));
+            }
+            _ => return Err(self.error("an unknown escape")),
+        };
+        self.at += 1;
+        Ok(plain)
+    }
+
+    fn hex(&mut self) -> Result<u32, JsonError> {
+        let digits = self.rest().get(..4).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let value = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let value = value.ok_or(self.error("four hexadecimal digits are expected"))?;
+        self.at += 4;
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn error(text: &str) -> (usize, &'static str) {
+        let error = text.parse::<Json>().unwrap_err();
+        (error.offset, error.problem)
+    }
+
+    #[test]
+    fn values_are_read() {
+        let value: Json =
+            r#" {"a": [1, -2.5e1, true, false, null], "b": {}, "c": [], "a": "ü\n\u00e9\ud83d\ude00\/"} "#
+                .parse()
+                .unwrap();
+        assert_eq!(value.get("a").unwrap().as_str(), Some("ü\né😀/"));
+        let Json::Object(fields) = &value else { panic!() };
+        assert_eq!(fields.iter().map(|f| f.0.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "a"]);
+        let numbers = [Json::Int(1), Json::Float(-25.0), Json::Bool(true), Json::Bool(false), Json::Null];
+        assert_eq!(fields[0].1.as_array().unwrap(), numbers);
+        assert_eq!("18446744073709551616".parse(), Ok(Json::Int(1 << 64)));
+        assert_eq!("-0".parse(), Ok(Json::Int(0)));
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        assert_eq!(error(""), (0, "the text ends where a value is expected"));
+        assert_eq!(error("[1,]"), (3, "a value is expected"));
+        assert_eq!(error("[1 2]"), (3, "',' or ']' is expected"));
+        assert_eq!(error("{a: 1}"), (1, "a key in quotes is expected"));
+        assert_eq!(error("{\"a\" 1}"), (5, "':' is expected"));
+        assert_eq!(error("01"), (0, "a number begins with a needless 0"));
+        assert_eq!(error("-"), (1, "a digit is expected"));
+        assert_eq!(error("1."), (2, "a digit is expected"));
+        assert_eq!(error("1e999"), (0, "a number is out of range"));
+        assert_eq!(error(&"9".repeat(60)), (0, "a number is out of range"));
+        assert_eq!(error("\"a"), (2, "the text ends within a string"));
+        assert_eq!(error("\"a\n\""), (2, "a control character in a string is not escaped"));
+        assert_eq!(error(r#""\x""#), (2, "an unknown escape"));
+        assert_eq!(error(r#""\u12g4""#), (3, "four hexadecimal digits are expected"));
+        assert_eq!(error(r#""\u12é""#), (3, "four hexadecimal digits are expected"));
+        assert_eq!(error(r#""\ud800""#), (7, "half of a surrogate pair"));
+        assert_eq!(error(r#""\ud800\ud800""#), (13, "half of a surrogate pair"));
+        assert_eq!(error(r#""\udc00""#), (7, "half of a surrogate pair"));
+        assert_eq!(error("1 2"), (2, "more text after the value"));
+        assert_eq!(error("NaN"), (0, "a value is expected"));
+        assert_eq!(error(&"[".repeat(1_000_000)), (64, "arrays and objects are more than 64 deep"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "[\\[\\]{}\",:0-9eE+\\-.truefalsn\\\\ud8é ]{0,40}") {
+            let _ = text.parse::<Json>();
+        }
     }
 }

@@ -7,17 +7,25 @@
 //! Templates need the feature `chat-template`, on by default. Without it the types are there and
 //! [`ChatTemplate::parse`] fails with [`ChatTemplateError::Disabled`].
 
+mod barriers;
 mod json;
 mod template;
 
 #[cfg(feature = "chat-template")]
 mod jinja;
+#[cfg(feature = "chat-template")]
+mod python;
+#[cfg(feature = "chat-template")]
+mod strftime;
+#[cfg(feature = "chat-template")]
+mod tojson;
+
 #[cfg(not(feature = "chat-template"))]
 #[path = "jinja_disabled.rs"]
 mod jinja;
 
 pub use json::{Json, JsonError};
-pub use template::{ChatTemplate, ChatTemplateError, ControlTexts};
+pub use template::{ChatTemplate, ChatTemplateError, ControlTexts, ROLE_BYTES_MAX, TEMPLATE_BYTES_MAX};
 
 use crate::tokenizer::EncodeOptions;
 use std::collections::BTreeMap;
@@ -32,7 +40,8 @@ pub struct Message {
     /// What is said.
     pub content: String,
     /// Further fields that a template may look at, by name: `tool_calls`, `tool_call_id`, `name`,
-    /// `reasoning_content`. A field named `content` or `role` replaces the one above.
+    /// `reasoning_content`. A field named `content` replaces the one above; one named `role` is
+    /// refused.
     pub extra: BTreeMap<String, Json>,
 }
 

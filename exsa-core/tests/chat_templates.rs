@@ -1,0 +1,147 @@
+//! Templates of models in use, against what Hugging Face transformers makes of them.
+//!
+//! The conversations are ours; the templates are read from the test data, and of the expected texts only lengths and
+//! hashes are stored. `tools/chat_expected.py` writes them.
+#![cfg(feature = "chat-template")]
+
+use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, ControlTexts, Json, Message};
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
+const CONVERSATIONS: &str = include_str!("data/conversations.json");
+const EXPECTED: &str = include_str!("data/chat_expected.txt");
+
+fn test_data() -> PathBuf {
+    match std::env::var_os("EXSA_TEST_DATA") {
+        Some(folder) => folder.into(),
+        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")),
+    }
+}
+
+fn message(value: &Json) -> Message {
+    let Json::Object(fields) = value else { panic!("a message is an object") };
+    fields.iter().fold(Message::default(), |mut message, (field, value)| {
+        match (field.as_str(), value) {
+            ("role", Json::String(role)) => message.role.clone_from(role),
+            ("content", Json::String(content)) => message.content.clone_from(content),
+            _ => message = message.with(field, value.clone()),
+        }
+        message
+    })
+}
+
+fn conversation(value: &Json) -> (Vec<Message>, ChatOptions) {
+    let messages = value.get("messages").and_then(Json::as_array).unwrap().iter().map(message).collect();
+    let mut options = ChatOptions {
+        // 9 March 2025, 08:05:07
+        now: Some(UNIX_EPOCH + Duration::from_secs(1_741_507_507)),
+        add_generation_prompt: value.get("add_generation_prompt") != Some(&Json::Bool(false)),
+        tools: value.get("tools").and_then(Json::as_array).unwrap_or_default().to_vec(),
+        ..ChatOptions::default()
+    };
+    if let Some(Json::Object(variables)) = value.get("variables") {
+        options.variables.extend(variables.iter().cloned());
+    }
+    (messages, options)
+}
+
+fn texts() -> ControlTexts {
+    ControlTexts { bos: "<BOS>".into(), eos: "<EOS>".into(), control: vec!["<|im_start|>".into()] }
+}
+
+/// FNV-1a, 64 bit.
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
+}
+
+#[test]
+fn templates_of_models_render_as_in_transformers() {
+    let folder = test_data().join("models/templates");
+    if !folder.is_dir() {
+        eprintln!("skipped: no chat templates in {}", folder.display());
+        return;
+    }
+    let conversations: Json = CONVERSATIONS.parse().unwrap();
+    let conversations = conversations.as_array().unwrap();
+    let mut wrong = Vec::new();
+    for line in EXPECTED.lines() {
+        let mut words = line.splitn(3, ' ');
+        let mut word = || words.next().unwrap();
+        let (file, name, want) = (word(), word(), word());
+        let source = std::fs::read_to_string(folder.join(file)).unwrap();
+        let template = ChatTemplate::parse(&source, texts()).unwrap();
+        let value =
+            conversations.iter().find(|c| c.get("name").and_then(Json::as_str) == Some(name)).unwrap();
+        let (messages, options) = conversation(value);
+        let got = template.render(&messages, &options);
+        let summary = match &got {
+            Ok(rendered) => format!("{} {:016x}", rendered.text.len(), hash(&rendered.text)),
+            Err(ChatTemplateError::Refused(_)) => "refused".to_owned(),
+            Err(_) => "error".to_owned(),
+        };
+        // Where Python fails for a reason of its own, as iterating over None, a text does no harm.
+        if summary != want && want != "error" {
+            if let Some(folder) = std::env::var_os("EXSA_CHAT_WRONG") {
+                let text = got.as_ref().map_or_else(ToString::to_string, |rendered| rendered.text.clone());
+                std::fs::write(PathBuf::from(folder).join(format!("{file}.{name}")), text).unwrap();
+            }
+            wrong.push(format!("{file} {name}: {summary}, not {want}; {:?}", got.err()));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {} differ:\n{}",
+        wrong.len(),
+        EXPECTED.lines().count(),
+        wrong.join("\n")
+    );
+}
+
+const SNIPPETS: &str = include_str!("data/snippets.json");
+
+/// Small templates of our own, each with what Jinja2 makes of it. `SNIPPETS` in the script has the conversation.
+#[test]
+fn snippets_render_as_in_jinja2() {
+    let messages = [
+        Message::system("Be brief."),
+        Message::user(" Hi there\n"),
+        Message::assistant("Hello"),
+        Message::user("Bye"),
+    ];
+    let x = r#"{
+        "text": "Some Text", "int": 42, "float": 1.5, "small": 1e-7, "large": 1e22, "bool": true, "none": null,
+        "list": [1, "two", 3.0], "dict": {"a": 1, "b": [2, 3]}, "nested": {"k": ["it's", {"deep": null}], "ü": "é\n"},
+        "shadow": {"items": 1, "get": 2, "keys": 3}, "shuffled": {"b": {"z": 1, "y": 2}, "a": 0},
+        "people": [
+            {"name": "Ann", "age": 41, "team": "b"}, {"name": "Bob", "age": 23, "team": "a"},
+            {"name": "Cyd", "age": 35, "team": "b"}
+        ]
+    }"#;
+    let mut options =
+        ChatOptions { now: Some(UNIX_EPOCH + Duration::from_secs(1_741_507_507)), ..ChatOptions::default() };
+    options.variables.insert("x".into(), x.parse().unwrap());
+    let snippets: Json = SNIPPETS.parse().unwrap();
+    let snippets = snippets.as_array().unwrap();
+    let mut wrong = Vec::new();
+    for snippet in snippets {
+        let source = snippet.get("template").and_then(Json::as_str).unwrap();
+        let got =
+            ChatTemplate::parse(source, texts()).and_then(|template| template.render(&messages, &options));
+        let want = snippet.get("expected").unwrap();
+        let right = match (&got, want) {
+            (Ok(rendered), Json::String(want)) => rendered.text == *want,
+            (Err(ChatTemplateError::Refused(got)), want) => {
+                want.get("refused") == Some(&Json::from(got.as_str()))
+            }
+            (Err(_), Json::Null) => true,
+            _ => false,
+        };
+        if !right {
+            let got =
+                got.map_or_else(|error| format!("{error:?}"), |rendered| format!("{:?}", rendered.text));
+            wrong.push(format!("{source:?}\n   got {got}\n  want {want:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), snippets.len(), wrong.join("\n"));
+}
