@@ -4,11 +4,12 @@
 //! build is an optional dependency, and the name and the arm carry its feature: `#[cfg(feature = "llamacpp")]`.
 
 use crate::error::BenchError;
+use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::InferenceBackend;
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
 
 /// Names of the backends in this program.
-pub const NAMES: &[&str] = &["scripted"];
+pub const NAMES: &[&str] = &["scripted", "candle"];
 
 /// Context of the scripted model in tokens: no case shall be too long for it.
 const SCRIPTED_CONTEXT: usize = 1 << 24;
@@ -17,6 +18,7 @@ const SCRIPTED_CONTEXT: usize = 1 << 24;
 pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, BenchError> {
     match name {
         "scripted" => Ok(Box::new(ScriptedBackend::new(ScriptedModel::ngram(1).context(SCRIPTED_CONTEXT)))),
+        "candle" => Ok(Box::new(CandleBackend::new())),
         _ => Err(BenchError::Backend { name: name.into(), known: NAMES.join(", ") }),
     }
 }

@@ -20,7 +20,7 @@ const COUNT_MAX: u64 = 1024;
 #[command(name = "throughput", version, after_long_help = concat!("Figures\n\n", include_str!("figures.md")))]
 pub struct Options {
     /// The backend.
-    #[arg(long, value_name = "NAME", default_value = "scripted", value_parser = backend_name)]
+    #[arg(long, value_name = "NAME", default_value = "candle", value_parser = backend_name)]
     pub backend: String,
 
     /// The model, a GGUF file; the scripted backend needs none.
@@ -162,7 +162,7 @@ mod tests {
             ("--threads 0", "1 to 1024"),
             ("--threads 4000", "1 to 1024"),
             ("--repetitions 0", "1..=1024"),
-            ("--backend vllm", "scripted"),
+            ("--backend vllm", "scripted, candle"),
             ("--ragged 9,3", "LOW <= HIGH"),
             ("--ragged 9", "LOW,HIGH"),
             ("--ragged 0,3", "1 <= LOW"),
@@ -171,7 +171,7 @@ mod tests {
             ("--kv-mib 0", "1..=16777216"),
             ("--generate 1.5", "1.5"),
         ] {
-            let error = parse(&format!("--backend scripted {line}")).unwrap_err();
+            let error = parse(line).unwrap_err();
             assert!(error.contains(words), "{line}: {error}");
         }
     }
