@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [target, folder] = arguments.as_slice() else { return Err("usage: seeds TARGET FOLDER".into()) };
     let seeds = match target.as_str() {
         "gguf" => gguf(),
+        "tokenizer" => tokenizer(),
         other => return Err(format!("no seeds for target '{other}'").into()),
     };
     std::fs::create_dir_all(folder)?;
@@ -87,6 +88,25 @@ fn gguf() -> Vec<(String, Vec<u8>)> {
     ] {
         for version in [2, 3] {
             seeds.push((format!("{name}-v{version}"), writer.clone().version(version).to_bytes()));
+        }
+    }
+    seeds
+}
+
+/// Texts for tokenizers of every kind, and bytes that make vocabularies.
+fn tokenizer() -> Vec<(String, Vec<u8>)> {
+    let texts = [
+        "I've 12345 aaaa  ab\n\n  <s><x> a\u{3000}b!?",
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab",
+        "naïve ÀÉ 中文かな 가나 🦙\u{301}\u{200d} ½ \u{2581}a",
+        "a<s>b<x>c <|im_start|> \t\r\n /",
+    ];
+    let mut seeds = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        // The first byte tells a fixed tokenizer from any vocabulary, the next which.
+        for first in 0..16u8 {
+            let bytes = [&[first & 1, first, 0, 0], text.as_bytes()].concat();
+            seeds.push((format!("text{i}-{first}"), bytes));
         }
     }
     seeds
