@@ -127,8 +127,8 @@ impl Block {
                 block.d = half(0);
                 let high = u32::from_le_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]);
                 for i in 0..16 {
-                    block.q[i] = bytes[6 + i] & 15 | (high >> i & 1) as u8 * 16;
-                    block.q[i + 16] = bytes[6 + i] >> 4 | (high >> (i + 16) & 1) as u8 * 16;
+                    block.q[i] = (bytes[6 + i] & 15) | ((high >> i & 1) as u8 * 16);
+                    block.q[i + 16] = (bytes[6 + i] >> 4) | ((high >> (i + 16) & 1) as u8 * 16);
                 }
             }
             Kind::Q4K | Kind::Q5K => {
