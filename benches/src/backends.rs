@@ -1,0 +1,53 @@
+//! The backends that can be measured, by name.
+//!
+//! To add one: a dependency in `Cargo.toml`, a name in [`NAMES`] and an arm in [`backend`]. One that needs more than Rust to
+//! build is an optional dependency, and the name and the arm carry its feature: `#[cfg(feature = "llamacpp")]`.
+
+use crate::error::BenchError;
+use exsa_backend_candle::CandleBackend;
+use exsa_core::backend::InferenceBackend;
+use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
+
+/// Names of the backends in this program.
+pub const NAMES: &[&str] = &["scripted", "candle"];
+
+/// Context of the scripted model in tokens: no case shall be too long for it.
+const SCRIPTED_CONTEXT: usize = 1 << 24;
+
+/// The backend of this name.
+pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, BenchError> {
+    match name {
+        "scripted" => Ok(Box::new(ScriptedBackend::new(ScriptedModel::ngram(1).context(SCRIPTED_CONTEXT)))),
+        "candle" => Ok(Box::new(CandleBackend::new())),
+        _ => Err(BenchError::Backend { name: name.into(), known: NAMES.join(", ") }),
+    }
+}
+
+/// Whether the backend of this name loads files.
+pub fn needs_file(name: &str) -> bool {
+    name != "scripted"
+}
+
+/// Environment variables by which the libraries under the backend of this name decide, once in the life of a process,
+/// how many threads they have; empty for backends that go by
+/// [`ThreadOptions`](exsa_core::backend::ThreadOptions).
+pub fn thread_variables(name: &str) -> &'static [&'static str] {
+    match name {
+        "candle" => &["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"],
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_its_backend_and_no_other() {
+        for name in NAMES {
+            assert_eq!(backend(name).unwrap().name(), *name);
+        }
+        let error = backend("vllm").err().unwrap().to_string();
+        assert!(NAMES.iter().all(|name| error.contains(name)), "{error}");
+    }
+}

@@ -1,0 +1,30 @@
+//! How fast Exsa is: what the `throughput` program and the micro-benchmarks are made of.
+//!
+//! ```sh
+//! cargo run --release -p exsa-benches --bin throughput -- --backend candle --model F --prompt 512 --generate 128 --parallel 1,4,16
+//! cargo bench -p exsa-benches            # sampler, tokenizer, detokenizer, scheduler, engine
+//! cargo bench -p exsa-benches --bench sampler
+//! ```
+//!
+//! # Figures of `throughput`
+#![doc = include_str!("figures.md")]
+#![forbid(unsafe_code)]
+
+pub mod backends;
+pub mod bandwidth;
+pub mod case;
+pub mod driver;
+pub mod error;
+pub mod measure;
+pub mod memory;
+pub mod options;
+pub mod percentile;
+pub mod progress;
+pub mod prompts;
+pub mod random;
+pub mod report;
+pub mod text;
+pub mod threads;
+pub mod throughput;
+pub mod trace;
+pub mod weights;
