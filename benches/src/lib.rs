@@ -27,4 +27,5 @@ pub mod text;
 pub mod threads;
 pub mod throughput;
 pub mod trace;
+pub mod vocabulary;
 pub mod weights;
