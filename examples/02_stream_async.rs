@@ -26,7 +26,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engine = args.model.start()?;
     print!("{}", args.prompt);
     let mut stream = engine.submit(Request::text(args.prompt).max_tokens(args.max_tokens))?;
-    while let Some(event) = stream.next().await {
+    // A `TokenStream` is an `Iterator` too, whose `next` would block.
+    while let Some(event) = StreamExt::next(&mut stream).await {
         match event {
             Event::Token(token) => print!("{}", token.text),
             Event::Finished(end) => println!("{}\n\n{:?}", end.text, end.reason),
