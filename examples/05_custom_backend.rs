@@ -11,8 +11,7 @@ use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{Engine, EngineOptions, Generator, Request, SeqId, TokenId};
 use std::sync::Arc;
 
-const TEXT: &[u8] =
-    b"she sells sea shells by the sea shore, and the shells she sells are sea shells, she says. ";
+const TEXT: &[u8] = b"she sells sea shells by the sea shore, and the shells she sells are sea shells. ";
 
 struct Trigrams(ModelInfo);
 
@@ -57,14 +56,9 @@ impl Session for Memory {
             let held = &mut self.held[span.seq.index()];
             held.extend(tokens);
             for end in held.len() - span.rows..held.len() {
+                let last: Vec<u8> = held[end.saturating_sub(1)..=end].iter().map(|id| *id as u8).collect();
                 let mut row = [-5.0; ByteTokenizer::N_VOCAB];
-                let last = &held[end.saturating_sub(1)..=end];
-                for seen in TEXT
-                    .windows(3)
-                    .filter(|seen| seen[..2].iter().map(|b| *b as u32).eq(last.iter().copied()))
-                {
-                    row[seen[2] as usize] += 5.0;
-                }
+                TEXT.windows(3).filter(|w| w[..2] == last).for_each(|w| row[usize::from(w[2])] += 5.0);
                 self.logits.extend(row);
             }
         }
@@ -77,19 +71,8 @@ impl Session for Memory {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let info = ModelInfo {
-        name: "trigrams".into(),
-        n_ctx: 512,
-        n_vocab: ByteTokenizer::N_VOCAB,
-        ..ModelInfo::default()
-    };
+    let info = ModelInfo { n_ctx: 512, n_vocab: ByteTokenizer::N_VOCAB, ..ModelInfo::default() };
     let engine = Engine::start(Arc::new(Trigrams(info)), EngineOptions::default())?;
-    println!(
-        "she {}",
-        engine
-            .submit(Request::text("she ").max_tokens(100).timeout(std::time::Duration::from_secs(5)))?
-            .complete()?
-            .text
-    );
+    println!("she {}", engine.submit(Request::text("she ").max_tokens(100))?.complete()?.text);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A small deterministic backend: for doctests, examples, simulations and tests of what lies above the seam.
 //!
-//! It computes no network, but keeps to every word of the [`Session`](crate::backend::Session) contract, and is
+//! It computes no network, but keeps to every word of the [`Session`] contract, and is
 //! strict: what a real backend might let pass is an error here. Its tokens are bytes.
 
 mod session;
