@@ -349,6 +349,33 @@ fn values_stay_shallow() {
 }
 
 #[test]
+fn what_is_just_within_the_limits_fits_the_stack() {
+    // Test threads have 2 MiB, as threads do by default.
+    for source in [
+        &format!("{{{{ {}1 }}}}", "-".repeat(500)),
+        &format!("{{{{ {}1 }}}}", "not ".repeat(500)),
+        &format!("{{{{ 1{} }}}}", "+1".repeat(250)),
+        &format!("{{{{ 1{} }}}}", "**1".repeat(250)),
+        &format!("{{{{ 1{} }}}}", " or 1".repeat(250)),
+        &format!("{{{{ 1{} }}}}", " if 1 else 1".repeat(120)),
+        &format!("{{{{ 1{} }}}}", "|string".repeat(250)),
+        &format!("{{{{ {}1{} }}}}", "[".repeat(12), "]".repeat(12)),
+        &format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(256)),
+        &format!("{}{}", "{% if true %}".repeat(100), "{% endif %}".repeat(100)),
+        &format!("{}{}", "{% for a in [1] %}".repeat(100), "{% endfor %}".repeat(100)),
+        "{% set n = namespace(s=[1]) %}{% for a in range(98) %}{% set n.s = [n.s] %}{% endfor %}\
+            {{ n.s }}{{ n.s ~ n.s }}{{ n.s | tojson }}{{ n.s == n.s }}{{ [n.s, n.s] | unique | list | length }}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(30) }}",
+        // The deepest value that can be made: a macro adds brackets at every call, and writes them all in the end.
+        "{% macro m(x, n) %}{% if n %}{{ m([[[[[[[[[[x]]]]]]]]]], n - 1) }}{% else %}{{ x ~ x == x }}{% endif %}\
+            {% endmacro %}{{ m(1, 30) }}",
+    ] {
+        let got = render(source, &[]);
+        assert!(got.is_ok(), "{got:?} for {source:.100}");
+    }
+}
+
+#[test]
 fn deep_fields_are_refused() {
     let deep = |depth| (0..depth).fold(Json::Null, |inner, _| Json::Array(vec![inner]));
     let source = "{{ messages | length }}";

@@ -10,7 +10,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 /// Lists and dicts within each other that a value may have.
 pub(super) const DEPTH_MAX: usize = 100;
 
-/// Macros and loops within each other, as minijinja counts them: a macro counts 5.
+/// Macros and loops within each other, as minijinja counts them; some 30 macros.
 const RECURSION_MAX: usize = 200;
 
 /// Filters that make values deeper and that chat templates do not use.

@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::time::SystemTime;
 
 /// What a template may do for one conversation: a step is an instruction or some 64 bytes of data. It allows for
-/// conversations of thousands of messages, and ends an endless loop in about a second.
+/// conversations of thousands of messages, and ends an endless loop in a second or two.
 const STEPS_MAX: u64 = 10_000_000;
 
 /// Steps more for each byte of the conversation.
