@@ -2,8 +2,8 @@
 //!
 //! The conversations are ours; the templates are read from the test data, and of the expected texts only lengths and
 //! hashes are stored. `tools/chat_expected.py` writes them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg(feature = "chat-template")]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, ControlTexts, Json, Message};
 use std::path::PathBuf;

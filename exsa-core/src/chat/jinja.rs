@@ -4,17 +4,17 @@
 //! Python's methods of strings and dicts work, `tojson` writes what Python's `json.dumps` does, `raise_exception` and
 //! `strftime_now` are there, and `{% generation %}` marks a part without changing it.
 
+use super::source::prepare;
 use super::strftime::strftime;
 use super::tojson::tojson;
-use super::{ChatOptions, ChatTemplateError, Json, python};
+use super::{ChatOptions, ChatTemplateError, Json, depth, python};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
 /// What a template may do for one conversation: a step is an instruction or some 64 bytes of data. It allows for
-/// conversations of thousands of messages, and ends an endless loop in about a second.
+/// conversations of thousands of messages, and ends an endless loop in a second or two.
 const STEPS_MAX: u64 = 10_000_000;
 
 /// Steps more for each byte of the conversation.
@@ -32,18 +32,16 @@ pub(super) struct Program {
 impl Program {
     pub(super) fn parse(source: &str) -> Result<Self, ChatTemplateError> {
         let failed = |error: Error| ChatTemplateError::Parse { problem: error.to_string() };
-        // All line ends are one to Jinja.
-        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let source = prepare(source).map_err(|problem| ChatTemplateError::Parse { problem })?;
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?;
         environment.set_syntax(syntax);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.add_filter("tojson", tojson);
         python::install(&mut environment);
+        depth::install(&mut environment);
         environment.add_function("raise_exception", raise_exception);
-        environment
-            .add_template_owned(NAME, without_generation_tags(&source).into_owned())
-            .map_err(failed)?;
+        environment.add_template_owned(NAME, source).map_err(failed)?;
         Ok(Self { environment })
     }
 
@@ -142,37 +140,4 @@ impl Write for Limited {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// The source with `generation` blocks, which mark what the model said for training and which minijinja does
-/// not know, made blocks that always hold.
-fn without_generation_tags(source: &str) -> Cow<'_, str> {
-    if !source.contains("generation") {
-        return Cow::Borrowed(source);
-    }
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        out.push_str(before);
-        let (open, inner) = tag.split_at(tag.len() - tag.trim_start_matches(['-', '+']).trim_start().len());
-        let name = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inner.len());
-        let (name, close) = inner.split_at(name);
-        let ends = close.trim_start().trim_start_matches(['-', '+']).starts_with("%}");
-        match name {
-            "generation" if ends => {
-                out.push_str(open);
-                out.push_str("if true");
-                rest = close;
-            }
-            "endgeneration" if ends => {
-                out.push_str(open);
-                out.push_str("endif");
-                rest = close;
-            }
-            _ => rest = tag,
-        }
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
 }

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-/// Arrays and objects within each other that a text may have.
-const DEPTH_MAX: usize = 64;
+/// Arrays and objects within each other that a value may have.
+pub(super) const DEPTH_MAX: usize = 64;
 
 /// A JSON value. Objects keep the order of their keys, which templates show.
 ///
@@ -50,6 +50,19 @@ impl Json {
             Self::Object(fields) => fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value),
             _ => None,
         }
+    }
+
+    /// Whether the value has at most [`DEPTH_MAX`] arrays and objects within each other.
+    pub(super) fn is_shallow(&self) -> bool {
+        fn within(value: &Json, depth: usize) -> bool {
+            match value {
+                Json::Array(_) | Json::Object(_) if depth == 0 => false,
+                Json::Array(items) => items.iter().all(|item| within(item, depth - 1)),
+                Json::Object(fields) => fields.iter().all(|(_, field)| within(field, depth - 1)),
+                _ => true,
+            }
+        }
+        within(self, DEPTH_MAX)
     }
 
     /// The text of a string.
@@ -286,11 +299,9 @@ impl Parser<'_> {
                     return Err(self.error("half of a surrogate pair"));
                 }
                 let second = self.hex()?;
-                let low = second.wrapping_sub(0xDC00);
-                let both = 0x10000 + ((first - 0xD800) << 10) + low;
-                return char::from_u32(both)
-                    .filter(|_| low < 0x400)
-                    .ok_or(self.error("half of a surrogate pair"));
+                let low = second.checked_sub(0xDC00).filter(|&low| low < 0x400);
+                let both = low.and_then(|low| char::from_u32(0x10000 + ((first - 0xD800) << 10) + low));
+                return both.ok_or(self.error("half of a surrogate pair"));
             }
             _ => return Err(self.error("an unknown escape")),
         };

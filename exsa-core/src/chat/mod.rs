@@ -12,9 +12,13 @@ mod json;
 mod template;
 
 #[cfg(feature = "chat-template")]
+mod depth;
+#[cfg(feature = "chat-template")]
 mod jinja;
 #[cfg(feature = "chat-template")]
 mod python;
+#[cfg(feature = "chat-template")]
+mod source;
 #[cfg(feature = "chat-template")]
 mod strftime;
 #[cfg(feature = "chat-template")]

@@ -6,7 +6,7 @@ use super::{ChatOptions, Json, Message, Rendered};
 use crate::tokenizer::Tokenizer;
 
 /// Bytes that the source of a template may have.
-pub const TEMPLATE_BYTES_MAX: usize = 1 << 20;
+pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes that the role of a message may have.
 pub const ROLE_BYTES_MAX: usize = 64;
@@ -110,6 +110,12 @@ pub enum ChatTemplateError {
         /// Its name.
         field: String,
     },
+    /// A field, a tool or a variable has more than 64 arrays and objects within each other.
+    #[error("'{name}' has more than 64 arrays and objects within each other")]
+    Depth {
+        /// The name of the field or variable, or `tools`.
+        name: String,
+    },
     /// Messages hold every one of the characters U+FDD0 to U+FDEF, one of which marks what users wrote.
     #[error("the messages hold every one of the noncharacters U+FDD0 to U+FDEF; at least one has to be free")]
     Noncharacters,
@@ -174,15 +180,20 @@ impl ChatTemplate {
                 if field == "role" {
                     return Err(ChatTemplateError::Field { field: field.clone() });
                 }
+                check_depth(field, value)?;
                 used.add(field);
                 used.add_json(value);
             }
         }
-        options.tools.iter().for_each(|tool| used.add_json(tool));
+        for tool in &options.tools {
+            check_depth("tools", tool)?;
+            used.add_json(tool);
+        }
         for (name, value) in &options.variables {
             if RESERVED.contains(&name.as_str()) {
                 return Err(ChatTemplateError::Field { field: name.clone() });
             }
+            check_depth(name, value)?;
             used.add_json(value);
         }
         let marker = used.unused().ok_or(ChatTemplateError::Noncharacters)?;
@@ -228,6 +239,10 @@ impl ChatTemplate {
 /// Variables that are made of the conversation and the options.
 const RESERVED: [&str; 6] =
     ["messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"];
+
+fn check_depth(name: &str, value: &Json) -> Result<(), ChatTemplateError> {
+    if value.is_shallow() { Ok(()) } else { Err(ChatTemplateError::Depth { name: name.to_owned() }) }
+}
 
 /// Templates build control tokens of roles (`'<|' + role + '|>'`), so that no marker can guard them.
 fn check_role(index: usize, role: &str) -> Result<(), ChatTemplateError> {

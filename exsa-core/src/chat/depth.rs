@@ -1,0 +1,96 @@
+//! Keeps the values that a template makes shallow.
+//!
+//! minijinja compares, writes and drops values by recursion. What a template assigns passes a filter here (see
+//! [`source`](super::source)), so that no loop makes values ever deeper.
+
+use super::source::{CHECK_ATTRIBUTE, CHECK_VARIABLE};
+use minijinja::value::{Kwargs, Tuple, ValueKind, ValueOrKwargs};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
+
+/// Lists and dicts within each other that a value may have.
+pub(super) const DEPTH_MAX: usize = 100;
+
+/// Macros and loops within each other, as minijinja counts them; some 30 macros.
+const RECURSION_MAX: usize = 200;
+
+/// Filters that make values deeper and that chat templates do not use.
+const REMOVED: [&str; 6] = ["batch", "chain", "groupby", "pprint", "slice", "zip"];
+
+/// Adds the checks to an environment.
+pub(super) fn install(environment: &mut Environment<'_>) {
+    environment.set_recursion_limit(RECURSION_MAX);
+    REMOVED.iter().for_each(|name| environment.remove_filter(name));
+    environment
+        .add_filter(CHECK_VARIABLE, |state: &State, value: &Value| checked(state, value, Objects::Allowed));
+    environment
+        .add_filter(CHECK_ATTRIBUTE, |state: &State, value: &Value| checked(state, value, Objects::Refused));
+    environment.add_function("namespace", namespace);
+}
+
+/// Whether a value may hold what is no data: such as namespaces, which change later.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Objects {
+    Allowed,
+    Refused,
+}
+
+/// A namespace whose attributes are data.
+fn namespace(state: &State, defaults: Kwargs) -> Result<Value, Error> {
+    let mut attributes = Vec::new();
+    for name in defaults.args() {
+        let value: Value = defaults.get(name)?;
+        attributes.push((name.to_owned(), checked(state, &value, Objects::Refused)?));
+    }
+    let defaults = Value::from(Kwargs::from_iter(attributes));
+    minijinja::functions::namespace(Some(ValueOrKwargs::from(defaults)))
+}
+
+/// `value`, if it is not too deep; lazy sequences, which would hide what they hold, become lists.
+fn checked(state: &State, value: &Value, objects: Objects) -> Result<Value, Error> {
+    Ok(rebuilt(state, value, objects, DEPTH_MAX)?.unwrap_or_else(|| value.clone()))
+}
+
+/// What has to take the place of `value`; `None` if it can stay.
+fn rebuilt(state: &State, value: &Value, objects: Objects, depth: usize) -> Result<Option<Value>, Error> {
+    let kind = value.kind();
+    if !matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
+        let is_object = !matches!(
+            kind,
+            ValueKind::Undefined
+                | ValueKind::None
+                | ValueKind::Bool
+                | ValueKind::Number
+                | ValueKind::String
+                | ValueKind::Bytes
+        );
+        return match objects {
+            Objects::Refused if is_object => Err(invalid("a namespace cannot hold functions and the like")),
+            _ => Ok(None),
+        };
+    }
+    if depth == 0 {
+        return Err(invalid("lists and dicts are more than 100 deep"));
+    }
+    let mut items = Vec::new();
+    // Namespaces and macros look like any dict; the copy of one does not change any more, and is no macro.
+    let mut changed = kind == ValueKind::Iterable || kind == ValueKind::Map && objects == Objects::Refused;
+    for key_or_item in value.try_iter()? {
+        state.consume_fuel(1)?;
+        let item = if kind == ValueKind::Map { value.get_item(&key_or_item)? } else { key_or_item.clone() };
+        let new = rebuilt(state, &item, objects, depth - 1)?;
+        changed |= new.is_some();
+        items.push((key_or_item, new.unwrap_or(item)));
+    }
+    Ok(changed.then(|| match kind {
+        ValueKind::Map => Value::from_pairs(items),
+        _ => {
+            let items: Vec<Value> = items.into_iter().map(|(_, item)| item).collect();
+            let is_tuple = value.downcast_object_ref::<Tuple>().is_some();
+            if is_tuple { Value::from(Tuple::from(items)) } else { Value::from(items) }
+        }
+    }))
+}
+
+fn invalid(problem: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, problem)
+}

@@ -1,0 +1,295 @@
+//! What is checked and changed in the source of a template before minijinja compiles it.
+//!
+//! A template comes with a model file, which may be hostile, and minijinja walks expressions and values by
+//! recursion: a thousand-fold `not not not`, or a list that a loop puts into itself, would exhaust the stack, which no
+//! program survives. So expressions have limits, far above what templates need, and every assignment passes
+//! [`depth`](super::depth), which keeps values shallow.
+//!
+//! Tags are found exactly as minijinja finds them. Where a tag is no valid one the text stays as it is, for minijinja
+//! to refuse.
+
+use std::fmt::Write;
+use std::ops::Range;
+
+/// Names, numbers, strings and operators in one tag.
+const TAG_TOKENS_MAX: usize = 512;
+
+/// Brackets within each other in one tag.
+const BRACKETS_MAX: usize = 12;
+
+/// `elif` tags in a template.
+const ELIFS_MAX: usize = 256;
+
+/// `macro` and `call` blocks in a template.
+const MACROS_MAX: usize = 64;
+
+/// The filters that assignments pass.
+pub(super) const CHECK_VARIABLE: &str = "exsa_variable";
+pub(super) const CHECK_ATTRIBUTE: &str = "exsa_attribute";
+
+/// The source to compile: line ends made one, `generation` tags (which mark what the model said, for
+/// training) made blocks that always hold, and assignments checked. An error says what is over a limit, and where.
+pub(super) fn prepare(source: &str) -> Result<String, String> {
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let mut out = String::with_capacity(source.len() + source.len() / 8);
+    let mut lexer = Lexer { source: &source, at: 0, brackets: 0 };
+    let (mut elifs, mut macros) = (0, 0);
+    let mut done = 0;
+    while let Some(tag) = lexer.next_tag() {
+        let tokens = lexer.tokens();
+        let over = |what: &str, max: usize| {
+            let line = 1 + source.as_bytes()[..tag.start].iter().filter(|&&b| b == b'\n').count();
+            Err(format!("line {line}: more than {max} {what}"))
+        };
+        if tokens.len() > TAG_TOKENS_MAX {
+            return over("parts in one tag", TAG_TOKENS_MAX);
+        }
+        if tokens.iter().any(|token| token.depth > BRACKETS_MAX as isize) {
+            return over("brackets within each other", BRACKETS_MAX);
+        }
+        if tag.kind == TagKind::Expression {
+            continue;
+        }
+        let Some(name) = tokens.first() else { continue };
+        let name_range = name.range.clone();
+        let mut replace = |range: Range<usize>, text: &str| {
+            out.push_str(&source[done..range.start]);
+            out.push_str(text);
+            done = range.end;
+        };
+        match &source[name_range.clone()] {
+            "generation" if tokens.len() == 1 => replace(name_range, "if true"),
+            "endgeneration" if tokens.len() == 1 => replace(name_range, "endif"),
+            "elif" => elifs += 1,
+            "macro" | "call" => macros += 1,
+            "set" => {
+                if let Some((value, check)) = assignment(&source, &tokens) {
+                    replace(value.start..value.start, "(");
+                    let mut end = String::new();
+                    // A String takes any text.
+                    let _ = write!(end, ")|{check}");
+                    replace(value.end..value.end, &end);
+                }
+            }
+            _ => {}
+        }
+        if elifs > ELIFS_MAX {
+            return over("elif tags", ELIFS_MAX);
+        }
+        if macros > MACROS_MAX {
+            return over("macro and call tags", MACROS_MAX);
+        }
+    }
+    out.push_str(&source[done..]);
+    Ok(out)
+}
+
+/// Where the value of a `set` tag is, and what has to check it.
+fn assignment(source: &str, tokens: &[Token]) -> Option<(Range<usize>, &'static str)> {
+    let outside = tokens.first()?.depth;
+    let text = |token: &Token| &source[token.range.clone()];
+    let equals = tokens.iter().position(|token| token.depth == outside && text(token) == "=")?;
+    let (target, value) = (&tokens[..equals], &tokens[equals + 1..]);
+    // A bracket too many at the end would let a part of the value escape the check. It is no valid expression
+    // without the check's own brackets, and so has to do without.
+    if value.iter().any(|token| token.depth < outside) {
+        return None;
+    }
+    let check = if target.iter().any(|token| text(token) == ".") { CHECK_ATTRIBUTE } else { CHECK_VARIABLE };
+    Some((value.first()?.range.start..value.last()?.range.end, check))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TagKind {
+    /// `{{ … }}`
+    Expression,
+    /// `{% … %}`
+    Block,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Tag {
+    kind: TagKind,
+    start: usize,
+}
+
+/// A part of a tag, with the number of brackets that are open after an opening or before a closing one.
+#[derive(Clone, Debug)]
+struct Token {
+    range: Range<usize>,
+    depth: isize,
+}
+
+struct Lexer<'a> {
+    source: &'a str,
+    at: usize,
+    /// Open brackets; no tag ends before all are closed.
+    brackets: isize,
+}
+
+impl<'a> Lexer<'a> {
+    fn rest(&self) -> &'a str {
+        self.source.get(self.at..).unwrap_or_default()
+    }
+
+    /// Goes past the beginning of the next tag, over comments and raw blocks.
+    fn next_tag(&mut self) -> Option<Tag> {
+        loop {
+            self.at += self.rest().find('{')?;
+            let start = self.at;
+            let kind = match self.rest().as_bytes().get(1) {
+                Some(b'{') => TagKind::Expression,
+                Some(b'%') => TagKind::Block,
+                Some(b'#') => {
+                    // The sign after `{#` belongs to it.
+                    self.at += 2 + usize::from(self.rest()[2..].starts_with(['-', '+']));
+                    self.at += self.rest().find("#}")? + 2;
+                    continue;
+                }
+                _ => {
+                    self.at += 1;
+                    continue;
+                }
+            };
+            self.at += 2 + usize::from(self.rest()[2..].starts_with(['-', '+']));
+            match bare_tag(self.rest(), "raw") {
+                Some(len) if kind == TagKind::Block => self.at += len + raw_len(&self.rest()[len..])?,
+                _ => return Some(Tag { kind, start }),
+            }
+        }
+    }
+
+    /// The parts of the tag that was begun, up to its end or that of the source.
+    fn tokens(&mut self) -> Vec<Token> {
+        let mut tokens = Vec::new();
+        loop {
+            let rest = self.rest().trim_start_matches(|c: char| c.is_ascii_whitespace());
+            self.at = self.source.len() - rest.len();
+            // Expressions end by other signs than blocks, but neither sign can be within a valid one of the other kind.
+            let end = rest.strip_prefix(['-', '+']).unwrap_or(rest);
+            if self.brackets == 0 && (end.starts_with("%}") || end.starts_with("}}")) {
+                self.at = self.source.len() - end.len() + 2;
+                return tokens;
+            }
+            let Some(first) = rest.chars().next() else { return tokens };
+            let (len, depth) = match first {
+                '(' | '[' | '{' => {
+                    self.brackets += 1;
+                    (1, self.brackets)
+                }
+                ')' | ']' | '}' => {
+                    self.brackets -= 1;
+                    (1, self.brackets)
+                }
+                '\'' | '"' => (string_len(rest), self.brackets),
+                c if c.is_ascii_alphanumeric() || c == '_' => {
+                    let word = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                    (word.unwrap_or(rest.len()), self.brackets)
+                }
+                _ if ["//", "**", "==", "!=", ">=", "<="].iter().any(|op| rest.starts_with(op)) => {
+                    (2, self.brackets)
+                }
+                c => (c.len_utf8(), self.brackets),
+            };
+            tokens.push(Token { range: self.at..self.at + len, depth });
+            self.at += len;
+        }
+    }
+}
+
+/// Length of the string that `text` begins with, quotes included.
+fn string_len(text: &str) -> usize {
+    let mut chars = text.char_indices();
+    let Some((_, quote)) = chars.next() else { return 0 };
+    while let Some((i, c)) = chars.next() {
+        if c == '\\' {
+            chars.next();
+        } else if c == quote {
+            return i + 1;
+        }
+    }
+    text.len()
+}
+
+/// Length of the rest of a tag that has only a name, from behind its beginning.
+fn bare_tag(text: &str, name: &str) -> Option<usize> {
+    let space = |text: &'_ str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_whitespace()).len();
+    let mut at = space(text);
+    at += text[at..].strip_prefix(name).map(|_| name.len())?;
+    at += space(&text[at..]);
+    at += usize::from(text[at..].starts_with(['-', '+']));
+    text[at..].starts_with("%}").then_some(at + 2)
+}
+
+/// Length of the content of a raw block and its end tag.
+fn raw_len(text: &str) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += text[at..].find("{%")? + 2;
+        let sign = usize::from(text[at..].starts_with(['-', '+']));
+        if let Some(len) = bare_tag(&text[at + sign..], "endraw") {
+            return Some(at + sign + len);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignments_are_checked() {
+        for (source, want) in [
+            ("{% set a = 1 %}", "{% set a = (1)|exsa_variable %}"),
+            ("{%- set a=b|f(c=1) -%}", "{%- set a=(b|f(c=1))|exsa_variable -%}"),
+            ("{% set n.a = [1, 2] %}", "{% set n.a = ([1, 2])|exsa_attribute %}"),
+            ("{% set a, b = 1, 2 %}", "{% set a, b = (1, 2)|exsa_variable %}"),
+            ("{% set a = b == c %}", "{% set a = (b == c)|exsa_variable %}"),
+            ("{% set a = '%}' ~ \"}}\\\"\" %}x", "{% set a = ('%}' ~ \"}}\\\"\")|exsa_variable %}x"),
+            ("{% set a = {'b': {'c': 1}} %}", "{% set a = ({'b': {'c': 1}})|exsa_variable %}"),
+            ("{% set a %}b = 1{% endset %}", "{% set a %}b = 1{% endset %}"),
+            ("{% set a | f(b=1) %}", "{% set a | f(b=1) %}"),
+            ("{% set n.a = [1]) or (2 %}", "{% set n.a = [1]) or (2 %}"),
+            ("{% set a = %}", "{% set a = %}"),
+            ("{# {% set a = 1 %} #}{{ 'set a = 1' }}", "{# {% set a = 1 %} #}{{ 'set a = 1' }}"),
+            ("{%raw%}{% set a = 1 %}{%- endraw %}", "{%raw%}{% set a = 1 %}{%- endraw %}"),
+            ("{#-#}{% set a = 1 %}", "{#-#}{% set a = (1)|exsa_variable %}"),
+            ("{ { % set a = 1 %} {%", "{ { % set a = 1 %} {%"),
+        ] {
+            assert_eq!(prepare(source).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn generation_blocks_always_hold() {
+        assert_eq!(
+            prepare("{%- generation -%}a{% endgeneration %}{% set generation = 1 %}{{ generation }}")
+                .unwrap(),
+            "{%- if true -%}a{% endif %}{% set generation = (1)|exsa_variable %}{{ generation }}"
+        );
+    }
+
+    #[test]
+    fn limits_are_kept() {
+        let over = |source: String| prepare(&format!("\n{source}")).unwrap_err();
+        assert_eq!(over(format!("{{{{ {} }}}}", "-".repeat(513))), "line 2: more than 512 parts in one tag");
+        assert_eq!(over(format!("{{{{ {}", "not ".repeat(513))), "line 2: more than 512 parts in one tag");
+        assert!(prepare(&format!("{{{{ {} }}}}", "-".repeat(512))).is_ok());
+        assert_eq!(
+            over(format!("{{% if {} %}}", "[".repeat(13))),
+            "line 2: more than 12 brackets within each other"
+        );
+        assert!(prepare(&"{% elif a %}".repeat(256)).is_ok());
+        assert_eq!(over("{% elif a %}".repeat(257)), "line 2: more than 256 elif tags");
+        assert_eq!(over("{% call a() %}".repeat(65)), "line 2: more than 64 macro and call tags");
+    }
+
+    #[test]
+    fn any_end_is_no_harm() {
+        let source = "a{% set n.a = ['x', \"y\\\"\"] %}{{ {'a': (1)} }}{% raw %}{{{% endraw %}{# c #}{%- generation +%}\r\nü";
+        for (end, _) in source.char_indices() {
+            let _ = prepare(&source[..end]);
+            let _ = prepare(&source[end..]);
+        }
+    }
+}
