@@ -1,5 +1,6 @@
 //! Weights that lie in the mapped file, in the form that candle computes with.
 
+use crate::kernels::team::Team;
 use crate::kernels::widen::{self, Widen};
 use crate::mapping::Mapping;
 use candle_core::quantized::k_quants::{self, GgmlType};
@@ -45,7 +46,7 @@ macro_rules! widened {
         // SAFETY: numbers and arrays of numbers, laid out without padding, as in the file format.
         unsafe impl Plain for $block {
             fn multiply(mkn: (usize, usize, usize), left: &[f32], weights: &[Self], out: &mut [f32]) -> Result<()> {
-                widen::matmul(mkn, left, weights, out);
+                widen::matmul(mkn, left, weights, out, None);
                 Ok(())
             }
         }
@@ -78,19 +79,21 @@ fn to_float<'a, T: GgmlType>(blocks: &[T], scratch: &'a mut Vec<f32>) -> &'a [f3
 }
 
 impl<T: Plain> Blocks<T> {
-    fn boxed(mapping: &Arc<Mapping>, start: usize, bytes: usize) -> Option<Box<dyn QuantizedType>> {
+    fn new(mapping: &Arc<Mapping>, start: usize, bytes: usize) -> Option<Self> {
         let end = start.checked_add(bytes)?;
         let data = mapping.bytes().get(start..end)?;
         let fits = data.as_ptr().cast::<T>().is_aligned() && bytes.is_multiple_of(size_of::<T>());
-        fits.then(|| -> Box<dyn QuantizedType> {
-            let len = bytes / size_of::<T>();
-            Box::new(Self { mapping: Arc::clone(mapping), start, len, block: PhantomData })
-        })
+        let len = bytes / size_of::<T>();
+        fits.then(|| Self { mapping: Arc::clone(mapping), start, len, block: PhantomData })
+    }
+
+    fn boxed(mapping: &Arc<Mapping>, start: usize, bytes: usize) -> Option<Box<dyn QuantizedType>> {
+        Some(Box::new(Self::new(mapping, start, bytes)?))
     }
 
     fn as_slice(&self) -> &[T] {
         let data = &self.mapping.bytes()[self.start..][..self.len * size_of::<T>()];
-        // SAFETY: `boxed` saw that the bytes are there and aligned for `T`, and they never move; any bytes are a `T`.
+        // SAFETY: `new` saw that the bytes are there and aligned for `T`, and they never move; any bytes are a `T`.
         unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), self.len) }
     }
 }
@@ -118,6 +121,43 @@ pub(crate) fn weights(
         GgmlDType::Q5K => Blocks::<k_quants::BlockQ5K>::boxed(mapping, start, bytes),
         GgmlDType::Q6K => Blocks::<k_quants::BlockQ6K>::boxed(mapping, start, bytes),
         GgmlDType::Q8_1 | GgmlDType::Q8K => None,
+    }
+}
+
+/// Rows of weights that are multiplied in f32.
+pub(crate) trait WideRows: Send + Sync {
+    /// `out = left · Wᵀ`, with `left` `[m, k]`, the rows `W` `[n, k]` and `out` `[m, n]`.
+    fn multiply(&self, mkn: (usize, usize, usize), left: &[f32], out: &mut [f32], team: &mut Team);
+}
+
+impl<T: Plain + Widen + Send> WideRows for Blocks<T> {
+    fn multiply(&self, mkn: (usize, usize, usize), left: &[f32], out: &mut [f32], team: &mut Team) {
+        widen::matmul(mkn, left, self.as_slice(), out, Some(team));
+    }
+}
+
+/// The weights in `bytes` bytes at `start`, if they are of a type that is multiplied in f32; otherwise as [`weights`].
+pub(crate) fn wide_rows(
+    mapping: &Arc<Mapping>,
+    start: usize,
+    bytes: usize,
+    dtype: GgmlDType,
+) -> Option<Arc<dyn WideRows>> {
+    fn rows<T: Plain + Widen + Send>(
+        mapping: &Arc<Mapping>,
+        start: usize,
+        bytes: usize,
+    ) -> Option<Arc<dyn WideRows>> {
+        Some(Arc::new(Blocks::<T>::new(mapping, start, bytes)?))
+    }
+    match dtype {
+        GgmlDType::F32 => rows::<f32>(mapping, start, bytes),
+        GgmlDType::F16 => rows::<f16>(mapping, start, bytes),
+        GgmlDType::BF16 => rows::<bf16>(mapping, start, bytes),
+        GgmlDType::Q4_1 => rows::<k_quants::BlockQ4_1>(mapping, start, bytes),
+        GgmlDType::Q5_0 => rows::<k_quants::BlockQ5_0>(mapping, start, bytes),
+        GgmlDType::Q5_1 => rows::<k_quants::BlockQ5_1>(mapping, start, bytes),
+        _ => None,
     }
 }
 

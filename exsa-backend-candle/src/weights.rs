@@ -101,7 +101,14 @@ impl<'a, 'p> Weights<'a, 'p> {
         {
             return Ok(Linear::packed(self.packed(&weight_name, rows, columns)?, isa, bias));
         }
-        Linear::new(self.matrix(&weight_name, rows, columns)?, bias).load()
+        let weight = self.matrix(&weight_name, rows, columns)?;
+        if self.device.is_cpu()
+            && let (start, bytes) = self.place(self.find(&weight_name)?)?
+            && let Some(weight) = blocks::wide_rows(&self.mapping, start, bytes, weight.dtype())
+        {
+            return Ok(Linear::wide(weight, [rows, columns], bias));
+        }
+        Linear::new(weight, bias).load()
     }
 
     /// The matrix `name`, packed for our own products.

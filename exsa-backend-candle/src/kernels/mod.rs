@@ -13,7 +13,6 @@ pub mod elementwise;
 pub mod exp;
 mod layout;
 mod pages;
-mod pool;
 pub mod product;
 #[cfg(test)]
 mod scalar;

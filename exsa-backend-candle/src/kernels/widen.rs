@@ -2,8 +2,10 @@
 //!
 //! For types that are floats already, and for quantized ones that candle has no vector code for.
 
-use super::pool;
+use super::SHARED_PRODUCTS_MIN;
 use super::product::products;
+use super::team::Team;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of widened weights that stay in a core's cache while all rows of the left pass by.
@@ -21,12 +23,14 @@ pub(crate) trait Widen: Sync + Sized {
     fn widen<'a>(blocks: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32];
 }
 
-/// Multiplies each of the `m` rows of `left`, `[m, k]`, with each row of `weights`, `[n, k]`: `out`, `[m, n]`.
+/// Multiplies each of the `m` rows of `left`, `[m, k]`, with each row of `weights`, `[n, k]`: `out`, `[m, n]`. On this
+/// thread alone without a team, or where there is little to do.
 pub(crate) fn matmul<T: Widen>(
     (m, k, n): (usize, usize, usize),
     left: &[f32],
     weights: &[T],
     out: &mut [f32],
+    team: Option<&mut Team>,
 ) {
     if k == 0 || n == 0 {
         return out.fill(0.0);
@@ -34,8 +38,8 @@ pub(crate) fn matmul<T: Widen>(
     let tile_rows = if m < 8 { SHORT_TILE_ROWS } else { (TILE_BYTES / (4 * k)).clamp(4, 64) / 4 * 4 };
     let row_blocks = k / T::BLOCK_LEN;
     let out = Mutex::new(out);
-    let multiplications = m.saturating_mul(k).saturating_mul(n);
-    pool::share(n.div_ceil(tile_rows), multiplications, |tiles| {
+    let tiles = n.div_ceil(tile_rows);
+    let work = |tiles: Range<usize>| {
         let (mut scratch, mut part) = (Vec::new(), Vec::new());
         for first in tiles.map(|tile| tile * tile_rows) {
             let rows = tile_rows.min(n - first);
@@ -47,7 +51,13 @@ pub(crate) fn matmul<T: Widen>(
                 out[first..first + rows].copy_from_slice(part);
             }
         }
-    });
+    };
+    match team {
+        Some(team) if m * k * n >= SHARED_PRODUCTS_MIN => {
+            team.for_each(tiles, (tiles / (team.threads() * 8)).max(1), work);
+        }
+        _ => work(0..tiles),
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +82,8 @@ mod tests {
             let weights: Vec<Half> = (0..n * k / 2).map(|i| Half((i % 7) as f32)).collect();
             let left: Vec<f32> = (0..m * k).map(|i| (i % 5) as f32).collect();
             let mut out = vec![f32::NAN; m * n];
-            matmul((m, k, n), &left, &weights, &mut out);
+            let mut team = Team::new(3).unwrap();
+            matmul((m, k, n), &left, &weights, &mut out, Some(&mut team));
             for i in 0..m {
                 for j in 0..n {
                     let mut wide = Vec::new();

@@ -1,6 +1,7 @@
 //! Projections.
 
 use super::host;
+use crate::blocks::WideRows;
 use crate::compute::Compute;
 use crate::kernels::{Isa, PackedMatrix};
 use candle_core::quantized::{QMatMul, QTensor};
@@ -18,7 +19,9 @@ pub(crate) struct Linear {
 enum Weight {
     /// Packed for our own products, on the CPU.
     Packed(Arc<PackedMatrix>, Isa),
-    /// In host memory, of a type that has no packed form here.
+    /// Where they lie in host memory, `[out, in]`, of a type that is multiplied in f32.
+    Wide(Arc<dyn WideRows>, [usize; 2]),
+    /// In host memory, of another type that has no packed form here.
     Host(Arc<QTensor>),
     /// On a device, where candle widens floats to f32.
     Device(QMatMul),
@@ -40,6 +43,11 @@ impl Linear {
         Self { weight: Weight::Packed(Arc::new(weight), isa), bias }
     }
 
+    /// A projection by `weight`, `[out, in]` as `shape` says, on the CPU.
+    pub fn wide(weight: Arc<dyn WideRows>, shape: [usize; 2], bias: Option<Tensor>) -> Self {
+        Self { weight: Weight::Wide(weight, shape), bias }
+    }
+
     /// Projects the rows of `x`: `[rows, in]` to `[rows, out]`.
     pub fn forward(&self, x: &Tensor, compute: &Compute) -> Result<Tensor> {
         let [y] = Self::forward_all([self], x, compute)?;
@@ -56,6 +64,7 @@ impl Linear {
         let mut quantized_for: Option<&PackedMatrix> = None;
         for linear in all {
             let y = match &linear.weight {
+                Weight::Wide(weight, shape) => widened(weight.as_ref(), *shape, x, compute)?,
                 Weight::Host(weight) => x.contiguous()?.apply_op1_no_bwd(weight.as_ref())?,
                 Weight::Device(weight) => weight.forward(x)?,
                 Weight::Packed(weight, isa) => {
@@ -96,4 +105,15 @@ fn multiply(
     let mut out = vec![0.0; rows * weight.n()];
     weight.multiply(isa, &activations, &mut team, &mut out);
     Tensor::from_vec(out, (rows, weight.n()), &Device::Cpu)
+}
+
+/// `x · Wᵀ` in f32, where `[n, k]` is the shape of `W`.
+fn widened(weight: &dyn WideRows, [n, k]: [usize; 2], x: &Tensor, compute: &Compute) -> Result<Tensor> {
+    let (m, width) = x.dims2()?;
+    if width != k {
+        candle_core::bail!("{width} values for a matrix of {k} columns");
+    }
+    let mut out = vec![0.0; m * n];
+    host::read(&x.contiguous()?, |x: &[f32]| weight.multiply((m, k, n), x, &mut out, &mut compute.team()))?;
+    Tensor::from_vec(out, (m, n), &Device::Cpu)
 }
