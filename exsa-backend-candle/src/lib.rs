@@ -29,7 +29,8 @@
 //! # Threads
 //!
 //! [`ThreadOptions`](exsa_core::backend::ThreadOptions) decide how many threads a session computes with: it owns them, they spin
-//! for a moment between two steps, and park when nothing comes. What is not packed is multiplied by candle, on pools of the
+//! for a moment between two steps, and park when nothing comes. Quantized types that are neither
+//! packed nor widened to f32 (Q2_K and Q3_K; on processors without AVX-512 VNNI most others too) are multiplied by candle, on pools of the
 //! process that candle sizes by the machine's cores and its own environment variables, `CANDLE_NUM_THREADS` and
 //! `RAYON_NUM_THREADS`; these products do not follow the options.
 
