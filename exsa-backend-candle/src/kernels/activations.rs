@@ -6,7 +6,7 @@
 
 use super::layout::Kind;
 use super::simd::{Simd, dispatch};
-use super::team::Team;
+use super::team::{Target, Team};
 
 /// Rows of a panel at most.
 pub const PANEL: usize = 16;
@@ -62,25 +62,20 @@ impl Activations {
         refill(&mut self.corrections, n32);
         refill(&mut self.sums32, n256 * 8);
         refill(&mut self.sums16, n256 * 16);
-        let (k_padded, block, offset) = (self.k_padded, self.block, kind.offset());
-        let mut rest = PanelValues {
-            q: &mut self.q,
-            scales: &mut self.scales,
-            corrections: &mut self.corrections,
-            sums32: &mut self.sums32,
-            sums16: &mut self.sums16,
+        let shape = Shape { k, k_padded: self.k_padded, block: self.block, offset: kind.offset() };
+        let values = Targets {
+            q: Target(self.q.as_mut_ptr()),
+            scales: Target(self.scales.as_mut_ptr()),
+            corrections: Target(self.corrections.as_mut_ptr()),
+            sums32: Target(self.sums32.as_mut_ptr()),
+            sums16: Target(self.sums16.as_mut_ptr()),
         };
-        let shape = Shape { k, k_padded, block, offset };
-        if let [panel] = self.panels[..] {
-            return quantize_panel(x, panel, shape, &mut rest);
-        }
-        let mut parts = Vec::with_capacity(self.panels.len());
-        for panel in &self.panels {
-            parts.push((*panel, rest.split_off(panel.padded, shape)));
-        }
-        team.for_each_run(&mut parts, 1, |_, parts| {
-            for (panel, values) in parts {
-                quantize_panel(x, *panel, shape, values);
+        let panels = &self.panels;
+        team.for_each(panels.len(), (panels.len() / 16).max(1), |range| {
+            for panel in &panels[range] {
+                // SAFETY: the vectors were sized for all panels, and each panel is handed out once.
+                let mut out = unsafe { values.panel(*panel, shape) };
+                quantize_panel(x, *panel, shape, &mut out);
             }
         });
     }
@@ -128,22 +123,41 @@ pub(crate) struct PanelValues<'a> {
     sums16: &'a mut [i16],
 }
 
-impl<'a> PanelValues<'a> {
-    /// Takes the first `rows` rows off.
-    fn split_off(&mut self, rows: usize, shape: Shape) -> PanelValues<'a> {
-        fn take<'a, T>(values: &mut &'a mut [T], n: usize) -> &'a mut [T] {
-            let n = n.min(values.len());
-            let (first, rest) = std::mem::take(values).split_at_mut(n);
-            *values = rest;
-            first
-        }
-        let blocks = rows * (shape.k_padded / shape.block);
-        PanelValues {
-            q: take(&mut self.q, rows * shape.k_padded),
-            scales: take(&mut self.scales, blocks),
-            corrections: take(&mut self.corrections, blocks),
-            sums32: take(&mut self.sums32, blocks * 8),
-            sums16: take(&mut self.sums16, blocks * 16),
+/// Where the numbers of all panels go.
+struct Targets {
+    q: Target<i8>,
+    scales: Target<f32>,
+    corrections: Target<i32>,
+    sums32: Target<i16>,
+    sums16: Target<i16>,
+}
+
+impl Targets {
+    /// The part of `panel`.
+    ///
+    /// # Safety
+    ///
+    /// The vectors have room for it, outlive the result, and nobody else uses this part.
+    unsafe fn panel<'a>(&self, panel: Panel, shape: Shape) -> PanelValues<'a> {
+        let per_row = shape.k_padded / shape.block;
+        let (before, blocks) = (panel.before * per_row, panel.padded * per_row);
+        let (n32, n256) = if shape.block == 32 { (1, 0) } else { (0, 1) };
+        // SAFETY: the rows before the panel and its own are there, by the caller's promise; parts that a kind does
+        // not have are empty.
+        unsafe {
+            PanelValues {
+                q: std::slice::from_raw_parts_mut(
+                    self.q.at(panel.before * shape.k_padded),
+                    panel.padded * shape.k_padded,
+                ),
+                scales: std::slice::from_raw_parts_mut(self.scales.at(before), blocks),
+                corrections: std::slice::from_raw_parts_mut(self.corrections.at(before * n32), blocks * n32),
+                sums32: std::slice::from_raw_parts_mut(self.sums32.at(before * n256 * 8), blocks * n256 * 8),
+                sums16: std::slice::from_raw_parts_mut(
+                    self.sums16.at(before * n256 * 16),
+                    blocks * n256 * 16,
+                ),
+            }
         }
     }
 }

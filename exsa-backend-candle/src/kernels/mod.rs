@@ -28,6 +28,8 @@ use exsa_core::gguf::GgmlType;
 use layout::unpack_unit;
 use layout::{Kind, TILE, pack_unit};
 use pages::Pages;
+use std::marker::PhantomData;
+use std::ops::Range;
 use team::{Target, Team};
 
 /// Bytes of weights that stay in the second-level cache while all rows pass over them.
@@ -127,65 +129,66 @@ impl PackedMatrix {
 
     /// `out = x · Wᵀ`: `out` is `[m, n]` row-major, for the `m` rows that `acts` was quantized from.
     pub fn multiply(&self, isa: Isa, acts: &Activations, team: &mut Team, out: &mut [f32]) {
-        let units = self.k.div_ceil(self.kind.unit());
-        assert_eq!(acts.k_padded, units * self.kind.unit(), "activations of another width");
-        assert_eq!(acts.block, self.kind.activation_block(), "activations quantized for another kind");
-        let m: usize = acts.panels.iter().map(|panel| panel.rows).sum();
-        assert_eq!(out.len(), m * self.n, "the output has another shape");
-        let tile_bytes = units * self.kind.unit_bytes();
-        let tiles = self.n.div_ceil(TILE);
-        // One panel reads each tile once; several come back to it while it is in the cache.
-        let group = if acts.panels.len() == 1 { 1 } else { (CACHED_BYTES / tile_bytes).max(1) };
-        let target = Target(out.as_mut_ptr());
-        // Small pieces at little cost: a slower thread must not keep the others waiting at the end.
-        let grain = (tiles / (team.threads() * 8)).clamp(1, 16).next_multiple_of(group);
-        let grain = if m * self.n * self.k < SHARED_PRODUCTS_MIN { tiles } else { grain };
-        team.for_each(tiles, grain, |range| {
-            for start in range.clone().step_by(group) {
-                for panel in &acts.panels {
-                    for tile in start..range.end.min(start + group) {
-                        let weights = &self.data.as_slice()[tile * tile_bytes..][..tile_bytes];
-                        let column = tile * TILE;
-                        let columns = TILE.min(self.n - column);
-                        match isa {
-                            // SAFETY: an `Isa` of this kind was detected; lengths are checked above; tiles are
-                            // handed out once, and so are their columns.
-                            #[cfg(target_arch = "x86_64")]
-                            Isa::Avx512Vnni => unsafe {
-                                avx512::tile(
-                                    self.kind,
-                                    weights,
-                                    acts,
-                                    *panel,
-                                    target.at(0),
-                                    self.n,
-                                    column,
-                                    columns,
-                                );
-                            },
-                            #[cfg(test)]
-                            Isa::Scalar => {
-                                let mut sums = [0.0; TILE * activations::PANEL];
-                                scalar::tile(
-                                    self.kind,
-                                    weights,
-                                    acts,
-                                    *panel,
-                                    &mut sums[..panel.rows * TILE],
-                                );
-                                for row in 0..panel.rows {
-                                    for i in 0..columns {
-                                        let at = (panel.start + row) * self.n + column + i;
-                                        // SAFETY: in the matrix, and nobody else writes these columns.
-                                        unsafe { *target.at(at) = sums[row * TILE + i] };
-                                    }
+        multiply_all(isa, &[Product::new(self, out)], acts, team);
+    }
+
+    fn tiles(&self) -> usize {
+        self.n.div_ceil(TILE)
+    }
+
+    fn tile_bytes(&self) -> usize {
+        self.k.div_ceil(self.kind.unit()) * self.kind.unit_bytes()
+    }
+
+    /// Tiles that are multiplied with all rows while they are in the cache. One panel reads each tile once.
+    fn group(&self, acts: &Activations) -> usize {
+        if acts.panels.len() == 1 { 1 } else { (CACHED_BYTES / self.tile_bytes()).max(1) }
+    }
+
+    /// Multiplies the tiles of `range` into their columns of the matrix at `target`, `[m, n]`.
+    ///
+    /// # Safety
+    ///
+    /// `acts` was quantized for this matrix, and nobody else writes these columns.
+    unsafe fn multiply_tiles(&self, isa: Isa, acts: &Activations, range: Range<usize>, target: &Target<f32>) {
+        let (tile_bytes, group) = (self.tile_bytes(), self.group(acts));
+        for start in range.clone().step_by(group) {
+            for panel in &acts.panels {
+                for tile in start..range.end.min(start + group) {
+                    let weights = &self.data.as_slice()[tile * tile_bytes..][..tile_bytes];
+                    let column = tile * TILE;
+                    let columns = TILE.min(self.n - column);
+                    match isa {
+                        // SAFETY: an `Isa` of this kind was detected; lengths and columns by the caller's promise.
+                        #[cfg(target_arch = "x86_64")]
+                        Isa::Avx512Vnni => unsafe {
+                            avx512::tile(
+                                self.kind,
+                                weights,
+                                acts,
+                                *panel,
+                                target.at(0),
+                                self.n,
+                                column,
+                                columns,
+                            );
+                        },
+                        #[cfg(test)]
+                        Isa::Scalar => {
+                            let mut sums = [0.0; TILE * activations::PANEL];
+                            scalar::tile(self.kind, weights, acts, *panel, &mut sums[..panel.rows * TILE]);
+                            for row in 0..panel.rows {
+                                for i in 0..columns {
+                                    let at = (panel.start + row) * self.n + column + i;
+                                    // SAFETY: in the matrix, and nobody else writes these columns.
+                                    unsafe { *target.at(at) = sums[row * TILE + i] };
                                 }
                             }
                         }
                     }
                 }
             }
-        });
+        }
     }
 
     /// For tests: dequantizes row `i` into `out`, of `k` values.
@@ -200,4 +203,51 @@ impl PackedMatrix {
             out.copy_from_slice(&values[..out.len()]);
         }
     }
+}
+
+/// A product that is computed together with others: of the same activations, to a matrix of its own.
+pub struct Product<'a> {
+    weights: &'a PackedMatrix,
+    target: Target<f32>,
+    len: usize,
+    out: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Product<'a> {
+    /// The product with `weights`, to `out`, `[m, n]` row-major.
+    pub fn new(weights: &'a PackedMatrix, out: &'a mut [f32]) -> Self {
+        Self { weights, target: Target(out.as_mut_ptr()), len: out.len(), out: PhantomData }
+    }
+}
+
+/// Computes all `products` of the rows that `acts` was quantized from, in one step of the team.
+pub fn multiply_all(isa: Isa, products: &[Product<'_>], acts: &Activations, team: &mut Team) {
+    let m: usize = acts.panels.iter().map(|panel| panel.rows).sum();
+    let (mut tiles, mut work, mut group) = (0, 0, 1);
+    for Product { weights, len, .. } in products {
+        assert_eq!(
+            acts.k_padded,
+            weights.k.next_multiple_of(weights.kind.unit()),
+            "activations of another width"
+        );
+        assert_eq!(acts.block, weights.kind.activation_block(), "activations quantized for another kind");
+        assert_eq!(*len, m * weights.n, "the output has another shape");
+        tiles += weights.tiles();
+        work += m * weights.n * weights.k;
+        group = group.max(weights.group(acts));
+    }
+    // Small pieces at little cost: a slower thread must not keep the others waiting at the end.
+    let grain = (tiles / (team.threads() * 8)).clamp(1, 16).next_multiple_of(group);
+    let grain = if work < SHARED_PRODUCTS_MIN { tiles } else { grain };
+    team.for_each(tiles, grain, |range| {
+        let mut first = 0;
+        for Product { weights, target, .. } in products {
+            let end = first + weights.tiles();
+            let part = range.start.clamp(first, end) - first..range.end.clamp(first, end) - first;
+            // SAFETY: shapes are checked above; tiles are handed out once, and so are their columns of an output
+            // that the product has to itself.
+            unsafe { weights.multiply_tiles(isa, acts, part, target) };
+            first = end;
+        }
+    });
 }

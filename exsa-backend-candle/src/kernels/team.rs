@@ -9,24 +9,54 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
-/// Spins of a helper before it parks, about a hundred microseconds.
-const SPINS: u32 = 20_000;
+/// How long a helper looks out for the next step before it parks: longer than what an engine does between two passes.
+const SPIN: Duration = Duration::from_micros(200);
+
+/// Looks between two glances at the clock.
+const GLANCES: u32 = 64;
+
+/// Looks of the caller at its helpers before it offers them its core.
+const PATIENCE: u32 = 2_000;
+
+/// In a step's state: helpers may join it.
+const OPEN: usize = 1 << 15;
+
+/// In a step's state: the number of helpers that joined it.
+const JOINED: usize = OPEN - 1;
+
+/// What is added to the state for the next step.
+const STEP: usize = 1 << 16;
 
 type Job<'a> = dyn Fn(usize) + Sync + 'a;
 
+/// A value on cache lines of its own, so that writing it disturbs nobody who reads its neighbours.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// What a thread has left to hand out of the items of a step: they begin at `next`, and end at `end`.
+struct Share {
+    next: AtomicUsize,
+    end: AtomicUsize,
+}
+
 struct Shared {
-    /// Number of the step; a helper that sees it change runs the job.
-    step: AtomicUsize,
-    /// Helpers that have not finished the step.
-    busy: AtomicUsize,
+    /// Number of the step, whether it is open, and how many joined it.
+    state: Apart<AtomicUsize>,
+    /// Helpers that have finished the step.
+    left: Apart<AtomicUsize>,
+    /// One for each thread.
+    shares: Box<[Apart<Share>]>,
+    /// One for each helper: it is about to park, or parks.
+    parked: Box<[AtomicBool]>,
     stop: AtomicBool,
     panicked: AtomicBool,
     job: UnsafeCell<Option<&'static Job<'static>>>,
 }
 
-// SAFETY: `job` is written by the team's owner alone, while no helper is busy, and read by helpers only after they saw
-// the step change (release, acquire) and before they count themselves out.
+// SAFETY: `job` is written by the team's owner alone, while no step is open and all who joined the last one have left, and
+// read by helpers only after they joined an open step.
 unsafe impl Sync for Shared {}
 
 /// Threads that work together on one job at a time. The thread that calls is one of them.
@@ -36,11 +66,14 @@ pub struct Team {
 }
 
 impl Team {
-    /// A team of `threads` threads in all, the caller's included.
+    /// A team of `threads` threads in all, the caller's included, fewer than 2^15.
     pub fn new(threads: usize) -> std::io::Result<Self> {
+        let share = |_| Apart(Share { next: AtomicUsize::new(0), end: AtomicUsize::new(0) });
         let shared = Arc::new(Shared {
-            step: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
+            state: Apart(AtomicUsize::new(0)),
+            left: Apart(AtomicUsize::new(0)),
+            shares: (0..threads.max(1)).map(share).collect(),
+            parked: (1..threads).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             job: UnsafeCell::new(None),
@@ -60,52 +93,72 @@ impl Team {
         self.helpers.len() + 1
     }
 
-    /// Runs `job(index)` on every thread, `index` from 0, and returns when all are done. A panic on any of them goes
-    /// on here.
-    pub fn run(&mut self, job: impl Fn(usize) + Sync) {
+    /// Runs `job(0)` here and `job(index)` on those of the others that come before it has ended, and returns when all are
+    /// done. A helper that the system does not let run is not waited for. A panic on any of them goes on here.
+    fn run(&mut self, job: impl Fn(usize) + Sync) {
         if self.helpers.is_empty() {
             return job(0);
         }
+        let shared = &*self.shared;
         let erased: &Job<'_> = &job;
-        // SAFETY: the reference outlives its use: this function returns only after every helper has counted itself
-        // out of the step, also when the job panics here. `&mut self` makes it the only job.
+        // SAFETY: the reference outlives its use: this function returns only after the step is closed and every helper
+        // that joined it has left, also when the job panics here. `&mut self` makes it the only job.
         unsafe {
-            *self.shared.job.get() = Some(std::mem::transmute::<&Job<'_>, &'static Job<'static>>(erased));
+            *shared.job.get() = Some(std::mem::transmute::<&Job<'_>, &'static Job<'static>>(erased));
         }
-        self.shared.busy.store(self.helpers.len(), Ordering::Relaxed);
-        self.shared.step.fetch_add(1, Ordering::Release);
-        for (thread, _) in &self.helpers {
-            thread.unpark();
+        shared.left.0.store(0, Ordering::Relaxed);
+        let step = (shared.state.0.load(Ordering::Relaxed) / STEP).wrapping_add(1);
+        // In one order with what helpers do before they park: either they see the step, or they are seen parking.
+        shared.state.0.store(step.wrapping_mul(STEP) | OPEN, Ordering::SeqCst);
+        for ((thread, _), parked) in self.helpers.iter().zip(&shared.parked) {
+            if parked.load(Ordering::SeqCst) {
+                thread.unpark();
+            }
         }
         let mine = catch_unwind(AssertUnwindSafe(|| job(0)));
-        let mut spins = 0u32;
-        while self.shared.busy.load(Ordering::Acquire) > 0 {
-            spins += 1;
+        let joined = shared.state.0.fetch_and(!OPEN, Ordering::AcqRel) & JOINED;
+        let mut looks = 0u32;
+        while shared.left.0.load(Ordering::Acquire) < joined {
+            looks = looks.saturating_add(1);
             // With more threads than cores the one waited for may need this core.
-            if spins > SPINS { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if looks > PATIENCE { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         if let Err(panic) = mine {
             resume_unwind(panic);
         }
-        if self.shared.panicked.swap(false, Ordering::AcqRel) {
+        if shared.panicked.swap(false, Ordering::AcqRel) {
             resume_unwind(Box::new("a compute thread panicked"));
         }
     }
 
-    /// Splits `0..n` into runs of `grain` and hands them out as threads get free.
+    /// Splits `0..n` into runs of at most `grain` items and hands them out: to each thread from a part of its own, so that it
+    /// reads memory in order, and from the others' parts when its own is done.
     pub fn for_each(&mut self, n: usize, grain: usize, work: impl Fn(Range<usize>) + Sync) {
+        self.for_each_on(n, grain, |_, range| work(range));
+    }
+
+    /// As [`for_each`](Self::for_each), and tells the index of the thread.
+    fn for_each_on(&mut self, n: usize, grain: usize, work: impl Fn(usize, Range<usize>) + Sync) {
         let grain = grain.max(1);
-        if n <= grain {
-            return work(0..n);
+        if n <= grain || self.helpers.is_empty() {
+            return work(0, 0..n);
         }
-        let next = AtomicUsize::new(0);
-        self.run(|_| {
-            loop {
-                let start = next.fetch_add(grain, Ordering::Relaxed);
-                if start >= n {
-                    break;
+        let (shared, threads) = (Arc::clone(&self.shared), self.threads());
+        let start = |thread: usize| (n * thread / threads).next_multiple_of(grain).min(n);
+        for (thread, Apart(share)) in shared.shares.iter().enumerate() {
+            share.next.store(start(thread), Ordering::Relaxed);
+            share.end.store(if thread + 1 == threads { n } else { start(thread + 1) }, Ordering::Relaxed);
+        }
+        self.run(|thread| {
+            for Apart(share) in shared.shares[thread..].iter().chain(&shared.shares[..thread]) {
+                let end = share.end.load(Ordering::Relaxed);
+                while share.next.load(Ordering::Relaxed) < end {
+                    let first = share.next.fetch_add(grain, Ordering::Relaxed);
+                    if first >= end {
+                        break;
+                    }
+                    work(thread, first..end.min(first + grain));
                 }
-                work(start..n.min(start + grain));
             }
         });
     }
@@ -161,34 +214,57 @@ impl Drop for Team {
 
 fn help(shared: &Shared, index: usize) {
     let mut seen = 0;
-    loop {
-        let mut spins = 0;
-        let step = loop {
-            let step = shared.step.load(Ordering::Acquire);
-            if step != seen {
-                break step;
-            }
-            if shared.stop.load(Ordering::Acquire) {
-                return;
-            }
-            spins += 1;
-            if spins < SPINS {
-                std::hint::spin_loop();
-            } else {
-                std::thread::park();
-                spins = 0;
-            }
-        };
+    while let Some(step) = next_step(shared, index, seen) {
         seen = step;
-        // SAFETY: the step changed, so the owner has written the job and waits until this helper counts itself out.
+        if !join(shared, step) {
+            continue;
+        }
+        // SAFETY: the step is joined, so the owner has written the job and waits until this helper leaves.
         let job = unsafe { *shared.job.get() };
         if let Some(job) = job
             && catch_unwind(AssertUnwindSafe(|| job(index))).is_err()
         {
             shared.panicked.store(true, Ordering::Release);
         }
-        shared.busy.fetch_sub(1, Ordering::Release);
+        shared.left.0.fetch_add(1, Ordering::Release);
     }
+}
+
+/// Waits for an open step other than `seen`, and returns its number; `None` when the team is dissolved.
+fn next_step(shared: &Shared, index: usize, seen: usize) -> Option<usize> {
+    let look = |order| {
+        let state = shared.state.0.load(order);
+        (state / STEP != seen && state & OPEN != 0).then_some(state / STEP)
+    };
+    let begin = Instant::now();
+    while begin.elapsed() < SPIN {
+        for _ in 0..GLANCES {
+            if let Some(step) = look(Ordering::Acquire) {
+                return Some(step);
+            }
+            std::hint::spin_loop();
+        }
+        if shared.stop.load(Ordering::Acquire) {
+            return None;
+        }
+    }
+    let parked = &shared.parked[index - 1];
+    parked.store(true, Ordering::SeqCst);
+    let found = loop {
+        let step = look(Ordering::SeqCst);
+        if step.is_some() || shared.stop.load(Ordering::SeqCst) {
+            break step;
+        }
+        std::thread::park();
+    };
+    parked.store(false, Ordering::Relaxed);
+    found
+}
+
+/// Joins `step`, if it is still open.
+fn join(shared: &Shared, step: usize) -> bool {
+    let joined = |state: usize| (state / STEP == step && state & OPEN != 0).then_some(state + 1);
+    shared.state.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, joined).is_ok()
 }
 
 #[cfg(test)]
@@ -222,15 +298,28 @@ mod tests {
         }
     }
 
+    /// Runs a step in which the threads of `team` all take part; `visit` is called on each with its index.
+    fn together(team: &mut Team, visit: impl Fn(usize) + Sync) {
+        let threads = team.threads();
+        let arrived = AtomicUsize::new(0);
+        team.run(|index| {
+            arrived.fetch_add(1, Ordering::AcqRel);
+            while arrived.load(Ordering::Acquire) < threads {
+                std::thread::yield_now();
+            }
+            visit(index);
+        });
+    }
+
     #[test]
     fn a_panic_on_any_thread_reaches_the_caller_and_the_team_goes_on() {
         let mut team = Team::new(3).unwrap();
         for culprit in 0..3 {
-            let result = catch_unwind(AssertUnwindSafe(|| team.run(|index| assert_ne!(index, culprit))));
-            assert!(result.is_err());
+            let step = || together(&mut team, |index| assert_ne!(index, culprit));
+            assert!(catch_unwind(AssertUnwindSafe(step)).is_err());
         }
         let sum = AtomicU64::new(0);
-        team.run(|index| {
+        together(&mut team, |index| {
             sum.fetch_add(index as u64, Ordering::Relaxed);
         });
         assert_eq!(sum.into_inner(), 3);
@@ -242,10 +331,46 @@ mod tests {
         for _ in 0..3 {
             std::thread::sleep(std::time::Duration::from_millis(30));
             let seen = AtomicU64::new(0);
-            team.run(|_| {
+            together(&mut team, |_| {
                 seen.fetch_add(1, Ordering::Relaxed);
             });
             assert_eq!(seen.into_inner(), 2);
+        }
+    }
+
+    /// Steps that are shorter than it takes a helper to come are not held up by it, and harm nothing.
+    #[test]
+    fn many_short_steps() {
+        let mut team = Team::new(4).unwrap();
+        for n in 0..20_000usize {
+            let sum = AtomicUsize::new(0);
+            team.for_each(n % 9, 1, |range| {
+                sum.fetch_add(range.len(), Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), n % 9);
+        }
+    }
+
+    /// Processor time of this process: user and system, in clock ticks of 10 ms.
+    #[cfg(target_os = "linux")]
+    fn ticks() -> u64 {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// Under nextest the process runs this test alone; with other tests beside it in the process, it says nothing.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn idle_teams_cost_no_processor_time() {
+        let mut team = Team::new(4).unwrap();
+        team.for_each(100, 1, |_| {});
+        std::thread::sleep(Duration::from_millis(50));
+        let before = ticks();
+        std::thread::sleep(Duration::from_secs(2));
+        let used = ticks() - before;
+        if std::env::var_os("NEXTEST").is_some() {
+            assert!(used <= 10, "{used} ticks of 10 ms in two idle seconds");
         }
     }
 }
