@@ -300,7 +300,7 @@ fn copies_on_write_need_room() {
     let mut batch = Batch::new();
     batch.push(SeqId(1), 10, &[4], 1);
     batch.push(SeqId(2), 10, &[4], 1);
-    assert!(matches!(session.forward(&batch), Err(StepError::KvFull { needed: 1, free: 1 })));
+    assert!(matches!(session.forward(&batch), Err(StepError::KvFull { needed: 2, free: 1 })));
     session.release(SeqId(3));
     session.release(SeqId(0));
     // Two holders left: one copies, the other keeps.

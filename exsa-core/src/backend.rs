@@ -61,7 +61,8 @@ pub trait Model: Send + Sync {
 /// - Every [`SeqId`] below `sequences_max` exists from the start and is empty.
 /// - `forward` appends each span's tokens to its sequence. Spans start exactly where their sequence ends; a
 ///   session refuses others with [`StepError::Position`] before it changes anything, and likewise ids outside
-///   the vocabulary and batches over the limit.
+///   the vocabulary, batches over the limit, and with [`StepError::Sequence`] sequences that do not exist, have two
+///   spans in the batch or would grow past `context_tokens_max`.
 /// - The result of a row depends on the tokens of its sequence alone, up to rounding: not on how they were cut
 ///   into spans, nor on what else is in the batch.
 /// - After an error from `forward` the content past each span's `position` is undefined. Core truncates every
@@ -102,7 +103,7 @@ pub trait Session: Send {
     }
 
     /// Fills the empty sequence `seq` from what `save` wrote, for the same model; returns its length in tokens.
-    /// Only where [`Capabilities::save`] says so.
+    /// After an error it is empty still. Only where [`Capabilities::save`] says so.
     fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
         let _ = (seq, from);
         Err(KvError::Unsupported("restore"))
@@ -201,7 +202,8 @@ pub struct ThreadOptions {
     pub compute: Option<NonZeroUsize>,
 }
 
-/// Asks a running [`Session::forward`] to return early with [`StepError::Interrupted`]. Clones share one flag.
+/// Asks a running [`Session::forward`] to return early with [`StepError::Interrupted`]. Clones share one flag; while
+/// it is up, every pass ends so.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 

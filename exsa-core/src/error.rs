@@ -106,9 +106,9 @@ pub enum StepError {
     },
     /// The KV cache has no room. Core accounts for KV, so this tells of a mistake in core or in the session's
     /// capabilities.
-    #[error("the KV cache is full: {needed} more blocks needed, {free} free")]
+    #[error("the KV cache is full: {needed} blocks needed, {free} free")]
     KvFull {
-        /// Blocks needed.
+        /// Blocks needed, more than are free.
         needed: usize,
         /// Blocks free.
         free: usize,
@@ -159,9 +159,9 @@ pub enum KvError {
         held: usize,
     },
     /// The KV cache has no room for what is restored.
-    #[error("the KV cache is full: {needed} more blocks needed, {free} free")]
+    #[error("the KV cache is full: {needed} blocks needed, {free} free")]
     Full {
-        /// Blocks needed.
+        /// Blocks needed, more than are free.
         needed: usize,
         /// Blocks free.
         free: usize,

@@ -83,7 +83,7 @@ impl BlockTables {
             needed += writers.len().min(holders - 1);
         }
         let free = self.free.len();
-        if needed > free { Err(StepError::KvFull { needed: needed - free, free }) } else { Ok(()) }
+        if needed > free { Err(StepError::KvFull { needed, free }) } else { Ok(()) }
     }
 
     /// Lengthens `seq` by `n` tokens. Returns the copy to be made before they are written.
@@ -98,7 +98,7 @@ impl BlockTables {
         };
         let needed = missing + usize::from(shared.is_some());
         if needed > free.len() {
-            return Err(StepError::KvFull { needed: needed - free.len(), free: free.len() });
+            return Err(StepError::KvFull { needed, free: free.len() });
         }
         let mut fresh = free.drain(free.len() - needed..);
         let copy = match (shared, table.blocks.last_mut()) {
@@ -156,7 +156,7 @@ impl BlockTables {
         self.check_empty(seq)?;
         self.append(seq, len).map(|_| ()).map_err(|_| {
             let free = self.free.len();
-            KvError::Full { needed: len.div_ceil(BLOCK_TOKENS) - free, free }
+            KvError::Full { needed: len.div_ceil(BLOCK_TOKENS), free }
         })
     }
 

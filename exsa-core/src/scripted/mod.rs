@@ -3,6 +3,8 @@
 //! It computes no network, but keeps to every word of the [`Session`] contract, and is
 //! strict: what a real backend might let pass is an error here. Its tokens are bytes.
 
+mod plan;
+mod saved;
 mod session;
 mod tokenizer;
 
@@ -49,9 +51,13 @@ impl InferenceBackend for ScriptedBackend {
     fn load(
         &self,
         _source: &ModelSource,
-        _options: &LoadOptions,
+        options: &LoadOptions,
         progress: &mut LoadProgress<'_>,
     ) -> Result<Arc<dyn Model>, LoadError> {
+        if let Some(name) = options.device.as_deref().filter(|name| *name != "cpu") {
+            let problem = format!("there is no device '{name}', but cpu");
+            return Err(LoadError::Option { option: "device", problem });
+        }
         progress.report(1, 1)?;
         Ok(Arc::new(self.model.clone()))
     }
@@ -62,8 +68,8 @@ impl InferenceBackend for ScriptedBackend {
 enum Behaviour {
     /// Goes on with this text from wherever the sequence ends inside it, then ends.
     Echo(Vec<TokenId>),
-    /// Pseudo-random logits that depend on the last three tokens and the seed.
-    NGram(u64),
+    /// Pseudo-random logits that depend on the seed and the last `order` tokens.
+    NGram { seed: u64, order: usize },
 }
 
 /// A model whose logits follow a rule; see [`ScriptedModel::echo`] and [`ScriptedModel::ngram`].
@@ -110,7 +116,16 @@ impl ScriptedModel {
     /// Draws logits from a hash of `seed` and the last three tokens: any sequence of tokens always gets the same
     /// continuation.
     pub fn ngram(seed: u64) -> Self {
-        Self::new(Behaviour::NGram(seed))
+        Self::new(Behaviour::NGram { seed, order: 3 })
+    }
+
+    /// Sets how many of the last tokens [`ngram`](Self::ngram) looks at; `usize::MAX` is all of them, so that a mistake
+    /// anywhere in a sequence shows.
+    pub fn order(mut self, tokens: usize) -> Self {
+        if let Behaviour::NGram { order, .. } = &mut self.behaviour {
+            *order = tokens;
+        }
+        self
     }
 
     /// Sets the size of the KV cache in tokens and the size of a block.
@@ -160,8 +175,8 @@ impl ScriptedModel {
                     *logit = 20.0;
                 }
             }
-            Behaviour::NGram(seed) => {
-                let context = tokens.iter().rev().take(3).fold(*seed, |hash, token| {
+            Behaviour::NGram { seed, order } => {
+                let context = tokens.iter().rev().take(*order).fold(*seed, |hash, token| {
                     mix(hash ^ u64::from(*token).wrapping_add(0x9e37_79b9_7f4a_7c15))
                 });
                 for (i, logit) in row.iter_mut().enumerate() {
@@ -189,6 +204,6 @@ impl Model for ScriptedModel {
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
-        Ok(Box::new(ScriptedSession::new(self.clone(), options)))
+        Ok(Box::new(ScriptedSession::new(self.clone(), options)?))
     }
 }

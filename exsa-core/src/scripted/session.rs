@@ -1,9 +1,10 @@
 //! The scripted session: tokens instead of keys and values, and real block accounting.
 
-use super::ScriptedModel;
+use super::plan::plan;
+use super::{ScriptedModel, saved};
 use crate::backend::{Capabilities, Interrupt, Session, SessionOptions};
 use crate::batch::{Batch, Logits};
-use crate::error::{KvError, StepError};
+use crate::error::{KvError, LoadError, StepError};
 use crate::token::{SeqId, TokenId};
 use std::io::{Read, Write};
 
@@ -25,29 +26,16 @@ struct Held {
 }
 
 impl ScriptedSession {
-    pub(super) fn new(model: ScriptedModel, options: &SessionOptions) -> Self {
-        let block_tokens = model.block_tokens;
-        let kv_tokens =
-            options.kv_tokens_max.unwrap_or(model.kv_tokens_max).div_ceil(block_tokens) * block_tokens;
-        let n_ctx = model.info.n_ctx;
-        let capabilities = Capabilities {
-            kv_tokens_max: kv_tokens,
-            block_tokens,
-            sequences_max: options.sequences_max,
-            context_tokens_max: options.context_tokens_max.map_or(n_ctx, |n| n.min(n_ctx)),
-            batch_tokens_max: options.batch_tokens_max,
-            fork: true,
-            truncate: model.can_truncate,
-            save: true,
-        };
-        Self {
+    pub(super) fn new(model: ScriptedModel, options: &SessionOptions) -> Result<Self, LoadError> {
+        let capabilities = plan(&model, options)?;
+        Ok(Self {
             sequences: vec![Held::default(); capabilities.sequences_max],
-            references: vec![0; kv_tokens / block_tokens],
+            references: vec![0; capabilities.kv_tokens_max / capabilities.block_tokens],
             logits: Vec::new(),
             interrupt: options.interrupt.clone(),
             capabilities,
             model,
-        }
+        })
     }
 
     /// The tokens that `seq` holds.
@@ -64,23 +52,24 @@ impl ScriptedSession {
         self.references.len() - self.blocks_used()
     }
 
-    /// Blocks to take so that `held` can grow to `len` tokens: new ones, and a copy of a shared one that is
-    /// partly filled.
-    fn blocks_needed(&self, held: &Held, len: usize) -> usize {
-        let new = len.div_ceil(self.capabilities.block_tokens).saturating_sub(held.blocks.len());
-        new + usize::from(self.shares_last(held))
+    /// The last block of `held`, where it is shared and the next token would be written into it.
+    fn shared_last(&self, held: &Held) -> Option<usize> {
+        let partly = !held.tokens.len().is_multiple_of(self.capabilities.block_tokens);
+        held.blocks.last().copied().filter(|block| partly && self.references[*block] > 1)
     }
 
-    fn shares_last(&self, held: &Held) -> bool {
-        let partly = !held.tokens.len().is_multiple_of(self.capabilities.block_tokens);
-        partly && held.blocks.last().is_some_and(|block| self.references[*block] > 1)
+    /// Blocks that are to be copied, where sequences write into these shared ones: the last holder of each writes into
+    /// it as it is.
+    fn copies(&self, mut shared: Vec<usize>) -> usize {
+        shared.sort_unstable();
+        let copies = |writers: &[usize]| writers.len().min(self.references[writers[0]] as usize - 1);
+        shared.chunk_by(|a, b| a == b).map(copies).sum()
     }
 
     fn append(&mut self, seq: SeqId, tokens: &[TokenId]) {
         let mut held = std::mem::take(&mut self.sequences[seq.index()]);
-        if self.shares_last(&held)
-            && let Some(shared) = held.blocks.pop()
-        {
+        if let Some(shared) = self.shared_last(&held) {
+            held.blocks.pop();
             self.references[shared] -= 1;
         }
         held.tokens.extend_from_slice(tokens);
@@ -99,7 +88,7 @@ impl ScriptedSession {
             return Err(StepError::BatchTooLarge { tokens: batch.len(), limit });
         }
         let n_vocab = self.model.info.n_vocab;
-        let (mut needed, mut seen) = (0, vec![false; self.sequences.len()]);
+        let (mut needed, mut shared, mut seen) = (0, Vec::new(), vec![false; self.sequences.len()]);
         for (span, tokens) in batch.iter() {
             let seq = span.seq;
             let problem = |text: &str| StepError::Sequence { seq, problem: text.into() };
@@ -119,8 +108,10 @@ impl ScriptedSession {
             if let Some(&token) = tokens.iter().find(|token| **token as usize >= n_vocab) {
                 return Err(StepError::InvalidToken { seq, token, n_vocab });
             }
-            needed += self.blocks_needed(held, span.position + span.len);
+            needed += (span.position + span.len).div_ceil(self.capabilities.block_tokens) - held.blocks.len();
+            shared.extend(self.shared_last(held));
         }
+        needed += self.copies(shared);
         let free = self.blocks_free();
         if needed > free { Err(StepError::KvFull { needed, free }) } else { Ok(()) }
     }
@@ -205,34 +196,17 @@ impl Session for ScriptedSession {
     }
 
     fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
-        let held = self.held(seq, 0)?;
-        to.write_all(&(held.tokens.len() as u64).to_le_bytes())?;
-        for token in &held.tokens {
-            to.write_all(&token.to_le_bytes())?;
-        }
-        Ok(())
+        saved::write(&self.model, &self.held(seq, 0)?.tokens, to)
     }
 
     fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
         self.empty(seq)?;
-        let mut len = [0; 8];
-        from.read_exact(&mut len)?;
-        let len = u64::from_le_bytes(len);
-        let limit = self.capabilities.context_tokens_max;
-        let len = usize::try_from(len)
-            .ok()
-            .filter(|len| *len <= limit)
-            .ok_or_else(|| KvError::Format(format!("holds {len} tokens, the context has {limit}")))?;
+        let len = saved::read_len(&self.model, self.capabilities.context_tokens_max, from)?;
         let (needed, free) = (len.div_ceil(self.capabilities.block_tokens), self.blocks_free());
         if needed > free {
             return Err(KvError::Full { needed, free });
         }
-        let mut tokens = Vec::with_capacity(len);
-        for _ in 0..len {
-            let mut token = [0; 4];
-            from.read_exact(&mut token)?;
-            tokens.push(TokenId::from_le_bytes(token));
-        }
+        let tokens = saved::read_tokens(&self.model, len, from)?;
         self.append(seq, &tokens);
         Ok(len)
     }

@@ -1,0 +1,40 @@
+//! The candle backend keeps to the contract, on one model of each architecture and on several types of weights.
+
+mod support;
+
+use exsa_backend_candle::{CandleBackend, KvType};
+use exsa_conformance::Fixture;
+use exsa_core::backend::ModelSource;
+use support::data;
+
+/// The model `name` of `tests/data`.
+fn micro(name: &str) -> Fixture {
+    fixture(CandleBackend::new(), name)
+}
+
+fn fixture(backend: CandleBackend, name: &str) -> Fixture {
+    let other = if name == "qwen2-f32" { "llama-f32" } else { "qwen2-f32" };
+    let file = |name: &str| ModelSource::file(data(&format!("{name}.gguf")));
+    Fixture::new(backend, file(name)).other_model(file(other))
+}
+
+/// The model that the examples run.
+fn built_in() -> Fixture {
+    let model = ModelSource::Embedded(include_bytes!("../../models/exsa-tiny-q8_0.gguf"));
+    Fixture::new(CandleBackend::new(), model)
+}
+
+exsa_conformance::mount! {
+    llama: micro("llama-f32").bitwise(),
+    llama3: micro("llama3-f32").bitwise(),
+    qwen2: micro("qwen2-f32").bitwise(),
+    qwen3: micro("qwen3-f32").bitwise(),
+    gemma2: micro("gemma2-f32").bitwise(),
+    gemma3: micro("gemma3-f32").bitwise(),
+    phi3: micro("phi3-f32").bitwise(),
+    llama_f16: micro("llama-f16").bitwise(),
+    llama_q4_k_m: micro("llama-q4_k_m").bitwise(),
+    llama_q8_0: micro("llama-q8_0").bitwise(),
+    kv_of_16_bits: fixture(CandleBackend::new().kv_type(KvType::F16), "llama-f32").bitwise(),
+    exsa_tiny: built_in().bitwise(),
+}

@@ -1,0 +1,148 @@
+//! How much fits into the KV cache: as much as the rule of blocks says.
+
+use super::rows::plain;
+use crate::check::check;
+use crate::clause;
+use crate::failure::{CaseResult, Failure, Outcome};
+use crate::fixture::Fixture;
+use crate::run::{Part, Run};
+use exsa_core::error::StepError;
+
+/// Tokens for each sequence so that together they hold every block; `None` if there are too few sequences for it.
+pub(super) fn fill(run: &Run) -> Option<Vec<usize>> {
+    let capabilities = run.capabilities();
+    let block = capabilities.block_tokens;
+    let longest = capabilities.context_tokens_max / block * block;
+    let mut left = capabilities.kv_tokens_max;
+    let mut lengths = Vec::new();
+    while left > 0 && longest > 0 && lengths.len() < capabilities.sequences_max {
+        // At least two sequences, where there are several blocks.
+        let half = (capabilities.kv_tokens_max / 2).div_ceil(block) * block;
+        lengths.push(left.min(longest).min(half.max(block)));
+        left -= lengths[lengths.len() - 1];
+    }
+    (left == 0 && lengths.len() > 1).then_some(lengths)
+}
+
+fn is_full(error: &StepError) -> bool {
+    matches!(error, StepError::KvFull { needed, free } if needed > free)
+}
+
+const FULL: &str = "StepError::KvFull, with more blocks needed than free";
+
+/// All blocks can be filled; then a token that needs another is refused and changes nothing, and a release makes room.
+pub fn kv_capacity_reached(fixture: &Fixture) -> CaseResult {
+    let mut run = fixture.session_of_blocks(4)?;
+    let capabilities = run.capabilities().clone();
+    let Some(lengths) = fill(&run) else {
+        return Ok(Outcome::Skipped("the sequences are too short or too few to fill the KV cache".into()));
+    };
+    let Some(empty) = (lengths.len() < capabilities.sequences_max).then_some(lengths.len() as u32) else {
+        return Ok(Outcome::Skipped("no sequence is left when the KV cache is full".into()));
+    };
+    let input = format!(
+        "{} tokens of KV in blocks of {}, filled by sequences of {lengths:?} tokens",
+        capabilities.kv_tokens_max, capabilities.block_tokens
+    );
+    let mut all = Vec::new();
+    // All but one token of the first, and then that one: the last room is given too.
+    for (seq, len) in lengths.iter().enumerate() {
+        all.push(fixture.tokens(*len, seq as u64)?);
+        let keep = usize::from(seq == 0);
+        check(clause::BLOCKS, &input).works(feed(&mut run, seq as u32, 0, &all[seq][..len - keep]))?;
+    }
+    let last = lengths[0] - 1;
+    let rows = run.pass(&[(0, last, &all[0][last..], 1)])?;
+    let first = plain(fixture, &all[0])?;
+    check(clause::ROW_ALONE, &input).same(&rows, &first[last..].to_vec(), fixture.tolerance)?;
+    let one = fixture.tokens(1, 9)?;
+    for batch in [vec![(empty, 0, &one[..], 1)], vec![(empty, 0, &one[..], 0)]] {
+        let input = format!("{input}; then one token of an empty sequence");
+        check(clause::KV_FULL, input).refused(run.try_pass(&batch), FULL, is_full)?;
+    }
+    run.release(lengths.len() as u32 - 1);
+    let input = format!("{input}; the last is released, and an empty sequence gets one token");
+    let rows = check(clause::MEMORY, &input).works(run.try_pass(&[(empty, 0, &one, 1)]))?;
+    check(clause::ROW_ALONE, &input).same(&rows, &plain(fixture, &one)?, fixture.tolerance)?;
+    // The first is as it was: cut by one token, it gives its last row again.
+    if capabilities.truncate && run.truncate(0, last).is_ok() {
+        let rows = run.pass(&[(0, last, &all[0][last..], 1)])?;
+        check(clause::KV_FULL, "a sequence beside the one that did not fit").same(
+            &rows,
+            &first[last..].to_vec(),
+            fixture.tolerance,
+        )?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn feed(run: &mut Run, seq: u32, position: usize, tokens: &[u32]) -> Result<(), StepError> {
+    let step = run.capabilities().batch_tokens_max.max(1);
+    for (i, chunk) in tokens.chunks(step).enumerate() {
+        run.try_pass(&[(seq, position + i * step, chunk, 0)])?;
+    }
+    Ok(())
+}
+
+/// A batch of which one span fits and the other does not is refused whole.
+pub fn a_batch_that_does_not_fit_changes_nothing(fixture: &Fixture) -> CaseResult {
+    let mut run = fixture.session_of_blocks(3)?;
+    let capabilities = run.capabilities().clone();
+    let block = capabilities.block_tokens;
+    if capabilities.sequences_max < 3 || capabilities.context_tokens_max < capabilities.kv_tokens_max {
+        return Ok(Outcome::Skipped(
+            "three sequences, and contexts as long as the KV cache, are needed".into(),
+        ));
+    }
+    // One block is left for two sequences that each need one.
+    let tokens = fixture.tokens(capabilities.kv_tokens_max - block, 1)?;
+    run.feed(0, 0, &tokens, 0)?;
+    let one = fixture.tokens(block + 1, 2)?;
+    let parts: [Part<'_>; 2] =
+        [(1, 0, &one[..block.min(capabilities.batch_tokens_max - 1)], 1), (2, 0, &one[..1], 1)];
+    let input = format!("one block of {block} is free, and two empty sequences start in one batch");
+    check(clause::KV_FULL, &input).refused(run.try_pass(&parts), FULL, is_full)?;
+    run.release(1);
+    run.release(2);
+    for part in parts {
+        let rows = check(clause::AFTER_ERROR, &input).works(run.try_pass(&[part]))?;
+        let expected = plain(fixture, part.2)?.split_off(part.2.len() - 1);
+        check(clause::AFTER_ERROR, &input).same(&rows, &expected, fixture.tolerance)?;
+        run.release(part.0);
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Forks share whole blocks, and the last of those who write into a shared block needs none of its own.
+pub fn shared_blocks_count_once(fixture: &Fixture) -> CaseResult {
+    let mut run = fixture.session_of_blocks(4)?;
+    let capabilities = run.capabilities().clone();
+    let (block, sequences) = (capabilities.block_tokens, capabilities.sequences_max.min(4));
+    let blocks = capabilities.kv_tokens_max / block;
+    if !capabilities.fork || sequences < 3 || capabilities.context_tokens_max < capabilities.kv_tokens_max {
+        return Ok(Outcome::Skipped("forks, three sequences and long contexts are needed".into()));
+    }
+    // Everything but one block for each further sequence is held once, by all of them.
+    let shared = (blocks - (sequences - 1)) * block - block / 2;
+    let tokens = fixture.tokens(shared, 1)?;
+    run.feed(0, 0, &tokens, 0)?;
+    let input = format!("{blocks} blocks of {block}; {sequences} sequences share {shared} tokens");
+    for to in 1..sequences {
+        check(clause::FORK, &input).works(run.fork(0, to as u32, shared))?;
+    }
+    // With blocks partly filled, all but the last writer take a copy. With cells of one token, each takes its own.
+    let writers = if shared % block == 0 { sequences - 1 } else { sequences };
+    let next = fixture.tokens(writers, 2)?;
+    let parts: Vec<Part<'_>> = (0..writers).map(|i| (i as u32, shared, &next[i..=i], 1)).collect();
+    let input = format!("{input}; {writers} of them get one more token in one batch");
+    let rows = check(clause::BLOCKS, &input).works(run.try_pass(&parts))?;
+    for (i, row) in rows.into_iter().enumerate() {
+        let expected = last_row(fixture, &[&tokens[..], &next[i..=i]].concat())?;
+        check(clause::ROW_ALONE, &input).same(&vec![row], &expected, fixture.tolerance)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+pub(super) fn last_row(fixture: &Fixture, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Failure> {
+    fixture.session()?.feed(0, 0, tokens, 1)
+}

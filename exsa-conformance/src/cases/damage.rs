@@ -1,0 +1,223 @@
+//! Files that are damaged, or that say something which cannot be.
+
+use crate::check::check;
+use crate::clause;
+use crate::failure::{CaseResult, Failure, Outcome};
+use crate::fixture::Fixture;
+use crate::parts::{Parts, Tensor};
+use exsa_core::backend::{LoadProgress, ModelSource};
+use exsa_core::error::LoadError;
+use exsa_core::gguf::{Array, GgmlType, Gguf, Value};
+use std::io::Cursor;
+
+const SKIPPED: &str = "the backend reads no files";
+
+/// The file has to be refused with an error that has all of `words` in it.
+fn refuse(fixture: &Fixture, what: &str, bytes: Vec<u8>, words: &[&str]) -> Result<(), Failure> {
+    let source = ModelSource::Memory(bytes.into());
+    let loaded = fixture.backend.load(&source, &fixture.load_options, &mut LoadProgress::none());
+    let says = format!("a LoadError that says {words:?}");
+    // The header alone cannot tell every mistake, but it is looked at without a panic.
+    let _ = fixture.backend.inspect(&source);
+    check(clause::DAMAGED, format!("{}, {what}", fixture.place())).refused(loaded, &says, |error| {
+        let text = error.to_string();
+        !matches!(error, LoadError::Cancelled | LoadError::Option { .. })
+            && words.iter().all(|word| text.contains(word))
+    })
+}
+
+/// Cut off anywhere: in the magic, the counts, the metadata, the directory, the data.
+pub fn files_cut_short(fixture: &Fixture) -> CaseResult {
+    if !fixture.reads_files {
+        return Ok(Outcome::Skipped(SKIPPED.into()));
+    }
+    let bytes = fixture.bytes()?;
+    let check = check(clause::DAMAGED, fixture.place());
+    let gguf = check.works(Gguf::read(&mut Cursor::new(&bytes)))?;
+    let data = usize::try_from(gguf.data_offset()).unwrap_or(usize::MAX).min(bytes.len());
+    let ends = gguf.tensors().iter().map(|tensor| tensor.offset + tensor.bytes);
+    let end = usize::try_from(ends.max().unwrap_or(gguf.data_offset())).unwrap_or(usize::MAX);
+    let mut cuts: Vec<usize> = (0..32).collect();
+    cuts.extend((0..data).step_by((data / 60).max(1)));
+    cuts.extend([data - 1, data, data + 1, end - 1]);
+    cuts.extend((data..end).step_by(((end - data) / 20).max(1)));
+    for cut in cuts.into_iter().filter(|cut| *cut < end.min(bytes.len())) {
+        refuse(fixture, &format!("cut to {cut} of {} bytes", bytes.len()), bytes[..cut].to_vec(), &[])?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Other magics and versions, and counts set to what the file cannot hold: nothing is allocated by them.
+pub fn impossible_headers(fixture: &Fixture) -> CaseResult {
+    if !fixture.reads_files {
+        return Ok(Outcome::Skipped(SKIPPED.into()));
+    }
+    let bytes = fixture.bytes()?;
+    let with = |at: usize, new: &[u8]| {
+        let mut damaged = bytes.clone();
+        damaged[at..at + new.len()].copy_from_slice(new);
+        damaged
+    };
+    refuse(fixture, "with another magic", with(0, b"GGML"), &[])?;
+    refuse(fixture, "with a magic of zeros", with(0, &[0; 4]), &[])?;
+    for version in [0u32, 1, 4, 3 << 24, u32::MAX] {
+        refuse(fixture, &format!("of version {version}"), with(4, &version.to_le_bytes()), &[])?;
+    }
+    // Number of tensors, number of keys, length of the first key.
+    for (at, name) in [(8, "tensors"), (16, "keys"), (24, "the first key's letters")] {
+        for count in [u64::MAX, i64::MAX as u64, 1 << 40, 1 << 32, bytes.len() as u64] {
+            let what = format!("with {count} as the number of {name}");
+            refuse(fixture, &what, with(at, &count.to_le_bytes()), &[])?;
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+fn parts(fixture: &Fixture) -> Result<Parts, Failure> {
+    check(clause::DAMAGED, format!("take {} apart", fixture.place())).works(Parts::of(&fixture.bytes()?))
+}
+
+/// Put together again as it was, the file loads: else the cases below would refuse for another reason.
+pub fn metadata_that_cannot_be(fixture: &Fixture) -> CaseResult {
+    if !fixture.reads_files {
+        return Ok(Outcome::Skipped(SKIPPED.into()));
+    }
+    let parts = parts(fixture)?;
+    let same = ModelSource::Memory(parts.bytes().into());
+    check(clause::DAMAGED, "the file written anew without a change").works(fixture.backend.load(
+        &same,
+        &fixture.load_options,
+        &mut LoadProgress::none(),
+    ))?;
+    let architecture = match parts.get("general.architecture") {
+        Some(Value::Str(name)) => name.clone(),
+        _ => String::new(),
+    };
+    let text = |text: &str| Value::Str(text.into());
+    let alignment = "general.alignment";
+    let blocks = format!("{architecture}.block_count");
+    let width = format!("{architecture}.embedding_length");
+    let tokens = "tokenizer.ggml.tokens";
+    let numbers = Value::Array(Array::U32(vec![1, 2, 3]));
+    let mut twice = parts.clone();
+    twice.metadata.push(("general.architecture".into(), text(&architecture)));
+    let cases: Vec<(&str, Parts, Vec<&str>)> = vec![
+        (
+            "of an unknown architecture",
+            parts.clone().set("general.architecture", text("abacus")),
+            vec!["abacus"],
+        ),
+        ("of no architecture", parts.clone().without("general.architecture"), vec!["general.architecture"]),
+        (
+            "with an architecture that is a number",
+            parts.clone().set("general.architecture", Value::U32(7)),
+            vec!["general.architecture"],
+        ),
+        ("with a key twice", twice, vec!["general.architecture"]),
+        ("with an alignment of 0", parts.clone().set(alignment, Value::U32(0)), vec![alignment]),
+        ("with an alignment of 7", parts.clone().set(alignment, Value::U32(7)), vec![alignment]),
+        ("without the number of layers", parts.clone().without(&blocks), vec![&blocks]),
+        ("with a text as the number of layers", parts.clone().set(&blocks, text("two")), vec![&blocks]),
+        ("with a width of 0", parts.clone().set(&width, Value::U32(0)), vec![]),
+        ("with a width of 2^31", parts.clone().set(&width, Value::U32(1 << 31)), vec![]),
+        ("with more layers than it has tensors for", parts.clone().set(&blocks, Value::U32(500)), vec![]),
+        ("with 2^32 - 1 layers", parts.clone().set(&blocks, Value::U32(u32::MAX)), vec![]),
+        ("without a vocabulary", parts.clone().without(tokens), vec![tokens]),
+        ("with numbers for a vocabulary", parts.clone().set(tokens, numbers), vec![tokens]),
+        ("with an empty vocabulary", parts.clone().set(tokens, Value::Array(Array::Str(vec![]))), vec![]),
+        (
+            "of an unknown kind of tokenizer",
+            parts.clone().set("tokenizer.ggml.model", text("abacus")),
+            vec!["abacus"],
+        ),
+    ];
+    for (what, parts, words) in cases {
+        refuse(fixture, what, parts.bytes(), &words)?;
+    }
+    // Ids beyond the vocabulary.
+    for role in ["bos", "eos", "unknown", "padding"] {
+        let key = format!("tokenizer.ggml.{role}_token_id");
+        let parts = parts.clone().set(&key, Value::U32(1 << 24));
+        refuse(fixture, &format!("with 2^24 as {key}"), parts.bytes(), &[&key, "16777216"])?;
+    }
+    // Arrays beside the tokens have to be as long as they.
+    for (key, short) in [
+        ("tokenizer.ggml.scores", Value::Array(Array::F32(vec![0.0; 3]))),
+        ("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1; 3]))),
+        ("tokenizer.ggml.token_type", Value::Array(Array::Str(vec!["1".into(); 3]))),
+    ] {
+        if parts.get(key).is_some() {
+            refuse(
+                fixture,
+                &format!("with three {} in {key}", short.type_name()),
+                parts.clone().set(key, short).bytes(),
+                &[key],
+            )?;
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Tensors that are missing, of another shape, type or number of dimensions, or that nobody knows.
+pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
+    if !fixture.reads_files {
+        return Ok(Outcome::Skipped(SKIPPED.into()));
+    }
+    let parts = parts(fixture)?;
+    // The embeddings, one of every kind in the first layer, and one of the last.
+    let is_tried = |tensor: &&Tensor| tensor.name == "token_embd.weight" || tensor.name.starts_with("blk.0.");
+    let mut tried: Vec<Tensor> = parts.tensors.iter().filter(is_tried).cloned().collect();
+    tried.extend(parts.tensors.iter().rev().find(|tensor| tensor.name.starts_with("blk.")).cloned());
+    for tensor in &tried {
+        let name = tensor.name.as_str();
+        // A bias that is not there adds nothing.
+        if !name.ends_with(".bias") {
+            refuse(
+                fixture,
+                &format!("without '{name}'"),
+                parts.clone().without_tensor(name).bytes(),
+                &[name],
+            )?;
+        }
+        let shorter = parts.clone().change(name, |tensor| {
+            let last = tensor.shape.len() - 1;
+            let rows = tensor.shape[last].max(1) as usize;
+            tensor.shape[last] -= 1;
+            tensor.data.truncate(tensor.data.len() / rows * (rows - 1));
+        });
+        refuse(fixture, &format!("with '{name}' a row short"), shorter.bytes(), &[name])?;
+        let flat =
+            parts.clone().change(name, |tensor| tensor.shape = vec![tensor.shape.iter().product(), 1, 1]);
+        refuse(fixture, &format!("with '{name}' in three dimensions"), flat.bytes(), &[name])?;
+    }
+    let name = "blk.0.attn_norm.weight";
+    if tried.iter().any(|tensor| tensor.name == name) {
+        let integers = parts.clone().change(name, |tensor| {
+            tensor.dtype = GgmlType::I32;
+            tensor.data = vec![0; tensor.shape.iter().product::<u64>() as usize * 4];
+        });
+        refuse(fixture, &format!("with '{name}' of integers"), integers.bytes(), &[name])?;
+    }
+    // Blocks of a type of which later readers know.
+    let bytes = parts.bytes();
+    let gguf = check(clause::DAMAGED, "the file written anew").works(Gguf::read(&mut Cursor::new(&bytes)))?;
+    if let Some(at) = type_field(&bytes, gguf.data_offset(), &parts.tensors[0]) {
+        for id in [4u32, 31, 99, u32::MAX] {
+            let mut damaged = bytes.clone();
+            damaged[at..at + 4].copy_from_slice(&id.to_le_bytes());
+            let words = [parts.tensors[0].name.as_str(), &id.to_string()];
+            refuse(fixture, &format!("with a tensor of type {id}"), damaged, &words)?;
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Where the type of the first tensor stands: behind its name, the number of dimensions and the dimensions.
+fn type_field(bytes: &[u8], data_offset: u64, tensor: &Tensor) -> Option<usize> {
+    let mut entry = (tensor.name.len() as u64).to_le_bytes().to_vec();
+    entry.extend(tensor.name.as_bytes());
+    entry.extend((tensor.shape.len() as u32).to_le_bytes());
+    tensor.shape.iter().for_each(|dim| entry.extend(dim.to_le_bytes()));
+    let header = bytes.get(..usize::try_from(data_offset).ok()?)?;
+    header.windows(entry.len()).position(|window| window == entry).map(|at| at + entry.len())
+}

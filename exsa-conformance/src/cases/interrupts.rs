@@ -1,0 +1,107 @@
+//! Passes that are ended from another thread.
+
+use super::rows::plain;
+use crate::check::check;
+use crate::clause;
+use crate::failure::{CaseResult, Outcome};
+use crate::fixture::Fixture;
+use exsa_core::error::StepError;
+use std::time::{Duration, Instant};
+
+/// A raised interrupt ends every pass until it is cleared; then the session goes on as core leaves it.
+pub fn raised_interrupt(fixture: &Fixture) -> CaseResult {
+    let options = fixture.options();
+    let interrupt = options.interrupt.clone();
+    let mut run = fixture.session_with(&options)?;
+    let n = fixture.fitting(&run, 14) - 2;
+    let (tokens, next) = (fixture.tokens(n, 1)?, fixture.tokens(2, 2)?);
+    let sequences = run.capabilities().sequences_max.min(2) as u32;
+    for seq in 0..sequences {
+        run.feed(seq, 0, &tokens, 0)?;
+    }
+    interrupt.raise();
+    for pass in 0..3 {
+        let check = check(clause::INTERRUPT, format!("pass {pass} while the interrupt is raised"));
+        check.refused(run.try_pass(&[(0, n, &next, 1)]), "StepError::Interrupted", |error| {
+            matches!(error, StepError::Interrupted)
+        })?;
+        if !run.roll_back(0, n) {
+            interrupt.clear();
+            run.feed(0, 0, &tokens, 0)?;
+            interrupt.raise();
+        }
+    }
+    interrupt.clear();
+    let expected = plain(fixture, &[&tokens[..], &next].concat())?.split_off(n);
+    for seq in (0..sequences).rev() {
+        let check = check(clause::AFTER_ERROR, format!("sequence {seq} after the interrupt was cleared"));
+        let rows = check.works(run.try_pass(&[(seq, n, &next, 2)]))?;
+        check.same(&rows, &expected, fixture.tolerance)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Interrupts from another thread at any moment of a long pass: it gives its rows or says that it was interrupted, and
+/// afterwards everything goes on.
+pub fn interrupt_in_mid_pass(fixture: &Fixture) -> CaseResult {
+    let options = fixture.options();
+    let interrupt = options.interrupt.clone();
+    let mut run = fixture.session_with(&options)?;
+    let n = fixture.fitting(&run, 256) - 2;
+    let tokens = fixture.tokens(n, 1)?;
+    let head = 5.min(n / 2);
+    let start = Instant::now();
+    let whole = plain(fixture, &tokens)?;
+    let time = start.elapsed();
+    run.feed(0, 0, &tokens[..head], 0)?;
+    let (mut interrupted, mut early) = (0, 0);
+    const ATTEMPTS: u32 = 24;
+    for attempt in 0..ATTEMPTS {
+        let delay = time * attempt / ATTEMPTS;
+        let (result, took) = std::thread::scope(|scope| {
+            let interrupt = &interrupt;
+            scope.spawn(move || {
+                std::thread::sleep(delay);
+                interrupt.raise();
+            });
+            let start = Instant::now();
+            let result = run.try_pass(&[(0, head, &tokens[head..], n - head)]);
+            (result, start.elapsed())
+        });
+        interrupt.clear();
+        let input = format!("a pass of {} tokens, interrupted after {delay:?} of about {time:?}", n - head);
+        match result {
+            Ok(rows) => {
+                let check = check(clause::INTERRUPT, format!("{input}; it came to its end"));
+                check.same(&rows, &whole[head..].to_vec(), fixture.tolerance)?;
+            }
+            Err(StepError::Interrupted) => {
+                interrupted += 1;
+                early += u32::from(took < time * 3 / 4);
+            }
+            Err(error) => {
+                let check = check(clause::INTERRUPT, input);
+                return Err(check.fail("its rows, or StepError::Interrupted", error.to_string()));
+            }
+        }
+        if !run.roll_back(0, head) {
+            run.feed(0, 0, &tokens[..head], 0)?;
+        }
+    }
+    // Short passes may be over before the other thread gets to run, so only long ones have to show it.
+    if time > Duration::from_millis(60) {
+        let input = format!("{ATTEMPTS} passes of {time:?}, each interrupted at another moment");
+        check(clause::INTERRUPT, input).holds(
+            interrupted > 0 && early > 0,
+            "some of them return early",
+            format!("{interrupted} interrupted, {early} of them early"),
+        )?;
+    }
+    let rows = run.pass(&[(0, head, &tokens[head..], n - head)])?;
+    check(clause::AFTER_ERROR, format!("the same pass after {interrupted} interrupts")).same(
+        &rows,
+        &whole[head..].to_vec(),
+        fixture.tolerance,
+    )?;
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,188 @@
+//! Finding devices, inspecting and loading.
+
+use super::rows::plain;
+use crate::check::check;
+use crate::clause;
+use crate::failure::{CaseResult, Failure, Outcome};
+use crate::fixture::Fixture;
+use crate::logits::Rows;
+use exsa_core::SeqId;
+use exsa_core::backend::{LoadOptions, LoadProgress, Model, ModelSource};
+use exsa_core::batch::Batch;
+use exsa_core::error::LoadError;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+fn load(fixture: &Fixture, source: &ModelSource) -> Result<Arc<dyn Model>, LoadError> {
+    fixture.backend.load(source, &fixture.load_options, &mut LoadProgress::none())
+}
+
+/// Logits of `tokens` in a new session of `model`.
+fn logits(fixture: &Fixture, model: &Arc<dyn Model>, tokens: &[u32]) -> Result<Rows, Failure> {
+    let check = check(clause::MODEL, format!("a session of it, and {} tokens", tokens.len()));
+    let mut session = check.works(model.session(&fixture.options()))?;
+    let mut batch = Batch::new();
+    batch.push(SeqId(0), 0, tokens, tokens.len());
+    check.works(session.forward(&batch).map(crate::logits::copy))
+}
+
+/// `inspect` says of a model what the loaded one says of itself.
+pub fn inspect_agrees_with_load(fixture: &Fixture) -> CaseResult {
+    let check = check(clause::INSPECT, format!("inspect and load {}", fixture.place()));
+    let inspected = check.works(fixture.backend.inspect(&fixture.source))?;
+    let model = fixture.model()?;
+    check.equal(&inspected, model.info())?;
+    check.holds(inspected.n_vocab > 0 && inspected.n_ctx > 0, "a vocabulary and a context", &inspected)?;
+    let name = fixture.backend.name();
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    check.holds(plain, "a backend with a short name, as users type it", name)?;
+    Ok(Outcome::Passed)
+}
+
+/// There is a device, names are unique, a model loads on the first by name, and what is free is no more than there is.
+pub fn devices(fixture: &Fixture) -> CaseResult {
+    let devices = fixture.backend.devices();
+    let check = check(clause::DEVICES, format!("{devices:?}"));
+    check.holds(!devices.is_empty(), "at least one", 0)?;
+    let names: BTreeSet<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+    check.equal(names.len(), devices.len())?;
+    check.holds(!names.contains(""), "names", "an empty one")?;
+    for device in &devices {
+        let fits = device.memory_free.zip(device.memory_total).is_none_or(|(free, total)| free <= total);
+        check.holds(fits, "no more memory free than there is", device)?;
+    }
+    let options = LoadOptions { device: Some(devices[0].name.clone()), ..fixture.load_options.clone() };
+    let loaded = fixture.backend.load(&fixture.source, &options, &mut LoadProgress::none());
+    self::check(clause::DEVICE_OPTION, format!("load on {}", devices[0].name)).works(loaded)?;
+    Ok(Outcome::Passed)
+}
+
+/// A device that does not exist is refused by name.
+pub fn unknown_device(fixture: &Fixture) -> CaseResult {
+    let options = LoadOptions { device: Some("abacus:7".into()), ..fixture.load_options.clone() };
+    let loaded = fixture.backend.load(&fixture.source, &options, &mut LoadProgress::none());
+    let words = "LoadError::Option of `device` that says 'abacus:7'";
+    check(clause::DEVICE_OPTION, "load on the device 'abacus:7'").refused(loaded, words, |error| {
+        matches!(error, LoadError::Option { option: "device", .. }) && error.to_string().contains("abacus:7")
+    })?;
+    Ok(Outcome::Passed)
+}
+
+/// Progress only grows, has one total, and ends with it.
+pub fn load_progress(fixture: &Fixture) -> CaseResult {
+    let reports = reports(fixture)?;
+    let check = check(clause::PROGRESS, format!("progress of loading {}", fixture.place()));
+    let Some((done, total)) = reports.last().copied() else {
+        return Err(check.fail("at least one report", "none"));
+    };
+    let few: Vec<_> = reports.iter().take(12).collect();
+    check.holds(reports.iter().all(|report| report.1 == total), "one total", &few)?;
+    check.holds(reports.is_sorted(), "growing numbers", &few)?;
+    check.equal((done, total), (total, total))?;
+    Ok(Outcome::Passed)
+}
+
+fn reports(fixture: &Fixture) -> Result<Vec<(u64, u64)>, Failure> {
+    let mut reports = Vec::new();
+    let mut listen = |done, total| {
+        reports.push((done, total));
+        true
+    };
+    let mut progress = LoadProgress::new(&mut listen);
+    let loaded = fixture.backend.load(&fixture.source, &fixture.load_options, &mut progress);
+    check(clause::PROGRESS, format!("load {}", fixture.place())).works(loaded)?;
+    Ok(reports)
+}
+
+/// Loading stops at whichever report says so, and the model can be loaded afterwards.
+pub fn load_can_be_cancelled(fixture: &Fixture) -> CaseResult {
+    let count = reports(fixture)?.len();
+    for stop in BTreeSet::from([0, 1, count / 2, count - 1]).into_iter().filter(|stop| *stop < count) {
+        let mut heard = 0;
+        let mut cancel = |_, _| {
+            heard += 1;
+            heard <= stop
+        };
+        let mut progress = LoadProgress::new(&mut cancel);
+        let loaded = fixture.backend.load(&fixture.source, &fixture.load_options, &mut progress);
+        let check = check(clause::CANCEL, format!("cancel at report {stop} of {count}"));
+        check.refused(loaded, "LoadError::Cancelled", |error| matches!(error, LoadError::Cancelled))?;
+        check.equal(heard, stop + 1)?;
+    }
+    check(clause::CANCEL, "load after loads that were cancelled").works(load(fixture, &fixture.source))?;
+    Ok(Outcome::Passed)
+}
+
+/// A file that is not there, and a folder, are told by path.
+pub fn missing_files(fixture: &Fixture) -> CaseResult {
+    if !fixture.reads_files {
+        return Ok(Outcome::Skipped("the backend reads no files".into()));
+    }
+    let folder = std::env::temp_dir();
+    for path in ["/nowhere/at-all.gguf".into(), folder.join("exsa-no-such-model.gguf"), folder] {
+        let source = ModelSource::file(&path);
+        let name = path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+        let words = format!("LoadError::Io that says '{name}'");
+        let wanted =
+            |error: &LoadError| matches!(error, LoadError::Io { .. }) && error.to_string().contains(&name);
+        let check = check(clause::DAMAGED, format!("inspect and load {}", path.display()));
+        check.refused(fixture.backend.inspect(&source), &words, wanted)?;
+        check.refused(load(fixture, &source), &words, wanted)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// The model is the same from a file, from memory of any alignment, and inside the program; a backend that does not take
+/// one of them says so.
+pub fn sources_give_the_same_model(fixture: &Fixture) -> CaseResult {
+    if !fixture.reads_files {
+        return Ok(Outcome::Skipped("the backend reads no files".into()));
+    }
+    let bytes = fixture.bytes()?;
+    let tokens = fixture.tokens(6, 1)?;
+    let expected = plain(fixture, &tokens)?;
+    let path = std::env::temp_dir().join(format!("exsa-conformance-{}.gguf", std::process::id()));
+    check(clause::SOURCE, format!("write {}", path.display())).works(std::fs::write(&path, &bytes))?;
+    // Odd places, as `include_bytes!` may give them.
+    let shifted: &'static [u8] = Vec::leak([&[0][..], &bytes].concat());
+    let sources = [
+        ("a file", ModelSource::file(&path)),
+        ("memory", ModelSource::Memory(bytes.into())),
+        ("embedded bytes at an odd address", ModelSource::Embedded(&shifted[1..])),
+    ];
+    let mut taken = 0;
+    for (name, source) in &sources {
+        let check = check(clause::SOURCE, format!("load from {name}"));
+        let model = match load(fixture, source) {
+            Err(LoadError::Unsupported { .. }) => continue,
+            loaded => check.works(loaded)?,
+        };
+        taken += 1;
+        check.same(&logits(fixture, &model, &tokens)?, &expected, 0.0)?;
+        check.equal(&check.works(fixture.backend.inspect(source))?, model.info())?;
+    }
+    std::fs::remove_file(&path).ok();
+    check(clause::SOURCE, "all three sources").holds(taken > 0, "at least one that is taken", taken)?;
+    Ok(Outcome::Passed)
+}
+
+/// Four threads load at the same time; all four models are right.
+pub fn loads_at_the_same_time(fixture: &Fixture) -> CaseResult {
+    let tokens = fixture.tokens(6, 1)?;
+    let expected = plain(fixture, &tokens)?;
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let work = || {
+            let check = check(clause::PARALLEL_LOAD, "four threads load the model at the same time");
+            let model = check.works(load(fixture, &fixture.source))?;
+            let rows = logits(fixture, &model, &tokens)?;
+            check.same(&rows, &expected, fixture.tolerance)
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    for result in results {
+        result
+            .map_err(|_| check(clause::PARALLEL_LOAD, "load on a thread").fail("no panic", "a panic"))??;
+    }
+    Ok(Outcome::Passed)
+}

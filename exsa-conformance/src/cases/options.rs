@@ -1,0 +1,117 @@
+//! What sessions are asked for, and what they then say of themselves.
+
+use crate::check::check;
+use crate::clause;
+use crate::failure::{CaseResult, Failure, Outcome};
+use crate::fixture::Fixture;
+use exsa_core::backend::SessionOptions;
+use exsa_core::error::LoadError;
+
+/// The limits in the capabilities are those asked for, in whole blocks, within the model's.
+pub fn capabilities_follow_the_options(fixture: &Fixture) -> CaseResult {
+    let n_ctx = fixture.model()?.info().n_ctx;
+    let usual = fixture.options();
+    let all = [
+        usual.clone(),
+        SessionOptions { sequences_max: 1, ..usual.clone() },
+        SessionOptions { sequences_max: 3, context_tokens_max: Some(33), ..usual.clone() },
+        SessionOptions { sequences_max: 2, kv_tokens_max: Some(77), ..usual.clone() },
+        SessionOptions { batch_tokens_max: 1, ..usual.clone() },
+        SessionOptions { batch_tokens_max: 17, kv_tokens_max: Some(1), ..usual.clone() },
+        SessionOptions { context_tokens_max: Some(usize::MAX / 2), kv_tokens_max: Some(64), ..usual },
+    ];
+    for options in all {
+        let run = fixture.session_with(&options)?;
+        let found = run.capabilities();
+        let check = check(clause::CAPABILITIES, format!("a session with {options:?}"));
+        check.equal(found.sequences_max, options.sequences_max)?;
+        check.holds(found.block_tokens > 0, "blocks of at least one token", found)?;
+        let batch = 1..=options.batch_tokens_max;
+        check.holds(
+            batch.contains(&found.batch_tokens_max),
+            &format!("a batch limit in {batch:?}"),
+            found,
+        )?;
+        let whole = found.kv_tokens_max.is_multiple_of(found.block_tokens.max(1)) && found.kv_tokens_max > 0;
+        check.holds(whole, "KV of whole blocks, at least one", found)?;
+        let asked = options.kv_tokens_max.unwrap_or(0);
+        check.holds(found.kv_tokens_max >= asked, &format!("at least {asked} tokens of KV"), found)?;
+        let longest = options.context_tokens_max.unwrap_or(n_ctx).min(n_ctx);
+        check.holds(found.context_tokens_max > 0, "a context", found)?;
+        check.holds(
+            found.context_tokens_max <= longest,
+            &format!("a context of at most {longest}"),
+            found,
+        )?;
+        // A context that was asked for is given where the KV was left to the backend.
+        if options.context_tokens_max.is_some() && options.kv_tokens_max.is_none() {
+            check.equal(found.context_tokens_max, longest)?;
+            check.holds(found.kv_tokens_max >= longest, "room for one such context", found)?;
+        }
+        let token = fixture.tokens(1, 1)?;
+        let mut run = run;
+        run.pass(&[(0, 0, &token, 1)])?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Options that make no sense are refused by name, and sizes that no machine has by their bytes, before anything is taken.
+pub fn options_that_are_refused(fixture: &Fixture) -> CaseResult {
+    let usual = fixture.options();
+    let refuse =
+        |options: SessionOptions, words: &str, wanted: fn(&LoadError) -> bool| -> Result<(), Failure> {
+            let result = fixture.model()?.session(&options);
+            check(clause::OPTIONS, format!("a session with {options:?}")).refused(result, words, wanted)
+        };
+    let option = |error: &LoadError| matches!(error, LoadError::Option { .. });
+    let either = |error: &LoadError| matches!(error, LoadError::Option { .. } | LoadError::Memory { .. });
+    let memory = |error: &LoadError| matches!(error, LoadError::Memory { needed, available, .. } if needed > available);
+    for options in [
+        SessionOptions { sequences_max: 0, ..usual.clone() },
+        SessionOptions { batch_tokens_max: 0, ..usual.clone() },
+        SessionOptions { context_tokens_max: Some(0), ..usual.clone() },
+        SessionOptions { kv_tokens_max: Some(0), ..usual.clone() },
+    ] {
+        refuse(options, "LoadError::Option", option)?;
+    }
+    for options in [
+        SessionOptions { sequences_max: usize::MAX, ..usual.clone() },
+        SessionOptions { batch_tokens_max: usize::MAX, ..usual.clone() },
+    ] {
+        refuse(options, "LoadError::Option or Memory", either)?;
+    }
+    let words = "LoadError::Memory, with more needed than available";
+    for options in [
+        SessionOptions { kv_tokens_max: Some(usize::MAX), ..usual.clone() },
+        SessionOptions { kv_tokens_max: Some(usize::MAX / 2), ..usual.clone() },
+        SessionOptions { kv_tokens_max: Some(1 << 40), ..usual.clone() },
+        SessionOptions { kv_tokens_max: Some(64), kv_bytes_max: 16, ..usual },
+    ] {
+        refuse(options, words, memory)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// What is in one session's sequences is not in another's.
+pub fn sessions_share_no_kv(fixture: &Fixture) -> CaseResult {
+    let (mut left, mut right) = (fixture.session()?, fixture.session()?);
+    let (a, b) = (fixture.tokens(8, 1)?, fixture.tokens(8, 2)?);
+    let next = fixture.tokens(1, 3)?;
+    left.feed(0, 0, &a, 0)?;
+    right.feed(0, 0, &b, 0)?;
+    for (name, run, tokens) in [("first", &mut left, &a), ("second", &mut right, &b)] {
+        let rows = run.pass(&[(0, 8, &next, 1)])?;
+        let expected = super::rows::plain(fixture, &[&tokens[..], &next].concat())?.split_off(8);
+        let input = format!("two sessions with other tokens in sequence 0; the {name} goes on");
+        check(clause::OWN_KV, input).same(&rows, &expected, fixture.tolerance)?;
+    }
+    left.release(0);
+    let rows = right.pass(&[(0, 9, &next, 1)])?;
+    let expected = super::rows::plain(fixture, &[&b[..], &next, &next].concat())?.split_off(9);
+    check(clause::OWN_KV, "a session after another released its sequence").same(
+        &rows,
+        &expected,
+        fixture.tolerance,
+    )?;
+    Ok(Outcome::Passed)
+}

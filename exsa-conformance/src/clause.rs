@@ -1,0 +1,56 @@
+//! The clauses of the contract, one constant each.
+
+use crate::failure::Clause;
+
+macro_rules! clauses {
+    ($($name:ident = $place:literal, $text:literal;)*) => {
+        $(pub(crate) const $name: Clause = Clause { place: $place, text: $text };)*
+    };
+}
+
+clauses! {
+    INSPECT = "InferenceBackend::inspect", "describes a model without loading its weights";
+    DAMAGED = "InferenceBackend", "a damaged or unsupported file is a LoadError that says what is wrong and where, never a panic";
+    PARALLEL_LOAD = "InferenceBackend", "`load` may be called from several threads at once";
+    DEVICES = "InferenceBackend::devices", "the devices that this backend can run on, the preferred one first";
+    DEVICE_OPTION = "LoadOptions::device", "name of the device, as `devices` gives it; `None` takes the first";
+    PROGRESS = "InferenceBackend::load", "`progress` hears how far it is";
+    CANCEL = "LoadProgress::new", "`false` ends loading with LoadError::Cancelled";
+    SOURCE = "ModelSource", "a GGUF file, a GGUF inside the program, a GGUF in memory";
+    MODEL = "Model", "weights and tokenizer, shared by its sessions";
+    OWN_KV = "Model::session", "makes a session with a KV cache of its own";
+    OPTIONS = "SessionOptions", "limits of the session, and what they are refused for";
+    CAPABILITIES = "Session::capabilities", "what this session can do, and its limits; constant over its life";
+    FLAGS = "Capabilities", "`fork`, `truncate`, `save` say whether the operation works; where not, it refuses with KvError::Unsupported";
+    EMPTY_AT_START = "Session", "every SeqId below `sequences_max` exists from the start and is empty";
+    APPEND = "Session", "`forward` appends each span's tokens to its sequence";
+    ROWS = "Session::forward", "runs the batch and lends the rows of logits it asked for, in its order";
+    ROW_ALONE = "Session", "the result of a row depends on the tokens of its sequence alone, up to rounding: not on how they were cut into spans, nor on what else is in the batch";
+    SAME_AGAIN = "Session", "the result of a row depends on the tokens of its sequence alone";
+    POSITION = "Session", "spans start exactly where their sequence ends; others are refused with StepError::Position before anything changes";
+    VOCABULARY = "Session", "ids outside the vocabulary are refused before anything changes";
+    BATCH_LIMIT = "Session", "batches over the limit are refused before anything changes";
+    CONTEXT = "Capabilities::context_tokens_max", "tokens in one sequence";
+    SEQUENCE_IDS = "SeqId", "always below `sequences_max`; a sequence has at most one span in a batch";
+    AFTER_ERROR = "Session", "after an error, core truncates every sequence of the batch to its `position`, and the session then works on";
+    BLOCKS = "Session", "a sequence of n tokens holds ceil(n / block_tokens) blocks, less those that it shares; while the distinct blocks fit, `forward` does not fail for want of room";
+    KV_FULL = "StepError::KvFull", "the KV cache has no room: more blocks are needed than are free";
+    RELEASE = "Session::release", "empties the sequence; an id that is empty, or out of range, is no error";
+    FORK = "Session::fork", "makes the empty sequence `to` hold the first `len` tokens of `from`";
+    FORK_REFUSED = "KvError", "Sequence: the id is not below `sequences_max`, or the target of a fork is not empty; Length: beyond what the sequence holds";
+    TRUNCATE = "Session::truncate", "forgets all but the first `len` tokens of `seq`";
+    TRUNCATE_REFUSED = "KvError", "Sequence: the id is not below `sequences_max`; Length: beyond what the sequence holds";
+    SAVE = "Session::save", "writes the KV of `seq` so that `restore` can read it";
+    RESTORE = "Session::restore", "fills the empty sequence `seq` from what `save` wrote, for the same model; returns its length in tokens";
+    RESTORE_REFUSED = "KvError", "Format: saved KV does not belong to this model or is damaged; Full: no room; Sequence: the target is not empty, or no such id";
+    INTERRUPT = "Interrupt", "asks a running `forward` to return early with StepError::Interrupted";
+    THREADS = "ThreadOptions", "threads that compute; how many changes no result beyond rounding";
+    MEMORY = "Session::release", "what a sequence held can be used again";
+    ENCODE = "Tokenizer", "`encode` never panics, whatever the text, and adds neither BOS nor EOS; its time grows as n log n at worst";
+    PIECES = "Tokenizer", "concatenated pieces of `encode(text)` are the text's UTF-8 bytes, up to normalisation, leading space and bytes without a token";
+    PIECE_OUTSIDE = "Tokenizer", "`piece` of an id outside the vocabulary is empty";
+    CONTROL = "EncodeOptions::special", "control tokens written out in the text become their ids only where it is set";
+    BARRIERS = "EncodeOptions::barriers", "byte offsets across which no control token is recognised";
+    SPECIAL_IDS = "SpecialIds", "token ids with a role, each below `n_vocab`; `end_of_generation` is sorted and has EOS in it";
+    FIXTURE = "Fixture", "the model tells contexts apart by more than the tolerance, or no comparison means anything";
+}

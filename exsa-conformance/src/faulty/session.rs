@@ -1,0 +1,132 @@
+//! A session that fails on purpose.
+
+use super::faults::{Effect, Faults, Operation, panic_on_purpose, words};
+use exsa_core::SeqId;
+use exsa_core::backend::{Capabilities, Interrupt, Session};
+use exsa_core::batch::{Batch, Logits};
+use exsa_core::error::{KvError, StepError};
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+pub(super) struct FaultySession {
+    inner: Box<dyn Session>,
+    faults: Faults,
+    interrupt: Interrupt,
+    logits: Vec<f32>,
+}
+
+impl FaultySession {
+    pub fn new(inner: Box<dyn Session>, faults: Faults, interrupt: Interrupt) -> Self {
+        Self { inner, faults, interrupt, logits: Vec::new() }
+    }
+
+    /// The rows of a sound pass, changed.
+    fn spoil(
+        &mut self,
+        batch: &Batch,
+        effect: Effect,
+        culprit: Option<SeqId>,
+    ) -> Result<Logits<'_>, StepError> {
+        let logits = self.inner.forward(batch)?;
+        let n_vocab = logits.n_vocab();
+        let rows: Vec<&[f32]> = (0..logits.rows()).filter_map(|row| logits.row(row)).collect();
+        let width = if effect == Effect::NarrowRows { n_vocab - 1 } else { n_vocab };
+        self.logits = rows.iter().flat_map(|row| &row[..width]).copied().collect();
+        match effect {
+            Effect::NotANumber => {
+                let owners = batch.spans().iter().flat_map(|span| std::iter::repeat_n(span.seq, span.rows));
+                for (row, owner) in self.logits.chunks_exact_mut(width).zip(owners) {
+                    if culprit.is_none_or(|culprit| culprit == owner) {
+                        row[width / 2] = f32::NAN;
+                    }
+                }
+            }
+            Effect::NoRows => self.logits.clear(),
+            Effect::RowMissing => self.logits.truncate(self.logits.len().saturating_sub(width)),
+            Effect::RowTooMany => self.logits.extend(std::iter::repeat_n(0.0, width)),
+            _ => {}
+        }
+        Ok(Logits::new(&self.logits, width))
+    }
+}
+
+/// Waits for the interrupt; whether it was raised in time.
+fn interrupted(interrupt: &Interrupt, time: Duration) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        if interrupt.is_raised() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
+}
+
+impl Session for FaultySession {
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+        let Some((effect, culprit)) = self.faults.due(Operation::Forward, Some(batch)) else {
+            return self.inner.forward(batch);
+        };
+        let problem = words(Operation::Forward);
+        let error = match culprit {
+            Some(seq) => StepError::Sequence { seq, problem },
+            None => StepError::Backend(problem),
+        };
+        match effect {
+            Effect::Fail => Err(error),
+            Effect::FailLate => {
+                self.inner.forward(batch)?;
+                Err(error)
+            }
+            Effect::Panic => panic_on_purpose(Operation::Forward),
+            Effect::Stall(time) => {
+                std::thread::sleep(time);
+                self.inner.forward(batch)
+            }
+            Effect::Hang(time) => {
+                if interrupted(&self.interrupt, time) {
+                    return Err(StepError::Interrupted);
+                }
+                self.inner.forward(batch)
+            }
+            spoilt => self.spoil(batch, spoilt, culprit),
+        }
+    }
+
+    fn release(&mut self, seq: SeqId) {
+        let Self { inner, faults, .. } = self;
+        let released = faults.call(
+            Operation::Release,
+            || {
+                inner.release(seq);
+                Ok(())
+            },
+            |_| (),
+        );
+        // Releasing has no error; a fault of that kind leaves the sequence as it is.
+        released.ok();
+    }
+
+    fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
+        let Self { inner, faults, .. } = self;
+        faults.call(Operation::Fork, || inner.fork(from, to, len), KvError::Backend)
+    }
+
+    fn truncate(&mut self, seq: SeqId, len: usize) -> Result<(), KvError> {
+        let Self { inner, faults, .. } = self;
+        faults.call(Operation::Truncate, || inner.truncate(seq, len), KvError::Backend)
+    }
+
+    fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
+        self.faults.call(Operation::Save, || self.inner.save(seq, to), KvError::Backend)
+    }
+
+    fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
+        let Self { inner, faults, .. } = self;
+        faults.call(Operation::Restore, || inner.restore(seq, from), KvError::Backend)
+    }
+}

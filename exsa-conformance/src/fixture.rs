@@ -1,0 +1,195 @@
+//! What the cases are given: a backend, a model, and how exact it is.
+
+use crate::check::check;
+use crate::clause;
+use crate::failure::Failure;
+use crate::random::Random;
+use crate::run::Run;
+use exsa_core::TokenId;
+use exsa_core::backend::{
+    InferenceBackend, Interrupt, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
+};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// A backend with a model to test it on, and what may be expected of it.
+///
+/// Small models are best: the cases run some ten thousand tokens.
+pub struct Fixture {
+    pub(crate) backend: Arc<dyn InferenceBackend>,
+    pub(crate) source: ModelSource,
+    pub(crate) load_options: LoadOptions,
+    session_options: SessionOptions,
+    pub(crate) tolerance: f32,
+    pub(crate) bitwise: bool,
+    pub(crate) lossless: bool,
+    pub(crate) reads_files: bool,
+    pub(crate) other_model: Option<ModelSource>,
+    model: Mutex<Option<Arc<dyn Model>>>,
+}
+
+impl Fixture {
+    /// The model of `source` on `backend`: results within 1e-4, not bit by bit; a tokenizer that has a token for every
+    /// byte; a backend that reads GGUFs.
+    pub fn new(backend: impl InferenceBackend + 'static, source: ModelSource) -> Self {
+        Self {
+            backend: Arc::new(backend),
+            source,
+            load_options: LoadOptions::default(),
+            session_options: SessionOptions::default(),
+            tolerance: 1e-4,
+            bitwise: false,
+            lossless: true,
+            reads_files: true,
+            other_model: None,
+            model: Mutex::new(None),
+        }
+    }
+
+    /// Sets how far logits of the same tokens may differ when they are cut or batched in another way: absolutely, for
+    /// logits over 1 relative to the largest of the row.
+    pub fn tolerance(mut self, tolerance: f32) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// Promises that a row does not depend on what else is in the batch, nor on the number of threads, in any bit.
+    pub fn bitwise(mut self) -> Self {
+        self.bitwise = true;
+        self
+    }
+
+    /// The tokenizer has no token for some bytes, or changes the text (lower case): what it decodes need not be what
+    /// was encoded.
+    pub fn lossy_tokenizer(mut self) -> Self {
+        self.lossless = false;
+        self
+    }
+
+    /// The backend does not read the source's bytes, so that damage to them cannot show.
+    pub fn reads_no_files(mut self) -> Self {
+        self.reads_files = false;
+        self
+    }
+
+    /// Another model, whose saved KV must not be taken for this one's.
+    pub fn other_model(mut self, source: ModelSource) -> Self {
+        self.other_model = Some(source);
+        self
+    }
+
+    /// Sets how models are loaded.
+    pub fn load_options(mut self, options: LoadOptions) -> Self {
+        self.load_options = options;
+        self
+    }
+
+    /// Sets how sessions are made where a case does not say otherwise. Every session gets an interrupt of its own.
+    pub fn session_options(mut self, options: SessionOptions) -> Self {
+        self.session_options = options;
+        self
+    }
+
+    /// The options that sessions are made with.
+    pub(crate) fn options(&self) -> SessionOptions {
+        SessionOptions { interrupt: Interrupt::default(), ..self.session_options.clone() }
+    }
+
+    /// The model, loaded once.
+    pub(crate) fn model(&self) -> Result<Arc<dyn Model>, Failure> {
+        let mut model = self.model.lock();
+        if let Some(model) = &*model {
+            return Ok(model.clone());
+        }
+        let loaded = self.backend.load(&self.source, &self.load_options, &mut LoadProgress::none());
+        let loaded = check(clause::MODEL, format!("load {}", self.place())).works(loaded)?;
+        Ok(model.insert(loaded).clone())
+    }
+
+    /// A session with the fixture's options.
+    pub(crate) fn session(&self) -> Result<Run, Failure> {
+        self.session_with(&self.options())
+    }
+
+    /// A session with other options.
+    pub(crate) fn session_with(&self, options: &SessionOptions) -> Result<Run, Failure> {
+        Ok(Run::new(self.raw_session(options)?, self.model()?.info().n_vocab))
+    }
+
+    fn raw_session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, Failure> {
+        check(clause::OWN_KV, format!("make a session with {options:?}"))
+            .works(self.model()?.session(options))
+    }
+
+    /// A session whose KV cache has room for about `blocks` blocks, and for contexts as long as it.
+    pub(crate) fn session_of_blocks(&self, blocks: usize) -> Result<Run, Failure> {
+        let block_tokens = self.session()?.capabilities().block_tokens.max(1);
+        // Cells of a token each would make a cache so small that nothing can be tried in it.
+        let tokens = (blocks * block_tokens).max(64);
+        self.session_with(&SessionOptions { kv_tokens_max: Some(tokens), ..self.options() })
+    }
+
+    /// `n` tokens of no meaning; the same for the same `seed`. No control tokens, as texts have none in their middle.
+    pub(crate) fn tokens(&self, n: usize, seed: u64) -> Result<Vec<TokenId>, Failure> {
+        let model = self.model()?;
+        let tokenizer = model.tokenizer();
+        let n_vocab = tokenizer.n_vocab().min(model.info().n_vocab);
+        let usable: Vec<TokenId> = (0..n_vocab as TokenId).filter(|id| !tokenizer.is_control(*id)).collect();
+        check(clause::FIXTURE, "choose tokens that are no control tokens").holds(
+            usable.len() > 8,
+            "a vocabulary with more than 8 of them",
+            usable.len(),
+        )?;
+        let mut random = Random::new(seed);
+        Ok((0..n).map(|_| usable[random.below(usable.len())]).collect())
+    }
+
+    /// As many tokens as `wanted`, or as fit into a sequence and a batch where those are fewer.
+    pub(crate) fn fitting(&self, run: &Run, wanted: usize) -> usize {
+        let capabilities = run.capabilities();
+        let limits =
+            [capabilities.context_tokens_max, capabilities.batch_tokens_max, capabilities.kv_tokens_max];
+        limits.into_iter().fold(wanted, usize::min)
+    }
+
+    /// The source, for people.
+    pub(crate) fn place(&self) -> String {
+        match &self.source {
+            ModelSource::File(path) => path.display().to_string(),
+            ModelSource::Embedded(bytes) => format!("an embedded model of {} bytes", bytes.len()),
+            ModelSource::Memory(bytes) => format!("a model of {} bytes in memory", bytes.len()),
+            _ => "a model of an unknown source".into(),
+        }
+    }
+
+    /// The bytes of the model's file.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, Failure> {
+        match &self.source {
+            ModelSource::File(path) => {
+                check(clause::SOURCE, format!("read {}", path.display())).works(std::fs::read(path))
+            }
+            ModelSource::Embedded(bytes) => Ok(bytes.to_vec()),
+            ModelSource::Memory(bytes) => Ok(bytes.to_vec()),
+            _ => Err(check(clause::SOURCE, "read the model's bytes").fail("a known source", "another")),
+        }
+    }
+}
+
+/// What [`mount!`](crate::mount) takes: a fixture, or none where what it needs is not there; then every case says that it
+/// is skipped.
+pub trait IntoFixture {
+    /// The fixture.
+    fn into_fixture(self) -> Option<Fixture>;
+}
+
+impl IntoFixture for Fixture {
+    fn into_fixture(self) -> Option<Fixture> {
+        Some(self)
+    }
+}
+
+impl IntoFixture for Option<Fixture> {
+    fn into_fixture(self) -> Option<Fixture> {
+        self
+    }
+}

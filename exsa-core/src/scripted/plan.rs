@@ -1,0 +1,42 @@
+//! What a scripted session is asked for, and what it then can do.
+
+use super::ScriptedModel;
+use crate::backend::{Capabilities, SessionOptions};
+use crate::error::LoadError;
+
+/// Most sequences and most tokens in a batch that a session can be asked for.
+const SEQUENCES_MAX: usize = 1 << 16;
+const BATCH_TOKENS_MAX: usize = 1 << 20;
+
+/// What a session of `model` by `options` can do.
+pub(super) fn plan(model: &ScriptedModel, options: &SessionOptions) -> Result<Capabilities, LoadError> {
+    let within = |option: &'static str, value: usize, max: usize| {
+        let problem = format!("{value}, but 1 to {max} is allowed");
+        if (1..=max).contains(&value) { Ok(value) } else { Err(LoadError::Option { option, problem }) }
+    };
+    let sequences_max = within("sequences_max", options.sequences_max, SEQUENCES_MAX)?;
+    let batch_tokens_max = within("batch_tokens_max", options.batch_tokens_max, BATCH_TOKENS_MAX)?;
+    let n_ctx = model.info.n_ctx;
+    let context_tokens_max = match options.context_tokens_max {
+        Some(tokens) => within("context_tokens_max", tokens, usize::MAX)?.min(n_ctx),
+        None => n_ctx,
+    };
+    let kv_tokens = match options.kv_tokens_max {
+        Some(tokens) => within("kv_tokens_max", tokens, usize::MAX)?,
+        None => model.kv_tokens_max,
+    };
+    let needed = (kv_tokens as u64).saturating_mul(model.info.kv_bytes_per_token);
+    if options.kv_tokens_max.is_some() && needed > options.kv_bytes_max {
+        return Err(LoadError::Memory { what: "the KV cache", needed, available: options.kv_bytes_max });
+    }
+    Ok(Capabilities {
+        kv_tokens_max: kv_tokens.div_ceil(model.block_tokens) * model.block_tokens,
+        block_tokens: model.block_tokens,
+        sequences_max,
+        context_tokens_max,
+        batch_tokens_max,
+        fork: true,
+        truncate: model.can_truncate,
+        save: true,
+    })
+}
