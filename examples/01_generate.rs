@@ -5,7 +5,6 @@
 use clap::Parser;
 use exsa_core::{Event, FinishReason, Generator, Request, SamplingParams};
 use exsa_examples::ModelArgs;
-use std::error::Error;
 use std::io::Write;
 
 #[derive(Parser)]
@@ -19,16 +18,16 @@ struct Args {
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
     /// 0 always takes the most probable token
-    #[arg(long, default_value_t = 0.7)]
+    #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
     temperature: f32,
     /// Choose among the K most probable tokens; 0 for all
     #[arg(long, default_value_t = 40)]
     top_k: u32,
     /// Choose among the most probable tokens that make up this probability
-    #[arg(long, default_value_t = 0.95)]
+    #[arg(long, default_value_t = 0.95, allow_negative_numbers = true)]
     top_p: f32,
     /// Choose among tokens at least this probable, relative to the best
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.05, allow_negative_numbers = true)]
     min_p: f32,
     /// The same seed gives the same text
     #[arg(long)]
@@ -38,7 +37,7 @@ struct Args {
     quiet: bool,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> exsa_examples::Result {
     let args = Args::parse();
     let engine = args.model.start()?;
     let sampling = SamplingParams {
@@ -51,10 +50,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     if !args.quiet {
         eprintln!("{}\n", engine.model().summary());
+    }
+    let request = Request::text(&args.prompt).max_tokens(args.max_tokens).sampling(sampling);
+    let stream = engine.submit(request)?;
+    if !args.quiet {
         print!("{}", args.prompt);
     }
-    let request = Request::text(args.prompt).max_tokens(args.max_tokens).sampling(sampling);
-    for event in engine.submit(request)? {
+    for event in stream {
         match event {
             Event::Token(token) => print!("{}", token.text),
             Event::Finished(end) => {

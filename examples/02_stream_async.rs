@@ -3,7 +3,6 @@
 use clap::Parser;
 use exsa_core::{Event, Generator, Request};
 use exsa_examples::ModelArgs;
-use std::error::Error;
 use std::io::Write;
 use tokio_stream::StreamExt;
 
@@ -20,12 +19,12 @@ struct Args {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> exsa_examples::Result {
     let args = Args::parse();
     // Loading computes for a while: a server would do it on a thread for blocking work.
     let engine = args.model.start()?;
+    let mut stream = engine.submit(Request::text(&args.prompt).max_tokens(args.max_tokens))?;
     print!("{}", args.prompt);
-    let mut stream = engine.submit(Request::text(args.prompt).max_tokens(args.max_tokens))?;
     // A `TokenStream` is an `Iterator` too, whose `next` would block.
     while let Some(event) = StreamExt::next(&mut stream).await {
         match event {

@@ -4,7 +4,6 @@ use clap::Parser;
 use exsa_core::stream::CancelHandle;
 use exsa_core::{Event, FinishReason, Generator, Message, Request, SubmitError};
 use exsa_examples::ModelArgs;
-use std::error::Error;
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +19,7 @@ struct Args {
     max_tokens: usize,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> exsa_examples::Result {
     let args = Args::parse();
     let engine = args.model.start()?;
     let answering: Arc<Mutex<Option<CancelHandle>>> = Arc::default();

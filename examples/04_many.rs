@@ -3,7 +3,6 @@
 use clap::Parser;
 use exsa_core::{Generator, Request, SamplingParams};
 use exsa_examples::ModelArgs;
-use std::error::Error;
 use std::time::Instant;
 
 const HEROES: [&str; 8] =
@@ -19,7 +18,7 @@ struct Args {
     max_tokens: usize,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> exsa_examples::Result {
     let args = Args::parse();
     let engine = args.model.start()?;
     let prompts: Vec<String> = HEROES

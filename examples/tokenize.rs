@@ -3,7 +3,7 @@
 use clap::Parser;
 use exsa_core::gguf::Gguf;
 use exsa_core::tokenizer::{self, EncodeOptions};
-use std::error::Error;
+use exsa_examples::Failure;
 use std::fs::{File, read_to_string};
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -21,10 +21,11 @@ struct Args {
     special: bool,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> exsa_examples::Result {
     let args = Args::parse();
-    let open = File::open(&args.model).map_err(|e| format!("{}: {e}", args.model.display()))?;
-    let text = read_to_string(&args.file).map_err(|e| format!("{}: {e}", args.file.display()))?;
+    let open = File::open(&args.model).map_err(|e| Failure::new(format!("{}: {e}", args.model.display())))?;
+    let text =
+        read_to_string(&args.file).map_err(|e| Failure::new(format!("{}: {e}", args.file.display())))?;
     let gguf = Gguf::read(&mut BufReader::new(open))?;
     let tokenizer = tokenizer::load(gguf.metadata())?;
     let mut ids = Vec::new();

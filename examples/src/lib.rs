@@ -6,13 +6,47 @@ use exsa_core::backend::{
 };
 use exsa_core::{Engine, EngineOptions};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Exsa's own story and chat model, so that the examples run without a download.
 pub const TINY: &[u8] = include_bytes!("../../models/exsa-tiny-q8_0.gguf");
+
+/// What an example's `main` returns: an error is shown in words, with what caused it.
+pub type Result<T = ()> = std::result::Result<T, Failure>;
+
+/// Any error, which `main` prints as a text for people: `Debug` is how Rust shows what `main` returns.
+pub struct Failure(String);
+
+impl Failure {
+    /// A failure that says `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let said = error.to_string();
+            // Many errors tell their cause in their own text.
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = error.source();
+        }
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// The model to run, as flags.
 #[derive(Args, Debug)]
@@ -30,7 +64,7 @@ pub struct ModelArgs {
 
 impl ModelArgs {
     /// Loads the model and starts an engine on it.
-    pub fn start(&self) -> Result<Engine, Box<dyn Error>> {
+    pub fn start(&self) -> Result<Engine> {
         let backend = backend(&self.backend)?;
         let source = self.model.as_ref().map_or(ModelSource::Embedded(TINY), ModelSource::file);
         let threads = ThreadOptions { compute: self.threads };
@@ -56,9 +90,9 @@ impl ModelArgs {
 }
 
 /// The backend of this name.
-pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, String> {
+pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>> {
     match name {
         "candle" => Ok(Box::new(exsa_backend_candle::CandleBackend::new())),
-        other => Err(format!("unknown backend '{other}'; this build has: candle")),
+        other => Err(Failure::new(format!("unknown backend '{other}'; this build has: candle"))),
     }
 }

@@ -72,6 +72,9 @@ impl InferenceBackend for CandleBackend {
         let device = device::open(options.device.as_deref())?;
         let mapping = Arc::new(Mapping::open(source)?);
         let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
+        if gguf.tensors().is_empty() {
+            return Err(LoadError::NoWeights);
+        }
         let config = Config::from_metadata(gguf.metadata())?;
         let info = ModelInfo::from_gguf(&gguf)?;
         let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;

@@ -43,6 +43,13 @@ fn sources_give_the_same_model() {
 }
 
 #[test]
+fn a_vocabulary_is_told_from_a_model() {
+    let mut edit = Edit::of("llama-f32");
+    edit.tensors.clear();
+    assert!(matches!(refuse(&edit), LoadError::NoWeights));
+}
+
+#[test]
 fn inspect_tells_without_loading() {
     let info = CandleBackend::new().inspect(&ModelSource::file(data("gemma3-f32.gguf"))).unwrap();
     assert_eq!((info.architecture.as_str(), info.n_ctx, info.n_vocab), ("gemma3", 256, 512));
@@ -73,7 +80,7 @@ fn vocabularies_alone_are_no_models() {
     let source = ModelSource::file(path);
     let error = CandleBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
     let error = error.map(|_| ()).unwrap_err();
-    assert!(matches!(error, LoadError::Tensor { .. } | LoadError::Gguf(_)), "{error}");
+    assert!(matches!(error, LoadError::NoWeights), "{error}");
 }
 
 #[test]

@@ -29,6 +29,9 @@ pub enum LoadError {
         /// What is.
         supported: String,
     },
+    /// The file holds no tensor at all, as files that hold only a vocabulary do.
+    #[error("the file holds metadata and no weights: a vocabulary, not a model")]
+    NoWeights,
     /// A tensor is missing or has the wrong shape or type.
     #[error("tensor '{name}': {problem}")]
     Tensor {
