@@ -88,8 +88,9 @@ pub fn interrupt_in_mid_pass(fixture: &Fixture) -> CaseResult {
             run.feed(0, 0, &tokens[..head], 0)?;
         }
     }
-    // Short passes may be over before the other thread gets to run, so only long ones have to show it.
-    if time > Duration::from_millis(60) {
+    // Short passes may be over before the other thread gets to run, above all on a busy machine, so only long ones have to
+    // show it.
+    if time > Duration::from_millis(500) {
         let input = format!("{ATTEMPTS} passes of {time:?}, each interrupted at another moment");
         check(clause::INTERRUPT, input).holds(
             interrupted > 0 && early > 0,
