@@ -61,7 +61,7 @@ macro_rules! widened {
     )* };
 }
 
-quantized! { BlockQ4_0 BlockQ8_0 BlockQ2K BlockQ3K BlockQ4K BlockQ5K BlockQ6K }
+quantized! { BlockQ4_0 BlockQ8_0 BlockQ4K BlockQ5K BlockQ6K }
 
 widened! {
     f32, |blocks, _scratch| blocks;
@@ -70,6 +70,8 @@ widened! {
     k_quants::BlockQ4_1, |blocks, scratch| to_float(blocks, scratch);
     k_quants::BlockQ5_0, |blocks, scratch| to_float(blocks, scratch);
     k_quants::BlockQ5_1, |blocks, scratch| to_float(blocks, scratch);
+    k_quants::BlockQ2K, |blocks, scratch| to_float(blocks, scratch);
+    k_quants::BlockQ3K, |blocks, scratch| to_float(blocks, scratch);
 }
 
 fn to_float<'a, T: GgmlType>(blocks: &[T], scratch: &'a mut Vec<f32>) -> &'a [f32] {
@@ -157,6 +159,8 @@ pub(crate) fn wide_rows(
         GgmlDType::Q4_1 => rows::<k_quants::BlockQ4_1>(mapping, start, bytes),
         GgmlDType::Q5_0 => rows::<k_quants::BlockQ5_0>(mapping, start, bytes),
         GgmlDType::Q5_1 => rows::<k_quants::BlockQ5_1>(mapping, start, bytes),
+        GgmlDType::Q2K => rows::<k_quants::BlockQ2K>(mapping, start, bytes),
+        GgmlDType::Q3K => rows::<k_quants::BlockQ3K>(mapping, start, bytes),
         _ => None,
     }
 }

@@ -22,17 +22,19 @@
 //! Architectures: `llama` (Llama 1 to 3, Mistral, SmolLM2), `qwen2`, `qwen3`, `gemma2`, `gemma3` (text), `phi3`. Weights of types
 //! F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K and Q6_K, mixed at will.
 //!
-//! On the CPU, weights of the types Q4_0, Q5_0, Q8_0, Q4_K, Q5_K and Q6_K are packed into memory of their own when a model is loaded, if the
-//! processor has AVX-512 VNNI; the others, and all on other processors, stay in the mapped file: **the file must not change
-//! while its model is loaded**.
+//! On the CPU, weights of the types Q4_0, Q5_0, Q8_0, Q4_K, Q5_K and Q6_K are packed into memory of their own when a model is loaded; the
+//! others stay in the mapped file: **the file must not change while its model is loaded**.
+//!
+//! # Processors
+//!
+//! There are kernels for AVX-512 VNNI, AVX-VNNI, AVX2 (with FMA and F16C), NEON with and without DotProd, and plain Rust for the rest; the
+//! best that the processor has is chosen when a model is loaded. Products of packed weights are the same on all of them, to the bit.
 //!
 //! # Threads
 //!
 //! [`ThreadOptions`](exsa_core::backend::ThreadOptions) decide how many threads a session computes with: it owns them, they spin
-//! for a moment between two steps, and park when nothing comes. Quantized types that are neither
-//! packed nor widened to f32 (Q2_K and Q3_K; on processors without AVX-512 VNNI most others too) are multiplied by candle, on pools of the
-//! process that candle sizes by the machine's cores and its own environment variables, `CANDLE_NUM_THREADS` and
-//! `RAYON_NUM_THREADS`; these products do not follow the options.
+//! for a moment between two steps, and park when nothing comes. No product runs on a pool of the process, and no environment
+//! variable decides anything.
 
 mod backend;
 mod blocks;
@@ -45,6 +47,8 @@ mod kv;
 mod layers;
 mod load;
 mod mapping;
+#[doc(hidden)]
+pub mod measure;
 mod models;
 mod session;
 mod transformer;

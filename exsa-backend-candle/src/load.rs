@@ -50,7 +50,7 @@ pub(crate) fn load(
             problem: format!("it has {n_vocab} rows, but the vocabulary has {tokens} tokens"),
         });
     }
-    let table = weights.matrix("token_embd.weight", n_vocab, config.n_embd)?;
+    let table = weights.table("token_embd.weight", n_vocab, config.n_embd)?;
     let divisors = load_divisors(&config, &mut weights)?;
     // The count is a claim of the file: the layers are made one by one, and the first that is missing ends it.
     let mut layers = Vec::new();

@@ -63,6 +63,17 @@ impl Mapping {
         }
     }
 
+    /// Tells the system that these bytes are needed soon.
+    pub fn fetch(&self, start: usize, len: usize) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self
+            && len > 0
+        {
+            // Without it, it is slower, not wrong.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, start, len);
+        }
+    }
+
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {

@@ -8,7 +8,7 @@ use crate::kv::Fingerprint;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
 use crate::mapping::Mapping;
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType};
 use candle_core::{Device, Tensor};
 use exsa_core::backend::LoadProgress;
 use exsa_core::error::LoadError;
@@ -16,6 +16,7 @@ use exsa_core::gguf::{GgmlType, Gguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes between two reports of progress.
@@ -34,7 +35,7 @@ pub(crate) struct Weights<'a, 'p> {
     done: u64,
     total: u64,
     fingerprint: Fingerprint,
-    /// What matrices are packed for, if they are.
+    /// What matrices are packed for, on the CPU.
     isa: Option<Isa>,
     team: Team,
 }
@@ -51,7 +52,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
         progress.report(0, total)?;
         let (taken, fingerprint) = (BTreeSet::new(), Fingerprint::default());
-        let isa = if device.is_cpu() { Isa::detect() } else { None };
+        let isa = device.is_cpu().then(Isa::detect);
         Ok(Self { gguf, mapping, device, progress, taken, done: 0, total, fingerprint, isa, team })
     }
 
@@ -76,6 +77,23 @@ impl<'a, 'p> Weights<'a, 'p> {
             return Err(wrong_shape(tensor, &format!("[{columns}, {rows}]")));
         }
         self.load(tensor, &[rows, columns])
+    }
+
+    /// The matrix `name`, of which rows are read now and then: on the CPU it stays in the file, whose pages come into
+    /// memory with the rows, and need not be there twice where the same tensor is a projection too.
+    pub fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<QTensor>, LoadError> {
+        let tensor = self.find(name)?;
+        if !self.device.is_cpu() || tensor.shape[..] != [columns as u64, rows as u64] {
+            return self.matrix(name, rows, columns);
+        }
+        let dims = [rows, columns];
+        let (storage, start, bytes) = self.storage(tensor, &dims)?;
+        let mapping = Arc::clone(&self.mapping);
+        if self.take(tensor, &mapping.bytes()[start..start + bytes]) {
+            self.done += bytes as u64;
+            self.progress.report(self.done, self.total)?;
+        }
+        QTensor::new(QStorage::Cpu(storage), &dims).map(Arc::new).load()
     }
 
     /// The vector `name` of `len` values, in f32.
@@ -118,12 +136,30 @@ impl<'a, 'p> Weights<'a, 'p> {
             return Err(wrong_shape(tensor, &format!("[{columns}, {rows}]")));
         }
         let (start, bytes) = self.place(tensor)?;
-        self.read_ahead(tensor, start, bytes)?;
-        let data = &self.mapping.bytes()[start..start + bytes];
-        let packed = PackedMatrix::pack(tensor.dtype, data, rows, columns, &mut self.team);
-        self.mapping.release(start, bytes);
+        let mapping = Arc::clone(&self.mapping);
+        let data = &mapping.bytes()[start..start + bytes];
+        let counts = self.take(tensor, data);
+        let progress = &mut *self.progress;
+        let (done, total) = (&mut self.done, self.total);
+        mapping.fetch(start, bytes.min(2 * REPORT_BYTES));
+        let packed = PackedMatrix::pack_by_parts(
+            tensor.dtype,
+            data,
+            rows,
+            columns,
+            &mut self.team,
+            |part: Range<usize>| {
+                mapping.release(start + part.start, part.len());
+                let ahead = part.end + REPORT_BYTES;
+                mapping.fetch(start + ahead.min(bytes), REPORT_BYTES.min(bytes.saturating_sub(ahead)));
+                if counts {
+                    *done += part.len() as u64;
+                }
+                progress.report(*done, total)
+            },
+        );
         let memory = |_| LoadError::Memory { what: "packed weights", needed: tensor.bytes, available: 0 };
-        packed.map_err(memory)?.ok_or_else(|| damaged(tensor))
+        packed.map_err(memory)?.ok_or_else(|| damaged(tensor))?
     }
 
     /// The norm by `{name}.weight`.
@@ -150,7 +186,12 @@ impl<'a, 'p> Weights<'a, 'p> {
             .ok_or_else(|| LoadError::Tensor { name: name.to_owned(), problem: "missing".to_owned() })
     }
 
-    fn load(&mut self, tensor: &'a TensorInfo, dims: &[usize]) -> Result<Arc<QTensor>, LoadError> {
+    /// A tensor in the file as candle sees it, and where it begins and how many bytes it has.
+    fn storage(
+        &self,
+        tensor: &TensorInfo,
+        dims: &[usize],
+    ) -> Result<(Box<dyn QuantizedType>, usize, usize), LoadError> {
         let dtype = dtype(tensor)?;
         let (start, bytes) = self.place(tensor)?;
         let values: usize = dims.iter().product();
@@ -158,12 +199,17 @@ impl<'a, 'p> Weights<'a, 'p> {
             return Err(damaged(tensor));
         }
         let storage = blocks::weights(&self.mapping, start, bytes, dtype).ok_or_else(|| damaged(tensor))?;
+        Ok((storage, start, bytes))
+    }
+
+    fn load(&mut self, tensor: &'a TensorInfo, dims: &[usize]) -> Result<Arc<QTensor>, LoadError> {
+        let (storage, start, bytes) = self.storage(tensor, dims)?;
         self.read_ahead(tensor, start, bytes)?;
         let storage = match &self.device {
             Device::Cpu => QStorage::Cpu(storage),
             device => {
                 let data = &self.mapping.bytes()[start..start + bytes];
-                QStorage::from_data(Cow::Borrowed(data), device, dtype).load()?
+                QStorage::from_data(Cow::Borrowed(data), device, dtype(tensor)?).load()?
             }
         };
         QTensor::new(storage, dims).map(Arc::new).load()
@@ -177,18 +223,26 @@ impl<'a, 'p> Weights<'a, 'p> {
         end.map(|_| (start, bytes)).ok_or_else(|| damaged(tensor))
     }
 
-    /// Brings the bytes of a tensor into memory, so that progress is real and the first token does not wait for the disk.
-    fn read_ahead(&mut self, tensor: &'a TensorInfo, start: usize, bytes: usize) -> Result<(), LoadError> {
-        let mapping = Arc::clone(&self.mapping);
-        let data = &mapping.bytes()[start..start + bytes];
+    /// Notes that a tensor is used, and its first and last bytes; false if it was used before.
+    fn take(&mut self, tensor: &'a TensorInfo, data: &[u8]) -> bool {
         // A tensor that two layers take counts once.
         if !self.taken.insert(&tensor.name) {
-            return Ok(());
+            return false;
         }
         self.fingerprint.update(tensor.name.as_bytes());
         self.fingerprint.update(format!("{:?} {:?}", tensor.shape, tensor.dtype).as_bytes());
         self.fingerprint.update(&data[..data.len().min(64)]);
         self.fingerprint.update(&data[data.len().saturating_sub(64)..]);
+        true
+    }
+
+    /// Brings the bytes of a tensor into memory, so that progress is real and the first token does not wait for the disk.
+    fn read_ahead(&mut self, tensor: &'a TensorInfo, start: usize, bytes: usize) -> Result<(), LoadError> {
+        let mapping = Arc::clone(&self.mapping);
+        let data = &mapping.bytes()[start..start + bytes];
+        if !self.take(tensor, data) {
+            return Ok(());
+        }
         for part in data.chunks(REPORT_BYTES) {
             for byte in part.iter().step_by(PAGE_BYTES) {
                 black_box(*byte);

@@ -1,8 +1,8 @@
 //! Activations as bytes: quantized once per row, shared by all products with weights of one kind.
 //!
-//! Rows are cut into panels of at most [`PANEL`] rows; within a panel, the 32 bytes of each row for one block of `k`
-//! lie side by side: `[k / 32][rows][32]`. Scales and sums have the same order. A row's numbers do not depend on
-//! the other rows.
+//! Rows are cut into panels of at most [`PANEL`] rows; within a panel, the 64 bytes of each row for one part of `k`
+//! lie side by side: `[k / 64][rows][64]`. Scales and sums are `[block][rows]`. A row's numbers do not depend on the
+//! other rows.
 
 use super::layout::Kind;
 use super::simd::{Simd, dispatch};
@@ -80,19 +80,12 @@ impl Activations {
         });
     }
 
-    /// Few rows make one panel, many make panels that fit the first-level cache.
+    /// Cuts `m` rows into panels.
     fn plan_panels(&mut self, m: usize) {
         self.panels.clear();
-        let size = if m <= PANEL {
-            m
-        } else if m <= 64 {
-            PANEL
-        } else {
-            8
-        };
         let (mut start, mut before) = (0, 0);
         while start < m {
-            let rows = size.min(m - start);
+            let rows = PANEL.min(m - start);
             let padded = PANEL_SIZES.into_iter().find(|n| *n >= rows).unwrap_or(PANEL);
             self.panels.push(Panel { start, rows, padded, before });
             start += rows;
@@ -162,27 +155,63 @@ impl Targets {
     }
 }
 
+/// Quantizes the rows of one panel of `x`.
+fn quantize_panel(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if super::quantize512::available() {
+        #[target_feature(enable = "avx512f")]
+        fn avx512(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+            // SAFETY: as here.
+            let largest = |block: &[[f32; 32]]| unsafe { super::quantize512::largest(block) };
+            let quantize32 = |values: &[f32; 32], inverse, q: &mut [i8; 32]| unsafe {
+                super::quantize512::quantize32(values, inverse, q)
+            };
+            quantize_panel_by(x, panel, shape, out, largest, quantize32);
+        }
+        // SAFETY: the processor has AVX-512.
+        return unsafe { avx512(x, panel, shape, out) };
+    }
+    quantize_panel_plain(x, panel, shape, out);
+}
+
 dispatch! {
-    /// Quantizes the rows of one panel of `x`.
-    quantize_panel = quantize_panel_body(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>)
+    /// The same in plain Rust.
+    quantize_panel_plain = quantize_panel_body(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>)
 }
 
 #[inline(always)]
 fn quantize_panel_body<S: Simd>(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+    quantize_panel_by(x, panel, shape, out, largest, quantize32);
+}
+
+/// The rows of one panel of `x`, with functions for a block and for 32 values of it.
+#[inline(always)]
+fn quantize_panel_by(
+    x: &[f32],
+    panel: Panel,
+    shape: Shape,
+    out: &mut PanelValues<'_>,
+    largest: impl Fn(&[[f32; 32]]) -> f32,
+    quantize32: impl Fn(&[f32; 32], f32, &mut [i8; 32]) -> [i32; 2],
+) {
+    let parts = shape.block / 32;
     for row in 0..panel.rows {
-        let values = &x[(panel.start + row) * shape.k..][..shape.k];
-        for (b, block) in values.chunks(shape.block).enumerate() {
+        // Blocks of weights hold 32 values or more: nothing is left over.
+        let (values, _) = x[(panel.start + row) * shape.k..][..shape.k].as_chunks::<32>();
+        for (b, block) in values.chunks(parts).enumerate() {
             let largest = largest(block);
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
             let at = b * panel.padded + row;
             out.scales[at] = largest / 127.0;
-            for (j, part) in block.chunks(32).enumerate() {
-                let chunk = b * (shape.block / 32) + j;
-                let sums = quantize32(part, inverse, &mut out.q[(chunk * panel.padded + row) * 32..][..32]);
-                if shape.block == 32 {
-                    out.corrections[at] = -shape.offset * (sums[0] + sums[1]);
+            for (j, part) in block.iter().enumerate() {
+                let chunk = b * parts + j;
+                let to = (chunk / 2 * panel.padded + row) * 64 + chunk % 2 * 32;
+                let Some(q) = out.q[to..].first_chunk_mut() else { continue };
+                let sums = quantize32(part, inverse, q);
+                if parts == 1 {
+                    out.corrections[at] = (sums[0].wrapping_add(sums[1])).wrapping_mul(-shape.offset);
                 } else {
-                    out.sums32[at * 8 + j] = (sums[0] + sums[1]) as i16;
+                    out.sums32[at * 8 + j] = sums[0].wrapping_add(sums[1]) as i16;
                     out.sums16[at * 16 + j * 2] = sums[0] as i16;
                     out.sums16[at * 16 + j * 2 + 1] = sums[1] as i16;
                 }
@@ -194,25 +223,29 @@ fn quantize_panel_body<S: Simd>(x: &[f32], panel: Panel, shape: Shape, out: &mut
 /// The greatest magnitude; not a number if any value is none, or infinite: the products then are not numbers either, and
 /// the sampler refuses them.
 #[inline(always)]
-fn largest(values: &[f32]) -> f32 {
-    let (mut lanes, mut poison) = ([0.0f32; 16], [0.0f32; 16]);
-    for chunk in values.chunks(16) {
-        for ((lane, poison), value) in lanes.iter_mut().zip(&mut poison).zip(chunk) {
-            *lane = lane.max(value.abs());
-            *poison += value * 0.0;
+fn largest(block: &[[f32; 32]]) -> f32 {
+    // Without their sign, the bits of floats have the order of the floats, with what is no number above all.
+    let mut lanes = [0u32; 32];
+    for values in block {
+        for (lane, value) in lanes.iter_mut().zip(values) {
+            *lane = (*lane).max(value.to_bits() & 0x7fff_ffff);
         }
     }
-    lanes.into_iter().fold(0.0, f32::max) + poison.iter().sum::<f32>()
+    let largest = f32::from_bits(lanes.into_iter().fold(0, u32::max));
+    if largest.is_finite() { largest } else { f32::NAN }
 }
 
-/// Quantizes up to 32 values to `round(value * inverse)`; the sums of the first and the second 16.
+/// Quantizes to `round(value * inverse)`; the sums of the first and the second 16.
 #[inline(always)]
-fn quantize32(values: &[f32], inverse: f32, out: &mut [i8]) -> [i32; 2] {
-    for (q, value) in out.iter_mut().zip(values) {
-        // Adding 1.5 × 2^23 leaves the nearest integer, ties to even, in the low bits of the mantissa.
-        const MAGIC: f32 = 12_582_912.0;
-        *q = (value * inverse + MAGIC).to_bits() as i8;
+fn quantize32(values: &[f32; 32], inverse: f32, q: &mut [i8; 32]) -> [i32; 2] {
+    // Adding 1.5 × 2^23 leaves the nearest integer, ties to even, in the low bits of the mantissa.
+    const MAGIC: f32 = 12_582_912.0;
+    let mut sums = [0i32; 2];
+    for ((sum, values), q) in sums.iter_mut().zip(values.as_chunks::<16>().0).zip(q.as_chunks_mut::<16>().0) {
+        for (q, value) in q.iter_mut().zip(values) {
+            *q = (value * inverse + MAGIC).to_bits() as i8;
+        }
+        *sum = q.iter().map(|q| i32::from(*q)).sum();
     }
-    let sum = |part: &[i8]| part.iter().map(|q| i32::from(*q)).sum();
-    [sum(&out[..16]), sum(&out[16..])]
+    sums
 }

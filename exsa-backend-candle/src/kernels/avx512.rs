@@ -7,7 +7,7 @@
 //! Rows are unrolled by macro with an empty `asm!` between them. Without that, the compiler hoists the broadcasts of
 //! all rows above the products and spills the weight registers, which halves the speed.
 
-use super::activations::{Activations, Panel};
+use super::args::Args;
 use super::layout::{Kind, TILE};
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -20,79 +20,61 @@ pub fn available() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
-/// Where a kernel reads and writes. All pointers are to the first element of the panel and tile.
-struct Args {
-    weights: *const u8,
-    units: usize,
-    q: *const i8,
-    scales: *const f32,
-    corrections: *const i32,
-    sums32: *const i16,
-    sums16: *const i16,
-    /// `R` sums in progress, for kinds with blocks of 256.
-    sums: *mut __m512,
-    out: *mut f32,
-    /// Values from one row of `out` to the next.
-    out_stride: usize,
-    /// Rows that are written; the rest is padding.
-    rows: usize,
-    /// Columns that are written.
-    mask: __mmask16,
-}
-
-#[repr(C, align(64))]
-struct Sums([[f32; TILE]; 16]);
-
-/// Multiplies `panel` with the tile at `weights` into columns `column..column + columns` of `out`, `[m, stride]`.
+/// A loop of dot products from registers, to compare kernels with. Returns the multiplications and additions that it did.
 ///
 /// # Safety
 ///
-/// [`available`] is true; `weights` holds `acts.k_padded / kind.unit()` units; `acts` was quantized for `kind`; and
-/// `out` points to the matrix's start, in which nobody else writes these columns of the panel's rows.
-#[allow(clippy::too_many_arguments, reason = "one call site, and each is used")]
-pub unsafe fn tile(
-    kind: Kind,
-    weights: &[u8],
-    acts: &Activations,
-    panel: Panel,
-    out: *mut f32,
-    stride: usize,
-    column: usize,
-    columns: usize,
-) {
-    debug_assert!(columns <= TILE && column + columns <= stride);
-    debug_assert_eq!(weights.len(), acts.k_padded / kind.unit() * kind.unit_bytes());
-    let before = panel.before * (acts.k_padded / acts.block);
-    let at = |v: &[i16], width: usize| v.as_ptr().wrapping_add(before * width);
-    let mut sums = Sums([[0.0; TILE]; 16]);
-    let args = Args {
-        weights: weights.as_ptr(),
-        units: acts.k_padded / kind.unit(),
-        q: acts.q[panel.before * acts.k_padded..].as_ptr(),
-        scales: acts.scales[before..].as_ptr(),
-        corrections: acts.corrections.as_ptr().wrapping_add(before),
-        sums32: at(&acts.sums32, 8),
-        sums16: at(&acts.sums16, 16),
-        sums: (&raw mut sums).cast(),
-        // SAFETY: the panel's rows and the columns lie in the matrix, by the caller's promise.
-        out: unsafe { out.add(panel.start * stride + column) },
-        out_stride: stride,
-        rows: panel.rows,
-        mask: ((1u32 << columns) - 1) as __mmask16,
-    };
+/// [`available`] is true.
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub unsafe fn peak() -> u64 {
+    const ROUNDS: u64 = 30_000;
+    let mut sums = [_mm512_set1_epi32(1); 12];
+    let factor = _mm512_set1_epi8(std::hint::black_box(1));
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = _mm512_dpbusd_epi32(*sum, factor, factor);
+        }
+        for sum in &mut sums {
+            // SAFETY: no instruction; it keeps the compiler from taking rounds together.
+            unsafe { asm!("/* {0} */", inout(zmm_reg) * sum, options(nomem, nostack, preserves_flags)) };
+        }
+    }
+    std::hint::black_box(sums);
+    ROUNDS * 12 * 128
+}
+
+/// Sums in progress that do not fit the registers.
+#[repr(C, align(64))]
+struct Sums([[f32; TILE]; 16]);
+
+/// A pointer to sums that the compiler must keep in memory: registers are for what is used more often.
+#[inline(always)]
+fn hidden(sums: &mut Sums) -> *mut __m512 {
+    let mut pointer: *mut __m512 = sums.0.as_mut_ptr().cast();
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(reg) pointer, options(nostack, preserves_flags)) };
+    pointer
+}
+
+/// Multiplies the panel with the tile.
+///
+/// # Safety
+///
+/// [`available`] is true, and `args` are valid.
+pub(super) unsafe fn multiply(kind: Kind, args: &Args) {
     // SAFETY: the caller promises the instructions and the lengths.
     unsafe {
-        match panel.padded {
-            1 => run::<1>(kind, &args),
-            2 => run::<2>(kind, &args),
-            3 => run::<3>(kind, &args),
-            4 => run::<4>(kind, &args),
-            5 => run::<5>(kind, &args),
-            6 => run::<6>(kind, &args),
-            7 => run::<7>(kind, &args),
-            8 => run::<8>(kind, &args),
-            12 => run::<12>(kind, &args),
-            _ => run::<16>(kind, &args),
+        match args.padded {
+            1 => run::<1>(kind, args),
+            2 => run::<2>(kind, args),
+            3 => run::<3>(kind, args),
+            4 => run::<4>(kind, args),
+            5 => run::<5>(kind, args),
+            6 => run::<6>(kind, args),
+            7 => run::<7>(kind, args),
+            8 => run::<8>(kind, args),
+            12 => run::<12>(kind, args),
+            _ => run::<16>(kind, args),
         }
     }
 }
@@ -104,8 +86,8 @@ unsafe fn run<const R: usize>(kind: Kind, args: &Args) {
             Kind::Q8_0 => q8_0::<R>(args),
             Kind::Q4_0 => q45_0::<R, false>(args),
             Kind::Q5_0 => q45_0::<R, true>(args),
-            Kind::Q4K => q45_k::<R, false>(args),
-            Kind::Q5K => q45_k::<R, true>(args),
+            Kind::Q4K => q4_k::<R>(args),
+            Kind::Q5K => q5_k::<R>(args),
             Kind::Q6K => q6_k::<R>(args),
         }
     }
@@ -154,6 +136,18 @@ macro_rules! dot {
     }};
 }
 
+/// Adds to `$sum` the dot products of pairs of 16 bits with the pair at `$pair`. The compiler would take the intrinsic
+/// apart into three instructions.
+macro_rules! pair_dot {
+    ($sum:ident, $m:expr, $pair:expr) => {
+        asm!(
+            "vpdpwssd {0}, {1}, dword ptr [{2}]{{1to16}}",
+            inout(zmm_reg) $sum, in(zmm_reg) $m, in(reg) $pair,
+            options(pure, readonly, nostack, preserves_flags),
+        )
+    };
+}
+
 /// Fetches the `$lines` cache lines that come 4 KiB after `$at`, where enough rows share the weights that it pays.
 macro_rules! prefetch {
     ($r:expr, $at:expr, $lines:literal) => {
@@ -169,13 +163,13 @@ macro_rules! prefetch {
 }
 
 #[inline(always)]
-unsafe fn load(p: *const u8) -> __m512i {
+pub(super) unsafe fn load(p: *const u8) -> __m512i {
     // SAFETY: the caller reads within a tile.
     unsafe { _mm512_loadu_si512(p.cast()) }
 }
 
 #[inline(always)]
-unsafe fn load8(p: *const u8) -> [__m512i; 8] {
+pub(super) unsafe fn load8(p: *const u8) -> [__m512i; 8] {
     // SAFETY: as above.
     unsafe {
         [
@@ -193,17 +187,18 @@ unsafe fn load8(p: *const u8) -> [__m512i; 8] {
 
 /// Sixteen f16 as f32.
 #[inline(always)]
-unsafe fn halves(p: *const u8) -> __m512 {
+pub(super) unsafe fn halves(p: *const u8) -> __m512 {
     // SAFETY: as above.
     unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
 }
 
 #[inline(always)]
 unsafe fn store<const R: usize>(args: &Args, sums: &[__m512; R]) {
+    let mask = ((1u32 << args.columns) - 1) as __mmask16;
     for (row, sum) in sums.iter().enumerate() {
         if row < args.rows {
             // SAFETY: the row and the masked columns are in the matrix.
-            unsafe { _mm512_mask_storeu_ps(args.out.add(row * args.out_stride), args.mask, *sum) };
+            unsafe { _mm512_mask_storeu_ps(args.out.add(row * args.out_stride), mask, *sum) };
         }
     }
 }
@@ -211,7 +206,7 @@ unsafe fn store<const R: usize>(args: &Args, sums: &[__m512; R]) {
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q8_0<const R: usize>(args: &Args) {
-    // SAFETY: lengths by the contract of `tile`.
+    // SAFETY: lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a, mut scale, mut correction) = (args.weights, args.q, args.scales, args.corrections);
         let mut sums = [_mm512_setzero_ps(); R];
@@ -225,15 +220,16 @@ unsafe fn q8_0<const R: usize>(args: &Args) {
                 rows!(R, I, {
                     fence!();
                     let start = _mm512_set1_epi32(*correction.add(I));
-                    let dots = dot!(start, a.add(I * 32).cast(), q, 0, [0 1 2 3 4 5 6 7]);
+                    let dots = dot!(start, a.add(I * 64).cast(), q, 0, [0 1 2 3 4 5 6 7]);
                     let both = _mm512_mul_ps(d, _mm512_set1_ps(*scale.add(I)));
                     sums[I] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), both, sums[I]);
                     settle!(sums[I]);
                 });
-                a = a.add(R * 32);
+                a = a.add(32);
                 correction = correction.add(R);
                 scale = scale.add(R);
             }
+            a = a.add((R - 1) * 64);
             w = w.add(1088);
         }
         store(args, &sums);
@@ -244,7 +240,7 @@ unsafe fn q8_0<const R: usize>(args: &Args) {
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q45_0<const R: usize, const FIFTH: bool>(args: &Args) {
-    // SAFETY: lengths by the contract of `tile`.
+    // SAFETY: lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a, mut scale, mut correction) = (args.weights, args.q, args.scales, args.corrections);
         let mut sums = [_mm512_setzero_ps(); R];
@@ -258,14 +254,15 @@ unsafe fn q45_0<const R: usize, const FIFTH: bool>(args: &Args) {
                 rows!(R, I, {
                     fence!();
                     let start = _mm512_set1_epi32(*correction.add(I));
-                    let dots = dot!(start, a.add(I * 32).cast(), q, 0, [0 1 2 3 4 5 6 7]);
+                    let dots = dot!(start, a.add(I * 64).cast(), q, 0, [0 1 2 3 4 5 6 7]);
                     let both = _mm512_mul_ps(d, _mm512_set1_ps(*scale.add(I)));
                     sums[I] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), both, sums[I]);
                 });
-                a = a.add(R * 32);
+                a = a.add(32);
                 correction = correction.add(R);
                 scale = scale.add(R);
             }
+            a = a.add((R - 1) * 64);
             w = w.add(if FIFTH { 704 } else { 576 });
         }
         store(args, &sums);
@@ -274,7 +271,7 @@ unsafe fn q45_0<const R: usize, const FIFTH: bool>(args: &Args) {
 
 /// Low (`plane` 0) or high nibbles of 512 bytes, with the fifth bits from `masks` where `FIFTH`.
 #[inline(always)]
-unsafe fn nibble_plane<const FIFTH: bool>(
+pub(super) unsafe fn nibble_plane<const FIFTH: bool>(
     mut q: [__m512i; 8],
     plane: usize,
     masks: *const u8,
@@ -296,54 +293,121 @@ unsafe fn nibble_plane<const FIFTH: bool>(
     }
 }
 
-/// Q4_K, and Q5_K where `FIFTH`.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn q45_k<const R: usize, const FIFTH: bool>(args: &Args) {
-    let step = if FIFTH { 576 + 128 } else { 576 };
-    // SAFETY: lengths by the contract of `tile`.
+unsafe fn q4_k<const R: usize>(args: &Args) {
+    // SAFETY: lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a, mut scale, mut sum32) = (args.weights, args.q, args.scales, args.sums32);
-        let total = args.sums;
+        let (mut total, mut first) = (Sums([[0.0; TILE]; 16]), Sums([[0.0; TILE]; 16]));
+        let (total, first) = (hidden(&mut total), hidden(&mut first));
         for _ in 0..args.units {
-            let d = halves(w);
             let mut part = w.add(64);
             let mut sums = [_mm512_setzero_ps(); R];
-            for _ in 0..4 {
-                for plane in 0..2 {
-                    reload!(part);
-                    let q = nibble_plane::<FIFTH>(load8(part), plane, part.add(576));
-                    let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
-                    let scales = _mm512_mul_ps(_mm512_cvtepi32_ps(scales), d);
-                    prefetch!(R, part.add(plane * 320), 5);
-                    rows!(R, I, {
-                        fence!();
-                        let zero = _mm512_setzero_si512();
-                        let dots = dot!(zero, a.add(I * 32).cast(), q, 0, [0 1 2 3 4 5 6 7]);
-                        sums[I] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scales, sums[I]);
-                    });
-                    a = a.add(R * 32);
+            for half in 0..2 {
+                // Sums of half a block are integers below 2^24: exact, in whatever order.
+                for _ in 0..2 {
+                    for plane in 0..2 {
+                        reload!(part);
+                        let q = nibble_plane::<false>(load8(part), plane, part);
+                        let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
+                        let scales = _mm512_cvtepi32_ps(scales);
+                        prefetch!(R, part.add(plane * 320), 5);
+                        rows!(R, I, {
+                            fence!();
+                            let zero = _mm512_setzero_si512();
+                            let dots = dot!(zero, a.add(I * 64).cast(), q, 0, [0 1 2 3 4 5 6 7]);
+                            sums[I] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scales, sums[I]);
+                        });
+                        a = a.add(32);
+                    }
+                    a = a.add((R - 1) * 64);
+                    part = part.add(576);
                 }
-                part = part.add(step);
+                if half == 0 {
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *first.add(i) = *sum;
+                        *sum = _mm512_setzero_ps();
+                    }
+                }
             }
-            let dmin = halves(w.add(32));
-            let mins = w.add(64 + 544);
-            let min = |i: usize| _mm512_cvtepu8_epi16(_mm256_loadu_si256(mins.add(i * step).cast()));
-            let m = [min(0), min(1), min(2), min(3)];
+            let (d, dmin) = (halves(w), halves(w.add(32)));
+            let m = mins::<576>(w.add(64 + 544));
             rows!(R, I, {
                 fence!();
-                let s: *const i32 = sum32.add(I * 8).cast();
-                let mut x = _mm512_setzero_si512();
-                x = _mm512_dpwssd_epi32(x, m[0], _mm512_set1_epi32(s.read_unaligned()));
-                x = _mm512_dpwssd_epi32(x, m[1], _mm512_set1_epi32(s.add(1).read_unaligned()));
-                x = _mm512_dpwssd_epi32(x, m[2], _mm512_set1_epi32(s.add(2).read_unaligned()));
-                x = _mm512_dpwssd_epi32(x, m[3], _mm512_set1_epi32(s.add(3).read_unaligned()));
-                let value = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(x), dmin, sums[I]);
+                let value = _mm512_mul_ps(_mm512_add_ps(*first.add(I), sums[I]), d);
+                let value = take_mins(value, sum32.add(I * 8), m, dmin);
                 *total.add(I) = _mm512_fmadd_ps(value, _mm512_set1_ps(*scale.add(I)), *total.add(I));
             });
             sum32 = sum32.add(R * 8);
             scale = scale.add(R);
-            w = w.add(64 + 4 * step);
+            w = w.add(2368);
+        }
+        store(args, &*total.cast::<[__m512; R]>());
+    }
+}
+
+/// The mins of a block, as pairs of 16 bits, from four places `STEP` bytes apart.
+#[inline(always)]
+pub(super) unsafe fn mins<const STEP: usize>(p: *const u8) -> [__m512i; 4] {
+    // SAFETY: the caller reads within a tile.
+    let min = |i: usize| unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.add(i * STEP).cast())) };
+    [min(0), min(1), min(2), min(3)]
+}
+
+/// Takes off `value` the mins of a block by the sums of eight times 32 activations.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) unsafe fn take_mins(value: __m512, sums: *const i16, m: [__m512i; 4], dmin: __m512) -> __m512 {
+    // SAFETY: the caller says that eight sums are there.
+    unsafe {
+        let mut x = _mm512_setzero_si512();
+        for (i, m) in m.into_iter().enumerate() {
+            pair_dot!(x, m, sums.add(i * 2));
+        }
+        _mm512_fnmadd_ps(_mm512_cvtepi32_ps(x), dmin, value)
+    }
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn q5_k<const R: usize>(args: &Args) {
+    // SAFETY: lengths by the contract of `Args`.
+    unsafe {
+        let (mut w, mut a, mut scale, mut sum32) = (args.weights, args.q, args.scales, args.sums32);
+        let mut total = Sums([[0.0; TILE]; 16]);
+        let total = hidden(&mut total);
+        for _ in 0..args.units {
+            let mut part = w.add(64);
+            let mut sums = [_mm512_setzero_si512(); R];
+            for _ in 0..4 {
+                for plane in 0..2 {
+                    reload!(part);
+                    let q = nibble_plane::<true>(load8(part), plane, part.add(576));
+                    let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
+                    prefetch!(R, part.add(plane * 384), 6);
+                    rows!(R, I, {
+                        fence!();
+                        let zero = _mm512_setzero_si512();
+                        let dots = dot!(zero, a.add(I * 64).cast(), q, 0, [0 1 2 3 4 5 6 7]);
+                        sums[I] = _mm512_add_epi32(sums[I], _mm512_mullo_epi32(dots, scales));
+                    });
+                    a = a.add(32);
+                }
+                a = a.add((R - 1) * 64);
+                part = part.add(704);
+            }
+            let (d, dmin) = (halves(w), halves(w.add(32)));
+            let m = mins::<704>(w.add(64 + 544));
+            rows!(R, I, {
+                fence!();
+                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[I]), d);
+                let value = take_mins(value, sum32.add(I * 8), m, dmin);
+                *total.add(I) = _mm512_fmadd_ps(value, _mm512_set1_ps(*scale.add(I)), *total.add(I));
+            });
+            sum32 = sum32.add(R * 8);
+            scale = scale.add(R);
+            w = w.add(2880);
         }
         store(args, &*total.cast::<[__m512; R]>());
     }
@@ -352,37 +416,38 @@ unsafe fn q45_k<const R: usize, const FIFTH: bool>(args: &Args) {
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q6_k<const R: usize>(args: &Args) {
-    // SAFETY: lengths by the contract of `tile`.
+    // SAFETY: lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a, mut scale, mut sum16) = (args.weights, args.q, args.scales, args.sums16);
-        let total = args.sums;
+        let mut total = Sums([[0.0; TILE]; 16]);
+        let total = hidden(&mut total);
         for _ in 0..args.units {
-            let d = halves(w);
             let mut part = w.add(64);
-            let mut sums = [_mm512_setzero_ps(); R];
+            let mut sums = [_mm512_setzero_si512(); R];
             for _ in 0..4 {
                 for plane in 0..2 {
                     reload!(part);
                     let q = six_bits(load8(part), part.add(512), plane);
                     let pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(part.add(768 + plane * 32).cast()));
                     let first = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs));
-                    let first = _mm512_mul_ps(_mm512_cvtepi32_ps(first), d);
-                    let second = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<16>(pairs)), d);
+                    let second = _mm512_srai_epi32::<16>(pairs);
                     prefetch!(R, part.add(plane * 448), 7);
                     rows!(R, I, {
                         fence!();
-                        let row: *const i32 = a.add(I * 32).cast();
+                        let row: *const i32 = a.add(I * 64).cast();
                         let zero = _mm512_setzero_si512();
                         let dots0 = dot!(zero, row, q, 0, [0 1 2 3]);
                         let dots1 = dot!(zero, row.add(4), q, 4, [0 1 2 3]);
-                        sums[I] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots0), first, sums[I]);
-                        sums[I] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots1), second, sums[I]);
+                        let scaled = _mm512_mullo_epi32(dots0, first);
+                        sums[I] = _mm512_add_epi32(sums[I], scaled);
+                        sums[I] = _mm512_add_epi32(sums[I], _mm512_mullo_epi32(dots1, second));
                     });
-                    a = a.add(R * 32);
+                    a = a.add(32);
                 }
+                a = a.add((R - 1) * 64);
                 part = part.add(832);
             }
-            let d32 = _mm512_mul_ps(d, _mm512_set1_ps(32.0));
+            let d = halves(w);
             let scales = w.add(64 + 768);
             let pair = |i: usize| {
                 _mm512_cvtepi8_epi16(_mm256_loadu_si256(scales.add(i / 2 * 832 + i % 2 * 32).cast()))
@@ -390,14 +455,13 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
             let m = [pair(0), pair(1), pair(2), pair(3), pair(4), pair(5), pair(6), pair(7)];
             rows!(R, I, {
                 fence!();
-                let s: *const i32 = sum16.add(I * 16).cast();
+                // Quants are 32 too great.
                 let mut x = _mm512_setzero_si512();
-                let mut j = 0;
-                while j < 8 {
-                    x = _mm512_dpwssd_epi32(x, m[j], _mm512_set1_epi32(s.add(j).read_unaligned()));
-                    j += 1;
+                for (j, m) in m.into_iter().enumerate() {
+                    pair_dot!(x, m, sum16.add(I * 16 + j * 2));
                 }
-                let value = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(x), d32, sums[I]);
+                let exact = _mm512_sub_epi32(sums[I], _mm512_slli_epi32::<5>(x));
+                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), d);
                 *total.add(I) = _mm512_fmadd_ps(value, _mm512_set1_ps(*scale.add(I)), *total.add(I));
             });
             sum16 = sum16.add(R * 16);
@@ -410,7 +474,7 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
 
 /// Six-bit values of one plane: nibbles merged with bit pairs from the 256 bytes at `high`.
 #[inline(always)]
-unsafe fn six_bits(mut q: [__m512i; 8], high: *const u8, plane: usize) -> [__m512i; 8] {
+pub(super) unsafe fn six_bits(mut q: [__m512i; 8], high: *const u8, plane: usize) -> [__m512i; 8] {
     // SAFETY: `high` points to 256 bytes of the unit.
     unsafe {
         let (low, pair) = (_mm512_set1_epi8(15), _mm512_set1_epi8(0x30));

@@ -15,6 +15,7 @@
 //! | Q6_K | 256 | 3392 | `d` (16 f16, padded to 64), then 4 × (512 low nibbles, 256 bytes of high bit pairs, 2×16×2 scales) |
 
 use exsa_core::gguf::GgmlType;
+#[cfg(test)]
 use half::f16;
 
 /// Rows of a tile.
@@ -94,105 +95,35 @@ impl Kind {
     }
 }
 
-/// One block of a row as plain numbers: `value(i) = scale(i) * q(i) - min(i)`.
-struct Block {
-    /// Unsigned, `0..=255`, with the kind's offset in it.
-    q: [u8; 256],
-    d: f16,
-    dmin: f16,
-    /// Per 16 values for Q6_K (signed), per 32 otherwise.
-    scales: [i8; 16],
-    mins: [u8; 8],
-}
-
-impl Block {
-    fn read(kind: Kind, bytes: &[u8]) -> Self {
-        let half = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let mut block = Self { q: [0; 256], d: f16::ZERO, dmin: f16::ZERO, scales: [0; 16], mins: [0; 8] };
-        match kind {
-            Kind::Q8_0 => {
-                block.d = half(0);
-                for i in 0..32 {
-                    block.q[i] = bytes[2 + i] ^ 0x80;
-                }
-            }
-            Kind::Q4_0 => {
-                block.d = half(0);
-                for i in 0..16 {
-                    block.q[i] = bytes[2 + i] & 15;
-                    block.q[i + 16] = bytes[2 + i] >> 4;
-                }
-            }
-            Kind::Q5_0 => {
-                block.d = half(0);
-                let high = u32::from_le_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]);
-                for i in 0..16 {
-                    block.q[i] = (bytes[6 + i] & 15) | ((high >> i & 1) as u8 * 16);
-                    block.q[i + 16] = (bytes[6 + i] >> 4) | ((high >> (i + 16) & 1) as u8 * 16);
-                }
-            }
-            Kind::Q4K | Kind::Q5K => {
-                (block.d, block.dmin) = (half(0), half(2));
-                let packed = &bytes[4..16];
-                for j in 0..8 {
-                    let (scale, min) = if j < 4 {
-                        (packed[j] & 63, packed[j + 4] & 63)
-                    } else {
-                        (
-                            packed[j + 4] & 15 | packed[j - 4] >> 6 << 4,
-                            packed[j + 4] >> 4 | packed[j] >> 6 << 4,
-                        )
-                    };
-                    (block.scales[j], block.mins[j]) = (scale as i8, min);
-                }
-                let (high, low) = match kind {
-                    Kind::Q5K => (Some(&bytes[16..48]), &bytes[48..176]),
-                    _ => (None, &bytes[16..144]),
-                };
-                for i in 0..256 {
-                    let (sub, within) = (i / 32, i % 32);
-                    let nibble = low[sub / 2 * 32 + within] >> (sub % 2 * 4) & 15;
-                    let fifth = high.map_or(0, |high| high[within] >> sub & 1);
-                    block.q[i] = nibble | fifth << 4;
-                }
-            }
-            Kind::Q6K => {
-                block.d = half(208);
-                for j in 0..16 {
-                    block.scales[j] = bytes[192 + j] as i8;
-                }
-                for i in 0..256 {
-                    let (half, quarter, within) = (i / 128, i / 32 % 4, i % 32);
-                    let low = bytes[half * 64 + quarter % 2 * 32 + within] >> (quarter / 2 * 4) & 15;
-                    let high = bytes[128 + half * 32 + within] >> (quarter * 2) & 3;
-                    block.q[i] = low | high << 4;
-                }
-            }
-        }
-        block
-    }
-}
-
 /// Packs one unit of up to 16 rows: `blocks(row, i)` gives the `i`-th block of the unit in that row, as in the file, or
 /// `None` beyond the matrix. `out` is zero and of `unit_bytes`.
+///
+/// Bytes move by fours: the four values of a row that lie side by side in the file do so in the unit.
 pub fn pack_unit<'a>(kind: Kind, blocks: impl Fn(usize, usize) -> Option<&'a [u8]>, out: &mut [u8]) {
     for row in 0..TILE {
         match kind {
-            Kind::Q8_0 | Kind::Q4_0 | Kind::Q5_0 => {
+            Kind::Q8_0 => {
                 for second in 0..2 {
                     if let Some(bytes) = blocks(row, second) {
-                        put_small(kind, &Block::read(kind, bytes), row, second, out);
+                        put_q8_0(bytes, row, second, out);
+                    }
+                }
+            }
+            Kind::Q4_0 | Kind::Q5_0 => {
+                for second in 0..2 {
+                    if let Some(bytes) = blocks(row, second) {
+                        put_q45_0(kind, bytes, row, second, out);
                     }
                 }
             }
             Kind::Q4K | Kind::Q5K => {
                 if let Some(bytes) = blocks(row, 0) {
-                    put_q45k(kind, &Block::read(kind, bytes), row, out);
+                    put_q45k(kind, bytes, row, out);
                 }
             }
             Kind::Q6K => {
                 if let Some(bytes) = blocks(row, 0) {
-                    put_q6k(&Block::read(kind, bytes), row, out);
+                    put_q6k(bytes, row, out);
                 }
             }
         }
@@ -200,62 +131,97 @@ pub fn pack_unit<'a>(kind: Kind, blocks: impl Fn(usize, usize) -> Option<&'a [u8
 }
 
 /// Place of value `i` (of 32) of `row` among the 512 bytes of a 32-value block.
+#[cfg(test)]
 fn place(row: usize, i: usize) -> usize {
     i / 4 * 64 + row * 4 + i % 4
 }
 
-fn put_small(kind: Kind, block: &Block, row: usize, second: usize, out: &mut [u8]) {
-    out[second * 32 + row * 2..][..2].copy_from_slice(&block.d.to_le_bytes());
-    for i in 0..32 {
-        let (at, q) = (place(row, i), block.q[i]);
-        if kind == Kind::Q8_0 {
-            out[64 + second * 512 + at] = q;
-        } else {
-            out[64 + at] |= (q & 15) << (second * 4);
-            if kind == Kind::Q5_0 {
-                put_bit(&mut out[576..], second, at, q >> 4);
-            }
+/// Four bytes, a value each.
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Adds the bits of `word` to the place of values `4 * group..` of `row` in a block at `at`.
+fn put(out: &mut [u8], at: usize, row: usize, group: usize, word: u32) {
+    let at = at + group * 64 + row * 4;
+    let old = self::word(out, at);
+    out[at..at + 4].copy_from_slice(&(old | word).to_le_bytes());
+}
+
+/// Adds the fifth bits of four values, bits 0 to 3 of `bits`, to the masks at `at`: 64 bits for each 64 bytes of a plane.
+fn put_fifth(out: &mut [u8], at: usize, row: usize, group: usize, bits: u32) {
+    out[at + group * 8 + row / 2] |= (bits as u8 & 15) << (row % 2 * 4);
+}
+
+fn put_q8_0(bytes: &[u8], row: usize, second: usize, out: &mut [u8]) {
+    out[second * 32 + row * 2..][..2].copy_from_slice(&bytes[..2]);
+    for group in 0..8 {
+        put(out, 64 + second * 512, row, group, word(bytes, 2 + group * 4) ^ 0x8080_8080);
+    }
+}
+
+fn put_q45_0(kind: Kind, bytes: &[u8], row: usize, second: usize, out: &mut [u8]) {
+    out[second * 32 + row * 2..][..2].copy_from_slice(&bytes[..2]);
+    let fifth = if kind == Kind::Q5_0 { Some(word(bytes, 2)) } else { None };
+    let nibbles = &bytes[bytes.len() - 16..];
+    for group in 0..8 {
+        // The first half of a block is in the low nibbles of the file.
+        let q = word(nibbles, group % 4 * 4) >> (group / 4 * 4) & 0x0f0f_0f0f;
+        put(out, 64, row, group, q << (second * 4));
+        if let Some(bits) = fifth {
+            put_fifth(out, 576 + second * 64, row, group, bits >> (group * 4));
         }
     }
 }
 
-/// Fifth bits: 2 × 8 masks of 64 bits, one for each 64 bytes of a nibble plane.
-fn put_bit(masks: &mut [u8], plane: usize, at: usize, bit: u8) {
-    masks[plane * 64 + at / 8] |= bit << (at % 8);
-}
-
-fn put_q45k(kind: Kind, block: &Block, row: usize, out: &mut [u8]) {
-    out[row * 2..][..2].copy_from_slice(&block.d.to_le_bytes());
-    out[32 + row * 2..][..2].copy_from_slice(&block.dmin.to_le_bytes());
-    let step = if kind == Kind::Q5K { 576 + 128 } else { 576 };
-    for sub in 0..8 {
-        let part = &mut out[64 + sub / 2 * step..][..step];
-        for i in 0..32 {
-            let (at, q) = (place(row, i), block.q[sub * 32 + i]);
-            part[at] |= (q & 15) << (sub % 2 * 4);
+fn put_q45k(kind: Kind, bytes: &[u8], row: usize, out: &mut [u8]) {
+    out[row * 2..][..2].copy_from_slice(&bytes[..2]);
+    out[32 + row * 2..][..2].copy_from_slice(&bytes[2..4]);
+    let (step, nibbles) = if kind == Kind::Q5K { (704, &bytes[48..]) } else { (576, &bytes[16..]) };
+    for part in 0..4 {
+        let at = 64 + part * step;
+        for group in 0..8 {
+            // Two planes of nibbles, as in the file.
+            put(out, at, row, group, word(nibbles, part * 32 + group * 4));
+        }
+        for plane in 0..2 {
+            let sub = part * 2 + plane;
+            let (scale, min) = scale_and_min(&bytes[4..16], sub);
+            out[at + 512 + plane * 16 + row] = scale;
+            out[at + 544 + row * 2 + plane] = min;
             if kind == Kind::Q5K {
-                put_bit(&mut part[576..], sub % 2, at, q >> 4);
+                for group in 0..8 {
+                    let x = word(bytes, 16 + group * 4) >> sub & 0x0101_0101;
+                    put_fifth(out, at + 576 + plane * 64, row, group, x | x >> 7 | x >> 14 | x >> 21);
+                }
             }
         }
-        part[512 + sub % 2 * 16 + row] = block.scales[sub] as u8;
-        part[544 + row * 2 + sub % 2] = block.mins[sub];
     }
 }
 
-fn put_q6k(block: &Block, row: usize, out: &mut [u8]) {
-    out[row * 2..][..2].copy_from_slice(&block.d.to_le_bytes());
+/// Scale and min of 32 values, six bits each, from the twelve bytes that hold eight of both.
+fn scale_and_min(packed: &[u8], j: usize) -> (u8, u8) {
+    if j < 4 {
+        (packed[j] & 63, packed[j + 4] & 63)
+    } else {
+        (packed[j + 4] & 15 | packed[j - 4] >> 6 << 4, packed[j + 4] >> 4 | packed[j] >> 6 << 4)
+    }
+}
+
+fn put_q6k(bytes: &[u8], row: usize, out: &mut [u8]) {
+    out[row * 2..][..2].copy_from_slice(&bytes[208..210]);
     for sub in 0..8 {
-        let part = &mut out[64 + sub / 2 * 832..][..832];
-        let plane = sub % 2;
-        for i in 0..32 {
-            let (at, q) = (place(row, i), block.q[sub * 32 + i]);
-            part[at] |= (q & 15) << (plane * 4);
-            // Two planes of eight 64-byte groups share four groups of bytes, two bits each.
-            let shift = plane * 4 + at / 256 * 2;
-            part[512 + at % 256] |= (q >> 4) << shift;
+        let (half, quarter, plane) = (sub / 4, sub % 4, sub % 2);
+        let at = 64 + sub / 2 * 832;
+        for group in 0..8 {
+            let low = word(bytes, half * 64 + quarter % 2 * 32 + group * 4) >> (quarter / 2 * 4);
+            put(out, at, row, group, (low & 0x0f0f_0f0f) << (plane * 4));
+            // Two planes of eight groups share four groups of bytes, two bits each.
+            let high = word(bytes, 128 + half * 32 + group * 4) >> (quarter * 2) & 0x0303_0303;
+            put(out, at + 512, row, group % 4, high << (plane * 4 + group / 4 * 2));
         }
         for h in 0..2 {
-            part[768 + plane * 32 + row * 2 + h] = block.scales[sub * 2 + h] as u8;
+            out[at + 768 + plane * 32 + row * 2 + h] = bytes[192 + sub * 2 + h];
         }
     }
 }

@@ -6,15 +6,25 @@
 //! what else is in the batch.
 
 pub mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod args;
 pub mod attend;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod elementwise;
 pub mod exp;
+mod lanes;
 mod layout;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pages;
 pub mod product;
-#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod quantize512;
+pub mod roofline;
 mod scalar;
 pub mod simd;
 pub mod team;
@@ -22,7 +32,8 @@ pub mod team;
 mod tests;
 pub mod widen;
 
-use activations::Activations;
+use activations::{Activations, Panel};
+use args::Args;
 use exsa_core::gguf::GgmlType;
 #[cfg(test)]
 use layout::unpack_unit;
@@ -35,28 +46,84 @@ use team::{Target, Team};
 /// Bytes of weights that stay in the second-level cache while all rows pass over them.
 const CACHED_BYTES: usize = 256 << 10;
 
+/// Bytes of a file that are packed between two reports of progress.
+const PART_BYTES: usize = 16 << 20;
+
 /// Multiplications below which other threads are left alone: sharing costs a few microseconds.
 const SHARED_PRODUCTS_MIN: usize = 1 << 18;
 
-/// Instructions that the kernels use.
+/// Instructions that the kernels use. Results are the same with all, to the bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// Plain Rust.
+    Scalar,
+    /// AVX2 with FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// The same with AVX-VNNI.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
-    /// Plain Rust: the reference that tests compare with.
-    #[cfg(test)]
-    Scalar,
+    /// The same with AMX tiles for many rows.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// NEON with DotProd.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotProd,
 }
 
 impl Isa {
-    /// The best that this processor has and that is faster than candle's own products; `None` if there is none.
-    pub fn detect() -> Option<Self> {
+    /// Those that this processor has, the best last.
+    pub fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
-        if avx512::available() {
-            return Some(Self::Avx512Vnni);
+        let others = {
+            let (avx2, vnni) = avx2::available();
+            [
+                (avx2, Self::Avx2),
+                (vnni, Self::AvxVnni),
+                (avx512::available(), Self::Avx512Vnni),
+                (amx::available(), Self::Amx),
+            ]
+        };
+        #[cfg(target_arch = "aarch64")]
+        let others = [(true, Self::Neon), (neon::has_dotprod(), Self::NeonDotProd)];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let others: [(bool, Self); 0] = [];
+        [Self::Scalar].into_iter().chain(others.into_iter().filter(|(has, _)| *has).map(|(_, isa)| isa))
+    }
+
+    /// The best that this processor has.
+    pub fn detect() -> Self {
+        Self::available().last().unwrap_or(Self::Scalar)
+    }
+
+    /// Multiplies one panel with one tile.
+    ///
+    /// # Safety
+    ///
+    /// The processor has these instructions, and `args` are valid for `kind`.
+    unsafe fn multiply(self, kind: Kind, args: &Args) {
+        // SAFETY: passed on.
+        unsafe {
+            match self {
+                Self::Scalar => lanes::tile::<scalar::Scalar>(kind, args),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => avx2::multiply(kind, args),
+                #[cfg(target_arch = "x86_64")]
+                Self::AvxVnni => avx2::multiply_vnni(kind, args),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512Vnni | Self::Amx => avx512::multiply(kind, args),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => neon::multiply(kind, args),
+                #[cfg(target_arch = "aarch64")]
+                Self::NeonDotProd => neon::multiply_dotprod(kind, args),
+            }
         }
-        None
     }
 }
 
@@ -83,6 +150,23 @@ impl PackedMatrix {
         k: usize,
         team: &mut Team,
     ) -> std::io::Result<Option<Self>> {
+        let packed = Self::pack_by_parts(dtype, bytes, n, k, team, |_| Ok::<_, std::convert::Infallible>(()));
+        packed.map(|packed| match packed {
+            Some(Ok(matrix)) => Some(matrix),
+            Some(Err(never)) => match never {},
+            None => None,
+        })
+    }
+
+    /// The same; after each part of the bytes, in their order, calls `done`, which can end it.
+    pub fn pack_by_parts<E>(
+        dtype: GgmlType,
+        bytes: &[u8],
+        n: usize,
+        k: usize,
+        team: &mut Team,
+        mut done: impl FnMut(Range<usize>) -> Result<(), E>,
+    ) -> std::io::Result<Option<Result<Self, E>>> {
         let Some(kind) = Kind::of(dtype) else { return Ok(None) };
         let (block_bytes, block) = kind.file_block();
         if n == 0 || k == 0 || !k.is_multiple_of(block) || bytes.len() != n * (k / block) * block_bytes {
@@ -91,18 +175,32 @@ impl PackedMatrix {
         let (row_blocks, per_unit) = (k / block, kind.unit() / block);
         let units = k.div_ceil(kind.unit());
         let (tiles, tile_bytes) = (n.div_ceil(TILE), units * kind.unit_bytes());
+        let file_tile = TILE * row_blocks * block_bytes;
+        let per_part = (PART_BYTES / file_tile).max(1);
         let mut data = Pages::zeroed(tiles * tile_bytes)?;
-        team.for_each_run(data.as_mut_slice(), tile_bytes, |tile, out| {
-            for (unit, out) in out.chunks_exact_mut(kind.unit_bytes()).enumerate() {
-                let block_at = |row: usize, i: usize| {
-                    let (row, at) = (tile * TILE + row, unit * per_unit + i);
-                    (row < n && at < row_blocks)
-                        .then(|| &bytes[(row * row_blocks + at) * block_bytes..][..block_bytes])
-                };
-                pack_unit(kind, block_at, out);
+        for (i, part) in data.as_mut_slice().chunks_mut(per_part * tile_bytes).enumerate() {
+            team.for_each_run(part, tile_bytes, |tile, out| {
+                let tile = i * per_part + tile;
+                for (unit, out) in out.chunks_exact_mut(kind.unit_bytes()).enumerate() {
+                    let block_at = |row: usize, i: usize| {
+                        let (row, at) = (tile * TILE + row, unit * per_unit + i);
+                        (row < n && at < row_blocks)
+                            .then(|| &bytes[(row * row_blocks + at) * block_bytes..][..block_bytes])
+                    };
+                    pack_unit(kind, block_at, out);
+                }
+            });
+            let start = i * per_part * file_tile;
+            if let Err(stopped) = done(start..bytes.len().min(start + per_part * file_tile)) {
+                return Ok(Some(Err(stopped)));
             }
-        });
-        Ok(Some(Self { kind, n, k, data }))
+        }
+        Ok(Some(Ok(Self { kind, n, k, data })))
+    }
+
+    /// The packed bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.data.as_slice()
     }
 
     /// Rows of the matrix: columns of the product.
@@ -136,56 +234,77 @@ impl PackedMatrix {
         self.n.div_ceil(TILE)
     }
 
+    fn units(&self) -> usize {
+        self.k.div_ceil(self.kind.unit())
+    }
+
     fn tile_bytes(&self) -> usize {
-        self.k.div_ceil(self.kind.unit()) * self.kind.unit_bytes()
+        self.units() * self.kind.unit_bytes()
     }
 
     /// Tiles that are multiplied with all rows while they are in the cache. One panel reads each tile once.
-    fn group(&self, acts: &Activations) -> usize {
+    fn group(&self, isa: Isa, acts: &Activations) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if !self.whole_panels(isa, acts).is_empty() {
+            return amx::GROUP;
+        }
+        let _ = isa;
         if acts.panels.len() == 1 { 1 } else { (CACHED_BYTES / self.tile_bytes()).max(1) }
+    }
+
+    /// The panels that AMX tiles multiply, which come before all others.
+    #[cfg(target_arch = "x86_64")]
+    fn whole_panels<'a>(&self, isa: Isa, acts: &'a Activations) -> &'a [Panel] {
+        let whole = acts.panels.iter().take_while(|panel| panel.rows == TILE).count();
+        let enough = isa == Isa::Amx && amx::supports(self.kind) && whole * TILE >= amx::ROWS_MIN;
+        &acts.panels[..if enough { whole } else { 0 }]
     }
 
     /// Multiplies the tiles of `range` into their columns of the matrix at `target`, `[m, n]`.
     ///
     /// # Safety
     ///
-    /// `acts` was quantized for this matrix, and nobody else writes these columns.
+    /// The processor has the instructions; `acts` was quantized for this matrix; and nobody else writes these columns.
     unsafe fn multiply_tiles(&self, isa: Isa, acts: &Activations, range: Range<usize>, target: &Target<f32>) {
-        let (tile_bytes, group) = (self.tile_bytes(), self.group(acts));
+        let panels = acts.panels.as_slice();
+        #[cfg(target_arch = "x86_64")]
+        let panels = {
+            let whole = self.whole_panels(isa, acts);
+            let weights = self.data.as_slice();
+            let job =
+                amx::Job { kind: self.kind, weights, units: self.units(), acts, out: target, n: self.n };
+            // SAFETY: passed on.
+            unsafe { amx::multiply(&job, whole, range.clone()) };
+            &panels[whole.len()..]
+        };
+        // SAFETY: passed on.
+        unsafe { self.multiply_panels(isa, acts, panels, range, target) }
+    }
+
+    /// The same for some of the panels.
+    ///
+    /// # Safety
+    ///
+    /// As of `multiply_tiles`.
+    unsafe fn multiply_panels(
+        &self,
+        isa: Isa,
+        acts: &Activations,
+        panels: &[Panel],
+        range: Range<usize>,
+        target: &Target<f32>,
+    ) {
+        let (tile_bytes, group) = (self.tile_bytes(), self.group(isa, acts));
         for start in range.clone().step_by(group) {
-            for panel in &acts.panels {
+            for panel in panels {
                 for tile in start..range.end.min(start + group) {
                     let weights = &self.data.as_slice()[tile * tile_bytes..][..tile_bytes];
                     let column = tile * TILE;
                     let columns = TILE.min(self.n - column);
-                    match isa {
-                        // SAFETY: an `Isa` of this kind was detected; lengths and columns by the caller's promise.
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512Vnni => unsafe {
-                            avx512::tile(
-                                self.kind,
-                                weights,
-                                acts,
-                                *panel,
-                                target.at(0),
-                                self.n,
-                                column,
-                                columns,
-                            );
-                        },
-                        #[cfg(test)]
-                        Isa::Scalar => {
-                            let mut sums = [0.0; TILE * activations::PANEL];
-                            scalar::tile(self.kind, weights, acts, *panel, &mut sums[..panel.rows * TILE]);
-                            for row in 0..panel.rows {
-                                for i in 0..columns {
-                                    let at = (panel.start + row) * self.n + column + i;
-                                    // SAFETY: in the matrix, and nobody else writes these columns.
-                                    unsafe { *target.at(at) = sums[row * TILE + i] };
-                                }
-                            }
-                        }
-                    }
+                    let out = target.at(panel.start * self.n + column);
+                    let args = Args::new(acts, *panel, (weights, self.units()), (out, self.n, columns));
+                    // SAFETY: by the caller's promise.
+                    unsafe { isa.multiply(self.kind, &args) };
                 }
             }
         }
@@ -234,7 +353,7 @@ pub fn multiply_all(isa: Isa, products: &[Product<'_>], acts: &Activations, team
         assert_eq!(*len, m * weights.n, "the output has another shape");
         tiles += weights.tiles();
         work += m * weights.n * weights.k;
-        group = group.max(weights.group(acts));
+        group = group.max(weights.group(isa, acts));
     }
     // Small pieces at little cost: a slower thread must not keep the others waiting at the end.
     let grain = (tiles / (team.threads() * 8)).clamp(1, 16).next_multiple_of(group);

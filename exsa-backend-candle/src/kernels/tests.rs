@@ -1,4 +1,4 @@
-//! Packed products against candle's dequantization and against the plain reference.
+//! Packed products against candle's dequantization, and all instruction sets against each other.
 
 use super::activations::Activations;
 use super::team::Team;
@@ -74,6 +74,10 @@ fn size(values: &[f32]) -> f32 {
     (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt()
 }
 
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
 fn worst(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
@@ -99,33 +103,68 @@ proptest! {
     }
 
     #[test]
-    fn products_are_those_of_the_reference(
+    fn products_are_those_of_the_dequantized_weights(
         n in 1..70usize,
         blocks in 1..12usize,
         m in 1..40usize,
         which in 0..6usize,
         seed: u64,
     ) {
-        let Some(isa) = Isa::detect() else { return Ok(()) };
         let (dtype, candle) = TYPES[which];
         let k = blocks * dtype.block_len() as usize;
         let mut random = Random(seed);
         let bytes = random.weights(dtype, n, k);
-        let x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
+        // Whole numbers up to 127, with a 127 in every block, are their own quantization to 8 bits.
+        let value = |i: usize, x: u64| if i % 32 == 5 { 127.0 } else { (x % 255) as f32 - 127.0 };
+        let x: Vec<f32> = (0..m * k).map(|i| value(i, random.next())).collect();
         let mut team = Team::new(2).unwrap();
         let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team).unwrap().unwrap();
-        let fast = product(&matrix, isa, &x, &mut team);
-        let exact = product(&matrix, Isa::Scalar, &x, &mut team);
+        let out = product(&matrix, Isa::Scalar, &x, &mut team);
         let weights = dequantized(candle, &bytes, n, k);
-        // A sum of k products of about this size has this magnitude.
-        let scale = size(&weights) * size(&x) * (k as f32).sqrt();
-        prop_assert!(worst(&fast, &exact) <= scale * 1e-5, "{} of {scale}", worst(&fast, &exact));
-        let dense: Vec<f32> = x
+        for (x, out) in x.chunks_exact(k).zip(out.chunks_exact(n)) {
+            for (w, out) in weights.chunks_exact(k).zip(out) {
+                let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                let error = (terms.clone().sum::<f64>() - f64::from(*out)).abs();
+                prop_assert!(error <= terms.map(f64::abs).sum::<f64>() * 1e-6, "{error}");
+            }
+        }
+        let y: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
+        let dense: Vec<f32> = y
             .chunks_exact(k)
-            .flat_map(|x| weights.chunks_exact(k).map(move |w| w.iter().zip(x).map(|(w, x)| w * x).sum::<f32>()))
+            .flat_map(|y| weights.chunks_exact(k).map(move |w| w.iter().zip(y).map(|(w, y)| w * y).sum::<f32>()))
             .collect();
-        // Activations of 8 bits: an error of at most 1/254 of a block's greatest value each.
-        prop_assert!(worst(&exact, &dense) <= scale * 0.05, "{} of {scale}", worst(&exact, &dense));
+        // A sum of k products of about this size has this magnitude; activations of 8 bits have an error of at most 1/254
+        // of a block's greatest value each.
+        let scale = size(&weights) * size(&y) * (k as f32).sqrt();
+        let error = worst(&product(&matrix, Isa::Scalar, &y, &mut team), &dense);
+        prop_assert!(error <= scale * 0.05, "{error} of {scale}");
+    }
+
+    #[test]
+    fn all_instruction_sets_agree_to_the_bit(
+        n in 1..70usize,
+        blocks in 1..12usize,
+        m in 1..70usize,
+        which in 0..6usize,
+        extreme: bool,
+        seed: u64,
+    ) {
+        let dtype = TYPES[which].0;
+        let k = blocks * dtype.block_len() as usize;
+        let mut random = Random(seed);
+        let mut bytes = random.weights(dtype, n, k);
+        let mut x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
+        if extreme {
+            // Sums as great as they get: in f32 alone they would be rounded.
+            bytes.iter_mut().for_each(|byte| *byte |= 0x88);
+            x.fill(1.0);
+        }
+        let mut team = Team::new(2).unwrap();
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team).unwrap().unwrap();
+        let expected = bits(&product(&matrix, Isa::Scalar, &x, &mut team));
+        for isa in Isa::available() {
+            prop_assert_eq!(bits(&product(&matrix, isa, &x, &mut team)), expected.clone(), "{:?}", isa);
+        }
     }
 
     #[test]
@@ -135,16 +174,16 @@ proptest! {
         which in 0..6usize,
         seed: u64,
     ) {
-        let Some(isa) = Isa::detect() else { return Ok(()) };
         let (dtype, k) = (TYPES[which].0, 512);
         let mut random = Random(seed);
         let bytes = random.weights(dtype, n, k);
         let x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
         let (mut one, mut three) = (Team::new(1).unwrap(), Team::new(3).unwrap());
         let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut three).unwrap().unwrap();
+        let isa = Isa::detect();
         let together = product(&matrix, isa, &x, &mut three);
         for (x, expected) in x.chunks_exact(k).zip(together.chunks_exact(n)) {
-            prop_assert_eq!(product(&matrix, isa, x, &mut one), expected);
+            prop_assert_eq!(bits(&product(&matrix, isa, x, &mut one)), bits(expected));
         }
     }
 }
@@ -164,7 +203,7 @@ fn what_does_not_fit_is_not_packed() {
 fn activations_that_are_no_numbers_show_in_the_product() {
     let mut team = Team::new(1).unwrap();
     let matrix = PackedMatrix::pack(GgmlType::Q8_0, &[1; 34 * 2], 1, 64, &mut team).unwrap().unwrap();
-    for isa in [Some(Isa::Scalar), Isa::detect()].into_iter().flatten() {
+    for isa in Isa::available() {
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = vec![1.0; 64];
             x[3] = value;
