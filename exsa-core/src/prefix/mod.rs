@@ -4,6 +4,8 @@
 //! sequence holds: sequences of requests that run, and idle ones that were kept when their request ended. It
 //! speaks of sequences, not of blocks, and so works with every backend that can fork.
 
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub(crate) use tree::common_len;
