@@ -3,12 +3,14 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use exsa_core::backend::Capabilities;
-use exsa_core::queue::Fcfs;
-use exsa_core::scheduler::{RequestId, Scheduler, SchedulerLimits, Ticket, Work};
+use exsa_core::priority::UserId;
+use exsa_core::queue::{FairOptions, FairQueue};
+use exsa_core::scheduler::{Scheduler, SchedulerOptions, Ticket, Work};
 use std::time::Duration;
 
 const PROMPT: usize = 100;
 const BATCH: usize = 4096;
+const USERS: u64 = 100;
 
 /// A scheduler in the middle of its work: `running` requests decode, `waiting` wait.
 struct Busy {
@@ -30,9 +32,10 @@ impl Busy {
             truncate: true,
             save: false,
         };
-        let limits =
-            SchedulerLimits { batch_tokens_max: BATCH, prefill_chunk_max: 256, running_max: running };
-        let scheduler = Scheduler::new(&capabilities, limits, Box::new(Fcfs::new()));
+        let options =
+            SchedulerOptions { batch_tokens_max: BATCH, running_max: running, ..SchedulerOptions::default() };
+        let queue = Box::new(FairQueue::new(FairOptions::default()));
+        let scheduler = Scheduler::new(&capabilities, options, queue);
         let mut busy = Self { scheduler, work: Vec::new(), submitted: 0 };
         (0..running + waiting).for_each(|_| busy.submit());
         while busy.step() != running {}
@@ -44,7 +47,10 @@ impl Busy {
         self.submitted += 1;
         // Deadlines are kept in order too; none comes up.
         let deadline = Some(Duration::from_secs(1_000_000 + rank));
-        self.scheduler.enqueue(Ticket { id: RequestId(rank), rank, tokens: PROMPT, deadline });
+        let mut ticket = Ticket::new(rank, vec![rank as u32; PROMPT], usize::MAX);
+        ticket.deadline = deadline;
+        ticket.user = UserId(rank % USERS);
+        self.scheduler.enqueue(ticket, Duration::ZERO);
     }
 
     /// Plans and commits; how many sequences were given a token.
@@ -52,14 +58,14 @@ impl Busy {
         let plan = self.scheduler.plan(Duration::ZERO);
         self.work.clear();
         self.work.extend_from_slice(&plan.work);
-        self.work.iter().for_each(|work| self.scheduler.commit(work, work.sample));
+        self.work.iter().for_each(|work| self.scheduler.commit(work, work.sample.then_some(1)));
         self.work.iter().filter(|work| work.sample).count()
     }
 
     /// The same, with the oldest request ending and another one arriving.
     fn step_with_change(&mut self) -> usize {
         if let Some(oldest) = self.work.iter().map(|work| work.id).min() {
-            self.scheduler.remove(oldest);
+            self.scheduler.finish(oldest);
             self.submit();
         }
         self.step()
@@ -72,7 +78,7 @@ fn scheduler(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("scheduler/{name}"));
         for running in [16, 64, 256] {
             group.throughput(Throughput::Elements(running as u64));
-            for waiting in [0, 1_000, 10_000] {
+            for waiting in [0, 1_000, 10_000, 100_000] {
                 let id = BenchmarkId::new(format!("{running}-running"), format!("{waiting}-waiting"));
                 group.bench_function(id, |bencher| {
                     let mut busy = Busy::new(running, waiting);

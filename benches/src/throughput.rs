@@ -15,10 +15,10 @@ use exsa_core::backend::{LoadOptions, LoadProgress, Model, ModelSource, SessionO
 use exsa_core::clock::SystemClock;
 use exsa_core::error::LoadError;
 use exsa_core::queue::Fcfs;
-use exsa_core::{EngineLoop, EngineOptions};
+use exsa_core::{EngineLoop, EngineOptions, PrefixCacheOptions};
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Tokens of KV that each stream has to spare: more than a block of any backend, of which the engine wants one free for
 /// every stream that runs.
@@ -123,6 +123,9 @@ impl<'a> Bench<'a> {
             session,
             queue_max: case.parallel,
             prefill_chunk_max: options.prefill_chunk,
+            // What is measured is computed: no prompt from the cache, and chunks of the size that was asked for.
+            prefix_cache: PrefixCacheOptions::disabled(),
+            inter_token_target: Duration::MAX,
             ..EngineOptions::default()
         };
         let queue = Box::new(Fcfs::new());

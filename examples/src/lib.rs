@@ -2,12 +2,13 @@
 
 use clap::Args;
 use exsa_core::backend::{
-    InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions, ThreadOptions,
+    InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, SessionOptions, ThreadOptions,
 };
 use exsa_core::{Engine, EngineOptions};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Exsa's own story and chat model, so that the examples run without a download.
@@ -65,6 +66,18 @@ pub struct ModelArgs {
 impl ModelArgs {
     /// Loads the model and starts an engine on it.
     pub fn start(&self) -> Result<Engine> {
+        Ok(Engine::start(self.load()?, self.engine_options())?)
+    }
+
+    /// The options of an engine with these threads.
+    pub fn engine_options(&self) -> EngineOptions {
+        let session =
+            SessionOptions { threads: ThreadOptions { compute: self.threads }, ..SessionOptions::default() };
+        EngineOptions { session, ..EngineOptions::default() }
+    }
+
+    /// Loads the model.
+    pub fn load(&self) -> Result<Arc<dyn Model>> {
         let backend = backend(&self.backend)?;
         let source = self.model.as_ref().map_or(ModelSource::Embedded(TINY), ModelSource::file);
         let threads = ThreadOptions { compute: self.threads };
@@ -83,9 +96,7 @@ impl ModelArgs {
         let options = LoadOptions { threads, ..LoadOptions::default() };
         let model = backend.load(&source, &options, &mut LoadProgress::new(&mut show))?;
         bar.finish_and_clear();
-
-        let session = SessionOptions { threads, ..SessionOptions::default() };
-        Ok(Engine::start(model, EngineOptions { session, ..EngineOptions::default() })?)
+        Ok(model)
     }
 }
 

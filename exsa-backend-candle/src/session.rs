@@ -153,6 +153,10 @@ impl Session for CandleSession {
         &self.capabilities
     }
 
+    fn kv_bytes_per_token(&self) -> Option<u64> {
+        self.kv_shape.token_bytes()
+    }
+
     fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
         self.logits.clear();
         if self.interrupt.is_raised() {
@@ -239,7 +243,7 @@ fn plan(n_ctx: usize, kv: &KvShape, options: &SessionOptions) -> Result<Capabili
     Ok(Capabilities {
         kv_tokens_max,
         block_tokens: BLOCK_TOKENS,
-        sequences_max,
+        sequences_max: sequences_max.saturating_add(options.sequences_idle_max).min(SEQUENCES_MAX),
         context_tokens_max: context.min(kv_tokens_max),
         batch_tokens_max,
         fork: true,

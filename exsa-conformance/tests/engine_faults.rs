@@ -157,7 +157,7 @@ fn a_panic_while_recovering_ends_the_requests_and_not_the_process() {
         let engine = faulty(model().context(1 << 20), &faults);
         // They run on until the bad one makes the engine put them back.
         let mut streams: Vec<_> =
-            (0..4).map(|_| engine.submit(request("x").max_tokens(1 << 19)).unwrap()).collect();
+            (0..4).map(|_| engine.submit(request("x").max_tokens(1 << 15)).unwrap()).collect();
         assert!(streams.iter_mut().all(|stream| stream.next().is_some()));
         streams.push(engine.submit(request("bad!")).unwrap());
         for stream in streams {

@@ -76,6 +76,12 @@ pub trait Session: Send {
     /// What this session can do; constant over its life.
     fn capabilities(&self) -> &Capabilities;
 
+    /// Bytes of KV that a token takes in this session; `None`, the default, if it is as
+    /// [`ModelInfo::kv_bytes_per_token`] says.
+    fn kv_bytes_per_token(&self) -> Option<u64> {
+        None
+    }
+
     /// Runs `batch` and lends the rows of logits it asked for, in its order.
     fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError>;
 
@@ -164,6 +170,10 @@ pub struct LoadOptions {
 pub struct SessionOptions {
     /// Sequences that can hold tokens at one time; 16 by default.
     pub sequences_max: usize,
+    /// Sequences that the engine keeps for their prefix, beside these; 0 by default. They take no KV of their own, so the
+    /// default of [`kv_tokens_max`](Self::kv_tokens_max) does not count them. A session that has them adds them to
+    /// [`Capabilities::sequences_max`].
+    pub sequences_idle_max: usize,
     /// Tokens in one sequence; the model's context length by default, and never more than it.
     pub context_tokens_max: Option<usize>,
     /// Tokens of KV over all sequences, rounded up to whole blocks; by default `context_tokens_max`, times
@@ -184,6 +194,7 @@ impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             sequences_max: 16,
+            sequences_idle_max: 0,
             context_tokens_max: None,
             kv_tokens_max: None,
             kv_bytes_max: 1 << 30,

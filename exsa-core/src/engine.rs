@@ -6,11 +6,13 @@ use crate::error::LoadError;
 use crate::finish::{FinishReason, RequestError};
 use crate::generator::{Generator, SubmitError};
 use crate::intake::Intake;
-use crate::mailbox::Mailbox;
 pub use crate::mailbox::Shutdown;
+use crate::mailbox::{Command, Mailbox};
 use crate::model_info::ModelInfo;
-use crate::queue::{Fcfs, QueueOrder};
+use crate::prefix::PrefixCacheOptions;
+use crate::queue::{FairOptions, FairQueue, QueueOrder};
 use crate::request::Request;
+use crate::scheduler::Mode;
 use crate::stats::EngineStats;
 use crate::step::EngineLoop;
 use crate::stream::TokenStream;
@@ -18,6 +20,7 @@ use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// How an engine works.
 #[derive(Clone, Debug)]
@@ -27,9 +30,24 @@ pub struct EngineOptions {
     /// Requests that may wait for a sequence; 1,024 by default. More are refused with
     /// [`SubmitError::QueueFull`].
     pub queue_max: usize,
-    /// Tokens of one prompt in one step; 256 by default. Smaller values let running streams go on more
-    /// smoothly while a long prompt comes in, larger ones compute it faster.
+    /// Of one user; `None`, the default, sets no limit but `queue_max`.
+    pub user_queue_max: Option<usize>,
+    /// Most prompt tokens of a step in which streams decode, where the mode keeps latency in view; 256 by default. Smaller
+    /// values let running streams go on more smoothly while a long prompt comes in, larger ones compute it faster.
     pub prefill_chunk_max: usize,
+    /// What the engine is tuned for; [`Mode::Balanced`] by default. [`Engine::set_mode`] changes it later.
+    pub mode: Mode,
+    /// The time between two tokens of a stream that [`Mode::Balanced`] keeps to 95 % of the time; 200 ms by default.
+    pub inter_token_target: Duration,
+    /// What is kept of prompts and answers, so as not to be computed again.
+    pub prefix_cache: PrefixCacheOptions,
+    /// How [`Engine::start`]'s queue shares the engine out.
+    pub fair: FairOptions,
+    /// Host memory for the KV of preempted requests in bytes; 256 MiB by default. 0 computes it again instead.
+    pub saved_kv_bytes_max: u64,
+    /// Times that a request gives way to others; 3 by default. After that, KV for the rest of its answer, up to 2,048
+    /// tokens, is held ready for it, and it gives way again only to others of which this is true.
+    pub preemptions_max: u32,
     /// Events that wait unread in a stream before its sequence is paused; 1,024 by default.
     pub stream_events_max: usize,
 }
@@ -39,7 +57,14 @@ impl Default for EngineOptions {
         Self {
             session: SessionOptions::default(),
             queue_max: 1024,
+            user_queue_max: None,
             prefill_chunk_max: 256,
+            mode: Mode::default(),
+            inter_token_target: Duration::from_millis(200),
+            prefix_cache: PrefixCacheOptions::default(),
+            fair: FairOptions::default(),
+            saved_kv_bytes_max: 256 << 20,
+            preemptions_max: 3,
             stream_events_max: 1024,
         }
     }
@@ -66,9 +91,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Makes a session of `model` and starts the thread, first come first served.
+    /// Makes a session of `model` and starts the thread, with a [`FairQueue`].
     pub fn start(model: Arc<dyn Model>, options: EngineOptions) -> Result<Self, LoadError> {
-        Self::start_with(model, options, Box::new(Fcfs::new()))
+        let queue = Box::new(FairQueue::new(options.fair));
+        Self::start_with(model, options, queue)
     }
 
     /// The same with a queue order of one's own.
@@ -86,6 +112,17 @@ impl Engine {
             .spawn(move || run(&mut engine))
             .map_err(|e| LoadError::Backend(format!("cannot start the engine's thread: {e}")))?;
         Ok(Self { intake, stats, interrupt, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Tunes for something else from the next step on.
+    pub fn set_mode(&self, mode: Mode) {
+        // An engine that has gone needs no mode.
+        let _ = self.intake.mailbox.post(Command::Mode(mode));
+    }
+
+    /// Requests waiting, by user; those without a user under an empty name.
+    pub fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
+        self.intake.waiting.by_user()
     }
 
     /// Ends the engine and waits until it has ended. No request is accepted from here on.

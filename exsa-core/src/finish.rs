@@ -23,6 +23,8 @@ pub enum FinishReason {
     Cancelled,
     /// The request's deadline passed.
     Deadline,
+    /// No token was there within the request's `first_token_timeout`.
+    FirstTokenTimeout,
     /// The request failed.
     Failed(RequestError),
 }

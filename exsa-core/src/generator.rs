@@ -2,12 +2,15 @@
 
 use crate::chat::ChatTemplateError;
 use crate::model_info::ModelInfo;
+use crate::priority::Priority;
 use crate::request::Request;
 use crate::sampler::SamplingError;
 use crate::stats::EngineStats;
 use crate::stop::StopError;
 use crate::stream::TokenStream;
 use crate::token::TokenId;
+use std::fmt;
+use std::time::Duration;
 
 /// Generates text: the in-process [`Engine`](crate::engine::Engine), a worker process, a remote engine, or a
 /// pool of any of these. Servers and applications know only this trait.
@@ -34,13 +37,43 @@ pub trait Generator: Send + Sync {
 #[non_exhaustive]
 pub enum SubmitError {
     /// Too many requests wait already.
-    #[error("the queue is full: {waiting} requests wait, the limit is {limit}")]
+    #[error(
+        "the queue {scope} is full: {waiting} requests wait, the limit is {limit}; {class_depth} of class {} wait{}",
+        priority.name(),
+        estimated(estimated_wait)
+    )]
     QueueFull {
         /// Requests waiting.
         waiting: usize,
         /// Requests allowed to wait.
         limit: usize,
+        /// Whose queue is full.
+        scope: QueueScope,
+        /// The request's class.
+        priority: Priority,
+        /// Requests of this class waiting.
+        class_depth: usize,
+        /// How long a request of this class would wait, going by how fast the queue moved lately; `None` before it moved.
+        estimated_wait: Option<Duration>,
     },
+    /// The request can never fit: its prompt and the answer that it asks for need more KV than the engine has.
+    #[error(
+        "{tokens} tokens of prompt and answer need {needed} bytes of KV, but the cache has {available}; \
+         up to {tokens_max} tokens of answer would fit"
+    )]
+    KvTooLarge {
+        /// Tokens of prompt and answer.
+        tokens: usize,
+        /// Bytes of KV that they take.
+        needed: u64,
+        /// Bytes of KV that there are.
+        available: u64,
+        /// Tokens of answer that would fit after this prompt.
+        tokens_max: usize,
+    },
+    /// A weight is out of its range.
+    #[error("weight {0} is not between 0.001 and 1000")]
+    Weight(f32),
     /// The prompt has no token, and the model puts none before it.
     #[error("the prompt is empty")]
     EmptyPrompt,
@@ -77,4 +110,26 @@ pub enum SubmitError {
     /// The generator takes no more requests.
     #[error("the engine is shutting down")]
     ShuttingDown,
+}
+
+/// Whose queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueScope {
+    /// The engine's.
+    All,
+    /// The user's own.
+    User,
+}
+
+impl fmt::Display for QueueScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "of the engine",
+            Self::User => "of this user",
+        })
+    }
+}
+
+fn estimated(wait: &Option<Duration>) -> String {
+    wait.map_or(String::new(), |wait| format!(", for about {:.1} s", wait.as_secs_f64()))
 }

@@ -7,28 +7,31 @@ use crate::detokenizer::Detokenizer;
 use crate::engine::EngineOptions;
 use crate::generator::SubmitError;
 use crate::mailbox::{Command, Mailbox};
+use crate::prefix::Namespace;
+use crate::priority::UserId;
 use crate::request::{Prompt, Request};
-use crate::scheduler::RequestId;
+use crate::scheduler::{History, RequestId, Ticket};
 use crate::sequence::Sequence;
 use crate::stop::StopMatcher;
 use crate::stream::{StreamSignal, TokenStream, channel};
 use crate::token::TokenId;
 use crate::tokenizer::{EncodeOptions, Tokenizer};
+use crate::waiting::Waiting;
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Checks requests, tokenizes them and leaves them in the mailbox.
 pub(crate) struct Intake {
     pub(crate) model: Arc<dyn Model>,
     tokenizer: Arc<dyn Tokenizer>,
     capabilities: Capabilities,
+    kv_bytes_per_token: u64,
     options: EngineOptions,
     pub(crate) mailbox: Arc<Mailbox>,
     clock: Arc<dyn Clock>,
-    /// Requests that were accepted and not yet given a sequence.
-    pub(crate) waiting: Arc<AtomicUsize>,
+    pub(crate) waiting: Waiting,
     ids: AtomicU64,
     seeds: RandomState,
     template: Mutex<Option<Arc<ChatTemplate>>>,
@@ -38,6 +41,7 @@ impl Intake {
     pub(crate) fn new(
         model: Arc<dyn Model>,
         capabilities: Capabilities,
+        kv_bytes_per_token: u64,
         options: EngineOptions,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -45,10 +49,11 @@ impl Intake {
             tokenizer: model.tokenizer(),
             model,
             capabilities,
+            kv_bytes_per_token,
             options,
             mailbox: Arc::default(),
             clock,
-            waiting: Arc::default(),
+            waiting: Waiting::default(),
             ids: AtomicU64::new(0),
             seeds: RandomState::new(),
             template: Mutex::new(None),
@@ -61,6 +66,10 @@ impl Intake {
         self.check_length(tokens.len())?;
         if request.tokens_max == Some(0) {
             return Err(SubmitError::NoTokens);
+        }
+        self.check_kv(tokens.len(), request.tokens_max)?;
+        if !(0.001..=1000.0).contains(&request.weight) {
+            return Err(SubmitError::Weight(request.weight));
         }
         let mut known = tokens.iter().chain(&request.stop_tokens);
         if let Some(&token) = known.find(|token| **token as usize >= n_vocab) {
@@ -85,15 +94,32 @@ impl Intake {
             let _ = mailbox.post(match signal {
                 StreamSignal::Cancelled => Command::Cancel(id),
                 StreamSignal::Drained => Command::Resume(id),
+                StreamSignal::Position => Command::Position(id),
             });
         });
         let submitted = self.clock.now();
         let preceded = tokens.iter().any(|token| !self.tokenizer.is_control(*token));
+        let user: Arc<str> = request.user.unwrap_or_default().into();
+        let tokens_max = request.tokens_max.unwrap_or(usize::MAX);
+        let ticket = Box::new(Ticket {
+            rank: id.0,
+            prompt_len: tokens.len(),
+            tokens_max: tokens.len().saturating_add(tokens_max).min(self.capabilities.context_tokens_max),
+            tokens: tokens.clone(),
+            namespace: Namespace { adapter: None, salt: request.cache_salt.map(Arc::from) },
+            priority: request.priority,
+            user: UserId(self.seeds.hash_one(&user)),
+            weight: request.weight,
+            deadline: request.timeout.map(|timeout| submitted.saturating_add(timeout)),
+            first_token_by: request.first_token_timeout.map(|timeout| submitted.saturating_add(timeout)),
+            history: History::default(),
+            id,
+        });
         let sequence = Box::new(Sequence {
             id,
             prompt_tokens: tokens.len(),
             tokens,
-            tokens_max: request.tokens_max.unwrap_or(usize::MAX),
+            tokens_max,
             sampler,
             stop_tokens,
             end_of_generation,
@@ -101,27 +127,36 @@ impl Intake {
             stop,
             stream,
             submitted,
-            deadline: request.timeout.map(|timeout| submitted.saturating_add(timeout)),
+            priority: request.priority,
+            user: user.clone(),
+            cached_tokens: 0,
             admitted: None,
             first_token: None,
+            last_token: None,
         });
-        self.count_in()?;
-        match self.mailbox.post(Command::Submit(sequence)) {
+        let user_limit = self.options.user_queue_max.unwrap_or(usize::MAX);
+        self.waiting.enter(request.priority, &user, self.options.queue_max, user_limit)?;
+        match self.mailbox.post(Command::Submit(sequence, ticket)) {
             Ok(()) => Ok(events),
             Err(_) => {
-                self.waiting.fetch_sub(1, Ordering::AcqRel);
+                self.waiting.leave(request.priority, &user);
                 Err(SubmitError::ShuttingDown)
             }
         }
     }
 
-    /// Takes a place in the queue.
-    fn count_in(&self) -> Result<(), SubmitError> {
-        let limit = self.options.queue_max;
-        self.waiting
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1))
-            .map(|_| ())
-            .map_err(|waiting| SubmitError::QueueFull { waiting, limit })
+    /// Refuses what would need more KV than there is, even alone. An answer without a limit of its own goes on until the
+    /// context or the KV is full.
+    fn check_kv(&self, prompt: usize, answer: Option<usize>) -> Result<(), SubmitError> {
+        let Some(answer) = answer else { return Ok(()) };
+        let kv = self.capabilities.kv_tokens_max;
+        let tokens = prompt.saturating_add(answer).min(self.capabilities.context_tokens_max);
+        if tokens <= kv {
+            return Ok(());
+        }
+        let bytes = |tokens: usize| self.kv_bytes_per_token.saturating_mul(tokens as u64);
+        let (needed, available, tokens_max) = (bytes(tokens), bytes(kv), kv - prompt);
+        Err(SubmitError::KvTooLarge { tokens, needed, available, tokens_max })
     }
 
     fn check_length(&self, tokens: usize) -> Result<(), SubmitError> {

@@ -1,14 +1,16 @@
 //! What other threads tell an engine between its steps.
 
-use crate::scheduler::RequestId;
+use crate::scheduler::{Mode, RequestId, Ticket};
 use crate::sequence::Sequence;
 use parking_lot::{Condvar, Mutex};
 use std::time::Duration;
 
 pub(crate) enum Command {
-    Submit(Box<Sequence>),
+    Submit(Box<Sequence>, Box<Ticket>),
     Cancel(RequestId),
     Resume(RequestId),
+    Mode(Mode),
+    Position(RequestId),
 }
 
 /// How an engine ends.
@@ -39,7 +41,7 @@ impl Mailbox {
     /// Leaves a command; gives it back where the engine no longer takes it.
     pub(crate) fn post(&self, command: Command) -> Result<(), Command> {
         let mut inbox = self.inbox.lock();
-        if inbox.closed || inbox.shutdown.is_some() && matches!(command, Command::Submit(_)) {
+        if inbox.closed || inbox.shutdown.is_some() && matches!(command, Command::Submit(..)) {
             return Err(command);
         }
         inbox.commands.push(command);

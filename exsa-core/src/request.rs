@@ -1,6 +1,7 @@
 //! What is asked of the engine.
 
 use crate::chat::{ChatOptions, Message};
+use crate::priority::Priority;
 use crate::sampler::SamplingParams;
 use crate::token::TokenId;
 use std::time::Duration;
@@ -50,6 +51,17 @@ pub struct Request {
     pub chat: ChatOptions,
     /// The request ends when this much time has passed since it was submitted.
     pub timeout: Option<Duration>,
+    /// It ends when this much time has passed and no token was generated.
+    pub first_token_timeout: Option<Duration>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Who asks: users of one class share the engine evenly. Requests without a user count as one user's.
+    pub user: Option<String>,
+    /// The user's share relative to that of others, from this request on; 1 by default, 0.001 to 1000.
+    pub weight: f32,
+    /// Requests share cached prefixes only with those of the same salt: so that nobody learns from the time that an answer
+    /// takes what others asked.
+    pub cache_salt: Option<String>,
 }
 
 impl Request {
@@ -65,6 +77,11 @@ impl Request {
             parse_special: false,
             chat: ChatOptions::default(),
             timeout: None,
+            first_token_timeout: None,
+            priority: Priority::default(),
+            user: None,
+            weight: 1.0,
+            cache_salt: None,
         }
     }
 
@@ -116,6 +133,36 @@ impl Request {
     /// Ends the request when `timeout` has passed since it was submitted.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Ends the request when `timeout` has passed since it was submitted and no token was generated.
+    pub fn first_token_timeout(mut self, timeout: Duration) -> Self {
+        self.first_token_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how urgent it is.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Says who asks.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// Sets the user's share relative to that of others.
+    pub fn weight(mut self, weight: f32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Shares cached prefixes only with requests of the same salt.
+    pub fn cache_salt(mut self, salt: impl Into<String>) -> Self {
+        self.cache_salt = Some(salt.into());
         self
     }
 }

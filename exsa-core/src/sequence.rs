@@ -2,12 +2,14 @@
 
 use crate::detokenizer::Detokenizer;
 use crate::finish::{FinishReason, Usage};
+use crate::priority::Priority;
 use crate::sampler::Sampler;
-use crate::scheduler::{RequestId, Ticket};
+use crate::scheduler::RequestId;
 use crate::stop::StopMatcher;
 use crate::stream::{Finished, StreamSender, Token};
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) struct Sequence {
@@ -25,9 +27,13 @@ pub(crate) struct Sequence {
     pub(crate) stop: StopMatcher,
     pub(crate) stream: StreamSender,
     pub(crate) submitted: Duration,
-    pub(crate) deadline: Option<Duration>,
+    pub(crate) priority: Priority,
+    pub(crate) user: Arc<str>,
+    /// Tokens of the prompt that were not computed for it.
+    pub(crate) cached_tokens: usize,
     pub(crate) admitted: Option<Duration>,
     pub(crate) first_token: Option<Duration>,
+    pub(crate) last_token: Option<Duration>,
 }
 
 /// What came of a sampled token.
@@ -41,10 +47,6 @@ pub(crate) enum Advance {
 }
 
 impl Sequence {
-    pub(crate) fn ticket(&self) -> Ticket {
-        Ticket { id: self.id, rank: self.id.0, tokens: self.tokens.len(), deadline: self.deadline }
-    }
-
     pub(crate) fn completion_tokens(&self) -> usize {
         self.tokens.len() - self.prompt_tokens
     }
@@ -98,7 +100,7 @@ impl Sequence {
         }
         let usage = Usage {
             prompt_tokens: self.prompt_tokens,
-            cached_tokens: 0,
+            cached_tokens: self.cached_tokens,
             completion_tokens: self.completion_tokens(),
             queue_time: self.admitted.map(|at| at.saturating_sub(self.submitted)),
             time_to_first_token: self.first_token.map(|at| at.saturating_sub(self.submitted)),

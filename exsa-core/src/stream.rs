@@ -56,11 +56,23 @@ pub struct Completion {
 
 /// What a stream tells the engine that fills it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StreamSignal {
     /// Nobody wants the rest: cancelled, or the stream was dropped.
     Cancelled,
     /// A stream that was full has room again.
     Drained,
+    /// The consumer wants to know how long the request will wait: [`StreamSender::position`] answers.
+    Position,
+}
+
+/// Where a request stands in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuePosition {
+    /// Requests that go before it, if nothing else arrives and all are alike.
+    pub ahead: usize,
+    /// How long it will wait, going by how fast the queue moved lately; `None` before it moved.
+    pub estimated_wait: Option<Duration>,
 }
 
 type Notify = Arc<dyn Fn(StreamSignal) + Send + Sync>;
@@ -71,11 +83,14 @@ struct State {
     finished: bool,
     full: bool,
     waker: Option<Waker>,
+    /// The answer to [`StreamSignal::Position`].
+    position: Option<Option<QueuePosition>>,
 }
 
 struct Shared {
     state: Mutex<State>,
     ready: Condvar,
+    answered: Condvar,
     capacity: usize,
     notify: Notify,
 }
@@ -91,6 +106,7 @@ pub fn channel(
     let shared = Arc::new(Shared {
         state: Mutex::default(),
         ready: Condvar::new(),
+        answered: Condvar::new(),
         capacity: capacity.max(1),
         notify: Arc::new(notify),
     });
@@ -117,6 +133,12 @@ impl StreamSender {
         !full
     }
 
+    /// Answers [`StreamSignal::Position`]; `None` where the request no longer waits.
+    pub fn position(&self, position: Option<QueuePosition>) {
+        self.shared.state.lock().position = Some(position);
+        self.shared.answered.notify_all();
+    }
+
     /// Ends the stream.
     pub fn finish(self, finished: Finished) {
         self.end(finished);
@@ -129,6 +151,7 @@ impl StreamSender {
         }
         state.finished = true;
         state.events.push_back(Event::Finished(finished));
+        self.shared.answered.notify_all();
         self.wake(state);
     }
 
@@ -187,6 +210,21 @@ impl TokenStream {
             }
         }
         self.pop(state)
+    }
+
+    /// Asks where the request stands in the queue, and waits for the answer for at most `timeout`: the engine gives it between two
+    /// steps. `None` where the request no longer waits, or no answer came.
+    pub fn queue_position(&self, timeout: Duration) -> Option<QueuePosition> {
+        self.shared.state.lock().position = None;
+        (self.shared.notify)(StreamSignal::Position);
+        let until = Instant::now() + timeout;
+        let mut state = self.shared.state.lock();
+        while state.position.is_none() && !state.finished {
+            if self.shared.answered.wait_until(&mut state, until).timed_out() {
+                break;
+            }
+        }
+        state.position.flatten()
     }
 
     /// Reads to the end: the whole answer, or the error that the request failed with.

@@ -125,7 +125,7 @@ fn a_full_queue_refuses_with_its_limit() {
     wait_until("the first runs", || engine.stats().running == 1);
     let waiting: Vec<_> = (0..2).map(|_| engine.submit(endless("y").max_tokens(1)).unwrap()).collect();
     let refused = engine.submit(Request::text("z")).err().unwrap();
-    assert!(matches!(refused, SubmitError::QueueFull { waiting: 2, limit: 2 }), "{refused}");
+    assert!(matches!(refused, SubmitError::QueueFull { waiting: 2, limit: 2, .. }), "{refused}");
     handle.cancel();
     assert!(
         matches!(reader.join().unwrap(), Some(Event::Finished(f)) if f.reason == FinishReason::Cancelled)

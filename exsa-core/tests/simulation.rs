@@ -1,17 +1,20 @@
 //! Ten thousand random schedules on the scripted backend, with what must hold checked after every step.
 //!
-//! Each schedule draws its own limits (tiny KV caches among them), arrivals, lengths, cancels, deadlines and slow
-//! readers from a seed. The seed is in every message, so that a failure can be run again alone:
+//! Each schedule draws its own limits (tiny KV caches among them), what its session can do, its mode and the changes of it, arrivals
+//! of all classes and several users, prompts that share their beginnings, cancels, deadlines and slow readers from a seed. The seed is in every message, so that a failure can be run again alone:
 //! `EXSA_SIMULATION_SEED=17 cargo nextest run -p exsa-core --test simulation`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::SessionOptions;
 use exsa_core::clock::ManualClock;
-use exsa_core::queue::Fcfs;
+use exsa_core::queue::{FairOptions, FairQueue, Fcfs, QueueOrder};
 use exsa_core::sampler::{SampleScratch, SamplingParams};
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::stream::Finished;
-use exsa_core::{EngineLoop, EngineOptions, Event, FinishReason, Request, SubmitError, TokenId, TokenStream};
+use exsa_core::{
+    EngineLoop, EngineOptions, Event, FinishReason, Mode, PrefixCacheOptions, Priority, Request, SubmitError,
+    TokenId, TokenStream, Usage,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,13 +45,14 @@ impl Random {
 struct Submitted {
     prompt: Vec<TokenId>,
     params: SamplingParams,
-    tokens_max: usize,
+    tokens_max: Option<usize>,
     /// `None` once it was dropped.
     stream: Option<TokenStream>,
     tokens: Vec<TokenId>,
     finished: Option<Finished>,
     cancelled: bool,
     has_deadline: bool,
+    has_first_token_limit: bool,
     /// Never reads while the schedule runs.
     asleep: bool,
 }
@@ -70,8 +74,11 @@ struct Totals {
     requests: u64,
     steps: u64,
     preemptions: u64,
+    saved: u64,
+    cached: u64,
     cancelled: u64,
     expired: u64,
+    late: u64,
     refused: u64,
     full: u64,
 }
@@ -84,8 +91,12 @@ struct Simulation {
     context: usize,
     engine: EngineLoop,
     requests: Vec<Submitted>,
+    /// What prompts begin with.
+    stems: Vec<Vec<TokenId>>,
     refused: u64,
 }
+
+const MODES: [Mode; 3] = [Mode::Latency, Mode::Throughput, Mode::Balanced];
 
 impl Simulation {
     fn new(seed: u64) -> Self {
@@ -102,6 +113,18 @@ impl Simulation {
         if random.chance(20) {
             model = model.without_truncate();
         }
+        if random.chance(20) {
+            model = model.without_fork();
+        }
+        if random.chance(20) {
+            model = model.without_save();
+        }
+        let prefix_cache = PrefixCacheOptions {
+            enabled: random.chance(85),
+            tokens_max: random.chance(20).then(|| random.within(0, kv)),
+            bytes_max: random.chance(20).then(|| random.within(0, 4 * kv) as u64),
+            sequences_max: random.within(0, 6),
+        };
         let options = EngineOptions {
             session: SessionOptions {
                 sequences_max: random.within(1, 8),
@@ -109,11 +132,20 @@ impl Simulation {
                 ..SessionOptions::default()
             },
             queue_max: random.within(2, 24),
+            user_queue_max: random.chance(30).then(|| random.within(1, 10)),
             prefill_chunk_max: random.within(1, 24),
+            mode: MODES[random.within(0, 2)],
+            inter_token_target: Duration::from_millis(random.within(1, 60) as u64),
+            prefix_cache,
+            fair: FairOptions { ageing: Duration::from_millis(random.within(10, 2000) as u64) },
+            saved_kv_bytes_max: if random.chance(30) { 0 } else { random.within(0, 2000) as u64 },
+            preemptions_max: random.within(1, 4) as u32,
             stream_events_max: random.within(1, 64),
         };
-        let engine =
-            EngineLoop::new(Arc::new(model.clone()), options, Box::new(Fcfs::new()), Arc::new(clock.clone()));
+        let queue: Box<dyn QueueOrder> =
+            if random.chance(15) { Box::new(Fcfs::new()) } else { Box::new(FairQueue::new(options.fair)) };
+        let engine = EngineLoop::new(Arc::new(model.clone()), options, queue, Arc::new(clock.clone()));
+        let stems = (0..3).map(|_| (0..40).map(|_| random.within(0, 255) as TokenId).collect()).collect();
         Self {
             seed,
             random,
@@ -122,21 +154,49 @@ impl Simulation {
             context,
             engine: engine.unwrap(),
             requests: Vec::new(),
+            stems,
             refused: 0,
         }
     }
 
-    fn submit(&mut self) {
+    /// The beginning of a stem or of an earlier conversation, and something new.
+    fn prompt(&mut self) -> Vec<TokenId> {
         let random = &mut self.random;
         let length = random.within(1, 40);
-        let prompt: Vec<_> = (0..length).map(|_| random.within(0, 255) as TokenId).collect();
-        let tokens_max = random.within(1, 40);
+        let mut prompt = Vec::new();
+        if random.chance(30) && !self.requests.is_empty() {
+            let earlier = &self.requests[random.within(0, self.requests.len() - 1)];
+            prompt.extend(earlier.prompt.iter().chain(&earlier.tokens));
+        } else if random.chance(60) {
+            prompt.extend(&self.stems[random.within(0, 2)]);
+        }
+        prompt.truncate(random.within(0, length));
+        prompt.extend((prompt.len()..length).map(|_| random.within(0, 255) as TokenId));
+        prompt
+    }
+
+    fn submit(&mut self) {
+        let prompt = self.prompt();
+        let random = &mut self.random;
+        let tokens_max = random.chance(60).then(|| random.within(1, 40));
         let params = SamplingParams {
             temperature: if random.chance(30) { 0.0 } else { 1.0 },
             seed: Some(random.next()),
             ..SamplingParams::default()
         };
-        let mut request = Request::tokens(prompt.clone()).max_tokens(tokens_max).sampling(params.clone());
+        let mut request = Request::tokens(prompt.clone())
+            .sampling(params.clone())
+            .priority(Priority::ALL[random.within(0, 2)])
+            .user(["ann", "bob", "cem"][random.within(0, 2)])
+            .weight(random.within(1, 3) as f32);
+        request.tokens_max = tokens_max;
+        if random.chance(20) {
+            request = request.cache_salt("salt");
+        }
+        let has_first_token_limit = random.chance(10);
+        if has_first_token_limit {
+            request = request.first_token_timeout(Duration::from_millis(random.within(0, 300) as u64));
+        }
         let has_deadline = random.chance(20);
         if has_deadline {
             request = request.timeout(Duration::from_millis(random.within(0, 400) as u64));
@@ -152,9 +212,14 @@ impl Simulation {
                 finished: None,
                 cancelled: false,
                 has_deadline,
+                has_first_token_limit,
                 asleep,
             }),
-            Err(SubmitError::QueueFull { .. } | SubmitError::PromptTooLong { .. }) => self.refused += 1,
+            Err(
+                SubmitError::QueueFull { .. }
+                | SubmitError::PromptTooLong { .. }
+                | SubmitError::KvTooLarge { .. },
+            ) => self.refused += 1,
             Err(error) => panic!("seed {}: {error}", self.seed),
         }
     }
@@ -209,8 +274,8 @@ impl Simulation {
             let n = request.tokens.len();
             assert_eq!(request.tokens, expected[..n], "seed {seed}: not the tokens of a run alone");
             let complete = match &finished.reason {
-                FinishReason::MaxTokens => n == request.tokens_max,
-                FinishReason::EndOfGeneration => n < request.tokens_max && n == expected.len(),
+                FinishReason::MaxTokens => Some(n) == request.tokens_max,
+                FinishReason::EndOfGeneration => n == expected.len(),
                 FinishReason::ContextFull => {
                     totals.full += 1;
                     let kv = self.engine.stats().kv_tokens_max;
@@ -224,9 +289,15 @@ impl Simulation {
                     totals.expired += 1;
                     request.has_deadline
                 }
+                FinishReason::FirstTokenTimeout => {
+                    totals.late += 1;
+                    request.has_first_token_limit && n == 0
+                }
                 other => panic!("seed {seed}: {other:?}"),
             };
             assert!(complete, "seed {seed}: {:?} after {n} tokens", finished.reason);
+            let Usage { prompt_tokens, cached_tokens, .. } = finished.usage;
+            assert!(cached_tokens < prompt_tokens, "seed {seed}: {cached_tokens} of {prompt_tokens} cached");
         }
     }
 
@@ -234,7 +305,8 @@ impl Simulation {
         let mut sampler = request.params.validate(ByteTokenizer::N_VOCAB).unwrap();
         let (mut scratch, mut row) = (SampleScratch::default(), vec![0.0; ByteTokenizer::N_VOCAB]);
         let mut tokens = request.prompt.clone();
-        while tokens.len() < request.prompt.len() + request.tokens_max {
+        let limit = request.tokens_max.map_or(self.context, |max| request.prompt.len() + max);
+        while tokens.len() < limit {
             self.model.logits(&tokens, &mut row);
             let position = tokens.len() as u64;
             let token = sampler.sample(&row, &tokens, position, &mut scratch).unwrap().token;
@@ -253,6 +325,10 @@ fn run(seed: u64, totals: &mut Totals) {
         for _ in 0..simulation.random.within(0, 2) {
             simulation.submit();
         }
+        if simulation.random.chance(5) {
+            let mode = MODES[simulation.random.within(0, 2)];
+            simulation.engine.set_mode(mode);
+        }
         simulation.step();
         simulation.consumers();
         if simulation.random.chance(10) {
@@ -268,6 +344,8 @@ fn run(seed: u64, totals: &mut Totals) {
     totals.requests += stats.submitted;
     totals.steps += stats.steps;
     totals.preemptions += stats.preemptions;
+    totals.saved += stats.preemptions_saved;
+    totals.cached += stats.cached_tokens;
     totals.refused += simulation.refused;
 }
 
@@ -281,14 +359,15 @@ fn random_schedules_keep_every_promise() {
     for seed in seeds.clone() {
         run(seed, &mut totals);
     }
-    let Totals { requests, steps, preemptions, cancelled, expired, refused, full } = totals;
+    let Totals { requests, steps, preemptions, saved, cached, cancelled, expired, late, refused, full } =
+        totals;
     println!(
-        "{requests} requests in {steps} steps: {preemptions} preemptions, {cancelled} cancelled, {expired} expired, \
-         {full} filled the context or the KV cache, {refused} refused"
+        "{requests} requests in {steps} steps: {preemptions} preemptions, {saved} of them saved, {cached} tokens cached, \
+         {cancelled} cancelled, {expired} expired, {late} without a first token in time, {full} filled the context or the KV cache, {refused} refused"
     );
     if seeds.end - seeds.start == SCHEDULES {
         assert!(
-            [preemptions, cancelled, expired, refused, full].iter().all(|n| *n > 1000),
+            [preemptions, saved, cached, cancelled, expired, late, refused, full].iter().all(|n| *n > 1000),
             "all paths are taken"
         );
     }

@@ -80,6 +80,8 @@ pub struct ScriptedModel {
     kv_tokens_max: usize,
     block_tokens: usize,
     can_truncate: bool,
+    can_fork: bool,
+    can_save: bool,
     cost: Option<Cost>,
 }
 
@@ -104,7 +106,16 @@ impl ScriptedModel {
             n_embd: 1,
             ..ModelInfo::default()
         };
-        Self { behaviour, info, kv_tokens_max: 1 << 16, block_tokens: 16, can_truncate: true, cost: None }
+        Self {
+            behaviour,
+            info,
+            kv_tokens_max: 1 << 16,
+            block_tokens: 16,
+            can_truncate: true,
+            can_fork: true,
+            can_save: true,
+            cost: None,
+        }
     }
 
     /// Says `text`, then ends its answer. Where the sequence ends with a beginning of `text`, it goes on from
@@ -150,6 +161,18 @@ impl ScriptedModel {
     /// Makes a model whose sessions cannot truncate, as recurrent ones.
     pub fn without_truncate(mut self) -> Self {
         self.can_truncate = false;
+        self
+    }
+
+    /// Makes a model whose sessions cannot fork.
+    pub fn without_fork(mut self) -> Self {
+        self.can_fork = false;
+        self
+    }
+
+    /// Makes a model whose sessions cannot save.
+    pub fn without_save(mut self) -> Self {
+        self.can_save = false;
         self
     }
 

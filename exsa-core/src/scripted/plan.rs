@@ -32,11 +32,11 @@ pub(super) fn plan(model: &ScriptedModel, options: &SessionOptions) -> Result<Ca
     Ok(Capabilities {
         kv_tokens_max: kv_tokens.div_ceil(model.block_tokens) * model.block_tokens,
         block_tokens: model.block_tokens,
-        sequences_max,
+        sequences_max: sequences_max.saturating_add(options.sequences_idle_max).min(SEQUENCES_MAX),
         context_tokens_max,
         batch_tokens_max,
-        fork: true,
+        fork: model.can_fork,
         truncate: model.can_truncate,
-        save: true,
+        save: model.can_save,
     })
 }

@@ -164,6 +164,9 @@ impl Session for ScriptedSession {
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
+        if !self.capabilities.fork {
+            return Err(KvError::Unsupported("fork"));
+        }
         let source = self.held(from, len)?;
         let blocks = source.blocks[..len.div_ceil(self.capabilities.block_tokens)].to_vec();
         let copy = Held { tokens: source.tokens[..len].to_vec(), blocks: blocks.clone() };
@@ -196,10 +199,16 @@ impl Session for ScriptedSession {
     }
 
     fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
+        if !self.capabilities.save {
+            return Err(KvError::Unsupported("save"));
+        }
         saved::write(&self.model, &self.held(seq, 0)?.tokens, to)
     }
 
     fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
+        if !self.capabilities.save {
+            return Err(KvError::Unsupported("restore"));
+        }
         self.empty(seq)?;
         let len = saved::read_len(&self.model, self.capabilities.context_tokens_max, from)?;
         let (needed, free) = (len.div_ceil(self.capabilities.block_tokens), self.blocks_free());

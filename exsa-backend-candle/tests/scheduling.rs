@@ -1,0 +1,156 @@
+//! The engine's scheduler on the real thing: the built-in model answers the same with and without cached prefixes, and
+//! after it was preempted.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use exsa_core::backend::{Model, SessionOptions};
+use exsa_core::stats::EngineStats;
+use exsa_core::stream::Completion;
+use exsa_core::{
+    Engine, EngineOptions, Generator, PrefixCacheOptions, Priority, Request, SamplingParams, TokenId,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+fn model() -> Arc<dyn Model> {
+    support::load(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf")))
+}
+
+const STORY: &str = "Once upon a time, there was a little girl named Lily. She loved to play in the garden with her dog. \
+One day, Lily and her dog found a big red box behind the old tree. The box was closed, and there was a small key on it. \
+Lily took the key and looked at her dog. \"What is in the box?\" she asked. The dog barked and ran around the tree. ";
+
+fn requests() -> Vec<Request> {
+    let ends = [
+        "Lily opened",
+        "The dog",
+        "Then her mother",
+        "A bird",
+        "Lily was afraid",
+        "The key was",
+        "Inside",
+        "But",
+    ];
+    ends.iter()
+        .zip(1..)
+        .map(|(end, seed)| {
+            let sampling = match seed % 2 {
+                0 => SamplingParams::greedy(),
+                _ => SamplingParams { seed: Some(seed), ..SamplingParams::default() },
+            };
+            Request::text(format!("{STORY}{end}")).max_tokens(40).ignore_eos(true).sampling(sampling)
+        })
+        .collect()
+}
+
+fn answers(model: &Arc<dyn Model>, options: EngineOptions) -> (Vec<Completion>, EngineStats) {
+    let engine = Engine::start(model.clone(), options).unwrap();
+    let streams: Vec<_> = requests().into_iter().map(|request| engine.submit(request).unwrap()).collect();
+    let answers = streams.into_iter().map(|stream| stream.complete().unwrap()).collect();
+    (answers, engine.stats())
+}
+
+fn ids(answer: &Completion) -> Vec<TokenId> {
+    answer.tokens.iter().map(|token| token.id).collect()
+}
+
+fn without_cache() -> EngineOptions {
+    EngineOptions { prefix_cache: PrefixCacheOptions::disabled(), ..EngineOptions::default() }
+}
+
+#[test]
+fn cached_prefixes_change_no_token() {
+    let model = model();
+    let (cold, stats) = answers(&model, without_cache());
+    assert_eq!(stats.cached_tokens, 0);
+    let (warm, stats) = answers(&model, EngineOptions::default());
+    for (cold, warm) in cold.iter().zip(&warm) {
+        assert_eq!(ids(cold), ids(warm));
+    }
+    let prompts: usize = warm.iter().map(|answer| answer.usage.prompt_tokens).sum();
+    let cached: usize = warm.iter().map(|answer| answer.usage.cached_tokens).sum();
+    let generated: usize = warm.iter().map(|answer| answer.usage.completion_tokens - 1).sum();
+    println!("{cached} of {prompts} prompt tokens cached");
+    assert!(cached * 2 > prompts, "{cached} of {prompts}");
+    assert_eq!(stats.tokens_computed, (prompts - cached + generated) as u64);
+}
+
+#[test]
+fn the_next_turn_starts_from_the_last_answer() {
+    let model = model();
+    let engine = Engine::start(model.clone(), EngineOptions::default()).unwrap();
+    let cold = Engine::start(model.clone(), without_cache()).unwrap();
+    let turn = |engine: &Engine, tokens: &[TokenId]| {
+        let request =
+            Request::tokens(tokens).max_tokens(50).ignore_eos(true).sampling(SamplingParams::greedy());
+        engine.submit(request).unwrap().complete().unwrap()
+    };
+    let mut tokens: Vec<TokenId> = (0..60).map(|i| 300 + i * 7 % 400).collect();
+    for i in 0..3 {
+        let (warm, fresh) = (turn(&engine, &tokens), turn(&cold, &tokens));
+        assert_eq!(ids(&warm), ids(&fresh), "turn {i}");
+        // All but the last token of the turn before was computed, in whole blocks of 32.
+        let expected = if i == 0 { 0 } else { (tokens.len() - 11) / 32 * 32 };
+        assert_eq!(warm.usage.cached_tokens, expected, "turn {i} of {} tokens", tokens.len());
+        tokens.extend(ids(&warm));
+        tokens.extend(500..510);
+    }
+}
+
+/// KV for three of the eight answers, so that they take it from each other.
+#[test]
+fn preempted_streams_go_on_as_undisturbed_ones() {
+    let model = model();
+    let (undisturbed, _) = answers(&model, without_cache());
+    let session = SessionOptions { kv_tokens_max: Some(512), ..SessionOptions::default() };
+    for (saved_kv_bytes_max, prefix_cache) in [
+        (64 << 20, PrefixCacheOptions::default()),
+        (0, PrefixCacheOptions::default()),
+        (64 << 20, PrefixCacheOptions::disabled()),
+        (0, PrefixCacheOptions::disabled()),
+    ] {
+        let options = EngineOptions {
+            session: session.clone(),
+            mode: exsa_core::Mode::Throughput,
+            saved_kv_bytes_max,
+            prefix_cache,
+            ..EngineOptions::default()
+        };
+        let engine = Engine::start(model.clone(), options).unwrap();
+        let streams: Vec<_> = requests().into_iter().map(|request| engine.submit(request).unwrap()).collect();
+        for (stream, expected) in streams.into_iter().zip(&undisturbed) {
+            assert_eq!(ids(&stream.complete().unwrap()), ids(expected));
+        }
+        let stats = engine.stats();
+        println!("{} preemptions, {} of them saved", stats.preemptions, stats.preemptions_saved);
+        assert_eq!(stats.kv_tokens_used, 0);
+    }
+}
+
+/// One sequence, taken from a batch request in the middle of its answer and given back.
+#[test]
+fn a_more_urgent_request_takes_the_sequence_and_gives_it_back() {
+    let model = model();
+    for prefix_cache in [PrefixCacheOptions::default(), PrefixCacheOptions::disabled()] {
+        let session = SessionOptions { sequences_max: 1, ..SessionOptions::default() };
+        let options = EngineOptions { session, prefix_cache, ..EngineOptions::default() };
+        let request =
+            || Request::text(STORY).max_tokens(150).ignore_eos(true).sampling(SamplingParams::greedy());
+        let (undisturbed, engine) = (
+            Engine::start(model.clone(), without_cache()).unwrap(),
+            Engine::start(model.clone(), options).unwrap(),
+        );
+        let expected = undisturbed.submit(request()).unwrap().complete().unwrap();
+        let mut slow = engine.submit(request().priority(Priority::Batch)).unwrap();
+        let first = slow.next();
+        let urgent = Request::text("The cat").max_tokens(3).priority(Priority::Interactive);
+        engine.submit(urgent).unwrap().complete().unwrap();
+        assert_eq!(engine.stats().finished, 1, "the batch request still runs");
+        let rest = slow.complete().unwrap();
+        let Some(exsa_core::Event::Token(first)) = first else { panic!("no first token") };
+        let all: Vec<_> = std::iter::once(first.id).chain(ids(&rest)).collect();
+        assert_eq!(all, ids(&expected));
+        assert_eq!(engine.stats().preemptions, 1);
+    }
+}

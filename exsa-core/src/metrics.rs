@@ -1,0 +1,69 @@
+//! An engine's counters on the [`metrics`] facade: feature `metrics`.
+//!
+//! Whatever recorder the host installs before it starts an engine hears them, labelled `model`. Names begin with `exsa_`; they are those
+//! of [`EngineStats`], times in seconds.
+
+use crate::priority::Priority;
+use crate::stats::EngineStats;
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+/// Handles to an engine's metrics, made once: an update takes no look-up.
+pub(crate) struct Facade {
+    gauges: Vec<(Gauge, fn(&EngineStats) -> f64)>,
+    waiting: Vec<(Gauge, Priority)>,
+    counters: Vec<(Counter, fn(&EngineStats) -> u64)>,
+    pub(crate) queue_time: Histogram,
+    pub(crate) time_to_first_token: Histogram,
+    pub(crate) inter_token: Histogram,
+}
+
+impl Facade {
+    pub(crate) fn new(model: &str) -> Self {
+        let model = model.to_owned();
+        let gauge = |name: &'static str| gauge!(name, "model" => model.clone());
+        let counter = |name: &'static str| counter!(name, "model" => model.clone());
+        let histogram = |name: &'static str| histogram!(name, "model" => model.clone());
+        let step = |part: &'static str| counter!("exsa_step_microseconds_total", "model" => model.clone(), "part" => part);
+        Self {
+            gauges: vec![
+                (gauge("exsa_running"), |stats| stats.running as f64),
+                (gauge("exsa_kv_tokens_used"), |stats| stats.kv_tokens_used as f64),
+                (gauge("exsa_kv_tokens_cached"), |stats| stats.kv_tokens_cached as f64),
+                (gauge("exsa_kv_tokens_shared"), |stats| stats.kv_tokens_shared as f64),
+                (gauge("exsa_kv_tokens_max"), |stats| stats.kv_tokens_max as f64),
+            ],
+            waiting: Priority::ALL
+                .map(|class| {
+                    (gauge!("exsa_waiting", "model" => model.clone(), "class" => class.name()), class)
+                })
+                .into(),
+            counters: vec![
+                (counter("exsa_steps_total"), |stats| stats.steps),
+                (counter("exsa_tokens_computed_total"), |stats| stats.tokens_computed),
+                (counter("exsa_tokens_generated_total"), |stats| stats.tokens_generated),
+                (counter("exsa_prompt_tokens_total"), |stats| stats.prompt_tokens),
+                (counter("exsa_cached_tokens_total"), |stats| stats.cached_tokens),
+                (counter("exsa_requests_total"), |stats| stats.submitted),
+                (counter("exsa_requests_finished_total"), |stats| stats.finished),
+                (counter("exsa_requests_failed_total"), |stats| stats.failed),
+                (counter("exsa_preemptions_total"), |stats| stats.preemptions),
+                (counter("exsa_preemptions_saved_total"), |stats| stats.preemptions_saved),
+                (step("plan"), |stats| stats.step_times.plan.as_micros() as u64),
+                (step("forward"), |stats| stats.step_times.forward.as_micros() as u64),
+                (step("sample"), |stats| stats.step_times.sample.as_micros() as u64),
+                (step("emit"), |stats| stats.step_times.emit.as_micros() as u64),
+            ],
+            queue_time: histogram("exsa_queue_time_seconds"),
+            time_to_first_token: histogram("exsa_time_to_first_token_seconds"),
+            inter_token: histogram("exsa_inter_token_seconds"),
+        }
+    }
+
+    pub(crate) fn publish(&self, stats: &EngineStats) {
+        self.gauges.iter().for_each(|(gauge, value)| gauge.set(value(stats)));
+        self.waiting
+            .iter()
+            .for_each(|(gauge, class)| gauge.set(stats.waiting_by_class[class.index()] as f64));
+        self.counters.iter().for_each(|(counter, value)| counter.absolute(value(stats)));
+    }
+}

@@ -1,0 +1,324 @@
+//! The radix tree: which tokens are held, and by which sequence.
+
+use super::Namespace;
+use crate::token::{SeqId, TokenId};
+use hashbrown::HashMap;
+
+/// Index of a node.
+type NodeId = u32;
+
+/// A radix tree over token ids, one root for each [`Namespace`].
+///
+/// Each sequence ends at one node and holds the tokens on the way to it. A node without children and without sequences
+/// does not exist, so that below every node there is a sequence that holds the tokens up to it.
+#[derive(Debug, Default)]
+pub struct PrefixTree {
+    nodes: Vec<Node>,
+    vacant: Vec<NodeId>,
+    roots: HashMap<Namespace, NodeId>,
+    /// The node that each sequence ends at, by its id.
+    ends: Vec<Option<NodeId>>,
+    /// Counts uses, for the least recent one.
+    tick: u64,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// `None` of a root.
+    parent: Option<NodeId>,
+    /// The tokens from the parent to here; empty at a root only.
+    label: Vec<TokenId>,
+    /// By the first token of their labels, ascending.
+    children: Vec<(TokenId, NodeId)>,
+    /// The sequences that end here.
+    seqs: Vec<SeqId>,
+    /// Tokens from the root to the end of the label.
+    depth: usize,
+    used: u64,
+}
+
+/// How far the tree knows a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Match {
+    /// The node whose label the match ends in.
+    node: NodeId,
+    /// Tokens that match.
+    pub len: usize,
+}
+
+/// How many tokens two texts have in common at their start.
+pub(crate) fn common_len(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+impl PrefixTree {
+    /// A tree of nothing, for sequence ids below `sequences_max`.
+    pub fn new(sequences_max: usize) -> Self {
+        Self { ends: vec![None; sequences_max], ..Self::default() }
+    }
+
+    /// Whether no sequence is here.
+    pub fn is_empty(&self) -> bool {
+        self.roots.is_empty()
+    }
+
+    /// The longest beginning of `tokens` that some sequence holds; `None` where that is nothing.
+    pub fn find(&self, namespace: &Namespace, tokens: &[TokenId]) -> Option<Match> {
+        let mut found = Match { node: *self.roots.get(namespace)?, len: 0 };
+        while let Some(child) = self.child(found.node, tokens.get(found.len)) {
+            let label = &self.node(child).label;
+            let common = common_len(label, &tokens[found.len..]);
+            found = Match { node: child, len: found.len + common };
+            if common < label.len() {
+                break;
+            }
+        }
+        (found.len > 0).then_some(found)
+    }
+
+    /// A sequence that holds the tokens of `found`.
+    pub fn holder(&self, found: Match) -> Option<SeqId> {
+        let mut node = self.node(found.node);
+        while node.seqs.is_empty() {
+            node = self.node(node.children.first()?.1);
+        }
+        node.seqs.first().copied()
+    }
+
+    /// Marks everything on the way to `found` as used now.
+    pub fn touch(&mut self, found: Match) {
+        self.touch_node(found.node);
+    }
+
+    fn touch_node(&mut self, node: NodeId) {
+        self.tick += 1;
+        let mut next = Some(node);
+        while let Some(node) = next {
+            self.nodes[node as usize].used = self.tick;
+            next = self.nodes[node as usize].parent;
+        }
+    }
+
+    /// Takes note that `seq` holds `tokens`, which go on from what it was known to hold.
+    pub fn extend(&mut self, seq: SeqId, namespace: &Namespace, tokens: &[TokenId]) {
+        let before = self.ends[seq.index()];
+        let start = match before {
+            Some(node) => node,
+            None if tokens.is_empty() => return,
+            None => self.root(namespace),
+        };
+        let end = self.descend(start, seq, tokens);
+        if before != Some(end) {
+            if let Some(node) = before {
+                self.nodes[node as usize].seqs.retain(|other| *other != seq);
+            }
+            self.nodes[end as usize].seqs.push(seq);
+            self.ends[seq.index()] = Some(end);
+        }
+        self.touch_node(end);
+    }
+
+    /// The node at the end of `tokens`, made where it is missing, from `node` on, which `seq` passes or ends at.
+    fn descend(&mut self, mut node: NodeId, seq: SeqId, tokens: &[TokenId]) -> NodeId {
+        loop {
+            let depth = self.node(node).depth;
+            if depth >= tokens.len() {
+                return node;
+            }
+            let rest = &tokens[depth..];
+            if let Some(child) = self.child(node, rest.first()) {
+                let label = &self.node(child).label;
+                let common = common_len(label, rest);
+                node = if common < label.len() { self.split(child, common) } else { child };
+                continue;
+            }
+            let end = self.node(node);
+            if end.children.is_empty() && end.seqs == [seq] && end.parent.is_some() {
+                // Nobody else ends here, so the label can grow with its sequence.
+                let end = &mut self.nodes[node as usize];
+                end.label.extend_from_slice(rest);
+                end.depth += rest.len();
+                return node;
+            }
+            let (label, depth) = (rest.to_vec(), depth + rest.len());
+            return self.insert(node, Node { label, depth, ..Node::default() });
+        }
+    }
+
+    /// Takes `seq` out, and with it what no other sequence holds.
+    pub fn remove(&mut self, seq: SeqId) {
+        let Some(node) = self.ends.get_mut(seq.index()).and_then(Option::take) else { return };
+        self.nodes[node as usize].seqs.retain(|other| *other != seq);
+        self.prune(node);
+    }
+
+    /// Takes note that `seq` holds no more than `len` of its tokens.
+    pub fn truncate(&mut self, seq: SeqId, len: usize) {
+        let Some(end) = self.ends[seq.index()] else { return };
+        let mut node = end;
+        while let Some(parent) = self.node(node).parent.filter(|parent| self.node(*parent).depth >= len) {
+            node = parent;
+        }
+        if len == 0 {
+            return self.remove(seq);
+        }
+        if self.node(node).depth > len {
+            let above = self.node(node).depth - self.node(node).label.len();
+            node = self.split(node, len - above);
+        }
+        if node != end {
+            self.nodes[end as usize].seqs.retain(|other| *other != seq);
+            self.nodes[node as usize].seqs.push(seq);
+            self.ends[seq.index()] = Some(node);
+            self.prune(end);
+        }
+    }
+
+    /// Tokens that `seq` is known to hold.
+    pub fn len_of(&self, seq: SeqId) -> usize {
+        self.ends.get(seq.index()).copied().flatten().map_or(0, |node| self.node(node).depth)
+    }
+
+    /// Whether another sequence holds all that `seq` holds.
+    pub fn is_covered(&self, seq: SeqId) -> bool {
+        self.end(seq).is_some_and(|end| !end.children.is_empty() || end.seqs.len() > 1)
+    }
+
+    /// Of what `seq` holds, the tokens that a branch of others shares: those up to its last node.
+    pub fn len_shared(&self, seq: SeqId) -> usize {
+        self.end(seq).map_or(0, |end| end.depth - end.label.len())
+    }
+
+    /// When `seq` was last used; later is more.
+    pub fn used(&self, seq: SeqId) -> u64 {
+        self.end(seq).map_or(0, |end| end.used)
+    }
+
+    /// The sequences that end on the way to the end of `seq`, and so hold nothing that it does not.
+    pub fn covered_by(&self, seq: SeqId, mut each: impl FnMut(SeqId)) {
+        let mut next = self.ends.get(seq.index()).copied().flatten();
+        while let Some(node) = next {
+            let node = self.node(node);
+            node.seqs.iter().filter(|other| **other != seq).for_each(|other| each(*other));
+            next = node.parent;
+        }
+    }
+
+    fn end(&self, seq: SeqId) -> Option<&Node> {
+        Some(self.node(self.ends.get(seq.index()).copied().flatten()?))
+    }
+
+    fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[node as usize]
+    }
+
+    fn child(&self, node: NodeId, token: Option<&TokenId>) -> Option<NodeId> {
+        let children = &self.node(node).children;
+        let at = children.binary_search_by_key(token?, |(token, _)| *token).ok()?;
+        Some(children[at].1)
+    }
+
+    fn root(&mut self, namespace: &Namespace) -> NodeId {
+        match self.roots.get(namespace) {
+            Some(root) => *root,
+            None => {
+                let root = self.place(Node::default());
+                self.roots.insert(namespace.clone(), root);
+                root
+            }
+        }
+    }
+
+    fn place(&mut self, node: Node) -> NodeId {
+        match self.vacant.pop() {
+            Some(id) => {
+                self.nodes[id as usize] = node;
+                id
+            }
+            None => {
+                self.nodes.push(node);
+                (self.nodes.len() - 1) as NodeId
+            }
+        }
+    }
+
+    fn insert(&mut self, parent: NodeId, node: Node) -> NodeId {
+        let first = node.label[0];
+        let id = self.place(Node { parent: Some(parent), ..node });
+        let children = &mut self.nodes[parent as usize].children;
+        let at = children.partition_point(|(token, _)| *token < first);
+        children.insert(at, (first, id));
+        id
+    }
+
+    /// Cuts the label of `node` after `at` tokens; the new node above it.
+    fn split(&mut self, node: NodeId, at: usize) -> NodeId {
+        let lower = &mut self.nodes[node as usize];
+        let (parent, used) = (lower.parent, lower.used);
+        let rest = lower.label.split_off(at);
+        let label = std::mem::replace(&mut lower.label, rest);
+        let depth = lower.depth - lower.label.len();
+        let (first, second) = (label[0], lower.label[0]);
+        let upper =
+            self.place(Node { parent, label, depth, used, children: vec![(second, node)], seqs: Vec::new() });
+        self.nodes[node as usize].parent = Some(upper);
+        if let Some(parent) = parent {
+            let children = &mut self.nodes[parent as usize].children;
+            if let Ok(at) = children.binary_search_by_key(&first, |(token, _)| *token) {
+                children[at].1 = upper;
+            }
+        }
+        upper
+    }
+
+    /// Removes `node`, and what is above it, as far as nothing is below.
+    fn prune(&mut self, mut node: NodeId) {
+        while self.node(node).children.is_empty() && self.node(node).seqs.is_empty() {
+            let gone = std::mem::take(&mut self.nodes[node as usize]);
+            self.vacant.push(node);
+            let Some(parent) = gone.parent else {
+                self.roots.retain(|_, root| *root != node);
+                return;
+            };
+            self.nodes[parent as usize].children.retain(|(_, child)| *child != node);
+            node = parent;
+        }
+    }
+
+    /// Checks the shape of the tree; the first fault as text.
+    pub fn check(&self) -> Result<(), String> {
+        let mut reached = 0;
+        let mut stack: Vec<_> = self.roots.values().copied().collect();
+        while let Some(id) = stack.pop() {
+            reached += 1;
+            let node = self.node(id);
+            if node.children.is_empty() && node.seqs.is_empty() {
+                return Err(format!("node {id} has no sequence below"));
+            }
+            if !node.children.is_sorted_by(|a, b| a.0 < b.0) {
+                return Err(format!("node {id}: children out of order"));
+            }
+            if let Some(seq) = node.seqs.iter().find(|seq| self.ends[seq.index()] != Some(id)) {
+                return Err(format!("{seq} is listed at node {id} but ends elsewhere"));
+            }
+            for (token, child) in &node.children {
+                let below = self.node(*child);
+                if below.parent != Some(id)
+                    || below.label.first() != Some(token)
+                    || below.depth != node.depth + below.label.len()
+                {
+                    return Err(format!("node {child} does not fit below node {id}"));
+                }
+                stack.push(*child);
+            }
+        }
+        if reached + self.vacant.len() != self.nodes.len() {
+            return Err(format!(
+                "{reached} nodes reached, {} vacant of {}",
+                self.vacant.len(),
+                self.nodes.len()
+            ));
+        }
+        Ok(())
+    }
+}

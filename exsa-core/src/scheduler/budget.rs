@@ -1,0 +1,147 @@
+//! How many tokens of prefill a step takes beside running streams.
+
+use super::costs::StepCost;
+use std::time::Duration;
+
+/// Sets the budget of prefill tokens of a step in which streams decode, and learns from what steps cost.
+pub trait BatchPolicy: Send {
+    /// Prefill tokens for a step beside `decodes` decodes; at least 1.
+    fn prefill_budget(&self, decodes: usize) -> usize;
+
+    /// Hears what a step cost.
+    fn observe(&mut self, step: &StepCost);
+}
+
+/// Always the same budget.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed(pub usize);
+
+impl BatchPolicy for Fixed {
+    fn prefill_budget(&self, _decodes: usize) -> usize {
+        self.0.max(1)
+    }
+
+    fn observe(&mut self, _step: &StepCost) {}
+}
+
+/// The budget that keeps the 95th percentile of the time between two tokens at a target.
+///
+/// A step is taken to cost `base + per_token * tokens`, fitted by least squares in which old steps count less and less. What the
+/// fit allows is corrected by a factor that follows the quantile itself (stochastic approximation, Robbins and Monro 1951): a step
+/// over the target makes it 19 times as much smaller as one within makes it larger, so that it rests where 1 in 20 is over.
+#[derive(Debug)]
+pub struct Adaptive {
+    target: f64,
+    chunk_max: usize,
+    fit: Fit,
+    factor: f64,
+}
+
+/// Prefill never stops altogether.
+const CHUNK_MIN: usize = 16;
+/// How much of its weight a step loses with each later one.
+const FORGET: f64 = 0.02;
+/// Share of its value that the factor loses with a step over the target, divided by 0.95.
+const CORRECTION: f64 = 0.1;
+const FACTOR: std::ops::RangeInclusive<f64> = 0.1..=1.0;
+
+impl Adaptive {
+    /// A policy for this target, with at most `chunk_max` tokens at once.
+    pub fn new(target: Duration, chunk_max: usize) -> Self {
+        Self { target: target.as_secs_f64(), chunk_max: chunk_max.max(1), fit: Fit::default(), factor: 1.0 }
+    }
+}
+
+impl BatchPolicy for Adaptive {
+    fn prefill_budget(&self, decodes: usize) -> usize {
+        let Some((base, per_token)) = self.fit.line() else { return self.chunk_max };
+        let left = self.target * self.factor - base - per_token * decodes as f64;
+        let tokens = (left / per_token).clamp(0.0, self.chunk_max as f64) as usize;
+        tokens.max(CHUNK_MIN.min(self.chunk_max))
+    }
+
+    fn observe(&mut self, step: &StepCost) {
+        let seconds = step.elapsed.as_secs_f64();
+        self.fit.add(step.tokens as f64, seconds);
+        // Steps without prefill say nothing about its budget, nor do those in which nobody waited for a token.
+        if step.decodes == 0 || step.tokens == step.decodes {
+            return;
+        }
+        let change = if seconds > self.target { 1.0 - 0.95 * CORRECTION } else { 1.0 + 0.05 * CORRECTION };
+        self.factor = (self.factor * change).clamp(*FACTOR.start(), *FACTOR.end());
+    }
+}
+
+/// Least squares of a line with exponential forgetting.
+#[derive(Debug, Default)]
+struct Fit {
+    weight: f64,
+    x: f64,
+    y: f64,
+    xx: f64,
+    xy: f64,
+}
+
+impl Fit {
+    fn add(&mut self, x: f64, y: f64) {
+        self.weight = self.weight.mul_add(1.0 - FORGET, 1.0);
+        let rate = 1.0 / self.weight;
+        for (mean, value) in
+            [(&mut self.x, x), (&mut self.y, y), (&mut self.xx, x * x), (&mut self.xy, x * y)]
+        {
+            *mean += (value - *mean) * rate;
+        }
+    }
+
+    /// Seconds for a pass and for a token; `None` before anything was measured.
+    fn line(&self) -> Option<(f64, f64)> {
+        if self.weight == 0.0 || self.x <= 0.0 || self.y <= 0.0 {
+            return None;
+        }
+        let variance = self.xx - self.x * self.x;
+        // Steps of one size only: all their cost is taken to come from tokens, which errs on the side of short steps.
+        let flat = (0.0, self.y / self.x);
+        if variance < 1e-3 * self.xx {
+            return Some(flat);
+        }
+        let slope = (self.xy - self.x * self.y) / variance;
+        let base = self.y - slope * self.x;
+        Some(if slope > 0.0 && base >= 0.0 { (base, slope) } else { flat })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Steps of 5 ms and 1 ms a token; the fifth of them takes half as much again.
+    #[test]
+    fn the_budget_settles_where_one_step_in_twenty_is_over_the_target() {
+        let mut policy = Adaptive::new(Duration::from_millis(100), 512);
+        let (mut over, mut steps) = (0, 0);
+        for i in 0..4000u32 {
+            let decodes = 10;
+            let tokens = decodes + policy.prefill_budget(decodes);
+            let slow = if i * 7919 % 100 < 20 { 1.5 } else { 1.0 };
+            let seconds = (0.005 + 0.001 * tokens as f64) * slow;
+            policy.observe(&StepCost { tokens, decodes, elapsed: Duration::from_secs_f64(seconds) });
+            if i >= 1000 {
+                steps += 1;
+                over += u32::from(seconds > 0.1);
+            }
+        }
+        let share = f64::from(over) / f64::from(steps);
+        assert!((0.02..=0.08).contains(&share), "{share} of the steps are over the target");
+    }
+
+    #[test]
+    fn a_budget_is_there_before_anything_is_known_and_when_decodes_alone_take_too_long() {
+        let mut policy = Adaptive::new(Duration::from_millis(10), 256);
+        assert_eq!(policy.prefill_budget(4), 256);
+        for tokens in [4, 260, 4, 100] {
+            let elapsed = Duration::from_millis(50 + tokens as u64);
+            policy.observe(&StepCost { tokens, decodes: 4, elapsed });
+        }
+        assert_eq!(policy.prefill_budget(4), CHUNK_MIN);
+    }
+}

@@ -1,0 +1,84 @@
+//! What the scheduler knows of a request.
+
+use crate::prefix::Namespace;
+use crate::priority::{Priority, UserId};
+use crate::token::TokenId;
+use std::time::Duration;
+
+/// Names a request within one engine; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// A request as the scheduler sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ticket {
+    /// The request.
+    pub id: RequestId,
+    /// Place in the order of arrival; kept when the request is preempted.
+    pub rank: u64,
+    /// Tokens known: the prompt, then what was generated.
+    pub tokens: Vec<TokenId>,
+    /// Tokens of the prompt.
+    pub prompt_len: usize,
+    /// Tokens, prompt included, at which the answer ends at the latest.
+    pub tokens_max: usize,
+    /// With whom it may share KV.
+    pub namespace: Namespace,
+    /// Its class.
+    pub priority: Priority,
+    /// Whose it is.
+    pub user: UserId,
+    /// The user's share, relative to others'.
+    pub weight: f32,
+    /// When the request ends unfinished, in the engine's time.
+    pub deadline: Option<Duration>,
+    /// When it ends if no token was generated until then.
+    pub first_token_by: Option<Duration>,
+    /// What became of it so far.
+    pub history: History,
+}
+
+/// What a request has been through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Times it lost its sequence to another request while it wanted to go on.
+    pub preemptions: u32,
+    /// Whether it held a sequence before, so that its prompt has been charged.
+    pub admitted: bool,
+    /// Whether its class's turn by age admitted it: it then counts as of the most urgent class.
+    pub aged: bool,
+    /// Tokens of KV saved in host memory.
+    pub saved: usize,
+    /// Sharing went wrong for it: it computes everything itself.
+    pub alone: bool,
+}
+
+impl Ticket {
+    /// A request of the default class and user that arrives as number `id`.
+    pub fn new(id: u64, tokens: Vec<TokenId>, tokens_max: usize) -> Self {
+        Self {
+            id: RequestId(id),
+            rank: id,
+            prompt_len: tokens.len(),
+            tokens,
+            tokens_max,
+            namespace: Namespace::default(),
+            priority: Priority::default(),
+            user: UserId::default(),
+            weight: 1.0,
+            deadline: None,
+            first_token_by: None,
+            history: History::default(),
+        }
+    }
+
+    /// Its class as it counts for order and preemption.
+    pub fn level(&self) -> Priority {
+        if self.history.aged { Priority::Interactive } else { self.priority }
+    }
+
+    /// Whether no token was generated yet.
+    pub fn awaits_first_token(&self) -> bool {
+        self.tokens.len() == self.prompt_len
+    }
+}

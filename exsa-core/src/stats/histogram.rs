@@ -1,0 +1,93 @@
+//! Times in buckets.
+
+use std::time::Duration;
+
+/// Buckets of a [`Histogram`], the last without an upper bound.
+const BUCKETS: usize = 41;
+/// Upper bound of the first bucket in seconds; each further one is the square root of two times as long.
+const FIRST: f64 = 1e-4;
+
+/// How often times of which length were seen: buckets from 0.1 ms to 74 s, each 1.41 times as long as the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    counts: [u64; BUCKETS],
+    sum: Duration,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: [0; BUCKETS], sum: Duration::ZERO }
+    }
+}
+
+impl Histogram {
+    /// Adds a time.
+    pub fn record(&mut self, time: Duration) {
+        let half_octaves = 2.0 * (time.as_secs_f64() / FIRST).max(1.0).log2();
+        self.counts[(half_octaves.ceil() as usize).min(BUCKETS - 1)] += 1;
+        self.sum += time;
+    }
+
+    /// Times that were added.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Their sum.
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    /// Their mean; `None` where there is none.
+    pub fn mean(&self) -> Option<Duration> {
+        let count = self.count();
+        (count > 0).then(|| self.sum.div_f64(count as f64))
+    }
+
+    /// The time within which a share `q` of them were, 0 to 1: the upper bound of its bucket. `None` where there is none.
+    pub fn quantile(&self, q: f64) -> Option<Duration> {
+        let wanted = (self.count() as f64 * q.clamp(0.0, 1.0)).ceil().max(1.0) as u64;
+        let mut seen = 0;
+        self.buckets().find_map(|(bound, count)| {
+            seen += count;
+            (seen >= wanted).then_some(bound)
+        })
+    }
+
+    /// Each bucket's upper bound and count; the last bound is [`Duration::MAX`].
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
+        self.counts.iter().enumerate().map(|(i, count)| {
+            let bound = Duration::from_secs_f64(FIRST * 2f64.powf(i as f64 / 2.0));
+            (if i == BUCKETS - 1 { Duration::MAX } else { bound }, *count)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_lies_within_its_bucket() {
+        for micros in (1..200).chain((1..2000).map(|n| n * 50_003)) {
+            let (mut histogram, time) = (Histogram::default(), Duration::from_micros(micros));
+            histogram.record(time);
+            let bound = histogram.quantile(0.5).unwrap();
+            // A hundredth of a percent for rounding at a bound.
+            assert!(time.as_secs_f64() <= bound.as_secs_f64() * 1.0001, "{time:?} is over {bound:?}");
+            let tight =
+                bound == Duration::MAX || micros <= 100 || bound.as_secs_f64() < time.as_secs_f64() * 1.4143;
+            assert!(tight, "{time:?} is far below {bound:?}");
+        }
+    }
+
+    #[test]
+    fn quantiles_and_means() {
+        let mut histogram = Histogram::default();
+        assert_eq!((histogram.quantile(0.5), histogram.mean()), (None, None));
+        (1..=100).for_each(|ms| histogram.record(Duration::from_millis(ms)));
+        assert_eq!(histogram.mean(), Some(Duration::from_micros(50_500)));
+        let [p50, p95] = [0.5, 0.95].map(|q| histogram.quantile(q).unwrap().as_secs_f64());
+        assert!((0.05..0.071).contains(&p50) && (0.095..0.135).contains(&p95), "{p50} {p95}");
+    }
+}

@@ -1,0 +1,77 @@
+//! How an engine is doing, as numbers.
+
+mod histogram;
+mod recorder;
+
+pub use histogram::Histogram;
+pub(crate) use recorder::Recorder;
+
+use crate::priority::Priority;
+use std::time::Duration;
+
+/// A snapshot of an engine's counters. Counters only grow; the rest is as of the last step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Requests that hold a sequence.
+    pub running: usize,
+    /// Requests that wait for one.
+    pub waiting: usize,
+    /// Of them, those in the queue by class: [`Priority::index`].
+    pub waiting_by_class: [usize; Priority::COUNT],
+    /// Tokens of KV in blocks that requests hold.
+    pub kv_tokens_used: usize,
+    /// Tokens of KV in blocks that are kept for their prefix alone.
+    pub kv_tokens_cached: usize,
+    /// Tokens of KV in blocks that more than one sequence holds.
+    pub kv_tokens_shared: usize,
+    /// Tokens of KV in all blocks.
+    pub kv_tokens_max: usize,
+    /// Forward passes.
+    pub steps: u64,
+    /// Tokens computed: prompts, and again what preempted sequences had computed before.
+    pub tokens_computed: u64,
+    /// Tokens generated.
+    pub tokens_generated: u64,
+    /// Requests accepted.
+    pub submitted: u64,
+    /// Requests ended, failed ones included.
+    pub finished: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Times a request lost its sequence to another.
+    pub preemptions: u64,
+    /// Those of them whose KV was saved in host memory.
+    pub preemptions_saved: u64,
+    /// Tokens of the prompts that were given a sequence.
+    pub prompt_tokens: u64,
+    /// Those of them whose KV was there already.
+    pub cached_tokens: u64,
+    /// Where the time of steps went.
+    pub step_times: StepTimes,
+    /// From submission until a request was first given a sequence.
+    pub queue_time: Histogram,
+    /// From submission until the first token.
+    pub time_to_first_token: Histogram,
+    /// From one token of a stream to the next.
+    pub inter_token: Histogram,
+}
+
+impl EngineStats {
+    /// Share of prompt tokens whose KV was there already; `None` before the first prompt.
+    pub fn hit_rate(&self) -> Option<f64> {
+        (self.prompt_tokens > 0).then(|| self.cached_tokens as f64 / self.prompt_tokens as f64)
+    }
+}
+
+/// Time spent in the parts of all steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepTimes {
+    /// Deciding what to compute, and moving KV for it.
+    pub plan: Duration,
+    /// Forward passes.
+    pub forward: Duration,
+    /// Choosing tokens from logits.
+    pub sample: Duration,
+    /// Turning tokens into text and handing it to streams.
+    pub emit: Duration,
+}

@@ -1,0 +1,48 @@
+//! Keeps an engine's counters, and hands them on to the `metrics` facade where that feature is on.
+
+use super::EngineStats;
+use std::time::Duration;
+
+/// The counters of an engine, and those who listen to them.
+pub(crate) struct Recorder {
+    pub(crate) stats: EngineStats,
+    #[cfg(feature = "metrics")]
+    facade: crate::metrics::Facade,
+}
+
+impl Recorder {
+    /// Counters at zero, of an engine on the model of this name.
+    pub(crate) fn new(kv_tokens_max: usize, model: &str) -> Self {
+        #[cfg(not(feature = "metrics"))]
+        let _ = model;
+        Self {
+            stats: EngineStats { kv_tokens_max, ..EngineStats::default() },
+            #[cfg(feature = "metrics")]
+            facade: crate::metrics::Facade::new(model),
+        }
+    }
+
+    pub(crate) fn queue_time(&mut self, time: Duration) {
+        self.stats.queue_time.record(time);
+        #[cfg(feature = "metrics")]
+        self.facade.queue_time.record(time);
+    }
+
+    pub(crate) fn first_token(&mut self, time: Duration) {
+        self.stats.time_to_first_token.record(time);
+        #[cfg(feature = "metrics")]
+        self.facade.time_to_first_token.record(time);
+    }
+
+    pub(crate) fn inter_token(&mut self, time: Duration) {
+        self.stats.inter_token.record(time);
+        #[cfg(feature = "metrics")]
+        self.facade.inter_token.record(time);
+    }
+
+    /// Hands the counters on as they are now.
+    pub(crate) fn publish(&mut self) {
+        #[cfg(feature = "metrics")]
+        self.facade.publish(&self.stats);
+    }
+}

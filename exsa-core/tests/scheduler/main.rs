@@ -1,0 +1,16 @@
+//! The scheduler in scenarios, one a file, on the scripted backend with fake time. Their figures are printed:
+//! `cargo nextest run -p exsa-core --test scheduler --no-capture`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bare;
+mod bounded_preemption;
+mod driver;
+mod fairness;
+mod long_prompt;
+mod modes;
+mod preemption;
+mod prefix_cache;
+mod queue_answers;
+mod starvation;
+mod vtc_bound;
+mod work_conservation;
