@@ -29,6 +29,7 @@ impl Busy {
             fork: false,
             truncate: true,
             save: false,
+            embed: None,
         };
         let limits =
             SchedulerLimits { batch_tokens_max: BATCH, prefill_chunk_max: 256, running_max: running };

@@ -245,5 +245,6 @@ fn plan(n_ctx: usize, kv: &KvShape, options: &SessionOptions) -> Result<Capabili
         fork: true,
         truncate: true,
         save: true,
+        embed: None,
     })
 }
