@@ -38,5 +38,6 @@ pub(super) fn plan(model: &ScriptedModel, options: &SessionOptions) -> Result<Ca
         fork: true,
         truncate: model.can_truncate,
         save: true,
+        embed: None,
     })
 }
