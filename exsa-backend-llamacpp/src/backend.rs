@@ -7,6 +7,7 @@ use crate::load;
 use crate::options::{
     ContextOptions, FlashAttention, KvLayout, KvType, ModelOptions, RopeOptions, SplitMode,
 };
+use crate::pooling::PoolingFacts;
 use crate::session::LlamaCppSession;
 use crate::source;
 use exsa_core::backend::{
@@ -156,11 +157,13 @@ impl InferenceBackend for LlamaCppBackend {
     ) -> Result<Arc<dyn Model>, LoadError> {
         let checked = source::open(source)?;
         let tokenizer = exsa_core::tokenizer::load(checked.gguf.metadata())?;
+        let pooling = PoolingFacts::of(&checked.gguf)?;
         let fingerprint = Fingerprint::of(&checked)?;
         let model = load::load(&checked, &self.model, options, progress)?;
         Ok(Arc::new(LlamaCppModel {
             info: ModelInfo { n_vocab: model.n_vocab(), ..checked.info },
             tokenizer,
+            pooling,
             fingerprint,
             model: Arc::new(model),
             context: self.context.clone(),
@@ -171,6 +174,7 @@ impl InferenceBackend for LlamaCppBackend {
 struct LlamaCppModel {
     info: ModelInfo,
     tokenizer: Arc<dyn Tokenizer>,
+    pooling: PoolingFacts,
     fingerprint: Fingerprint,
     model: Arc<ffi::Model>,
     context: ContextOptions,
@@ -190,6 +194,7 @@ impl Model for LlamaCppModel {
             Arc::clone(&self.model),
             &self.info,
             self.fingerprint,
+            self.pooling.choose(options.pooling)?,
             &self.context,
             options,
         )?;

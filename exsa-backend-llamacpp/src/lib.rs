@@ -27,6 +27,7 @@ mod load;
 mod log;
 mod options;
 mod plan;
+mod pooling;
 mod saved;
 mod session;
 mod source;

@@ -42,7 +42,7 @@ pub enum KvLayout {
     /// KV, else [`Unified`](Self::Unified).
     #[default]
     Auto,
-    /// One pool of cells for all sequences. `fork` shares cells without a copy, and a long sequence may take what short
+    /// One pool of cells for all sequences, and what every session that gives vectors has. `fork` shares cells without a copy, and a long sequence may take what short
     /// ones leave; but attention of each token runs, masked, over the cells of all sequences.
     Unified,
     /// A stream of cells for each sequence, as long as its context. Attention runs over the sequence's own cells; but the

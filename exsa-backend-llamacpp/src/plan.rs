@@ -41,10 +41,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The sizes of a session of the model `info`, of which some layers may be `windowed`.
+    /// The sizes of a session of the model `info`, of which some layers may be `windowed`, and that may give vectors
+    /// (`pooled`).
     pub fn new(
         info: &ModelInfo,
         windowed: bool,
+        pooled: bool,
         context: &ContextOptions,
         options: &SessionOptions,
     ) -> Result<Self, LoadError> {
@@ -59,7 +61,7 @@ impl Plan {
             Some(tokens) => within("context_tokens_max", tokens, usize::MAX)?.min(trained),
             None => trained,
         };
-        let kv = Kv { info, windowed, context, options, sequences, context_tokens };
+        let kv = Kv { info, windowed, pooled, context, options, sequences, context_tokens };
         let (unified, kv_tokens, cells) = kv.layout()?;
         let decode_threads = options.threads.compute.map_or_else(physical_cores, usize::from);
         let decode_threads = within("threads.compute", decode_threads, THREADS_MAX)?;
@@ -81,6 +83,7 @@ impl Plan {
 struct Kv<'a> {
     info: &'a ModelInfo,
     windowed: bool,
+    pooled: bool,
     context: &'a ContextOptions,
     options: &'a SessionOptions,
     sequences: usize,
@@ -100,6 +103,8 @@ impl Kv<'_> {
         let enough = asked.is_none_or(|tokens| tokens >= full);
         let fits = stream_cells <= KV_TOKENS_MAX && self.bytes(stream_cells) <= self.options.kv_bytes_max;
         match self.context.kv_layout {
+            // In streams llama.cpp cuts texts of unequal length into several passes, and a vector is made in one.
+            _ if self.pooled => self.unified(asked, full),
             KvLayout::Streams if !enough => {
                 let problem = format!(
                     "{}, but {} sequences of {} tokens need {full} in streams of their own",

@@ -8,8 +8,8 @@ use crate::options::ContextOptions;
 use crate::plan::Plan;
 use crate::saved::Saved;
 use exsa_core::SeqId;
-use exsa_core::backend::{Capabilities, Interrupt, Session, SessionOptions};
-use exsa_core::batch::{Batch, Logits, Span};
+use exsa_core::backend::{Capabilities, Interrupt, Pooling, Session, SessionOptions};
+use exsa_core::batch::{Batch, Embeddings, Logits, Span};
 use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
 use std::io::{Read, Write};
@@ -24,6 +24,9 @@ pub(crate) struct LlamaCppSession {
     unified: bool,
     n_vocab: usize,
     fingerprint: Fingerprint,
+    /// Vectors of the last [`Session::embed`].
+    vectors: Vec<f32>,
+    vector_width: usize,
 }
 
 impl LlamaCppSession {
@@ -32,10 +35,11 @@ impl LlamaCppSession {
         model: Arc<ffi::Model>,
         info: &ModelInfo,
         fingerprint: Fingerprint,
+        pooling: Option<Pooling>,
         context_options: &ContextOptions,
         options: &SessionOptions,
     ) -> Result<Self, LoadError> {
-        let plan = Plan::new(info, model.window() > 0, context_options, options)?;
+        let plan = Plan::new(info, model.window() > 0, pooling.is_some(), context_options, options)?;
         let windowed = model.window() > 0;
         // A recurrent state cannot be cut. Of layers with a window, llama.cpp gives away what lies before the window wherever
         // it looks for room, so that a cut would need what is gone, but for streams of full length, where it never looks there.
@@ -46,28 +50,37 @@ impl LlamaCppSession {
             sequences: plan.sequences,
             unified: plan.unified,
             batch_tokens: plan.batch_tokens,
-            ubatch_tokens: plan.ubatch_tokens,
+            // A text's vector is made in one pass.
+            ubatch_tokens: if pooling.is_some() { plan.batch_tokens } else { plan.ubatch_tokens },
+            pooling,
             decode_threads: plan.decode_threads,
             prefill_threads: plan.prefill_threads,
             interrupt: options.interrupt.clone(),
         };
+        let vector_width = pooling.map_or(0, |pooling| model.vector_width(pooling));
         let context = Context::new(model, &settings)?;
         let (cells, cells_of_one, batch_tokens) = context.sizes();
         let mut fingerprint = fingerprint;
         fingerprint
             .update(format!("{:?} {:?}", context_options.key_type, context_options.value_type).as_bytes());
         let kv_tokens = plan.kv_tokens.min(cells);
+        let cuttable = cuttable && context.has_memory();
         let capabilities = Capabilities {
             kv_tokens_max: kv_tokens,
             block_tokens: 1,
             sequences_max: plan.sequences,
             context_tokens_max: plan.context_tokens.min(cells_of_one),
-            batch_tokens_max: plan.batch_tokens.min(batch_tokens),
+            // Where tokens see those after them, a batch cannot be cut.
+            batch_tokens_max: if context.is_causal() {
+                batch_tokens
+            } else {
+                settings.ubatch_tokens.min(batch_tokens)
+            },
             fork: cuttable,
             truncate: cuttable,
             // What is saved of a window is the window: a sequence that may be cut further back must not come from there.
             save: context.has_memory() && !(windowed && cuttable),
-            embed: None,
+            embed: pooling,
         };
         let count = u32::try_from(kv_tokens).unwrap_or(u32::MAX);
         Ok(Self {
@@ -76,6 +89,8 @@ impl LlamaCppSession {
             n_vocab: info.n_vocab,
             unified: plan.unified,
             fingerprint,
+            vectors: Vec::new(),
+            vector_width,
             capabilities,
             context,
         })
@@ -167,10 +182,14 @@ impl Session for LlamaCppSession {
         if self.interrupt.is_raised() {
             return Err(StepError::Interrupted);
         }
+        if !self.context.has_memory() {
+            return Err(StepError::Unsupported("forward"));
+        }
         self.check(batch)?;
         if batch.is_empty() {
             return Ok(Logits::new(&[], self.n_vocab));
         }
+        self.context.give_vectors(false);
         if let Err(error) = self.run(batch) {
             batch.spans().iter().for_each(|span| self.roll_back(span));
             return Err(error);
@@ -180,6 +199,33 @@ impl Session for LlamaCppSession {
             return Err(StepError::Backend("this model gives no logits".to_owned()));
         }
         Ok(Logits::new(logits, self.n_vocab))
+    }
+
+    fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
+        if self.capabilities.embed.is_none() {
+            return Err(StepError::Unsupported("embed"));
+        }
+        if self.interrupt.is_raised() {
+            return Err(StepError::Interrupted);
+        }
+        self.check(batch)?;
+        if let Some(span) = batch.spans().iter().find(|span| span.position > 0) {
+            return Err(StepError::Sequence { seq: span.seq, problem: "it is not empty".to_owned() });
+        }
+        self.vectors.clear();
+        if !batch.is_empty() {
+            self.context.give_vectors(true);
+            let result = self.run(batch);
+            for span in batch.spans() {
+                self.vectors.extend_from_slice(self.context.vector(span.seq.0, self.vector_width));
+                self.release(span.seq);
+            }
+            result?;
+        }
+        if self.vectors.len() != batch.spans().len() * self.vector_width {
+            return Err(StepError::Backend("llama.cpp gave no vectors".to_owned()));
+        }
+        Ok(Embeddings::new(&self.vectors, self.vector_width))
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {

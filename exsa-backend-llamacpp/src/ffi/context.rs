@@ -4,7 +4,7 @@ use super::model::Model;
 use super::threads::Threads;
 use crate::log;
 use crate::options::{ContextOptions, FlashAttention, KvType, RopeScaling};
-use exsa_core::backend::Interrupt;
+use exsa_core::backend::{Interrupt, Pooling};
 use exsa_core::batch::Batch;
 use exsa_core::error::LoadError;
 use llama_cpp_sys_2 as sys;
@@ -24,6 +24,8 @@ pub(crate) struct ContextSettings<'a> {
     pub ubatch_tokens: usize,
     pub decode_threads: usize,
     pub prefill_threads: usize,
+    /// What is made of the vectors of a text's tokens, if anything.
+    pub pooling: Option<Pooling>,
     pub interrupt: Interrupt,
 }
 
@@ -45,6 +47,8 @@ pub(crate) struct Context {
     /// Read by the abort callback: its address must not change.
     _interrupt: Box<Interrupt>,
     arrays: Arrays,
+    /// Whether passes give vectors instead of logits.
+    gives_vectors: bool,
     model: Arc<Model>,
 }
 
@@ -79,6 +83,8 @@ impl Context {
         params.no_perf = true;
         params.abort_callback = Some(on_abort);
         params.abort_callback_data = std::ptr::from_ref::<Interrupt>(&interrupt).cast_mut().cast();
+        params.embeddings = settings.pooling.is_some();
+        params.pooling_type = pooling_type(settings.pooling)?;
         apply(settings.options, &mut params);
 
         let lock = model.lock();
@@ -98,7 +104,15 @@ impl Context {
             }
             sys::llama_get_memory(ptr.as_ptr())
         };
-        Ok(Self { ptr, memory, _threads: threads, _interrupt: interrupt, arrays: Arrays::default(), model })
+        Ok(Self {
+            ptr,
+            memory,
+            _threads: threads,
+            _interrupt: interrupt,
+            arrays: Arrays::default(),
+            gives_vectors: settings.pooling.is_some(),
+            model,
+        })
     }
 
     /// Cells over all sequences, cells of one sequence, and tokens in a batch, as llama.cpp rounded them.
@@ -151,6 +165,33 @@ impl Context {
         // SAFETY: there are as many rows of as many values as there are tokens in the vocabulary, valid until the next call
         // that changes the context, which needs it mutably.
         unsafe { std::slice::from_raw_parts(logits, rows * self.model.n_vocab()) }
+    }
+
+    /// Whether passes shall give vectors, of all tokens, or logits.
+    pub fn give_vectors(&mut self, vectors: bool) {
+        if self.gives_vectors != vectors {
+            self.gives_vectors = vectors;
+            // SAFETY: the context lives.
+            unsafe { sys::llama_set_embeddings(self.ptr.as_ptr(), vectors) };
+        }
+    }
+
+    /// The vector of `seq` from the last pass, of `width` values; empty if there is none.
+    pub fn vector(&self, seq: u32, width: usize) -> &[f32] {
+        // SAFETY: the context lives; this waits for the pass to be finished.
+        let vector = unsafe { sys::llama_get_embeddings_seq(self.ptr.as_ptr(), seq as i32) };
+        if vector.is_null() {
+            return &[];
+        }
+        // SAFETY: a vector has as many values as the model's width says for this pooling, valid until the next pass, which
+        // needs the context mutably.
+        unsafe { std::slice::from_raw_parts(vector, width) }
+    }
+
+    /// Whether tokens see only those before them.
+    pub fn is_causal(&self) -> bool {
+        // SAFETY: the context lives.
+        unsafe { sys::llama_get_causal_attn(self.ptr.as_ptr()) }
     }
 
     /// Forgets all but the first `len` tokens of `seq`; `false` if that cannot be.
@@ -253,6 +294,20 @@ fn apply(options: &ContextOptions, params: &mut sys::llama_context_params) {
     set(&mut params.yarn_beta_fast, rope.yarn_beta_fast);
     set(&mut params.yarn_beta_slow, rope.yarn_beta_slow);
     params.yarn_orig_ctx = rope.yarn_orig_ctx.unwrap_or(params.yarn_orig_ctx);
+}
+
+fn pooling_type(pooling: Option<Pooling>) -> Result<sys::llama_pooling_type, LoadError> {
+    Ok(match pooling {
+        None => sys::LLAMA_POOLING_TYPE_NONE,
+        Some(Pooling::Mean) => sys::LLAMA_POOLING_TYPE_MEAN,
+        Some(Pooling::First) => sys::LLAMA_POOLING_TYPE_CLS,
+        Some(Pooling::Last) => sys::LLAMA_POOLING_TYPE_LAST,
+        Some(Pooling::Rank) => sys::LLAMA_POOLING_TYPE_RANK,
+        Some(other) => {
+            let problem = format!("{other:?} is not known to llama.cpp");
+            return Err(LoadError::Option { option: "pooling", problem });
+        }
+    })
 }
 
 fn ggml_type(kv_type: KvType) -> sys::ggml_type {

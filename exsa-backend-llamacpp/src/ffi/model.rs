@@ -4,7 +4,7 @@ use super::device::Device;
 use super::file::MemoryFile;
 use crate::log;
 use crate::options::{ModelOptions, SplitMode};
-use exsa_core::backend::LoadProgress;
+use exsa_core::backend::{LoadProgress, Pooling};
 use exsa_core::error::LoadError;
 use llama_cpp_sys_2 as sys;
 use std::any::Any;
@@ -116,6 +116,18 @@ impl Model {
         // SAFETY: the model lives; its vocabulary lives as long.
         let n = unsafe { sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(self.ptr.as_ptr())) };
         usize::try_from(n).unwrap_or(0)
+    }
+
+    /// Values in a vector of a text by `pooling`.
+    pub fn vector_width(&self, pooling: Pooling) -> usize {
+        let model = self.ptr.as_ptr();
+        // SAFETY: the model lives.
+        unsafe {
+            match pooling {
+                Pooling::Rank => sys::llama_model_n_cls_out(model) as usize,
+                _ => usize::try_from(sys::llama_model_n_embd_out(model)).unwrap_or(0),
+            }
+        }
     }
 
     /// Whether sequences have a state that grows no longer and cannot be cut (Mamba, RWKV), in all or some layers.
