@@ -34,6 +34,7 @@ impl Model for Trigrams {
             fork: false,
             truncate: false,
             save: false,
+            embed: None,
         };
         Ok(Box::new(Memory { held: vec![Vec::new(); can.sequences_max], can, logits: Vec::new() }))
     }

@@ -31,6 +31,7 @@ impl Busy {
             fork: false,
             truncate: true,
             save: false,
+            embed: None,
         };
         let options =
             SchedulerOptions { batch_tokens_max: BATCH, running_max: running, ..SchedulerOptions::default() };

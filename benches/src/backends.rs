@@ -1,7 +1,7 @@
 //! The backends that can be measured, by name.
 //!
 //! To add one: a dependency in `Cargo.toml`, a name in [`NAMES`] and an arm in [`backend`]. One that needs more than Rust to
-//! build is an optional dependency, and the name and the arm carry its feature: `#[cfg(feature = "llamacpp")]`.
+//! build is an optional dependency, and the name and the arm carry its feature, as with `llamacpp`.
 
 use crate::error::BenchError;
 use exsa_backend_candle::CandleBackend;
@@ -9,7 +9,12 @@ use exsa_core::backend::InferenceBackend;
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
 
 /// Names of the backends in this program.
-pub const NAMES: &[&str] = &["scripted", "candle"];
+pub const NAMES: &[&str] = &[
+    "scripted",
+    "candle",
+    #[cfg(feature = "llamacpp")]
+    "llamacpp",
+];
 
 /// Context of the scripted model in tokens: no case shall be too long for it.
 const SCRIPTED_CONTEXT: usize = 1 << 24;
@@ -19,6 +24,8 @@ pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, BenchError> {
     match name {
         "scripted" => Ok(Box::new(ScriptedBackend::new(ScriptedModel::ngram(1).context(SCRIPTED_CONTEXT)))),
         "candle" => Ok(Box::new(CandleBackend::new())),
+        #[cfg(feature = "llamacpp")]
+        "llamacpp" => Ok(Box::new(exsa_backend_llamacpp::LlamaCppBackend::new())),
         _ => Err(BenchError::Backend { name: name.into(), known: NAMES.join(", ") }),
     }
 }

@@ -52,7 +52,7 @@ impl std::fmt::Debug for Failure {
 /// The model to run, as flags.
 #[derive(Args, Debug)]
 pub struct ModelArgs {
-    /// Backend: candle
+    /// Backend: candle, or llamacpp in a build with that feature
     #[arg(long, default_value = "candle")]
     pub backend: String,
     /// A GGUF file; the built-in story model without it
@@ -104,6 +104,12 @@ impl ModelArgs {
 pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>> {
     match name {
         "candle" => Ok(Box::new(exsa_backend_candle::CandleBackend::new())),
-        other => Err(Failure::new(format!("unknown backend '{other}'; this build has: candle"))),
+        #[cfg(feature = "llamacpp")]
+        "llamacpp" => Ok(Box::new(exsa_backend_llamacpp::LlamaCppBackend::new())),
+        other => {
+            let known = if cfg!(feature = "llamacpp") { "candle, llamacpp" } else { "candle" };
+            let hint = if other == "llamacpp" { "; build with --features llamacpp" } else { "" };
+            Err(Failure::new(format!("unknown backend '{other}'; this build has: {known}{hint}")))
+        }
     }
 }

@@ -249,5 +249,6 @@ fn plan(n_ctx: usize, kv: &KvShape, options: &SessionOptions) -> Result<Capabili
         fork: true,
         truncate: true,
         save: true,
+        embed: None,
     })
 }

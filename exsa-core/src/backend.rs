@@ -4,7 +4,7 @@
 //! of several sequences and runs forward passes over [`Batch`]es. The three are object safe, and a new backend
 //! edits no file of this crate.
 
-use crate::batch::{Batch, Logits};
+use crate::batch::{Batch, Embeddings, Logits};
 use crate::error::{KvError, LoadError, StepError};
 use crate::model_info::ModelInfo;
 use crate::token::SeqId;
@@ -85,6 +85,17 @@ pub trait Session: Send {
     /// Runs `batch` and lends the rows of logits it asked for, in its order.
     fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError>;
 
+    /// Computes one vector for each span of `batch`, in its order, and lends them. Only where
+    /// [`Capabilities::embed`] says so.
+    ///
+    /// A span is a whole text: it starts at position 0 of an empty sequence, and its `rows` do not matter. The limits of
+    /// `forward` hold, and its errors; afterwards, with or without an error, the sequences are empty again. Vectors
+    /// are as the model gives them, not scaled to length 1.
+    fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
+        let _ = batch;
+        Err(StepError::Unsupported("embed"))
+    }
+
     /// Empties `seq`. An id that is empty, or out of range, is no error.
     fn release(&mut self, seq: SeqId);
 
@@ -135,6 +146,23 @@ pub struct Capabilities {
     pub truncate: bool,
     /// Whether [`Session::save`] and [`Session::restore`] work.
     pub save: bool,
+    /// What [`Session::embed`] makes of the tokens' vectors; `None` where it does not work.
+    pub embed: Option<Pooling>,
+}
+
+/// How the vectors of a text's tokens, as the last layer leaves them, become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first token's, as in BERT.
+    First,
+    /// The last token's.
+    Last,
+    /// What the model's classification head makes of it: of a reranker, one number, the higher the better the text
+    /// (query and document in one, as the model was trained) fits.
+    Rank,
 }
 
 /// Where a model comes from.
@@ -186,6 +214,9 @@ pub struct SessionOptions {
     pub batch_tokens_max: usize,
     /// Threads for the forward pass.
     pub threads: ThreadOptions,
+    /// What [`Session::embed`] shall do; `None` takes what the model's file says. What became of it is in
+    /// [`Capabilities::embed`].
+    pub pooling: Option<Pooling>,
     /// Ends a running forward pass from another thread.
     pub interrupt: Interrupt,
 }
@@ -200,6 +231,7 @@ impl Default for SessionOptions {
             kv_bytes_max: 1 << 30,
             batch_tokens_max: 512,
             threads: ThreadOptions::default(),
+            pooling: None,
             interrupt: Interrupt::default(),
         }
     }

@@ -129,3 +129,40 @@ impl<'a> Logits<'a> {
         self.data.get(start..start.checked_add(self.n_vocab)?)
     }
 }
+
+/// The vectors that [`Session::embed`](crate::backend::Session::embed) gave: `[spans, width]`, f32, row-major, lent by the
+/// session until its next call.
+#[derive(Clone, Copy, Debug)]
+pub struct Embeddings<'a> {
+    data: &'a [f32],
+    width: usize,
+}
+
+impl<'a> Embeddings<'a> {
+    /// Wraps `data`, a whole number of vectors of `width` values.
+    pub fn new(data: &'a [f32], width: usize) -> Self {
+        debug_assert!(width > 0 && data.len().is_multiple_of(width));
+        Self { data, width }
+    }
+
+    /// Number of vectors.
+    pub fn len(&self) -> usize {
+        self.data.len() / self.width.max(1)
+    }
+
+    /// Whether there is no vector.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Values in a vector.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The vector of span `i`, or `None` past the last.
+    pub fn vector(&self, i: usize) -> Option<&'a [f32]> {
+        let start = i.checked_mul(self.width)?;
+        self.data.get(start..start.checked_add(self.width)?)
+    }
+}

@@ -116,6 +116,9 @@ pub enum StepError {
         /// Blocks free.
         free: usize,
     },
+    /// The session cannot do this; its [`Capabilities`](crate::backend::Capabilities) say so.
+    #[error("{0} is not supported by this session")]
+    Unsupported(&'static str),
     /// The pass was interrupted through [`Interrupt`](crate::backend::Interrupt).
     #[error("the forward pass was interrupted")]
     Interrupted,

@@ -3,7 +3,7 @@
 use super::faults::{Effect, Faults, Operation, panic_on_purpose, words};
 use exsa_core::SeqId;
 use exsa_core::backend::{Capabilities, Interrupt, Session};
-use exsa_core::batch::{Batch, Logits};
+use exsa_core::batch::{Batch, Embeddings, Logits};
 use exsa_core::error::{KvError, StepError};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -95,6 +95,10 @@ impl Session for FaultySession {
             }
             spoilt => self.spoil(batch, spoilt, culprit),
         }
+    }
+
+    fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
+        self.inner.embed(batch)
     }
 
     fn release(&mut self, seq: SeqId) {

@@ -38,5 +38,6 @@ pub(super) fn plan(model: &ScriptedModel, options: &SessionOptions) -> Result<Ca
         fork: model.can_fork,
         truncate: model.can_truncate,
         save: model.can_save,
+        embed: None,
     })
 }

@@ -1,0 +1,326 @@
+//! Contexts: the KV of several sequences, and the forward pass.
+
+use super::model::Model;
+use super::threads::Threads;
+use crate::log;
+use crate::options::{ContextOptions, FlashAttention, KvType, RopeScaling};
+use exsa_core::backend::{Interrupt, Pooling};
+use exsa_core::batch::Batch;
+use exsa_core::error::LoadError;
+use llama_cpp_sys_2 as sys;
+use std::ffi::{c_int, c_void};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// How a context is made. Every number was checked to fit an `i32`.
+pub(crate) struct ContextSettings<'a> {
+    pub options: &'a ContextOptions,
+    /// Cells of KV over all sequences.
+    pub cells: usize,
+    pub sequences: usize,
+    /// One pool of cells for all sequences.
+    pub unified: bool,
+    pub batch_tokens: usize,
+    pub ubatch_tokens: usize,
+    pub decode_threads: usize,
+    pub prefill_threads: usize,
+    /// What is made of the vectors of a text's tokens, if anything.
+    pub pooling: Option<Pooling>,
+    pub interrupt: Interrupt,
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decoded {
+    Done,
+    /// There were too few cells.
+    Full,
+    Interrupted,
+    Failed(i32),
+}
+
+/// A context. Fields are dropped in order, after the context itself.
+pub(crate) struct Context {
+    ptr: NonNull<sys::llama_context>,
+    memory: sys::llama_memory_t,
+    _threads: Option<Threads>,
+    /// Read by the abort callback: its address must not change.
+    _interrupt: Box<Interrupt>,
+    arrays: Arrays,
+    /// Whether passes give vectors instead of logits.
+    gives_vectors: bool,
+    model: Arc<Model>,
+}
+
+/// The arrays of a batch, as llama.cpp takes them.
+#[derive(Default)]
+struct Arrays {
+    tokens: Vec<sys::llama_token>,
+    positions: Vec<sys::llama_pos>,
+    /// One sequence for each token.
+    counts: Vec<i32>,
+    sequences: Vec<sys::llama_seq_id>,
+    rows: Vec<i8>,
+}
+
+// SAFETY: llama.cpp ties a context to no thread, and `Context` is used by one at a time.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// A context of `model`.
+    pub fn new(model: Arc<Model>, settings: &ContextSettings<'_>) -> Result<Self, LoadError> {
+        let interrupt = Box::new(settings.interrupt.clone());
+        // SAFETY: gives a structure by value.
+        let mut params = unsafe { sys::llama_context_default_params() };
+        let number = |n: usize| u32::try_from(n).unwrap_or(i32::MAX as u32);
+        params.n_ctx = number(settings.cells);
+        params.n_seq_max = number(settings.sequences);
+        params.n_batch = number(settings.batch_tokens);
+        params.n_ubatch = number(settings.ubatch_tokens);
+        params.n_threads = number(settings.decode_threads) as c_int;
+        params.n_threads_batch = number(settings.prefill_threads) as c_int;
+        params.kv_unified = settings.unified;
+        params.no_perf = true;
+        params.abort_callback = Some(on_abort);
+        params.abort_callback_data = std::ptr::from_ref::<Interrupt>(&interrupt).cast_mut().cast();
+        params.embeddings = settings.pooling.is_some();
+        params.pooling_type = pooling_type(settings.pooling)?;
+        apply(settings.options, &mut params);
+
+        let lock = model.lock();
+        // SAFETY: the model lives, its lock is held, and `interrupt` outlives the context.
+        let (ptr, errors) =
+            log::with_errors(|| unsafe { sys::llama_init_from_model(model.ptr.as_ptr(), params) });
+        drop(lock);
+        let Some(ptr) = NonNull::new(ptr) else {
+            let errors = if errors.is_empty() { "llama.cpp made no context".to_owned() } else { errors };
+            return Err(LoadError::Backend(errors));
+        };
+        let threads = Threads::new(settings.decode_threads.max(settings.prefill_threads) as c_int);
+        // SAFETY: the context was made just now; the pool is freed after it.
+        let memory = unsafe {
+            if let Some(threads) = &threads {
+                sys::llama_attach_threadpool(ptr.as_ptr(), threads.as_ptr(), threads.as_ptr());
+            }
+            sys::llama_get_memory(ptr.as_ptr())
+        };
+        Ok(Self {
+            ptr,
+            memory,
+            _threads: threads,
+            _interrupt: interrupt,
+            arrays: Arrays::default(),
+            gives_vectors: settings.pooling.is_some(),
+            model,
+        })
+    }
+
+    /// Cells over all sequences, cells of one sequence, and tokens in a batch, as llama.cpp rounded them.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        let context = self.ptr.as_ptr();
+        // SAFETY: the context lives.
+        let sizes = unsafe {
+            (sys::llama_n_ctx(context), sys::llama_n_ctx_seq(context), sys::llama_n_batch(context))
+        };
+        (sizes.0 as usize, sizes.1 as usize, sizes.2 as usize)
+    }
+
+    /// Whether the context holds KV at all. Encoders do not.
+    pub fn has_memory(&self) -> bool {
+        !self.memory.is_null()
+    }
+
+    /// Runs `batch`. It is not empty, is not over the limit, and names sequences and tokens that exist.
+    pub fn decode(&mut self, batch: &Batch) -> Decoded {
+        let mut sequences = self.arrays.fill(batch);
+        let arrays = &mut self.arrays;
+        let batch = sys::llama_batch {
+            n_tokens: arrays.tokens.len() as i32,
+            token: arrays.tokens.as_mut_ptr(),
+            embd: std::ptr::null_mut(),
+            pos: arrays.positions.as_mut_ptr(),
+            n_seq_id: arrays.counts.as_mut_ptr(),
+            seq_id: sequences.as_mut_ptr(),
+            logits: arrays.rows.as_mut_ptr(),
+        };
+        // SAFETY: the context lives and is borrowed mutably; each array has `n_tokens` elements and outlives the call.
+        match unsafe { sys::llama_decode(self.ptr.as_ptr(), batch) } {
+            0 => Decoded::Done,
+            1 => Decoded::Full,
+            2 => Decoded::Interrupted,
+            code => Decoded::Failed(code),
+        }
+    }
+
+    /// The logits of the last pass, which asked for `rows` rows.
+    pub fn logits(&self, rows: usize) -> &[f32] {
+        if rows == 0 {
+            return &[];
+        }
+        // SAFETY: the context lives; this waits for the pass to be finished.
+        let logits = unsafe { sys::llama_get_logits(self.ptr.as_ptr()) };
+        if logits.is_null() {
+            return &[];
+        }
+        // SAFETY: there are as many rows of as many values as there are tokens in the vocabulary, valid until the next call
+        // that changes the context, which needs it mutably.
+        unsafe { std::slice::from_raw_parts(logits, rows * self.model.n_vocab()) }
+    }
+
+    /// Whether passes shall give vectors, of all tokens, or logits.
+    pub fn give_vectors(&mut self, vectors: bool) {
+        if self.gives_vectors != vectors {
+            self.gives_vectors = vectors;
+            // SAFETY: the context lives.
+            unsafe { sys::llama_set_embeddings(self.ptr.as_ptr(), vectors) };
+        }
+    }
+
+    /// The vector of `seq` from the last pass, of `width` values; empty if there is none.
+    pub fn vector(&self, seq: u32, width: usize) -> &[f32] {
+        // SAFETY: the context lives; this waits for the pass to be finished.
+        let vector = unsafe { sys::llama_get_embeddings_seq(self.ptr.as_ptr(), seq as i32) };
+        if vector.is_null() {
+            return &[];
+        }
+        // SAFETY: a vector has as many values as the model's width says for this pooling, valid until the next pass, which
+        // needs the context mutably.
+        unsafe { std::slice::from_raw_parts(vector, width) }
+    }
+
+    /// Whether tokens see only those before them.
+    pub fn is_causal(&self) -> bool {
+        // SAFETY: the context lives.
+        unsafe { sys::llama_get_causal_attn(self.ptr.as_ptr()) }
+    }
+
+    /// Forgets all but the first `len` tokens of `seq`; `false` if that cannot be.
+    pub fn truncate(&mut self, seq: u32, len: usize) -> bool {
+        // SAFETY: the memory belongs to the context, and the sequence exists.
+        self.memory.is_null() || unsafe { sys::llama_memory_seq_rm(self.memory, seq as i32, len as i32, -1) }
+    }
+
+    /// Makes the empty `to` share the first `len` tokens of `from`, in a context with one pool of cells.
+    pub fn share(&mut self, from: u32, to: u32, len: usize) {
+        // SAFETY: the memory belongs to the context, and the sequences exist.
+        unsafe { sys::llama_memory_seq_cp(self.memory, from as i32, to as i32, 0, len as i32) };
+    }
+
+    /// Copies the stream of `from` to that of the empty `to` when the next pass begins, in a context with a stream for each.
+    pub fn copy_stream(&mut self, from: u32, to: u32) {
+        // SAFETY: the memory belongs to the context, and the sequences exist. Across streams it has to be all positions.
+        unsafe { sys::llama_memory_seq_cp(self.memory, from as i32, to as i32, -1, -1) };
+    }
+
+    /// Tokens that llama.cpp holds for `seq`.
+    pub fn held(&self, seq: u32) -> usize {
+        // SAFETY: the memory belongs to the context, and the sequence exists.
+        let last = unsafe { sys::llama_memory_seq_pos_max(self.memory, seq as i32) };
+        usize::try_from(last.saturating_add(1)).unwrap_or(0)
+    }
+
+    /// The state of `seq`; `None` if llama.cpp cannot give it.
+    pub fn state(&self, seq: u32) -> Option<Vec<u8>> {
+        let context = self.ptr.as_ptr();
+        // SAFETY: the context lives, and the sequence exists.
+        let size = unsafe { sys::llama_state_seq_get_size(context, seq as i32) };
+        let mut state = vec![0; size];
+        // SAFETY: `state` has `size` bytes.
+        let written = unsafe { sys::llama_state_seq_get_data(context, state.as_mut_ptr(), size, seq as i32) };
+        (written > 0 && written == size).then_some(state)
+    }
+
+    /// Fills the empty sequence `seq` from what [`state`](Self::state) gave; `false` if llama.cpp refuses it.
+    pub fn set_state(&mut self, seq: u32, state: &[u8]) -> bool {
+        // SAFETY: the context lives, the sequence exists, and `state` is readable over its length.
+        let read = unsafe {
+            sys::llama_state_seq_set_data(self.ptr.as_ptr(), state.as_ptr(), state.len(), seq as i32)
+        };
+        read > 0
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let _lock = self.model.lock();
+        // SAFETY: this value owns the context; threads, interrupt and model, which it uses, are dropped after it.
+        unsafe { sys::llama_free(self.ptr.as_ptr()) };
+    }
+}
+
+impl Arrays {
+    /// Takes over `batch`; gives the pointers to the sequence of each token.
+    fn fill(&mut self, batch: &Batch) -> Vec<*mut sys::llama_seq_id> {
+        self.tokens.clear();
+        self.positions.clear();
+        self.sequences.clear();
+        self.rows.clear();
+        for (span, tokens) in batch.iter() {
+            for (i, &token) in tokens.iter().enumerate() {
+                self.tokens.push(token as i32);
+                self.positions.push((span.position + i) as i32);
+                self.sequences.push(span.seq.0 as i32);
+                self.rows.push(i8::from(i >= span.len - span.rows));
+            }
+        }
+        self.counts.resize(self.tokens.len(), 1);
+        self.sequences.iter_mut().map(std::ptr::from_mut).collect()
+    }
+}
+
+fn apply(options: &ContextOptions, params: &mut sys::llama_context_params) {
+    params.type_k = ggml_type(options.key_type);
+    params.type_v = ggml_type(options.value_type);
+    params.offload_kqv = options.kv_on_device;
+    params.swa_full = options.swa_full;
+    params.flash_attn_type = match options.flash_attention {
+        FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+        FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        FlashAttention::Off => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    };
+    let rope = &options.rope;
+    if let Some(scaling) = rope.scaling {
+        params.rope_scaling_type = match scaling {
+            RopeScaling::None => sys::LLAMA_ROPE_SCALING_TYPE_NONE,
+            RopeScaling::Linear => sys::LLAMA_ROPE_SCALING_TYPE_LINEAR,
+            RopeScaling::Yarn => sys::LLAMA_ROPE_SCALING_TYPE_YARN,
+        };
+    }
+    let set = |field: &mut f32, value: Option<f32>| *field = value.unwrap_or(*field);
+    set(&mut params.rope_freq_base, rope.freq_base);
+    set(&mut params.rope_freq_scale, rope.freq_scale);
+    set(&mut params.yarn_ext_factor, rope.yarn_ext_factor);
+    set(&mut params.yarn_attn_factor, rope.yarn_attn_factor);
+    set(&mut params.yarn_beta_fast, rope.yarn_beta_fast);
+    set(&mut params.yarn_beta_slow, rope.yarn_beta_slow);
+    params.yarn_orig_ctx = rope.yarn_orig_ctx.unwrap_or(params.yarn_orig_ctx);
+}
+
+fn pooling_type(pooling: Option<Pooling>) -> Result<sys::llama_pooling_type, LoadError> {
+    Ok(match pooling {
+        None => sys::LLAMA_POOLING_TYPE_NONE,
+        Some(Pooling::Mean) => sys::LLAMA_POOLING_TYPE_MEAN,
+        Some(Pooling::First) => sys::LLAMA_POOLING_TYPE_CLS,
+        Some(Pooling::Last) => sys::LLAMA_POOLING_TYPE_LAST,
+        Some(Pooling::Rank) => sys::LLAMA_POOLING_TYPE_RANK,
+        Some(other) => {
+            let problem = format!("{other:?} is not known to llama.cpp");
+            return Err(LoadError::Option { option: "pooling", problem });
+        }
+    })
+}
+
+fn ggml_type(kv_type: KvType) -> sys::ggml_type {
+    match kv_type {
+        KvType::F32 => sys::GGML_TYPE_F32,
+        KvType::F16 => sys::GGML_TYPE_F16,
+        KvType::Bf16 => sys::GGML_TYPE_BF16,
+        KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
+        KvType::Q4_0 => sys::GGML_TYPE_Q4_0,
+    }
+}
+
+unsafe extern "C" fn on_abort(data: *mut c_void) -> bool {
+    // SAFETY: `data` is the interrupt of the context that runs, which owns it.
+    unsafe { &*data.cast::<Interrupt>() }.is_raised()
+}

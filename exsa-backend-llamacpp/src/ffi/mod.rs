@@ -1,0 +1,73 @@
+//! llama.cpp's C interface, made safe. No other module of this crate has `unsafe`.
+//!
+//! What holds throughout: every pointer that llama.cpp gave is owned by one value of this module, which frees it once, after
+//! everything that was made from it; callbacks catch panics, since none may cross a C++ frame.
+
+mod context;
+mod device;
+mod file;
+mod model;
+mod threads;
+
+pub(crate) use context::{Context, ContextSettings, Decoded};
+pub(crate) use device::{Device, Kind, devices};
+pub(crate) use model::{Model, ModelSettings, Weights};
+
+use crate::log::{self, Level};
+use llama_cpp_sys_2 as sys;
+use std::ffi::{CStr, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+/// Makes llama.cpp ready, once in the life of the process, and sends its log to [`log`].
+pub(crate) fn init() {
+    static READY: Once = Once::new();
+    READY.call_once(|| {
+        // SAFETY: nothing else of llama.cpp runs yet, as its logger's state, which is global, asks for; the callback is a
+        // function of this program and needs no data.
+        unsafe { sys::llama_log_set(Some(on_log), std::ptr::null_mut()) };
+        #[cfg(feature = "dynamic-backends")]
+        load_backends();
+        // SAFETY: called once, before any model is loaded. It is never freed: a model may live as long as the process.
+        unsafe { sys::llama_backend_init() };
+    });
+}
+
+/// Loads the variants of the CPU backend, and the GPUs', from beside the program, else from where they were built.
+#[cfg(feature = "dynamic-backends")]
+fn load_backends() {
+    // SAFETY: looks for libraries in the folder of the executable and in the current one.
+    unsafe { sys::ggml_backend_load_all() };
+    let built = sys::BACKENDS_DIR.filter(|_| devices().is_empty());
+    if let Some(path) = built.and_then(|path| std::ffi::CString::new(path).ok()) {
+        // SAFETY: the path ends with a NUL and outlives the call.
+        unsafe { sys::ggml_backend_load_all_from_path(path.as_ptr()) };
+    }
+}
+
+/// Version of llama.cpp.
+pub(crate) fn version() -> String {
+    // SAFETY: gives a NUL-terminated text that is a constant of the library.
+    text(unsafe { sys::llama_version() })
+}
+
+unsafe extern "C" fn on_log(level: sys::ggml_log_level, line: *const c_char, _: *mut c_void) {
+    let level = match level {
+        sys::GGML_LOG_LEVEL_CONT => None,
+        sys::GGML_LOG_LEVEL_DEBUG => Some(Level::Debug),
+        sys::GGML_LOG_LEVEL_WARN => Some(Level::Warn),
+        sys::GGML_LOG_LEVEL_ERROR => Some(Level::Error),
+        _ => Some(Level::Info),
+    };
+    // A subscriber of the host that panics loses a line, no more.
+    let _ = catch_unwind(AssertUnwindSafe(|| log::append(level, &text(line))));
+}
+
+/// A text of llama.cpp's; empty for a null pointer.
+fn text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: llama.cpp's texts end with a NUL, and this one is copied before the call that gave it can be repeated.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}

@@ -1,0 +1,103 @@
+//! Numbers that tell models, and bytes, apart.
+
+use crate::source::{Bytes, Checked};
+use exsa_core::error::LoadError;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// Samples of each file's weights that count.
+const SAMPLES: u64 = 64;
+
+/// Bytes in a sample.
+const SAMPLE_BYTES: u64 = 4096;
+
+/// Appends bytes of a file to a buffer: as many as are asked for from an offset on, or as many as there are.
+type ReadAt<'a> = dyn FnMut(u64, usize, &mut Vec<u8>) -> Result<(), LoadError> + 'a;
+
+/// Tells models apart: their headers, and samples of their weights. Good against mistakes, not against malice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fingerprint(pub u64);
+
+impl Fingerprint {
+    /// The fingerprint of a model.
+    pub fn of(checked: &Checked<'_>) -> Result<Self, LoadError> {
+        let mut fingerprint = Self::default();
+        let header = checked.gguf.data_offset();
+        match &checked.bytes {
+            Bytes::Memory(bytes) => {
+                fingerprint.sample(bytes.len() as u64, header, &mut |start, len, buffer| {
+                    let start = usize::try_from(start).unwrap_or(usize::MAX).min(bytes.len());
+                    let end = start.saturating_add(len).min(bytes.len());
+                    buffer.extend_from_slice(&bytes[start..end]);
+                    Ok(())
+                })?;
+            }
+            Bytes::Files(paths) => {
+                for (part, path) in paths.iter().enumerate() {
+                    fingerprint.file(path, if part == 0 { header } else { 0 })?;
+                }
+            }
+        }
+        Ok(fingerprint)
+    }
+
+    fn file(&mut self, path: &Path, header: u64) -> Result<(), LoadError> {
+        let io = |source| LoadError::Io { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
+        self.sample(len, header, &mut |start, len, buffer| {
+            file.seek(SeekFrom::Start(start)).map_err(io)?;
+            Read::by_ref(&mut file).take(len as u64).read_to_end(buffer).map_err(io)?;
+            Ok(())
+        })
+    }
+
+    /// Takes in the length, the first `header` bytes, and samples of the rest.
+    fn sample(&mut self, len: u64, header: u64, read: &mut ReadAt<'_>) -> Result<(), LoadError> {
+        self.update(&len.to_le_bytes());
+        let mut buffer = Vec::new();
+        read(0, usize::try_from(header).unwrap_or(usize::MAX), &mut buffer)?;
+        self.update(&buffer);
+        let step = (len.saturating_sub(header) / SAMPLES).max(SAMPLE_BYTES);
+        let mut start = header;
+        while start < len {
+            buffer.clear();
+            read(start, SAMPLE_BYTES as usize, &mut buffer)?;
+            self.update(&buffer);
+            start += step;
+        }
+        Ok(())
+    }
+
+    /// Takes in `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) {
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut add = |word: u64| self.0 = (self.0 ^ word).wrapping_mul(FACTOR).rotate_left(29);
+        let words = bytes.chunks_exact(8);
+        let rest = words.remainder().iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        for word in words {
+            add(word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        }
+        add(rest);
+        add(bytes.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_differ() {
+        let of = |parts: &[&[u8]]| {
+            let mut f = Fingerprint::default();
+            parts.iter().for_each(|p| f.update(p));
+            f
+        };
+        assert_ne!(of(&[b"ab", b"c"]), of(&[b"a", b"bc"]));
+        assert_ne!(of(&[&[0; 16]]), of(&[&[0; 8]]));
+        assert_ne!(of(&[&[0; 15], &[1]]), of(&[&[0; 15], &[2]]));
+        assert_ne!(of(&[b"abcdefgh12345678"]), of(&[b"12345678abcdefgh"]));
+    }
+}

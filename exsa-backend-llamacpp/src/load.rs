@@ -1,0 +1,74 @@
+//! From a source to a model that runs.
+
+use crate::device;
+use crate::ffi::{self, Model, ModelSettings, Weights};
+use crate::options::ModelOptions;
+use crate::source::{Bytes, Checked};
+use exsa_core::backend::{LoadOptions, LoadProgress};
+use exsa_core::error::LoadError;
+
+/// Loads the weights of `checked`.
+pub(crate) fn load(
+    checked: &Checked<'_>,
+    model_options: &ModelOptions,
+    options: &LoadOptions,
+    progress: &mut LoadProgress<'_>,
+) -> Result<Model, LoadError> {
+    instruction_set()?;
+    ffi::init();
+    let devices = device::choose(options.device.as_deref())?;
+    let bytes = checked.info.weights_bytes;
+    progress.report(0, bytes)?;
+    let settings = ModelSettings { options: model_options, devices: devices.as_deref(), bytes };
+    let weights = match &checked.bytes {
+        Bytes::Files(paths) => Weights::Files(paths),
+        Bytes::Memory(bytes) => Weights::Memory(bytes),
+    };
+    let model = Model::load(&weights, &settings, progress).map_err(|error| explain(error, checked))?;
+    refuse_unsupported(&model, &checked.info.architecture)?;
+    Ok(model)
+}
+
+/// What llama.cpp logged, as one of core's errors where it is a known one.
+fn explain(error: LoadError, checked: &Checked<'_>) -> LoadError {
+    match error {
+        LoadError::Backend(text) if text.contains("unknown model architecture") => LoadError::Unsupported {
+            what: format!("architecture {}", checked.info.architecture),
+            supported: format!("those of llama.cpp {}", ffi::version()),
+        },
+        LoadError::Backend(text) if text.is_empty() => {
+            LoadError::Backend("llama.cpp could not load the model and gave no reason".to_owned())
+        }
+        other => other,
+    }
+}
+
+/// Models that llama.cpp runs otherwise than a token after another.
+fn refuse_unsupported(model: &Model, architecture: &str) -> Result<(), LoadError> {
+    let what = match model.parts() {
+        (true, true) => "an encoder before its decoder",
+        _ if model.is_diffusion() => "diffusion",
+        _ => return Ok(()),
+    };
+    Err(LoadError::Unsupported {
+        what: format!("{architecture}, a model with {what}"),
+        supported: "models that continue a text, or give vectors of one".to_owned(),
+    })
+}
+
+/// What the library was compiled for, on processors where that is more than the Rust target promises.
+fn instruction_set() -> Result<(), LoadError> {
+    #[cfg(all(target_arch = "x86_64", not(feature = "dynamic-backends")))]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        let all = has!("avx2") && has!("fma") && has!("f16c") && has!("bmi2");
+        if !all {
+            return Err(LoadError::Unsupported {
+                what: "this processor".to_owned(),
+                supported: "AVX2, FMA, F16C and BMI2, or a build with the feature dynamic-backends"
+                    .to_owned(),
+            });
+        }
+    }
+    Ok(())
+}

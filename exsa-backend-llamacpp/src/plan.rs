@@ -1,0 +1,224 @@
+//! How large a session becomes.
+
+use crate::options::{ContextOptions, FlashAttention, KvLayout, RopeOptions};
+use exsa_core::backend::SessionOptions;
+use exsa_core::error::LoadError;
+use exsa_core::model_info::ModelInfo;
+
+/// Sequences at most, as llama.cpp was compiled.
+const SEQUENCES_MAX: usize = 256;
+
+/// Tokens in a batch at most.
+const BATCH_TOKENS_MAX: usize = 1 << 20;
+
+/// Tokens of KV at most.
+const KV_TOKENS_MAX: usize = i32::MAX as usize - CELLS_MULTIPLE;
+
+/// Threads at most, as llama.cpp was compiled.
+const THREADS_MAX: usize = 512;
+
+/// llama.cpp rounds cells up to multiples of this.
+const CELLS_MULTIPLE: usize = 256;
+
+/// Tokens computed at a time, by default.
+const UBATCH_TOKENS: usize = 512;
+
+/// Sizes of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// One pool of cells for all sequences, or a stream of cells for each.
+    pub unified: bool,
+    /// Tokens of KV over all sequences.
+    pub kv_tokens: usize,
+    /// Cells that are allocated, at least `kv_tokens`.
+    pub cells: usize,
+    pub sequences: usize,
+    pub context_tokens: usize,
+    pub batch_tokens: usize,
+    pub ubatch_tokens: usize,
+    pub decode_threads: usize,
+    pub prefill_threads: usize,
+}
+
+impl Plan {
+    /// The sizes of a session of the model `info`, of which some layers may be `windowed`, and that may give vectors
+    /// (`pooled`).
+    pub fn new(
+        info: &ModelInfo,
+        windowed: bool,
+        pooled: bool,
+        context: &ContextOptions,
+        options: &SessionOptions,
+    ) -> Result<Self, LoadError> {
+        check_types(context)?;
+        check_rope(&context.rope)?;
+        let sequences = within("sequences_max", options.sequences_max, SEQUENCES_MAX)?;
+        let batch_tokens = within("batch_tokens_max", options.batch_tokens_max, BATCH_TOKENS_MAX)?;
+        let ubatch = context.ubatch_tokens_max.unwrap_or(UBATCH_TOKENS);
+        let ubatch_tokens = within("ubatch_tokens_max", ubatch, BATCH_TOKENS_MAX)?.min(batch_tokens);
+        let trained = info.n_ctx.clamp(1, KV_TOKENS_MAX);
+        let context_tokens = match options.context_tokens_max {
+            Some(tokens) => within("context_tokens_max", tokens, usize::MAX)?.min(trained),
+            None => trained,
+        };
+        let kv = Kv { info, windowed, pooled, context, options, sequences, context_tokens };
+        let (unified, kv_tokens, cells) = kv.layout()?;
+        let decode_threads = options.threads.compute.map_or_else(physical_cores, usize::from);
+        let decode_threads = within("threads.compute", decode_threads, THREADS_MAX)?;
+        let prefill_threads = context.prefill_threads.map_or(decode_threads, usize::from);
+        Ok(Self {
+            unified,
+            kv_tokens,
+            cells,
+            sequences,
+            context_tokens: context_tokens.min(kv_tokens),
+            batch_tokens: batch_tokens.min(cells),
+            ubatch_tokens,
+            decode_threads,
+            prefill_threads: within("prefill_threads", prefill_threads, THREADS_MAX)?,
+        })
+    }
+}
+
+struct Kv<'a> {
+    info: &'a ModelInfo,
+    windowed: bool,
+    pooled: bool,
+    context: &'a ContextOptions,
+    options: &'a SessionOptions,
+    sequences: usize,
+    context_tokens: usize,
+}
+
+impl Kv<'_> {
+    /// Whether the layout is unified, tokens of KV, and cells to allocate.
+    fn layout(&self) -> Result<(bool, usize, usize), LoadError> {
+        let full = self.context_tokens.saturating_mul(self.sequences).min(KV_TOKENS_MAX);
+        let asked = match self.options.kv_tokens_max {
+            Some(tokens) => Some(within("kv_tokens_max", tokens, KV_TOKENS_MAX)?),
+            None => None,
+        };
+        let stream = self.context_tokens.next_multiple_of(CELLS_MULTIPLE);
+        let stream_cells = stream.saturating_mul(self.sequences);
+        let enough = asked.is_none_or(|tokens| tokens >= full);
+        let fits = stream_cells <= KV_TOKENS_MAX && self.bytes(stream_cells) <= self.options.kv_bytes_max;
+        match self.context.kv_layout {
+            // In streams llama.cpp cuts texts of unequal length into several passes, and a vector is made in one.
+            _ if self.pooled => self.unified(asked, full),
+            KvLayout::Streams if !enough => {
+                let problem = format!(
+                    "{}, but {} sequences of {} tokens need {full} in streams of their own",
+                    asked.unwrap_or(full),
+                    self.sequences,
+                    self.context_tokens
+                );
+                Err(LoadError::Option { option: "kv_tokens_max", problem })
+            }
+            KvLayout::Streams if !fits => Err(self.memory(stream_cells)),
+            KvLayout::Streams => Ok((false, full, stream_cells)),
+            KvLayout::Auto if enough && fits && self.prefers_streams() => Ok((false, full, stream_cells)),
+            KvLayout::Auto | KvLayout::Unified => self.unified(asked, full),
+        }
+    }
+
+    fn unified(&self, asked: Option<usize>, full: usize) -> Result<(bool, usize, usize), LoadError> {
+        let token_bytes = self.bytes(CELLS_MULTIPLE).div_ceil(CELLS_MULTIPLE as u64).max(1);
+        let affordable = usize::try_from(self.options.kv_bytes_max / token_bytes).unwrap_or(usize::MAX);
+        let affordable = affordable / CELLS_MULTIPLE * CELLS_MULTIPLE;
+        let tokens = asked.unwrap_or_else(|| {
+            // A context that was asked for has to fit; the model's own need not.
+            let least = if self.options.context_tokens_max.is_some() { self.context_tokens } else { 1 };
+            full.min(affordable).max(least)
+        });
+        let cells = tokens.next_multiple_of(CELLS_MULTIPLE);
+        if self.bytes(cells) > self.options.kv_bytes_max {
+            Err(self.memory(cells))
+        } else {
+            Ok((true, tokens, cells))
+        }
+    }
+
+    /// Whether a session that has memory for streams has them by default.
+    fn prefers_streams(&self) -> bool {
+        self.windowed || self.sequences > 1
+    }
+
+    /// Bytes of `cells` cells.
+    fn bytes(&self, cells: usize) -> u64 {
+        let ContextOptions { key_type, value_type, .. } = self.context;
+        // The model's figure is for two bytes a value, half of them keys.
+        let scaled = u128::from(self.info.kv_bytes_per_token)
+            * u128::from(key_type.bytes_of_32() + value_type.bytes_of_32())
+            * cells as u128
+            / 128;
+        u64::try_from(scaled).unwrap_or(u64::MAX)
+    }
+
+    fn memory(&self, cells: usize) -> LoadError {
+        let (needed, available) = (self.bytes(cells), self.options.kv_bytes_max);
+        LoadError::Memory { what: "the KV cache", needed, available }
+    }
+}
+
+fn within(option: &'static str, value: usize, max: usize) -> Result<usize, LoadError> {
+    let problem = format!("{value}, but 1 to {max} is allowed");
+    if (1..=max).contains(&value) { Ok(value) } else { Err(LoadError::Option { option, problem }) }
+}
+
+fn check_types(context: &ContextOptions) -> Result<(), LoadError> {
+    if context.value_type.is_quantized() && context.flash_attention == FlashAttention::Off {
+        let problem = format!("values in {:?} need flash attention, which is off", context.value_type);
+        return Err(LoadError::Option { option: "kv_types", problem });
+    }
+    Ok(())
+}
+
+fn check_rope(rope: &RopeOptions) -> Result<(), LoadError> {
+    let positive = |x: f32| x.is_finite() && x > 0.0;
+    let not_negative = |x: f32| x.is_finite() && x >= 0.0;
+    let checks: [(&'static str, Option<f32>, bool, &str); 6] = [
+        ("rope.freq_base", rope.freq_base, rope.freq_base.is_none_or(positive), "a number above 0"),
+        ("rope.freq_scale", rope.freq_scale, rope.freq_scale.is_none_or(positive), "a number above 0"),
+        (
+            "rope.yarn_ext_factor",
+            rope.yarn_ext_factor,
+            rope.yarn_ext_factor.is_none_or(|x| (0.0..=1.0).contains(&x)),
+            "0 to 1",
+        ),
+        (
+            "rope.yarn_attn_factor",
+            rope.yarn_attn_factor,
+            rope.yarn_attn_factor.is_none_or(not_negative),
+            "a number from 0 on",
+        ),
+        (
+            "rope.yarn_beta_fast",
+            rope.yarn_beta_fast,
+            rope.yarn_beta_fast.is_none_or(not_negative),
+            "a number from 0 on",
+        ),
+        (
+            "rope.yarn_beta_slow",
+            rope.yarn_beta_slow,
+            rope.yarn_beta_slow.is_none_or(not_negative),
+            "a number from 0 on",
+        ),
+    ];
+    match checks.into_iter().find(|(_, _, good, _)| !good) {
+        Some((option, value, _, allowed)) => Err(LoadError::Option {
+            option,
+            problem: format!("{}, but {allowed} is allowed", value.unwrap_or_default()),
+        }),
+        None if rope.yarn_orig_ctx == Some(0) => Err(LoadError::Option {
+            option: "rope.yarn_orig_ctx",
+            problem: "0, but 1 or more is allowed".to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Physical cores, but no more than the process may run on.
+fn physical_cores() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    num_cpus::get_physical().clamp(1, allowed)
+}

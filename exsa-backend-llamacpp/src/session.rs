@@ -1,0 +1,300 @@
+//! Sessions: the KV of several sequences, and forward passes over ragged batches.
+
+use crate::ffi::{self, Context, ContextSettings, Decoded};
+use crate::fingerprint::Fingerprint;
+use crate::kv::Cells;
+use crate::log;
+use crate::options::ContextOptions;
+use crate::plan::Plan;
+use crate::saved::Saved;
+use exsa_core::SeqId;
+use exsa_core::backend::{Capabilities, Interrupt, Pooling, Session, SessionOptions};
+use exsa_core::batch::{Batch, Embeddings, Logits, Span};
+use exsa_core::error::{KvError, LoadError, StepError};
+use exsa_core::model_info::ModelInfo;
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+/// A session of a model.
+pub(crate) struct LlamaCppSession {
+    context: Context,
+    capabilities: Capabilities,
+    interrupt: Interrupt,
+    cells: Cells,
+    unified: bool,
+    n_vocab: usize,
+    fingerprint: Fingerprint,
+    /// Vectors of the last [`Session::embed`].
+    vectors: Vec<f32>,
+    vector_width: usize,
+}
+
+impl LlamaCppSession {
+    /// A session of `model`.
+    pub fn new(
+        model: Arc<ffi::Model>,
+        info: &ModelInfo,
+        fingerprint: Fingerprint,
+        pooling: Option<Pooling>,
+        context_options: &ContextOptions,
+        options: &SessionOptions,
+    ) -> Result<Self, LoadError> {
+        let plan = Plan::new(info, model.window() > 0, pooling.is_some(), context_options, options)?;
+        let windowed = model.window() > 0;
+        // A recurrent state cannot be cut. Of layers with a window, llama.cpp gives away what lies before the window wherever
+        // it looks for room, so that a cut would need what is gone, but for streams of full length, where it never looks there.
+        let cuttable = !model.is_recurrent() && (!windowed || (context_options.swa_full && !plan.unified));
+        let settings = ContextSettings {
+            options: context_options,
+            cells: plan.cells,
+            sequences: plan.sequences,
+            unified: plan.unified,
+            batch_tokens: plan.batch_tokens,
+            // A text's vector is made in one pass.
+            ubatch_tokens: if pooling.is_some() { plan.batch_tokens } else { plan.ubatch_tokens },
+            pooling,
+            decode_threads: plan.decode_threads,
+            prefill_threads: plan.prefill_threads,
+            interrupt: options.interrupt.clone(),
+        };
+        let vector_width = pooling.map_or(0, |pooling| model.vector_width(pooling));
+        let context = Context::new(model, &settings)?;
+        let (cells, cells_of_one, batch_tokens) = context.sizes();
+        let mut fingerprint = fingerprint;
+        fingerprint
+            .update(format!("{:?} {:?}", context_options.key_type, context_options.value_type).as_bytes());
+        let kv_tokens = plan.kv_tokens.min(cells);
+        let cuttable = cuttable && context.has_memory();
+        let capabilities = Capabilities {
+            kv_tokens_max: kv_tokens,
+            block_tokens: 1,
+            sequences_max: plan.sequences,
+            context_tokens_max: plan.context_tokens.min(cells_of_one),
+            // Where tokens see those after them, a batch cannot be cut.
+            batch_tokens_max: if context.is_causal() {
+                batch_tokens
+            } else {
+                settings.ubatch_tokens.min(batch_tokens)
+            },
+            fork: cuttable,
+            truncate: cuttable,
+            // What is saved of a window is the window: a sequence that may be cut further back must not come from there.
+            save: context.has_memory() && !(windowed && cuttable),
+            embed: pooling,
+        };
+        let count = u32::try_from(kv_tokens).unwrap_or(u32::MAX);
+        Ok(Self {
+            cells: Cells::new(plan.sequences, count),
+            interrupt: options.interrupt.clone(),
+            n_vocab: info.n_vocab,
+            unified: plan.unified,
+            fingerprint,
+            vectors: Vec::new(),
+            vector_width,
+            capabilities,
+            context,
+        })
+    }
+
+    /// Everything that can be wrong with a batch, before anything changes.
+    fn check(&self, batch: &Batch) -> Result<(), StepError> {
+        let limit = self.capabilities.batch_tokens_max;
+        if batch.len() > limit {
+            return Err(StepError::BatchTooLarge { tokens: batch.len(), limit });
+        }
+        let n_vocab = self.n_vocab;
+        let mut seen = vec![false; self.capabilities.sequences_max];
+        for (span, tokens) in batch.iter() {
+            let Span { seq, position, len, .. } = span;
+            let problem = |problem: String| Err(StepError::Sequence { seq, problem });
+            let Some(held) = self.cells.len(seq) else {
+                let max = self.capabilities.sequences_max;
+                return problem(format!("the id is not below the session's sequences_max of {max}"));
+            };
+            if std::mem::replace(&mut seen[seq.index()], true) {
+                return problem("it has two spans in one batch".to_owned());
+            }
+            if position != held {
+                return Err(StepError::Position { seq, position, held });
+            }
+            let context = self.capabilities.context_tokens_max;
+            if len > context - held.min(context) {
+                return problem(format!("{held} tokens and {len} more are over its context of {context}"));
+            }
+            if let Some(&token) = tokens.iter().find(|token| **token as usize >= n_vocab) {
+                return Err(StepError::InvalidToken { seq, token, n_vocab });
+            }
+        }
+        let free = self.cells.free();
+        if batch.len() > free {
+            return Err(StepError::KvFull { needed: batch.len() - free, free });
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<(), StepError> {
+        for span in batch.spans() {
+            self.cells.append(span.seq, span.len);
+        }
+        let (decoded, errors) = log::with_errors(|| self.context.decode(batch));
+        match decoded {
+            Decoded::Done => Ok(()),
+            Decoded::Interrupted => Err(StepError::Interrupted),
+            Decoded::Full => Err(StepError::KvFull { needed: batch.len(), free: self.cells.free() }),
+            Decoded::Failed(code) => {
+                Err(StepError::Backend(format!("llama.cpp failed with {code}: {errors}")))
+            }
+        }
+    }
+
+    /// Takes back what a failed pass left of `span`.
+    fn roll_back(&mut self, span: &Span) {
+        let len = if self.capabilities.truncate { span.position } else { 0 };
+        if self.context.truncate(span.seq.0, len) {
+            self.cells.truncate(span.seq, len);
+        } else {
+            self.release(span.seq);
+        }
+    }
+
+    /// Copies `from` to `to`, each in a stream of its own; `false` if llama.cpp refuses.
+    fn copy(&mut self, from: SeqId, to: SeqId) -> bool {
+        if self.capabilities.save {
+            // At once, and no more than the sequence holds.
+            return self.context.state(from.0).is_some_and(|state| self.context.set_state(to.0, &state));
+        }
+        // The whole stream, when the next pass begins. Only saving and restoring would see that it is not there yet.
+        self.context.copy_stream(from.0, to.0);
+        true
+    }
+
+    fn unsupported<T>(&self, has: bool, what: &'static str, work: T) -> Result<T, KvError> {
+        if has { Ok(work) } else { Err(KvError::Unsupported(what)) }
+    }
+}
+
+impl Session for LlamaCppSession {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+        if self.interrupt.is_raised() {
+            return Err(StepError::Interrupted);
+        }
+        if !self.context.has_memory() {
+            return Err(StepError::Unsupported("forward"));
+        }
+        self.check(batch)?;
+        if batch.is_empty() {
+            return Ok(Logits::new(&[], self.n_vocab));
+        }
+        self.context.give_vectors(false);
+        if let Err(error) = self.run(batch) {
+            batch.spans().iter().for_each(|span| self.roll_back(span));
+            return Err(error);
+        }
+        let logits = self.context.logits(batch.rows());
+        if logits.len() != batch.rows() * self.n_vocab {
+            return Err(StepError::Backend("this model gives no logits".to_owned()));
+        }
+        Ok(Logits::new(logits, self.n_vocab))
+    }
+
+    fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
+        if self.capabilities.embed.is_none() {
+            return Err(StepError::Unsupported("embed"));
+        }
+        if self.interrupt.is_raised() {
+            return Err(StepError::Interrupted);
+        }
+        self.check(batch)?;
+        if let Some(span) = batch.spans().iter().find(|span| span.position > 0) {
+            return Err(StepError::Sequence { seq: span.seq, problem: "it is not empty".to_owned() });
+        }
+        self.vectors.clear();
+        if !batch.is_empty() {
+            self.context.give_vectors(true);
+            let result = self.run(batch);
+            for span in batch.spans() {
+                self.vectors.extend_from_slice(self.context.vector(span.seq.0, self.vector_width));
+                self.release(span.seq);
+            }
+            result?;
+        }
+        if self.vectors.len() != batch.spans().len() * self.vector_width {
+            return Err(StepError::Backend("llama.cpp gave no vectors".to_owned()));
+        }
+        Ok(Embeddings::new(&self.vectors, self.vector_width))
+    }
+
+    fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
+        self.unsupported(self.capabilities.fork, "fork", ())?;
+        self.cells.check_len(from, len)?;
+        self.cells.check_empty(to)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let done = if self.unified {
+            self.context.share(from.0, to.0, len);
+            true
+        } else {
+            self.copy(from, to) && self.context.truncate(to.0, len)
+        };
+        if !done {
+            self.context.truncate(to.0, 0);
+            return Err(KvError::Backend(format!("llama.cpp cannot copy {from}")));
+        }
+        self.cells.share(from, to, len);
+        Ok(())
+    }
+
+    fn truncate(&mut self, seq: SeqId, len: usize) -> Result<(), KvError> {
+        self.cells.check_len(seq, len)?;
+        if self.cells.len(seq) == Some(len) {
+            return Ok(());
+        }
+        self.unsupported(self.capabilities.truncate || len == 0, "truncate", ())?;
+        if !self.context.truncate(seq.0, len) {
+            return Err(KvError::Backend(format!("llama.cpp cannot cut {seq} to {len} tokens")));
+        }
+        self.cells.truncate(seq, len);
+        Ok(())
+    }
+
+    fn release(&mut self, seq: SeqId) {
+        if self.cells.len(seq).is_some() {
+            self.context.truncate(seq.0, 0);
+            self.cells.truncate(seq, 0);
+        }
+    }
+
+    fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
+        self.unsupported(self.capabilities.save, "save", ())?;
+        let tokens = self.cells.existing_len(seq)?;
+        let state = if tokens == 0 { Some(Vec::new()) } else { self.context.state(seq.0) };
+        let state = state.ok_or_else(|| KvError::Backend("llama.cpp gave no state".to_owned()))?;
+        Saved { tokens: tokens as u64, state }.write(self.fingerprint, to)
+    }
+
+    fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
+        self.unsupported(self.capabilities.save, "restore", ())?;
+        self.cells.check_empty(seq)?;
+        let saved = Saved::read(self.fingerprint, self.capabilities.context_tokens_max, from)?;
+        let tokens = usize::try_from(saved.tokens).unwrap_or(usize::MAX);
+        let free = self.cells.free();
+        if tokens > free {
+            return Err(KvError::Full { needed: tokens - free, free });
+        }
+        if tokens == 0 {
+            return Ok(0);
+        }
+        let (restored, errors) = log::with_errors(|| self.context.set_state(seq.0, &saved.state));
+        if !restored || self.context.held(seq.0) != tokens {
+            self.context.truncate(seq.0, 0);
+            return Err(KvError::Format(format!("llama.cpp refuses it: {errors}")));
+        }
+        self.cells.append(seq, tokens);
+        Ok(tokens)
+    }
+}

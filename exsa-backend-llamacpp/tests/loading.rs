@@ -1,0 +1,204 @@
+//! What loads, and what is refused with words that help before llama.cpp sees it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use exsa_backend_llamacpp::{FlashAttention, KvType, LlamaCppBackend, RopeOptions};
+use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions};
+use exsa_core::error::LoadError;
+use exsa_core::gguf::Value;
+use support::edit::Edit;
+use support::{candle, data, feed, load, load_with, session, shared};
+
+fn refuse(edit: &Edit) -> LoadError {
+    match edit.load() {
+        Ok(_) => panic!("it loads"),
+        Err(error) => error,
+    }
+}
+
+/// Asserts that the error's text has all of `words`.
+fn says(error: &LoadError, words: &[&str]) {
+    let text = error.to_string();
+    words.iter().for_each(|word| assert!(text.contains(word), "'{text}' does not say '{word}'"));
+}
+
+fn try_load(source: &ModelSource) -> Result<(), LoadError> {
+    LlamaCppBackend::new().load(source, &LoadOptions::default(), &mut LoadProgress::none()).map(|_| ())
+}
+
+#[test]
+fn inspect_tells_what_candle_tells() {
+    let path = data("gemma3-f32.gguf");
+    let info = LlamaCppBackend::new().inspect(&ModelSource::file(&path)).unwrap();
+    assert_eq!(&info, candle(path.clone()).info());
+    assert_eq!(&info, load(path).info());
+}
+
+#[test]
+fn files_that_are_none() {
+    let missing = try_load(&ModelSource::file("/nowhere/at-all.gguf")).unwrap_err();
+    assert!(matches!(missing, LoadError::Io { .. }));
+    says(&missing, &["at-all.gguf"]);
+    assert!(matches!(try_load(&ModelSource::Embedded(b"")), Err(LoadError::Gguf(_))));
+    assert!(matches!(try_load(&ModelSource::Embedded(b"GGUF")), Err(LoadError::Gguf(_))));
+    let bytes = std::fs::read(data("llama-f32.gguf")).unwrap();
+    for len in (0..bytes.len()).step_by(4001) {
+        let cut = try_load(&ModelSource::Memory(bytes[..len].into()));
+        assert!(matches!(cut, Err(LoadError::Gguf(_))), "{len}: {cut:?}");
+    }
+}
+
+#[test]
+fn vocabularies_alone_are_no_models() {
+    let Some(path) = shared("vocab/ggml-vocab-llama-spm.gguf") else { return };
+    let error = try_load(&ModelSource::file(path)).unwrap_err();
+    says(&error, &["tensor"]);
+}
+
+#[test]
+fn progress_and_cancellation() {
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let mut seen = Vec::new();
+    let mut listen = |done, total| {
+        seen.push((done, total));
+        true
+    };
+    let backend = LlamaCppBackend::new();
+    let model = backend.load(&source, &LoadOptions::default(), &mut LoadProgress::new(&mut listen)).unwrap();
+    let total = model.info().weights_bytes;
+    assert!(seen.is_sorted());
+    assert_eq!((seen[0], seen[seen.len() - 1]), ((0, total), (total, total)));
+    for stop in [0, 1, total / 2] {
+        let mut cancel = |done, _| done < stop;
+        let mut progress = LoadProgress::new(&mut cancel);
+        let cancelled = backend.load(&source, &LoadOptions::default(), &mut progress);
+        assert!(matches!(cancelled.map(|_| ()), Err(LoadError::Cancelled)));
+    }
+}
+
+#[test]
+fn a_panic_in_the_progress_callback_is_the_callers() {
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let result = std::panic::catch_unwind(|| {
+        let mut calls = 0;
+        let mut listen = |_, _| {
+            calls += 1;
+            assert!(calls < 3, "enough");
+            true
+        };
+        LlamaCppBackend::new()
+            .load(&source, &LoadOptions::default(), &mut LoadProgress::new(&mut listen))
+            .is_ok()
+    });
+    assert!(result.is_err());
+    try_load(&source).unwrap();
+}
+
+#[test]
+fn unknown_devices() {
+    let options = LoadOptions { device: Some("abacus".to_owned()), ..LoadOptions::default() };
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let error =
+        LlamaCppBackend::new().load(&source, &options, &mut LoadProgress::none()).map(|_| ()).unwrap_err();
+    says(&error, &["abacus", "cpu"]);
+}
+
+#[test]
+fn unknown_architecture() {
+    let edit = Edit::of("llama-f32").set("general.architecture", Value::Str("abacus".into()));
+    let error = refuse(&edit);
+    assert!(matches!(error, LoadError::Unsupported { .. }), "{error}");
+    says(&error, &["abacus", "llama.cpp"]);
+    says(&refuse(&Edit::of("llama-f32").remove("general.architecture")), &["general.architecture"]);
+}
+
+#[test]
+fn tensors_that_are_missing_or_have_another_shape() {
+    for name in ["llama-f32", "gemma3-f32"] {
+        let edit = Edit::of(name);
+        for tensor in edit.tensors.iter().filter(|tensor| !tensor.name.ends_with(".bias")) {
+            if tensor.name != "output.weight" {
+                says(&refuse(&edit.clone().without_tensor(&tensor.name)), &[&tensor.name]);
+            }
+            let mut short = edit.clone();
+            let cut = short.tensor(&tensor.name);
+            let last = cut.shape.len() - 1;
+            let rows = cut.shape[last];
+            cut.shape[last] -= 1;
+            cut.data.truncate(cut.data.len() / rows as usize * (rows as usize - 1));
+            says(&refuse(&short), &[&tensor.name]);
+        }
+    }
+}
+
+#[test]
+fn options_that_make_no_sense() {
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let refused = |backend: LlamaCppBackend| {
+        let session = load_with(&backend, &source).session(&SessionOptions::default());
+        session.map(|_| ()).unwrap_err()
+    };
+    let backend = LlamaCppBackend::new;
+    let rope = |options| backend().rope(options);
+    let default = RopeOptions::default();
+    for (backend, option) in [
+        (backend().kv_types(KvType::F16, KvType::Q8_0).flash_attention(FlashAttention::Off), "kv_types"),
+        (rope(RopeOptions { freq_base: Some(0.0), ..default }), "rope.freq_base"),
+        (rope(RopeOptions { freq_base: Some(f32::NAN), ..default }), "rope.freq_base"),
+        (rope(RopeOptions { freq_scale: Some(-1.0), ..default }), "rope.freq_scale"),
+        (rope(RopeOptions { yarn_ext_factor: Some(2.0), ..default }), "rope.yarn_ext_factor"),
+        (rope(RopeOptions { yarn_orig_ctx: Some(0), ..default }), "rope.yarn_orig_ctx"),
+        (backend().ubatch_tokens_max(0), "ubatch_tokens_max"),
+        (backend().prefill_threads(std::num::NonZeroUsize::MAX), "prefill_threads"),
+    ] {
+        let error = refused(backend);
+        assert!(matches!(error, LoadError::Option { .. }), "{error}");
+        says(&error, &[option]);
+    }
+}
+
+#[test]
+fn rope_options_do_something() {
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let rows = |backend: &LlamaCppBackend| {
+        feed(&mut *session(&load_with(backend, &source)), 0, 0, &[1, 50, 300, 7, 7, 8], 6)
+    };
+    let plain = rows(&support::exact());
+    let scaled = support::exact().rope(RopeOptions { freq_base: Some(1e6), ..RopeOptions::default() });
+    assert_ne!(rows(&scaled), plain);
+}
+
+#[test]
+fn weights_read_or_mapped_or_checked_are_the_same() {
+    let source = ModelSource::file(data("llama-q4_0.gguf"));
+    let rows = |backend: &LlamaCppBackend| {
+        feed(&mut *session(&load_with(backend, &source)), 0, 0, &[1, 50, 300, 7, 7, 8], 6)
+    };
+    let mapped = rows(&support::exact());
+    assert_eq!(rows(&support::exact().mmap(false)), mapped);
+    assert_eq!(rows(&support::exact().check_tensors(true)), mapped);
+}
+
+#[test]
+fn many_at_once() {
+    let source = ModelSource::file(data("llama-q8_0.gguf"));
+    let expected = feed(&mut *session(&load(data("llama-q8_0.gguf"))), 0, 0, &[1, 50, 300], 3);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let model = load_with(&support::exact(), &source);
+                std::thread::scope(|scope| {
+                    for _ in 0..4 {
+                        scope.spawn(|| {
+                            for _ in 0..3 {
+                                let mut session = session(&model);
+                                assert_eq!(feed(&mut *session, 0, 0, &[1, 50, 300], 3), expected);
+                            }
+                        });
+                    }
+                });
+            });
+        }
+    });
+}

@@ -1,0 +1,199 @@
+//! candle and llama.cpp side by side: two implementations of the same mathematics, by different people. Where they differ, and
+//! which of them rounds, is in the documentation of this crate.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use exsa_backend_llamacpp::LlamaCppBackend;
+use exsa_core::backend::{InferenceBackend, Model, ModelSource};
+use exsa_core::gguf::{Array, Value};
+use exsa_core::tokenizer::EncodeOptions;
+use std::path::PathBuf;
+use std::sync::Arc;
+use support::edit::Edit;
+use support::{argmax, data, feed, greedy, load_with, micro_models, session, shared, tokens};
+
+/// Mean KL divergence of next-token distributions that is allowed, in nats.
+const DIVERGENCE_MAX: f64 = 1e-3;
+
+/// The same for models whose types candle multiplies exactly while llama.cpp rounds the activations to 8 bits. Random weights
+/// make the most of it: there is no token that the model is sure of.
+const DIVERGENCE_ROUNDED_MAX: f64 = 2e-3;
+
+/// Logits whose difference may be turned by 16-bit activations, which llama.cpp has with 16-bit weights.
+const MARGIN_16_BITS: f32 = 0.05;
+
+struct Pair {
+    candle: Arc<dyn Model>,
+    llamacpp: Arc<dyn Model>,
+}
+
+impl Pair {
+    fn load(source: &ModelSource, llamacpp: &dyn InferenceBackend) -> Self {
+        let candle = load_with(&exsa_backend_candle::CandleBackend::new(), source);
+        Self { candle, llamacpp: load_with(llamacpp, source) }
+    }
+
+    /// Distributions of both after each of `tokens`.
+    fn rows(&self, tokens: &[u32]) -> [Vec<Vec<f32>>; 2] {
+        [&self.candle, &self.llamacpp].map(|model| feed(&mut *session(model), 0, 0, tokens, tokens.len()))
+    }
+
+    fn divergence(&self, tokens: &[u32]) -> f64 {
+        let [candle, llamacpp] = self.rows(tokens);
+        divergence(&candle, &llamacpp)
+    }
+}
+
+/// A micro model. That of Phi-3 gets a token which llama.cpp looks up by name in models of that family.
+fn micro(name: &str) -> ModelSource {
+    if !name.starts_with("phi3") {
+        return ModelSource::File(data(&format!("{name}.gguf")));
+    }
+    let edit = Edit::of(name);
+    let words =
+        edit.metadata.iter().find(|(key, _)| key == "tokenizer.ggml.tokens").map(|(_, value)| value.clone());
+    let Some(Value::Array(Array::Str(mut words))) = words else { unreachable!() };
+    *words.last_mut().unwrap() = "<|endoftext|>".to_owned();
+    let edit = edit.set("tokenizer.ggml.tokens", Value::Array(Array::Str(words)));
+    ModelSource::Memory(edit.bytes().into())
+}
+
+/// log softmax of a row.
+fn log_softmax(row: &[f32]) -> Vec<f64> {
+    let max = row.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x));
+    let sum: f64 = row.iter().map(|x| f64::from(x - max).exp()).sum();
+    row.iter().map(|x| f64::from(x - max) - sum.ln()).collect()
+}
+
+/// Mean over the rows of the KL divergence of `b`'s distribution from `a`'s, in nats.
+fn divergence(a: &[Vec<f32>], b: &[Vec<f32>]) -> f64 {
+    let rows = a.iter().zip(b).map(|(a, b)| {
+        let (a, b) = (log_softmax(a), log_softmax(b));
+        a.iter().zip(&b).map(|(a, b)| a.exp() * (a - b)).sum::<f64>()
+    });
+    rows.sum::<f64>() / a.len() as f64
+}
+
+#[test]
+fn greedy_tokens_of_f32_models() {
+    let prompt = tokens(20, 3);
+    for name in micro_models().iter().filter(|name| name.ends_with("-f32")) {
+        let pair = Pair::load(&micro(name), &support::exact());
+        let [candle, llamacpp] =
+            [&pair.candle, &pair.llamacpp].map(|model| greedy(&mut *session(model), 0, &prompt, 64));
+        assert_eq!(candle, llamacpp, "{name}");
+    }
+}
+
+/// Along candle's greedy text, llama.cpp chooses the same tokens, but for pairs as close as its rounding.
+#[test]
+fn greedy_tokens_of_f16_models() {
+    let prompt = tokens(20, 3);
+    for name in ["llama-f16"] {
+        let pair = Pair::load(&micro(name), &support::exact());
+        let text = [&prompt[..], &greedy(&mut *session(&pair.candle), 0, &prompt, 64)].concat();
+        let [candle, llamacpp] = pair.rows(&text[..text.len() - 1]);
+        for (row, next) in text.iter().enumerate().skip(prompt.len()) {
+            let chosen = argmax(&llamacpp[row - 1]);
+            let margin = candle[row - 1][*next as usize] - candle[row - 1][chosen as usize];
+            assert!(margin <= MARGIN_16_BITS, "{name}, token {row}: {chosen}, not {next}, by {margin}");
+        }
+    }
+    let Some(path) = shared("exsa-tiny-f16.gguf") else { return };
+    let pair = Pair::load(&ModelSource::File(path), &support::exact());
+    let prompt = [pair.candle.tokenizer().special().bos.unwrap()];
+    let [candle, llamacpp] =
+        [&pair.candle, &pair.llamacpp].map(|model| greedy(&mut *session(model), 0, &prompt, 64));
+    assert_eq!(candle, llamacpp);
+}
+
+#[test]
+fn distributions_of_micro_models() {
+    let mut failed = Vec::new();
+    for name in micro_models() {
+        let divergence = Pair::load(&micro(&name), &support::exact()).divergence(&tokens(120, 1));
+        let limit = match name.as_str() {
+            "llama-q4_1" | "llama-q5_1" => DIVERGENCE_ROUNDED_MAX,
+            _ if name.ends_with("-f32") => 1e-5,
+            _ => DIVERGENCE_MAX,
+        };
+        eprintln!("{name}: {divergence:.2e}");
+        if divergence.is_nan() || divergence >= limit {
+            failed.push(format!("{name}: {divergence:.2e}"));
+        }
+    }
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// The ids of the beginning of a text that no model saw, after BOS.
+fn held_out(model: &dyn Model, bytes: usize) -> Option<Vec<u32>> {
+    let text = std::fs::read_to_string(shared("heldout.txt")?).unwrap();
+    let mut ids = Vec::new();
+    model.tokenizer().encode(&text[..text.floor_char_boundary(bytes)], &EncodeOptions::default(), &mut ids);
+    Some(ids)
+}
+
+#[test]
+fn distributions_of_trained_models() {
+    for name in [
+        "exsa-tiny-f32",
+        "exsa-tiny-f16",
+        "exsa-tiny-q8_0",
+        "exsa-tiny-q4_k_m",
+        "stories260K-f32",
+        "stories260K-q8_0",
+    ] {
+        let Some(path) = shared(&format!("{name}.gguf")) else { return };
+        let pair = Pair::load(&ModelSource::File(path), &support::exact());
+        let Some(text) = held_out(&*pair.candle, 4000) else { return };
+        let divergence = pair.divergence(&text[..400]);
+        eprintln!("{name}: {divergence:.2e}");
+        assert!(divergence < DIVERGENCE_MAX, "{name}: {divergence}");
+    }
+}
+
+/// What the defaults cost: keys and values in 16 bits, and the fused attention.
+#[test]
+fn default_options_are_close() {
+    let built_in = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf"));
+    let pair = Pair::load(&ModelSource::File(built_in), &LlamaCppBackend::new());
+    let Some(text) = held_out(&*pair.candle, 4000) else { return };
+    let divergence = pair.divergence(&text[..400]);
+    eprintln!("default options: {divergence:.2e}");
+    assert!(divergence < DIVERGENCE_MAX, "{divergence}");
+}
+
+/// exp of the mean negative log likelihood of a text in windows of 256 tokens, of which the second half counts.
+fn perplexity(model: &Arc<dyn Model>, text: &[u32]) -> f64 {
+    const WINDOW: usize = 256;
+    let mut session = session(model);
+    let (mut sum, mut n) = (0.0, 0);
+    for window in text.chunks_exact(WINDOW) {
+        let rows = feed(&mut *session, 0, 0, window, WINDOW / 2);
+        session.release(exsa_core::SeqId(0));
+        for (row, next) in rows.iter().zip(&window[WINDOW / 2 + 1..]) {
+            sum -= log_softmax(row)[*next as usize];
+            n += 1;
+        }
+    }
+    (sum / f64::from(n)).exp()
+}
+
+#[test]
+fn perplexity_of_held_out_text() {
+    for name in ["exsa-tiny-f32", "exsa-tiny-q8_0", "exsa-tiny-q4_k_m"] {
+        let Some(path) = shared(&format!("{name}.gguf")) else { return };
+        let pair = Pair::load(&ModelSource::File(path), &LlamaCppBackend::new());
+        let bytes = if std::env::var_os("EXSA_WHOLE_TEXT").is_some() { usize::MAX } else { 10_000 };
+        let Some(text) = held_out(&*pair.candle, bytes) else { return };
+        let [candle, llamacpp] = [&pair.candle, &pair.llamacpp].map(|model| perplexity(model, &text));
+        let difference = (llamacpp / candle - 1.0).abs();
+        eprintln!(
+            "{name}, {} tokens: candle {candle:.4}, llama.cpp {llamacpp:.4}, {difference:.2e}",
+            text.len()
+        );
+        assert!(difference < 5e-3, "{name}: candle {candle}, llama.cpp {llamacpp}");
+    }
+}

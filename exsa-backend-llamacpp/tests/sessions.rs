@@ -1,0 +1,494 @@
+//! A session's contract in both layouts of KV: however tokens are cut, batched, forked, cut back or saved, the logits are those
+//! of the plain run.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use exsa_backend_llamacpp::{KvLayout, KvType, LlamaCppBackend};
+use exsa_core::SeqId;
+use exsa_core::backend::{Model, ModelSource, SessionOptions};
+use exsa_core::batch::Batch;
+use exsa_core::error::{KvError, LoadError, StepError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::{data, feed, layouts, load_with, session, tokens, worst};
+
+/// Models of several kinds, gemma with windows of 32 tokens.
+const MODELS: [&str; 4] = ["llama-f32", "qwen3-f32", "gemma2-f32", "gemma3-f32"];
+
+/// Of logits whose standard deviation is about 2. llama.cpp sums in another order when a batch has another shape.
+const TOLERANCE: f32 = 1e-3;
+
+/// The same of models with GELU, which llama.cpp looks up in a table of 16 bits: it turns small differences into steps.
+const TOLERANCE_GELU: f32 = 0.03;
+
+fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>], what: &str) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    let tolerance = if what.starts_with("gemma") { TOLERANCE_GELU } else { TOLERANCE };
+    for (row, (a, b)) in a.iter().zip(b).enumerate() {
+        let worst = worst(a, b);
+        assert!(worst < tolerance, "{what}, row {row}: {worst}");
+    }
+}
+
+/// Calls `test` with each model in each layout.
+fn each(test: impl Fn(&str, &Arc<dyn Model>)) {
+    for name in MODELS {
+        for backend in layouts() {
+            let model = load_with(&backend, &ModelSource::file(data(&format!("{name}.gguf"))));
+            test(name, &model);
+        }
+    }
+}
+
+/// Logits of every token, from one pass.
+fn plain(model: &Arc<dyn Model>, tokens: &[u32]) -> Vec<Vec<f32>> {
+    feed(&mut *session(model), 0, 0, tokens, tokens.len())
+}
+
+#[test]
+fn chunks_and_single_tokens() {
+    each(|name, model| {
+        let tokens = tokens(90, 1);
+        let whole = plain(model, &tokens);
+        for size in [1, 7, 33, 64] {
+            let mut session = session(model);
+            let mut rows = Vec::new();
+            for (i, chunk) in tokens.chunks(size).enumerate() {
+                rows.extend(feed(&mut *session, 3, i * size, chunk, chunk.len()));
+            }
+            assert_close(&rows, &whole, &format!("{name} in chunks of {size}"));
+        }
+    });
+}
+
+#[test]
+fn strangers_in_the_batch() {
+    each(|name, model| {
+        let all: Vec<Vec<u32>> = (0..5).map(|i| tokens(40 + 9 * i, i as u32)).collect();
+        let alone: Vec<_> = all.iter().map(|tokens| plain(model, tokens)).collect();
+        let mut session = session(model);
+        let mut rows = vec![Vec::new(); all.len()];
+        let mut at = vec![0; all.len()];
+        let mut step = 0;
+        while at.iter().zip(&all).any(|(at, tokens)| *at < tokens.len()) {
+            let mut batch = Batch::new();
+            let mut owners = Vec::new();
+            for (i, tokens) in all.iter().enumerate() {
+                // Prefills, decodes and absences take turns.
+                let len = ((step + i) % 3) * ((step * 5 + i) % 13 + 1);
+                let part = &tokens[at[i]..tokens.len().min(at[i] + len)];
+                batch.push(SeqId(i as u32), at[i], part, part.len());
+                owners.extend(std::iter::repeat_n(i, part.len()));
+                at[i] += part.len();
+            }
+            step += 1;
+            let logits = session.forward(&batch).unwrap();
+            assert_eq!(logits.rows(), owners.len());
+            for (row, owner) in owners.into_iter().enumerate() {
+                rows[owner].push(logits.row(row).unwrap().to_vec());
+            }
+        }
+        for (i, (rows, alone)) in rows.iter().zip(&alone).enumerate() {
+            assert_close(rows, alone, &format!("{name}, sequence {i}"));
+        }
+    });
+}
+
+#[test]
+fn only_the_rows_asked_for() {
+    each(|name, model| {
+        let tokens = tokens(20, 2);
+        let whole = plain(model, &tokens);
+        let mut session = session(model);
+        let mut batch = Batch::new();
+        batch.push(SeqId(0), 0, &tokens, 0);
+        batch.push(SeqId(1), 0, &tokens, 3);
+        batch.push(SeqId(2), 0, &tokens[..5], 1);
+        let logits = session.forward(&batch).unwrap();
+        let rows: Vec<_> = (0..logits.rows()).map(|row| logits.row(row).unwrap().to_vec()).collect();
+        assert_close(&rows, &[&whole[17..], &whole[4..5]].concat(), name);
+        // The sequence without rows holds its tokens all the same.
+        assert_close(
+            &feed(&mut *session, 0, 20, &tokens[..1], 1),
+            &feed(&mut *session, 1, 20, &tokens[..1], 1),
+            name,
+        );
+        let empty = session.forward(&Batch::new()).unwrap();
+        assert_eq!((empty.rows(), empty.n_vocab()), (0, 512));
+    });
+}
+
+#[test]
+fn fork_then_diverge() {
+    each(|name, model| {
+        if !session(model).capabilities().fork {
+            return;
+        }
+        for shared in [1, 31, 45, 64] {
+            let prefix = tokens(64, 3);
+            let (left, right) = (tokens(20, 11), tokens(23, 12));
+            let mut session = session(model);
+            feed(&mut *session, 0, 0, &prefix, 0);
+            session.fork(SeqId(0), SeqId(1), shared).unwrap();
+            session.fork(SeqId(1), SeqId(2), shared).unwrap();
+            let mut batch = Batch::new();
+            batch.push(SeqId(0), 64, &left, left.len());
+            batch.push(SeqId(1), shared, &left, left.len());
+            batch.push(SeqId(2), shared, &right, right.len());
+            let logits = session.forward(&batch).unwrap();
+            let rows: Vec<_> = (0..logits.rows()).map(|row| logits.row(row).unwrap().to_vec()).collect();
+            let expected =
+                |len: usize, rest: &[u32]| plain(model, &[&prefix[..len], rest].concat())[len..].to_vec();
+            let expected = [expected(64, &left), expected(shared, &left), expected(shared, &right)].concat();
+            assert_close(&rows, &expected, &format!("{name}, {shared} tokens shared"));
+            // The prefix outlives the sequence that computed it.
+            session.release(SeqId(0));
+            let whole = plain(model, &[&prefix[..shared], &right, &left[..1]].concat());
+            let row = feed(&mut *session, 2, shared + right.len(), &left[..1], 1);
+            assert_close(&row, &whole[whole.len() - 1..], name);
+        }
+    });
+}
+
+/// A copy is whole at once, not when the next pass begins.
+#[test]
+fn forked_then_saved_or_overwritten() {
+    each(|name, model| {
+        let capabilities = session(model).capabilities().clone();
+        if !capabilities.fork || !capabilities.save {
+            return;
+        }
+        let (prefix, other) = (tokens(40, 3), tokens(30, 4));
+        let expected = plain(model, &[&prefix[..], &[9]].concat()).remove(40);
+        let mut session = session(model);
+        feed(&mut *session, 3, 0, &other, 0);
+        let mut saved_other = Vec::new();
+        session.save(SeqId(3), &mut saved_other).unwrap();
+        feed(&mut *session, 0, 0, &prefix, 0);
+        session.fork(SeqId(0), SeqId(1), 40).unwrap();
+        let mut saved = Vec::new();
+        session.save(SeqId(1), &mut saved).unwrap();
+        session.release(SeqId(0));
+        session.restore(SeqId(0), &mut saved_other.as_slice()).unwrap();
+        session.restore(SeqId(2), &mut saved.as_slice()).unwrap();
+        for seq in [1, 2] {
+            let row = feed(&mut *session, seq, 40, &[9], 1);
+            assert_close(&row, std::slice::from_ref(&expected), &format!("{name}, sequence {seq}"));
+        }
+    });
+}
+
+#[test]
+fn truncate_then_go_on() {
+    each(|name, model| {
+        if !session(model).capabilities().truncate {
+            return;
+        }
+        let kept = tokens(50, 4);
+        for len in [0, 1, 31, 33, 50] {
+            let mut session = session(model);
+            feed(&mut *session, 0, 0, &kept, 0);
+            feed(&mut *session, 0, 50, &tokens(40, 8), 1);
+            session.truncate(SeqId(0), len).unwrap();
+            let rest = tokens(10, 9);
+            let rows = feed(&mut *session, 0, len, &rest, 10);
+            let expected = plain(model, &[&kept[..len], &rest].concat());
+            assert_close(&rows, &expected[len..], &format!("{name} cut to {len}"));
+        }
+    });
+}
+
+#[test]
+fn save_and_restore() {
+    each(|name, model| {
+        if !session(model).capabilities().save {
+            return;
+        }
+        let prefix = tokens(77, 6);
+        let mut session = session(model);
+        feed(&mut *session, 0, 0, &prefix, 0);
+        let mut saved = Vec::new();
+        session.save(SeqId(0), &mut saved).unwrap();
+        let expected = feed(&mut *session, 0, 77, &tokens(5, 1), 5);
+        let mut other = model.session(&support::options()).unwrap();
+        feed(&mut *other, 4, 0, &tokens(40, 2), 0);
+        assert_eq!(other.restore(SeqId(1), &mut saved.as_slice()).unwrap(), 77);
+        assert_close(&feed(&mut *other, 1, 77, &tokens(5, 1), 5), &expected, name);
+        // An empty sequence can be saved too.
+        let mut empty = Vec::new();
+        session.save(SeqId(9), &mut empty).unwrap();
+        assert_eq!(other.restore(SeqId(2), &mut empty.as_slice()).unwrap(), 0);
+    });
+}
+
+#[test]
+fn damaged_saved_kv() {
+    let of = |name: &str, backend: &LlamaCppBackend| {
+        session(&load_with(backend, &ModelSource::file(data(&format!("{name}.gguf")))))
+    };
+    for backend in layouts() {
+        let mut session = of("llama-f32", &backend);
+        feed(&mut *session, 0, 0, &tokens(40, 6), 0);
+        let mut saved = Vec::new();
+        session.save(SeqId(0), &mut saved).unwrap();
+        let format =
+            |result: Result<usize, KvError>| assert!(matches!(result, Err(KvError::Format(_))), "{result:?}");
+        for len in (0..saved.len()).step_by(97) {
+            format(session.restore(SeqId(1), &mut &saved[..len]));
+        }
+        for at in (0..saved.len()).step_by(61) {
+            let mut damaged = saved.clone();
+            damaged[at] ^= 0x10;
+            format(session.restore(SeqId(1), &mut damaged.as_slice()));
+        }
+        format(of("qwen2-f32", &backend).restore(SeqId(0), &mut saved.as_slice()));
+        let f16 = backend.clone().kv_types(KvType::F16, KvType::F16);
+        format(of("llama-f32", &f16).restore(SeqId(0), &mut saved.as_slice()));
+        // Nothing is left behind, and the sequence can still be filled.
+        assert_eq!(session.restore(SeqId(1), &mut saved.as_slice()).unwrap(), 40);
+        let taken = session.restore(SeqId(1), &mut saved.as_slice());
+        assert!(matches!(taken, Err(KvError::Sequence { .. })));
+        assert!(matches!(session.save(SeqId(16), &mut Vec::new()), Err(KvError::Sequence { .. })));
+    }
+}
+
+#[test]
+fn kv_runs_out_and_comes_back() {
+    let model = load_with(&support::exact(), &ModelSource::file(data("llama-f32.gguf")));
+    let options = SessionOptions { kv_tokens_max: Some(96), ..support::options() };
+    let mut session = model.session(&options).unwrap();
+    assert_eq!(session.capabilities().kv_tokens_max, 96);
+    assert_eq!(session.capabilities().context_tokens_max, 96);
+    feed(&mut *session, 0, 0, &tokens(60, 0), 0);
+    feed(&mut *session, 1, 0, &tokens(32, 1), 1);
+    let mut batch = Batch::new();
+    batch.push(SeqId(0), 60, &tokens(4, 3), 1);
+    batch.push(SeqId(1), 32, &[5], 1);
+    let full = session.forward(&batch);
+    assert!(matches!(full, Err(StepError::KvFull { needed: 1, free: 4 })), "{full:?}");
+    // Nothing has changed: both sequences go on where they were.
+    feed(&mut *session, 0, 60, &tokens(4, 3), 1);
+    session.release(SeqId(0));
+    session.release(SeqId(99));
+    feed(&mut *session, 1, 32, &tokens(64, 3), 1);
+}
+
+/// Shared tokens take no room, over and over.
+#[test]
+fn all_cells_can_be_used_by_forks() {
+    for backend in layouts() {
+        let model = load_with(&backend, &ModelSource::file(data("llama-f32.gguf")));
+        let mut session = session(&model);
+        for _ in 0..3 {
+            for seq in 0..16 {
+                feed(&mut *session, seq, 0, &tokens(256, seq), 0);
+            }
+            (1..16).for_each(|seq| session.release(SeqId(seq)));
+            for seq in 1..16 {
+                session.fork(SeqId(0), SeqId(seq), 200).unwrap();
+                feed(&mut *session, seq, 200, &tokens(56, seq), 1);
+            }
+            (0..16).for_each(|seq| session.release(SeqId(seq)));
+        }
+    }
+}
+
+#[test]
+fn batches_that_are_refused() {
+    for backend in layouts() {
+        let model = load_with(&backend, &ModelSource::file(data("llama-f32.gguf")));
+        let options = SessionOptions {
+            context_tokens_max: Some(64),
+            batch_tokens_max: 70,
+            sequences_max: 2,
+            ..support::options()
+        };
+        let mut session = model.session(&options).unwrap();
+        feed(&mut *session, 0, 0, &tokens(30, 0), 0);
+        let mut refuse = |spans: &[(u32, usize, &[u32])]| {
+            let mut batch = Batch::new();
+            spans.iter().for_each(|(seq, position, tokens)| batch.push(SeqId(*seq), *position, tokens, 1));
+            session.forward(&batch).map(|_| ()).unwrap_err()
+        };
+        let good: (u32, usize, &[u32]) = (1, 0, &[3]);
+        assert!(matches!(refuse(&[good, (0, 29, &[1])]), StepError::Position { held: 30, position: 29, .. }));
+        assert!(matches!(refuse(&[good, (0, 31, &[1])]), StepError::Position { .. }));
+        assert!(matches!(refuse(&[good, (2, 0, &[1])]), StepError::Sequence { seq: SeqId(2), .. }));
+        assert!(matches!(refuse(&[good, (u32::MAX, 0, &[1])]), StepError::Sequence { .. }));
+        assert!(matches!(refuse(&[good, (1, 0, &[4])]), StepError::Sequence { seq: SeqId(1), .. }));
+        assert!(matches!(refuse(&[good, (1, 1, &[4])]), StepError::Sequence { seq: SeqId(1), .. }));
+        for token in [512, u32::MAX, 1 << 31] {
+            assert!(matches!(
+                refuse(&[good, (0, 30, &[1, token])]),
+                StepError::InvalidToken { n_vocab: 512, .. }
+            ));
+        }
+        let long = tokens(35, 0);
+        assert!(matches!(refuse(&[good, (0, 30, &long)]), StepError::Sequence { seq: SeqId(0), .. }));
+        assert!(matches!(refuse(&[good, (0, usize::MAX, &[1])]), StepError::Position { .. }));
+        let large = tokens(71, 0);
+        assert!(matches!(refuse(&[(1, 0, &large)]), StepError::BatchTooLarge { tokens: 71, limit: 70 }));
+        // None of them left a trace.
+        assert_eq!(feed(&mut *session, 1, 0, &[3], 1).len(), 1);
+        assert_eq!(feed(&mut *session, 0, 30, &tokens(34, 0), 1).len(), 1);
+        assert!(matches!(session.fork(SeqId(0), SeqId(1), 3), Err(KvError::Sequence { .. })));
+        assert!(matches!(session.fork(SeqId(0), SeqId(7), 3), Err(KvError::Sequence { .. })));
+        assert!(matches!(session.truncate(SeqId(0), 65), Err(KvError::Length { held: 64, .. })));
+        assert!(matches!(session.truncate(SeqId(9), 0), Err(KvError::Sequence { .. })));
+    }
+}
+
+/// An interrupt ends a pass that runs, and the session works on.
+#[test]
+fn interrupts_in_the_middle() {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf"));
+    for layout in [KvLayout::Unified, KvLayout::Streams] {
+        let model = load_with(&LlamaCppBackend::new().kv_layout(layout), &ModelSource::file(&path));
+        let options = SessionOptions { batch_tokens_max: 4096, ..support::options() };
+        let interrupt = options.interrupt.clone();
+        let mut session = model.session(&options).unwrap();
+        let mut reference = model.session(&support::options()).unwrap();
+        feed(&mut *session, 0, 0, &tokens(40, 1), 0);
+        let mut batch = Batch::new();
+        batch.push(SeqId(0), 40, &tokens(400, 2), 1);
+        for seq in 1..8 {
+            batch.push(SeqId(seq), 0, &tokens(500, seq), 1);
+        }
+        let start = Instant::now();
+        session.forward(&batch).unwrap();
+        let whole = start.elapsed();
+        session.truncate(SeqId(0), 40).unwrap();
+        (1..8).for_each(|seq| session.release(SeqId(seq)));
+
+        let flag = interrupt.clone();
+        let raised = std::thread::spawn(move || {
+            std::thread::sleep(whole / 4);
+            flag.raise();
+            Instant::now()
+        });
+        let result = session.forward(&batch).map(|_| ());
+        let late = raised.join().unwrap().elapsed();
+        assert!(matches!(result, Err(StepError::Interrupted)), "{result:?}");
+        assert!(late < whole / 2 + Duration::from_millis(50), "{late:?} after the interrupt, of {whole:?}");
+        assert!(matches!(session.forward(&batch), Err(StepError::Interrupted)));
+
+        interrupt.clear();
+        session.truncate(SeqId(0), 40).unwrap();
+        let row = feed(&mut *session, 0, 40, &[7, 8], 1);
+        let expected = feed(&mut *reference, 0, 0, &[&tokens(40, 1)[..], &[7, 8]].concat(), 1);
+        assert!(worst(&row[0], &expected[0]) < 0.05, "{layout:?}: {}", worst(&row[0], &expected[0]));
+        session.release(SeqId(0));
+        let all = session.capabilities().kv_tokens_max;
+        let mut held = 0;
+        for seq in 0..16 {
+            let n = (all - held).min(session.capabilities().context_tokens_max);
+            feed(&mut *session, seq, 0, &tokens(n, 3), 0);
+            held += n;
+        }
+        assert_eq!(held, all);
+    }
+}
+
+#[test]
+fn quantized_kv_is_close() {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf"));
+    let rows = |backend: LlamaCppBackend| {
+        let model = load_with(&backend, &ModelSource::file(&path));
+        feed(&mut *session(&model), 0, 0, &tokens(100, 1), 100)
+    };
+    let exact = rows(support::exact());
+    let scale = exact.iter().flatten().fold(0.0f32, |m, x| m.max(x.abs()));
+    for (keys, values, tolerance) in [
+        (KvType::F16, KvType::F16, 0.03),
+        (KvType::Bf16, KvType::Bf16, 0.1),
+        (KvType::Q8_0, KvType::Q8_0, 0.1),
+        (KvType::F16, KvType::Q4_0, 0.5),
+        (KvType::Q4_0, KvType::Q4_0, 1.0),
+    ] {
+        let rows = rows(LlamaCppBackend::new().kv_types(keys, values));
+        let worst = worst(&rows.concat(), &exact.concat());
+        eprintln!("{keys:?} {values:?}: {worst} of {scale}");
+        assert!(worst < tolerance * scale, "{keys:?} {values:?}: {worst} of {scale}");
+        assert!(worst > 0.0, "{keys:?} {values:?} changes nothing");
+    }
+}
+
+/// What can be done with a sequence depends on model and layout, and is told truly.
+#[test]
+fn capabilities() {
+    let of = |backend: &LlamaCppBackend, name: &str| {
+        let model = load_with(backend, &ModelSource::file(data(&format!("{name}.gguf"))));
+        let capabilities = session(&model).capabilities().clone();
+        (capabilities.fork, capabilities.truncate, capabilities.save)
+    };
+    let [unified, streams] = layouts();
+    for backend in [&unified, &streams] {
+        assert_eq!(of(backend, "llama-f32"), (true, true, true));
+    }
+    assert_eq!(of(&streams, "gemma3-f32"), (true, true, false));
+    assert_eq!(of(&support::exact(), "gemma3-f32"), (true, true, false));
+    assert_eq!(of(&unified, "gemma3-f32"), (false, false, true));
+    assert_eq!(of(&streams.swa_full(false), "gemma3-f32"), (false, false, true));
+}
+
+/// Layers that keep their window alone can be neither cut nor shared, and say so.
+#[test]
+fn windows_without_the_rest() {
+    let backend = support::exact().swa_full(false);
+    let model = load_with(&backend, &ModelSource::file(data("gemma3-f32.gguf")));
+    let mut session = session(&model);
+    let tokens = tokens(120, 1);
+    let expected = plain(&load_with(&support::exact(), &ModelSource::file(data("gemma3-f32.gguf"))), &tokens);
+    let mut rows = feed(&mut *session, 0, 0, &tokens[..60], 60);
+    rows.extend(feed(&mut *session, 0, 60, &tokens[60..], 60));
+    assert_close(&rows, &expected, "gemma3, windows alone");
+    assert!(matches!(session.fork(SeqId(0), SeqId(1), 120), Err(KvError::Unsupported(_))));
+    assert!(matches!(session.truncate(SeqId(0), 50), Err(KvError::Unsupported(_))));
+    session.truncate(SeqId(0), 120).unwrap();
+    session.truncate(SeqId(0), 0).unwrap();
+    feed(&mut *session, 0, 0, &tokens, 1);
+}
+
+#[test]
+fn sizes_of_sessions() {
+    let model = load_with(&LlamaCppBackend::new(), &ModelSource::file(data("llama-f32.gguf")));
+    let options = support::options();
+    let bytes_per_token = model.info().kv_bytes_per_token;
+    let of = |options: SessionOptions| model.session(&options).map(|session| session.capabilities().clone());
+    let default = of(options.clone()).unwrap();
+    assert_eq!((default.context_tokens_max, default.kv_tokens_max, default.block_tokens), (256, 256 * 16, 1));
+    let tight = of(SessionOptions { kv_bytes_max: 600 * bytes_per_token, ..options.clone() }).unwrap();
+    assert_eq!((tight.kv_tokens_max, tight.context_tokens_max), (512, 256));
+    let refused = [
+        SessionOptions { kv_bytes_max: 255 * bytes_per_token, ..options.clone() },
+        SessionOptions { kv_tokens_max: Some(257), kv_bytes_max: 511 * bytes_per_token, ..options.clone() },
+        SessionOptions {
+            context_tokens_max: Some(200),
+            kv_bytes_max: 199 * bytes_per_token,
+            ..options.clone()
+        },
+    ];
+    for options in refused {
+        let result = of(options);
+        assert!(matches!(result, Err(LoadError::Memory { what: "the KV cache", .. })), "{result:?}");
+    }
+    let senseless = [
+        SessionOptions { sequences_max: 0, ..options.clone() },
+        SessionOptions { sequences_max: 257, ..options.clone() },
+        SessionOptions { batch_tokens_max: 0, ..options.clone() },
+        SessionOptions { context_tokens_max: Some(0), ..options.clone() },
+        SessionOptions { kv_tokens_max: Some(0), ..options.clone() },
+        SessionOptions { kv_tokens_max: Some(usize::MAX), ..options.clone() },
+    ];
+    for options in senseless {
+        let result = of(options);
+        assert!(matches!(result, Err(LoadError::Option { .. })), "{result:?}");
+    }
+    let streams = LlamaCppBackend::new().kv_layout(KvLayout::Streams);
+    let streams = load_with(&streams, &ModelSource::file(data("llama-f32.gguf")));
+    let few = SessionOptions { kv_tokens_max: Some(300), ..options };
+    let error = streams.session(&few).map(|_| ()).unwrap_err();
+    assert!(matches!(error, LoadError::Option { option: "kv_tokens_max", .. }), "{error}");
+}
