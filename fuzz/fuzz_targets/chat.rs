@@ -94,7 +94,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
         output_bytes_max: 1 << data.int_in_range(0..=20)?,
         ..ChatOptions::default()
     };
-    let messages_are_plain = data.arbitrary()?;
+    let messages_are_plain: bool = data.arbitrary()?;
     let mut messages = messages(data)?;
     if data.arbitrary()? {
         let template = data.choose(&PARSED)?;
