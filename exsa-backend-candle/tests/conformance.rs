@@ -15,7 +15,7 @@ fn micro(name: &str) -> Fixture {
 fn fixture(backend: CandleBackend, name: &str) -> Fixture {
     let other = if name == "qwen2-f32" { "llama-f32" } else { "qwen2-f32" };
     let file = |name: &str| ModelSource::file(data(&format!("{name}.gguf")));
-    Fixture::new(backend, file(name)).other_model(file(other))
+    Fixture::new(backend, file(name)).other_model(file(other)).checksummed()
 }
 
 /// The model that the examples run.

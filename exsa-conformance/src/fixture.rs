@@ -22,6 +22,7 @@ pub struct Fixture {
     session_options: SessionOptions,
     pub(crate) tolerance: f32,
     pub(crate) bitwise: bool,
+    pub(crate) checksummed: bool,
     pub(crate) lossless: bool,
     pub(crate) reads_files: bool,
     pub(crate) other_model: Option<ModelSource>,
@@ -39,6 +40,7 @@ impl Fixture {
             session_options: SessionOptions::default(),
             tolerance: 1e-4,
             bitwise: false,
+            checksummed: false,
             lossless: true,
             reads_files: true,
             other_model: None,
@@ -56,6 +58,12 @@ impl Fixture {
     /// Promises that a row does not depend on what else is in the batch, nor on the number of threads, in any bit.
     pub fn bitwise(mut self) -> Self {
         self.bitwise = true;
+        self
+    }
+
+    /// Promises that saved KV of which any byte was changed is refused.
+    pub fn checksummed(mut self) -> Self {
+        self.checksummed = true;
         self
     }
 

@@ -6,7 +6,7 @@ use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
 
 fn scripted(model: ScriptedModel) -> Fixture {
     let backend = ScriptedBackend::new(model.order(usize::MAX).context(96));
-    Fixture::new(backend, ModelSource::Embedded(b"")).reads_no_files().bitwise()
+    Fixture::new(backend, ModelSource::Embedded(b"")).reads_no_files().bitwise().checksummed()
 }
 
 exsa_conformance::mount! {

@@ -10,6 +10,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let seeds = match target.as_str() {
         "gguf" => gguf(),
         "tokenizer" => tokenizer(),
+        "chat" => chat(),
+        // Their inputs are choices; there is little to begin with.
+        "requests" | "restore" => choices(),
         other => return Err(format!("no seeds for target '{other}'").into()),
     };
     std::fs::create_dir_all(folder)?;
@@ -110,4 +113,32 @@ fn tokenizer() -> Vec<(String, Vec<u8>)> {
         }
     }
     seeds
+}
+
+/// Templates and parts of them, behind bytes that choose options and messages.
+fn chat() -> Vec<(String, Vec<u8>)> {
+    let sources = [
+        "{% for m in messages %}<|bos|>{{ m.role }}\n{{ m.content | trim }}<|eos|>\n{% endfor %}",
+        "{% if tools %}{{ tools | tojson(indent=2) }}{% endif %}{{ strftime_now('%d %B %Y') }}",
+        "{%- macro f(x, y=1) -%}{{ x * y }}{%- endmacro -%}{{ f('ab', 3) }}{{ [1, 2][::-1] | join(',') }}",
+        "{% set ns = namespace(n=0) %}{% for i in range(9) %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}",
+        "{{ raise_exception('no') if messages | length > 3 else messages[0].content.split('<|')[-1].strip() }}",
+        "{{ {'a': [1, 2.5, none, true]} | tojson }}{% for k, v in {'x': 1}.items() %}{{ k }}{{ v }}{% endfor %}",
+        "{{ 'x' ~ loop.index if loop is defined }}{% generation %}{{ bos_token }}{% endgeneration %}",
+        "{{ \"%s-%d\" | format('a', 3) }}{{ 'abc'[1:] | upper }}{{ messages | selectattr('role', 'equalto', 'user') | list }}",
+    ];
+    let mut seeds = Vec::new();
+    for (i, source) in sources.iter().enumerate() {
+        for first in 0..8u8 {
+            let options = [first & 1, 1, 2, 3, 4, 20, first & 2, 2, 3, 1, 1, 0, first & 4];
+            seeds.push((format!("source{i}-{first}"), [&options, source.as_bytes()].concat()));
+        }
+    }
+    seeds
+}
+
+/// Bytes of many kinds.
+fn choices() -> Vec<(String, Vec<u8>)> {
+    let step = |step: u8| (0..400u32).map(|i| (i as u8).wrapping_mul(step)).collect();
+    (0..24u8).map(|n| (format!("step{n}"), step(n.wrapping_mul(11)))).collect()
 }

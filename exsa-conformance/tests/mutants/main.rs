@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 fn fixture(mutant: Mutant) -> Fixture {
     let fixture = Fixture::new(MutantBackend::new(mutant), ModelSource::Memory(file().into()));
-    let fixture = fixture.bitwise();
+    let fixture = fixture.bitwise().checksummed();
     if mutant == Mutant::AnyFile { fixture } else { fixture.reads_no_files() }
 }
 

@@ -1,0 +1,107 @@
+//! A backend of the mandatory methods alone, as one writes it first: no fork, no truncation, nothing saved.
+
+use exsa_conformance::{Fixture, run_all};
+use exsa_core::SeqId;
+use exsa_core::backend::{
+    Capabilities, DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session,
+    SessionOptions,
+};
+use exsa_core::batch::{Batch, Logits};
+use exsa_core::error::{LoadError, StepError};
+use exsa_core::model_info::ModelInfo;
+use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
+use exsa_core::tokenizer::Tokenizer;
+use std::sync::Arc;
+
+struct Bare(ScriptedBackend);
+struct BareModel(Arc<dyn Model>);
+struct BareSession(Box<dyn Session>, Capabilities);
+
+impl InferenceBackend for Bare {
+    fn name(&self) -> &str {
+        "bare"
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        self.0.devices()
+    }
+
+    fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError> {
+        self.0.inspect(source)
+    }
+
+    fn load(
+        &self,
+        source: &ModelSource,
+        options: &LoadOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<Arc<dyn Model>, LoadError> {
+        Ok(Arc::new(BareModel(self.0.load(source, options, progress)?)))
+    }
+}
+
+impl Model for BareModel {
+    fn info(&self) -> &ModelInfo {
+        self.0.info()
+    }
+
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        self.0.tokenizer()
+    }
+
+    fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
+        let inner = self.0.session(options)?;
+        let can = Capabilities { fork: false, truncate: false, save: false, ..inner.capabilities().clone() };
+        Ok(Box::new(BareSession(inner, can)))
+    }
+}
+
+impl Session for BareSession {
+    fn capabilities(&self) -> &Capabilities {
+        &self.1
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+        self.0.forward(batch)
+    }
+
+    fn release(&mut self, seq: SeqId) {
+        self.0.release(seq);
+    }
+}
+
+fn bare() -> Fixture {
+    let backend = ScriptedBackend::new(ScriptedModel::ngram(1).order(usize::MAX).context(96).kv(1024, 8));
+    Fixture::new(Bare(backend), ModelSource::Embedded(b"")).reads_no_files().bitwise()
+}
+
+exsa_conformance::mount!(bare());
+
+/// What it does not offer is skipped, and nothing else.
+#[test]
+fn what_is_skipped() {
+    let report = run_all(&bare());
+    let skipped: Vec<_> = report.skipped.iter().map(|(name, _)| *name).collect();
+    let expected = [
+        "shared_blocks_count_once",
+        "files_cut_short",
+        "impossible_headers",
+        "metadata_that_cannot_be",
+        "tensors_that_cannot_be",
+        "fork_outlives_its_source",
+        "fork_then_diverge",
+        "forks_that_are_refused",
+        "missing_files",
+        "sources_give_the_same_model",
+        "damaged_saved_kv_is_refused",
+        "restored_sequences_stand_alone",
+        "restores_that_are_refused",
+        "save_and_restore",
+        "streams_that_fail",
+        "truncate_again_and_again",
+        "truncate_then_go_on",
+        "truncations_that_are_refused",
+    ];
+    assert_eq!(skipped, expected);
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+}

@@ -1,0 +1,184 @@
+//! Requests with any prompt and any parameters, through the engine's loop on the scripted backend: refused with words, or
+//! accepted and ended exactly once; no KV is left, and the tokens are within what was asked for.
+#![no_main]
+
+use exsa_core::backend::SessionOptions;
+use exsa_core::clock::ManualClock;
+use exsa_core::queue::Fcfs;
+use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
+use exsa_core::{
+    EngineLoop, EngineOptions, Event, FinishReason, Message, Prompt, Request, SamplingParams, TokenStream,
+};
+use libfuzzer_sys::arbitrary::{Result, Unstructured};
+use libfuzzer_sys::fuzz_target;
+use std::sync::Arc;
+use std::time::Duration;
+
+const CONTEXT: usize = 64;
+
+/// Numbers as people send them, and any others.
+fn number(data: &mut Unstructured<'_>) -> Result<f32> {
+    const USUAL: [f32; 14] = [
+        0.0,
+        -0.0,
+        0.5,
+        1.0,
+        2.0,
+        -1.0,
+        1e-30,
+        1e30,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        100.0,
+    ];
+    if data.ratio(3, 4)? { Ok(*data.choose(&USUAL)?) } else { data.arbitrary() }
+}
+
+fn sampling(data: &mut Unstructured<'_>) -> Result<SamplingParams> {
+    let mut params = SamplingParams::default();
+    if data.arbitrary()? {
+        params.temperature = number(data)?;
+    }
+    if data.arbitrary()? {
+        params.top_k = data.arbitrary()?;
+    }
+    if data.arbitrary()? {
+        (params.top_p, params.min_p) = (number(data)?, number(data)?);
+    }
+    if data.arbitrary()? {
+        params.repetition_penalty = number(data)?;
+        params.frequency_penalty = number(data)?;
+        params.presence_penalty = number(data)?;
+        params.penalty_window = data.arbitrary()?;
+    }
+    for _ in 0..data.int_in_range(0..=4)? {
+        params.logit_bias.push((data.int_in_range(0..=300)?, number(data)?));
+    }
+    // Everything forbidden.
+    if data.ratio(1, 20)? {
+        params.logit_bias = (0..ByteTokenizer::N_VOCAB as u32).map(|id| (id, f32::NEG_INFINITY)).collect();
+    }
+    params.seed = data.arbitrary()?;
+    params.logprobs = data.arbitrary()?;
+    Ok(params)
+}
+
+fn request(data: &mut Unstructured<'_>) -> Result<Request> {
+    let text = |data: &mut Unstructured<'_>| -> Result<String> {
+        Ok(data.arbitrary::<&str>()?.chars().take(80).collect())
+    };
+    let mut request = match data.int_in_range(0..=3)? {
+        0 => Request::new(Prompt::Tokens(data.arbitrary::<Vec<u16>>()?.into_iter().map(u32::from).collect())),
+        1 => Request::chat([Message::user(text(data)?), Message::new(text(data)?, text(data)?)]),
+        _ => Request::text(text(data)?),
+    };
+    request.sampling = sampling(data)?;
+    request.tokens_max = data.arbitrary::<Option<u8>>()?.map(usize::from);
+    for _ in 0..data.int_in_range(0..=3)? {
+        request.stop.push(text(data)?);
+    }
+    if data.ratio(1, 30)? {
+        request.stop.extend((0..2000).map(|i| i.to_string()));
+    }
+    for _ in 0..data.int_in_range(0..=2)? {
+        request.stop_tokens.push(data.int_in_range(0..=300)?);
+    }
+    request.ignore_eos = data.arbitrary()?;
+    request.parse_special = data.arbitrary()?;
+    request.timeout = data.arbitrary::<Option<u8>>()?.map(|ms| Duration::from_millis(ms.into()));
+    Ok(request)
+}
+
+struct Asked {
+    stream: TokenStream,
+    tokens_max: Option<usize>,
+    tokens: usize,
+    ends: usize,
+}
+
+impl Asked {
+    fn read(&mut self) {
+        while let Some(event) = self.stream.try_next() {
+            assert_eq!(self.ends, 0, "an event after the last");
+            match event {
+                Event::Token(token) => {
+                    assert!((token.id as usize) < ByteTokenizer::N_VOCAB);
+                    assert!(token.logprob.is_none_or(|logprob| logprob <= 1e-4), "{:?}", token.logprob);
+                    self.tokens += 1;
+                }
+                Event::Finished(finished) => {
+                    self.ends += 1;
+                    // A token that ended the answer counts and is not sent.
+                    assert!((self.tokens..=self.tokens + 1).contains(&finished.usage.completion_tokens));
+                    if finished.reason == FinishReason::MaxTokens {
+                        assert_eq!(Some(self.tokens), self.tokens_max);
+                    }
+                    if let FinishReason::Failed(error) = finished.reason {
+                        assert!(!error.to_string().is_empty());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn run(data: &mut Unstructured<'_>) -> Result<()> {
+    let clock = ManualClock::new();
+    let template = "{% for m in messages %}<|bos|>{{ m.role }}:{{ m.content }}{% endfor %}";
+    let model = if data.arbitrary()? { ScriptedModel::ngram(7) } else { ScriptedModel::echo("a story of two") };
+    let model = model
+        .kv(data.int_in_range(8..=256)?, data.int_in_range(1..=16)?)
+        .context(CONTEXT)
+        .chat_template(template)
+        .cost(clock.clone(), Duration::from_millis(1), Duration::ZERO);
+    let options = EngineOptions {
+        session: SessionOptions {
+            sequences_max: data.int_in_range(1..=4)?,
+            batch_tokens_max: data.int_in_range(1..=40)?,
+            ..SessionOptions::default()
+        },
+        queue_max: data.int_in_range(0..=6)?,
+        prefill_chunk_max: data.int_in_range(1..=40)?,
+        stream_events_max: data.int_in_range(1..=8)?,
+    };
+    let engine = EngineLoop::new(model.shared(), options, Box::new(Fcfs::new()), Arc::new(clock.clone()));
+    let Ok(mut engine) = engine else { return Ok(()) };
+    let mut asked = Vec::new();
+    for _ in 0..data.int_in_range(1..=6)? {
+        let request = request(data)?;
+        let tokens_max = request.tokens_max;
+        match engine.submit(request) {
+            Ok(stream) => asked.push(Asked { stream, tokens_max, tokens: 0, ends: 0 }),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+        for _ in 0..data.int_in_range(0..=3)? {
+            engine.step();
+        }
+    }
+    engine.step();
+    for _ in 0..5000 {
+        if engine.is_empty() {
+            break;
+        }
+        asked.iter_mut().for_each(Asked::read);
+        if !engine.step() {
+            clock.advance(engine.until_wakeup().unwrap_or(Duration::from_millis(1)));
+        }
+        engine.scheduler().check().expect("a sound scheduler");
+    }
+    assert!(engine.is_empty(), "requests that do not end: {:?}", engine.stats());
+    for asked in &mut asked {
+        asked.read();
+        assert_eq!(asked.ends, 1);
+    }
+    assert_eq!(engine.stats().kv_tokens_used, 0);
+    Ok(())
+}
+
+fuzz_target!(|data: &[u8]| {
+    // Too little data for a case is no case.
+    let _ = run(&mut Unstructured::new(data));
+});
