@@ -40,6 +40,7 @@ mod compute;
 mod config;
 mod device;
 mod error;
+mod executor;
 mod kernels;
 mod kv;
 mod layers;

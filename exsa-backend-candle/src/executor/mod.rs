@@ -1,0 +1,69 @@
+//! What runs a [`Transformer`](crate::transformer::Transformer): our own kernels on slices on the CPU, candle's operations on
+//! tensors elsewhere.
+//!
+//! Both read the same description of the layers. They differ in the form of the weights, which is settled when a model
+//! is loaded, and in where keys and values lie, which each owns.
+
+mod host;
+mod layer;
+mod room;
+mod tensors;
+
+pub(crate) use host::HostExecutor;
+pub(crate) use tensors::TensorExecutor;
+
+use crate::kv::{BlockCopy, BlockId, BlockTables, SavedHeader};
+use crate::layers::rope::Rope;
+use crate::load::LoadedModel;
+use exsa_core::backend::Interrupt;
+use exsa_core::batch::Batch;
+use exsa_core::error::{KvError, StepError};
+use std::io::{Read, Write};
+
+/// RoPE of the layers that see everything, and of those with a window.
+pub(crate) struct Ropes {
+    /// Of the layers that see everything.
+    pub full: Rope,
+    /// Of the layers with a window.
+    pub windowed: Rope,
+}
+
+/// What a pass needs to know beside the batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    /// The model.
+    pub model: &'a LoadedModel,
+    /// Which blocks belong to which sequence, the batch's tokens included.
+    pub tables: &'a BlockTables,
+    /// RoPE.
+    pub ropes: &'a Ropes,
+    /// Ends a pass early.
+    pub interrupt: &'a Interrupt,
+}
+
+/// Runs forward passes, and holds keys and values.
+pub(crate) trait Executor: Send {
+    /// Runs `batch`, which is not empty and has its blocks; its logits are `[rows, n_vocab]`.
+    fn forward(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError>;
+
+    /// Copies the start of a block to another, in every layer.
+    fn copy(&mut self, copy: &BlockCopy) -> Result<(), StepError>;
+
+    /// Writes `header` and the keys and values of the first `len` tokens in `blocks`.
+    fn save(
+        &self,
+        header: &SavedHeader,
+        blocks: &[BlockId],
+        len: usize,
+        to: &mut dyn Write,
+    ) -> Result<(), KvError>;
+
+    /// Reads what [`save`](Self::save) wrote after `header` into `blocks`.
+    fn restore(
+        &mut self,
+        header: &SavedHeader,
+        blocks: &[BlockId],
+        len: usize,
+        from: &mut dyn Read,
+    ) -> Result<(), KvError>;
+}
