@@ -43,7 +43,7 @@ impl HostExecutor {
         Ok(Self {
             attend: Attend::new(heads, &kv.layout(), tokens, context, team.threads()),
             activations: Activations::default(),
-            room: Room::new(&model.config, tokens),
+            room: Room::new(&model.config, tokens)?,
             placed: Placed {
                 spans: Vec::with_capacity(sequences),
                 wanted: Vec::with_capacity(sequences),

@@ -5,8 +5,9 @@ use crate::kernels::attend::AttendSpan;
 use crate::kv::{BLOCK_TOKENS, BlockId, BlockTables, Slot};
 use crate::layers::rope::HostTable;
 use exsa_core::batch::Batch;
+use exsa_core::error::LoadError;
 
-/// Hidden states and what is between them; `tokens` rows each. Pages that no batch has come to take no memory.
+/// Hidden states and what is between them. Pages that no batch has come to take no memory.
 pub(super) struct Room {
     /// Hidden states, `[tokens, n_embd]`.
     pub x: Vec<f32>,
@@ -24,18 +25,29 @@ pub(super) struct Room {
 
 impl Room {
     /// Room for batches of up to `tokens` tokens.
-    pub fn new(config: &Config, tokens: usize) -> Self {
+    pub fn new(config: &Config, tokens: usize) -> Result<Self, LoadError> {
         let &Config { n_embd, n_head, n_head_kv, head_dim, n_ff, .. } = config;
-        let room = |width: usize| vec![0.0; tokens * width];
-        Self {
-            x: room(n_embd),
-            normed: room(n_embd),
-            qkv: room((n_head + 2 * n_head_kv) * head_dim),
-            mixed: room(n_head * head_dim),
-            projected: room(n_embd),
-            hidden: room(2 * n_ff),
-        }
+        let room = |width: usize| zeroed(tokens.saturating_mul(width));
+        Ok(Self {
+            x: room(n_embd)?,
+            normed: room(n_embd)?,
+            qkv: room((n_head + 2 * n_head_kv) * head_dim)?,
+            mixed: room(n_head * head_dim)?,
+            projected: room(n_embd)?,
+            hidden: room(2 * n_ff)?,
+        })
     }
+}
+
+/// `len` zeros, which take no memory yet. A batch size that no system has memory for is an error and not the end.
+fn zeroed(len: usize) -> Result<Vec<f32>, LoadError> {
+    let memory = |_| LoadError::Memory {
+        what: "a pass of batch_tokens_max tokens",
+        needed: len as u64 * 4,
+        available: 0,
+    };
+    Vec::<f32>::new().try_reserve_exact(len).map_err(memory)?;
+    Ok(vec![0.0; len])
 }
 
 /// Where the rows of a batch belong, the same for all layers.

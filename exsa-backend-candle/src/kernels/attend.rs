@@ -523,3 +523,193 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of no meaning between -1 and 1.
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// Keys and values of a sequence, `[positions][n_head_kv][head_dim]`, and its blocks.
+    struct Sequence {
+        keys: Vec<f32>,
+        values: Vec<f32>,
+        blocks: Vec<BlockId>,
+    }
+
+    struct Case {
+        heads: Heads,
+        layout: HeadLayout,
+        /// Words, so that it is aligned.
+        cache: Vec<u64>,
+        sequences: Vec<Sequence>,
+    }
+
+    impl Case {
+        fn new(heads: Heads, format: Format, lengths: &[usize]) -> Self {
+            let layout = HeadLayout::new(format, heads.head_dim);
+            let blocks: usize = lengths.iter().map(|len| len.div_ceil(BLOCK_TOKENS)).sum();
+            let words = blocks * heads.n_head_kv * layout.bytes / 8;
+            // What nobody wrote is not a number, in every format.
+            let mut cache = vec![u64::MAX; words];
+            let mut next = blocks as BlockId;
+            let sequences = lengths.iter().enumerate().map(|(i, &len)| {
+                let row = heads.n_head_kv * heads.head_dim;
+                let (keys, values) =
+                    (numbers(len * row, 2 * i as u32 + 1), numbers(len * row, 2 * i as u32 + 2));
+                // Last blocks first: neighbours in the sequence are none in memory.
+                let blocks: Vec<BlockId> = (0..len.div_ceil(BLOCK_TOKENS))
+                    .map(|_| {
+                        next -= 1;
+                        next
+                    })
+                    .collect();
+                for position in 0..len {
+                    for head in 0..heads.n_head_kv {
+                        let at = position * row + head * heads.head_dim;
+                        let block = blocks[position / BLOCK_TOKENS] as usize * heads.n_head_kv + head;
+                        let start = cache.as_mut_ptr().cast::<u8>().wrapping_add(block * layout.bytes);
+                        let (key, value) = (&keys[at..at + heads.head_dim], &values[at..at + heads.head_dim]);
+                        // SAFETY: the block is in the cache, which is aligned to 8.
+                        unsafe { layout.write(start, position % BLOCK_TOKENS, key, value) };
+                    }
+                }
+                Sequence { keys, values, blocks }
+            });
+            let sequences = sequences.collect();
+            Self { heads, layout, cache, sequences }
+        }
+
+        /// Attends with the last `len` tokens of the sequences in `spans`: pairs of index and `len`.
+        fn run(&self, spans: &[(usize, usize)], threads: usize) -> Vec<f32> {
+            let width = self.heads.n_head * self.heads.head_dim;
+            let (mut attend_spans, mut blocks, mut queries) = (Vec::new(), Vec::new(), Vec::new());
+            let mut row = 0;
+            for &(index, len) in spans {
+                let sequence = &self.sequences[index];
+                let (first, position) = (blocks.len(), self.len(index) - len);
+                blocks.extend_from_slice(&sequence.blocks);
+                attend_spans.push(AttendSpan { row, len, position, blocks: first..blocks.len() });
+                queries.extend((position..position + len).flat_map(|at| self.query(index, at)));
+                row += len;
+            }
+            let bytes = self.cache.len() * 8;
+            // SAFETY: bytes of words.
+            let cache = unsafe { std::slice::from_raw_parts(self.cache.as_ptr().cast::<u8>(), bytes) };
+            let interrupt = Interrupt::default();
+            let inputs = Inputs {
+                queries: &queries,
+                stride: width,
+                spans: &attend_spans,
+                blocks: &blocks,
+                cache,
+                layout: self.layout,
+                heads: &self.heads,
+                interrupt: &interrupt,
+            };
+            let mut team = Team::new(threads).unwrap();
+            let mut attend = Attend::new(&self.heads, &self.layout, row, 4096, threads);
+            let mut out = vec![f32::NAN; row * width];
+            attend.run(inputs, &mut team, &mut out);
+            out
+        }
+
+        fn len(&self, index: usize) -> usize {
+            self.sequences[index].keys.len() / (self.heads.n_head_kv * self.heads.head_dim)
+        }
+
+        fn query(&self, index: usize, position: usize) -> Vec<f32> {
+            let scaled =
+                numbers(self.heads.n_head * self.heads.head_dim, (index * 10_000 + position) as u32 + 77);
+            scaled.into_iter().map(|x| 3.0 * x).collect()
+        }
+
+        /// The result of one token in f64, by the definition.
+        fn exact(&self, index: usize, position: usize) -> Vec<f64> {
+            let Heads { n_head, n_head_kv, head_dim, scale, softcap, .. } = self.heads;
+            let (query, sequence) = (self.query(index, position), &self.sequences[index]);
+            let mut out = Vec::new();
+            for head in 0..n_head {
+                let at = |key: usize| (key * n_head_kv + head / (n_head / n_head_kv)) * head_dim;
+                let seen = self.heads.seen(position);
+                let score = |key: usize| {
+                    let key = &sequence.keys[at(key)..][..head_dim];
+                    let pairs = query[head * head_dim..].iter().zip(key);
+                    let score =
+                        pairs.map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>() * f64::from(scale);
+                    softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+                };
+                let weights: Vec<f64> = seen.clone().map(|key| score(key).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for i in 0..head_dim {
+                    let values = seen.clone().map(|key| f64::from(sequence.values[at(key) + i]));
+                    out.push(weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / total);
+                }
+            }
+            out
+        }
+    }
+
+    fn heads(n_head: usize, n_head_kv: usize, head_dim: usize) -> Heads {
+        Heads { n_head, n_head_kv, head_dim, scale: 0.3, softcap: None, window: None }
+    }
+
+    #[test]
+    fn close_to_the_definition() {
+        for (n_head, n_head_kv, head_dim) in
+            [(4, 4, 8), (6, 2, 20), (5, 1, 2), (40, 2, 16), (7, 1, 80), (4, 1, 64)]
+        {
+            for (softcap, window) in
+                [(None, None), (Some(2.0), Some(7)), (None, Some(1)), (Some(0.5), Some(600))]
+            {
+                for (format, tolerance) in [(Format::F32, 2e-6), (Format::F16, 2e-3), (Format::Q8, 2e-2)] {
+                    let heads = Heads { softcap, window, ..heads(n_head, n_head_kv, head_dim) };
+                    let case = Case::new(heads, format, &[70, 1100, 33]);
+                    let spans = [(0, 70), (1, 1), (2, 12)];
+                    let out = case.run(&spans, 2);
+                    let mut rows = out.chunks_exact(n_head * head_dim);
+                    for (index, len) in spans {
+                        for position in case.len(index) - len..case.len(index) {
+                            for (a, b) in rows.next().unwrap().iter().zip(case.exact(index, position)) {
+                                let error = (f64::from(*a) - b).abs();
+                                assert!(error < tolerance, "{:?} {format:?}: {a} for {b}", case.heads);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A row's result is the same, bit by bit, alone and in any company, in chunks of any length, on any number of threads.
+    #[test]
+    fn rows_do_not_depend_on_the_batch() {
+        for format in [Format::F32, Format::F16, Format::Q8] {
+            for window in [None, Some(700)] {
+                let case = Case::new(Heads { window, ..heads(6, 2, 32) }, format, &[1300, 2100, 40]);
+                let width = 6 * 32;
+                let whole = case.run(&[(0, 1300)], 1);
+                let last = &whole[1299 * width..];
+                for threads in [1, 2, 3] {
+                    assert_eq!(case.run(&[(0, 1)], threads), last, "alone");
+                    assert_eq!(&case.run(&[(0, 5)], threads)[4 * width..], last, "in a short chunk");
+                    assert_eq!(case.run(&[(0, 1300)], threads), whole, "all on {threads} threads");
+                    let mixed = case.run(&[(1, 1), (0, 1), (2, 40)], threads);
+                    assert_eq!(&mixed[width..2 * width], last, "among others");
+                    let mixed = case.run(&[(1, 300), (0, 9), (2, 40)], threads);
+                    assert_eq!(&mixed[308 * width..309 * width], last, "among many");
+                }
+            }
+        }
+    }
+}

@@ -222,6 +222,7 @@ unsafe fn rows<V: Vector, B: Operand<V>, const N: usize>(left: Left, b: B, first
 }
 
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "the same indices everywhere show what stays in registers")]
 unsafe fn tile<V: Vector, B: Operand<V>, const R: usize, const N: usize>(
     left: Left,
     b: B,
