@@ -191,7 +191,7 @@ fn truncate_then_go_on() {
 
 #[test]
 fn save_and_restore() {
-    for kv_type in [KvType::F32, KvType::F16] {
+    for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
         for name in ["llama-f32", "gemma3-f32"] {
             let source = ModelSource::file(data(&format!("{name}.gguf")));
             let backend = CandleBackend::new().kv_type(kv_type);
@@ -248,18 +248,21 @@ fn damaged_saved_kv() {
     assert!(matches!(session.save(SeqId(16), &mut Vec::new()), Err(KvError::Sequence { .. })));
 }
 
-/// KV in 16 bits rounds keys and values, and little else.
+/// KV in 16 or 8 bits rounds keys and values, and little else.
 #[test]
-fn kv_of_16_bits_is_close() {
-    for name in MODELS {
+fn smaller_kv_is_close() {
+    for (name, (kv_type, tolerance)) in MODELS
+        .into_iter()
+        .flat_map(|name| [(KvType::F16, 5e-3), (KvType::Q8_0, 5e-2)].map(|kv_type| (name, kv_type)))
+    {
         let source = ModelSource::file(data(&format!("{name}.gguf")));
-        let backend = CandleBackend::new().kv_type(KvType::F16);
+        let backend = CandleBackend::new().kv_type(kv_type);
         let rounded = backend.load(&source, &LoadOptions::default(), &mut LoadProgress::none()).unwrap();
         let tokens = tokens(90, 1);
         let (rounded, exact) = (plain(&rounded, &tokens), plain(&model(name), &tokens));
         let scale = exact.iter().flatten().fold(0.0f32, |m, x| m.max(x.abs()));
         for (a, b) in rounded.iter().zip(&exact) {
-            assert!(worst(a, b) < 5e-3 * scale, "{name}: {} of {scale}", worst(a, b));
+            assert!(worst(a, b) < tolerance * scale, "{name} {kv_type:?}: {} of {scale}", worst(a, b));
         }
     }
 }

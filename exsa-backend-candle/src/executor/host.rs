@@ -102,14 +102,11 @@ impl Executor for HostExecutor {
                 interrupt,
                 wanted: wanted.then_some(self.placed.rows.as_slice()),
             };
-            if pass.attention(n_tokens).step()? == 0 {
+            if pass.attention(n_tokens)? == 0 {
                 return Ok(&[]);
             }
-            if interrupt.is_raised() {
-                return Err(StepError::Interrupted);
-            }
             let next = next.map_or(&transformer.norm, |layer| &layer.attention_norm);
-            pass.mlp(next).step()?;
+            pass.mlp(next)?;
         }
         let n = self.placed.rows.len();
         let len = n * model.n_vocab;

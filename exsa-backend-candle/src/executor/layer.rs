@@ -2,6 +2,7 @@
 
 use super::room::{Placed, Room};
 use crate::config::Config;
+use crate::error::CandleError;
 use crate::kernels::activations::Activations;
 use crate::kernels::attend::{Attend, Inputs};
 use crate::kernels::cache::HeadLayout;
@@ -12,8 +13,8 @@ use crate::layers::linear::Linear;
 use crate::layers::mlp::GateUp;
 use crate::layers::norm::RmsNorm;
 use crate::transformer::Layer;
-use candle_core::Result;
 use exsa_core::backend::Interrupt;
+use exsa_core::error::StepError;
 
 /// What a layer works with. `room.normed` holds its normalized input, and at the end that of the next.
 pub(super) struct Pass<'a> {
@@ -35,7 +36,7 @@ pub(super) struct Pass<'a> {
 impl Pass<'_> {
     /// Adds what attention gives to the hidden states of `n` rows, or of those that are wanted, and normalizes them for the
     /// MLP. Returns how many rows that are.
-    pub fn attention(&mut self, n: usize) -> Result<usize> {
+    pub fn attention(&mut self, n: usize) -> Result<usize, StepError> {
         let Self { layer, wanted, .. } = *self;
         let attention = &layer.attention;
         let heads = &attention.heads;
@@ -61,21 +62,22 @@ impl Pass<'_> {
                 let (k, v) = kv.split_at_mut(n * width_kv);
                 match wanted {
                     None => {
-                        Linear::multiply([(query, q), (key, k), (value, v)], normed, n, team, activations)?;
+                        let outputs = [(query, q), (key, k), (value, v)];
+                        Linear::multiply(outputs, normed, n, team, activations).step()?;
                     }
                     Some(rows) => {
-                        Linear::multiply([(key, k), (value, v)], normed, n, team, activations)?;
+                        Linear::multiply([(key, k), (value, v)], normed, n, team, activations).step()?;
                         rows::pack(normed, n_embd, n_embd, Some(rows));
                         if m > 0 {
                             let (q, normed) = (&mut q[..m * width], &normed[..m * n_embd]);
-                            Linear::multiply([(query, q)], normed, m, team, activations)?;
+                            Linear::multiply([(query, q)], normed, m, team, activations).step()?;
                         }
                     }
                 }
                 ([0, n * width, n * (width + width_kv)], [width, width_kv])
             }
             Qkv::Fused(input) => {
-                Linear::multiply([(input, &mut *qkv)], normed, n, team, activations)?;
+                Linear::multiply([(input, &mut *qkv)], normed, n, team, activations).step()?;
                 ([0, width, width + width_kv], [all, all])
             }
         };
@@ -107,8 +109,11 @@ impl Pass<'_> {
             interrupt: self.interrupt,
         };
         let (mixed, projected) = (&mut mixed[..m * width], &mut projected[..m * n_embd]);
-        self.attend.run(inputs, team, mixed);
-        Linear::multiply([(&attention.output, &mut *projected)], mixed, m, team, activations)?;
+        if !self.attend.run(inputs, team, mixed) {
+            return Err(StepError::Interrupted);
+        }
+        let output = [(&attention.output, &mut *projected)];
+        Linear::multiply(output, mixed, m, team, activations).step()?;
         let post = layer.post_attention_norm.as_ref().map(RmsNorm::host);
         let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
         rows::add(x, projected, post, layer.mlp_norm.host(), n_embd, normed, team);
@@ -116,7 +121,7 @@ impl Pass<'_> {
     }
 
     /// Adds what the MLP gives to the hidden states of the rows that attention left, and normalizes them by `next`.
-    pub fn mlp(&mut self, next: &RmsNorm) -> Result<()> {
+    pub fn mlp(&mut self, next: &RmsNorm) -> Result<(), StepError> {
         let mlp = &self.layer.mlp;
         let (n_embd, n_ff) = (self.config.n_embd, mlp.n_ff);
         let m = self.wanted.map_or(self.placed.slots.len(), <[u32]>::len);
@@ -127,16 +132,18 @@ impl Pass<'_> {
         match &mlp.input {
             GateUp::Split { gate, up } => {
                 let (g, u) = hidden.split_at_mut(m * n_ff);
-                Linear::multiply([(gate, &mut *g), (up, &mut *u)], normed, m, team, activations)?;
+                let outputs = [(gate, &mut *g), (up, &mut *u)];
+                Linear::multiply(outputs, normed, m, team, activations).step()?;
                 rows::gate(mlp.activation, g, Some(u), n_ff, team);
             }
             GateUp::Fused(both) => {
-                Linear::multiply([(both, &mut *hidden)], normed, m, team, activations)?;
+                Linear::multiply([(both, &mut *hidden)], normed, m, team, activations).step()?;
                 rows::gate(mlp.activation, hidden, None, n_ff, team);
             }
         }
         let projected = &mut projected[..m * n_embd];
-        Linear::multiply([(&mlp.down, &mut *projected)], &hidden[..m * n_ff], m, team, activations)?;
+        let output = [(&mlp.down, &mut *projected)];
+        Linear::multiply(output, &hidden[..m * n_ff], m, team, activations).step()?;
         let post = self.layer.post_mlp_norm.as_ref().map(RmsNorm::host);
         rows::add(x, projected, post, next.host(), n_embd, normed, team);
         Ok(())

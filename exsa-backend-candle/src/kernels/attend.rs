@@ -20,6 +20,7 @@ use crate::layers::attention::Heads;
 use exsa_core::backend::Interrupt;
 use half::f16;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keys whose scores are computed before they become weights.
 pub(crate) const CHUNK: usize = 128;
@@ -71,7 +72,7 @@ pub(crate) struct Inputs<'a> {
     pub layout: HeadLayout,
     /// The heads.
     pub heads: &'a Heads,
-    /// Ends it early; the result is then good for nothing.
+    /// Ends it early.
     pub interrupt: &'a Interrupt,
 }
 
@@ -148,8 +149,9 @@ impl Attend {
         }
     }
 
-    /// Attends with all spans: `out` is `[rows, n_head * head_dim]`.
-    pub fn run(&mut self, inputs: Inputs<'_>, team: &mut Team, out: &mut [f32]) {
+    /// Attends with all spans: `out` is `[rows, n_head * head_dim]`. False if it was interrupted; the result is then good for
+    /// nothing.
+    pub fn run(&mut self, inputs: Inputs<'_>, team: &mut Team, out: &mut [f32]) -> bool {
         let products = self.plan(&inputs, team.threads());
         let heads = inputs.heads.n_head_kv;
         let target = Target(out.as_mut_ptr());
@@ -160,14 +162,24 @@ impl Attend {
                 >= (rows.max(1) - 1) * inputs.stride + inputs.heads.n_head * inputs.heads.head_dim
         );
         let partials = Target(self.partials.as_mut_ptr());
+        let interrupted = AtomicBool::new(false);
         let (items, n) = (&self.items, self.items.len() * heads);
         let grain = if products < SHARED_PRODUCTS_MIN { n } else { (n / (team.threads() * 8)).max(1) };
         team.for_each_with(&mut self.work, n, grain, |work, range| {
             for i in range {
                 let (head, item) = (i / items.len(), &items[i % items.len()]);
+                if inputs.interrupt.is_raised() {
+                    interrupted.store(true, Ordering::Relaxed);
+                }
+                if interrupted.load(Ordering::Relaxed) {
+                    return;
+                }
                 attend(work, &inputs, item, head, &partials, &target);
             }
         });
+        if interrupted.into_inner() {
+            return false;
+        }
         let (shared, n) = (&self.shared, self.shared.len() * heads);
         let partials = &self.partials;
         let long = n * shared.iter().map(|item| item.splits.len()).max().unwrap_or(0) > 256;
@@ -177,6 +189,7 @@ impl Attend {
                 merge(work, &inputs, item, head, partials, &target);
             }
         });
+        true
     }
 
     /// Cuts the spans into items; returns about how many multiplications they need.
@@ -278,9 +291,6 @@ fn attend_as<S: Simd, T: Number>(
     let first = inputs.heads.seen(span.position + item.tokens.start).start;
     let seen = first..span.position + item.tokens.end;
     for split in item.splits.clone() {
-        if inputs.interrupt.is_raised() {
-            return;
-        }
         work.running.begin(rows, room);
         let keys = seen.start.max(split * SPLIT)..seen.end.min((split + 1) * SPLIT);
         let mut chunk = keys.start / CHUNK * CHUNK;
@@ -620,7 +630,10 @@ mod tests {
             let mut team = Team::new(threads).unwrap();
             let mut attend = Attend::new(&self.heads, &self.layout, row, 4096, threads);
             let mut out = vec![f32::NAN; row * width];
-            attend.run(inputs, &mut team, &mut out);
+            assert!(attend.run(inputs, &mut team, &mut out));
+            interrupt.raise();
+            let interrupted = attend.run(inputs, &mut team, &mut vec![0.0; row * width]);
+            assert!(!interrupted, "raised before the first item");
             out
         }
 

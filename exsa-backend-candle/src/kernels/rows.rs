@@ -85,10 +85,13 @@ pub(crate) fn gate(
             team.for_each_run(gate, run, |i, gate| apply(gate, &up[i * run..]));
         }
         None => {
-            for both in gate.chunks_exact_mut(2 * width) {
-                let (gate, up) = both.split_at_mut(width);
-                apply(gate, up);
-            }
+            let run = if gate.len() < SHARED_VALUES_MIN { gate.len().max(1) } else { 2 * width };
+            team.for_each_run(gate, run, |_, rows| {
+                for both in rows.chunks_exact_mut(2 * width) {
+                    let (gate, up) = both.split_at_mut(width);
+                    apply(gate, up);
+                }
+            });
             pack(gate, 2 * width, width, None);
         }
     }
