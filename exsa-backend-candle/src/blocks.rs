@@ -126,6 +126,51 @@ pub(crate) fn weights(
     }
 }
 
+/// Rows of a table, one of which is read at a time.
+pub(crate) trait TableRows: Send + Sync {
+    /// Writes row `index`, of as many values as `out` has, to `out`.
+    fn row(&self, index: usize, out: &mut [f32]);
+}
+
+impl<T: Plain + Send + Sync> TableRows for Blocks<T> {
+    fn row(&self, index: usize, out: &mut [f32]) {
+        let blocks = out.len() / T::BLCK_SIZE;
+        T::to_float(&self.as_slice()[index * blocks..][..blocks], out);
+    }
+}
+
+/// The weights in `bytes` bytes at `start` as a table; `None` as in [`weights`].
+pub(crate) fn table(
+    mapping: &Arc<Mapping>,
+    start: usize,
+    bytes: usize,
+    dtype: GgmlDType,
+) -> Option<Arc<dyn TableRows>> {
+    fn rows<T: Plain + Send + Sync>(
+        mapping: &Arc<Mapping>,
+        start: usize,
+        bytes: usize,
+    ) -> Option<Arc<dyn TableRows>> {
+        Some(Arc::new(Blocks::<T>::new(mapping, start, bytes)?))
+    }
+    match dtype {
+        GgmlDType::F32 => rows::<f32>(mapping, start, bytes),
+        GgmlDType::F16 => rows::<f16>(mapping, start, bytes),
+        GgmlDType::BF16 => rows::<bf16>(mapping, start, bytes),
+        GgmlDType::Q4_0 => rows::<k_quants::BlockQ4_0>(mapping, start, bytes),
+        GgmlDType::Q4_1 => rows::<k_quants::BlockQ4_1>(mapping, start, bytes),
+        GgmlDType::Q5_0 => rows::<k_quants::BlockQ5_0>(mapping, start, bytes),
+        GgmlDType::Q5_1 => rows::<k_quants::BlockQ5_1>(mapping, start, bytes),
+        GgmlDType::Q8_0 => rows::<k_quants::BlockQ8_0>(mapping, start, bytes),
+        GgmlDType::Q2K => rows::<k_quants::BlockQ2K>(mapping, start, bytes),
+        GgmlDType::Q3K => rows::<k_quants::BlockQ3K>(mapping, start, bytes),
+        GgmlDType::Q4K => rows::<k_quants::BlockQ4K>(mapping, start, bytes),
+        GgmlDType::Q5K => rows::<k_quants::BlockQ5K>(mapping, start, bytes),
+        GgmlDType::Q6K => rows::<k_quants::BlockQ6K>(mapping, start, bytes),
+        GgmlDType::Q8_1 | GgmlDType::Q8K => None,
+    }
+}
+
 /// Rows of weights that are multiplied in f32.
 pub(crate) trait WideRows: Send + Sync {
     /// `out = left · Wᵀ`, with `left` `[m, k]`, the rows `W` `[n, k]` and `out` `[m, n]`.

@@ -1,36 +1,11 @@
-//! What a session computes with on the CPU: its threads, and memory to work in.
+//! The threads that compute.
 
-use crate::kernels::activations::Activations;
 use crate::kernels::team::Team;
 use exsa_core::backend::ThreadOptions;
 use exsa_core::error::LoadError;
-use std::cell::{RefCell, RefMut};
 
 /// Threads in a team at most.
 const THREADS_MAX: usize = 1024;
-
-/// Threads and scratch memory of one session.
-pub(crate) struct Compute {
-    team: RefCell<Team>,
-    activations: RefCell<Activations>,
-}
-
-impl Compute {
-    /// As many threads as `options` say, else one for each physical core.
-    pub fn new(options: &ThreadOptions) -> Result<Self, LoadError> {
-        Ok(Self { team: RefCell::new(team(options)?), activations: RefCell::default() })
-    }
-
-    /// The threads. They are taken for one operation at a time.
-    pub fn team(&self) -> RefMut<'_, Team> {
-        self.team.borrow_mut()
-    }
-
-    /// Quantized activations.
-    pub fn activations(&self) -> RefMut<'_, Activations> {
-        self.activations.borrow_mut()
-    }
-}
 
 /// A team of as many threads as `options` say, else one for each physical core.
 pub(crate) fn team(options: &ThreadOptions) -> Result<Team, LoadError> {

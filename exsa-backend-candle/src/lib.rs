@@ -42,6 +42,7 @@ mod compute;
 mod config;
 mod device;
 mod error;
+mod executor;
 mod kernels;
 mod kv;
 mod layers;

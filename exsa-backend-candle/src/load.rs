@@ -3,10 +3,8 @@
 use crate::config::{Config, Divisors};
 use crate::error::CandleError;
 use crate::kv::Fingerprint;
-use crate::layers::attention::{Attention, Qkv};
-use crate::layers::embedding::Embedding;
+use crate::layers::attention::{Attention, Heads, Qkv};
 use crate::layers::mlp::{GateUp, Mlp};
-use crate::layers::paged::Heads;
 use crate::transformer::{Layer, Transformer};
 use crate::weights::Weights;
 use exsa_core::error::LoadError;
@@ -50,7 +48,7 @@ pub(crate) fn load(
             problem: format!("it has {n_vocab} rows, but the vocabulary has {tokens} tokens"),
         });
     }
-    let table = weights.table("token_embd.weight", n_vocab, config.n_embd)?;
+    let embedding = weights.embedding("token_embd.weight", n_vocab, config.n_embd, config.embedding_scale)?;
     let divisors = load_divisors(&config, &mut weights)?;
     // The count is a claim of the file: the layers are made one by one, and the first that is missing ends it.
     let mut layers = Vec::new();
@@ -63,13 +61,7 @@ pub(crate) fn load(
     } else {
         weights.linear("token_embd", n_vocab, config.n_embd)?
     };
-    let transformer = Transformer {
-        embedding: Embedding::new(table, config.embedding_scale),
-        layers,
-        norm,
-        output,
-        softcap: config.logit_softcap,
-    };
+    let transformer = Transformer { embedding, layers, norm, output, softcap: config.logit_softcap };
     Ok(LoadedModel { n_vocab, transformer, divisors, fingerprint: weights.finish()?, config })
 }
 
@@ -142,7 +134,7 @@ fn load_mlp(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> Res
         }
     };
     let down = weights.linear(&name("ffn_down"), n_embd, n_ff)?;
-    Ok(Mlp { input, down, activation: config.architecture.activation })
+    Ok(Mlp { input, down, activation: config.architecture.activation, n_ff })
 }
 
 fn load_divisors(config: &Config, weights: &mut Weights<'_, '_>) -> Result<RopeDivisors, LoadError> {

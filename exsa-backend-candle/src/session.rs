@@ -1,16 +1,13 @@
 //! Sessions: the KV of several sequences, and forward passes over ragged batches.
 
-use crate::compute::Compute;
+use crate::compute;
 use crate::config::{Divisors, RopeConfig};
-use crate::error::CandleError;
-use crate::kv::{BLOCK_TOKENS, BlockTables, Fingerprint, KvShape, KvStore, SavedHeader, slot_runs};
-use crate::layers::attention::{Placement, Rows};
-use crate::layers::host;
-use crate::layers::paged::PagedSpan;
+use crate::executor::{Context, Executor, HostExecutor, Ropes, TensorExecutor};
+use crate::kernels::cache::Format;
+use crate::kv::{BLOCK_TOKENS, BlockTables, Fingerprint, KvShape, SavedHeader};
 use crate::layers::rope::Rope;
 use crate::load::LoadedModel;
-use crate::transformer::Step;
-use candle_core::{DType, Device};
+use candle_core::Device;
 use exsa_core::SeqId;
 use exsa_core::backend::{Capabilities, Interrupt, Session, SessionOptions};
 use exsa_core::batch::{Batch, Logits, Span};
@@ -24,25 +21,24 @@ const SEQUENCES_MAX: usize = 1 << 16;
 /// A session of a [`LoadedModel`].
 pub(crate) struct CandleSession {
     model: Arc<LoadedModel>,
-    device: Device,
     capabilities: Capabilities,
     interrupt: Interrupt,
-    rope: Rope,
-    rope_windowed: Rope,
+    ropes: Ropes,
     tables: BlockTables,
     kv_shape: KvShape,
-    kv: KvStore,
+    executor: Box<dyn Executor>,
     fingerprint: Fingerprint,
-    logits: Vec<f32>,
-    compute: Compute,
+    /// Sequences that [`check`](CandleSession::check) has met.
+    met: Vec<bool>,
 }
 
 impl CandleSession {
-    /// A session of `model` on `device`, where its weights are.
+    /// A session of `model` on `device`, where its weights are; `None` runs on the host's kernels, for which it then was
+    /// loaded.
     pub fn new(
         model: Arc<LoadedModel>,
-        device: Device,
-        dtype: DType,
+        device: Option<Device>,
+        format: Format,
         options: &SessionOptions,
     ) -> Result<Self, LoadError> {
         let config = &model.config;
@@ -50,8 +46,12 @@ impl CandleSession {
             n_layer: config.n_layer,
             n_head_kv: config.n_head_kv,
             head_dim: config.head_dim,
-            dtype,
+            format,
         };
+        if format == Format::Q8 && device.is_some() {
+            let problem = "keys and values in 8 bits are for the CPU".to_owned();
+            return Err(LoadError::Option { option: "kv_type", problem });
+        }
         let capabilities = plan(config.n_ctx, &kv_shape, options)?;
         let n_blocks = capabilities.kv_tokens_max / BLOCK_TOKENS;
         let block_ids = u32::try_from(n_blocks).map_err(|_| LoadError::Option {
@@ -68,30 +68,36 @@ impl CandleSession {
         };
         let mut fingerprint = model.fingerprint;
         fingerprint.update(&[u8::from(long)]);
+        let ropes = Ropes { full: rope(&config.rope), windowed: rope(&config.rope_windowed) };
+        let executor: Box<dyn Executor> = match device {
+            Some(device) => Box::new(TensorExecutor::new(device, &kv_shape, n_blocks)?),
+            None => {
+                let team = compute::team(&options.threads)?;
+                Box::new(HostExecutor::new(&model, &kv_shape, &capabilities, &ropes, team)?)
+            }
+        };
+        let Capabilities { sequences_max, context_tokens_max, .. } = capabilities;
         Ok(Self {
-            rope: rope(&config.rope),
-            rope_windowed: rope(&config.rope_windowed),
-            kv: KvStore::new(&kv_shape, n_blocks, &device).load()?,
-            tables: BlockTables::new(capabilities.sequences_max, block_ids),
+            tables: BlockTables::new(sequences_max, block_ids, context_tokens_max),
             interrupt: options.interrupt.clone(),
-            logits: Vec::new(),
-            compute: Compute::new(&options.threads)?,
+            met: vec![false; sequences_max],
+            ropes,
+            executor,
             fingerprint,
             kv_shape,
             capabilities,
-            device,
             model,
         })
     }
 
     /// Everything that can be wrong with a batch, before anything changes.
-    fn check(&self, batch: &Batch) -> Result<(), StepError> {
+    fn check(&mut self, batch: &Batch) -> Result<(), StepError> {
         let limit = self.capabilities.batch_tokens_max;
         if batch.len() > limit {
             return Err(StepError::BatchTooLarge { tokens: batch.len(), limit });
         }
         let n_vocab = self.model.n_vocab;
-        let mut seen = vec![false; self.capabilities.sequences_max];
+        self.met.fill(false);
         for (span, tokens) in batch.iter() {
             let Span { seq, position, len, .. } = span;
             let problem = |problem: String| Err(StepError::Sequence { seq, problem });
@@ -99,7 +105,7 @@ impl CandleSession {
                 let max = self.capabilities.sequences_max;
                 return problem(format!("the id is not below the session's sequences_max of {max}"));
             };
-            if std::mem::replace(&mut seen[seq.index()], true) {
+            if std::mem::replace(&mut self.met[seq.index()], true) {
                 return problem("it has two spans in one batch".to_owned());
             }
             if position != held {
@@ -116,35 +122,22 @@ impl CandleSession {
         self.tables.check_room(batch.spans())
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<(), StepError> {
+    /// Takes the batch's blocks, and copies those that others share.
+    fn append(&mut self, batch: &Batch) -> Result<(), StepError> {
         for span in batch.spans() {
             if let Some(copy) = self.tables.append(span.seq, span.len)? {
-                self.kv.copy(&copy).step()?;
+                self.executor.copy(&copy)?;
             }
         }
-        let mut placement = Placement { spans: Vec::with_capacity(batch.spans().len()), runs: Vec::new() };
-        let mut positions = Vec::with_capacity(batch.len());
-        for span in batch.spans() {
-            let row = positions.len();
-            let blocks = self.tables.blocks(span.seq);
-            slot_runs(span, row, blocks, &mut placement.runs);
-            placement.spans.push(PagedSpan { row, len: span.len, position: span.position, blocks });
-            positions.extend(span.position..span.position + span.len);
-        }
-        let rows = batch.row_tokens().map(|row| row as u32).collect();
-        let step = Step {
-            tokens: batch.tokens(),
-            placement,
-            rope: self.rope.table(&positions, &self.device).step()?,
-            rope_windowed: self.rope_windowed.table(&positions, &self.device).step()?,
-            rows: Rows::new(rows, batch.len()),
-        };
-        let logits = self.model.transformer.forward(&step, &self.kv, &self.interrupt, &self.compute)?;
-        if let Some(logits) = logits {
-            let logits = logits.to_device(&Device::Cpu).step()?;
-            host::read(&logits, |values: &[f32]| self.logits.extend_from_slice(values)).step()?;
-        }
         Ok(())
+    }
+
+    /// Forgets what a pass that failed may have left.
+    fn take_back(&mut self, batch: &Batch) {
+        for span in batch.spans() {
+            // A span that was not reached holds its tokens still, and no more.
+            self.tables.truncate(span.seq, span.position).ok();
+        }
     }
 }
 
@@ -154,25 +147,32 @@ impl Session for CandleSession {
     }
 
     fn kv_bytes_per_token(&self) -> Option<u64> {
-        self.kv_shape.token_bytes()
+        Some(self.kv_shape.block_bytes()?.div_ceil(BLOCK_TOKENS as u64))
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
-        self.logits.clear();
         if self.interrupt.is_raised() {
             return Err(StepError::Interrupted);
         }
         self.check(batch)?;
-        if !batch.is_empty()
-            && let Err(error) = self.run(batch)
-        {
-            for span in batch.spans() {
-                // A span that was not reached holds its tokens still, and no more.
-                self.tables.truncate(span.seq, span.position).ok();
-            }
+        let n_vocab = self.model.n_vocab;
+        if batch.is_empty() {
+            return Ok(Logits::new(&[], n_vocab));
+        }
+        if let Err(error) = self.append(batch) {
+            self.take_back(batch);
             return Err(error);
         }
-        Ok(Logits::new(&self.logits, self.model.n_vocab))
+        let Self { model, tables, ropes, interrupt, executor, .. } = self;
+        match executor.forward(batch, Context { model, tables, ropes, interrupt }) {
+            Ok(logits) => Ok(Logits::new(logits, n_vocab)),
+            Err(error) => {
+                for span in batch.spans() {
+                    tables.truncate(span.seq, span.position).ok();
+                }
+                Err(error)
+            }
+        }
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
@@ -190,7 +190,7 @@ impl Session for CandleSession {
     fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
         let len = self.tables.existing_len(seq)?;
         let header = SavedHeader::new(self.fingerprint, &self.kv_shape, len);
-        self.kv.save(&header, self.tables.blocks(seq), len, to)
+        self.executor.save(&header, self.tables.blocks(seq), len, to)
     }
 
     fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
@@ -201,7 +201,7 @@ impl Session for CandleSession {
             KvError::Format(format!("{} tokens, over the session's context of {context}", header.tokens))
         })?;
         self.tables.fill(seq, len)?;
-        let restored = self.kv.restore(&header, self.tables.blocks(seq), len, from);
+        let restored = self.executor.restore(&header, self.tables.blocks(seq), len, from);
         if restored.is_err() {
             self.release(seq);
         }
@@ -223,8 +223,7 @@ fn plan(n_ctx: usize, kv: &KvShape, options: &SessionOptions) -> Result<Capabili
     };
     let memory =
         |needed: u64| LoadError::Memory { what: "the KV cache", needed, available: options.kv_bytes_max };
-    let block_bytes = kv.token_bytes().and_then(|bytes| bytes.checked_mul(BLOCK_TOKENS as u64));
-    let block_bytes = block_bytes.ok_or_else(|| memory(u64::MAX))?;
+    let block_bytes = kv.block_bytes().ok_or_else(|| memory(u64::MAX))?;
     let blocks_max = usize::try_from(options.kv_bytes_max / block_bytes).unwrap_or(usize::MAX);
     let bytes = |blocks: usize| block_bytes.saturating_mul(blocks as u64);
     let blocks = match options.kv_tokens_max {

@@ -1,6 +1,7 @@
-//! The forward pass of a decoder-only transformer, put together from the layers.
+//! A decoder-only transformer, put together from the layers, and its forward pass over candle's tensors.
+//!
+//! [`host`](crate::host) runs the same transformer on the CPU.
 
-use crate::compute::Compute;
 use crate::error::CandleError;
 use crate::kv::KvStore;
 use crate::layers::attention::{Attention, Placement, Rows};
@@ -67,7 +68,6 @@ impl Transformer {
         step: &Step<'_>,
         kv: &KvStore,
         interrupt: &Interrupt,
-        compute: &Compute,
     ) -> std::result::Result<Option<Tensor>, StepError> {
         let mut x = self.embedding.forward(step.tokens).step()?;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -76,16 +76,16 @@ impl Transformer {
             }
             // After the last attention only the rows that want logits matter.
             let rows = (index + 1 == self.layers.len()).then_some(&step.rows);
-            match layer.forward(&x, step, kv, index, rows, compute).step()? {
+            match layer.forward(&x, step, kv, index, rows).step()? {
                 Some(y) => x = y,
                 None => return Ok(None),
             }
         }
-        self.logits(&x, compute).map(Some).step()
+        self.logits(&x).map(Some).step()
     }
 
-    fn logits(&self, x: &Tensor, compute: &Compute) -> Result<Tensor> {
-        let logits = self.output.forward(&self.norm.forward(x, compute)?, compute)?;
+    fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        let logits = self.output.forward(&self.norm.forward(x)?)?;
         match self.softcap.map(f64::from) {
             Some(cap) => (logits / cap)?.tanh()? * cap,
             None => Ok(logits),
@@ -101,12 +101,10 @@ impl Layer {
         kv: &KvStore,
         index: usize,
         rows: Option<&Rows>,
-        compute: &Compute,
     ) -> Result<Option<Tensor>> {
         let rope = if self.windowed { &step.rope_windowed } else { &step.rope };
-        let normed = self.attention_norm.forward(x, compute)?;
-        let Some(mixed) =
-            self.attention.forward(&normed, rope, &step.placement, kv.layer(index), rows, compute)?
+        let normed = self.attention_norm.forward(x)?;
+        let Some(mixed) = self.attention.forward(&normed, rope, &step.placement, kv.layer(index), rows)?
         else {
             return Ok(None);
         };
@@ -114,16 +112,16 @@ impl Layer {
             Some(rows) => rows.select(x)?,
             None => x.clone(),
         };
-        let x = (x + normalize(mixed, self.post_attention_norm.as_ref(), compute)?)?;
-        let y = self.mlp.forward(&self.mlp_norm.forward(&x, compute)?, compute)?;
-        let y = normalize(y, self.post_mlp_norm.as_ref(), compute)?;
+        let x = (x + normalize(mixed, self.post_attention_norm.as_ref())?)?;
+        let y = self.mlp.forward(&self.mlp_norm.forward(&x)?)?;
+        let y = normalize(y, self.post_mlp_norm.as_ref())?;
         (x + y).map(Some)
     }
 }
 
-fn normalize(x: Tensor, norm: Option<&RmsNorm>, compute: &Compute) -> Result<Tensor> {
+fn normalize(x: Tensor, norm: Option<&RmsNorm>) -> Result<Tensor> {
     match norm {
-        Some(norm) => norm.forward(&x, compute),
+        Some(norm) => norm.forward(&x),
         None => Ok(x),
     }
 }

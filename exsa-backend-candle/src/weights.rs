@@ -5,8 +5,10 @@ use crate::error::CandleError;
 use crate::kernels::team::Team;
 use crate::kernels::{Isa, PackedMatrix};
 use crate::kv::Fingerprint;
+use crate::layers::embedding::Embedding;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
+use crate::layers::vector::Vector;
 use crate::mapping::Mapping;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType};
 use candle_core::{Device, Tensor};
@@ -35,25 +37,28 @@ pub(crate) struct Weights<'a, 'p> {
     done: u64,
     total: u64,
     fingerprint: Fingerprint,
-    /// What matrices are packed for, on the CPU.
+    /// Whether the forward pass runs on the host's kernels, and not over tensors.
+    host: bool,
+    /// What matrices are packed for, if they are.
     isa: Option<Isa>,
     team: Team,
 }
 
 impl<'a, 'p> Weights<'a, 'p> {
-    /// The tensors of `gguf`, whose bytes are `mapping`.
+    /// The tensors of `gguf`, whose bytes are `mapping`, for passes on the host's kernels or over tensors on `device`.
     pub fn new(
         gguf: &'a Gguf,
         mapping: Arc<Mapping>,
         device: Device,
+        host: bool,
         progress: &'a mut LoadProgress<'p>,
         team: Team,
     ) -> Result<Self, LoadError> {
         let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
         progress.report(0, total)?;
         let (taken, fingerprint) = (BTreeSet::new(), Fingerprint::default());
-        let isa = device.is_cpu().then(Isa::detect);
-        Ok(Self { gguf, mapping, device, progress, taken, done: 0, total, fingerprint, isa, team })
+        let isa = host.then(Isa::detect);
+        Ok(Self { gguf, mapping, device, progress, taken, done: 0, total, fingerprint, host, isa, team })
     }
 
     /// Whether the file has tensor `name`.
@@ -81,9 +86,9 @@ impl<'a, 'p> Weights<'a, 'p> {
 
     /// The matrix `name`, of which rows are read now and then: on the CPU it stays in the file, whose pages come into
     /// memory with the rows, and need not be there twice where the same tensor is a projection too.
-    pub fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<QTensor>, LoadError> {
+    fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<QTensor>, LoadError> {
         let tensor = self.find(name)?;
-        if !self.device.is_cpu() || tensor.shape[..] != [columns as u64, rows as u64] {
+        if !self.host || tensor.shape[..] != [columns as u64, rows as u64] {
             return self.matrix(name, rows, columns);
         }
         let dims = [rows, columns];
@@ -113,20 +118,21 @@ impl<'a, 'p> Weights<'a, 'p> {
     /// The projection of `columns` to `rows` values by `{name}.weight` and, where the file has one, `{name}.bias`.
     pub fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear, LoadError> {
         let weight_name = format!("{name}.weight");
-        let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
+        let bias =
+            self.optional_vector(&format!("{name}.bias"), rows)?.map(Vector::new).transpose().load()?;
         if let Some(isa) = self.isa
             && PackedMatrix::supports(self.find(&weight_name)?.dtype)
         {
             return Ok(Linear::packed(self.packed(&weight_name, rows, columns)?, isa, bias));
         }
         let weight = self.matrix(&weight_name, rows, columns)?;
-        if self.device.is_cpu()
+        if self.host
             && let (start, bytes) = self.place(self.find(&weight_name)?)?
             && let Some(weight) = blocks::wide_rows(&self.mapping, start, bytes, weight.dtype())
         {
             return Ok(Linear::wide(weight, [rows, columns], bias));
         }
-        Linear::new(weight, bias).load()
+        if self.host { Ok(Linear::host(weight, bias)) } else { Linear::device(weight, bias).load() }
     }
 
     /// The matrix `name`, packed for our own products.
@@ -162,9 +168,28 @@ impl<'a, 'p> Weights<'a, 'p> {
         packed.map_err(memory)?.ok_or_else(|| damaged(tensor))?
     }
 
+    /// The embeddings `name` of `rows` tokens, to be multiplied by `scale`.
+    pub fn embedding(
+        &mut self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+        scale: f32,
+    ) -> Result<Embedding, LoadError> {
+        let table = self.table(name, rows, columns)?;
+        if !self.host {
+            return Ok(Embedding::device(table, scale));
+        }
+        let tensor = self.find(name)?;
+        let (start, bytes) = self.place(tensor)?;
+        let table = blocks::table(&self.mapping, start, bytes, dtype(tensor)?);
+        table.map(|table| Embedding::host(table, scale)).ok_or_else(|| damaged(tensor))
+    }
+
     /// The norm by `{name}.weight`.
     pub fn norm(&mut self, name: &str, len: usize, epsilon: f32) -> Result<RmsNorm, LoadError> {
-        Ok(RmsNorm::new(self.vector(&format!("{name}.weight"), len)?, epsilon))
+        let weight = Vector::new(self.vector(&format!("{name}.weight"), len)?).load()?;
+        Ok(RmsNorm::new(weight, epsilon))
     }
 
     /// Refuses a file with tensors that nobody took: the model computes with something that is not known here. Returns the

@@ -191,7 +191,7 @@ fn truncate_then_go_on() {
 
 #[test]
 fn save_and_restore() {
-    for kv_type in [KvType::F32, KvType::F16] {
+    for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
         for name in ["llama-f32", "gemma3-f32"] {
             let source = ModelSource::file(data(&format!("{name}.gguf")));
             let backend = CandleBackend::new().kv_type(kv_type);
@@ -248,18 +248,21 @@ fn damaged_saved_kv() {
     assert!(matches!(session.save(SeqId(16), &mut Vec::new()), Err(KvError::Sequence { .. })));
 }
 
-/// KV in 16 bits rounds keys and values, and little else.
+/// KV in 16 or 8 bits rounds keys and values, and little else.
 #[test]
-fn kv_of_16_bits_is_close() {
-    for name in MODELS {
+fn smaller_kv_is_close() {
+    for (name, (kv_type, tolerance)) in MODELS
+        .into_iter()
+        .flat_map(|name| [(KvType::F16, 5e-3), (KvType::Q8_0, 5e-2)].map(|kv_type| (name, kv_type)))
+    {
         let source = ModelSource::file(data(&format!("{name}.gguf")));
-        let backend = CandleBackend::new().kv_type(KvType::F16);
+        let backend = CandleBackend::new().kv_type(kv_type);
         let rounded = backend.load(&source, &LoadOptions::default(), &mut LoadProgress::none()).unwrap();
         let tokens = tokens(90, 1);
         let (rounded, exact) = (plain(&rounded, &tokens), plain(&model(name), &tokens));
         let scale = exact.iter().flatten().fold(0.0f32, |m, x| m.max(x.abs()));
         for (a, b) in rounded.iter().zip(&exact) {
-            assert!(worst(a, b) < 5e-3 * scale, "{name}: {} of {scale}", worst(a, b));
+            assert!(worst(a, b) < tolerance * scale, "{name} {kv_type:?}: {} of {scale}", worst(a, b));
         }
     }
 }
@@ -425,6 +428,93 @@ fn windows_forget() {
         let mut session = session(&model);
         for (i, &token) in tokens.iter().enumerate() {
             assert_eq!(feed(&mut *session, 0, i, &[token], 1)[0], whole[i]);
+        }
+    }
+}
+
+/// Every model there is here, whose products are our own.
+const OWN_PRODUCTS: [&str; 17] = [
+    "llama-f32",
+    "llama3-f32",
+    "llama-bias-f32",
+    "qwen2-f32",
+    "qwen3-f32",
+    "gemma2-f32",
+    "gemma3-f32",
+    "phi3-f32",
+    "llama-f16",
+    "llama-bf16",
+    "llama-q4_1",
+    "llama-q5_1",
+    "llama-q4_0",
+    "llama-q5_0",
+    "llama-q8_0",
+    "llama-q4_k_m",
+    "llama-q6_k",
+];
+
+fn session_with(model: &Arc<dyn Model>, threads: usize, context: Option<usize>) -> Box<dyn Session> {
+    let mut options = SessionOptions { context_tokens_max: context, ..SessionOptions::default() };
+    options.threads.compute = std::num::NonZeroUsize::new(threads);
+    model.session(&options).unwrap()
+}
+
+/// Feeds `tokens` in chunks of `size` beside a stranger that prefills and decodes in turns; the logits of `tokens`.
+fn in_company(session: &mut dyn Session, tokens: &[u32], size: usize) -> Vec<Vec<f32>> {
+    let stranger = crate::tokens(tokens.len() + 60, 9);
+    let (mut at, mut rows) = (0, Vec::new());
+    for (i, chunk) in tokens.chunks(size).enumerate() {
+        let len = if i % 2 == 0 { 1 } else { 5 }.min(stranger.len() - at);
+        let mut batch = Batch::new();
+        batch.push(SeqId(5), at, &stranger[at..at + len], i % 3);
+        batch.push(SeqId(2), i * size, chunk, chunk.len());
+        at += len;
+        let logits = session.forward(&batch).unwrap();
+        let first = logits.rows() - chunk.len();
+        rows.extend((first..logits.rows()).map(|row| logits.row(row).unwrap().to_vec()));
+    }
+    rows
+}
+
+/// Whatever else is in the batch, however the tokens are cut, and on any number of threads, a row's logits are the same bits.
+#[test]
+fn bit_by_bit() {
+    for name in OWN_PRODUCTS {
+        for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
+            let source = ModelSource::file(data(&format!("{name}.gguf")));
+            let backend = CandleBackend::new().kv_type(kv_type);
+            let model = backend.load(&source, &LoadOptions::default(), &mut LoadProgress::none()).unwrap();
+            let tokens = tokens(70, 5);
+            let whole = feed(&mut *session_with(&model, 1, None), 0, 0, &tokens, tokens.len());
+            for (threads, size) in [(1, 1), (2, 7), (3, 70), (2, 33)] {
+                let rows = in_company(&mut *session_with(&model, threads, None), &tokens, size);
+                assert!(rows == whole, "{name}, {kv_type:?}, {threads} threads, chunks of {size}");
+            }
+        }
+    }
+}
+
+/// The same over contexts that threads share among themselves.
+#[test]
+fn bit_by_bit_over_long_contexts() {
+    for name in ["llama-q8_0", "qwen2-f32", "gemma3-f32"] {
+        let prefix = name.split(['-', '_']).next().unwrap();
+        let model = Edit::of(name).set(&format!("{prefix}.context_length"), Value::U32(4096)).load().unwrap();
+        let tokens = tokens(1400, 5);
+        let run = |threads: usize, size: usize, last: usize| {
+            let mut session = session_with(&model, threads, Some(2048));
+            for (i, chunk) in tokens[..1390].chunks(size).enumerate() {
+                feed(&mut *session, 0, i * size, chunk, 0);
+            }
+            let mut rows = Vec::new();
+            for (i, chunk) in tokens[1390..].chunks(last).enumerate() {
+                rows.extend(feed(&mut *session, 0, 1390 + i * last, chunk, chunk.len()));
+            }
+            rows
+        };
+        let whole = run(1, 512, 10);
+        for (threads, size, last) in [(1, 100, 1), (2, 512, 1), (3, 333, 3), (2, 64, 10)] {
+            assert!(run(threads, size, last) == whole, "{name}, {threads} threads, {size}, {last}");
         }
     }
 }

@@ -1,175 +1,728 @@
-//! Attention of a few queries to the keys and values of one block.
+//! Attention over blocks of keys and values in host memory.
+//!
+//! An item of work is a few consecutive tokens of one span with the query heads that share a head of keys and values, so
+//! that what is read serves all of them. It goes through the keys in chunks of [`CHUNK`], with a running maximum of the scores
+//! (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135); only the scores of one chunk exist at a time.
+//!
+//! Every [`SPLIT`] keys the running result is set aside and a new one begun, and the results are merged in order. Where a
+//! batch has few rows and long contexts, threads take different splits (as in Flash-Decoding). Chunks and splits begin at
+//! multiples of their length in the sequence, so that a row's result is the same, bit by bit, whoever computes it and
+//! whatever is computed beside it.
 
+use super::cache::{Format, HeadLayout};
 use super::exp::exp;
-use super::product::sum;
+use super::panel::{Keys, Left, Number, Sums, Values, multiply};
 use super::simd::{Simd, dispatch};
+use super::team::{Target, Team};
+use super::vector::Vector;
+use crate::kv::{BLOCK_TOKENS, BlockId};
+use crate::layers::attention::Heads;
+use exsa_core::backend::Interrupt;
+use half::f16;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Queries, and keys, whose scores are computed at a time.
-const QUERIES: usize = 3;
-const KEYS: usize = 4;
+/// Keys whose scores are computed before they become weights.
+pub(crate) const CHUNK: usize = 128;
 
-/// Most keys in a block.
-pub(crate) const KEYS_MAX: usize = 32;
+/// Keys after which the running result is set aside.
+pub(crate) const SPLIT: usize = 512;
 
-/// Queries that share a head of keys and values, and what they have seen so far.
-pub(crate) struct Queries<'a> {
-    /// `[queries, head_dim]`, scaled.
-    pub queries: &'a [f32],
-    /// Weighted sums of values so far, `[queries, head_dim]`.
-    pub mixed: &'a mut [f32],
-    /// Largest score of each query so far; at first the lowest value.
-    pub largest: &'a mut [f32],
-    /// Sum of each query's weights so far.
-    pub total: &'a mut [f32],
-    /// Scores of this block, `[queries, KEYS_MAX]`.
-    pub scores: &'a mut [f32],
-}
+/// Query vectors that an item has, unless a single token has more.
+const ITEM_ROWS: usize = 24;
 
-/// Keys and values of up to [`KEYS_MAX`] consecutive tokens.
-pub(crate) struct Block<'a> {
-    /// Keys; that of token `i` begins at `i * stride`.
-    pub keys: &'a [f32],
-    /// Values, likewise.
-    pub values: &'a [f32],
-    /// Distance of two tokens.
-    pub stride: usize,
+/// Items per thread that are enough to share the work well.
+const ITEMS_ENOUGH: usize = 8;
+
+/// Multiplications below which other threads are left alone.
+const SHARED_PRODUCTS_MIN: usize = 1 << 15;
+
+/// Floats that results of splits may take, for each thread.
+const PARTIALS_MAX: usize = 1 << 21;
+
+const _: () = assert!(CHUNK.is_multiple_of(BLOCK_TOKENS) && SPLIT.is_multiple_of(CHUNK));
+
+/// Consecutive tokens of a sequence that attend.
+#[derive(Clone, Debug)]
+pub(crate) struct AttendSpan {
+    /// Row of the first token's queries, and of its result.
+    pub row: usize,
     /// Number of tokens.
     pub len: usize,
-    /// Values in a head.
-    pub head_dim: usize,
-    /// Scores go through `cap * tanh(score / cap)`.
-    pub softcap: Option<f32>,
-    /// Tokens that each query sees.
-    pub visible: &'a [Range<usize>],
+    /// Position of the first token.
+    pub position: usize,
+    /// Where the sequence's blocks are in [`Inputs::blocks`].
+    pub blocks: Range<usize>,
 }
 
-dispatch! {
-    /// Lets `queries` see `block`: scores, softmax with a running maximum (Milakov and Gimelshein, arXiv:1805.02867), and
-    /// the weighted sum of values.
-    attend = attend_body(queries: &mut Queries<'_>, block: &Block<'_>)
+/// What attends to what.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    /// Queries; those of a row begin at `row * stride`: `[n_head][head_dim]`.
+    pub queries: &'a [f32],
+    /// From one row of queries to the next.
+    pub stride: usize,
+    /// All spans.
+    pub spans: &'a [AttendSpan],
+    /// Blocks of all spans.
+    pub blocks: &'a [BlockId],
+    /// Keys and values of the layer: `[blocks][n_head_kv]`, each as `layout` says.
+    pub cache: &'a [u8],
+    /// How they lie.
+    pub layout: HeadLayout,
+    /// The heads.
+    pub heads: &'a Heads,
+    /// Ends it early.
+    pub interrupt: &'a Interrupt,
 }
 
-#[inline(always)]
-fn attend_body<S: Simd>(queries: &mut Queries<'_>, block: &Block<'_>) {
-    match S::LANES {
-        16 => attend_in::<S, 16>(queries, block),
-        _ => attend_in::<S, 8>(queries, block),
+/// Tokens of one span that one thread attends with at a time, for one head of keys and values.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    span: usize,
+    /// Tokens, counted from the span's first.
+    tokens: Range<usize>,
+    /// Splits of the keys.
+    splits: Range<usize>,
+    /// Where the results go if others compute other splits of the same rows.
+    partial: Option<usize>,
+}
+
+/// Memory to attend with, sized once.
+pub(crate) struct Attend {
+    items: Vec<Item>,
+    /// Items of which some threads compute some splits, with the splits of all.
+    shared: Vec<Item>,
+    partials: Vec<f32>,
+    work: Vec<Work>,
+}
+
+/// Memory of one thread.
+pub(crate) struct Work {
+    queries: Vec<f32>,
+    scores: Vec<f32>,
+    running: Running,
+    merged: Running,
+}
+
+/// Weighted sums of values, and what their weights are relative to.
+struct Running {
+    /// `[rows][room]`.
+    mixed: Vec<f32>,
+    /// Largest score of each row.
+    largest: Vec<f32>,
+    /// Sum of each row's weights.
+    total: Vec<f32>,
+}
+
+impl Attend {
+    /// Memory for batches of up to `tokens_max` tokens with contexts of up to `context_max` tokens.
+    pub fn new(
+        heads: &Heads,
+        layout: &HeadLayout,
+        tokens_max: usize,
+        context_max: usize,
+        threads: usize,
+    ) -> Self {
+        let group = heads.n_head / heads.n_head_kv;
+        let rows = ITEM_ROWS.max(group);
+        let splits = context_max.div_ceil(SPLIT);
+        let shared = (threads * ITEMS_ENOUGH).min(tokens_max);
+        let partial = rows.saturating_mul(layout.value_room() + 2).saturating_mul(splits * heads.n_head_kv);
+        let partials = if threads > 1 && splits > 1 { partial.saturating_mul(shared) } else { 0 };
+        let running = || Running {
+            mixed: vec![0.0; rows * layout.value_room()],
+            largest: vec![0.0; rows],
+            total: vec![0.0; rows],
+        };
+        let work = || Work {
+            queries: vec![0.0; rows * heads.head_dim],
+            scores: vec![0.0; rows * CHUNK],
+            running: running(),
+            merged: running(),
+        };
+        Self {
+            items: Vec::with_capacity(tokens_max + shared * splits.min(threads * ITEMS_ENOUGH * 64)),
+            shared: Vec::with_capacity(shared),
+            partials: vec![0.0; partials.min(threads * PARTIALS_MAX)],
+            work: (0..threads).map(|_| work()).collect(),
+        }
     }
-}
 
-#[inline(always)]
-fn attend_in<S: Simd, const LANES: usize>(queries: &mut Queries<'_>, block: &Block<'_>) {
-    let head_dim = block.head_dim;
-    let vectors = queries.queries.chunks(QUERIES * head_dim);
-    for (queries, scores) in vectors.zip(queries.scores.chunks_mut(QUERIES * KEYS_MAX)) {
-        if queries.len() == QUERIES * head_dim {
-            score::<S, QUERIES, LANES>(queries, block, scores);
-        } else {
-            for (query, scores) in queries.chunks_exact(head_dim).zip(scores.chunks_exact_mut(KEYS_MAX)) {
-                score::<S, 1, LANES>(query, block, scores);
+    /// Attends with all spans: `out` is `[rows, n_head * head_dim]`. False if it was interrupted; the result is then good for
+    /// nothing.
+    pub fn run(&mut self, inputs: Inputs<'_>, team: &mut Team, out: &mut [f32]) -> bool {
+        let products = self.plan(&inputs, team.threads());
+        let heads = inputs.heads.n_head_kv;
+        let target = Target(out.as_mut_ptr());
+        let rows = out.len() / (inputs.heads.n_head * inputs.heads.head_dim);
+        assert!(inputs.spans.iter().all(|span| span.row + span.len <= rows), "a row for every token");
+        assert!(
+            inputs.queries.len()
+                >= (rows.max(1) - 1) * inputs.stride + inputs.heads.n_head * inputs.heads.head_dim
+        );
+        let partials = Target(self.partials.as_mut_ptr());
+        let interrupted = AtomicBool::new(false);
+        let (items, n) = (&self.items, self.items.len() * heads);
+        let grain = if products < SHARED_PRODUCTS_MIN { n } else { (n / (team.threads() * 8)).max(1) };
+        team.for_each_with(&mut self.work, n, grain, |work, range| {
+            for i in range {
+                let (head, item) = (i / items.len(), &items[i % items.len()]);
+                if inputs.interrupt.is_raised() {
+                    interrupted.store(true, Ordering::Relaxed);
+                }
+                if interrupted.load(Ordering::Relaxed) {
+                    return;
+                }
+                attend(work, &inputs, item, head, &partials, &target);
             }
+        });
+        if interrupted.into_inner() {
+            return false;
         }
-    }
-    let rows = queries.scores.chunks_exact_mut(KEYS_MAX).zip(queries.mixed.chunks_exact_mut(head_dim));
-    for (i, (scores, mixed)) in rows.enumerate() {
-        let visible = block.visible[i].clone();
-        scores[..visible.start].fill(f32::NEG_INFINITY);
-        scores[visible.end..].fill(f32::NEG_INFINITY);
-        if visible.is_empty() {
-            scores.fill(0.0);
-            continue;
-        }
-        if let Some(cap) = block.softcap {
-            scores[visible].iter_mut().for_each(|score| *score = cap * (*score / cap).tanh());
-        }
-        let highest = scores.iter().copied().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-        if highest > queries.largest[i] {
-            let shrink = exp(queries.largest[i] - highest);
-            mixed.iter_mut().for_each(|value| *value *= shrink);
-            queries.total[i] *= shrink;
-            queries.largest[i] = highest;
-        }
-        let largest = queries.largest[i];
-        scores.iter_mut().for_each(|score| *score = exp(*score - largest));
-        let mut lanes = [0.0; LANES];
-        for scores in scores.chunks_exact(LANES) {
-            lanes.iter_mut().zip(scores).for_each(|(lane, score)| *lane += score);
-        }
-        queries.total[i] += sum(&lanes);
-    }
-    let scores = queries.scores.chunks(QUERIES * KEYS_MAX);
-    for (scores, mixed) in scores.zip(queries.mixed.chunks_mut(QUERIES * head_dim)) {
-        if mixed.len() == QUERIES * head_dim {
-            mix::<S, QUERIES, LANES>(scores, block, mixed);
-        } else {
-            for (scores, mixed) in scores.chunks_exact(KEYS_MAX).zip(mixed.chunks_exact_mut(head_dim)) {
-                mix::<S, 1, LANES>(scores, block, mixed);
+        let (shared, n) = (&self.shared, self.shared.len() * heads);
+        let partials = &self.partials;
+        let long = n * shared.iter().map(|item| item.splits.len()).max().unwrap_or(0) > 256;
+        team.for_each_with(&mut self.work, n, if long { 1 } else { n }, |work, range| {
+            for i in range {
+                let (head, item) = (i / shared.len(), &shared[i % shared.len()]);
+                merge(work, &inputs, item, head, partials, &target);
             }
-        }
+        });
+        true
     }
-}
 
-/// The scores of `M` queries with all keys, `[M, KEYS_MAX]`.
-#[inline(always)]
-fn score<S: Simd, const M: usize, const LANES: usize>(
-    queries: &[f32],
-    block: &Block<'_>,
-    scores: &mut [f32],
-) {
-    let whole = block.len / KEYS * KEYS;
-    for key in (0..whole).step_by(KEYS) {
-        score_keys::<S, M, KEYS, LANES>(queries, block, key, scores);
-    }
-    for key in whole..block.len {
-        score_keys::<S, M, 1, LANES>(queries, block, key, scores);
-    }
-}
-
-#[inline(always)]
-fn score_keys<S: Simd, const M: usize, const N: usize, const LANES: usize>(
-    queries: &[f32],
-    block: &Block<'_>,
-    first: usize,
-    scores: &mut [f32],
-) {
-    let width = block.head_dim;
-    let queries: [&[f32]; M] = std::array::from_fn(|i| &queries[i * width..(i + 1) * width]);
-    let keys: [&[f32]; N] = std::array::from_fn(|j| &block.keys[(first + j) * block.stride..][..width]);
-    let products = super::product::sums::<S, M, N, LANES>(queries, keys, width);
-    for (i, row) in products.iter().enumerate() {
-        scores[i * KEYS_MAX + first..][..N].copy_from_slice(row);
-    }
-}
-
-/// Adds the values of all tokens, weighted for `M` queries, to `[M, head_dim]`.
-#[inline(always)]
-fn mix<S: Simd, const M: usize, const LANES: usize>(weights: &[f32], block: &Block<'_>, mixed: &mut [f32]) {
-    let width = block.head_dim;
-    let weights: [&[f32]; M] = std::array::from_fn(|i| &weights[i * KEYS_MAX..(i + 1) * KEYS_MAX]);
-    let whole = width / LANES * LANES;
-    for at in (0..whole).step_by(LANES) {
-        let mut sums: [[f32; LANES]; M] =
-            std::array::from_fn(|i| std::array::from_fn(|lane| mixed[i * width + at + lane]));
-        for token in 0..block.len {
-            let values = &block.values[token * block.stride + at..][..LANES];
-            for (sums, weights) in sums.iter_mut().zip(weights) {
-                let weight = weights[token];
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum = S::multiply_add(weight, *value, *sum);
+    /// Cuts the spans into items; returns about how many multiplications they need.
+    fn plan(&mut self, inputs: &Inputs<'_>, threads: usize) -> usize {
+        let heads = inputs.heads;
+        let group = heads.n_head / heads.n_head_kv;
+        let tile = (ITEM_ROWS / group).max(1);
+        let tiles: usize = inputs.spans.iter().map(|span| span.len.div_ceil(tile)).sum();
+        let few = threads > 1 && tiles * heads.n_head_kv < threads * ITEMS_ENOUGH;
+        let (mut pairs, mut taken) = (0, 0);
+        self.items.clear();
+        self.shared.clear();
+        for (index, span) in inputs.spans.iter().enumerate() {
+            // The last tokens see the most: they come first, so that none is left over for the end.
+            let starts = (0..span.len).step_by(tile).rev();
+            for start in starts {
+                let tokens = start..span.len.min(start + tile);
+                let seen = heads.seen(span.position + tokens.start).start..span.position + tokens.end;
+                pairs += tokens.len() * seen.len();
+                let item = Item {
+                    span: index,
+                    splits: seen.start / SPLIT..seen.end.div_ceil(SPLIT),
+                    tokens,
+                    partial: None,
+                };
+                let size = partial_len(&item, group, inputs.layout.value_room()) * heads.n_head_kv;
+                if few && item.splits.len() > 1 && taken + size <= self.partials.len() {
+                    let item = Item { partial: Some(taken), ..item };
+                    taken += size;
+                    let single = |split| Item { splits: split..split + 1, ..item.clone() };
+                    let first = item.splits.start;
+                    self.items.extend(item.splits.clone().map(single).map(|single| {
+                        let before = (single.splits.start - first)
+                            * split_len(&item, group, inputs.layout.value_room());
+                        Item { partial: item.partial.map(|start| start + before), ..single }
+                    }));
+                    self.shared.push(item);
+                } else {
+                    self.items.push(item);
                 }
             }
         }
-        for (i, sums) in sums.iter().enumerate() {
-            mixed[i * width + at..][..LANES].copy_from_slice(sums);
+        pairs * heads.n_head * heads.head_dim
+    }
+}
+
+/// Floats that the result of one split of an item takes: sums, largest scores and totals.
+fn split_len(item: &Item, group: usize, room: usize) -> usize {
+    item.tokens.len() * group * (room + 2)
+}
+
+/// Floats that the results of all splits of an item take, for one head.
+fn partial_len(item: &Item, group: usize, room: usize) -> usize {
+    split_len(item, group, room) * item.splits.len()
+}
+
+dispatch! {
+    /// Attends with the tokens of `item`, for one head of keys and values.
+    attend = attend_body(
+        work: &mut Work,
+        inputs: &Inputs<'_>,
+        item: &Item,
+        head: usize,
+        partials: &Target<f32>,
+        out: &Target<f32>,
+    )
+}
+
+#[inline(always)]
+fn attend_body<S: Simd>(
+    work: &mut Work,
+    inputs: &Inputs<'_>,
+    item: &Item,
+    head: usize,
+    partials: &Target<f32>,
+    out: &Target<f32>,
+) {
+    match inputs.layout.format {
+        Format::F32 => attend_as::<S, f32>(work, inputs, item, head, partials, out),
+        Format::F16 => attend_as::<S, f16>(work, inputs, item, head, partials, out),
+        Format::Q8 => attend_as::<S, i8>(work, inputs, item, head, partials, out),
+    }
+}
+
+#[inline(always)]
+fn attend_as<S: Simd, T: Number>(
+    work: &mut Work,
+    inputs: &Inputs<'_>,
+    item: &Item,
+    head: usize,
+    partials: &Target<f32>,
+    out: &Target<f32>,
+) {
+    let span = &inputs.spans[item.span];
+    let group = inputs.heads.n_head / inputs.heads.n_head_kv;
+    let room = inputs.layout.value_room();
+    let rows = item.tokens.len() * group;
+    load(work, inputs, span, item, head);
+    let first = inputs.heads.seen(span.position + item.tokens.start).start;
+    let seen = first..span.position + item.tokens.end;
+    for split in item.splits.clone() {
+        work.running.begin(rows, room);
+        let keys = seen.start.max(split * SPLIT)..seen.end.min((split + 1) * SPLIT);
+        let mut chunk = keys.start / CHUNK * CHUNK;
+        while chunk < keys.end {
+            let part = keys.start.max(chunk)..keys.end.min(chunk + CHUNK);
+            see::<S, T>(work, inputs, span, item, head, chunk, part);
+            chunk += CHUNK;
+        }
+        if let Some(start) = item.partial {
+            // All splits of the heads before come first.
+            let all = item_splits(inputs, span, item) * split_len(item, group, room);
+            let at = start + head * all;
+            // SAFETY: `plan` made room for it, and nobody else has the same split and head.
+            let to = unsafe { std::slice::from_raw_parts_mut(partials.at(at), split_len(item, group, room)) };
+            work.running.save(rows, room, to);
+        } else if split == item.splits.start {
+            std::mem::swap(&mut work.running, &mut work.merged);
+        } else {
+            let Running { mixed, largest, total } = &work.running;
+            work.merged.add(mixed, largest, total, rows, room);
         }
     }
-    for at in whole..width {
-        for i in 0..M {
-            let values = (0..block.len).map(|token| block.values[token * block.stride + at]);
-            let pairs = weights[i].iter().zip(values);
-            mixed[i * width + at] = pairs
-                .fold(mixed[i * width + at], |sum, (weight, value)| S::multiply_add(*weight, value, sum));
+    if item.partial.is_none() {
+        finish(work, inputs, span, item, head, out);
+    }
+}
+
+/// Splits of the keys that the tokens of an item see.
+fn item_splits(inputs: &Inputs<'_>, span: &AttendSpan, item: &Item) -> usize {
+    let first = inputs.heads.seen(span.position + item.tokens.start).start;
+    (span.position + item.tokens.end).div_ceil(SPLIT) - first / SPLIT
+}
+
+/// Takes the queries of an item, those of a token side by side.
+#[inline(always)]
+fn load(work: &mut Work, inputs: &Inputs<'_>, span: &AttendSpan, item: &Item, head: usize) {
+    let heads = inputs.heads;
+    let run = heads.n_head / heads.n_head_kv * heads.head_dim;
+    for (token, queries) in item.tokens.clone().zip(work.queries.chunks_exact_mut(run)) {
+        let start = (span.row + token) * inputs.stride + head * run;
+        let from = &inputs.queries[start..start + run];
+        queries.iter_mut().zip(from).for_each(|(to, from)| *to = from * heads.scale);
+    }
+}
+
+/// Lets the queries see the keys `part`, which lie in the chunk that begins at key `chunk`.
+#[inline(always)]
+fn see<S: Simd, T: Number>(
+    work: &mut Work,
+    inputs: &Inputs<'_>,
+    span: &AttendSpan,
+    item: &Item,
+    head: usize,
+    chunk: usize,
+    part: Range<usize>,
+) {
+    let (heads, layout) = (inputs.heads, &inputs.layout);
+    let group = heads.n_head / heads.n_head_kv;
+    let rows = item.tokens.len() * group;
+    let blocks = part.start / BLOCK_TOKENS..part.end.div_ceil(BLOCK_TOKENS);
+    let place = |block: usize| {
+        let id = inputs.blocks[span.blocks.start + block] as usize;
+        let start = (id * heads.n_head_kv + head) * layout.bytes;
+        inputs.cache[start..start + layout.bytes].as_ptr()
+    };
+    let (room, scales) = (layout.value_room(), layout.scales());
+    for block in blocks.clone() {
+        let at = place(block);
+        let keys = Keys::<T> {
+            numbers: at.cast(),
+            scale: at.wrapping_add(layout.key_scales()).cast(),
+            head_dim: heads.head_dim,
+            scales,
+        };
+        let column = block * BLOCK_TOKENS - chunk;
+        let left = Left { at: work.queries.as_ptr(), stride: heads.head_dim, rows, len: heads.head_dim };
+        let sums = Sums { at: work.scores[column..].as_mut_ptr(), stride: CHUNK, add: false };
+        // SAFETY: the processor has what `S` stands for; a block has keys for `BLOCK_TOKENS` columns, which fit into the
+        // scores' rows, and those are as many as there are rows of queries.
+        unsafe { multiply::<S::Vector, _>(left, keys, BLOCK_TOKENS / S::Vector::LANES, sums) };
+    }
+    let columns = blocks.start * BLOCK_TOKENS - chunk..blocks.end * BLOCK_TOKENS - chunk;
+    let Running { mixed, largest, total } = &mut work.running;
+    for row in 0..rows {
+        let scores = &mut work.scores[row * CHUNK..][columns.clone()];
+        let visible = heads.seen(span.position + item.tokens.start + row / group);
+        let from = visible.start.clamp(chunk + columns.start, chunk + columns.end) - chunk - columns.start;
+        let to = visible.end.clamp(chunk + columns.start, chunk + columns.end) - chunk - columns.start;
+        let mixed = &mut mixed[row * room..(row + 1) * room];
+        weigh::<S>(scores, from..to.max(from), heads.softcap, mixed, &mut largest[row], &mut total[row]);
+    }
+    for block in blocks {
+        let at = place(block);
+        let tokens = part.start.max(block * BLOCK_TOKENS)..part.end.min((block + 1) * BLOCK_TOKENS);
+        let (first, column) = (tokens.start - block * BLOCK_TOKENS, tokens.start - chunk);
+        let values = Values::<T> {
+            numbers: at.wrapping_add(layout.values()).cast::<T>().wrapping_add(first * room),
+            scale: at.wrapping_add(layout.value_scales()).cast::<f32>().wrapping_add(first * scales),
+            room,
+            scales,
+        };
+        let left = Left { at: work.scores[column..].as_ptr(), stride: CHUNK, rows, len: tokens.len() };
+        let sums = Sums { at: mixed.as_mut_ptr(), stride: room, add: true };
+        // SAFETY: as above; a row of sums has room for all vectors of a value.
+        unsafe { multiply::<S::Vector, _>(left, values, room / S::Vector::LANES, sums) };
+    }
+}
+
+/// Turns the scores of a row, of which those in `visible` count, into weights relative to the largest score so far.
+#[inline(always)]
+fn weigh<S: Simd>(
+    scores: &mut [f32],
+    visible: Range<usize>,
+    softcap: Option<f32>,
+    mixed: &mut [f32],
+    largest: &mut f32,
+    total: &mut f32,
+) {
+    if visible.is_empty() {
+        return scores.fill(0.0);
+    }
+    scores[..visible.start].fill(f32::NEG_INFINITY);
+    scores[visible.end..].fill(f32::NEG_INFINITY);
+    if let Some(cap) = softcap {
+        scores[visible].iter_mut().for_each(|score| {
+            // tanh(y) = 1 - 2 / (e^(2y) + 1)
+            *score = cap * (1.0 - 2.0 / (exp(2.0 / cap * *score) + 1.0));
+        });
+    }
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for scores in scores.chunks_exact(16) {
+        lanes
+            .iter_mut()
+            .zip(scores)
+            .for_each(|(lane, score)| *lane = if *score > *lane { *score } else { *lane });
+    }
+    let highest = lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    if highest > *largest {
+        let shrink = exp(*largest - highest);
+        mixed.iter_mut().for_each(|value| *value *= shrink);
+        *total *= shrink;
+        *largest = highest;
+    }
+    let mut lanes = [0.0f32; 16];
+    for scores in scores.chunks_exact_mut(16) {
+        for (lane, score) in lanes.iter_mut().zip(scores) {
+            *score = exp(*score - *largest);
+            *lane += *score;
+        }
+    }
+    *total += super::product::sum(&lanes);
+}
+
+/// Writes the weighted means of an item to their rows.
+#[inline(always)]
+fn finish(work: &Work, inputs: &Inputs<'_>, span: &AttendSpan, item: &Item, head: usize, out: &Target<f32>) {
+    let (heads, room) = (inputs.heads, inputs.layout.value_room());
+    let (group, head_dim) = (heads.n_head / heads.n_head_kv, heads.head_dim);
+    let Running { mixed, total, .. } = &work.merged;
+    for (row, (mixed, total)) in
+        mixed.chunks_exact(room).zip(total).take(item.tokens.len() * group).enumerate()
+    {
+        let token = span.row + item.tokens.start + row / group;
+        let at = (token * heads.n_head + head * group + row % group) * head_dim;
+        // SAFETY: `run` saw that the output has a row for every token, and each token and head is finished once.
+        let out = unsafe { std::slice::from_raw_parts_mut(out.at(at), head_dim) };
+        let factor = 1.0 / total;
+        out.iter_mut().zip(mixed).for_each(|(out, x)| *out = x * factor);
+    }
+}
+
+dispatch! {
+    /// Merges the results of all splits of `item`, in order, and finishes.
+    merge = merge_body(
+        work: &mut Work,
+        inputs: &Inputs<'_>,
+        item: &Item,
+        head: usize,
+        partials: &[f32],
+        out: &Target<f32>,
+    )
+}
+
+#[inline(always)]
+fn merge_body<S: Simd>(
+    work: &mut Work,
+    inputs: &Inputs<'_>,
+    item: &Item,
+    head: usize,
+    partials: &[f32],
+    out: &Target<f32>,
+) {
+    let span = &inputs.spans[item.span];
+    let group = inputs.heads.n_head / inputs.heads.n_head_kv;
+    let (rows, room) = (item.tokens.len() * group, inputs.layout.value_room());
+    let len = split_len(item, group, room);
+    let start = item.partial.unwrap_or(0) + head * partial_len(item, group, room);
+    for (i, partial) in partials[start..].chunks_exact(len).take(item.splits.len()).enumerate() {
+        let (mixed, rest) = partial.split_at(rows * room);
+        let (largest, total) = rest.split_at(rows);
+        if i == 0 {
+            work.merged.mixed[..mixed.len()].copy_from_slice(mixed);
+            work.merged.largest[..rows].copy_from_slice(largest);
+            work.merged.total[..rows].copy_from_slice(total);
+        } else {
+            work.merged.add(mixed, largest, total, rows, room);
+        }
+    }
+    finish(work, inputs, span, item, head, out);
+}
+
+impl Running {
+    #[inline(always)]
+    fn begin(&mut self, rows: usize, room: usize) {
+        self.mixed[..rows * room].fill(0.0);
+        // Not infinity, so that the difference of two of them is a number.
+        self.largest[..rows].fill(f32::MIN);
+        self.total[..rows].fill(0.0);
+    }
+
+    #[inline(always)]
+    fn save(&self, rows: usize, room: usize, to: &mut [f32]) {
+        let (mixed, rest) = to.split_at_mut(rows * room);
+        let (largest, total) = rest.split_at_mut(rows);
+        mixed.copy_from_slice(&self.mixed[..rows * room]);
+        largest.copy_from_slice(&self.largest[..rows]);
+        total.copy_from_slice(&self.total[..rows]);
+    }
+
+    /// Adds the result of the next split.
+    #[inline(always)]
+    fn add(&mut self, mixed: &[f32], largest: &[f32], total: &[f32], rows: usize, room: usize) {
+        for row in 0..rows {
+            let highest = if largest[row] > self.largest[row] { largest[row] } else { self.largest[row] };
+            let (old, new) = (exp(self.largest[row] - highest), exp(largest[row] - highest));
+            self.largest[row] = highest;
+            self.total[row] = self.total[row] * old + total[row] * new;
+            let sums = self.mixed[row * room..(row + 1) * room].iter_mut();
+            sums.zip(&mixed[row * room..]).for_each(|(sum, x)| *sum = *sum * old + x * new);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of no meaning between -1 and 1.
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// Keys and values of a sequence, `[positions][n_head_kv][head_dim]`, and its blocks.
+    struct Sequence {
+        keys: Vec<f32>,
+        values: Vec<f32>,
+        blocks: Vec<BlockId>,
+    }
+
+    struct Case {
+        heads: Heads,
+        layout: HeadLayout,
+        /// Words, so that it is aligned.
+        cache: Vec<u64>,
+        sequences: Vec<Sequence>,
+    }
+
+    impl Case {
+        fn new(heads: Heads, format: Format, lengths: &[usize]) -> Self {
+            let layout = HeadLayout::new(format, heads.head_dim);
+            let blocks: usize = lengths.iter().map(|len| len.div_ceil(BLOCK_TOKENS)).sum();
+            let words = blocks * heads.n_head_kv * layout.bytes / 8;
+            // What nobody wrote is not a number, in every format.
+            let mut cache = vec![u64::MAX; words];
+            let mut next = blocks as BlockId;
+            let sequences = lengths.iter().enumerate().map(|(i, &len)| {
+                let row = heads.n_head_kv * heads.head_dim;
+                let (keys, values) =
+                    (numbers(len * row, 2 * i as u32 + 1), numbers(len * row, 2 * i as u32 + 2));
+                // Last blocks first: neighbours in the sequence are none in memory.
+                let blocks: Vec<BlockId> = (0..len.div_ceil(BLOCK_TOKENS))
+                    .map(|_| {
+                        next -= 1;
+                        next
+                    })
+                    .collect();
+                for position in 0..len {
+                    for head in 0..heads.n_head_kv {
+                        let at = position * row + head * heads.head_dim;
+                        let block = blocks[position / BLOCK_TOKENS] as usize * heads.n_head_kv + head;
+                        let start = cache.as_mut_ptr().cast::<u8>().wrapping_add(block * layout.bytes);
+                        let (key, value) = (&keys[at..at + heads.head_dim], &values[at..at + heads.head_dim]);
+                        // SAFETY: the block is in the cache, which is aligned to 8.
+                        unsafe { layout.write(start, position % BLOCK_TOKENS, key, value) };
+                    }
+                }
+                Sequence { keys, values, blocks }
+            });
+            let sequences = sequences.collect();
+            Self { heads, layout, cache, sequences }
+        }
+
+        /// Attends with the last `len` tokens of the sequences in `spans`: pairs of index and `len`.
+        fn run(&self, spans: &[(usize, usize)], threads: usize) -> Vec<f32> {
+            let width = self.heads.n_head * self.heads.head_dim;
+            let (mut attend_spans, mut blocks, mut queries) = (Vec::new(), Vec::new(), Vec::new());
+            let mut row = 0;
+            for &(index, len) in spans {
+                let sequence = &self.sequences[index];
+                let (first, position) = (blocks.len(), self.len(index) - len);
+                blocks.extend_from_slice(&sequence.blocks);
+                attend_spans.push(AttendSpan { row, len, position, blocks: first..blocks.len() });
+                queries.extend((position..position + len).flat_map(|at| self.query(index, at)));
+                row += len;
+            }
+            let bytes = self.cache.len() * 8;
+            // SAFETY: bytes of words.
+            let cache = unsafe { std::slice::from_raw_parts(self.cache.as_ptr().cast::<u8>(), bytes) };
+            let interrupt = Interrupt::default();
+            let inputs = Inputs {
+                queries: &queries,
+                stride: width,
+                spans: &attend_spans,
+                blocks: &blocks,
+                cache,
+                layout: self.layout,
+                heads: &self.heads,
+                interrupt: &interrupt,
+            };
+            let mut team = Team::new(threads).unwrap();
+            let mut attend = Attend::new(&self.heads, &self.layout, row, 4096, threads);
+            let mut out = vec![f32::NAN; row * width];
+            assert!(attend.run(inputs, &mut team, &mut out));
+            interrupt.raise();
+            let interrupted = attend.run(inputs, &mut team, &mut vec![0.0; row * width]);
+            assert!(!interrupted, "raised before the first item");
+            out
+        }
+
+        fn len(&self, index: usize) -> usize {
+            self.sequences[index].keys.len() / (self.heads.n_head_kv * self.heads.head_dim)
+        }
+
+        fn query(&self, index: usize, position: usize) -> Vec<f32> {
+            let scaled =
+                numbers(self.heads.n_head * self.heads.head_dim, (index * 10_000 + position) as u32 + 77);
+            scaled.into_iter().map(|x| 3.0 * x).collect()
+        }
+
+        /// The result of one token in f64, by the definition.
+        fn exact(&self, index: usize, position: usize) -> Vec<f64> {
+            let Heads { n_head, n_head_kv, head_dim, scale, softcap, .. } = self.heads;
+            let (query, sequence) = (self.query(index, position), &self.sequences[index]);
+            let mut out = Vec::new();
+            for head in 0..n_head {
+                let at = |key: usize| (key * n_head_kv + head / (n_head / n_head_kv)) * head_dim;
+                let seen = self.heads.seen(position);
+                let score = |key: usize| {
+                    let key = &sequence.keys[at(key)..][..head_dim];
+                    let pairs = query[head * head_dim..].iter().zip(key);
+                    let score =
+                        pairs.map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>() * f64::from(scale);
+                    softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+                };
+                let weights: Vec<f64> = seen.clone().map(|key| score(key).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for i in 0..head_dim {
+                    let values = seen.clone().map(|key| f64::from(sequence.values[at(key) + i]));
+                    out.push(weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / total);
+                }
+            }
+            out
+        }
+    }
+
+    fn heads(n_head: usize, n_head_kv: usize, head_dim: usize) -> Heads {
+        Heads { n_head, n_head_kv, head_dim, scale: 0.3, softcap: None, window: None }
+    }
+
+    #[test]
+    fn close_to_the_definition() {
+        for (n_head, n_head_kv, head_dim) in
+            [(4, 4, 8), (6, 2, 20), (5, 1, 2), (40, 2, 16), (7, 1, 80), (4, 1, 64)]
+        {
+            for (softcap, window) in
+                [(None, None), (Some(2.0), Some(7)), (None, Some(1)), (Some(0.5), Some(600))]
+            {
+                for (format, tolerance) in [(Format::F32, 2e-6), (Format::F16, 2e-3), (Format::Q8, 2e-2)] {
+                    let heads = Heads { softcap, window, ..heads(n_head, n_head_kv, head_dim) };
+                    let case = Case::new(heads, format, &[70, 1100, 33]);
+                    let spans = [(0, 70), (1, 1), (2, 12)];
+                    let out = case.run(&spans, 2);
+                    let mut rows = out.chunks_exact(n_head * head_dim);
+                    for (index, len) in spans {
+                        for position in case.len(index) - len..case.len(index) {
+                            for (a, b) in rows.next().unwrap().iter().zip(case.exact(index, position)) {
+                                let error = (f64::from(*a) - b).abs();
+                                assert!(error < tolerance, "{:?} {format:?}: {a} for {b}", case.heads);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A row's result is the same, bit by bit, alone and in any company, in chunks of any length, on any number of threads.
+    #[test]
+    fn rows_do_not_depend_on_the_batch() {
+        for format in [Format::F32, Format::F16, Format::Q8] {
+            for window in [None, Some(700)] {
+                let case = Case::new(Heads { window, ..heads(6, 2, 32) }, format, &[1300, 2100, 40]);
+                let width = 6 * 32;
+                let whole = case.run(&[(0, 1300)], 1);
+                let last = &whole[1299 * width..];
+                for threads in [1, 2, 3] {
+                    assert_eq!(case.run(&[(0, 1)], threads), last, "alone");
+                    assert_eq!(&case.run(&[(0, 5)], threads)[4 * width..], last, "in a short chunk");
+                    assert_eq!(case.run(&[(0, 1300)], threads), whole, "all on {threads} threads");
+                    let mixed = case.run(&[(1, 1), (0, 1), (2, 40)], threads);
+                    assert_eq!(&mixed[width..2 * width], last, "among others");
+                    let mixed = case.run(&[(1, 300), (0, 9), (2, 40)], threads);
+                    assert_eq!(&mixed[308 * width..309 * width], last, "among many");
+                }
+            }
         }
     }
 }

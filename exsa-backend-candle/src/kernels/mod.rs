@@ -14,22 +14,26 @@ pub mod attend;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod cache;
 pub mod elementwise;
 pub mod exp;
 mod lanes;
 mod layout;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod pages;
+pub mod pages;
+mod panel;
 pub mod product;
 #[cfg(target_arch = "x86_64")]
 mod quantize512;
 pub mod roofline;
+pub mod rows;
 mod scalar;
 pub mod simd;
 pub mod team;
 #[cfg(test)]
 mod tests;
+mod vector;
 pub mod widen;
 
 use activations::{Activations, Panel};
@@ -227,7 +231,7 @@ impl PackedMatrix {
 
     /// `out = x · Wᵀ`: `out` is `[m, n]` row-major, for the `m` rows that `acts` was quantized from.
     pub fn multiply(&self, isa: Isa, acts: &Activations, team: &mut Team, out: &mut [f32]) {
-        multiply_all(isa, &[Product::new(self, out)], acts, team);
+        multiply_all(isa, &[Some(Product::new(self, out))], acts, team);
     }
 
     fn tiles(&self) -> usize {
@@ -340,10 +344,10 @@ impl<'a> Product<'a> {
 }
 
 /// Computes all `products` of the rows that `acts` was quantized from, in one step of the team.
-pub fn multiply_all(isa: Isa, products: &[Product<'_>], acts: &Activations, team: &mut Team) {
+pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &Activations, team: &mut Team) {
     let m: usize = acts.panels.iter().map(|panel| panel.rows).sum();
     let (mut tiles, mut work, mut group) = (0, 0, 1);
-    for Product { weights, len, .. } in products {
+    for Product { weights, len, .. } in products.iter().flatten() {
         assert_eq!(
             acts.k_padded,
             weights.k.next_multiple_of(weights.kind.unit()),
@@ -360,7 +364,7 @@ pub fn multiply_all(isa: Isa, products: &[Product<'_>], acts: &Activations, team
     let grain = if work < SHARED_PRODUCTS_MIN { tiles } else { grain };
     team.for_each(tiles, grain, |range| {
         let mut first = 0;
-        for Product { weights, target, .. } in products {
+        for Product { weights, target, .. } in products.iter().flatten() {
             let end = first + weights.tiles();
             let part = range.start.clamp(first, end) - first..range.end.clamp(first, end) - first;
             // SAFETY: shapes are checked above; tiles are handed out once, and so are their columns of an output

@@ -4,12 +4,16 @@
 //! processor's level is asked for at run time. The order in which values are added depends on the level alone and not
 //! on how many rows are computed at once, so a row of a batch has the same result as the row alone, bit by bit.
 
+use super::vector::Vector;
+
 /// An instruction set, as far as a kernel has to know it.
 pub(crate) trait Simd {
     /// Values in a vector of f32.
     const LANES: usize;
     /// Whether `a * b + c` is one instruction; if not, the exact one would be a slow call.
     const FUSED: bool;
+    /// A vector register.
+    type Vector: Vector;
 
     /// `a * b + c`, rounded once or twice.
     #[inline(always)]
@@ -24,9 +28,10 @@ pub(crate) struct Baseline;
 impl Simd for Baseline {
     const LANES: usize = 8;
     const FUSED: bool = cfg!(target_arch = "aarch64");
+    type Vector = super::vector::Array<{ cfg!(target_arch = "aarch64") }>;
 }
 
-/// AVX2 with FMA.
+/// AVX2 with FMA and F16C.
 #[cfg(target_arch = "x86_64")]
 pub(crate) struct Avx2;
 
@@ -34,6 +39,7 @@ pub(crate) struct Avx2;
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const FUSED: bool = true;
+    type Vector = std::arch::x86_64::__m256;
 }
 
 /// AVX-512.
@@ -44,6 +50,7 @@ pub(crate) struct Avx512;
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const FUSED: bool = true;
+    type Vector = std::arch::x86_64::__m512;
 }
 
 /// Defines a function that runs the kernel `$body::<S, _>` for the best [`Simd`] `S` of the processor.
@@ -53,11 +60,11 @@ macro_rules! dispatch {
         pub(crate) fn $name($($arg: $type),*) {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
                 fn avx512($($arg: $type),*) {
                     $body::<$crate::kernels::simd::Avx512>($($arg),*);
                 }
-                #[target_feature(enable = "avx2,fma")]
+                #[target_feature(enable = "avx2,fma,f16c")]
                 fn avx2($($arg: $type),*) {
                     $body::<$crate::kernels::simd::Avx2>($($arg),*);
                 }
@@ -66,11 +73,15 @@ macro_rules! dispatch {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
                 {
                     // SAFETY: the processor has the features that the function is compiled for.
                     return unsafe { avx512($($arg),*) };
                 }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                if is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+                {
                     // SAFETY: as above.
                     return unsafe { avx2($($arg),*) };
                 }

@@ -137,6 +137,22 @@ impl Team {
         self.for_each_on(n, grain, |_, range| work(range));
     }
 
+    /// The same, with a `state` for each thread that has work to do: `states` holds as many as there are threads.
+    pub fn for_each_with<T: Send>(
+        &mut self,
+        states: &mut [T],
+        n: usize,
+        grain: usize,
+        work: impl Fn(&mut T, Range<usize>) + Sync,
+    ) {
+        assert!(states.len() >= self.threads(), "a state for every thread");
+        let states = Target(states.as_mut_ptr());
+        self.for_each_on(n, grain, |thread, range| {
+            // SAFETY: there is a state of that index, and a thread does one run at a time.
+            work(unsafe { &mut *states.at(thread) }, range);
+        });
+    }
+
     /// As [`for_each`](Self::for_each), and tells the index of the thread.
     fn for_each_on(&mut self, n: usize, grain: usize, work: impl Fn(usize, Range<usize>) + Sync) {
         let grain = grain.max(1);
@@ -189,12 +205,22 @@ impl Team {
 }
 
 /// A pointer that threads share to write disjoint places.
-pub(super) struct Target<T>(pub(super) *mut T);
+pub(crate) struct Target<T>(pub(super) *mut T);
 
 // SAFETY: whoever writes through it promises to write where nobody else does.
 unsafe impl<T: Send> Sync for Target<T> {}
 
 impl<T> Target<T> {
+    /// Row `i` of a matrix of `width` columns.
+    ///
+    /// # Safety
+    ///
+    /// The row is there for as long as the result is used, and nobody else uses it.
+    pub(super) unsafe fn row<'a>(&self, i: usize, width: usize) -> &'a mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.at(i * width), width) }
+    }
+
     /// The place `i` values on.
     pub(super) fn at(&self, i: usize) -> *mut T {
         self.0.wrapping_add(i)
@@ -296,6 +322,16 @@ mod tests {
             team.for_each_run(&mut out, len, |i, run| run.iter_mut().for_each(|value| *value += i + 1));
             assert!(out.iter().enumerate().all(|(at, value)| *value == at / len + 1));
         }
+    }
+
+    #[test]
+    fn every_thread_has_its_state() {
+        let mut team = Team::new(3).unwrap();
+        let mut sums = [0usize; 3];
+        for _ in 0..200 {
+            team.for_each_with(&mut sums, 100, 1, |sum, range| *sum += range.sum::<usize>());
+        }
+        assert_eq!(sums.iter().sum::<usize>(), 200 * 99 * 100 / 2);
     }
 
     /// Runs a step in which the threads of `team` all take part; `visit` is called on each with its index.

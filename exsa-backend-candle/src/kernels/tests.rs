@@ -64,7 +64,7 @@ fn dequantized(dtype: GgmlDType, bytes: &[u8], n: usize, k: usize) -> Vec<f32> {
 fn product(matrix: &PackedMatrix, isa: Isa, x: &[f32], team: &mut Team) -> Vec<f32> {
     let mut acts = Activations::default();
     matrix.quantize(x, team, &mut acts);
-    let mut out = vec![f32::NAN; x.len() / matrix.k() * matrix.n()];
+    let mut out = vec![f32::NAN; x.len() / matrix.k * matrix.n];
     matrix.multiply(isa, &acts, team, &mut out);
     out
 }

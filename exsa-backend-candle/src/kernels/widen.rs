@@ -5,6 +5,7 @@
 use super::SHARED_PRODUCTS_MIN;
 use super::product::products;
 use super::team::Team;
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +14,11 @@ const TILE_BYTES: usize = 256 << 10;
 
 /// Rows of weights in a tile where the left is too short to make use of a cache.
 const SHORT_TILE_ROWS: usize = 16;
+
+thread_local! {
+    /// Weights of a tile in f32, and their products: kept, so that the steady state allocates nothing.
+    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
 
 /// Weights that can be widened.
 pub(crate) trait Widen: Sync + Sized {
@@ -40,17 +46,18 @@ pub(crate) fn matmul<T: Widen>(
     let out = Mutex::new(out);
     let tiles = n.div_ceil(tile_rows);
     let work = |tiles: Range<usize>| {
-        let (mut scratch, mut part) = (Vec::new(), Vec::new());
-        for first in tiles.map(|tile| tile * tile_rows) {
-            let rows = tile_rows.min(n - first);
-            let weights = T::widen(&weights[first * row_blocks..(first + rows) * row_blocks], &mut scratch);
-            part.resize(m * rows, 0.0);
-            products(left, weights, k, &mut part);
-            let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-            for (part, out) in part.chunks_exact(rows).zip(out.chunks_exact_mut(n)) {
-                out[first..first + rows].copy_from_slice(part);
+        SCRATCH.with_borrow_mut(|(scratch, part)| {
+            for first in tiles.map(|tile| tile * tile_rows) {
+                let rows = tile_rows.min(n - first);
+                let weights = T::widen(&weights[first * row_blocks..(first + rows) * row_blocks], scratch);
+                part.resize(m * rows, 0.0);
+                products(left, weights, k, part);
+                let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+                for (part, out) in part.chunks_exact(rows).zip(out.chunks_exact_mut(n)) {
+                    out[first..first + rows].copy_from_slice(part);
+                }
             }
-        }
+        });
     };
     match team {
         Some(team) if m * k * n >= SHARED_PRODUCTS_MIN => {

@@ -37,15 +37,21 @@ pub(crate) struct BlockTables {
     tables: Vec<Table>,
     references: Vec<u32>,
     free: Vec<BlockId>,
+    /// Blocks that a sequence may come to hold.
+    blocks_max: usize,
+    /// Memory of [`check_room`](Self::check_room).
+    written: Vec<BlockId>,
 }
 
 impl BlockTables {
-    /// Empty tables of `n_sequences` sequences over `n_blocks` blocks.
-    pub fn new(n_sequences: usize, n_blocks: u32) -> Self {
+    /// Empty tables of `n_sequences` sequences of up to `tokens_max` tokens over `n_blocks` blocks.
+    pub fn new(n_sequences: usize, n_blocks: u32, tokens_max: usize) -> Self {
         Self {
             tables: vec![Table::default(); n_sequences],
             references: vec![0; n_blocks as usize],
             free: (0..n_blocks).rev().collect(),
+            blocks_max: tokens_max.div_ceil(BLOCK_TOKENS).min(n_blocks as usize),
+            written: Vec::with_capacity(n_sequences),
         }
     }
 
@@ -66,9 +72,10 @@ impl BlockTables {
     }
 
     /// Checks that there is room to append `spans`, whose sequences exist and occur once.
-    pub fn check_room(&self, spans: &[Span]) -> Result<(), StepError> {
+    pub fn check_room(&mut self, spans: &[Span]) -> Result<(), StepError> {
         let mut needed = 0;
-        let mut written: Vec<BlockId> = Vec::new();
+        let mut written = std::mem::take(&mut self.written);
+        written.clear();
         for span in spans {
             let Some(table) = self.tables.get(span.seq.index()) else { continue };
             needed += (table.len + span.len).div_ceil(BLOCK_TOKENS) - table.blocks.len();
@@ -82,13 +89,14 @@ impl BlockTables {
             let holders = self.references[writers[0] as usize] as usize;
             needed += writers.len().min(holders - 1);
         }
+        self.written = written;
         let free = self.free.len();
         if needed > free { Err(StepError::KvFull { needed, free }) } else { Ok(()) }
     }
 
     /// Lengthens `seq` by `n` tokens. Returns the copy to be made before they are written.
     pub fn append(&mut self, seq: SeqId, n: usize) -> Result<Option<BlockCopy>, StepError> {
-        let Self { tables, references, free } = self;
+        let Self { tables, references, free, blocks_max, .. } = self;
         let Some(table) = tables.get_mut(seq.index()) else { return Ok(None) };
         let missing = (table.len + n).div_ceil(BLOCK_TOKENS) - table.blocks.len();
         let filled = table.len % BLOCK_TOKENS;
@@ -100,6 +108,8 @@ impl BlockTables {
         if needed > free.len() {
             return Err(StepError::KvFull { needed, free: free.len() });
         }
+        // At once, so that a sequence that grows by single tokens allocates nothing.
+        table.blocks.reserve_exact(blocks_max.saturating_sub(table.blocks.len()).max(missing));
         let mut fresh = free.drain(free.len() - needed..);
         let copy = match (shared, table.blocks.last_mut()) {
             (Some(from), Some(last)) => fresh.next().map(|to| {
@@ -207,7 +217,7 @@ mod tests {
 
     #[test]
     fn last_writer_keeps_a_shared_block() {
-        let mut tables = BlockTables::new(3, 2);
+        let mut tables = BlockTables::new(3, 2, 64);
         tables.append(SeqId(0), 5).unwrap();
         tables.fork(SeqId(0), SeqId(1), 4).unwrap();
         let spans = [span(0, 5, 1), span(1, 4, 1)];
@@ -220,7 +230,7 @@ mod tests {
 
     #[test]
     fn fork_refuses_what_it_must() {
-        let mut tables = BlockTables::new(2, 4);
+        let mut tables = BlockTables::new(2, 4, 128);
         tables.append(SeqId(0), 40).unwrap();
         assert!(matches!(tables.fork(SeqId(0), SeqId(0), 1), Err(KvError::Sequence { .. })));
         assert!(matches!(tables.fork(SeqId(0), SeqId(9), 1), Err(KvError::Sequence { .. })));
@@ -233,7 +243,7 @@ mod tests {
     proptest! {
         #[test]
         fn accounting_holds(steps in prop::collection::vec((0u8..4, 0u32..4, 0u32..4, 0usize..100), 1..200)) {
-            let mut tables = BlockTables::new(4, 12);
+            let mut tables = BlockTables::new(4, 12, 384);
             for (kind, a, b, n) in steps {
                 let (a, b) = (SeqId(a), SeqId(b));
                 match kind {

@@ -1,10 +1,12 @@
 //! The KV cache: blocks of tokens that sequences share, and the tensors behind them.
 
 mod blocks;
+mod host;
 mod saved;
 mod store;
 mod transfer;
 
 pub(crate) use blocks::{BLOCK_TOKENS, BlockCopy, BlockId, BlockTables};
+pub(crate) use host::{HostKv, Slot};
 pub(crate) use saved::{Fingerprint, SavedHeader};
 pub(crate) use store::{KvLayer, KvShape, KvStore, SlotRun, slot_runs};

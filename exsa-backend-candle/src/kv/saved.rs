@@ -1,11 +1,10 @@
 //! The format that the KV of a sequence is saved in.
 //!
 //! Little-endian throughout: the 8 bytes `EXSA-KV` and the version, u64 fingerprint of the model, u32 type of a value
-//! (32: f32, 16: f16), u32 layers, u32 values of a token and layer, u64 tokens; then for each layer the keys and the
+//! (32: f32, 16: f16, 8: bytes with an f32 scale in front of every 32 of a head), u32 layers, u32 values of a token and layer, u64 tokens; then for each layer the keys and the
 //! values of all tokens in order; at the end the u64 [`Fingerprint`] of everything before it.
 
 use super::store::KvShape;
-use candle_core::DType;
 use exsa_core::error::KvError;
 use std::io::{Read, Write};
 
@@ -49,7 +48,7 @@ impl Fingerprint {
 pub(crate) struct SavedHeader {
     /// Fingerprint of the model.
     pub model: Fingerprint,
-    /// Bits in a value: 32 or 16.
+    /// Bits in a value: 32, 16 or 8.
     pub bits: u32,
     /// Layers.
     pub n_layer: u32,
@@ -62,7 +61,7 @@ pub(crate) struct SavedHeader {
 impl SavedHeader {
     /// The header of `tokens` tokens of KV in `shape`.
     pub fn new(model: Fingerprint, shape: &KvShape, tokens: usize) -> Self {
-        let bits = if shape.dtype == DType::F16 { 16 } else { 32 };
+        let bits = shape.format.bytes() as u32 * 8;
         let row = (shape.n_head_kv * shape.head_dim) as u32;
         Self { model, bits, n_layer: shape.n_layer as u32, row, tokens: tokens as u64 }
     }

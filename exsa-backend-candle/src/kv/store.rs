@@ -1,6 +1,7 @@
 //! The tensors that keys and values lie in.
 
 use super::{BLOCK_TOKENS, BlockCopy, BlockId};
+use crate::kernels::cache::{Format, HeadLayout};
 use candle_core::{DType, Device, Result, Tensor};
 use exsa_core::batch::Span;
 
@@ -39,16 +40,30 @@ pub(crate) struct KvShape {
     pub n_head_kv: usize,
     /// Values in a head.
     pub head_dim: usize,
-    /// Type of a value.
-    pub dtype: DType,
+    /// What numbers are held in.
+    pub format: Format,
 }
 
 impl KvShape {
-    /// Bytes that one token takes over all layers, `None` if that overflows.
-    pub fn token_bytes(&self) -> Option<u64> {
-        [self.n_layer, self.n_head_kv, self.head_dim, self.dtype.size_in_bytes()]
+    /// How the part of a block that belongs to one head lies in host memory.
+    pub fn layout(&self) -> HeadLayout {
+        HeadLayout::new(self.format, self.head_dim)
+    }
+
+    /// Bytes that one block takes over all layers, `None` if that overflows. In tensors it may be a little less.
+    pub fn block_bytes(&self) -> Option<u64> {
+        [self.n_layer, self.n_head_kv, self.layout().bytes]
             .into_iter()
-            .try_fold(2u64, |product, factor| product.checked_mul(factor as u64))
+            .try_fold(1u64, |product, factor| product.checked_mul(factor as u64))
+    }
+
+    /// The type of tensors that hold keys and values; there is none for [`Format::Q8`].
+    fn dtype(&self) -> Result<DType> {
+        match self.format {
+            Format::F32 => Ok(DType::F32),
+            Format::F16 => Ok(DType::F16),
+            Format::Q8 => candle_core::bail!("keys and values in 8 bits are for the CPU"),
+        }
     }
 }
 
@@ -56,7 +71,8 @@ impl KvStore {
     /// A store of `n_blocks` blocks on `device`.
     pub fn new(shape: &KvShape, n_blocks: usize, device: &Device) -> Result<Self> {
         let dims = (n_blocks * BLOCK_TOKENS, shape.n_head_kv, shape.head_dim);
-        let zeros = || Tensor::zeros(dims, shape.dtype, device);
+        let dtype = shape.dtype()?;
+        let zeros = || Tensor::zeros(dims, dtype, device);
         let layers = (0..shape.n_layer)
             .map(|_| Ok(KvLayer { keys: zeros()?, values: zeros()? }))
             .collect::<Result<_>>()?;

@@ -4,7 +4,7 @@ use super::saved::{Fingerprint, SavedHeader, truncated};
 use super::store::KvStore;
 use super::{BLOCK_TOKENS, BlockId};
 use crate::error::CandleError;
-use crate::layers::host;
+use crate::layers::values;
 use candle_core::{DType, Device, Tensor};
 use exsa_core::error::KvError;
 use half::f16;
@@ -81,8 +81,10 @@ fn parts(blocks: &[BlockId], len: usize) -> impl Iterator<Item = (usize, usize)>
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, KvError> {
     let tensor = tensor.to_device(&Device::Cpu).kv()?;
     match tensor.dtype() {
-        DType::F16 => host::read(&tensor, |v: &[f16]| v.iter().flat_map(|v| v.to_le_bytes()).collect()).kv(),
-        _ => host::read(&tensor, |v: &[f32]| v.iter().flat_map(|v| v.to_le_bytes()).collect()).kv(),
+        DType::F16 => {
+            values::read(&tensor, |v: &[f16]| v.iter().flat_map(|v| v.to_le_bytes()).collect()).kv()
+        }
+        _ => values::read(&tensor, |v: &[f32]| v.iter().flat_map(|v| v.to_le_bytes()).collect()).kv(),
     }
 }
 

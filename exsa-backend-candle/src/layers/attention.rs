@@ -2,11 +2,11 @@
 
 use super::linear::Linear;
 use super::norm::RmsNorm;
-use super::paged::{self, Heads, PagedSpan};
+use super::paged::{self, PagedSpan};
 use super::rope::RopeTable;
-use crate::compute::Compute;
 use crate::kv::{KvLayer, SlotRun};
 use candle_core::{D, Result, Tensor};
+use std::ops::Range;
 
 /// Grouped-query self-attention (Ainslie et al., arXiv:2305.13245).
 #[derive(Clone)]
@@ -21,6 +21,31 @@ pub(crate) struct Attention {
     pub output: Linear,
     /// Heads and what their scores go through.
     pub heads: Heads,
+}
+
+/// Heads of queries, of keys and values, and what their scores go through.
+#[derive(Clone, Debug)]
+pub(crate) struct Heads {
+    /// Heads of queries, a multiple of `n_head_kv`.
+    pub n_head: usize,
+    /// Heads of keys and values.
+    pub n_head_kv: usize,
+    /// Values in a head.
+    pub head_dim: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Scores go through `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// Tokens that each token sees, itself included.
+    pub window: Option<usize>,
+}
+
+impl Heads {
+    /// Positions that the token at `position` sees.
+    pub fn seen(&self, position: usize) -> Range<usize> {
+        let end = position + 1;
+        end.saturating_sub(self.window.unwrap_or(end))..end
+    }
 }
 
 /// Projections to queries, keys and values.
@@ -58,39 +83,35 @@ impl Attention {
         placement: &Placement<'_>,
         kv: &KvLayer,
         rows: Option<&Rows>,
-        compute: &Compute,
     ) -> Result<Option<Tensor>> {
-        let (query, key, value) = self.project(x, compute)?;
+        let (query, key, value) = self.project(x)?;
         let key = match &self.key_norm {
-            Some(norm) => norm.forward(&key, compute)?,
+            Some(norm) => norm.forward(&key)?,
             None => key,
         };
-        kv.write(&placement.runs, &rope.apply(key)?, &value)?;
+        kv.write(&placement.runs, &rope.apply(&key)?, &value)?;
         if rows.is_some_and(Rows::is_empty) {
             return Ok(None);
         }
         let query = match &self.query_norm {
-            Some(norm) => norm.forward(&query, compute)?,
+            Some(norm) => norm.forward(&query)?,
             None => query,
         };
-        let mixed = paged::attend(&rope.apply(query)?, kv, &placement.spans, &self.heads, compute)?;
+        let mixed = paged::attend(&rope.apply(&query)?, kv, &placement.spans, &self.heads)?;
         let mixed = match rows {
             Some(rows) => rows.select(&mixed)?,
             None => mixed,
         };
-        self.output.forward(&mixed, compute).map(Some)
+        self.output.forward(&mixed).map(Some)
     }
 
     /// Queries `[tokens, n_head, head_dim]`, keys and values `[tokens, n_head_kv, head_dim]`.
-    fn project(&self, x: &Tensor, compute: &Compute) -> Result<(Tensor, Tensor, Tensor)> {
+    fn project(&self, x: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
         let Heads { n_head, n_head_kv, head_dim, .. } = self.heads;
         let (query, key, value) = match &self.input {
-            Qkv::Split { query, key, value } => {
-                let [query, key, value] = Linear::forward_all([query, key, value], x, compute)?;
-                (query, key, value)
-            }
+            Qkv::Split { query, key, value } => (query.forward(x)?, key.forward(x)?, value.forward(x)?),
             Qkv::Fused(all) => {
-                let all = all.forward(x, compute)?;
+                let all = all.forward(x)?;
                 let part = |start: usize, heads: usize| {
                     all.narrow(D::Minus1, start * head_dim, heads * head_dim)?.contiguous()
                 };

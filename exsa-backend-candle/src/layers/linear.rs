@@ -1,9 +1,11 @@
 //! Projections.
 
-use super::host;
+use super::values;
+use super::vector::Vector;
 use crate::blocks::WideRows;
-use crate::compute::Compute;
-use crate::kernels::{Isa, PackedMatrix};
+use crate::kernels::activations::Activations;
+use crate::kernels::team::Team;
+use crate::kernels::{Isa, PackedMatrix, Product, multiply_all, rows};
 use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{Device, Module, Result, Tensor};
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub(crate) struct Linear {
     weight: Weight,
-    bias: Option<Tensor>,
+    bias: Option<Vector>,
 }
 
 #[derive(Clone)]
@@ -28,92 +30,85 @@ enum Weight {
 }
 
 impl Linear {
-    /// A projection by `weight`, `[out, in]`, and `bias`, `[out]` f32.
-    pub fn new(weight: Arc<QTensor>, bias: Option<Tensor>) -> Result<Self> {
-        let weight = if weight.device().is_cpu() {
-            Weight::Host(weight)
-        } else {
-            Weight::Device(QMatMul::from_arc(weight)?)
-        };
-        Ok(Self { weight, bias })
+    /// A projection by `weight`, `[out, in]`, and `bias`, `[out]` f32, on the CPU, by candle.
+    pub fn host(weight: Arc<QTensor>, bias: Option<Vector>) -> Self {
+        Self { weight: Weight::Host(weight), bias }
+    }
+
+    /// The same as an operation on candle's tensors.
+    pub fn device(weight: Arc<QTensor>, bias: Option<Vector>) -> Result<Self> {
+        Ok(Self { weight: Weight::Device(QMatMul::from_arc(weight)?), bias })
     }
 
     /// A projection by a packed `weight` on the CPU.
-    pub fn packed(weight: PackedMatrix, isa: Isa, bias: Option<Tensor>) -> Self {
+    pub fn packed(weight: PackedMatrix, isa: Isa, bias: Option<Vector>) -> Self {
         Self { weight: Weight::Packed(Arc::new(weight), isa), bias }
     }
 
     /// A projection by `weight`, `[out, in]` as `shape` says, on the CPU.
-    pub fn wide(weight: Arc<dyn WideRows>, shape: [usize; 2], bias: Option<Tensor>) -> Self {
+    pub fn wide(weight: Arc<dyn WideRows>, shape: [usize; 2], bias: Option<Vector>) -> Self {
         Self { weight: Weight::Wide(weight, shape), bias }
     }
 
-    /// Projects the rows of `x`: `[rows, in]` to `[rows, out]`.
-    pub fn forward(&self, x: &Tensor, compute: &Compute) -> Result<Tensor> {
-        let [y] = Self::forward_all([self], x, compute)?;
-        Ok(y)
-    }
-
-    /// Projects `x` by several projections at once, so that it is quantized once for those that can share it.
-    pub fn forward_all<const N: usize>(
-        all: [&Self; N],
-        x: &Tensor,
-        compute: &Compute,
-    ) -> Result<[Tensor; N]> {
-        let mut outputs = Vec::with_capacity(N);
-        let mut quantized_for: Option<&PackedMatrix> = None;
-        for linear in all {
-            let y = match &linear.weight {
-                Weight::Wide(weight, shape) => widened(weight.as_ref(), *shape, x, compute)?,
-                Weight::Host(weight) => x.contiguous()?.apply_op1_no_bwd(weight.as_ref())?,
-                Weight::Device(weight) => weight.forward(x)?,
-                Weight::Packed(weight, isa) => {
-                    let shared = quantized_for.is_some_and(|other| weight.shares_activations(other));
-                    quantized_for = Some(weight);
-                    multiply(weight, *isa, x, shared, compute)?
-                }
-            };
-            outputs.push(linear.add_bias(y)?);
-        }
-        outputs.try_into().map_err(|_| candle_core::Error::Msg("as many outputs as projections".to_owned()))
-    }
-
-    fn add_bias(&self, y: Tensor) -> Result<Tensor> {
+    /// Projects the rows of `x`, `[rows, in]`, on a device: `[rows, out]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = match &self.weight {
+            Weight::Device(weight) => weight.forward(x)?,
+            Weight::Host(weight) => x.contiguous()?.apply_op1_no_bwd(weight.as_ref())?,
+            Weight::Packed(..) | Weight::Wide(..) => {
+                candle_core::bail!("weights that are laid out for the CPU, in a pass over tensors")
+            }
+        };
         match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
+            Some(bias) => y.broadcast_add(bias.tensor()),
             None => Ok(y),
         }
     }
-}
 
-/// `x · Wᵀ`; `quantized` says that the session's activations are those of `x` already.
-fn multiply(
-    weight: &PackedMatrix,
-    isa: Isa,
-    x: &Tensor,
-    quantized: bool,
-    compute: &Compute,
-) -> Result<Tensor> {
-    let (rows, width) = x.dims2()?;
-    if width != weight.k() {
-        candle_core::bail!("{width} values for a matrix of {} columns", weight.k());
+    /// Projects the rows of `x`, `[m, in]`, on the CPU by several projections to an output each, `[m, out]`. Those that can
+    /// share quantized activations are one step of the team.
+    pub fn multiply<const N: usize>(
+        mut outputs: [(&Self, &mut [f32]); N],
+        x: &[f32],
+        m: usize,
+        team: &mut Team,
+        activations: &mut Activations,
+    ) -> Result<()> {
+        let mut done = [false; N];
+        for first in 0..N {
+            let linear = outputs[first].0;
+            if done[first] {
+                continue;
+            }
+            match &linear.weight {
+                Weight::Packed(weight, isa) => {
+                    weight.quantize(x, team, activations);
+                    let mut products = [const { None }; N];
+                    for (i, (linear, out)) in outputs.iter_mut().enumerate().skip(first) {
+                        if let Weight::Packed(other, _) = &linear.weight
+                            && !done[i]
+                            && other.shares_activations(weight)
+                        {
+                            products[i] = Some(Product::new(other, out));
+                            done[i] = true;
+                        }
+                    }
+                    multiply_all(*isa, &products, activations, team);
+                }
+                Weight::Wide(weight, [n, k]) => weight.multiply((m, *k, *n), x, outputs[first].1, team),
+                Weight::Host(weight) => {
+                    let x = Tensor::from_slice(x, (m, x.len() / m.max(1)), &Device::Cpu)?;
+                    let y = x.apply_op1_no_bwd(weight.as_ref())?;
+                    values::read(&y, |y| outputs[first].1.copy_from_slice(y))?;
+                }
+                Weight::Device(_) => candle_core::bail!("weights on a device, in a pass on the host"),
+            }
+        }
+        for (linear, out) in outputs {
+            if let Some(bias) = &linear.bias {
+                rows::add_bias(out, bias.values());
+            }
+        }
+        Ok(())
     }
-    let (mut team, mut activations) = (compute.team(), compute.activations());
-    if !quantized {
-        host::read(&x.contiguous()?, |x: &[f32]| weight.quantize(x, &mut team, &mut activations))?;
-    }
-    let mut out = vec![0.0; rows * weight.n()];
-    weight.multiply(isa, &activations, &mut team, &mut out);
-    Tensor::from_vec(out, (rows, weight.n()), &Device::Cpu)
-}
-
-/// `x · Wᵀ` in f32, where `[n, k]` is the shape of `W`.
-fn widened(weight: &dyn WideRows, [n, k]: [usize; 2], x: &Tensor, compute: &Compute) -> Result<Tensor> {
-    let (m, width) = x.dims2()?;
-    if width != k {
-        candle_core::bail!("{width} values for a matrix of {k} columns");
-    }
-    let mut out = vec![0.0; m * n];
-    host::read(&x.contiguous()?, |x: &[f32]| weight.multiply((m, k, n), x, &mut out, &mut compute.team()))?;
-    Tensor::from_vec(out, (m, n), &Device::Cpu)
 }

@@ -1,14 +1,13 @@
-//! The layers that all architectures are made of, each once.
+//! The layers that all architectures are made of, each once: their weights and parameters, and how they run on candle's tensors.
 //!
-//! Activations are f32, rows first. Where candle has no fused operation, a layer computes in one pass over host memory on
-//! the CPU and in candle's own operations elsewhere.
+//! Activations are f32, rows first. On the CPU, [`host`](crate::host) runs the same layers on slices.
 
 pub(crate) mod attention;
 pub(crate) mod embedding;
-pub(crate) mod host;
 pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod norm;
 pub(crate) mod paged;
-mod paged_host;
 pub(crate) mod rope;
+pub(crate) mod values;
+pub(crate) mod vector;

@@ -1,9 +1,9 @@
 //! Rotary position embedding.
 
-use super::host;
 use crate::config::{RopeConfig, RopeScaling};
+use crate::kernels::rows::Turns;
 use crate::models::RopePairs;
-use candle_core::{CpuStorage, D, Device, InplaceOp3, Layout, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 use std::f64::consts::PI;
 
 /// YaRN's parameters alpha and beta: turns over the original context below which a frequency is interpolated, and above
@@ -26,6 +26,13 @@ pub(crate) struct RopeTable {
     cos: Tensor,
     sin: Tensor,
     pairs: RopePairs,
+}
+
+/// The same in host memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HostTable {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
 }
 
 impl Rope {
@@ -61,39 +68,46 @@ impl Rope {
         Self { frequencies, magnitude, pairs }
     }
 
-    /// The table for tokens at `positions`.
-    pub fn table(&self, positions: &[usize], device: &Device) -> Result<RopeTable> {
-        let shape = (positions.len(), self.frequencies.len());
-        let mut cos = Vec::with_capacity(shape.0 * shape.1);
-        let mut sin = Vec::with_capacity(shape.0 * shape.1);
-        for &position in positions {
+    /// Cosines and sines for tokens at `positions`, on the host.
+    pub fn host_table(&self, positions: impl IntoIterator<Item = usize>, table: &mut HostTable) {
+        table.cos.clear();
+        table.sin.clear();
+        for position in positions {
             for &frequency in &self.frequencies {
                 let (s, c) = (position as f64 * frequency).sin_cos();
-                cos.push((c * self.magnitude) as f32);
-                sin.push((s * self.magnitude) as f32);
+                table.cos.push((c * self.magnitude) as f32);
+                table.sin.push((s * self.magnitude) as f32);
             }
         }
+    }
+
+    /// The table for tokens at `positions`.
+    pub fn table(&self, positions: &[usize], device: &Device) -> Result<RopeTable> {
+        let mut table = HostTable::default();
+        self.host_table(positions.iter().copied(), &mut table);
+        let shape = (positions.len(), self.frequencies.len());
         Ok(RopeTable {
-            cos: Tensor::from_vec(cos, shape, device)?,
-            sin: Tensor::from_vec(sin, shape, device)?,
+            cos: Tensor::from_vec(table.cos, shape, device)?,
+            sin: Tensor::from_vec(table.sin, shape, device)?,
             pairs: self.pairs,
         })
+    }
+
+    /// A table of the host, for its kernels.
+    pub fn turns<'a>(&self, table: &'a HostTable) -> Turns<'a> {
+        Turns { cos: &table.cos, sin: &table.sin, n_pairs: self.frequencies.len(), pairs: self.pairs }
+    }
+
+    /// An empty table with room for `tokens` tokens.
+    pub fn room(&self, tokens: usize) -> HostTable {
+        let room = || Vec::with_capacity(tokens * self.frequencies.len());
+        HostTable { cos: room(), sin: room() }
     }
 }
 
 impl RopeTable {
-    /// Turns `x`, `[tokens, heads, head_dim]` f32, which nobody else uses.
-    pub fn apply(&self, x: Tensor) -> Result<Tensor> {
-        if x.device().is_cpu() {
-            let x = x.contiguous()?;
-            x.inplace_op3(&self.cos, &self.sin, &HostRope(self.pairs))?;
-            Ok(x)
-        } else {
-            self.apply_composed(&x)
-        }
-    }
-
-    fn apply_composed(&self, x: &Tensor) -> Result<Tensor> {
+    /// Turns `x`, `[tokens, heads, head_dim]` f32.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let (tokens, heads, head_dim) = x.dims3()?;
         let n_pairs = self.cos.dim(D::Minus1)?;
         let turned = x.narrow(D::Minus1, 0, 2 * n_pairs)?;
@@ -124,54 +138,12 @@ impl RopeTable {
     }
 }
 
-struct HostRope(RopePairs);
-
-impl InplaceOp3 for HostRope {
-    fn name(&self) -> &'static str {
-        "rope"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &mut CpuStorage,
-        x_layout: &Layout,
-        cos: &CpuStorage,
-        cos_layout: &Layout,
-        sin: &CpuStorage,
-        sin_layout: &Layout,
-    ) -> Result<()> {
-        let (_, heads, head_dim) = x_layout.shape().dims3()?;
-        let n_pairs = cos_layout.dims()[1];
-        let x = host::slice_mut(x, x_layout)?;
-        let cos = host::slice::<f32>(cos, cos_layout)?.chunks_exact(n_pairs);
-        let sin = host::slice::<f32>(sin, sin_layout)?.chunks_exact(n_pairs);
-        for ((token, cos), sin) in x.chunks_exact_mut(heads * head_dim).zip(cos).zip(sin) {
-            for head in token.chunks_exact_mut(head_dim) {
-                match self.0 {
-                    RopePairs::Adjacent => {
-                        for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
-                            let (a, b) = (pair[0], pair[1]);
-                            pair[0] = a * cos - b * sin;
-                            pair[1] = a * sin + b * cos;
-                        }
-                    }
-                    RopePairs::Halves => {
-                        let (first, second) = head.split_at_mut(n_pairs);
-                        for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-                            (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Divisors;
+    use crate::kernels::rows::{HeadRows, turn_queries};
+    use crate::kernels::team::Team;
 
     fn config(dims: usize, scaling: RopeScaling) -> RopeConfig {
         RopeConfig {
@@ -189,12 +161,18 @@ mod tests {
         for pairs in [RopePairs::Adjacent, RopePairs::Halves] {
             for dims in [8, 6] {
                 let rope = Rope::new(&config(dims, RopeScaling::None), pairs, None);
-                let table = rope.table(&[0, 7, 100_000], &Device::Cpu).unwrap();
+                let positions = [0, 7, 100_000];
                 let x = Tensor::randn(0f32, 1.0, (3, 2, 8), &Device::Cpu).unwrap();
-                let composed = table.apply_composed(&x).unwrap();
                 let before: Vec<f32> = x.narrow(2, 6, 2).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-                let y = table.apply(x.copy().unwrap()).unwrap();
-                let worst = (&y - composed).unwrap().abs().unwrap().max_all().unwrap();
+                let y = rope.table(&positions, &Device::Cpu).unwrap().apply(&x).unwrap();
+                let mut table = rope.room(3);
+                rope.host_table(positions, &mut table);
+                let mut host: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+                let rows = HeadRows { start: 0, stride: 16, heads: 2, head_dim: 8, norm: None };
+                let mut team = Team::new(1).unwrap();
+                turn_queries(&mut host, rows, 3, None, rope.turns(&table), &mut team);
+                let host = Tensor::from_vec(host, (3, 2, 8), &Device::Cpu).unwrap();
+                let worst = (&y - host).unwrap().abs().unwrap().max_all().unwrap();
                 assert!(worst.to_scalar::<f32>().unwrap() < 1e-5);
                 if dims == 6 {
                     let after: Vec<f32> =

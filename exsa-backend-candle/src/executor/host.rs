@@ -1,0 +1,150 @@
+//! Passes on the CPU, on slices, by our own kernels.
+
+use super::layer::Pass;
+use super::room::{Placed, Room};
+use super::{Context, Executor, Ropes};
+use crate::error::CandleError;
+use crate::kernels::activations::Activations;
+use crate::kernels::attend::Attend;
+use crate::kernels::rows;
+use crate::kernels::team::Team;
+use crate::kv::{BLOCK_TOKENS, BlockCopy, BlockId, HostKv, KvShape, SavedHeader};
+use crate::layers::linear::Linear;
+use crate::load::LoadedModel;
+use exsa_core::backend::Capabilities;
+use exsa_core::batch::Batch;
+use exsa_core::error::{KvError, LoadError, StepError};
+use std::io::{Read, Write};
+
+/// Runs a model on the threads of one session.
+pub(crate) struct HostExecutor {
+    team: Team,
+    activations: Activations,
+    attend: Attend,
+    room: Room,
+    placed: Placed,
+    kv: HostKv,
+    logits: Vec<f32>,
+}
+
+impl HostExecutor {
+    /// An executor for the sessions that `capabilities` describes, on the threads of `team`.
+    pub fn new(
+        model: &LoadedModel,
+        shape: &KvShape,
+        capabilities: &Capabilities,
+        ropes: &Ropes,
+        team: Team,
+    ) -> Result<Self, LoadError> {
+        let kv = HostKv::new(shape, capabilities.kv_tokens_max / BLOCK_TOKENS)?;
+        let (tokens, context) = (capabilities.batch_tokens_max, capabilities.context_tokens_max);
+        let sequences = capabilities.sequences_max.min(tokens);
+        let heads = &model.transformer.layers[0].attention.heads;
+        Ok(Self {
+            attend: Attend::new(heads, &kv.layout(), tokens, context, team.threads()),
+            activations: Activations::default(),
+            room: Room::new(&model.config, tokens)?,
+            placed: Placed {
+                spans: Vec::with_capacity(sequences),
+                wanted: Vec::with_capacity(sequences),
+                blocks: Vec::new(),
+                slots: Vec::with_capacity(tokens),
+                rows: Vec::with_capacity(tokens),
+                rope: ropes.full.room(tokens),
+                rope_windowed: ropes.windowed.room(tokens),
+            },
+            logits: Vec::new(),
+            team,
+            kv,
+        })
+    }
+}
+
+impl Executor for HostExecutor {
+    fn forward(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
+        let Context { model, tables, ropes, interrupt } = context;
+        let transformer = &model.transformer;
+        let (n_tokens, width) = (batch.len(), model.config.n_embd);
+        let placed = &mut self.placed;
+        placed.fill(batch, tables);
+        let positions = || batch.spans().iter().flat_map(|span| span.position..span.position + span.len);
+        ropes.full.host_table(positions(), &mut placed.rope);
+        ropes.windowed.host_table(positions(), &mut placed.rope_windowed);
+        let room = &mut self.room;
+        transformer.embedding.look_up(batch.tokens(), &mut room.x[..n_tokens * width]).step()?;
+        if let Some(first) = transformer.layers.first() {
+            let (x, normed) = (&room.x[..n_tokens * width], &mut room.normed[..n_tokens * width]);
+            rows::norm(first.attention_norm.host(), x, normed, &mut self.team);
+        }
+        for (index, layer) in transformer.layers.iter().enumerate() {
+            if interrupt.is_raised() {
+                return Err(StepError::Interrupted);
+            }
+            let next = transformer.layers.get(index + 1);
+            // After the last layer's keys only the rows that want logits matter.
+            let wanted = next.is_none() && self.placed.rows.len() < n_tokens;
+            let (rope, table) = if layer.windowed {
+                (&ropes.windowed, &self.placed.rope_windowed)
+            } else {
+                (&ropes.full, &self.placed.rope)
+            };
+            let mut pass = Pass {
+                layer,
+                config: &model.config,
+                room: &mut self.room,
+                placed: &self.placed,
+                turns: rope.turns(table),
+                layout: self.kv.layout(),
+                cache: self.kv.layer_mut(index),
+                attend: &mut self.attend,
+                activations: &mut self.activations,
+                team: &mut self.team,
+                interrupt,
+                wanted: wanted.then_some(self.placed.rows.as_slice()),
+            };
+            if pass.attention(n_tokens)? == 0 {
+                return Ok(&[]);
+            }
+            let next = next.map_or(&transformer.norm, |layer| &layer.attention_norm);
+            pass.mlp(next)?;
+        }
+        let n = self.placed.rows.len();
+        let len = n * model.n_vocab;
+        // Only ever longer: values that are there already are written over.
+        if self.logits.len() < len {
+            self.logits.resize(len, 0.0);
+        }
+        let (logits, normed) = (&mut self.logits[..len], &self.room.normed[..n * width]);
+        let output = [(&transformer.output, &mut *logits)];
+        Linear::multiply(output, normed, n, &mut self.team, &mut self.activations).step()?;
+        if let Some(cap) = transformer.softcap {
+            rows::cap(logits, cap, &mut self.team);
+        }
+        Ok(&self.logits[..len])
+    }
+
+    fn copy(&mut self, copy: &BlockCopy) -> Result<(), StepError> {
+        self.kv.copy(copy);
+        Ok(())
+    }
+
+    fn save(
+        &self,
+        header: &SavedHeader,
+        blocks: &[BlockId],
+        len: usize,
+        to: &mut dyn Write,
+    ) -> Result<(), KvError> {
+        self.kv.save(header, blocks, len, to)
+    }
+
+    fn restore(
+        &mut self,
+        header: &SavedHeader,
+        blocks: &[BlockId],
+        len: usize,
+        from: &mut dyn Read,
+    ) -> Result<(), KvError> {
+        self.kv.restore(header, blocks, len, from)
+    }
+}

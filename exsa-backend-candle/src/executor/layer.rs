@@ -1,0 +1,151 @@
+//! One layer of a pass on the CPU.
+
+use super::room::{Placed, Room};
+use crate::config::Config;
+use crate::error::CandleError;
+use crate::kernels::activations::Activations;
+use crate::kernels::attend::{Attend, Inputs};
+use crate::kernels::cache::HeadLayout;
+use crate::kernels::rows::{self, Cache, HeadRows, Turns};
+use crate::kernels::team::Team;
+use crate::layers::attention::Qkv;
+use crate::layers::linear::Linear;
+use crate::layers::mlp::GateUp;
+use crate::layers::norm::RmsNorm;
+use crate::transformer::Layer;
+use exsa_core::backend::Interrupt;
+use exsa_core::error::StepError;
+
+/// What a layer works with. `room.normed` holds its normalized input, and at the end that of the next.
+pub(super) struct Pass<'a> {
+    pub layer: &'a Layer,
+    pub config: &'a Config,
+    pub room: &'a mut Room,
+    pub placed: &'a Placed,
+    pub turns: Turns<'a>,
+    pub layout: HeadLayout,
+    pub cache: &'a mut [u8],
+    pub attend: &'a mut Attend,
+    pub activations: &'a mut Activations,
+    pub team: &'a mut Team,
+    pub interrupt: &'a Interrupt,
+    /// Rows to go on with after keys and values are written, if not all.
+    pub wanted: Option<&'a [u32]>,
+}
+
+impl Pass<'_> {
+    /// Adds what attention gives to the hidden states of `n` rows, or of those that are wanted, and normalizes them for the
+    /// MLP. Returns how many rows that are.
+    pub fn attention(&mut self, n: usize) -> Result<usize, StepError> {
+        let Self { layer, wanted, .. } = *self;
+        let attention = &layer.attention;
+        let heads = &attention.heads;
+        let (width, width_kv) = (heads.n_head * heads.head_dim, heads.n_head_kv * heads.head_dim);
+        let all = width + 2 * width_kv;
+        let n_embd = self.config.n_embd;
+        let m = wanted.map_or(n, <[u32]>::len);
+        let head_rows = |start, stride, heads, norm| HeadRows {
+            start,
+            stride,
+            heads,
+            head_dim: attention.heads.head_dim,
+            norm,
+        };
+        let Room { x, normed, qkv, mixed, projected, .. } = &mut *self.room;
+        let (x, normed) = (&mut x[..n * n_embd], &mut normed[..n * n_embd]);
+        let (team, activations) = (&mut *self.team, &mut *self.activations);
+        let qkv = &mut qkv[..n * all];
+        // Where queries, keys and values begin, and how far one row is from the next.
+        let (starts, strides) = match &attention.input {
+            Qkv::Split { query, key, value } => {
+                let (q, kv) = qkv.split_at_mut(n * width);
+                let (k, v) = kv.split_at_mut(n * width_kv);
+                match wanted {
+                    None => {
+                        let outputs = [(query, q), (key, k), (value, v)];
+                        Linear::multiply(outputs, normed, n, team, activations).step()?;
+                    }
+                    Some(rows) => {
+                        Linear::multiply([(key, k), (value, v)], normed, n, team, activations).step()?;
+                        rows::pack(normed, n_embd, n_embd, Some(rows));
+                        if m > 0 {
+                            let (q, normed) = (&mut q[..m * width], &normed[..m * n_embd]);
+                            Linear::multiply([(query, q)], normed, m, team, activations).step()?;
+                        }
+                    }
+                }
+                ([0, n * width, n * (width + width_kv)], [width, width_kv])
+            }
+            Qkv::Fused(input) => {
+                Linear::multiply([(input, &mut *qkv)], normed, n, team, activations).step()?;
+                ([0, width, width + width_kv], [all, all])
+            }
+        };
+        let key_norm = attention.key_norm.as_ref().map(RmsNorm::host);
+        let keys = head_rows(starts[1], strides[1], heads.n_head_kv, key_norm);
+        let values = head_rows(starts[2], strides[1], heads.n_head_kv, None);
+        let cache = Cache { bytes: &mut *self.cache, layout: self.layout, slots: &self.placed.slots };
+        rows::write_keys(qkv, keys, values, self.turns, cache, team);
+        if m == 0 {
+            return Ok(0);
+        }
+        if let Some(rows) = wanted {
+            rows::pack(x, n_embd, n_embd, Some(rows));
+            if let Qkv::Fused(_) = &attention.input {
+                rows::pack(qkv, all, all, Some(rows));
+            }
+        }
+        let query_norm = attention.query_norm.as_ref().map(RmsNorm::host);
+        let queries = head_rows(0, strides[0], heads.n_head, query_norm);
+        rows::turn_queries(qkv, queries, m, wanted, self.turns, team);
+        let inputs = Inputs {
+            queries: qkv,
+            stride: strides[0],
+            spans: if wanted.is_some() { &self.placed.wanted } else { &self.placed.spans },
+            blocks: &self.placed.blocks,
+            cache: self.cache,
+            layout: self.layout,
+            heads,
+            interrupt: self.interrupt,
+        };
+        let (mixed, projected) = (&mut mixed[..m * width], &mut projected[..m * n_embd]);
+        if !self.attend.run(inputs, team, mixed) {
+            return Err(StepError::Interrupted);
+        }
+        let output = [(&attention.output, &mut *projected)];
+        Linear::multiply(output, mixed, m, team, activations).step()?;
+        let post = layer.post_attention_norm.as_ref().map(RmsNorm::host);
+        let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
+        rows::add(x, projected, post, layer.mlp_norm.host(), n_embd, normed, team);
+        Ok(m)
+    }
+
+    /// Adds what the MLP gives to the hidden states of the rows that attention left, and normalizes them by `next`.
+    pub fn mlp(&mut self, next: &RmsNorm) -> Result<(), StepError> {
+        let mlp = &self.layer.mlp;
+        let (n_embd, n_ff) = (self.config.n_embd, mlp.n_ff);
+        let m = self.wanted.map_or(self.placed.slots.len(), <[u32]>::len);
+        let Room { x, normed, projected, hidden, .. } = &mut *self.room;
+        let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
+        let (team, activations) = (&mut *self.team, &mut *self.activations);
+        let hidden = &mut hidden[..m * 2 * n_ff];
+        match &mlp.input {
+            GateUp::Split { gate, up } => {
+                let (g, u) = hidden.split_at_mut(m * n_ff);
+                let outputs = [(gate, &mut *g), (up, &mut *u)];
+                Linear::multiply(outputs, normed, m, team, activations).step()?;
+                rows::gate(mlp.activation, g, Some(u), n_ff, team);
+            }
+            GateUp::Fused(both) => {
+                Linear::multiply([(both, &mut *hidden)], normed, m, team, activations).step()?;
+                rows::gate(mlp.activation, hidden, None, n_ff, team);
+            }
+        }
+        let projected = &mut projected[..m * n_embd];
+        let output = [(&mlp.down, &mut *projected)];
+        Linear::multiply(output, &hidden[..m * n_ff], m, team, activations).step()?;
+        let post = self.layer.post_mlp_norm.as_ref().map(RmsNorm::host);
+        rows::add(x, projected, post, next.host(), n_embd, normed, team);
+        Ok(())
+    }
+}

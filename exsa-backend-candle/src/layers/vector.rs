@@ -1,0 +1,33 @@
+//! Vectors of weights: norms and biases.
+
+use super::values;
+use candle_core::{Result, Tensor};
+use std::sync::Arc;
+
+/// A vector of f32, for passes over tensors and for passes on the host.
+#[derive(Clone, Debug)]
+pub(crate) struct Vector {
+    tensor: Tensor,
+    /// Empty if the tensor is on a device.
+    values: Arc<[f32]>,
+}
+
+impl Vector {
+    /// Of `tensor`, `[len]` f32.
+    pub fn new(tensor: Tensor) -> Result<Self> {
+        let on_host = tensor.device().is_cpu();
+        let values =
+            if on_host { values::read(&tensor, |values: &[f32]| values.into())? } else { Arc::default() };
+        Ok(Self { tensor, values })
+    }
+
+    /// As a tensor.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// The values, of a vector in host memory.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+}

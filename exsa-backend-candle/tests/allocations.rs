@@ -1,0 +1,96 @@
+//! Once a session is warm, a forward pass allocates nothing.
+//!
+//! A binary of its own, because it counts for the whole process.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use exsa_backend_candle::{CandleBackend, KvType};
+use exsa_core::SeqId;
+use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions};
+use exsa_core::batch::Batch;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: passes everything on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(old, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(old, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Prefills in chunks beside decodes, twice; returns the allocations of the second time.
+fn allocations(name: &str, kv_type: KvType, threads: usize) -> usize {
+    let source = ModelSource::file(support::data(&format!("{name}.gguf")));
+    let backend = CandleBackend::new().kv_type(kv_type);
+    let model = backend.load(&source, &LoadOptions::default(), &mut LoadProgress::none()).unwrap();
+    let mut options = SessionOptions::default();
+    options.threads.compute = NonZeroUsize::new(threads);
+    let mut session = model.session(&options).unwrap();
+    let tokens: Vec<u32> = (0..200).map(|i| 3 + i * 37 % 500).collect();
+    let mut batches = Vec::new();
+    for step in 0..60 {
+        let mut batch = Batch::new();
+        batch.push(SeqId(0), step, &tokens[step..step + 1], 1);
+        batch.push(SeqId(1), step, &tokens[step..step + 1], 1);
+        if step < 4 {
+            batch.push(SeqId(2), step * 50, &tokens[step * 50..][..50], if step == 3 { 1 } else { 0 });
+            batch.push(SeqId(3), step * 20, &tokens[step * 20..][..20], 20);
+        }
+        batches.push(batch);
+    }
+    let mut counts = [0; 2];
+    for count in &mut counts {
+        (0..4).for_each(|seq| session.release(SeqId(seq)));
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for batch in &batches {
+            assert_eq!(session.forward(batch).unwrap().rows(), batch.rows());
+        }
+        *count = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    }
+    assert!(counts[0] > 0, "the first time there is something to count");
+    counts[1]
+}
+
+/// Types whose products are ours alone; what candle multiplies, it allocates for. Weights that are widened to f32 are so in
+/// memory that a thread takes when it first has some to multiply, which with several threads may be at any time.
+#[test]
+fn steady_state() {
+    let packed = ["llama-q8_0", "llama-q4_k_m", "llama-q5_0"].map(|name| (name, [1, 2].as_slice()));
+    let widened = ["llama-q5_1", "llama-f16", "gemma3-f32", "phi3-f32"].map(|name| (name, [1].as_slice()));
+    for (name, threads) in packed.into_iter().chain(widened) {
+        for &threads in threads {
+            for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
+                let count = allocations(name, kv_type, threads);
+                assert_eq!(count, 0, "{name}, {kv_type:?}, {threads} threads");
+            }
+        }
+    }
+}
