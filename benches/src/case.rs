@@ -17,12 +17,22 @@ pub enum PromptLength {
     },
 }
 
+impl PromptLength {
+    /// The option that asks for these prompts, and its value.
+    pub fn argument(self) -> (&'static str, String) {
+        match self {
+            Self::Fixed(n) => ("--prompt", n.to_string()),
+            Self::Ragged { low, high } => ("--ragged", format!("{low},{high}")),
+        }
+    }
+}
+
 /// One line of results: so many streams at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
     /// Lengths of the prompts.
     pub prompt: PromptLength,
-    /// Tokens that each stream generates.
+    /// Tokens that each stream generates in a round.
     pub generate: usize,
     /// Streams that run together.
     pub parallel: usize,
@@ -38,6 +48,11 @@ impl Case {
         let generate = options.generate;
         let case = |prompt| options.parallel.iter().map(move |&parallel| Self { prompt, generate, parallel });
         prompts.into_iter().flat_map(case).collect()
+    }
+
+    /// Whether prompts of several lengths run, so that some decode while others are computed.
+    pub fn is_mixed(&self) -> bool {
+        matches!(self.prompt, PromptLength::Ragged { .. })
     }
 
     /// The prompts' lengths, one for each stream; the same for the same seed.

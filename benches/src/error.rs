@@ -104,6 +104,34 @@ pub enum BenchError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// No process could be started in which a backend is alone.
+    #[error("cannot start a process to measure memory in: {0}")]
+    Alone(std::io::Error),
+    /// A process in which a backend was alone failed.
+    #[error("the process that measured the memory of {backend} failed: {status}")]
+    AloneFailed {
+        /// Name of the backend.
+        backend: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// There is nothing to send requests to.
+    #[error("nothing to send requests to: --engine BACKEND or --http NAME=URL")]
+    NoTarget,
+    /// A user's requests could not be understood.
+    #[error("--user {0}")]
+    User(String),
+    /// A request failed, or its answer was not what was asked for.
+    #[error("{target}: {reason}")]
+    Answer {
+        /// Name of the target.
+        target: String,
+        /// What happened.
+        reason: String,
+    },
+    /// No thread could be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// The result could not be written.
     #[error("cannot write the result: {0}")]
     Write(std::io::Error),

@@ -2,19 +2,24 @@
 //!
 //! ```sh
 //! cargo run --release -p exsa-benches --bin throughput -- --backend candle --model F --prompt 512 --generate 128 --parallel 1,4,16
+//! cargo run --release -p exsa-benches --bin load -- --help
 //! cargo bench -p exsa-benches            # sampler, tokenizer, detokenizer, scheduler, engine
 //! cargo bench -p exsa-benches --bench sampler
 //! ```
 //!
 //! # Figures of `throughput`
 #![doc = include_str!("figures.md")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod backends;
 pub mod bandwidth;
 pub mod case;
+pub mod compare;
 pub mod driver;
 pub mod error;
+pub mod footprint;
+pub mod kernels;
+pub mod load;
 pub mod measure;
 pub mod memory;
 pub mod options;

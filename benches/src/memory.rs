@@ -15,9 +15,30 @@ pub fn reset_peak() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// `VmHWM` out of `/proc/self/status`, which has it in KiB.
+/// What the process holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Bytes that are its own.
+    pub anonymous_bytes: u64,
+    /// Bytes of mapped files.
+    pub mapped_bytes: u64,
+}
+
+/// What the process holds now; `None` where the system does not tell.
+pub fn held() -> Option<Held> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let (anonymous, mapped) = (parse(&status, "RssAnon:")?, parse(&status, "RssFile:")?);
+    Some(Held { anonymous_bytes: anonymous, mapped_bytes: mapped })
+}
+
+/// `VmHWM` out of `/proc/self/status`.
 fn parse_peak(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    parse(status, "VmHWM:")
+}
+
+/// A line of `/proc/self/status`, which has sizes in KiB, in bytes.
+fn parse(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 const TOKENS_MAX: u64 = 1 << 20;
 /// Most streams that may run together.
 const PARALLEL_MAX: u64 = 4096;
-/// Most threads, and most repetitions.
+/// Most threads, and most rounds.
 const COUNT_MAX: u64 = 1024;
 
 /// Measures how fast a backend runs a GGUF model, and prints one JSON line per case on stdout.
@@ -19,9 +19,9 @@ const COUNT_MAX: u64 = 1024;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "throughput", version, after_long_help = concat!("Figures\n\n", include_str!("figures.md")))]
 pub struct Options {
-    /// The backend.
-    #[arg(long, value_name = "NAME", default_value = "candle", value_parser = backend_name)]
-    pub backend: String,
+    /// The backend; several are measured in turn and compared with the first.
+    #[arg(long, value_name = "NAME,…", default_value = "candle", value_delimiter = ',', value_parser = backend_name)]
+    pub backend: Vec<String>,
 
     /// The model, a GGUF file; the scripted backend needs none.
     #[arg(long, value_name = "FILE")]
@@ -39,7 +39,7 @@ pub struct Options {
     #[arg(long, value_name = "LOW,HIGH", value_parser = length_range, conflicts_with = "prompt")]
     pub ragged: Option<(usize, usize)>,
 
-    /// Tokens that each stream generates; 0 measures prompts alone.
+    /// Tokens that each stream generates in a round; 0 measures prompts alone.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = tokens(0))]
     pub generate: usize,
 
@@ -51,11 +51,15 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<NonZeroUsize>,
 
-    /// Times that each case is measured; the medians are told.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(1, COUNT_MAX))]
-    pub repetitions: usize,
+    /// Times that each case is measured, the backends in turn; the medians are told.
+    #[arg(long, alias = "repetitions", value_name = "N", default_value_t = 3, value_parser = count(1, COUNT_MAX))]
+    pub rounds: usize,
 
-    /// Times that each case's prompts are computed, and a few tokens generated, before measuring.
+    /// Times that the prompts alone are measured, as many as --rounds by default; 0 leaves only what decoding needs.
+    #[arg(long, value_name = "N", value_parser = count(0, COUNT_MAX))]
+    pub prefill_rounds: Option<usize>,
+
+    /// Times that the beginnings of the prompts, a batch of tokens in all, are computed before measuring.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(0, COUNT_MAX))]
     pub warmup: usize,
 
@@ -78,6 +82,14 @@ pub struct Options {
     /// MiB that the KV cache may take.
     #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub kv_mib: u64,
+
+    /// Measure memory and loading time instead, each backend in a process of its own that runs each case once.
+    #[arg(long)]
+    pub memory: bool,
+
+    /// Set for these processes.
+    #[arg(long, hide = true, requires = "memory")]
+    pub alone: bool,
 
     /// Seed of the random prompts.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -161,7 +173,7 @@ mod tests {
             ("--prompt 99999999999999999999", "99999999999999999999"),
             ("--threads 0", "1 to 1024"),
             ("--threads 4000", "1 to 1024"),
-            ("--repetitions 0", "1..=1024"),
+            ("--rounds 0", "1..=1024"),
             ("--backend vllm", "scripted, candle"),
             ("--ragged 9,3", "LOW <= HIGH"),
             ("--ragged 9", "LOW,HIGH"),

@@ -4,6 +4,7 @@ use crate::error::BenchError;
 use crate::random::Random;
 use exsa_core::TokenId;
 use exsa_core::backend::Model;
+use exsa_core::tokenizer::Tokenizer;
 
 /// Draws prompts for one model.
 pub struct Prompts {
@@ -14,8 +15,12 @@ pub struct Prompts {
 impl Prompts {
     /// Prompts of the tokens of `model` that are text.
     pub fn new(model: &dyn Model, seed: u64) -> Result<Self, BenchError> {
-        let tokenizer = model.tokenizer();
-        let n = tokenizer.n_vocab().min(model.info().n_vocab);
+        Self::of(&*model.tokenizer(), model.info().n_vocab, seed)
+    }
+
+    /// Prompts of the tokens that `tokenizer` knows as text, below `n_vocab`.
+    pub fn of(tokenizer: &dyn Tokenizer, n_vocab: usize, seed: u64) -> Result<Self, BenchError> {
+        let n = tokenizer.n_vocab().min(n_vocab);
         let ids = 0..u32::try_from(n).unwrap_or(u32::MAX);
         let ordinary: Vec<_> = ids.filter(|id| !tokenizer.is_control(*id)).collect();
         if ordinary.is_empty() { Err(BenchError::Vocabulary) } else { Ok(Self { ordinary, seed }) }

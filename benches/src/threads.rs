@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 ///
 /// A program cannot soundly change its own environment once it has threads. So the one way to choose is to
 /// start another process.
-pub fn restart(variables: &[&'static str], threads: NonZeroUsize) -> Result<Option<ExitCode>, BenchError> {
+pub fn restart(variables: &[&&'static str], threads: NonZeroUsize) -> Result<Option<ExitCode>, BenchError> {
     let wanted = threads.to_string();
     let Some(variable) = variables.iter().find(|name| std::env::var(name).ok().as_ref() != Some(&wanted))
     else {

@@ -1,21 +1,24 @@
-//! The program: loads the model once, measures case after case.
+//! The program: loads the model once on each backend, measures case after case.
 
 use crate::backends;
 use crate::bandwidth;
 use crate::case::Case;
+use crate::compare::Comparison;
 use crate::error::BenchError;
-use crate::measure::measure;
+use crate::kernels::int8_peak;
+use crate::measure::{Contender, Measured, Rounds, measure};
 use crate::memory;
 use crate::options::Options;
 use crate::progress::say;
 use crate::prompts::Prompts;
-use crate::report::{Figures, Report, Settings};
-use crate::weights;
+use crate::report::{Figures, Machine, Report, Settings};
+use crate::weights::Weights;
 use exsa_core::backend::{LoadOptions, LoadProgress, Model, ModelSource, SessionOptions, ThreadOptions};
 use exsa_core::clock::SystemClock;
 use exsa_core::error::LoadError;
 use exsa_core::queue::Fcfs;
 use exsa_core::{EngineLoop, EngineOptions, PrefixCacheOptions};
+use serde::Serialize;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,103 +27,182 @@ use std::time::{Duration, Instant};
 /// every stream that runs.
 const SPARE_TOKENS: usize = 256;
 
-/// Measures every case that `options` ask for and writes a line of JSON for each to `out`.
+/// Least tokens of prompts in a step, for an estimate of how far the first streams get while others' prompts are computed.
+const STEP_TOKENS_MIN: usize = 32;
+
+/// Measures every case that `options` ask for and writes lines of JSON for each to `out`: one for each backend, and one for
+/// each comparison.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), BenchError> {
-    let bench = Bench::load(options)?;
+    let weights = options.model.as_deref().map(Weights::read).transpose().map_err(|source| {
+        let what = options.model.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        BenchError::Load { what, source }
+    })?;
+    let loaded: Vec<_> =
+        options.backend.iter().map(|name| Loaded::load(options, name)).collect::<Result<_, _>>()?;
     let cases = Case::all(options);
     // What does not fit is refused before anything is measured.
     let lengths: Vec<_> = cases.iter().map(|case| case.lengths(options.seed)).collect();
     for (case, lengths) in cases.iter().zip(&lengths) {
-        bench.session_options(case, lengths)?;
+        loaded.iter().try_for_each(|loaded| loaded.room(options, case, lengths).map(drop))?;
     }
     for (i, (case, lengths)) in cases.iter().zip(&lengths).enumerate() {
         say(format_args!("case {}/{}: {case}", i + 1, cases.len()));
-        let report = bench.measure(case, lengths)?;
-        let line = serde_json::to_string(&report).map_err(|error| BenchError::Write(error.into()))?;
-        writeln!(out, "{line}").and_then(|()| out.flush()).map_err(BenchError::Write)?;
+        measure_case(options, &loaded, weights, case, lengths, out)?;
     }
     Ok(())
 }
 
-struct Bench<'a> {
-    options: &'a Options,
-    model: Arc<dyn Model>,
-    device: Option<String>,
-    prompts: Prompts,
-    weights_bytes: Option<u64>,
+/// Writes `line` as JSON.
+pub fn write_line(line: &impl Serialize, out: &mut dyn Write) -> Result<(), BenchError> {
+    let line = serde_json::to_string(line).map_err(|error| BenchError::Write(error.into()))?;
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(BenchError::Write)
 }
 
-impl<'a> Bench<'a> {
-    fn load(options: &'a Options) -> Result<Self, BenchError> {
-        let backend = backends::backend(&options.backend)?;
-        let path = options.model.as_deref().filter(|_| backends::needs_file(&options.backend));
+fn measure_case(
+    options: &Options,
+    loaded: &[Loaded],
+    weights: Option<Weights>,
+    case: &Case,
+    lengths: &[usize],
+    out: &mut dyn Write,
+) -> Result<(), BenchError> {
+    let before = machine(options)?;
+    memory::reset_peak();
+    let mut contenders = Vec::with_capacity(loaded.len());
+    let mut generate = usize::MAX;
+    for loaded in loaded {
+        let room = loaded.room(options, case, lengths)?;
+        generate = generate.min(room.generate);
+        contenders.push(loaded.contender(options, case, room)?);
+    }
+    let rounds = Rounds {
+        warmup: options.warmup,
+        prefill: if case.generate == 0 { options.rounds } else { prefill_rounds(options) },
+        decode: options.rounds,
+        batch: options.batch,
+    };
+    let measured = measure(&mut contenders, case, lengths, rounds, generate)?;
+    // What several hold together says nothing about one.
+    let peak = memory::peak_rss_bytes().filter(|_| loaded.len() == 1);
+    let after = machine(options)?;
+    let machine = Machine {
+        bandwidth: before.bandwidth.max(after.bandwidth),
+        int8: if after.int8.map(ops) > before.int8.map(ops) { after.int8 } else { before.int8 },
+    };
+    for ((loaded, contender), measured) in loaded.iter().zip(&contenders).zip(&measured) {
+        let figures = Figures::new(measured, lengths, peak, weights, machine);
+        write_line(&loaded.report(options, case, lengths, figures, &contender.engine), out)?;
+    }
+    compare(options, case, loaded, &measured, out)
+}
+
+fn ops(peak: int8_peak::Int8Peak) -> f64 {
+    peak.operations_per_second
+}
+
+fn prefill_rounds(options: &Options) -> usize {
+    options.prefill_rounds.unwrap_or(options.rounds)
+}
+
+fn machine(options: &Options) -> Result<Machine, BenchError> {
+    let threads = options.threads();
+    Ok(Machine { bandwidth: bandwidth::measure(threads)?, int8: int8_peak::measure(threads) })
+}
+
+fn compare(
+    options: &Options,
+    case: &Case,
+    loaded: &[Loaded],
+    measured: &[Measured],
+    out: &mut dyn Write,
+) -> Result<(), BenchError> {
+    let mut named = loaded.iter().zip(measured).map(|(loaded, measured)| (loaded.name.as_str(), measured));
+    let Some(first) = named.next() else { return Ok(()) };
+    let model = options.model.as_ref().map_or_else(|| "built in".into(), |path| path.display().to_string());
+    named.try_for_each(|other| write_line(&Comparison::new(&model, case, first, other), out))
+}
+
+/// A model on one backend.
+pub struct Loaded {
+    name: String,
+    model: Arc<dyn Model>,
+    device: Option<String>,
+    /// How long loading took.
+    pub time: Duration,
+}
+
+/// Room for a case.
+pub struct Room {
+    session: SessionOptions,
+    /// Tokens that each stream may generate.
+    pub generate: usize,
+}
+
+impl Loaded {
+    /// Loads the model that `options` name on the backend `name`.
+    pub fn load(options: &Options, name: &str) -> Result<Self, BenchError> {
+        let backend = backends::backend(name)?;
+        let path = options.model.as_deref().filter(|_| backends::needs_file(name));
         let source = match path {
             Some(path) => ModelSource::file(path),
-            None if !backends::needs_file(&options.backend) => ModelSource::Embedded(&[]),
-            None => return Err(BenchError::ModelMissing { backend: options.backend.clone() }),
+            None if !backends::needs_file(name) => ModelSource::Embedded(&[]),
+            None => return Err(BenchError::ModelMissing { backend: name.into() }),
         };
-        let what = path.map_or_else(|| options.backend.clone(), |path| path.display().to_string());
+        let what = path.map_or_else(|| name.to_owned(), |path| path.display().to_string());
         let failed = |source: LoadError| BenchError::Load { what: what.clone(), source };
-        let weights_bytes = path.map(weights::bytes_per_step).transpose().map_err(failed)?;
         let threads = ThreadOptions { compute: Some(options.threads()) };
         let load_options = LoadOptions { device: options.device.clone(), threads };
-        say(format_args!("loading {what}"));
+        say(format_args!("{name}: loading {what}"));
         let start = Instant::now();
         let model = backend.load(&source, &load_options, &mut LoadProgress::none()).map_err(failed)?;
-        say(format_args!("{} in {:.1} s", model.info().summary(), start.elapsed().as_secs_f64()));
+        let time = start.elapsed();
+        say(format_args!("{name}: {} in {:.1} s", model.info().summary(), time.as_secs_f64()));
         let preferred = || backend.devices().into_iter().next().map(|device| device.name);
-        Ok(Self {
-            device: options.device.clone().or_else(preferred),
-            prompts: Prompts::new(&*model, options.seed)?,
-            options,
-            model,
-            weights_bytes,
-        })
+        let device = options.device.clone().or_else(preferred);
+        Ok(Self { name: name.into(), model, device, time })
     }
 
     /// A session in which all streams of the case fit together; refuses cases that no session fits.
-    fn session_options(&self, case: &Case, lengths: &[usize]) -> Result<SessionOptions, BenchError> {
-        let Options { context, kv_tokens, generate, .. } = *self.options;
+    pub fn room(&self, options: &Options, case: &Case, lengths: &[usize]) -> Result<Room, BenchError> {
         let longest = lengths.iter().max().copied().unwrap_or_default();
-        // A run of one token comes even where none are to be generated.
-        let generate = generate.max(1);
-        let needed = longest.saturating_add(generate);
         let n_ctx = self.model.info().n_ctx;
-        let (limit, what) = match context {
+        let (limit, what) = match options.context {
             Some(context) if context < n_ctx => (context, "--context"),
             _ => (n_ctx, "the model's context"),
         };
-        if needed > limit {
+        // A run of one token comes even where none are to be generated.
+        let rounds = if case.is_mixed() { 1 } else { options.rounds };
+        let generate = case.generate.saturating_mul(rounds).saturating_add(1);
+        if longest.saturating_add(generate) > limit {
             return Err(BenchError::Context { prompt: longest, generate, limit, what });
         }
+        let ahead = match case.parallel {
+            1 => 0,
+            streams => streams + lengths.iter().sum::<usize>() / STEP_TOKENS_MIN,
+        };
+        let generate = generate.saturating_add(ahead).min(limit - longest);
         let kv_needed = lengths.iter().fold(0usize, |sum, len| {
             sum.saturating_add(*len).saturating_add(generate).saturating_add(SPARE_TOKENS)
         });
-        match kv_tokens {
-            Some(given) if given < kv_needed => {
-                Err(BenchError::KvTokens { given, parallel: case.parallel, needed: kv_needed })
-            }
-            kv_tokens => Ok(SessionOptions {
-                sequences_max: case.parallel,
-                context_tokens_max: Some(context.unwrap_or(needed).min(n_ctx)),
-                kv_tokens_max: Some(kv_tokens.unwrap_or(kv_needed)),
-                kv_bytes_max: self.options.kv_mib << 20,
-                batch_tokens_max: self.options.batch,
-                threads: ThreadOptions { compute: Some(self.options.threads()) },
-                ..SessionOptions::default()
-            }),
+        if let Some(given) = options.kv_tokens.filter(|given| *given < kv_needed) {
+            return Err(BenchError::KvTokens { given, parallel: case.parallel, needed: kv_needed });
         }
+        let session = SessionOptions {
+            sequences_max: case.parallel,
+            context_tokens_max: Some(options.context.unwrap_or(longest + generate).min(n_ctx)),
+            kv_tokens_max: Some(options.kv_tokens.unwrap_or(kv_needed)),
+            kv_bytes_max: options.kv_mib << 20,
+            batch_tokens_max: options.batch,
+            threads: ThreadOptions { compute: Some(options.threads()) },
+            ..SessionOptions::default()
+        };
+        Ok(Room { session, generate })
     }
 
-    fn measure(&self, case: &Case, lengths: &[usize]) -> Result<Report, BenchError> {
-        let options = self.options;
-        let threads = options.threads();
-        let before = bandwidth::measure(threads)?;
-        memory::reset_peak();
-        let session = self.session_options(case, lengths)?;
-        let context = session.context_tokens_max.unwrap_or(self.model.info().n_ctx);
+    /// An engine with such a session.
+    pub fn contender(&self, options: &Options, case: &Case, room: Room) -> Result<Contender, BenchError> {
         let engine_options = EngineOptions {
-            session,
+            session: room.session,
             queue_max: case.parallel,
             prefill_chunk_max: options.prefill_chunk,
             // What is measured is computed: no prompt from the cache, and chunks of the size that was asked for.
@@ -128,51 +210,48 @@ impl<'a> Bench<'a> {
             inter_token_target: Duration::MAX,
             ..EngineOptions::default()
         };
-        let queue = Box::new(Fcfs::new());
-        let clock = Arc::new(SystemClock::new());
-        let mut engine = EngineLoop::new(self.model.clone(), engine_options, queue, clock)
+        let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
+        let engine = EngineLoop::new(self.model.clone(), engine_options, queue, clock)
             .map_err(|source| BenchError::Load { what: "session".into(), source })?;
-        let times = (options.warmup, options.repetitions);
-        let measured = measure(&mut engine, &self.prompts, case, lengths, times)?;
-        let peak = memory::peak_rss_bytes();
-        let stats = engine.stats();
-        drop(engine);
-        let bandwidth = before.max(bandwidth::measure(threads)?);
-        if case.generate > 0 && measured.decode.is_empty() {
-            say("  the streams never decoded all together: --generate is too small for a decode rate");
-        }
+        Ok(Contender::new(self.name.clone(), engine, Prompts::new(&*self.model, options.seed)?))
+    }
+
+    fn report(
+        &self,
+        options: &Options,
+        case: &Case,
+        lengths: &[usize],
+        figures: Figures,
+        engine: &EngineLoop,
+    ) -> Report {
+        let (info, stats) = (self.model.info(), engine.stats());
+        let file = options.model.as_ref().filter(|_| backends::needs_file(&self.name));
         let settings = Settings {
-            repetitions: options.repetitions,
+            rounds: options.rounds,
+            prefill_rounds: prefill_rounds(options),
             warmup: options.warmup,
             batch: options.batch,
             prefill_chunk: options.prefill_chunk,
-            context,
             kv_tokens: stats.kv_tokens_max,
             preemptions: stats.preemptions,
             seed: options.seed,
             version: env!("CARGO_PKG_VERSION"),
         };
-        let figures = Figures::new(&measured, peak, self.weights_bytes, bandwidth);
-        Ok(self.report(case, lengths, figures, settings))
-    }
-
-    fn report(&self, case: &Case, lengths: &[usize], figures: Figures, settings: Settings) -> Report {
-        let info = self.model.info();
         let sum: usize = lengths.iter().sum();
-        let shortest = lengths.iter().min().copied().unwrap_or_default();
-        let longest = lengths.iter().max().copied().unwrap_or_default();
-        let file = self.options.model.as_ref().filter(|_| backends::needs_file(&self.options.backend));
         Report {
-            backend: self.options.backend.clone(),
+            backend: self.name.clone(),
             device: self.device.clone(),
             model: file.map_or_else(|| info.name.clone(), |path| path.display().to_string()),
             model_name: info.name.clone(),
             architecture: info.architecture.clone(),
             quantization: info.quantization.clone(),
             parameters: info.parameters,
-            threads: self.options.threads().get(),
+            threads: options.threads().get(),
             prompt: (sum + lengths.len() / 2) / lengths.len().max(1),
-            prompt_range: [shortest, longest],
+            prompt_range: [
+                lengths.iter().min().copied().unwrap_or_default(),
+                lengths.iter().max().copied().unwrap_or_default(),
+            ],
             generate: case.generate,
             parallel: case.parallel,
             figures,

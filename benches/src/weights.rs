@@ -1,24 +1,53 @@
-//! How much of a model's weights a decode step reads.
+//! What a model's weights cost: the bytes that a decode step reads, and the multiply-adds that a token takes.
 
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
 use std::fs::File;
 use std::path::Path;
 
-/// Bytes of weights that one decode step of the GGUF at `path` has to read, however many streams it serves: all
-/// tensors, less the embedding table where there is an output matrix beside it. Of the table, a step reads but a row
-/// for each stream.
-pub fn bytes_per_step(path: &Path) -> Result<u64, LoadError> {
-    let io = |source| LoadError::Io { path: path.into(), source };
-    let gguf = Gguf::read(&mut File::open(path).map_err(io)?)?;
-    Ok(read_bytes(gguf.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.bytes))))
+/// Costs of the matrix products; attention comes on top and grows with the context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weights {
+    /// Bytes that a decode step reads, however many streams it serves: all tensors, less the embedding table where there
+    /// is an output matrix beside it. Of the table, a step reads but a row for each stream.
+    pub bytes_per_step: u64,
+    /// Multiply-adds of one token in the layers.
+    pub layers: u64,
+    /// Multiply-adds of one row of logits.
+    pub output: u64,
 }
 
-fn read_bytes<'a>(tensors: impl Iterator<Item = (&'a str, u64)> + Clone) -> u64 {
-    let untied = tensors.clone().any(|(name, _)| name == "output.weight");
-    tensors
-        .filter(|(name, _)| !(untied && *name == "token_embd.weight"))
-        .fold(0, |sum, (_, bytes)| sum.saturating_add(bytes))
+impl Weights {
+    /// Reads the costs off the header of the GGUF at `path`.
+    pub fn read(path: &Path) -> Result<Self, LoadError> {
+        let io = |source| LoadError::Io { path: path.into(), source };
+        let gguf = Gguf::read(&mut File::open(path).map_err(io)?)?;
+        let tensors = gguf.tensors().iter();
+        Ok(Self::new(tensors.map(|t| (t.name.as_str(), t.shape.as_slice(), t.bytes))))
+    }
+
+    fn new<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u64], u64)> + Clone) -> Self {
+        let untied = tensors.clone().any(|(name, ..)| name == "output.weight");
+        let output = if untied { "output.weight" } else { "token_embd.weight" };
+        let mut weights = Self::default();
+        for (name, shape, bytes) in tensors {
+            if name == output || name != "token_embd.weight" {
+                weights.bytes_per_step = weights.bytes_per_step.saturating_add(bytes);
+            }
+            let elements = shape.iter().fold(1, |product: u64, n| product.saturating_mul(*n));
+            if name == output {
+                weights.output = elements;
+            } else if name.starts_with("blk.") && shape.len() >= 2 {
+                weights.layers = weights.layers.saturating_add(elements);
+            }
+        }
+        weights
+    }
+
+    /// Operations (a multiply-add counts as two) that `tokens` tokens take of which `rows` give logits.
+    pub fn operations(&self, tokens: f64, rows: f64) -> f64 {
+        2.0 * (self.layers as f64 * tokens + self.output as f64 * rows)
+    }
 }
 
 #[cfg(test)]
@@ -27,16 +56,27 @@ mod tests {
 
     #[test]
     fn a_table_that_is_the_output_matrix_too_is_read() {
-        let tied = [("token_embd.weight", 100), ("blk.0.attn_q.weight", 10), ("output_norm.weight", 1)];
-        assert_eq!(read_bytes(tied.into_iter()), 111);
-        let untied = [("token_embd.weight", 100), ("blk.0.attn_q.weight", 10), ("output.weight", 100)];
-        assert_eq!(read_bytes(untied.into_iter()), 110);
-        assert_eq!(read_bytes([].into_iter()), 0);
+        let tied: [(&str, &[u64], u64); 3] = [
+            ("token_embd.weight", &[4, 50], 100),
+            ("blk.0.attn_q.weight", &[4, 4], 10),
+            ("output_norm.weight", &[4], 1),
+        ];
+        assert_eq!(Weights::new(tied.into_iter()), Weights { bytes_per_step: 111, layers: 16, output: 200 });
+        let untied: [(&str, &[u64], u64); 4] = [
+            ("token_embd.weight", &[4, 50], 100),
+            ("blk.0.attn_q.weight", &[4, 4], 10),
+            ("blk.0.attn_norm.weight", &[4], 3),
+            ("output.weight", &[4, 60], 120),
+        ];
+        let weights = Weights::new(untied.into_iter());
+        assert_eq!(weights, Weights { bytes_per_step: 133, layers: 16, output: 240 });
+        assert!((weights.operations(10.0, 2.0) - 1280.0).abs() < 1e-9);
+        assert_eq!(Weights::new([].into_iter()), Weights::default());
     }
 
     #[test]
     fn a_file_that_is_no_model_is_refused() {
-        assert!(matches!(bytes_per_step(Path::new("nowhere.gguf")), Err(LoadError::Io { .. })));
-        assert!(matches!(bytes_per_step(Path::new("Cargo.toml")), Err(LoadError::Gguf(_))));
+        assert!(matches!(Weights::read(Path::new("nowhere.gguf")), Err(LoadError::Io { .. })));
+        assert!(matches!(Weights::read(Path::new("Cargo.toml")), Err(LoadError::Gguf(_))));
     }
 }

@@ -51,13 +51,12 @@ fn one_line_for_each_case() {
         assert_eq!((&line["prompt"], &line["parallel"]), (&prompt.into(), &parallel.into()));
         assert_eq!((&line["backend"], &line["threads"]), (&"scripted".into(), &1.into()));
         assert_eq!(
-            (&line["generate"], &line["repetitions"], &line["preemptions"]),
+            (&line["generate"], &line["rounds"], &line["preemptions"]),
             (&30.into(), &3.into(), &0.into())
         );
         for rate in [
             "prefill_tokens_per_second",
             "decode_tokens_per_second",
-            "total_tokens_per_second",
             "ttft_ms_p50",
             "ttft_ms_p95",
             "itl_ms_p50",
@@ -88,14 +87,17 @@ fn the_built_in_model_on_candle() {
         "2",
         "--threads",
         "2",
-        "--repetitions",
+        "--rounds",
         "1",
     ]);
     let lines = lines(&output);
     let line = &lines[0];
     assert_eq!((&line["architecture"], &line["quantization"]), (&"llama".into(), &"Q8_0".into()));
     assert!(line["parameters"].as_u64().unwrap() > 2_000_000);
-    assert!(line["decode_bandwidth_share"].as_f64().unwrap() > 0.0);
+    for share in ["decode_bandwidth_share", "decode_int8_share", "prefill_int8_share"] {
+        let known = share == "decode_bandwidth_share" || line["int8_peak"].is_object();
+        assert!(!known || line[share].as_f64().unwrap() > 0.0, "{share}");
+    }
     assert!(line["weights_bytes_per_step"].as_u64().unwrap() <= std::fs::metadata(BUILT_IN).unwrap().len());
 }
 
@@ -114,12 +116,89 @@ fn prompts_alone_and_prompts_of_mixed_lengths() {
 }
 
 #[test]
-fn too_few_tokens_for_a_decode_rate_give_null_and_say_so() {
-    let arguments =
-        ["--backend", "scripted", "--prompt", "64", "--generate", "2", "--parallel", "8", "--batch", "32"];
-    let output = throughput(&arguments);
-    assert!(lines(&output)[0]["decode_tokens_per_second"].is_null());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--generate is too small"));
+fn prompts_of_mixed_lengths_with_answers_are_whole_runs() {
+    let output = throughput(&[
+        "--backend",
+        "scripted",
+        "--generate",
+        "9",
+        "--ragged",
+        "5,500",
+        "--parallel",
+        "6",
+        "--rounds",
+        "2",
+    ]);
+    let line = &lines(&output)[0];
+    assert!(line["total_tokens_per_second"].as_f64().unwrap() > 0.0);
+    assert!(line["itl_ms_p95"].as_f64() >= line["itl_ms_p50"].as_f64());
+    assert!(line["decode_tokens_per_second"].is_null());
+}
+
+#[test]
+fn two_backends_take_turns_and_are_compared() {
+    let output = throughput(&[
+        "--backend",
+        "scripted,candle",
+        "--model",
+        BUILT_IN,
+        "--prompt",
+        "8",
+        "--generate",
+        "3",
+        "--parallel",
+        "1,2",
+        "--threads",
+        "1",
+        "--rounds",
+        "2",
+        "--prefill-rounds",
+        "1",
+    ]);
+    let lines = lines(&output);
+    assert_eq!(lines.len(), 6, "two backends and their ratio, twice");
+    for case in lines.chunks(3) {
+        assert_eq!((&case[0]["backend"], &case[1]["backend"]), (&"scripted".into(), &"candle".into()));
+        assert_eq!((&case[2]["ratio_of"], &case[2]["to"]), (&"scripted".into(), &"candle".into()));
+        for kind in ["prefill", "decode"] {
+            let ratio = case[2][kind]["median"].as_f64().unwrap();
+            assert!(case[2][kind]["range"][0].as_f64().unwrap() <= ratio && ratio > 0.0);
+        }
+        assert!(case[2]["total"].is_null());
+        assert!(case[0]["peak_rss_bytes"].is_null(), "the process is not one backend's alone");
+    }
+    let rate = |line: &Value| line["decode_tokens_per_second"].as_f64().unwrap();
+    let (quotient, ratio) =
+        (rate(&lines[0]) / rate(&lines[1]), lines[2]["decode"]["median"].as_f64().unwrap());
+    assert!((quotient / ratio - 1.0).abs() < 0.5, "{quotient} {ratio}");
+}
+
+#[test]
+fn memory_is_measured_in_a_process_for_each_backend() {
+    let output = throughput(&[
+        "--memory",
+        "--backend",
+        "scripted,candle",
+        "--model",
+        BUILT_IN,
+        "--prompt",
+        "8",
+        "--generate",
+        "2",
+        "--threads",
+        "1",
+    ]);
+    let lines = lines(&output);
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[0]["backend"], &lines[1]["backend"]), (&"scripted".into(), &"candle".into()));
+    assert!(lines.iter().all(|line| line["load_seconds"].as_f64().unwrap() >= 0.0));
+    if cfg!(target_os = "linux") {
+        let peak = |line: &Value| line["peak_rss_bytes"].as_u64().unwrap();
+        assert!(peak(&lines[1]) > lines[1]["file_bytes"].as_u64().unwrap());
+        assert!(lines.iter().all(|line| peak(line) >= line["anonymous_bytes"].as_u64().unwrap()));
+    }
+    let error = refusal(&["--memory", "--backend", "candle", "--model", "nowhere.gguf"]);
+    assert!(error.contains("nowhere.gguf") && error.contains("candle"), "{error}");
 }
 
 #[test]
@@ -161,7 +240,9 @@ fn help_defines_the_figures() {
     let output = throughput(&["--help"]);
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).unwrap();
-    for word in ["--prefill-chunk", "prefill_tokens_per_second", "decode_bandwidth_share", "peak_rss_bytes"] {
+    for word in
+        ["--prefill-chunk", "prefill_tokens_per_second", "decode_bandwidth_share", "int8_peak", "ratio_of"]
+    {
         assert!(help.contains(word), "{word}");
     }
     assert!(throughput(&["--version"]).status.success());

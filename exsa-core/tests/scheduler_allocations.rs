@@ -68,6 +68,7 @@ fn decoding_takes_no_memory() {
         fork: true,
         truncate: true,
         save: true,
+        embed: None,
     };
     let options =
         SchedulerOptions { batch_tokens_max: 4096, running_max: RUNNING, ..SchedulerOptions::default() };

@@ -1,11 +1,11 @@
-//! Measures any backend on any GGUF; `--help` says how. One JSON line per case on stdout.
+//! Measures any backends on any GGUF; `--help` says how. JSON lines on stdout.
 #![forbid(unsafe_code)]
 
 use clap::Parser;
 use exsa_benches::error::BenchError;
 use exsa_benches::options::Options;
 use exsa_benches::progress::say;
-use exsa_benches::{backends, threads, throughput};
+use exsa_benches::{backends, footprint, threads, throughput};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -27,9 +27,19 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<ExitCode, BenchError> {
-    if let Some(code) = threads::restart(backends::thread_variables(&options.backend), options.threads())? {
+    let out = &mut std::io::stdout();
+    if options.memory && !options.alone {
+        footprint::run(options, out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let variables: Vec<_> =
+        options.backend.iter().flat_map(|name| backends::thread_variables(name)).collect();
+    if let Some(code) = threads::restart(&variables, options.threads())? {
         return Ok(code);
     }
-    throughput::run(options, &mut std::io::stdout())?;
+    match options.alone {
+        true => footprint::alone(options, out)?,
+        false => throughput::run(options, out)?,
+    }
     Ok(ExitCode::SUCCESS)
 }

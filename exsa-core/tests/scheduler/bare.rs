@@ -39,6 +39,7 @@ pub fn capabilities(kv_tokens: usize, block_tokens: usize, sequences_max: usize)
         fork: true,
         truncate: true,
         save: true,
+        embed: None,
     }
 }
 
