@@ -3,6 +3,7 @@
 use crate::backends;
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
+use exsa_core::scheduler::Mode;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -71,6 +72,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = tokens(1))]
     pub prefill_chunk: usize,
 
+    /// What the engine is tuned for: latency, throughput or balanced.
+    #[arg(long, value_name = "MODE", default_value = "throughput", value_parser = mode)]
+    pub mode: Mode,
+
     /// Tokens that a sequence may hold; just enough for the case by default.
     #[arg(long, value_name = "N", value_parser = tokens(1))]
     pub context: Option<usize>,
@@ -116,6 +121,16 @@ fn threads(text: &str) -> Result<NonZeroUsize, String> {
     let allowed = || format!("a number from 1 to {COUNT_MAX} is allowed");
     let threads: NonZeroUsize = text.parse().map_err(|_| allowed())?;
     if threads.get() as u64 <= COUNT_MAX { Ok(threads) } else { Err(allowed()) }
+}
+
+/// A mode of the engine by its name.
+pub fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "latency" => Ok(Mode::Latency),
+        "throughput" => Ok(Mode::Throughput),
+        "balanced" => Ok(Mode::Balanced),
+        _ => Err("latency, throughput and balanced are allowed".into()),
+    }
 }
 
 fn backend_name(text: &str) -> Result<String, String> {
@@ -182,6 +197,7 @@ mod tests {
             ("--batch 0", "1..=1048576"),
             ("--kv-mib 0", "1..=16777216"),
             ("--generate 1.5", "1.5"),
+            ("--mode fast", "balanced"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(words), "{line}: {error}");

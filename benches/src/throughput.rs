@@ -16,8 +16,9 @@ use crate::weights::Weights;
 use exsa_core::backend::{LoadOptions, LoadProgress, Model, ModelSource, SessionOptions, ThreadOptions};
 use exsa_core::clock::SystemClock;
 use exsa_core::error::LoadError;
+use exsa_core::prefix::PrefixCacheOptions;
 use exsa_core::queue::Fcfs;
-use exsa_core::{EngineLoop, EngineOptions, PrefixCacheOptions};
+use exsa_core::{EngineLoop, EngineOptions};
 use serde::Serialize;
 use std::io::Write;
 use std::sync::Arc;
@@ -205,9 +206,9 @@ impl Loaded {
             session: room.session,
             queue_max: case.parallel,
             prefill_chunk_max: options.prefill_chunk,
-            // What is measured is computed: no prompt from the cache, and chunks of the size that was asked for.
+            mode: options.mode,
+            // Every prompt is to be computed.
             prefix_cache: PrefixCacheOptions::disabled(),
-            inter_token_target: Duration::MAX,
             ..EngineOptions::default()
         };
         let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));

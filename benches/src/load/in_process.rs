@@ -46,6 +46,7 @@ impl InProcess {
             session,
             queue_max: 1 << 20,
             prefill_chunk_max: options.prefill_chunk,
+            mode: options.mode,
             ..EngineOptions::default()
         };
         let engine = Engine::start(model, engine_options).map_err(failed)?;
@@ -63,8 +64,11 @@ impl Target for InProcess {
             Prompt::Tokens(tokens) => Request::tokens(tokens.clone()),
             Prompt::Text(text) => Request::text(text.clone()),
         };
-        let request =
-            request.max_tokens(planned.generate).sampling(SamplingParams::greedy()).ignore_eos(true);
+        let request = request
+            .max_tokens(planned.generate)
+            .sampling(SamplingParams::greedy())
+            .ignore_eos(true)
+            .user(planned.user_name.clone());
         let answer = |reason: String| BenchError::Answer { target: self.name.clone(), reason };
         let stream = self.engine.submit(request).map_err(|error| answer(error.to_string()))?;
         for event in stream {

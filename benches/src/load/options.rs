@@ -2,7 +2,9 @@
 
 use crate::backends;
 use crate::load::user::{Arrival, User, arrival, range};
+use crate::options::mode;
 use clap::Parser;
+use exsa_core::scheduler::Mode;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -98,6 +100,10 @@ pub struct LoadGenOptions {
     /// Tokens of one prompt in a batch while streams decode.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = count(1, 1 << 20))]
     pub prefill_chunk: usize,
+
+    /// What engines are tuned for: latency, throughput or balanced.
+    #[arg(long, value_name = "MODE", default_value = "balanced", value_parser = mode)]
+    pub mode: Mode,
 
     /// Seconds that an answer of a server may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
