@@ -78,6 +78,8 @@ const STREAMS_AT: usize = 8;
 /// lists the cells of every stream. `None` if it is not laid out like that.
 pub(crate) fn to_one_stream(state: &[u8], seq: usize, streams: usize) -> Option<Vec<u8>> {
     let (start, _) = streams_of(state, streams)?;
+    // The one stream is everybody's.
+    let seq = if streams == 1 { 0 } else { seq };
     // Every stream but the sequence's own has 0 cells, in four bytes.
     let after = 4 * streams.checked_sub(seq + 1)?;
     let cells = state.get(start + 4 * seq..state.len().checked_sub(after)?)?;
@@ -124,7 +126,9 @@ mod tests {
             assert_eq!(one, of(1, 0, 0));
             assert_eq!(from_one_stream(&one, 3).unwrap(), of(3, 0, 2));
         }
-        assert_eq!(to_one_stream(&of(1, 0, 0), 0, 1).unwrap(), of(1, 0, 0));
+        for seq in [0, 7] {
+            assert_eq!(to_one_stream(&of(1, 0, 0), seq, 1).unwrap(), of(1, 0, 0));
+        }
         assert_eq!(to_one_stream(&of(4, 1, 2), 0, 4), None);
         assert_eq!(to_one_stream(&of(4, 1, 2), 1, 5), None);
         assert_eq!(to_one_stream(&of(4, 1, 2), 4, 4), None);

@@ -11,7 +11,7 @@ use support::{data, exact, options};
 /// in a table of 16 bits; of activations in 8 bits.
 const SUMS: f32 = 1e-3;
 const GELU: f32 = 0.05;
-const EIGHT_BITS: f32 = 0.05;
+const EIGHT_BITS: f32 = 0.02;
 
 fn micro(layout: KvLayout, name: &str) -> Fixture {
     let other = if name == "qwen2-f32" { "llama-f32" } else { "qwen2-f32" };
