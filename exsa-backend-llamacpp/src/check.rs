@@ -3,6 +3,9 @@
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value};
 
+/// Families whose models cannot do without RoPE.
+const ROTATED: [&str; 6] = ["llama", "mistral", "qwen", "gemma", "phi", "deepseek"];
+
 /// Layers at most, as llama.cpp was compiled.
 const LAYERS_MAX: u64 = 512;
 
@@ -30,7 +33,13 @@ pub(crate) fn header(gguf: &Gguf) -> Result<(), LoadError> {
     keys.number("nextn_predict_layers", 0..=layers)?;
     keys.number("leading_dense_block_count", 0..=layers)?;
     keys.number("attention.sliding_window", 0..=SIZE_MAX)?;
-    keys.numbers("attention.sliding_window_pattern", 1..=SIZE_MAX, layers)?;
+    // A period, or a list of which layers have a window.
+    if !keys.is_list("attention.sliding_window_pattern") {
+        keys.number("attention.sliding_window_pattern", 2..=SIZE_MAX)?;
+    }
+    for key in ["layer_norm_rms_epsilon", "layer_norm_epsilon", "group_norm_epsilon"] {
+        keys.epsilon(&format!("attention.{key}"))?;
+    }
     keys.texts("rope.scaling.type", &["none", "linear", "yarn", "longrope"])?;
     heads(&keys, layers)?;
     experts(&keys, layers)?;
@@ -68,18 +77,15 @@ fn vocabulary(metadata: &Metadata) -> Result<(), LoadError> {
 /// llama.cpp compares shapes, of which it ignores any number of 1s at the end, and not types: an operation that does not know
 /// one ends the process.
 fn tensors(gguf: &Gguf) -> Result<(), LoadError> {
-    use GgmlType::{BF16, F16, F32, F64, I8, I16, I32, I64, Q8_1, Q8K};
+    use GgmlType::{F32, F64, I8, I16, I32, I64, Q8_1, Q8K};
     for TensorInfo { name, shape, dtype, .. } in gguf.tensors() {
         let problem = |problem: String| Err(LoadError::Tensor { name: name.clone(), problem });
         let is_norm = name.ends_with("norm.weight");
         if is_norm && shape.len() > 2 && shape.last() == Some(&1) {
             return problem(format!("its shape is {shape:?}, but a norm has one dimension"));
         }
-        if (is_norm || name.ends_with(".bias")) && !matches!(dtype, F32 | F16 | BF16) {
-            return problem(format!(
-                "its type is {}, but norms and biases are F32, F16 or BF16",
-                dtype.name()
-            ));
+        if (is_norm || name.ends_with(".bias")) && *dtype != F32 {
+            return problem(format!("its type is {}, but norms and biases are F32", dtype.name()));
         }
         let parts = ["attn_", "ffn_up", "ffn_down", "ffn_gate.", "token_embd", "output"];
         let is_matrix = name.ends_with(".weight") && parts.iter().any(|part| name.contains(part));
@@ -102,7 +108,8 @@ fn heads(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
         ("attention.key_length_swa", "rope.dimension_count_swa"),
     ] {
         let head = keys.number(length, 1..=SIZE_MAX)?.or(by_width).unwrap_or(SIZE_MAX);
-        if let Some(turned) = keys.number(rope, 0..=head)?
+        let least = if ROTATED.iter().any(|family| keys.prefix.starts_with(family)) { 2 } else { 0 };
+        if let Some(turned) = keys.number(rope, least..=head)?
             && turned % 2 == 1
         {
             return Err(keys.refuse(rope, turned, "even counts"));
@@ -172,6 +179,10 @@ impl Keys<'_> {
         }
     }
 
+    fn is_list(&self, key: &str) -> bool {
+        matches!(self.metadata.get_value(&self.name(key)), Some(Value::Array(_)))
+    }
+
     /// The number of `key`, if it is there.
     fn number(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, LoadError> {
         let value = self.metadata.get::<u64>(&self.name(key))?;
@@ -190,12 +201,11 @@ impl Keys<'_> {
         range: std::ops::RangeInclusive<u64>,
         layers: u64,
     ) -> Result<Option<u64>, LoadError> {
-        let name = self.name(key);
-        if !matches!(self.metadata.get_value(&name), Some(Value::Array(_))) {
+        if !self.is_list(key) {
             return self.number(key, range);
         }
-        // Flags are a list too, of which layers have a window.
-        let Ok(numbers) = self.metadata.require::<Vec<u64>>(&name) else { return Ok(None) };
+        let name = self.name(key);
+        let numbers = self.metadata.require::<Vec<u64>>(&name)?;
         if numbers.len() as u64 != layers {
             return Err(self.refuse(
                 key,
@@ -215,6 +225,14 @@ impl Keys<'_> {
         match self.metadata.get_value(&name) {
             Some(Value::Array(_)) => Ok(self.metadata.require::<Vec<u64>>(&name)?.first().copied()),
             _ => Ok(self.metadata.get::<u64>(&name)?),
+        }
+    }
+
+    /// Refuses what cannot be added to a mean square.
+    fn epsilon(&self, key: &str) -> Result<(), LoadError> {
+        match self.metadata.get::<f32>(&self.name(key))? {
+            Some(value) if !(0.0..=1.0).contains(&value) => Err(self.refuse(key, value, "0 to 1")),
+            _ => Ok(()),
         }
     }
 

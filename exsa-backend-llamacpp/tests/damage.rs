@@ -12,9 +12,10 @@ use exsa_core::batch::Batch;
 use exsa_core::gguf::{Array, GgmlType, Value};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::edit::Edit;
+use support::edit::{Edit, Tensor};
 
 /// Where a child takes up the cases.
 const START: &str = "EXSA_DAMAGE_START";
@@ -23,7 +24,7 @@ const MODELS: [&str; 4] = ["llama-f32", "gemma3-f32", "qwen2-f32", "phi3-f32"];
 
 struct Case {
     name: String,
-    edit: Edit,
+    edit: Box<dyn Fn() -> Edit>,
 }
 
 fn values() -> Vec<(&'static str, Value)> {
@@ -97,7 +98,7 @@ const TOKENIZER_KEYS: [&str; 14] = [
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for model in MODELS {
-        let whole = Edit::of(model);
+        let whole = Rc::new(Edit::of(model));
         let architecture = model.split('-').next().unwrap();
         let mut keys: Vec<String> = whole.metadata.iter().map(|(key, _)| key.clone()).collect();
         keys.extend(MORE_KEYS.map(|key| format!("{architecture}.{key}")));
@@ -105,34 +106,50 @@ fn cases() -> Vec<Case> {
         keys.extend(["split.count", "split.no", "split.tensors.count", "general.type"].map(str::to_owned));
         keys.sort();
         keys.dedup();
-        for key in &keys {
-            let mut add =
-                |what: &str, edit: Edit| cases.push(Case { name: format!("{model}: {key} {what}"), edit });
-            add("removed", whole.clone().remove(key));
-            values().into_iter().for_each(|(what, value)| add(what, whole.clone().set(key, value)));
-        }
-        for at in 0..whole.tensors.len() {
-            let mut add = |what: &str, change: &dyn Fn(&mut support::edit::Tensor)| {
-                let mut edit = whole.clone();
-                change(&mut edit.tensors[at]);
-                cases.push(Case { name: format!("{model}: {} {what}", edit.tensors[at].name), edit });
-            };
-            for dtype in [GgmlType::I32, GgmlType::F16, GgmlType::Q4_0, GgmlType::Q8_1, GgmlType::Q8K] {
-                add(&format!("as {dtype:?}"), &|tensor| {
-                    let n = tensor.shape.iter().product::<u64>();
-                    tensor.dtype = dtype;
-                    tensor.shape =
-                        tensor.shape.iter().map(|side| side.next_multiple_of(dtype.block_len())).collect();
-                    let n = tensor.shape.iter().product::<u64>().max(n);
-                    tensor.data = vec![0; (n / dtype.block_len() * dtype.block_bytes()) as usize];
-                });
+        let mut add = |name: String, change: Box<dyn Fn(Edit) -> Edit>| {
+            let whole = whole.clone();
+            cases.push(Case { name, edit: Box::new(move || change((*whole).clone())) });
+        };
+        for key in keys {
+            let removed = key.clone();
+            add(format!("{model}: {key} removed"), Box::new(move |edit| edit.remove(&removed)));
+            for (what, value) in values() {
+                let name = format!("{model}: {key} = {what}");
+                let key = key.clone();
+                add(name, Box::new(move |edit| edit.set(&key, value.clone())));
             }
-            add("flat", &|tensor| tensor.shape = vec![tensor.shape.iter().product(), 1, 1]);
-            add("NaN", &|tensor| tensor.data.iter_mut().for_each(|byte| *byte = 0xff));
-            add("renamed", &|tensor| tensor.name = "blk.0.nobody.weight".into());
+        }
+        for (at, tensor) in whole.tensors.iter().enumerate() {
+            for (what, change) in CHANGES {
+                let change = move |mut edit: Edit| {
+                    change(&mut edit.tensors[at]);
+                    edit
+                };
+                add(format!("{model}: {} {what}", tensor.name), Box::new(change));
+            }
         }
     }
     cases
+}
+
+type Change = fn(&mut Tensor);
+
+const CHANGES: [(&str, Change); 8] = [
+    ("as I32", |tensor| retype(tensor, GgmlType::I32)),
+    ("as F16", |tensor| retype(tensor, GgmlType::F16)),
+    ("as Q4_0", |tensor| retype(tensor, GgmlType::Q4_0)),
+    ("as Q8_1", |tensor| retype(tensor, GgmlType::Q8_1)),
+    ("as Q8_K", |tensor| retype(tensor, GgmlType::Q8K)),
+    ("flat", |tensor| tensor.shape = vec![tensor.shape.iter().product(), 1, 1]),
+    ("NaN", |tensor| tensor.data.iter_mut().for_each(|byte| *byte = 0xff)),
+    ("renamed", |tensor| tensor.name = "blk.0.nobody.weight".into()),
+];
+
+fn retype(tensor: &mut Tensor, dtype: GgmlType) {
+    tensor.dtype = dtype;
+    tensor.shape = tensor.shape.iter().map(|side| side.next_multiple_of(dtype.block_len())).collect();
+    let n = tensor.shape.iter().product::<u64>();
+    tensor.data = vec![0; (n / dtype.block_len() * dtype.block_bytes()) as usize];
 }
 
 /// Loads, and uses what loads.
@@ -174,7 +191,7 @@ fn child() {
     });
     for (i, case) in cases().iter().enumerate().skip(start) {
         println!("\ncase {i}");
-        println!("{i}: {}: {}", case.name, run(&case.edit).lines().next().unwrap_or_default());
+        println!("{i}: {}: {}", case.name, run(&(case.edit)()).lines().next().unwrap_or_default());
         DONE.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -188,6 +205,7 @@ fn nothing_ends_the_process() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["child", "--exact", "--ignored", "--nocapture"])
             .env(START, start.to_string())
+            .env("GGML_NO_BACKTRACE", "1")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -4,6 +4,8 @@
 //! by default.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions};
 use exsa_core::{Engine, EngineOptions, Event, Generator, Request};
@@ -75,8 +77,8 @@ fn soak(layout: KvLayout, length: Duration) {
         backend.load(&ModelSource::File(path), &LoadOptions::default(), &mut LoadProgress::none()).unwrap();
     // Too little KV for all, where the layout allows: requests are preempted too.
     let kv_tokens_max = (layout == KvLayout::Unified).then_some(3000);
-    let session =
-        SessionOptions { sequences_max: STREAMS as usize, kv_tokens_max, ..SessionOptions::default() };
+    // One thread, so that a busy machine does not slow it down to nothing.
+    let session = SessionOptions { sequences_max: STREAMS as usize, kv_tokens_max, ..support::options() };
     let engine = Engine::start(model, EngineOptions { session, ..EngineOptions::default() }).unwrap();
     let start = Instant::now();
     let mut samples = Vec::new();
