@@ -1,11 +1,49 @@
 //! What llama.cpp takes for granted in a GGUF, and would end the process over.
 
 use exsa_core::error::LoadError;
-use exsa_core::gguf::{Gguf, Metadata};
+use exsa_core::gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value};
+
+/// Families whose models cannot do without RoPE.
+const ROTATED: [&str; 6] = ["llama", "mistral", "qwen", "gemma", "phi", "deepseek"];
+
+/// Layers at most, as llama.cpp was compiled.
+const LAYERS_MAX: u64 = 512;
+
+/// Experts at most, as llama.cpp was compiled.
+const EXPERTS_MAX: u64 = 1024;
+
+/// Widths, lengths and counts beyond this are mistakes: products of two fit an `i64`.
+const SIZE_MAX: u64 = 1 << 30;
 
 /// An error for a sound GGUF that llama.cpp must not see.
 pub(crate) fn header(gguf: &Gguf) -> Result<(), LoadError> {
-    vocabulary(gguf.metadata())
+    let metadata = gguf.metadata();
+    let architecture: String = metadata.require("general.architecture")?;
+    vocabulary(metadata)?;
+    if gguf.tensors().is_empty() {
+        return Err(LoadError::NoWeights);
+    }
+    tensors(gguf)?;
+    let keys = Keys { metadata, prefix: &architecture };
+    let layers = keys.number("block_count", 1..=LAYERS_MAX)?.unwrap_or(0);
+    for key in ["embedding_length", "context_length"] {
+        keys.number(key, 1..=SIZE_MAX)?;
+    }
+    keys.numbers("feed_forward_length", 0..=SIZE_MAX, layers)?;
+    keys.number("nextn_predict_layers", 0..=layers)?;
+    keys.number("leading_dense_block_count", 0..=layers)?;
+    keys.number("attention.sliding_window", 0..=SIZE_MAX)?;
+    // A period, or a list of which layers have a window.
+    if !keys.is_list("attention.sliding_window_pattern") {
+        keys.number("attention.sliding_window_pattern", 2..=SIZE_MAX)?;
+    }
+    for key in ["layer_norm_rms_epsilon", "layer_norm_epsilon", "group_norm_epsilon"] {
+        keys.epsilon(&format!("attention.{key}"))?;
+    }
+    keys.texts("rope.scaling.type", &["none", "linear", "yarn", "longrope"])?;
+    heads(&keys, layers)?;
+    experts(&keys, layers)?;
+    names(metadata, &architecture)
 }
 
 /// Lists beside the vocabulary have one entry for each token, of the type that llama.cpp reads unasked.
@@ -23,8 +61,186 @@ fn vocabulary(metadata: &Metadata) -> Result<(), LoadError> {
         "tokenizer.ggml.scores",
         metadata.get::<Vec<f32>>("tokenizer.ggml.scores")?.map(|list| list.len()),
     )?;
-    check(
-        "tokenizer.ggml.token_type",
-        metadata.get::<Vec<i32>>("tokenizer.ggml.token_type")?.map(|list| list.len()),
-    )
+    let types = metadata.get::<Vec<i32>>("tokenizer.ggml.token_type")?;
+    check("tokenizer.ggml.token_type", types.map(|list| list.len()))?;
+    metadata.get::<&[String]>("tokenizer.ggml.merges")?;
+    if let Some(map) = metadata.get_value("tokenizer.ggml.precompiled_charsmap")
+        && !matches!(map, Value::Array(_))
+    {
+        return Err(metadata
+            .refuse("tokenizer.ggml.precompiled_charsmap", "no list", "a list of bytes")
+            .into());
+    }
+    Ok(())
+}
+
+/// llama.cpp compares shapes, of which it ignores any number of 1s at the end, and not types: an operation that does not know
+/// one ends the process.
+fn tensors(gguf: &Gguf) -> Result<(), LoadError> {
+    use GgmlType::{F32, F64, I8, I16, I32, I64, Q8_1, Q8K};
+    for TensorInfo { name, shape, dtype, .. } in gguf.tensors() {
+        let problem = |problem: String| Err(LoadError::Tensor { name: name.clone(), problem });
+        let is_norm = name.ends_with("norm.weight");
+        if is_norm && shape.len() > 2 && shape.last() == Some(&1) {
+            return problem(format!("its shape is {shape:?}, but a norm has one dimension"));
+        }
+        if (is_norm || name.ends_with(".bias")) && *dtype != F32 {
+            return problem(format!("its type is {}, but norms and biases are F32", dtype.name()));
+        }
+        let parts = ["attn_", "ffn_up", "ffn_down", "ffn_gate.", "token_embd", "output"];
+        let is_matrix = name.ends_with(".weight") && parts.iter().any(|part| name.contains(part));
+        if matches!(dtype, Q8_1 | Q8K) || (is_matrix && matches!(dtype, F64 | I8 | I16 | I32 | I64)) {
+            return problem(format!("its type is {}, which no weights have", dtype.name()));
+        }
+    }
+    Ok(())
+}
+
+/// Heads divide the width, and RoPE turns pairs within a head.
+fn heads(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
+    keys.numbers("attention.head_count", 0..=SIZE_MAX, layers)?;
+    keys.numbers("attention.head_count_kv", 0..=SIZE_MAX, layers)?;
+    let heads = keys.number_of_first("attention.head_count")?.filter(|heads| *heads > 0);
+    let width = keys.number("embedding_length", 1..=SIZE_MAX)?;
+    let by_width = width.zip(heads).map(|(width, heads)| width / heads);
+    for (length, rope) in [
+        ("attention.key_length", "rope.dimension_count"),
+        ("attention.key_length_swa", "rope.dimension_count_swa"),
+    ] {
+        let head = keys.number(length, 1..=SIZE_MAX)?.or(by_width).unwrap_or(SIZE_MAX);
+        let least = if ROTATED.iter().any(|family| keys.prefix.starts_with(family)) { 2 } else { 0 };
+        if let Some(turned) = keys.number(rope, least..=head)?
+            && turned % 2 == 1
+        {
+            return Err(keys.refuse(rope, turned, "even counts"));
+        }
+    }
+    keys.number("attention.value_length", 1..=SIZE_MAX)?;
+    Ok(())
+}
+
+/// Counts of experts fit each other.
+fn experts(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
+    let experts = keys.number("expert_count", 0..=EXPERTS_MAX)?.unwrap_or(0);
+    let least = u64::from(experts > 0);
+    let used = keys.numbers("expert_used_count", 0..=experts, layers)?;
+    if used.unwrap_or(0) < least {
+        return Err(keys.refuse("expert_used_count", used.unwrap_or(0), "1 or more, for there are experts"));
+    }
+    let groups = keys.number("expert_group_count", 0..=experts.saturating_sub(1))?.unwrap_or(0);
+    if groups > 1 {
+        if experts % groups > 0 {
+            return Err(keys.refuse("expert_group_count", groups, "a divisor of expert_count"));
+        }
+        if keys.number("expert_group_used_count", 1..=groups - 1)?.is_none() {
+            return Err(keys.refuse(
+                "expert_group_used_count",
+                0,
+                "1 or more, for there are groups of experts",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Tokens that llama.cpp looks up by name in models of one family.
+fn names(metadata: &Metadata, architecture: &str) -> Result<(), LoadError> {
+    if architecture != "phi3" {
+        return Ok(());
+    }
+    let tokens: &[String] = metadata.require("tokenizer.ggml.tokens")?;
+    let missing = ["</s>", "<unk>", "<s>", "<|endoftext|>"]
+        .into_iter()
+        .find(|name| !tokens.iter().any(|token| token == name));
+    match missing {
+        Some(name) => Err(LoadError::Unsupported {
+            what: format!("phi3 with a vocabulary that has no token {name}"),
+            supported: "the vocabulary of Phi-3".to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The metadata keys of one architecture.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    prefix: &'a str,
+}
+
+impl Keys<'_> {
+    fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.prefix)
+    }
+
+    fn refuse(&self, key: &str, value: impl std::fmt::Display, supported: &str) -> LoadError {
+        LoadError::Unsupported {
+            what: format!("{} = {value}", self.name(key)),
+            supported: supported.to_owned(),
+        }
+    }
+
+    fn is_list(&self, key: &str) -> bool {
+        matches!(self.metadata.get_value(&self.name(key)), Some(Value::Array(_)))
+    }
+
+    /// The number of `key`, if it is there.
+    fn number(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, LoadError> {
+        let value = self.metadata.get::<u64>(&self.name(key))?;
+        match value {
+            Some(value) if !range.contains(&value) => {
+                Err(self.refuse(key, value, &format!("{} to {}", range.start(), range.end())))
+            }
+            _ => Ok(value),
+        }
+    }
+
+    /// The largest of the numbers of `key`: one for all layers, or one for each.
+    fn numbers(
+        &self,
+        key: &str,
+        range: std::ops::RangeInclusive<u64>,
+        layers: u64,
+    ) -> Result<Option<u64>, LoadError> {
+        if !self.is_list(key) {
+            return self.number(key, range);
+        }
+        let name = self.name(key);
+        let numbers = self.metadata.require::<Vec<u64>>(&name)?;
+        if numbers.len() as u64 != layers {
+            return Err(self.refuse(
+                key,
+                format!("{} numbers", numbers.len()),
+                &format!("{layers}, one a layer"),
+            ));
+        }
+        match numbers.iter().find(|number| !range.contains(number)) {
+            Some(number) => Err(self.refuse(key, number, &format!("{} to {}", range.start(), range.end()))),
+            None => Ok(numbers.into_iter().max()),
+        }
+    }
+
+    /// The number of `key`, or the first of its list.
+    fn number_of_first(&self, key: &str) -> Result<Option<u64>, LoadError> {
+        let name = self.name(key);
+        match self.metadata.get_value(&name) {
+            Some(Value::Array(_)) => Ok(self.metadata.require::<Vec<u64>>(&name)?.first().copied()),
+            _ => Ok(self.metadata.get::<u64>(&name)?),
+        }
+    }
+
+    /// Refuses what cannot be added to a mean square.
+    fn epsilon(&self, key: &str) -> Result<(), LoadError> {
+        match self.metadata.get::<f32>(&self.name(key))? {
+            Some(value) if !(0.0..=1.0).contains(&value) => Err(self.refuse(key, value, "0 to 1")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a text of `key` that is not one of `known`.
+    fn texts(&self, key: &str, known: &[&str]) -> Result<(), LoadError> {
+        match self.metadata.get::<String>(&self.name(key))? {
+            Some(text) if !known.contains(&text.as_str()) => Err(self.refuse(key, text, &known.join(", "))),
+            _ => Ok(()),
+        }
+    }
 }

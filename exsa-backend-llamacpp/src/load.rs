@@ -1,5 +1,6 @@
 //! From a source to a model that runs.
 
+use crate::check;
 use crate::device;
 use crate::ffi::{self, Model, ModelSettings, Weights};
 use crate::options::ModelOptions;
@@ -15,6 +16,7 @@ pub(crate) fn load(
     progress: &mut LoadProgress<'_>,
 ) -> Result<Model, LoadError> {
     instruction_set()?;
+    check::header(&checked.gguf)?;
     ffi::init();
     let devices = device::choose(options.device.as_deref())?;
     let bytes = checked.info.weights_bytes;

@@ -74,8 +74,8 @@ impl Plan {
             context_tokens: context_tokens.min(kv_tokens),
             batch_tokens: batch_tokens.min(cells),
             ubatch_tokens,
-            decode_threads,
-            prefill_threads: within("prefill_threads", prefill_threads, THREADS_MAX)?,
+            decode_threads: useful(decode_threads),
+            prefill_threads: useful(within("prefill_threads", prefill_threads, THREADS_MAX)?),
         })
     }
 }
@@ -95,27 +95,19 @@ impl Kv<'_> {
     fn layout(&self) -> Result<(bool, usize, usize), LoadError> {
         let full = self.context_tokens.saturating_mul(self.sequences).min(KV_TOKENS_MAX);
         let asked = match self.options.kv_tokens_max {
+            Some(tokens) if self.bytes(tokens) > self.options.kv_bytes_max => return Err(self.memory(tokens)),
             Some(tokens) => Some(within("kv_tokens_max", tokens, KV_TOKENS_MAX)?),
             None => None,
         };
-        let stream = self.context_tokens.next_multiple_of(CELLS_MULTIPLE);
+        let stream = self.context_tokens.min(asked.unwrap_or(usize::MAX)).next_multiple_of(CELLS_MULTIPLE);
         let stream_cells = stream.saturating_mul(self.sequences);
         let enough = asked.is_none_or(|tokens| tokens >= full);
         let fits = stream_cells <= KV_TOKENS_MAX && self.bytes(stream_cells) <= self.options.kv_bytes_max;
         match self.context.kv_layout {
             // In streams llama.cpp cuts texts of unequal length into several passes, and a vector is made in one.
             _ if self.pooled => self.unified(asked, full),
-            KvLayout::Streams if !enough => {
-                let problem = format!(
-                    "{}, but {} sequences of {} tokens need {full} in streams of their own",
-                    asked.unwrap_or(full),
-                    self.sequences,
-                    self.context_tokens
-                );
-                Err(LoadError::Option { option: "kv_tokens_max", problem })
-            }
             KvLayout::Streams if !fits => Err(self.memory(stream_cells)),
-            KvLayout::Streams => Ok((false, full, stream_cells)),
+            KvLayout::Streams => Ok((false, asked.unwrap_or(full).min(full), stream_cells)),
             KvLayout::Auto if enough && fits && self.prefers_streams() => Ok((false, full, stream_cells)),
             KvLayout::Auto | KvLayout::Unified => self.unified(asked, full),
         }
@@ -215,6 +207,11 @@ fn check_rope(rope: &RopeOptions) -> Result<(), LoadError> {
         }),
         None => Ok(()),
     }
+}
+
+/// No more threads than can run at once: llama.cpp's spin while they wait for each other.
+fn useful(threads: usize) -> usize {
+    threads.min(std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Physical cores, but no more than the process may run on.

@@ -6,7 +6,7 @@ use crate::kv::Cells;
 use crate::log;
 use crate::options::ContextOptions;
 use crate::plan::Plan;
-use crate::saved::Saved;
+use crate::saved::{self, Saved};
 use exsa_core::SeqId;
 use exsa_core::backend::{Capabilities, Interrupt, Pooling, Session, SessionOptions};
 use exsa_core::batch::{Batch, Embeddings, Logits, Span};
@@ -15,6 +15,10 @@ use exsa_core::model_info::ModelInfo;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+/// Architectures with an index beside their attention cache: their states list streams twice.
+const SEVERAL_CACHES: [&str; 8] =
+    ["minimax-m3", "glm-dsa", "glm5-next", "deepseek32", "deepseek4", "hy_v4", "dots3note", "qwen4exp"];
+
 /// A session of a model.
 pub(crate) struct LlamaCppSession {
     context: Context,
@@ -22,6 +26,8 @@ pub(crate) struct LlamaCppSession {
     interrupt: Interrupt,
     cells: Cells,
     unified: bool,
+    /// Streams that a saved state is taken out of, so that it goes into sessions of any layout; `None` where its layout is not known.
+    streams: Option<usize>,
     n_vocab: usize,
     fingerprint: Fingerprint,
     /// Vectors of the last [`Session::embed`].
@@ -43,7 +49,8 @@ impl LlamaCppSession {
         let windowed = model.window() > 0;
         // A recurrent state cannot be cut. Of layers with a window, llama.cpp gives away what lies before the window wherever
         // it looks for room, so that a cut would need what is gone, but for streams of full length, where it never looks there.
-        let cuttable = !model.is_recurrent() && (!windowed || (context_options.swa_full && !plan.unified));
+        let recurrent = model.is_recurrent();
+        let cuttable = !recurrent && (!windowed || (context_options.swa_full && !plan.unified));
         let settings = ContextSettings {
             options: context_options,
             cells: plan.cells,
@@ -63,6 +70,11 @@ impl LlamaCppSession {
         let mut fingerprint = fingerprint;
         fingerprint
             .update(format!("{:?} {:?}", context_options.key_type, context_options.value_type).as_bytes());
+        let streams = if plan.unified { 1 } else { plan.sequences };
+        let plain = !windowed && !recurrent && !SEVERAL_CACHES.contains(&info.architecture.as_str());
+        if !plain {
+            fingerprint.update(&streams.to_le_bytes());
+        }
         let kv_tokens = plan.kv_tokens.min(cells);
         let cuttable = cuttable && context.has_memory();
         let capabilities = Capabilities {
@@ -88,6 +100,7 @@ impl LlamaCppSession {
             interrupt: options.interrupt.clone(),
             n_vocab: info.n_vocab,
             unified: plan.unified,
+            streams: plain.then_some(streams),
             fingerprint,
             vectors: Vec::new(),
             vector_width,
@@ -127,7 +140,7 @@ impl LlamaCppSession {
         }
         let free = self.cells.free();
         if batch.len() > free {
-            return Err(StepError::KvFull { needed: batch.len() - free, free });
+            return Err(StepError::KvFull { needed: batch.len(), free });
         }
         Ok(())
     }
@@ -272,7 +285,13 @@ impl Session for LlamaCppSession {
     fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
         self.unsupported(self.capabilities.save, "save", ())?;
         let tokens = self.cells.existing_len(seq)?;
-        let state = if tokens == 0 { Some(Vec::new()) } else { self.context.state(seq.0) };
+        let state = match self.streams {
+            _ if tokens == 0 => Some(Vec::new()),
+            Some(streams) => {
+                self.context.state(seq.0).and_then(|state| saved::to_one_stream(&state, seq.index(), streams))
+            }
+            None => self.context.state(seq.0),
+        };
         let state = state.ok_or_else(|| KvError::Backend("llama.cpp gave no state".to_owned()))?;
         Saved { tokens: tokens as u64, state }.write(self.fingerprint, to)
     }
@@ -284,12 +303,17 @@ impl Session for LlamaCppSession {
         let tokens = usize::try_from(saved.tokens).unwrap_or(usize::MAX);
         let free = self.cells.free();
         if tokens > free {
-            return Err(KvError::Full { needed: tokens - free, free });
+            return Err(KvError::Full { needed: tokens, free });
         }
         if tokens == 0 {
             return Ok(0);
         }
-        let (restored, errors) = log::with_errors(|| self.context.set_state(seq.0, &saved.state));
+        let state = match self.streams {
+            Some(streams) => saved::from_one_stream(&saved.state, streams),
+            None => Some(saved.state),
+        };
+        let state = state.ok_or_else(|| KvError::Format("it is not the state of one sequence".to_owned()))?;
+        let (restored, errors) = log::with_errors(|| self.context.set_state(seq.0, &state));
         if !restored || self.context.held(seq.0) != tokens {
             self.context.truncate(seq.0, 0);
             return Err(KvError::Format(format!("llama.cpp refuses it: {errors}")));

@@ -1,9 +1,8 @@
 //! Where a model comes from, its headers read and checked by core before llama.cpp opens anything.
 
-use crate::check;
 use exsa_core::backend::ModelSource;
 use exsa_core::error::LoadError;
-use exsa_core::gguf::{Gguf, TensorInfo};
+use exsa_core::gguf::{Gguf, GgufError, TensorInfo};
 use exsa_core::model_info::ModelInfo;
 use std::fs::File;
 use std::io::Cursor;
@@ -45,7 +44,6 @@ pub(crate) fn open(source: &ModelSource) -> Result<Checked<'_>, LoadError> {
 
 fn open_memory(bytes: &[u8]) -> Result<Checked<'_>, LoadError> {
     let gguf = Gguf::read(&mut Cursor::new(bytes))?;
-    check::header(&gguf)?;
     if parts(&gguf)? > 1 {
         return Err(LoadError::Unsupported {
             what: "a part of a split model in memory".to_owned(),
@@ -58,7 +56,6 @@ fn open_memory(bytes: &[u8]) -> Result<Checked<'_>, LoadError> {
 
 fn open_files(path: &Path) -> Result<Checked<'static>, LoadError> {
     let gguf = read(path)?;
-    check::header(&gguf)?;
     let mut info = ModelInfo::from_gguf(&gguf)?;
     let paths = part_paths(path, &gguf)?;
     for path in paths.iter().skip(1) {
@@ -72,7 +69,10 @@ fn open_files(path: &Path) -> Result<Checked<'static>, LoadError> {
 
 fn read(path: &Path) -> Result<Gguf, LoadError> {
     let mut file = File::open(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
-    Ok(Gguf::read(&mut file)?)
+    Gguf::read(&mut file).map_err(|error| match error {
+        GgufError::Io(source) => LoadError::Io { path: path.to_owned(), source },
+        other => other.into(),
+    })
 }
 
 /// Parts of the model; 1 if it is not split.

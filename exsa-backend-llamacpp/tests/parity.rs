@@ -131,7 +131,8 @@ fn distributions_of_micro_models() {
 fn held_out(model: &dyn Model, bytes: usize) -> Option<Vec<u32>> {
     let text = std::fs::read_to_string(shared("heldout.txt")?).unwrap();
     let mut ids = Vec::new();
-    model.tokenizer().encode(&text[..text.floor_char_boundary(bytes)], &EncodeOptions::default(), &mut ids);
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    model.tokenizer().encode(&text[..end], &EncodeOptions::default(), &mut ids);
     Some(ids)
 }
 

@@ -267,7 +267,7 @@ fn kv_runs_out_and_comes_back() {
     batch.push(SeqId(0), 60, &tokens(4, 3), 1);
     batch.push(SeqId(1), 32, &[5], 1);
     let full = session.forward(&batch);
-    assert!(matches!(full, Err(StepError::KvFull { needed: 1, free: 4 })), "{full:?}");
+    assert!(matches!(full, Err(StepError::KvFull { needed: 5, free: 4 })), "{full:?}");
     // Nothing has changed: both sequences go on where they were.
     feed(&mut *session, 0, 60, &tokens(4, 3), 1);
     session.release(SeqId(0));
@@ -480,7 +480,6 @@ fn sizes_of_sessions() {
         SessionOptions { batch_tokens_max: 0, ..options.clone() },
         SessionOptions { context_tokens_max: Some(0), ..options.clone() },
         SessionOptions { kv_tokens_max: Some(0), ..options.clone() },
-        SessionOptions { kv_tokens_max: Some(usize::MAX), ..options.clone() },
     ];
     for options in senseless {
         let result = of(options);
@@ -488,7 +487,8 @@ fn sizes_of_sessions() {
     }
     let streams = LlamaCppBackend::new().kv_layout(KvLayout::Streams);
     let streams = load_with(&streams, &ModelSource::file(data("llama-f32.gguf")));
-    let few = SessionOptions { kv_tokens_max: Some(300), ..options };
-    let error = streams.session(&few).map(|_| ()).unwrap_err();
-    assert!(matches!(error, LoadError::Option { option: "kv_tokens_max", .. }), "{error}");
+    let few = streams.session(&SessionOptions { kv_tokens_max: Some(300), ..options.clone() }).unwrap();
+    assert_eq!((few.capabilities().kv_tokens_max, few.capabilities().context_tokens_max), (300, 256));
+    let all = SessionOptions { kv_tokens_max: Some(usize::MAX), ..options };
+    assert!(matches!(streams.session(&all).map(|_| ()), Err(LoadError::Memory { .. })));
 }

@@ -77,6 +77,8 @@ impl Context {
         params.n_seq_max = number(settings.sequences);
         params.n_batch = number(settings.batch_tokens);
         params.n_ubatch = number(settings.ubatch_tokens);
+        // The largest pass is planned with a whole number of tokens for each sequence, which may be more than a batch.
+        params.n_outputs_max = number(settings.batch_tokens.saturating_add(settings.sequences));
         params.n_threads = number(settings.decode_threads) as c_int;
         params.n_threads_batch = number(settings.prefill_threads) as c_int;
         params.kv_unified = settings.unified;

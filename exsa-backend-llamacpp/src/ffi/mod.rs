@@ -8,10 +8,14 @@ mod device;
 mod file;
 mod model;
 mod threads;
+#[cfg(test)]
+mod vocab;
 
 pub(crate) use context::{Context, ContextSettings, Decoded};
 pub(crate) use device::{Device, Kind, devices};
 pub(crate) use model::{Model, ModelSettings, Weights};
+#[cfg(test)]
+pub(crate) use vocab::Vocab;
 
 use crate::log::{self, Level};
 use llama_cpp_sys_2 as sys;

@@ -185,7 +185,7 @@ fn open(weights: &Weights<'_>, params: sys::llama_model_params) -> Result<*mut s
     }
 }
 
-fn c_path(path: &Path) -> Result<CString, LoadError> {
+pub(super) fn c_path(path: &Path) -> Result<CString, LoadError> {
     let problem = |problem: &str| LoadError::Io {
         path: path.to_owned(),
         source: std::io::Error::new(std::io::ErrorKind::InvalidInput, problem),

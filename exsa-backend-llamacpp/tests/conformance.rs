@@ -1,0 +1,38 @@
+//! The llama.cpp backend keeps to the contract, in both layouts of KV and on models of several kinds.
+
+mod support;
+
+use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
+use exsa_conformance::Fixture;
+use exsa_core::backend::ModelSource;
+use support::{data, exact, options};
+
+/// Differences of logits that come of summing in another order when a batch has another shape; of GELU, which llama.cpp looks up
+/// in a table of 16 bits; of activations in 8 bits.
+const SUMS: f32 = 1e-3;
+const GELU: f32 = 0.05;
+const EIGHT_BITS: f32 = 0.02;
+
+fn micro(layout: KvLayout, name: &str) -> Fixture {
+    let other = if name == "qwen2-f32" { "llama-f32" } else { "qwen2-f32" };
+    let file = |name: &str| ModelSource::file(data(&format!("{name}.gguf")));
+    let tolerance = if name.starts_with("gemma") { GELU } else { SUMS };
+    Fixture::new(exact().kv_layout(layout), file(name))
+        .other_model(file(other))
+        .session_options(options())
+        .tolerance(tolerance)
+}
+
+/// Weights in 8 bits, with default options.
+fn eight_bits() -> Fixture {
+    let model = ModelSource::file(data("llama-q8_0.gguf"));
+    Fixture::new(LlamaCppBackend::new(), model).session_options(options()).tolerance(EIGHT_BITS)
+}
+
+exsa_conformance::mount! {
+    llama_unified: micro(KvLayout::Unified, "llama-f32"),
+    llama_streams: micro(KvLayout::Streams, "llama-f32"),
+    gemma3_unified: micro(KvLayout::Unified, "gemma3-f32"),
+    gemma3_streams: micro(KvLayout::Streams, "gemma3-f32"),
+    llama_q8_0: eight_bits(),
+}
