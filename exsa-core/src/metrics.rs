@@ -7,11 +7,14 @@ use crate::priority::Priority;
 use crate::stats::EngineStats;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
+/// Takes one figure out of a snapshot.
+type Read<T> = fn(&EngineStats) -> T;
+
 /// Handles to an engine's metrics, made once: an update takes no look-up.
 pub(crate) struct Facade {
-    gauges: Vec<(Gauge, fn(&EngineStats) -> f64)>,
+    gauges: Vec<(Gauge, Read<f64>)>,
     waiting: Vec<(Gauge, Priority)>,
-    counters: Vec<(Counter, fn(&EngineStats) -> u64)>,
+    counters: Vec<(Counter, Read<u64>)>,
     pub(crate) queue_time: Histogram,
     pub(crate) time_to_first_token: Histogram,
     pub(crate) inter_token: Histogram,
