@@ -27,7 +27,7 @@
 //!
 //! # Processors
 //!
-//! There are kernels for AVX-512 VNNI, AVX-VNNI, AVX2 (with FMA and F16C), NEON with and without DotProd, and plain Rust for the rest; the
+//! There are kernels for AMX, AVX-512 VNNI, AVX-VNNI, AVX2 (with FMA and F16C), NEON with and without DotProd, and plain Rust for the rest; the
 //! best that the processor has is chosen when a model is loaded. Products of packed weights are the same on all of them, to the bit.
 //!
 //! # Threads

@@ -35,8 +35,8 @@ pub struct Activations {
     /// Values that share a scale: 32 or 256.
     pub block: usize,
     pub panels: Vec<Panel>,
-    /// `[padded rows × k_padded]`.
-    pub q: Vec<i8>,
+    /// `[padded rows × k_padded]`, a part of a row in each.
+    q: Vec<Line>,
     /// One for each row and block.
     pub scales: Vec<f32>,
     /// Sums of 32 quantized values each, times minus the weights' offset: for blocks of 32.
@@ -47,7 +47,23 @@ pub struct Activations {
     pub sums16: Vec<i16>,
 }
 
+/// 64 quantized values, on a cache line of their own.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line([i8; 64]);
+
+impl Default for Line {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
 impl Activations {
+    /// The quantized values from place `at` on, a multiple of 64.
+    pub fn values(&self, at: usize) -> *const i8 {
+        self.q[at / 64..].as_ptr().cast()
+    }
+
     /// Quantizes `x`, `[m, k]` row-major, for weights of `kind`.
     pub fn quantize(&mut self, x: &[f32], k: usize, kind: Kind, team: &mut Team) {
         let m = x.len() / k;
@@ -57,14 +73,14 @@ impl Activations {
         let padded_rows = self.panels.last().map_or(0, |panel| panel.before + panel.padded);
         let blocks = padded_rows * (self.k_padded / self.block);
         let (n32, n256) = if self.block == 32 { (blocks, 0) } else { (0, blocks) };
-        refill(&mut self.q, padded_rows * self.k_padded);
+        refill(&mut self.q, padded_rows * self.k_padded / 64);
         refill(&mut self.scales, blocks);
         refill(&mut self.corrections, n32);
         refill(&mut self.sums32, n256 * 8);
         refill(&mut self.sums16, n256 * 16);
         let shape = Shape { k, k_padded: self.k_padded, block: self.block, offset: kind.offset() };
         let values = Targets {
-            q: Target(self.q.as_mut_ptr()),
+            q: Target(self.q.as_mut_ptr().cast()),
             scales: Target(self.scales.as_mut_ptr()),
             corrections: Target(self.corrections.as_mut_ptr()),
             sums32: Target(self.sums32.as_mut_ptr()),

@@ -41,7 +41,7 @@ impl Args {
         Self {
             weights: weights.as_ptr(),
             units,
-            q: acts.q[panel.before * acts.k_padded..].as_ptr(),
+            q: acts.values(panel.before * acts.k_padded),
             scales: acts.scales[before..].as_ptr(),
             corrections: acts.corrections.as_ptr().wrapping_add(before),
             sums32: acts.sums32.as_ptr().wrapping_add(before * 8),

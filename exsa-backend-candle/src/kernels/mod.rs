@@ -8,6 +8,10 @@
 pub mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_blocks;
+#[cfg(target_arch = "x86_64")]
+mod amx_planes;
 mod args;
 pub mod attend;
 #[cfg(target_arch = "x86_64")]
@@ -260,7 +264,7 @@ impl PackedMatrix {
     #[cfg(target_arch = "x86_64")]
     fn whole_panels<'a>(&self, isa: Isa, acts: &'a Activations) -> &'a [Panel] {
         let whole = acts.panels.iter().take_while(|panel| panel.rows == TILE).count();
-        let enough = isa == Isa::Amx && amx::supports(self.kind) && whole * TILE >= amx::ROWS_MIN;
+        let enough = isa == Isa::Amx && whole * TILE >= amx::ROWS_MIN;
         &acts.panels[..if enough { whole } else { 0 }]
     }
 
