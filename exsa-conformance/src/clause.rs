@@ -43,6 +43,7 @@ clauses! {
     SAVE = "Session::save", "writes the KV of `seq` so that `restore` can read it";
     RESTORE = "Session::restore", "fills the empty sequence `seq` from what `save` wrote, for the same model; returns its length in tokens";
     RESTORE_REFUSED = "KvError", "Format: saved KV does not belong to this model or is damaged; Full: no room; Sequence: the target is not empty, or no such id";
+    EMBED = "Session::embed", "one vector for each span, in its order; the limits of `forward` hold, and its errors; afterwards the sequences are empty again";
     INTERRUPT = "Interrupt", "asks a running `forward` to return early with StepError::Interrupted";
     THREADS = "ThreadOptions", "threads that compute; how many changes no result beyond rounding";
     MEMORY = "Session::release", "what a sequence held can be used again";

@@ -125,6 +125,8 @@ list! {
     impossible_headers,
     metadata_that_cannot_be,
     tensors_that_cannot_be,
+    embeddings_of_texts,
+    embeds_that_are_refused,
     flags_tell_the_truth,
     fork_outlives_its_source,
     fork_then_diverge,

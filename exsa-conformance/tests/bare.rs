@@ -51,7 +51,13 @@ impl Model for BareModel {
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
         let inner = self.0.session(options)?;
-        let can = Capabilities { fork: false, truncate: false, save: false, ..inner.capabilities().clone() };
+        let can = Capabilities {
+            fork: false,
+            truncate: false,
+            save: false,
+            embed: None,
+            ..inner.capabilities().clone()
+        };
         Ok(Box::new(BareSession(inner, can)))
     }
 }
@@ -88,6 +94,8 @@ fn what_is_skipped() {
         "impossible_headers",
         "metadata_that_cannot_be",
         "tensors_that_cannot_be",
+        "embeddings_of_texts",
+        "embeds_that_are_refused",
         "fork_outlives_its_source",
         "fork_then_diverge",
         "forks_that_are_refused",

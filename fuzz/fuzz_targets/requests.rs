@@ -143,6 +143,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
         queue_max: data.int_in_range(0..=6)?,
         prefill_chunk_max: data.int_in_range(1..=40)?,
         stream_events_max: data.int_in_range(1..=8)?,
+        ..EngineOptions::default()
     };
     let engine = EngineLoop::new(model.shared(), options, Box::new(Fcfs::new()), Arc::new(clock.clone()));
     let Ok(mut engine) = engine else { return Ok(()) };

@@ -6,6 +6,7 @@
 mod batches;
 mod capacity;
 mod damage;
+mod embeddings;
 mod forks;
 mod interrupts;
 mod loading;
@@ -26,6 +27,7 @@ pub use capacity::{
     a_batch_that_does_not_fit_changes_nothing, kv_capacity_reached, shared_blocks_count_once,
 };
 pub use damage::{files_cut_short, impossible_headers, metadata_that_cannot_be, tensors_that_cannot_be};
+pub use embeddings::{embeddings_of_texts, embeds_that_are_refused};
 pub use forks::{flags_tell_the_truth, fork_outlives_its_source, fork_then_diverge, forks_that_are_refused};
 pub use interrupts::{interrupt_in_mid_pass, raised_interrupt};
 pub use loading::{

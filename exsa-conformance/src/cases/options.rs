@@ -15,6 +15,7 @@ pub fn capabilities_follow_the_options(fixture: &Fixture) -> CaseResult {
         usual.clone(),
         SessionOptions { sequences_max: 1, ..usual.clone() },
         SessionOptions { sequences_max: 3, context_tokens_max: Some(33), ..usual.clone() },
+        SessionOptions { sequences_max: 2, sequences_idle_max: 5, ..usual.clone() },
         SessionOptions { sequences_max: 2, kv_tokens_max: Some(77), ..usual.clone() },
         SessionOptions { batch_tokens_max: 1, ..usual.clone() },
         SessionOptions { batch_tokens_max: 17, kv_tokens_max: Some(1), ..usual.clone() },
@@ -24,7 +25,8 @@ pub fn capabilities_follow_the_options(fixture: &Fixture) -> CaseResult {
         let run = fixture.session_with(&options)?;
         let found = run.capabilities();
         let check = check(clause::CAPABILITIES, format!("a session with {options:?}"));
-        check.equal(found.sequences_max, options.sequences_max)?;
+        let sequences = options.sequences_max..=options.sequences_max + options.sequences_idle_max;
+        check.holds(sequences.contains(&found.sequences_max), &format!("{sequences:?} sequences"), found)?;
         check.holds(found.block_tokens > 0, "blocks of at least one token", found)?;
         let batch = 1..=options.batch_tokens_max;
         check.holds(

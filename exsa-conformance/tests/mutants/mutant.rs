@@ -53,6 +53,11 @@ pub enum Mutant {
     RestoreLeavesSomething,
     RestoreIsTheLastSaved,
     RestoreOverwrites,
+    // Vectors.
+    VectorsInOrderOfSequences,
+    VectorsInCompany,
+    EmbedLeavesTokens,
+    EmbedOfAnything,
     // Interrupts and threads.
     DeafToInterrupts,
     InterruptIsAnotherError,
@@ -131,6 +136,10 @@ pub const DETECTED: &[(Mutant, &[&str])] = &[
     (RestoreLeavesSomething, &["damaged_saved_kv_is_refused", "streams_that_fail"]),
     (RestoreIsTheLastSaved, &["restored_sequences_stand_alone"]),
     (RestoreOverwrites, &["restores_that_are_refused"]),
+    (VectorsInOrderOfSequences, &["embeddings_of_texts"]),
+    (VectorsInCompany, &["embeddings_of_texts"]),
+    (EmbedLeavesTokens, &["embeddings_of_texts"]),
+    (EmbedOfAnything, &["embeds_that_are_refused"]),
     (DeafToInterrupts, &["raised_interrupt"]),
     (InterruptIsAnotherError, &["raised_interrupt", "interrupt_in_mid_pass"]),
     (NoiseByThreads, &["results_by_number_of_threads"]),

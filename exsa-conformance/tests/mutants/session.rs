@@ -3,7 +3,7 @@
 use crate::backend::{Inside, MutantModel};
 use crate::mutant::Mutant;
 use exsa_core::backend::{Capabilities, Session, SessionOptions};
-use exsa_core::batch::{Batch, Logits, Span};
+use exsa_core::batch::{Batch, Embeddings, Logits, Span};
 use exsa_core::error::{KvError, StepError};
 use exsa_core::{SeqId, TokenId};
 use std::collections::HashMap;
@@ -221,6 +221,37 @@ impl Session for MutantSession {
         self.spoil(batch, &mut rows, n_vocab, busy);
         self.rows = rows;
         Ok(Logits::new(&self.rows, n_vocab))
+    }
+
+    fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
+        let known = |span: &Span| span.seq.index() < self.capabilities.sequences_max;
+        if let Some(span) = batch.spans().iter().find(|span| !known(span)) {
+            return Err(StepError::Sequence { seq: span.seq, problem: "no such sequence".into() });
+        }
+        let mut inside = self.inside.lock().unwrap();
+        let mut asked = batch.clone();
+        if self.mutant == Mutant::EmbedOfAnything {
+            asked.clear();
+            batch.iter().for_each(|(span, tokens)| asked.push(span.seq, self.len(span.seq), tokens, 0));
+        }
+        let vectors = inside.embed(&asked)?;
+        let width = vectors.width();
+        let mut copied: Vec<Vec<f32>> =
+            (0..vectors.len()).map(|i| vectors.vector(i).unwrap().to_vec()).collect();
+        match self.mutant {
+            Mutant::VectorsInOrderOfSequences => {
+                let mut owned: Vec<_> = batch.spans().iter().map(|span| span.seq).zip(copied).collect();
+                owned.sort_by_key(|(seq, _)| *seq);
+                copied = owned.into_iter().map(|(_, vector)| vector).collect();
+            }
+            Mutant::VectorsInCompany if copied.len() > 1 => copied[0][0] += 0.1,
+            Mutant::EmbedLeavesTokens => {
+                inside.forward(batch)?;
+            }
+            _ => {}
+        }
+        self.rows = copied.concat();
+        Ok(Embeddings::new(&self.rows, width))
     }
 
     fn release(&mut self, seq: SeqId) {

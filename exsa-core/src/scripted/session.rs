@@ -2,11 +2,14 @@
 
 use super::plan::plan;
 use super::{ScriptedModel, saved};
-use crate::backend::{Capabilities, Interrupt, Session, SessionOptions};
-use crate::batch::{Batch, Logits};
+use crate::backend::{Capabilities, Interrupt, Pooling, Session, SessionOptions};
+use crate::batch::{Batch, Embeddings, Logits};
 use crate::error::{KvError, LoadError, StepError};
 use crate::token::{SeqId, TokenId};
 use std::io::{Read, Write};
+
+/// Values in a vector of [`Session::embed`].
+const VECTOR_WIDTH: usize = 16;
 
 /// A session of a [`ScriptedModel`].
 pub struct ScriptedSession {
@@ -17,6 +20,7 @@ pub struct ScriptedSession {
     /// How many sequences hold each block.
     references: Vec<u32>,
     logits: Vec<f32>,
+    vectors: Vec<f32>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,7 @@ impl ScriptedSession {
             sequences: vec![Held::default(); capabilities.sequences_max],
             references: vec![0; capabilities.kv_tokens_max / capabilities.block_tokens],
             logits: Vec::new(),
+            vectors: Vec::new(),
             interrupt: options.interrupt.clone(),
             capabilities,
             model,
@@ -161,6 +166,34 @@ impl Session for ScriptedSession {
             cost.clock.advance(cost.per_pass + cost.per_token * tokens);
         }
         Ok(Logits::new(&self.logits, n_vocab))
+    }
+
+    fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
+        let pooling = self.capabilities.embed.ok_or(StepError::Unsupported("embed"))?;
+        self.check(batch)?;
+        if self.interrupt.is_raised() {
+            return Err(StepError::Interrupted);
+        }
+        if let Some(span) = batch.spans().iter().find(|span| span.position > 0) {
+            return Err(StepError::Sequence { seq: span.seq, problem: "is not empty".into() });
+        }
+        self.vectors.clear();
+        let mut row = vec![0.0; self.model.info.n_vocab];
+        for (_, tokens) in batch.iter() {
+            let mut sum = [0.0; VECTOR_WIDTH];
+            let ends = match pooling {
+                Pooling::First => 0..1,
+                Pooling::Last => tokens.len() - 1..tokens.len(),
+                _ => 0..tokens.len(),
+            };
+            let count = ends.len() as f32;
+            for end in ends {
+                self.model.logits(&tokens[..=end], &mut row);
+                sum.iter_mut().zip(&row).for_each(|(sum, value)| *sum += value / count);
+            }
+            self.vectors.extend(sum);
+        }
+        Ok(Embeddings::new(&self.vectors, VECTOR_WIDTH))
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
