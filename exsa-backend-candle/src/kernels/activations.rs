@@ -50,6 +50,7 @@ pub struct Activations {
 /// 64 quantized values, on a cache line of their own.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
+#[allow(dead_code, reason = "the kernels reach the values by pointers")]
 struct Line([i8; 64]);
 
 impl Default for Line {
