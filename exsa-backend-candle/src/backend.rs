@@ -29,7 +29,7 @@ pub struct CandleBackend {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KvType {
-    /// 32 bits: exact, and the fastest on the CPU while the context is short.
+    /// 32 bits: exact.
     #[default]
     F32,
     /// 16 bits: half the memory; keys and values are rounded to 11 significant bits.
