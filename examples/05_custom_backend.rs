@@ -67,7 +67,7 @@ impl Session for Memory {
     }
 
     fn release(&mut self, seq: SeqId) {
-        self.held[seq.index()].clear();
+        self.held.get_mut(seq.index()).into_iter().for_each(Vec::clear);
     }
 }
 

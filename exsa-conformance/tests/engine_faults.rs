@@ -179,6 +179,15 @@ fn a_session_that_cannot_be_made_is_an_error_of_starting() {
 }
 
 #[test]
+fn a_panic_while_a_session_is_made_is_an_error_of_starting() {
+    let faults = Faults::new().with(When::Always(Operation::Session), Effect::Panic);
+    let started =
+        Engine::start(FaultyModel::new(model().shared(), faults).shared(), EngineOptions::default());
+    let Err(LoadError::Backend(words)) = started.map(|_| ()) else { panic!("it starts") };
+    assert!(words.contains("on purpose"), "{words}");
+}
+
+#[test]
 fn loading_fails_as_it_is_told() {
     let faults = Faults::new().with(When::Nth(Operation::Load, 1), Effect::Fail);
     faults.add(When::Nth(Operation::Inspect, 2), Effect::FailLate);

@@ -62,6 +62,11 @@ impl Mailbox {
         self.inbox.lock().shutdown
     }
 
+    /// Whether no command waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inbox.lock().commands.is_empty()
+    }
+
     /// Takes all commands by swapping them with the empty `into`.
     pub(crate) fn take(&self, into: &mut Vec<Command>) {
         debug_assert!(into.is_empty());

@@ -27,6 +27,7 @@ use commit::Sampled;
 pub(crate) use forward::panic_text;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,8 +66,10 @@ impl EngineLoop {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LoadError> {
         let idle = if options.prefix_cache.enabled { options.prefix_cache.sequences_max } else { 0 };
-        let session =
-            model.session(&SessionOptions { sequences_idle_max: idle, ..options.session.clone() })?;
+        let wanted = SessionOptions { sequences_idle_max: idle, ..options.session.clone() };
+        let session = catch_unwind(AssertUnwindSafe(|| model.session(&wanted))).unwrap_or_else(|panic| {
+            Err(LoadError::Backend(format!("it panicked when it made a session: {}", panic_text(&*panic))))
+        })?;
         let capabilities = session.capabilities().clone();
         let kv_bytes_per_token = session.kv_bytes_per_token().unwrap_or(model.info().kv_bytes_per_token);
         let recorder = Recorder::new(capabilities.kv_tokens_max, &model.info().name);
@@ -132,9 +135,9 @@ impl EngineLoop {
         commands || changes
     }
 
-    /// Whether no request is here.
+    /// Whether no request is here, and none was submitted that the next step would find.
     pub fn is_empty(&self) -> bool {
-        self.sequences.is_empty()
+        self.sequences.is_empty() && self.intake.mailbox.is_empty()
     }
 
     /// Whether the backend panicked, so that no further step is possible.
