@@ -6,6 +6,10 @@ use exsa_core::gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value};
 /// Families whose models cannot do without RoPE.
 const ROTATED: [&str; 6] = ["llama", "mistral", "qwen", "gemma", "phi", "deepseek"];
 
+/// Architectures whose queries, keys and values are three matrices with nothing else in them.
+const PLAIN_HEADS: [&str; 8] =
+    ["llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3"];
+
 /// Layers at most, as llama.cpp was compiled.
 const LAYERS_MAX: u64 = 512;
 
@@ -42,6 +46,7 @@ pub(crate) fn header(gguf: &Gguf) -> Result<(), LoadError> {
     }
     keys.texts("rope.scaling.type", &["none", "linear", "yarn", "longrope"])?;
     heads(&keys, layers)?;
+    head_rows(gguf, &keys, layers)?;
     experts(&keys, layers)?;
     names(metadata, &architecture)
 }
@@ -116,6 +121,41 @@ fn heads(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
         }
     }
     keys.number("attention.value_length", 1..=SIZE_MAX)?;
+    Ok(())
+}
+
+/// Matrices of queries, keys and values have as many rows as their heads have values. llama.cpp knows some of these shapes
+/// from the width alone, and divides them among the heads later.
+fn head_rows(gguf: &Gguf, keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
+    if !PLAIN_HEADS.contains(&keys.prefix) {
+        return Ok(());
+    }
+    let width = keys.number("embedding_length", 1..=SIZE_MAX)?.unwrap_or(0);
+    for layer in 0..layers {
+        let Some(heads) = keys.of_layer("attention.head_count", layer)?.filter(|heads| *heads > 0) else {
+            continue;
+        };
+        let heads_kv = keys.of_layer("attention.head_count_kv", layer)?.unwrap_or(heads);
+        if heads_kv == 0 || heads % heads_kv > 0 {
+            return Err(keys.refuse(
+                "attention.head_count_kv",
+                heads_kv,
+                &format!("the divisors of {heads}, the heads"),
+            ));
+        }
+        let key = keys.number("attention.key_length", 1..=SIZE_MAX)?.unwrap_or(width / heads);
+        let value = keys.number("attention.value_length", 1..=SIZE_MAX)?.unwrap_or(width / heads);
+        for (part, rows) in [("q", heads * key), ("k", heads_kv * key), ("v", heads_kv * value)] {
+            let name = format!("blk.{layer}.attn_{part}.weight");
+            let found = gguf.tensor(&name).and_then(|tensor| tensor.shape.get(1).copied()).unwrap_or(rows);
+            if found != rows {
+                return Err(LoadError::Tensor {
+                    name,
+                    problem: format!("it has {found} rows, but its heads {rows}"),
+                });
+            }
+        }
+    }
     Ok(())
 }
 
@@ -219,11 +259,18 @@ impl Keys<'_> {
         }
     }
 
-    /// The number of `key`, or the first of its list.
+    /// The number of `key`, or that of the first layer.
     fn number_of_first(&self, key: &str) -> Result<Option<u64>, LoadError> {
+        self.of_layer(key, 0)
+    }
+
+    /// The number of `key`, or that of `layer` in its list.
+    fn of_layer(&self, key: &str, layer: u64) -> Result<Option<u64>, LoadError> {
         let name = self.name(key);
         match self.metadata.get_value(&name) {
-            Some(Value::Array(_)) => Ok(self.metadata.require::<Vec<u64>>(&name)?.first().copied()),
+            Some(Value::Array(_)) => {
+                Ok(self.metadata.require::<Vec<u64>>(&name)?.get(layer as usize).copied())
+            }
             _ => Ok(self.metadata.get::<u64>(&name)?),
         }
     }

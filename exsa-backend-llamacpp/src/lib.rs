@@ -57,6 +57,10 @@
 //! it. That cannot be complete for a hundred architectures: load files of strangers in a process of their own.
 //! A mapped file must not change while its model is loaded. Models in memory are read from there, without a file.
 //!
+//! Sessions have one pool of cells ([`KvLayout::Unified`]): whatever sequences a batch has are computed in one pass, and shared
+//! prefixes are not copied. Models with a sliding window have a stream for each sequence, since only there they can be cut and
+//! shared; llama.cpp then computes in one pass those whose ids follow each other.
+//!
 //! What a sequence can do depends on model and layout, and [`Capabilities`](exsa_core::backend::Capabilities) say it:
 //!
 //! | model | layout | fork, truncate | save, restore |

@@ -38,15 +38,17 @@ impl KvType {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KvLayout {
-    /// [`Streams`](Self::Streams) where `sequences_max` times `context_tokens_max` fits what the session's options allow for
-    /// KV, else [`Unified`](Self::Unified).
+    /// [`Unified`](Self::Unified), but for models with a sliding window: those can be cut and shared in
+    /// [`Streams`](Self::Streams) alone, and have them where `sequences_max` times `context_tokens_max` fits what the session's
+    /// options allow for KV.
     #[default]
     Auto,
-    /// One pool of cells for all sequences, and what every session that gives vectors has. `fork` shares cells without a copy, and a long sequence may take what short
-    /// ones leave; but attention of each token runs, masked, over the cells of all sequences.
+    /// One pool of cells for all sequences, and what every session that gives vectors has. `fork` shares cells without a
+    /// copy, and a long sequence may take what short ones leave; but attention of each token runs, masked, over the cells of all sequences.
     Unified,
     /// A stream of cells for each sequence, as long as its context. Attention runs over the sequence's own cells; but the
-    /// memory is taken for all sequences at full length, and `fork` copies.
+    /// memory is taken for all sequences at full length, `fork` copies, and llama.cpp computes sequences in one pass only
+    /// where their ids follow each other: with gaps between them, batching gains little.
     Streams,
 }
 

@@ -23,6 +23,17 @@ const CELLS_MULTIPLE: usize = 256;
 /// Tokens computed at a time, by default.
 const UBATCH_TOKENS: usize = 512;
 
+/// What of a model, and of what is wanted of it, decides about a session's sizes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ModelKind {
+    /// Some layers have a sliding window.
+    pub windowed: bool,
+    /// Some layers have a state instead of KV.
+    pub recurrent: bool,
+    /// The session gives vectors.
+    pub pooled: bool,
+}
+
 /// Sizes of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -41,12 +52,10 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The sizes of a session of the model `info`, of which some layers may be `windowed`, and that may give vectors
-    /// (`pooled`).
+    /// The sizes of a session of the model `info`.
     pub fn new(
         info: &ModelInfo,
-        windowed: bool,
-        pooled: bool,
+        kind: ModelKind,
         context: &ContextOptions,
         options: &SessionOptions,
     ) -> Result<Self, LoadError> {
@@ -61,8 +70,11 @@ impl Plan {
             Some(tokens) => within("context_tokens_max", tokens, usize::MAX)?.min(trained),
             None => trained,
         };
-        let kv = Kv { info, windowed, pooled, context, options, sequences, context_tokens };
+        let kv = Kv { info, kind, context, options, sequences, context_tokens };
         let (unified, kv_tokens, cells) = kv.layout()?;
+        // In one pool an idle sequence costs nothing; a stream, or a recurrent state, is as large as any.
+        let idle = if unified && !kind.recurrent { options.sequences_idle_max } else { 0 };
+        let sequences = sequences.saturating_add(idle).min(SEQUENCES_MAX);
         let decode_threads = options.threads.compute.map_or_else(physical_cores, usize::from);
         let decode_threads = within("threads.compute", decode_threads, THREADS_MAX)?;
         let prefill_threads = context.prefill_threads.map_or(decode_threads, usize::from);
@@ -82,8 +94,7 @@ impl Plan {
 
 struct Kv<'a> {
     info: &'a ModelInfo,
-    windowed: bool,
-    pooled: bool,
+    kind: ModelKind,
     context: &'a ContextOptions,
     options: &'a SessionOptions,
     sequences: usize,
@@ -105,7 +116,7 @@ impl Kv<'_> {
         let fits = stream_cells <= KV_TOKENS_MAX && self.bytes(stream_cells) <= self.options.kv_bytes_max;
         match self.context.kv_layout {
             // In streams llama.cpp cuts texts of unequal length into several passes, and a vector is made in one.
-            _ if self.pooled => self.unified(asked, full),
+            _ if self.kind.pooled => self.unified(asked, full),
             KvLayout::Streams if !fits => Err(self.memory(stream_cells)),
             KvLayout::Streams => Ok((false, asked.unwrap_or(full).min(full), stream_cells)),
             KvLayout::Auto if enough && fits && self.prefers_streams() => Ok((false, full, stream_cells)),
@@ -132,7 +143,8 @@ impl Kv<'_> {
 
     /// Whether a session that has memory for streams has them by default.
     fn prefers_streams(&self) -> bool {
-        self.windowed || self.sequences > 1
+        // For what only streams can do. Otherwise one pool: of streams, llama.cpp computes only neighbours in one pass.
+        self.kind.windowed
     }
 
     /// Bytes of `cells` cells.

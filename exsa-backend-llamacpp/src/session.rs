@@ -5,7 +5,7 @@ use crate::fingerprint::Fingerprint;
 use crate::kv::Cells;
 use crate::log;
 use crate::options::ContextOptions;
-use crate::plan::Plan;
+use crate::plan::{ModelKind, Plan};
 use crate::saved::{self, Saved};
 use exsa_core::SeqId;
 use exsa_core::backend::{Capabilities, Interrupt, Pooling, Session, SessionOptions};
@@ -30,6 +30,8 @@ pub(crate) struct LlamaCppSession {
     streams: Option<usize>,
     n_vocab: usize,
     fingerprint: Fingerprint,
+    /// Rows of logits in the batch's order, where llama.cpp had them in another.
+    rows: Vec<f32>,
     /// Vectors of the last [`Session::embed`].
     vectors: Vec<f32>,
     vector_width: usize,
@@ -45,11 +47,11 @@ impl LlamaCppSession {
         context_options: &ContextOptions,
         options: &SessionOptions,
     ) -> Result<Self, LoadError> {
-        let plan = Plan::new(info, model.window() > 0, pooling.is_some(), context_options, options)?;
-        let windowed = model.window() > 0;
+        let (windowed, recurrent) = (model.window() > 0, model.is_recurrent());
+        let kind = ModelKind { windowed, recurrent, pooled: pooling.is_some() };
+        let plan = Plan::new(info, kind, context_options, options)?;
         // A recurrent state cannot be cut. Of layers with a window, llama.cpp gives away what lies before the window wherever
         // it looks for room, so that a cut would need what is gone, but for streams of full length, where it never looks there.
-        let recurrent = model.is_recurrent();
         let cuttable = !recurrent && (!windowed || (context_options.swa_full && !plan.unified));
         let settings = ContextSettings {
             options: context_options,
@@ -102,6 +104,7 @@ impl LlamaCppSession {
             unified: plan.unified,
             streams: plain.then_some(streams),
             fingerprint,
+            rows: Vec::new(),
             vectors: Vec::new(),
             vector_width,
             capabilities,
@@ -149,7 +152,12 @@ impl LlamaCppSession {
         for span in batch.spans() {
             self.cells.append(span.seq, span.len);
         }
-        let (decoded, errors) = log::with_errors(|| self.context.decode(batch));
+        let mut spans: Vec<_> = batch.iter().collect();
+        if !self.unified {
+            // llama.cpp computes streams in one pass where their ids follow each other.
+            spans.sort_by_key(|(span, _)| span.seq);
+        }
+        let (decoded, errors) = log::with_errors(|| self.context.decode(&spans));
         match decoded {
             Decoded::Done => Ok(()),
             Decoded::Interrupted => Err(StepError::Interrupted),
@@ -211,7 +219,18 @@ impl Session for LlamaCppSession {
         if logits.len() != batch.rows() * self.n_vocab {
             return Err(StepError::Backend("this model gives no logits".to_owned()));
         }
-        Ok(Logits::new(logits, self.n_vocab))
+        if self.unified || batch.spans().is_sorted_by_key(|span| span.seq) {
+            return Ok(Logits::new(logits, self.n_vocab));
+        }
+        self.rows.clear();
+        for span in batch.spans() {
+            // Rows of the sequences before it: a batch has few spans.
+            let before: usize =
+                batch.spans().iter().filter(|other| other.seq < span.seq).map(|other| other.rows).sum();
+            let values = before * self.n_vocab..(before + span.rows) * self.n_vocab;
+            self.rows.extend_from_slice(&logits[values]);
+        }
+        Ok(Logits::new(&self.rows, self.n_vocab))
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {

@@ -4,8 +4,9 @@ use super::model::Model;
 use super::threads::Threads;
 use crate::log;
 use crate::options::{ContextOptions, FlashAttention, KvType, RopeScaling};
+use exsa_core::TokenId;
 use exsa_core::backend::{Interrupt, Pooling};
-use exsa_core::batch::Batch;
+use exsa_core::batch::Span;
 use exsa_core::error::LoadError;
 use llama_cpp_sys_2 as sys;
 use std::ffi::{c_int, c_void};
@@ -132,9 +133,10 @@ impl Context {
         !self.memory.is_null()
     }
 
-    /// Runs `batch`. It is not empty, is not over the limit, and names sequences and tokens that exist.
-    pub fn decode(&mut self, batch: &Batch) -> Decoded {
-        let mut sequences = self.arrays.fill(batch);
+    /// Runs a batch of `spans`, in whose order the rows come. It is not empty, is not over the limit, and names sequences and
+    /// tokens that exist.
+    pub fn decode(&mut self, spans: &[(Span, &[TokenId])]) -> Decoded {
+        let mut sequences = self.arrays.fill(spans);
         let arrays = &mut self.arrays;
         let batch = sys::llama_batch {
             n_tokens: arrays.tokens.len() as i32,
@@ -251,13 +253,13 @@ impl Drop for Context {
 }
 
 impl Arrays {
-    /// Takes over `batch`; gives the pointers to the sequence of each token.
-    fn fill(&mut self, batch: &Batch) -> Vec<*mut sys::llama_seq_id> {
+    /// Takes over `spans`; gives the pointers to the sequence of each token.
+    fn fill(&mut self, spans: &[(Span, &[TokenId])]) -> Vec<*mut sys::llama_seq_id> {
         self.tokens.clear();
         self.positions.clear();
         self.sequences.clear();
         self.rows.clear();
-        for (span, tokens) in batch.iter() {
+        for (span, tokens) in spans {
             for (i, &token) in tokens.iter().enumerate() {
                 self.tokens.push(token as i32);
                 self.positions.push((span.position + i) as i32);
