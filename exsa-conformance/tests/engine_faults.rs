@@ -218,6 +218,21 @@ fn an_abort_ends_a_backend_that_hangs_until_it_is_interrupted() {
 }
 
 #[test]
+fn cancelling_reaches_into_a_pass_that_computes_for_nobody_else() {
+    let faults = Faults::new().with(When::Nth(Operation::Forward, 2), Effect::Hang(Duration::from_secs(60)));
+    let engine = faulty(model(), &faults);
+    let stream = engine.submit(request("x")).unwrap();
+    while faults.fired() == 0 {
+        std::thread::yield_now();
+    }
+    let start = Instant::now();
+    stream.cancel();
+    assert_eq!(stream.complete().unwrap().reason, FinishReason::Cancelled);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert_eq!(answer(&engine).len(), 30);
+}
+
+#[test]
 fn a_stall_ends_deadlines_late_but_ends_them() {
     let faults =
         Faults::new().with(When::Nth(Operation::Forward, 1), Effect::Stall(Duration::from_millis(120)));

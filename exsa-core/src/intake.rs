@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::detokenizer::Detokenizer;
 use crate::engine::EngineOptions;
 use crate::generator::SubmitError;
+use crate::in_flight::InFlight;
 use crate::mailbox::{Command, Mailbox};
 use crate::prefix::Namespace;
 use crate::priority::UserId;
@@ -30,6 +31,7 @@ pub(crate) struct Intake {
     kv_bytes_per_token: u64,
     options: EngineOptions,
     pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) in_flight: Arc<InFlight>,
     clock: Arc<dyn Clock>,
     pub(crate) waiting: Waiting,
     ids: AtomicU64,
@@ -50,6 +52,7 @@ impl Intake {
             model,
             capabilities,
             kv_bytes_per_token,
+            in_flight: Arc::new(InFlight::new(options.session.interrupt.clone())),
             options,
             mailbox: Arc::default(),
             clock,
@@ -88,7 +91,7 @@ impl Intake {
         let mut stop_tokens = request.stop_tokens;
         stop_tokens.sort_unstable();
 
-        let mailbox = self.mailbox.clone();
+        let (mailbox, in_flight) = (self.mailbox.clone(), self.in_flight.clone());
         let (stream, events) = channel(self.options.stream_events_max, move |signal| {
             // A mailbox that is closed has ended the request already.
             let _ = mailbox.post(match signal {
@@ -96,6 +99,9 @@ impl Intake {
                 StreamSignal::Drained => Command::Resume(id),
                 StreamSignal::Position => Command::Position(id),
             });
+            if signal == StreamSignal::Cancelled {
+                in_flight.cancel(id);
+            }
         });
         let submitted = self.clock.now();
         let preceded = tokens.iter().any(|token| !self.tokenizer.is_control(*token));

@@ -36,6 +36,7 @@ pub mod error;
 pub mod finish;
 pub mod generator;
 pub mod gguf;
+mod in_flight;
 mod intake;
 pub mod kv;
 mod mailbox;

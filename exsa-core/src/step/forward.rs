@@ -19,13 +19,16 @@ impl EngineLoop {
                     self.batch.push(work.seq, work.start, tokens, usize::from(work.sample));
                 }
             }
+            self.intake.in_flight.begin(self.work.iter().map(|work| work.id));
             let start = self.clock.now();
             let (session, batch) = (&mut self.session, &self.batch);
             let pass = move || {
                 let session = session;
                 session.forward(batch)
             };
-            let error = match catch_unwind(AssertUnwindSafe(pass)) {
+            let passed = catch_unwind(AssertUnwindSafe(pass));
+            self.intake.in_flight.end();
+            let error = match passed {
                 Ok(Ok(logits)) if logits.rows() == batch.rows() => {
                     let now = self.clock.now();
                     let elapsed = now.saturating_sub(start);
