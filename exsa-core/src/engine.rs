@@ -37,7 +37,8 @@ pub struct EngineOptions {
     pub prefill_chunk_max: usize,
     /// What the engine is tuned for; [`Mode::Balanced`] by default. [`Engine::set_mode`] changes it later.
     pub mode: Mode,
-    /// The time between two tokens of a stream that [`Mode::Balanced`] keeps to 95 % of the time; 200 ms by default.
+    /// The time between two tokens of a stream that [`Mode::Balanced`] keeps to 95 % of the time; 200 ms by default. Where decoding
+    /// alone takes more than half of it, twice that instead.
     pub inter_token_target: Duration,
     /// What is kept of prompts and answers, so as not to be computed again.
     pub prefix_cache: PrefixCacheOptions,
