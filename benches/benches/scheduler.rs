@@ -11,6 +11,8 @@ use std::time::Duration;
 const PROMPT: usize = 100;
 const BATCH: usize = 4096;
 const USERS: u64 = 100;
+/// Sequences beside those that run, for prefixes.
+const IDLE: usize = 32;
 
 /// A scheduler in the middle of its work: `running` requests decode, `waiting` wait.
 struct Busy {
@@ -25,12 +27,12 @@ impl Busy {
         let capabilities = Capabilities {
             kv_tokens_max: 1 << 50,
             block_tokens: 16,
-            sequences_max: running,
+            sequences_max: running + IDLE,
             context_tokens_max: 1 << 50,
             batch_tokens_max: BATCH,
-            fork: false,
+            fork: true,
             truncate: true,
-            save: false,
+            save: true,
             embed: None,
         };
         let options =
