@@ -72,3 +72,25 @@ fn a_mode_takes_effect_while_streams_run() {
     assert!(later * 10 < earlier, "{later} {earlier}");
     assert_eq!(driver.engine.scheduler().mode(), Mode::Latency);
 }
+
+/// 16 requests that share a prompt, on a machine where a pass takes as long as the whole target.
+#[test]
+fn prompts_do_not_crawl_where_the_target_is_out_of_reach() {
+    let time = |mode| {
+        let clock = ManualClock::new();
+        let (per_pass, per_token) = (Duration::from_millis(200), Duration::from_millis(8));
+        let model = ScriptedModel::ngram(1).cost(clock.clone(), per_pass, per_token);
+        let mut driver = Driver::new(model, clock, EngineOptions { mode, ..EngineOptions::default() });
+        for i in 0..16 {
+            let mut prompt = tokens(99, 512);
+            prompt.extend(tokens(i, 128));
+            driver.submit(greedy(prompt, 64));
+        }
+        driver.finish();
+        let first = driver.stats().time_to_first_token.mean().unwrap();
+        (exsa_core::clock::Clock::now(&driver.clock), first)
+    };
+    let [throughput, balanced] = [Mode::Throughput, Mode::Balanced].map(time);
+    println!("all answered, mean first token: {throughput:.1?} in Throughput, {balanced:.1?} in Balanced");
+    assert!(balanced.0 < throughput.0.mul_f64(1.35), "{balanced:?} {throughput:?}");
+}
