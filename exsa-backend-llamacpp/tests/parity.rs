@@ -115,7 +115,7 @@ fn distributions_of_micro_models() {
     for name in micro_models() {
         let divergence = Pair::load(&micro(&name), &support::exact()).divergence(&tokens(120, 1));
         let limit = match name.as_str() {
-            "llama-q4_1" | "llama-q5_1" => DIVERGENCE_ROUNDED_MAX,
+            "llama-q4_1" | "llama-q5_1" | "llama-q2_k" | "llama-q3_k" => DIVERGENCE_ROUNDED_MAX,
             _ if name.ends_with("-f32") => 1e-5,
             _ => DIVERGENCE_MAX,
         };
