@@ -91,7 +91,7 @@
 //! |---|---|---|
 //! | random weights, f32 | below 1e-11; gemma 1e-6 | order of sums; llama.cpp looks GELU up in a table of 16 bits |
 //! | random weights, f16, bf16 | 2e-6, 2e-4 | llama.cpp rounds activations to the type of the weights |
-//! | random weights, q2_k to q6_k | below 2e-5 | both round activations alike |
+//! | random weights, q4_k, q5_k, q6_k | below 4e-6 | both round activations alike |
 //! | random weights, q4_0, q5_0, q8_0 | 7e-4 to 8e-4 | the two round activations to 8 bits in other blocks |
 //! | random weights, q4_1, q5_1, q2_k, q3_k | 1.3e-3 to 1.7e-3 | llama.cpp rounds activations to 8 bits, candle does not |
 //! | exsa-tiny f32, f16, q8_0, q4_k_m | 2e-12, 1e-7, 1.5e-4, 2e-4 | the same |
