@@ -131,13 +131,13 @@ impl CandleSession {
         }
         Ok(())
     }
+}
 
-    /// Forgets what a pass that failed may have left.
-    fn take_back(&mut self, batch: &Batch) {
-        for span in batch.spans() {
-            // A span that was not reached holds its tokens still, and no more.
-            self.tables.truncate(span.seq, span.position).ok();
-        }
+/// Forgets what a pass that failed may have left.
+fn take_back(tables: &mut BlockTables, batch: &Batch) {
+    for span in batch.spans() {
+        // A span that was not reached holds its tokens still, and no more.
+        tables.truncate(span.seq, span.position).ok();
     }
 }
 
@@ -160,16 +160,14 @@ impl Session for CandleSession {
             return Ok(Logits::new(&[], n_vocab));
         }
         if let Err(error) = self.append(batch) {
-            self.take_back(batch);
+            take_back(&mut self.tables, batch);
             return Err(error);
         }
         let Self { model, tables, ropes, interrupt, executor, .. } = self;
         match executor.forward(batch, Context { model, tables, ropes, interrupt }) {
             Ok(logits) => Ok(Logits::new(logits, n_vocab)),
             Err(error) => {
-                for span in batch.spans() {
-                    tables.truncate(span.seq, span.position).ok();
-                }
+                take_back(tables, batch);
                 Err(error)
             }
         }
