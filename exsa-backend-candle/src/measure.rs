@@ -76,7 +76,7 @@ impl Products {
     /// Multiplies the rows, which were quantized, by matrix `i`, counted round and round.
     pub fn multiply(&mut self, i: usize, machine: &mut Machine) {
         let matrix = &self.matrices[i % self.matrices.len()];
-        matrix.multiply(self.isa, &self.activations, &mut machine.team, &mut self.out);
+        matrix.multiply(self.isa, &mut self.activations, &mut machine.team, &mut self.out);
     }
 
     /// Quantizes the rows.

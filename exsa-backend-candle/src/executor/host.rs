@@ -47,7 +47,7 @@ impl HostExecutor {
             placed: Placed {
                 spans: Vec::with_capacity(sequences),
                 wanted: Vec::with_capacity(sequences),
-                blocks: Vec::new(),
+                blocks: Vec::with_capacity(sequences * context.div_ceil(BLOCK_TOKENS)),
                 slots: Vec::with_capacity(tokens),
                 rows: Vec::with_capacity(tokens),
                 rope: ropes.full.room(tokens),

@@ -4,6 +4,7 @@
 //! lie side by side: `[k / 64][rows][64]`. Scales and sums are `[block][rows]`. A row's numbers do not depend on the
 //! other rows.
 
+use super::Scratch;
 use super::layout::Kind;
 use super::simd::{Simd, dispatch};
 use super::team::{Target, Team};
@@ -45,6 +46,8 @@ pub struct Activations {
     pub sums32: Vec<i16>,
     /// Sums of 16 quantized values each: for blocks of 256, `[block][row][16]`.
     pub sums16: Vec<i16>,
+    /// What each thread of the products works in.
+    pub scratch: Vec<Scratch>,
 }
 
 /// 64 quantized values, on a cache line of their own.

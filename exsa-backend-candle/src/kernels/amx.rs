@@ -8,7 +8,6 @@ use super::team::Target;
 use super::{amx_blocks, amx_planes};
 use std::arch::asm;
 use std::arch::x86_64::*;
-use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -96,19 +95,31 @@ pub(super) fn prefetch(unit: &[u8], distance: usize) {
 }
 
 #[repr(C, align(64))]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Line(pub [u8; 64]);
 
-/// What a thread works in; it is kept between calls.
-#[derive(Default)]
-pub(super) struct Scratch {
-    pub unpacked: Vec<Line>,
+/// What a thread works in, sized once.
+#[derive(Debug)]
+pub struct Scratch {
+    pub(super) unpacked: Vec<Line>,
     /// `[tile of the group][row][16]` f32.
-    pub sums: Vec<Line>,
-    pub ints: Box<[Sums; 2]>,
+    pub(super) sums: Vec<Line>,
+    pub(super) ints: Box<[Sums; 2]>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        let unpacked = GROUP * amx_planes::CHUNK_BYTES.max(amx_blocks::CHUNK_BYTES) / 64;
+        Self {
+            unpacked: Vec::with_capacity(unpacked),
+            sums: Vec::with_capacity(GROUP * ROWS_MAX),
+            ints: Box::default(),
+        }
+    }
 }
 
 /// Integer sums as tile registers leave them, four times `[16, 16]`.
+#[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Sums(pub [[i32; TILE * TILE]; 4]);
 
@@ -116,10 +127,6 @@ impl Default for Sums {
     fn default() -> Self {
         Self([[0; TILE * TILE]; 4])
     }
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Where the weights are and where the products go.
@@ -138,38 +145,41 @@ pub(super) struct Job<'a> {
 /// # Safety
 ///
 /// If there are any panels, [`available`] is true; the lengths fit; and nobody else writes these columns of the panels' rows.
-pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usize>) {
+pub(super) unsafe fn multiply(
+    job: &Job<'_>,
+    panels: &[Panel],
+    tiles: Range<usize>,
+    scratch: &mut Scratch,
+) {
     if panels.is_empty() || tiles.is_empty() {
         return;
     }
     let wide = amx_planes::supports(job.kind);
     let unpacked = if wide { amx_planes::CHUNK_BYTES } else { amx_blocks::CHUNK_BYTES };
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.unpacked.resize(GROUP * unpacked / 64, Line([0; 64]));
-        // SAFETY: the processor has tiles; they are given back before anything else runs here.
-        unsafe {
-            let config = if wide { &WIDE } else { &NARROW };
-            asm!("ldtilecfg [{}]", in(reg) config.0.as_ptr(), options(nostack));
-            for panels in panels.chunks(ROWS_MAX / TILE) {
-                scratch.sums.resize(GROUP * panels.len() * TILE, Line([0; 64]));
-                let mut start = tiles.start;
-                while start < tiles.end {
-                    // Few rows soon come round: then tiles are read as one stream each.
-                    let width = if panels.len() * TILE <= FEW_ROWS { 1 } else { GROUP };
-                    let group = start..tiles.end.min(start + width);
-                    start = group.end;
-                    scratch.sums.fill(Line([0; 64]));
-                    if wide {
-                        amx_planes::multiply(job, panels, group.clone(), scratch);
-                    } else {
-                        amx_blocks::multiply(job, panels, group.clone(), scratch);
-                    }
-                    write(job, panels, group, scratch);
+    scratch.unpacked.resize(GROUP * unpacked / 64, Line([0; 64]));
+    // SAFETY: the processor has tiles; they are given back before anything else runs here.
+    unsafe {
+        let config = if wide { &WIDE } else { &NARROW };
+        asm!("ldtilecfg [{}]", in(reg) config.0.as_ptr(), options(nostack));
+        for panels in panels.chunks(ROWS_MAX / TILE) {
+            scratch.sums.resize(GROUP * panels.len() * TILE, Line([0; 64]));
+            let mut start = tiles.start;
+            while start < tiles.end {
+                // Few rows soon come round: then tiles are read as one stream each.
+                let width = if panels.len() * TILE <= FEW_ROWS { 1 } else { GROUP };
+                let group = start..tiles.end.min(start + width);
+                start = group.end;
+                scratch.sums.fill(Line([0; 64]));
+                if wide {
+                    amx_planes::multiply(job, panels, group.clone(), scratch);
+                } else {
+                    amx_blocks::multiply(job, panels, group.clone(), scratch);
                 }
+                write(job, panels, group, scratch);
             }
-            asm!("tilerelease", options(nostack));
         }
-    });
+        asm!("tilerelease", options(nostack));
+    }
 }
 
 /// Writes the sums of a group of tiles to the output.

@@ -41,6 +41,8 @@ mod vector;
 pub mod widen;
 
 use activations::{Activations, Panel};
+#[cfg(target_arch = "x86_64")]
+use amx::Scratch;
 use args::Args;
 use exsa_core::gguf::GgmlType;
 #[cfg(test)]
@@ -59,6 +61,10 @@ const PART_BYTES: usize = 16 << 20;
 
 /// Multiplications below which other threads are left alone: sharing costs a few microseconds.
 const SHARED_PRODUCTS_MIN: usize = 1 << 18;
+
+/// What a thread works in beside registers, kept between products.
+#[cfg(not(target_arch = "x86_64"))]
+type Scratch = ();
 
 /// Instructions that the kernels use. Results are the same with all, to the bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,7 +240,7 @@ impl PackedMatrix {
     }
 
     /// `out = x · Wᵀ`: `out` is `[m, n]` row-major, for the `m` rows that `acts` was quantized from.
-    pub fn multiply(&self, isa: Isa, acts: &Activations, team: &mut Team, out: &mut [f32]) {
+    pub fn multiply(&self, isa: Isa, acts: &mut Activations, team: &mut Team, out: &mut [f32]) {
         multiply_all(isa, &[Some(Product::new(self, out))], acts, team);
     }
 
@@ -273,8 +279,17 @@ impl PackedMatrix {
     /// # Safety
     ///
     /// The processor has the instructions; `acts` was quantized for this matrix; and nobody else writes these columns.
-    unsafe fn multiply_tiles(&self, isa: Isa, acts: &Activations, range: Range<usize>, target: &Target<f32>) {
+    unsafe fn multiply_tiles(
+        &self,
+        isa: Isa,
+        acts: &Activations,
+        range: Range<usize>,
+        target: &Target<f32>,
+        scratch: &mut Scratch,
+    ) {
         let panels = acts.panels.as_slice();
+        #[cfg(not(target_arch = "x86_64"))]
+        let () = scratch;
         #[cfg(target_arch = "x86_64")]
         let panels = {
             let whole = self.whole_panels(isa, acts);
@@ -282,7 +297,7 @@ impl PackedMatrix {
             let job =
                 amx::Job { kind: self.kind, weights, units: self.units(), acts, out: target, n: self.n };
             // SAFETY: passed on.
-            unsafe { amx::multiply(&job, whole, range.clone()) };
+            unsafe { amx::multiply(&job, whole, range.clone(), scratch) };
             &panels[whole.len()..]
         };
         // SAFETY: passed on.
@@ -348,7 +363,7 @@ impl<'a> Product<'a> {
 }
 
 /// Computes all `products` of the rows that `acts` was quantized from, in one step of the team.
-pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &Activations, team: &mut Team) {
+pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &mut Activations, team: &mut Team) {
     let m: usize = acts.panels.iter().map(|panel| panel.rows).sum();
     let (mut tiles, mut work, mut group) = (0, 0, 1);
     for Product { weights, len, .. } in products.iter().flatten() {
@@ -366,15 +381,20 @@ pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &Activatio
     // Small pieces at little cost: a slower thread must not keep the others waiting at the end.
     let grain = (tiles / (team.threads() * 8)).clamp(1, 16).next_multiple_of(group);
     let grain = if work < SHARED_PRODUCTS_MIN { tiles } else { grain };
-    team.for_each(tiles, grain, |range| {
+    let mut scratch = std::mem::take(&mut acts.scratch);
+    // For every thread before any works: a helper may come to its first product at any time.
+    scratch.resize_with(team.threads().max(scratch.len()), Scratch::default);
+    let shared = &*acts;
+    team.for_each_with(&mut scratch, tiles, grain, |scratch, range| {
         let mut first = 0;
         for Product { weights, target, .. } in products.iter().flatten() {
             let end = first + weights.tiles();
             let part = range.start.clamp(first, end) - first..range.end.clamp(first, end) - first;
             // SAFETY: shapes are checked above; tiles are handed out once, and so are their columns of an output
             // that the product has to itself.
-            unsafe { weights.multiply_tiles(isa, acts, part, target) };
+            unsafe { weights.multiply_tiles(isa, shared, part, target, scratch) };
             first = end;
         }
     });
+    acts.scratch = scratch;
 }

@@ -65,7 +65,7 @@ fn product(matrix: &PackedMatrix, isa: Isa, x: &[f32], team: &mut Team) -> Vec<f
     let mut acts = Activations::default();
     matrix.quantize(x, team, &mut acts);
     let mut out = vec![f32::NAN; x.len() / matrix.k * matrix.n];
-    matrix.multiply(isa, &acts, team, &mut out);
+    matrix.multiply(isa, &mut acts, team, &mut out);
     out
 }
 
