@@ -145,12 +145,7 @@ pub(super) struct Job<'a> {
 /// # Safety
 ///
 /// If there are any panels, [`available`] is true; the lengths fit; and nobody else writes these columns of the panels' rows.
-pub(super) unsafe fn multiply(
-    job: &Job<'_>,
-    panels: &[Panel],
-    tiles: Range<usize>,
-    scratch: &mut Scratch,
-) {
+pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usize>, scratch: &mut Scratch) {
     if panels.is_empty() || tiles.is_empty() {
         return;
     }

@@ -44,7 +44,7 @@ struct Share {
 struct Shared {
     /// Number of the step, whether it is open, and how many joined it.
     state: Apart<AtomicUsize>,
-    /// Helpers that have finished the step.
+    /// Helpers that have finished the step, and before the first one: that have started.
     left: Apart<AtomicUsize>,
     /// One for each thread.
     shares: Box<[Apart<Share>]>,
@@ -84,6 +84,10 @@ impl Team {
             let builder = std::thread::Builder::new().name(format!("exsa-compute-{index}"));
             let handle = builder.spawn(move || help(&shared, index))?;
             team.helpers.push((handle.thread().clone(), handle));
+        }
+        // What a thread needs for itself it takes while it starts, and not in the middle of a pass.
+        while team.shared.left.0.load(Ordering::Acquire) < team.helpers.len() {
+            std::thread::yield_now();
         }
         Ok(team)
     }
@@ -239,6 +243,7 @@ impl Drop for Team {
 }
 
 fn help(shared: &Shared, index: usize) {
+    shared.left.0.fetch_add(1, Ordering::Release);
     let mut seen = 0;
     while let Some(step) = next_step(shared, index, seen) {
         seen = step;
