@@ -1,6 +1,6 @@
 //! Products of quantized matrices, beside what the machine can do at most in the same run.
 //!
-//! `cargo bench -p exsa-benches --bench products -- [types=Q4_K,Q8_0] [shapes=8192x2048] [rows=1,16,512] [threads=2] [ms=60] [best=1]`
+//! `cargo bench -p exsa-benches --bench products -- [types=Q4_K,Q8_0] [shapes=8192x2048] [rows=1,16,512] [threads=2] [ms=60] [best=1] [isa=AvxVnni]`
 //!
 //! One line per case: rows, time (median, rows quantized already), billions of int8 operations a second and their share of the vector peak, bytes of
 //! weights a second and their share of a plain read of the same bytes by the same threads, time to quantize the rows beside
@@ -24,7 +24,10 @@ fn main() {
     let limit = Duration::from_millis(number("ms", "60") as u64);
     let best = number("best", "0") == 1;
     let time = |limit: Duration, work: &mut dyn FnMut(usize)| time(limit, best, work);
-    let mut machine = Machine::new(number("threads", "2")).unwrap();
+    let isa = args.iter().find_map(|arg| arg.strip_prefix("isa="));
+    let Some(mut machine) = Machine::new(number("threads", "2"), isa).unwrap() else {
+        return eprintln!("this processor has no {}", isa.unwrap_or_default());
+    };
     let (vector, tile) = machine.peaks();
     println!("# peak from registers, GOP/s: vectors {vector:.0?}, tiles {tile:.0?}");
     println!("type shape rows µs GOP/s %peak GB/s %read quantize%");

@@ -10,11 +10,17 @@ use exsa_core::gguf::GgmlType;
 /// Threads, and the limits of what they can do.
 pub struct Machine {
     team: Team,
+    isa: Isa,
 }
 
 impl Machine {
-    pub fn new(threads: usize) -> std::io::Result<Self> {
-        Ok(Self { team: Team::new(threads)? })
+    /// With the instruction set of that name, the best one without; `None` where the processor has none of that name.
+    pub fn new(threads: usize, isa: Option<&str>) -> std::io::Result<Option<Self>> {
+        let isa = match isa {
+            None => Some(Isa::detect()),
+            Some(name) => Isa::available().find(|isa| format!("{isa:?}") == name),
+        };
+        isa.map(|isa| Ok(Self { team: Team::new(threads)?, isa })).transpose()
     }
 
     /// Billions of int8 operations a second from registers, by vector dot products and by tiles.
@@ -41,7 +47,7 @@ impl Products {
         copies: usize,
         machine: &mut Machine,
     ) -> std::io::Result<Option<Self>> {
-        let isa = Isa::detect();
+        let isa = machine.isa;
         let bytes = dtype.block_bytes() as usize * (k / dtype.block_len() as usize) * n;
         let mut state = 1u64;
         // Any quants will do; no scale is infinite or no number.

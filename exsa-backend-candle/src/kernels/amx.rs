@@ -84,16 +84,6 @@ const NARROW: Config = Config::new(32);
 /// Rows up to which tiles are not taken in groups.
 const FEW_ROWS: usize = 64;
 
-/// Fetches the unit that comes `distance` after the one at `unit`.
-#[inline(always)]
-pub(super) fn prefetch(unit: &[u8], distance: usize) {
-    for line in (0..unit.len()).step_by(64) {
-        let at = unit.as_ptr().wrapping_add(distance * unit.len() + line);
-        // SAFETY: a hint, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
-}
-
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line(pub [u8; 64]);

@@ -4,7 +4,8 @@
 //! vectors alone.
 
 use super::activations::Panel;
-use super::amx::{Job, Scratch, Sums, prefetch};
+use super::ahead;
+use super::amx::{Job, Scratch, Sums};
 use super::avx512::{halves, load8, nibble_plane};
 use super::layout::{Kind, TILE};
 use std::arch::asm;
@@ -40,7 +41,6 @@ pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usiz
             for (i, tile) in tiles.clone().enumerate() {
                 for unit in 0..units {
                     let packed = &job.weights[(tile * job.units + first + unit) * unit_bytes..][..unit_bytes];
-                    prefetch(packed, CHUNK);
                     unpack(job.kind, packed.as_ptr(), unpacked.add((i * CHUNK + unit) * UNPACKED));
                 }
             }
@@ -121,6 +121,7 @@ unsafe fn unpack(kind: Kind, w: *const u8, out: *mut u8) {
         let offset = _mm512_set1_epi8(kind.offset() as i8);
         for second in 0..2 {
             _mm512_storeu_ps(out.add(second * 64).cast(), halves(w.add(second * 32)));
+            ahead::ask::<9>(w.add(second * kind.unit_bytes() / 2));
             let q = match kind {
                 Kind::Q8_0 => load8(w.add(64 + second * 512)),
                 Kind::Q5_0 => nibble_plane::<true>(load8(w.add(64)), second, w.add(576)),

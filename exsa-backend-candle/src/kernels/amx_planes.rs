@@ -5,7 +5,8 @@
 //! follows is the arithmetic of the other kernels, and so are the results, to the bit.
 
 use super::activations::{Activations, Panel};
-use super::amx::{Job, Scratch, Sums, prefetch};
+use super::ahead;
+use super::amx::{Job, Scratch, Sums};
 use super::avx512::{halves, load, load8, mins, nibble_plane, six_bits, take_mins};
 use super::layout::{Kind, TILE};
 use std::arch::asm;
@@ -46,7 +47,6 @@ pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usiz
             for (i, tile) in tiles.clone().enumerate() {
                 for unit in 0..units {
                     let packed = &job.weights[(tile * job.units + first + unit) * unit_bytes..][..unit_bytes];
-                    prefetch(packed, CHUNK);
                     unpack(job.kind, packed.as_ptr(), unpacked.add((i * CHUNK + unit) * UNPACKED));
                 }
             }
@@ -233,6 +233,7 @@ unsafe fn unpack(kind: Kind, w: *const u8, out: *mut u8) {
                 for part in 0..4 {
                     let p = w.add(64 + part * 832);
                     for plane in 0..2 {
+                        ahead::ask::<7>(p.add(plane * 416));
                         let q = six_bits(load8(p), p.add(512), plane);
                         let pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.add(768 + plane * 32).cast()));
                         let first = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs));
@@ -252,6 +253,7 @@ unsafe fn unpack(kind: Kind, w: *const u8, out: *mut u8) {
                 for part in 0..4 {
                     let p = w.add(64 + part * step);
                     for plane in 0..2 {
+                        ahead::ask::<6>(p.add(plane * step / 2));
                         let q = if fifth {
                             nibble_plane::<true>(load8(p), plane, p.add(576))
                         } else {

@@ -7,6 +7,7 @@
 //! Rows are unrolled by macro with an empty `asm!` between them. Without that, the compiler hoists the broadcasts of
 //! all rows above the products and spills the weight registers, which halves the speed.
 
+use super::ahead;
 use super::args::Args;
 use super::layout::{Kind, TILE};
 use std::arch::asm;
@@ -148,20 +149,6 @@ macro_rules! pair_dot {
     };
 }
 
-/// Fetches the `$lines` cache lines that come 4 KiB after `$at`, where enough rows share the weights that it pays.
-macro_rules! prefetch {
-    ($r:expr, $at:expr, $lines:literal) => {
-        if $r >= 4 {
-            let at: *const u8 = $at;
-            let mut line = 0;
-            while line < $lines {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(4096 + line * 64).cast());
-                line += 1;
-            }
-        }
-    };
-}
-
 #[inline(always)]
 pub(super) unsafe fn load(p: *const u8) -> __m512i {
     // SAFETY: the caller reads within a tile.
@@ -216,7 +203,7 @@ unsafe fn q8_0<const R: usize>(args: &Args) {
                 reload!(bytes);
                 let q = load8(bytes);
                 let d = halves(w.add(second * 32));
-                prefetch!(R, w.add(second * 512), 8);
+                ahead::ask::<8>(w.add(second * 512));
                 rows!(R, I, {
                     fence!();
                     let start = _mm512_set1_epi32(*correction.add(I));
@@ -250,7 +237,7 @@ unsafe fn q45_0<const R: usize, const FIFTH: bool>(args: &Args) {
                 reload!(nibbles);
                 let q = nibble_plane::<FIFTH>(load8(nibbles), second, nibbles.add(512));
                 let d = halves(w.add(second * 32));
-                prefetch!(R, w.add(second * 320), 5);
+                ahead::ask::<5>(w.add(second * 320));
                 rows!(R, I, {
                     fence!();
                     let start = _mm512_set1_epi32(*correction.add(I));
@@ -312,7 +299,7 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
                         let q = nibble_plane::<false>(load8(part), plane, part);
                         let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
                         let scales = _mm512_cvtepi32_ps(scales);
-                        prefetch!(R, part.add(plane * 320), 5);
+                        ahead::ask::<5>(part.add(plane * 320));
                         rows!(R, I, {
                             fence!();
                             let zero = _mm512_setzero_si512();
@@ -385,7 +372,7 @@ unsafe fn q5_k<const R: usize>(args: &Args) {
                     reload!(part);
                     let q = nibble_plane::<true>(load8(part), plane, part.add(576));
                     let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
-                    prefetch!(R, part.add(plane * 384), 6);
+                    ahead::ask::<6>(part.add(plane * 384));
                     rows!(R, I, {
                         fence!();
                         let zero = _mm512_setzero_si512();
@@ -431,7 +418,7 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
                     let pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(part.add(768 + plane * 32).cast()));
                     let first = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs));
                     let second = _mm512_srai_epi32::<16>(pairs);
-                    prefetch!(R, part.add(plane * 448), 7);
+                    ahead::ask::<7>(part.add(plane * 448));
                     rows!(R, I, {
                         fence!();
                         let row: *const i32 = a.add(I * 64).cast();

@@ -3,6 +3,7 @@
 //! The arithmetic is the same on every processor, to the bit: dot products within blocks are exact integers, and the
 //! few operations in f32 that follow have one order and fused multiply-adds everywhere.
 
+use super::ahead;
 use super::args::Args;
 use super::layout::{Kind, TILE};
 
@@ -122,6 +123,11 @@ unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: u
         for _ in 0..args.units {
             for second in 0..2 {
                 let d = L::halves(w.add(second * 32));
+                match BITS {
+                    8 => ahead::ask::<9>(w.add(second * 512)),
+                    5 => ahead::ask::<6>(w.add(second * 320)),
+                    _ => ahead::ask::<5>(w.add(second * 256)),
+                }
                 let corrected = !(BITS == 8 && L::SIGNED);
                 let mut dots = [L::splat(0); R];
                 if corrected {
@@ -173,6 +179,7 @@ unsafe fn q45_k<L: Lanes, const R: usize, const FIFTH: bool>(args: &Args, row: u
                 let p = w.add(64 + part * step);
                 for plane in 0..2 {
                     let mut dots = [L::splat(0); R];
+                    ahead::ask::<6>(p.add(plane * 320));
                     for j in 0..8 {
                         let q = L::nibbles(L::bytes(p.add(j * 64)), plane);
                         let q = if FIFTH {
@@ -220,6 +227,7 @@ unsafe fn q6_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> [L::Floats;
             for part in 0..4 {
                 let p = w.add(64 + part * 832);
                 for plane in 0..2 {
+                    ahead::ask::<7>(p.add(plane * 416));
                     for half in 0..2 {
                         let mut dots = [L::splat(0); R];
                         for (i, dot) in dots.iter_mut().enumerate() {

@@ -6,6 +6,7 @@
 //! what else is in the batch.
 
 pub mod activations;
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]

@@ -45,7 +45,7 @@ fn best(team: &mut Team, work: impl Fn() -> u64 + Sync) -> f64 {
     best
 }
 
-/// Reads `bytes` once, each thread of `team` runs of it, and adds them up.
+/// Reads `bytes` once, each thread of `team` runs of it, and adds them up, asking ahead as the kernels do.
 pub fn read(bytes: &[u8], team: &mut Team) {
     const RUN: usize = 256 << 10;
     let runs = bytes.len().div_ceil(RUN);
@@ -64,6 +64,7 @@ super::simd::dispatch! {
 fn sum_words_body<S: super::simd::Simd>(words: &[[u64; 32]], total: &mut u64) {
     let mut sums = [0u64; 32];
     for chunk in words {
+        super::ahead::ask::<4>(chunk.as_ptr().cast());
         for (sum, word) in sums.iter_mut().zip(chunk) {
             *sum = sum.wrapping_add(*word);
         }
