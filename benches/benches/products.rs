@@ -12,7 +12,7 @@ use exsa_core::gguf::GgmlType;
 use std::time::{Duration, Instant};
 
 /// Bytes of matrices that are multiplied in turn.
-const WORKING_SET: usize = 256 << 20;
+const WORKING_SET: usize = 1 << 30;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -40,7 +40,7 @@ fn main() {
                 continue;
             }
             let one = n * k / dtype.block_len() as usize * dtype.block_bytes() as usize;
-            let copies = (WORKING_SET / one).clamp(1, 32);
+            let copies = (WORKING_SET / one).clamp(1, 512);
             let Some(mut products) = Products::new(dtype, n, k, copies, &mut machine).unwrap() else {
                 continue;
             };

@@ -19,13 +19,29 @@ pub const NAMES: &[&str] = &[
 /// Context of the scripted model in tokens: no case shall be too long for it.
 const SCRIPTED_CONTEXT: usize = 1 << 24;
 
-/// The backend of this name.
+/// The backend of this name, with its own choices.
 pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, BenchError> {
+    backend_with_kv(name, None)
+}
+
+/// The backend of this name, with keys and values of type `kv` if that is not left to it.
+pub fn backend_with_kv(name: &str, kv: Option<&str>) -> Result<Box<dyn InferenceBackend>, BenchError> {
     match name {
         "scripted" => Ok(Box::new(ScriptedBackend::new(ScriptedModel::ngram(1).context(SCRIPTED_CONTEXT)))),
-        "candle" => Ok(Box::new(CandleBackend::new())),
+        "candle" => {
+            use exsa_backend_candle::KvType;
+            let types = [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)];
+            let kv = kv.and_then(|kv| types.into_iter().find(|(name, _)| *name == kv));
+            Ok(Box::new(CandleBackend::new().kv_type(kv.map_or_else(KvType::default, |(_, kv)| kv))))
+        }
         #[cfg(feature = "llamacpp")]
-        "llamacpp" => Ok(Box::new(exsa_backend_llamacpp::LlamaCppBackend::new())),
+        "llamacpp" => {
+            use exsa_backend_llamacpp::{KvType, LlamaCppBackend};
+            let types = [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)];
+            let kv = kv.and_then(|kv| types.into_iter().find(|(name, _)| *name == kv));
+            let kv = kv.map_or_else(KvType::default, |(_, kv)| kv);
+            Ok(Box::new(LlamaCppBackend::new().kv_types(kv, kv)))
+        }
         _ => Err(BenchError::Backend { name: name.into(), known: NAMES.join(", ") }),
     }
 }

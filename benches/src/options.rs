@@ -88,6 +88,10 @@ pub struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub kv_mib: u64,
 
+    /// Type of keys and values: f32, f16 or q8_0; the backend's default without.
+    #[arg(long, value_name = "TYPE", value_parser = ["f32", "f16", "q8_0"])]
+    pub kv: Option<String>,
+
     /// Measure memory and loading time instead, each backend in a process of its own that runs each case once.
     #[arg(long)]
     pub memory: bool,

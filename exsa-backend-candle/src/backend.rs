@@ -30,16 +30,16 @@ pub struct CandleBackend {
 #[non_exhaustive]
 pub enum KvType {
     /// 32 bits: exact.
-    #[default]
     F32,
-    /// 16 bits: half the memory; keys and values are rounded to 11 significant bits.
+    /// 16 bits: half the memory, and half of it to read for every token; keys and values are rounded to 11 significant bits.
+    #[default]
     F16,
     /// 8 bits, with an f32 scale for every 32 values of a head, on the CPU only: a quarter of the memory and a bit more.
     Q8_0,
 }
 
 impl CandleBackend {
-    /// The backend with keys and values in f32.
+    /// The backend with keys and values in f16.
     pub fn new() -> Self {
         Self::default()
     }

@@ -2,6 +2,7 @@
 
 use crate::blocks;
 use crate::error::CandleError;
+use crate::kernels::pages::Arena;
 use crate::kernels::team::Team;
 use crate::kernels::{Isa, PackedMatrix};
 use crate::kv::Fingerprint;
@@ -42,6 +43,8 @@ pub(crate) struct Weights<'a, 'p> {
     /// What matrices are packed for, if they are.
     isa: Option<Isa>,
     team: Team,
+    /// Where packed matrices lie.
+    memory: Arena,
 }
 
 impl<'a, 'p> Weights<'a, 'p> {
@@ -57,8 +60,21 @@ impl<'a, 'p> Weights<'a, 'p> {
         let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
         progress.report(0, total)?;
         let (taken, fingerprint) = (BTreeSet::new(), Fingerprint::default());
-        let isa = host.then(Isa::detect);
-        Ok(Self { gguf, mapping, device, progress, taken, done: 0, total, fingerprint, host, isa, team })
+        let (isa, memory) = (host.then(Isa::detect), Arena::default());
+        Ok(Self {
+            gguf,
+            mapping,
+            device,
+            progress,
+            taken,
+            done: 0,
+            total,
+            fingerprint,
+            host,
+            isa,
+            team,
+            memory,
+        })
     }
 
     /// Whether the file has tensor `name`.
@@ -154,6 +170,7 @@ impl<'a, 'p> Weights<'a, 'p> {
             rows,
             columns,
             &mut self.team,
+            &mut self.memory,
             |part: Range<usize>| {
                 mapping.release(start + part.start, part.len());
                 let ahead = part.end + REPORT_BYTES;

@@ -35,6 +35,6 @@ exsa_conformance::mount! {
     llama_f16: micro("llama-f16").bitwise(),
     llama_q4_k_m: micro("llama-q4_k_m").bitwise(),
     llama_q8_0: micro("llama-q8_0").bitwise(),
-    kv_of_16_bits: fixture(CandleBackend::new().kv_type(KvType::F16), "llama-f32").bitwise(),
+    kv_of_32_bits: fixture(CandleBackend::new().kv_type(KvType::F32), "llama-f32").bitwise(),
     exsa_tiny: built_in().bitwise(),
 }

@@ -33,8 +33,7 @@ fn sources_give_the_same_model() {
     let path = data("llama-q5_0.gguf");
     let expected = logits(&load(path.clone()));
     let bytes = std::fs::read(path).unwrap();
-    let load =
-        |source| CandleBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
+    let load = |source| support::exact().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
     assert_eq!(logits(&load(ModelSource::Memory(bytes.clone().into())).unwrap()), expected);
     for shift in [0, 1, 2, 16] {
         let leaked: &'static [u8] = Vec::leak([&vec![0; shift], &bytes[..]].concat());

@@ -12,7 +12,7 @@ use exsa_core::tokenizer::EncodeOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
 use support::edit::Edit;
-use support::{argmax, data, feed, greedy, load_with, micro_models, session, shared, tokens};
+use support::{argmax, candle_backend, data, feed, greedy, load_with, micro_models, session, shared, tokens};
 
 /// Mean KL divergence of next-token distributions that is allowed, in nats.
 const DIVERGENCE_MAX: f64 = 1e-3;
@@ -31,7 +31,7 @@ struct Pair {
 
 impl Pair {
     fn load(source: &ModelSource, llamacpp: &dyn InferenceBackend) -> Self {
-        let candle = load_with(&exsa_backend_candle::CandleBackend::new(), source);
+        let candle = load_with(&candle_backend(), source);
         Self { candle, llamacpp: load_with(llamacpp, source) }
     }
 

@@ -1,4 +1,4 @@
-//! Asking memory for weights before they are used.
+//! Asking memory for weights, keys and values before they are used.
 //!
 //! Left to itself a processor looks ahead within a page and by a few lines, which keeps fewer reads in flight than memory
 //! can serve. So kernels ask twice: far ahead for the second-level cache, and near for the first.
@@ -30,4 +30,17 @@ pub(super) fn ask<const LINES: usize>(at: *const u8) {
     // Elsewhere it was not measured.
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
+}
+
+/// Asks for the cache lines of `bytes` bytes at `at`, for soon.
+#[inline(always)]
+pub(super) fn bring(at: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (at, bytes);
 }

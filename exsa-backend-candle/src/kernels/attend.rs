@@ -9,6 +9,7 @@
 //! multiples of their length in the sequence, so that a row's result is the same, bit by bit, whoever computes it and
 //! whatever is computed beside it.
 
+use super::ahead;
 use super::cache::{Format, HeadLayout};
 use super::exp::exp;
 use super::panel::{Keys, Left, Number, Sums, Values, multiply};
@@ -74,6 +75,23 @@ pub(crate) struct Inputs<'a> {
     pub heads: &'a Heads,
     /// Ends it early.
     pub interrupt: &'a Interrupt,
+}
+
+impl Inputs<'_> {
+    /// Where the keys and values of a head are, of block `block` of a span.
+    #[inline(always)]
+    fn place(&self, span: &AttendSpan, block: usize, head: usize) -> *const u8 {
+        let id = self.blocks[span.blocks.start + block] as usize;
+        let start = (id * self.heads.n_head_kv + head) * self.layout.bytes;
+        self.cache[start..start + self.layout.bytes].as_ptr()
+    }
+
+    /// Asks memory for the first keys that an item sees.
+    fn bring_keys(&self, item: &Item, head: usize) {
+        let span = &self.spans[item.span];
+        let first = self.heads.seen(span.position + item.tokens.start).start.max(item.splits.start * SPLIT);
+        ahead::bring(self.place(span, first / BLOCK_TOKENS, head), self.layout.values());
+    }
 }
 
 /// Tokens of one span that one thread attends with at a time, for one head of keys and values.
@@ -166,8 +184,11 @@ impl Attend {
         let (items, n) = (&self.items, self.items.len() * heads);
         let grain = if products < SHARED_PRODUCTS_MIN { n } else { (n / (team.threads() * 8)).max(1) };
         team.for_each_with(&mut self.work, n, grain, |work, range| {
-            for i in range {
+            for i in range.clone() {
                 let (head, item) = (i / items.len(), &items[i % items.len()]);
+                if i + 1 < range.end {
+                    inputs.bring_keys(&items[(i + 1) % items.len()], (i + 1) / items.len());
+                }
                 if inputs.interrupt.is_raised() {
                     interrupted.store(true, Ordering::Relaxed);
                 }
@@ -351,14 +372,15 @@ fn see<S: Simd, T: Number>(
     let group = heads.n_head / heads.n_head_kv;
     let rows = item.tokens.len() * group;
     let blocks = part.start / BLOCK_TOKENS..part.end.div_ceil(BLOCK_TOKENS);
-    let place = |block: usize| {
-        let id = inputs.blocks[span.blocks.start + block] as usize;
-        let start = (id * heads.n_head_kv + head) * layout.bytes;
-        inputs.cache[start..start + layout.bytes].as_ptr()
-    };
+    let place = |block: usize| inputs.place(span, block, head);
     let (room, scales) = (layout.value_room(), layout.scales());
     for block in blocks.clone() {
         let at = place(block);
+        // With few rows the reads take longer than the products.
+        ahead::bring(at.wrapping_add(layout.values()), layout.bytes - layout.values());
+        if block + 1 < span.blocks.len() {
+            ahead::bring(place(block + 1), layout.values());
+        }
         let keys = Keys::<T> {
             numbers: at.cast(),
             scale: at.wrapping_add(layout.key_scales()).cast(),

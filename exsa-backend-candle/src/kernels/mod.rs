@@ -49,7 +49,7 @@ use exsa_core::gguf::GgmlType;
 #[cfg(test)]
 use layout::unpack_unit;
 use layout::{Kind, TILE, pack_unit};
-use pages::Pages;
+use pages::{Arena, Pages};
 use std::marker::PhantomData;
 use std::ops::Range;
 use team::{Target, Team};
@@ -165,7 +165,9 @@ impl PackedMatrix {
         k: usize,
         team: &mut Team,
     ) -> std::io::Result<Option<Self>> {
-        let packed = Self::pack_by_parts(dtype, bytes, n, k, team, |_| Ok::<_, std::convert::Infallible>(()));
+        let memory = &mut Arena::default();
+        let done = |_| Ok::<_, std::convert::Infallible>(());
+        let packed = Self::pack_by_parts(dtype, bytes, n, k, team, memory, done);
         packed.map(|packed| match packed {
             Some(Ok(matrix)) => Some(matrix),
             Some(Err(never)) => match never {},
@@ -173,13 +175,14 @@ impl PackedMatrix {
         })
     }
 
-    /// The same; after each part of the bytes, in their order, calls `done`, which can end it.
+    /// The same, into `memory`; after each part of the bytes, in their order, calls `done`, which can end it.
     pub fn pack_by_parts<E>(
         dtype: GgmlType,
         bytes: &[u8],
         n: usize,
         k: usize,
         team: &mut Team,
+        memory: &mut Arena,
         mut done: impl FnMut(Range<usize>) -> Result<(), E>,
     ) -> std::io::Result<Option<Result<Self, E>>> {
         let Some(kind) = Kind::of(dtype) else { return Ok(None) };
@@ -192,7 +195,7 @@ impl PackedMatrix {
         let (tiles, tile_bytes) = (n.div_ceil(TILE), units * kind.unit_bytes());
         let file_tile = TILE * row_blocks * block_bytes;
         let per_part = (PART_BYTES / file_tile).max(1);
-        let mut data = Pages::zeroed(tiles * tile_bytes)?;
+        let mut data = memory.take(tiles * tile_bytes)?;
         for (i, part) in data.as_mut_slice().chunks_mut(per_part * tile_bytes).enumerate() {
             team.for_each_run(part, tile_bytes, |tile, out| {
                 let tile = i * per_part + tile;

@@ -3,7 +3,7 @@
 
 pub mod edit;
 
-use exsa_backend_candle::CandleBackend;
+use exsa_backend_candle::{CandleBackend, KvType};
 use exsa_core::SeqId;
 use exsa_core::backend::{
     InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
@@ -29,9 +29,14 @@ pub fn data(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data")).join(name)
 }
 
+/// Keeps keys and values exact, to be compared with exact ones.
+pub fn exact() -> CandleBackend {
+    CandleBackend::new().kv_type(KvType::F32)
+}
+
 pub fn load(path: PathBuf) -> Arc<dyn Model> {
     let options = LoadOptions { device: Some("cpu".to_owned()), ..LoadOptions::default() };
-    CandleBackend::new().load(&ModelSource::file(path), &options, &mut LoadProgress::none()).unwrap()
+    exact().load(&ModelSource::file(path), &options, &mut LoadProgress::none()).unwrap()
 }
 
 pub fn session(model: &Arc<dyn Model>) -> Box<dyn Session> {

@@ -62,8 +62,13 @@ pub fn load(path: PathBuf) -> Arc<dyn Model> {
     load_with(&exact(), &ModelSource::file(path))
 }
 
+/// The candle backend with exact keys and values, as [`exact`] has them.
+pub fn candle_backend() -> CandleBackend {
+    CandleBackend::new().kv_type(exsa_backend_candle::KvType::F32)
+}
+
 pub fn candle(path: PathBuf) -> Arc<dyn Model> {
-    load_with(&CandleBackend::new(), &ModelSource::file(path))
+    load_with(&candle_backend(), &ModelSource::file(path))
 }
 
 /// Options for one thread: on a busy machine, several wait for each other more than they compute.
