@@ -4,6 +4,7 @@
 //! build is an optional dependency, and the name and the arm carry its feature, as with `llamacpp`.
 
 use crate::error::BenchError;
+use clap::Args;
 use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::InferenceBackend;
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
@@ -19,13 +20,26 @@ pub const NAMES: &[&str] = &[
 /// Context of the scripted model in tokens: no case shall be too long for it.
 const SCRIPTED_CONTEXT: usize = 1 << 24;
 
-/// The backend of this name, with its own choices.
-pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, BenchError> {
-    backend_with_kv(name, None)
+/// What is not left to a backend.
+#[derive(Args, Clone, Debug, Default)]
+pub struct KvOptions {
+    /// Type of keys and values: f32, f16 or q8_0; the backend's default without.
+    #[arg(long, value_name = "TYPE", value_parser = ["f32", "f16", "q8_0"])]
+    pub kv: Option<String>,
+
+    /// How llamacpp lays out KV: unified or streams; its default without.
+    #[arg(long, value_name = "LAYOUT", value_parser = ["unified", "streams"])]
+    pub kv_layout: Option<String>,
 }
 
-/// The backend of this name, with keys and values of type `kv` if that is not left to it.
-pub fn backend_with_kv(name: &str, kv: Option<&str>) -> Result<Box<dyn InferenceBackend>, BenchError> {
+/// The backend of this name, with its own choices.
+pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, BenchError> {
+    backend_with(name, &KvOptions::default())
+}
+
+/// The backend of this name, with what `options` do not leave to it.
+pub fn backend_with(name: &str, options: &KvOptions) -> Result<Box<dyn InferenceBackend>, BenchError> {
+    let kv = options.kv.as_deref();
     match name {
         "scripted" => Ok(Box::new(ScriptedBackend::new(ScriptedModel::ngram(1).context(SCRIPTED_CONTEXT)))),
         "candle" => {
@@ -36,11 +50,16 @@ pub fn backend_with_kv(name: &str, kv: Option<&str>) -> Result<Box<dyn Inference
         }
         #[cfg(feature = "llamacpp")]
         "llamacpp" => {
-            use exsa_backend_llamacpp::{KvType, LlamaCppBackend};
+            use exsa_backend_llamacpp::{KvLayout, KvType, LlamaCppBackend};
             let types = [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)];
             let kv = kv.and_then(|kv| types.into_iter().find(|(name, _)| *name == kv));
             let kv = kv.map_or_else(KvType::default, |(_, kv)| kv);
-            Ok(Box::new(LlamaCppBackend::new().kv_types(kv, kv)))
+            let layout = match options.kv_layout.as_deref() {
+                Some("unified") => KvLayout::Unified,
+                Some("streams") => KvLayout::Streams,
+                _ => KvLayout::Auto,
+            };
+            Ok(Box::new(LlamaCppBackend::new().kv_types(kv, kv).kv_layout(layout)))
         }
         _ => Err(BenchError::Backend { name: name.into(), known: NAMES.join(", ") }),
     }

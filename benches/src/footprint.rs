@@ -106,6 +106,11 @@ fn arguments(options: &Options, case: &Case, backend: &str) -> Vec<OsString> {
             add(name, value.to_string().into());
         }
     }
+    for (name, value) in [("--kv", &options.kv.kv), ("--kv-layout", &options.kv.kv_layout)] {
+        if let Some(value) = value {
+            add(name, value.into());
+        }
+    }
     add("--kv-mib", options.kv_mib.to_string().into());
     add("--seed", options.seed.to_string().into());
     arguments
@@ -119,7 +124,7 @@ mod tests {
     #[test]
     fn the_process_of_its_own_gets_the_same_case() {
         let line = "throughput --memory --backend scripted,candle --model F --ragged 3,9 --parallel 4 --generate 7 \
-                    --threads 3 --context 100 --kv-mib 9 --seed 5 --device cpu";
+                    --threads 3 --context 100 --kv-mib 9 --kv f16 --seed 5 --device cpu";
         let options = Options::try_parse_from(line.split_whitespace()).unwrap();
         let case = Case::all(&options)[0];
         let arguments = arguments(&options, &case, "candle");
@@ -128,6 +133,7 @@ mod tests {
         assert_eq!(child.backend, ["candle"]);
         assert_eq!(Case::all(&child), [case]);
         assert_eq!((child.context, child.kv_mib, child.seed), (Some(100), 9, 5));
+        assert_eq!(child.kv.kv.as_deref(), Some("f16"));
         assert_eq!((child.threads().get(), child.device.as_deref()), (3, Some("cpu")));
     }
 }

@@ -1,6 +1,6 @@
 //! What the user asks of `throughput`.
 
-use crate::backends;
+use crate::backends::{self, KvOptions};
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use exsa_core::scheduler::Mode;
@@ -88,9 +88,9 @@ pub struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub kv_mib: u64,
 
-    /// Type of keys and values: f32, f16 or q8_0; the backend's default without.
-    #[arg(long, value_name = "TYPE", value_parser = ["f32", "f16", "q8_0"])]
-    pub kv: Option<String>,
+    /// Keys and values.
+    #[command(flatten)]
+    pub kv: KvOptions,
 
     /// Measure memory and loading time instead, each backend in a process of its own that runs each case once.
     #[arg(long)]

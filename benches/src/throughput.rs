@@ -142,7 +142,7 @@ pub struct Room {
 impl Loaded {
     /// Loads the model that `options` name on the backend `name`.
     pub fn load(options: &Options, name: &str) -> Result<Self, BenchError> {
-        let backend = backends::backend_with_kv(name, options.kv.as_deref())?;
+        let backend = backends::backend_with(name, &options.kv)?;
         let path = options.model.as_deref().filter(|_| backends::needs_file(name));
         let source = match path {
             Some(path) => ModelSource::file(path),

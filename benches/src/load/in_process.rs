@@ -30,8 +30,9 @@ impl InProcess {
         let threads = ThreadOptions { compute: Some(options.threads()) };
         let load = LoadOptions { threads, ..LoadOptions::default() };
         say(format_args!("{backend}: loading"));
-        let model =
-            backends::backend(backend)?.load(&source, &load, &mut LoadProgress::none()).map_err(failed)?;
+        let model = backends::backend_with(backend, &options.kv)?
+            .load(&source, &load, &mut LoadProgress::none())
+            .map_err(failed)?;
         let context = options.context.min(model.info().n_ctx);
         let session = SessionOptions {
             sequences_max: options.slots,

@@ -1,6 +1,6 @@
 //! What the user asks of `load`.
 
-use crate::backends;
+use crate::backends::{self, KvOptions};
 use crate::load::user::{Arrival, User, arrival, range};
 use crate::options::mode;
 use clap::Parser;
@@ -92,6 +92,10 @@ pub struct LoadGenOptions {
     /// MiB that their KV may take.
     #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub kv_mib: u64,
+
+    /// Keys and values of engines.
+    #[command(flatten)]
+    pub kv: KvOptions,
 
     /// Tokens in a batch of engines.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = count(1, 1 << 20))]
