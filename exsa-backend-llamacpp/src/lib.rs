@@ -108,6 +108,7 @@ mod kv;
 mod load;
 mod log;
 mod options;
+mod places;
 mod plan;
 mod pooling;
 mod saved;

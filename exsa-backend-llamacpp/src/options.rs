@@ -38,17 +38,18 @@ impl KvType {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KvLayout {
-    /// [`Unified`](Self::Unified), but for models with a sliding window: those can be cut and shared in
-    /// [`Streams`](Self::Streams) alone, and have them where `sequences_max` times `context_tokens_max` fits what the session's
-    /// options allow for KV.
+    /// [`Streams`](Self::Streams) for models with a sliding window, which can be cut and shared there alone, and on the CPU for
+    /// sessions of several sequences; where `sequences_max` times `context_tokens_max` fits what the session's options allow
+    /// for KV. Else [`Unified`](Self::Unified).
     #[default]
     Auto,
     /// One pool of cells for all sequences, and what every session that gives vectors has. `fork` shares cells without a
     /// copy, and a long sequence may take what short ones leave; but attention of each token runs, masked, over the cells of all sequences.
     Unified,
     /// A stream of cells for each sequence, as long as its context. Attention runs over the sequence's own cells; but the
-    /// memory is taken for all sequences at full length, `fork` copies, and llama.cpp computes sequences in one pass only
-    /// where their ids follow each other: with gaps between them, batching gains little.
+    /// memory is taken for all sequences at full length, and `fork` copies. llama.cpp computes in one pass those whose streams follow
+    /// each other; so a sequence that has left a gap between itself and the others of its batch is moved, by way of host
+    /// memory, where its KV is smaller than the weights.
     Streams,
 }
 
@@ -70,7 +71,8 @@ pub enum SplitMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlashAttention {
-    /// llama.cpp decides by model and device.
+    /// On the CPU not, unless values are quantized: it is slower there, and the more so the longer the context, but for
+    /// prompts. On GPUs llama.cpp decides by model and device.
     #[default]
     Auto,
     /// Always.

@@ -32,6 +32,8 @@ pub(crate) struct ModelKind {
     pub recurrent: bool,
     /// The session gives vectors.
     pub pooled: bool,
+    /// No GPU takes part.
+    pub on_cpu: bool,
 }
 
 /// Sizes of a session.
@@ -39,6 +41,7 @@ pub(crate) struct ModelKind {
 pub(crate) struct Plan {
     /// One pool of cells for all sequences, or a stream of cells for each.
     pub unified: bool,
+    pub flash_attention: FlashAttention,
     /// Tokens of KV over all sequences.
     pub kv_tokens: usize,
     /// Cells that are allocated, at least `kv_tokens`.
@@ -80,6 +83,7 @@ impl Plan {
         let prefill_threads = context.prefill_threads.map_or(decode_threads, usize::from);
         Ok(Self {
             unified,
+            flash_attention: flash_attention(kind, context),
             kv_tokens,
             cells,
             sequences,
@@ -143,8 +147,9 @@ impl Kv<'_> {
 
     /// Whether a session that has memory for streams has them by default.
     fn prefers_streams(&self) -> bool {
-        // For what only streams can do. Otherwise one pool: of streams, llama.cpp computes only neighbours in one pass.
-        self.kind.windowed
+        // With a window for what only streams can do; else for attention over each sequence's own cells. Of recurrent
+        // states there is one for each sequence anyway. On GPUs it was not measured.
+        self.kind.windowed || (self.kind.on_cpu && !self.kind.recurrent && self.sequences > 1)
     }
 
     /// Bytes of `cells` cells.
@@ -161,6 +166,17 @@ impl Kv<'_> {
     fn memory(&self, cells: usize) -> LoadError {
         let (needed, available) = (self.bytes(cells), self.options.kv_bytes_max);
         LoadError::Memory { what: "the KV cache", needed, available }
+    }
+}
+
+/// On the CPU the fused kernel is a bit faster with prompts and much slower with single tokens, since it takes one key at a
+/// time.
+fn flash_attention(kind: ModelKind, context: &ContextOptions) -> FlashAttention {
+    match context.flash_attention {
+        FlashAttention::Auto if kind.on_cpu && !kind.pooled && !context.value_type.is_quantized() => {
+            FlashAttention::Off
+        }
+        asked => asked,
     }
 }
 

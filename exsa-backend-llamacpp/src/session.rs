@@ -5,6 +5,7 @@ use crate::fingerprint::Fingerprint;
 use crate::kv::Cells;
 use crate::log;
 use crate::options::ContextOptions;
+use crate::places::{Places, plan_move};
 use crate::plan::{ModelKind, Plan};
 use crate::saved::{self, Saved};
 use exsa_core::SeqId;
@@ -25,7 +26,12 @@ pub(crate) struct LlamaCppSession {
     capabilities: Capabilities,
     interrupt: Interrupt,
     cells: Cells,
+    /// The stream of each sequence, which in one pool is its number.
+    places: Places,
     unified: bool,
+    /// Whether the streams of the last batch had gaps, and how many tokens may be moved to close one.
+    had_gaps: bool,
+    move_tokens_max: usize,
     /// Streams that a saved state is taken out of, so that it goes into sessions of any layout; `None` where its layout is not known.
     streams: Option<usize>,
     n_vocab: usize,
@@ -48,13 +54,14 @@ impl LlamaCppSession {
         options: &SessionOptions,
     ) -> Result<Self, LoadError> {
         let (windowed, recurrent) = (model.window() > 0, model.is_recurrent());
-        let kind = ModelKind { windowed, recurrent, pooled: pooling.is_some() };
+        let kind = ModelKind { windowed, recurrent, pooled: pooling.is_some(), on_cpu: model.is_on_cpu() };
         let plan = Plan::new(info, kind, context_options, options)?;
         // A recurrent state cannot be cut. Of layers with a window, llama.cpp gives away what lies before the window wherever
         // it looks for room, so that a cut would need what is gone, but for streams of full length, where it never looks there.
         let cuttable = !recurrent && (!windowed || (context_options.swa_full && !plan.unified));
         let settings = ContextSettings {
             options: context_options,
+            flash_attention: plan.flash_attention,
             cells: plan.cells,
             sequences: plan.sequences,
             unified: plan.unified,
@@ -99,6 +106,11 @@ impl LlamaCppSession {
         let count = u32::try_from(kv_tokens).unwrap_or(u32::MAX);
         Ok(Self {
             cells: Cells::new(plan.sequences, count),
+            places: Places::new(plan.sequences),
+            had_gaps: false,
+            // A move is worth about as much as the pass over the weights that it saves.
+            move_tokens_max: usize::try_from(info.weights_bytes / info.kv_bytes_per_token.max(1))
+                .unwrap_or(0),
             interrupt: options.interrupt.clone(),
             n_vocab: info.n_vocab,
             unified: plan.unified,
@@ -149,13 +161,18 @@ impl LlamaCppSession {
     }
 
     fn run(&mut self, batch: &Batch) -> Result<(), StepError> {
+        if !self.unified {
+            self.close_gap(batch);
+        }
         for span in batch.spans() {
+            self.settle(span.seq);
             self.cells.append(span.seq, span.len);
         }
-        let mut spans: Vec<_> = batch.iter().collect();
+        let mut spans: Vec<_> =
+            batch.iter().map(|(span, tokens)| (self.places.of(span.seq), span, tokens)).collect();
         if !self.unified {
-            // llama.cpp computes streams in one pass where their ids follow each other.
-            spans.sort_by_key(|(span, _)| span.seq);
+            // llama.cpp computes streams in one pass where they follow each other.
+            spans.sort_by_key(|(place, ..)| *place);
         }
         let (decoded, errors) = log::with_errors(|| self.context.decode(&spans));
         match decoded {
@@ -171,21 +188,64 @@ impl LlamaCppSession {
     /// Takes back what a failed pass left of `span`.
     fn roll_back(&mut self, span: &Span) {
         let len = if self.capabilities.truncate { span.position } else { 0 };
-        if self.context.truncate(span.seq.0, len) {
+        if self.context.truncate(self.places.of(span.seq), len) {
             self.cells.truncate(span.seq, len);
         } else {
             self.release(span.seq);
         }
     }
 
+    /// Gives `seq` its stream if it is empty.
+    fn settle(&mut self, seq: SeqId) {
+        let Self { cells, places, .. } = self;
+        if !self.unified && cells.len(seq) == Some(0) {
+            places.settle(seq, |seq| cells.len(seq) == Some(0));
+        }
+    }
+
+    /// Moves a sequence of `batch` so that the streams have fewer gaps, if the last batch had gaps too: one that comes and goes is
+    /// not worth a move.
+    fn close_gap(&mut self, batch: &Batch) {
+        let held = |stream| self.cells.len(self.places.at(stream)).unwrap_or(0);
+        let mut streams: Vec<u32> = batch.spans().iter().map(|span| self.places.of(span.seq)).collect();
+        streams.retain(|stream| held(*stream) > 0);
+        streams.sort_unstable();
+        let planned = plan_move(&streams, self.capabilities.sequences_max, |stream| held(stream) == 0);
+        let had_gaps = std::mem::replace(&mut self.had_gaps, planned.is_some());
+        let Some((from, to)) = planned.filter(|_| had_gaps && self.capabilities.save) else { return };
+        if held(from) + held(to) <= self.move_tokens_max {
+            self.exchange(from, to);
+        }
+    }
+
+    /// Lets the sequences of two streams change places, by way of host memory. If llama.cpp refuses, all stays as it was.
+    fn exchange(&mut self, from: u32, to: u32) {
+        let context = &mut self.context;
+        let state =
+            |held: usize, stream: u32| if held > 0 { context.state(stream) } else { Some(Vec::new()) };
+        let held = |stream| self.cells.len(self.places.at(stream)).unwrap_or(0);
+        let states = [state(held(from), from), state(held(to), to)];
+        let [Some(first), Some(second)] = states else { return };
+        let mut fill = |stream: u32, state: &[u8]| {
+            context.truncate(stream, 0) && (state.is_empty() || context.set_state(stream, state))
+        };
+        if fill(to, &first) && fill(from, &second) {
+            self.places.swap(from, to);
+        } else {
+            // What was there a moment ago fits again.
+            fill(from, &first);
+            fill(to, &second);
+        }
+    }
+
     /// Copies `from` to `to`, each in a stream of its own; `false` if llama.cpp refuses.
-    fn copy(&mut self, from: SeqId, to: SeqId) -> bool {
+    fn copy(&mut self, from: u32, to: u32) -> bool {
         if self.capabilities.save {
             // At once, and no more than the sequence holds.
-            return self.context.state(from.0).is_some_and(|state| self.context.set_state(to.0, &state));
+            return self.context.state(from).is_some_and(|state| self.context.set_state(to, &state));
         }
         // The whole stream, when the next pass begins. Only saving and restoring would see that it is not there yet.
-        self.context.copy_stream(from.0, to.0);
+        self.context.copy_stream(from, to);
         true
     }
 
@@ -219,14 +279,15 @@ impl Session for LlamaCppSession {
         if logits.len() != batch.rows() * self.n_vocab {
             return Err(StepError::Backend("this model gives no logits".to_owned()));
         }
-        if self.unified || batch.spans().is_sorted_by_key(|span| span.seq) {
+        let place = |span: &Span| self.places.of(span.seq);
+        if self.unified || batch.spans().is_sorted_by_key(place) {
             return Ok(Logits::new(logits, self.n_vocab));
         }
         self.rows.clear();
         for span in batch.spans() {
             // Rows of the sequences before it: a batch has few spans.
             let before: usize =
-                batch.spans().iter().filter(|other| other.seq < span.seq).map(|other| other.rows).sum();
+                batch.spans().iter().filter(|other| place(other) < place(span)).map(|other| other.rows).sum();
             let values = before * self.n_vocab..(before + span.rows) * self.n_vocab;
             self.rows.extend_from_slice(&logits[values]);
         }
@@ -249,7 +310,8 @@ impl Session for LlamaCppSession {
             self.context.give_vectors(true);
             let result = self.run(batch);
             for span in batch.spans() {
-                self.vectors.extend_from_slice(self.context.vector(span.seq.0, self.vector_width));
+                self.vectors
+                    .extend_from_slice(self.context.vector(self.places.of(span.seq), self.vector_width));
                 self.release(span.seq);
             }
             result?;
@@ -267,14 +329,16 @@ impl Session for LlamaCppSession {
         if len == 0 {
             return Ok(());
         }
+        self.settle(to);
+        let places = (self.places.of(from), self.places.of(to));
         let done = if self.unified {
-            self.context.share(from.0, to.0, len);
+            self.context.share(places.0, places.1, len);
             true
         } else {
-            self.copy(from, to) && self.context.truncate(to.0, len)
+            self.copy(places.0, places.1) && self.context.truncate(places.1, len)
         };
         if !done {
-            self.context.truncate(to.0, 0);
+            self.context.truncate(places.1, 0);
             return Err(KvError::Backend(format!("llama.cpp cannot copy {from}")));
         }
         self.cells.share(from, to, len);
@@ -287,7 +351,7 @@ impl Session for LlamaCppSession {
             return Ok(());
         }
         self.unsupported(self.capabilities.truncate || len == 0, "truncate", ())?;
-        if !self.context.truncate(seq.0, len) {
+        if !self.context.truncate(self.places.of(seq), len) {
             return Err(KvError::Backend(format!("llama.cpp cannot cut {seq} to {len} tokens")));
         }
         self.cells.truncate(seq, len);
@@ -296,7 +360,7 @@ impl Session for LlamaCppSession {
 
     fn release(&mut self, seq: SeqId) {
         if self.cells.len(seq).is_some() {
-            self.context.truncate(seq.0, 0);
+            self.context.truncate(self.places.of(seq), 0);
             self.cells.truncate(seq, 0);
         }
     }
@@ -304,12 +368,14 @@ impl Session for LlamaCppSession {
     fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
         self.unsupported(self.capabilities.save, "save", ())?;
         let tokens = self.cells.existing_len(seq)?;
+        let place = self.places.of(seq);
         let state = match self.streams {
             _ if tokens == 0 => Some(Vec::new()),
-            Some(streams) => {
-                self.context.state(seq.0).and_then(|state| saved::to_one_stream(&state, seq.index(), streams))
-            }
-            None => self.context.state(seq.0),
+            Some(streams) => self
+                .context
+                .state(place)
+                .and_then(|state| saved::to_one_stream(&state, place as usize, streams)),
+            None => self.context.state(place),
         };
         let state = state.ok_or_else(|| KvError::Backend("llama.cpp gave no state".to_owned()))?;
         Saved { tokens: tokens as u64, state }.write(self.fingerprint, to)
@@ -332,9 +398,11 @@ impl Session for LlamaCppSession {
             None => Some(saved.state),
         };
         let state = state.ok_or_else(|| KvError::Format("it is not the state of one sequence".to_owned()))?;
-        let (restored, errors) = log::with_errors(|| self.context.set_state(seq.0, &state));
-        if !restored || self.context.held(seq.0) != tokens {
-            self.context.truncate(seq.0, 0);
+        self.settle(seq);
+        let place = self.places.of(seq);
+        let (restored, errors) = log::with_errors(|| self.context.set_state(place, &state));
+        if !restored || self.context.held(place) != tokens {
+            self.context.truncate(place, 0);
             return Err(KvError::Format(format!("llama.cpp refuses it: {errors}")));
         }
         self.cells.append(seq, tokens);

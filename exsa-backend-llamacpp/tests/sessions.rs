@@ -492,3 +492,39 @@ fn sizes_of_sessions() {
     let all = SessionOptions { kv_tokens_max: Some(usize::MAX), ..options };
     assert!(matches!(streams.session(&all).map(|_| ()), Err(LoadError::Memory { .. })));
 }
+
+/// Those that are left over with gaps between them are moved together, also over one that waits; none of them notices.
+#[test]
+fn sequences_with_gaps_between_them() {
+    each(|name, model| {
+        let texts: Vec<Vec<u32>> = (0..6).map(|seq| tokens(40, seq)).collect();
+        let exact: Vec<Vec<Vec<f32>>> = texts.iter().map(|text| plain(model, text)).collect();
+        let mut session = session(model);
+        let mut step = |spans: &[(u32, usize, usize)]| {
+            let mut batch = Batch::new();
+            for &(seq, position, len) in spans {
+                batch.push(SeqId(seq), position, &texts[seq as usize][position..position + len], 1);
+            }
+            let logits = session.forward(&batch).unwrap();
+            for (row, &(seq, position, len)) in spans.iter().enumerate() {
+                let row = logits.row(row).unwrap().to_vec();
+                let exact = exact[seq as usize][position + len - 1].clone();
+                assert_close(&[row], &[exact], &format!("{name}, sequence {seq} from {position}"));
+            }
+            session.release(SeqId(1));
+            session.release(SeqId(4));
+        };
+        step(&[0, 1, 2, 3, 4, 5].map(|seq| (seq, 0, 20 + seq as usize)));
+        // Sequence 3 waits.
+        (0..8).for_each(|i| step(&[(5, 25 + i, 1), (0, 20 + i, 1), (2, 22 + i, 1)]));
+        step(&[(3, 23, 4), (1, 0, 9)]);
+        (0..4).for_each(|i| step(&[(0, 28 + i, 1), (2, 30 + i, 1), (3, 27 + i, 1), (5, 33 + i, 1)]));
+        drop(step);
+        if !session.capabilities().fork {
+            return;
+        }
+        session.fork(SeqId(5), SeqId(1), 30).unwrap();
+        let rows = feed(&mut *session, 1, 30, &texts[5][30..], 10);
+        assert_close(&rows, &exact[5][30..], &format!("{name}, forked"));
+    });
+}

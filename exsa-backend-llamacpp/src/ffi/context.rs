@@ -16,6 +16,8 @@ use std::sync::Arc;
 /// How a context is made. Every number was checked to fit an `i32`.
 pub(crate) struct ContextSettings<'a> {
     pub options: &'a ContextOptions,
+    /// What the options' own was settled to.
+    pub flash_attention: FlashAttention,
     /// Cells of KV over all sequences.
     pub cells: usize,
     pub sequences: usize,
@@ -89,6 +91,11 @@ impl Context {
         params.embeddings = settings.pooling.is_some();
         params.pooling_type = pooling_type(settings.pooling)?;
         apply(settings.options, &mut params);
+        params.flash_attn_type = match settings.flash_attention {
+            FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+            FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            FlashAttention::Off => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        };
 
         let lock = model.lock();
         // SAFETY: the model lives, its lock is held, and `interrupt` outlives the context.
@@ -133,9 +140,9 @@ impl Context {
         !self.memory.is_null()
     }
 
-    /// Runs a batch of `spans`, in whose order the rows come. It is not empty, is not over the limit, and names sequences and
+    /// Runs a batch of `spans`, each with llama.cpp's number of its sequence, in whose order the rows come. It is not empty, is not over the limit, and names sequences and
     /// tokens that exist.
-    pub fn decode(&mut self, spans: &[(Span, &[TokenId])]) -> Decoded {
+    pub fn decode(&mut self, spans: &[(u32, Span, &[TokenId])]) -> Decoded {
         let mut sequences = self.arrays.fill(spans);
         let arrays = &mut self.arrays;
         let batch = sys::llama_batch {
@@ -254,16 +261,16 @@ impl Drop for Context {
 
 impl Arrays {
     /// Takes over `spans`; gives the pointers to the sequence of each token.
-    fn fill(&mut self, spans: &[(Span, &[TokenId])]) -> Vec<*mut sys::llama_seq_id> {
+    fn fill(&mut self, spans: &[(u32, Span, &[TokenId])]) -> Vec<*mut sys::llama_seq_id> {
         self.tokens.clear();
         self.positions.clear();
         self.sequences.clear();
         self.rows.clear();
-        for (span, tokens) in spans {
+        for (sequence, span, tokens) in spans {
             for (i, &token) in tokens.iter().enumerate() {
                 self.tokens.push(token as i32);
                 self.positions.push((span.position + i) as i32);
-                self.sequences.push(span.seq.0 as i32);
+                self.sequences.push(*sequence as i32);
                 self.rows.push(i8::from(i >= span.len - span.rows));
             }
         }
@@ -277,11 +284,6 @@ fn apply(options: &ContextOptions, params: &mut sys::llama_context_params) {
     params.type_v = ggml_type(options.value_type);
     params.offload_kqv = options.kv_on_device;
     params.swa_full = options.swa_full;
-    params.flash_attn_type = match options.flash_attention {
-        FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
-        FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
-        FlashAttention::Off => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
-    };
     let rope = &options.rope;
     if let Some(scaling) = rope.scaling {
         params.rope_scaling_type = match scaling {

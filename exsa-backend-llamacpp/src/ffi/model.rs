@@ -35,6 +35,7 @@ pub(crate) struct ModelSettings<'a> {
 pub(crate) struct Model {
     pub(super) ptr: NonNull<sys::llama_model>,
     contexts: Mutex<()>,
+    on_cpu: bool,
 }
 
 // SAFETY: after loading, llama.cpp only reads a model, but for the making and freeing of contexts, which `lock` serializes.
@@ -99,8 +100,10 @@ impl Model {
         if let Some(panic) = progress.panic {
             resume_unwind(panic);
         }
+        // SAFETY: gives a truth value.
+        let on_cpu = params.n_gpu_layers == 0 || !unsafe { sys::llama_supports_gpu_offload() };
         match NonNull::new(model?) {
-            Some(ptr) => Ok(Self { ptr, contexts: Mutex::new(()) }),
+            Some(ptr) => Ok(Self { ptr, contexts: Mutex::new(()), on_cpu }),
             None if progress.cancelled => Err(LoadError::Cancelled),
             None => Err(LoadError::Backend(errors)),
         }
@@ -109,6 +112,11 @@ impl Model {
     /// Held while a context of this model is made or freed: two at once are unsound.
     pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
         self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no GPU takes part.
+    pub fn is_on_cpu(&self) -> bool {
+        self.on_cpu
     }
 
     /// Tokens in the vocabulary, which is the length of a row of logits.
