@@ -11,9 +11,9 @@
 
 use super::ahead;
 use super::cache::{Format, HeadLayout};
-use super::exp::exp;
 use super::panel::{Keys, Left, Number, Sums, Values, multiply};
 use super::simd::{Simd, dispatch};
+use super::softmax::{Running, weigh};
 use super::team::{Target, Team};
 use super::vector::Vector;
 use crate::kv::{BLOCK_TOKENS, BlockId};
@@ -123,16 +123,6 @@ pub(crate) struct Work {
     merged: Running,
 }
 
-/// Weighted sums of values, and what their weights are relative to.
-struct Running {
-    /// `[rows][room]`.
-    mixed: Vec<f32>,
-    /// Largest score of each row.
-    largest: Vec<f32>,
-    /// Sum of each row's weights.
-    total: Vec<f32>,
-}
-
 impl Attend {
     /// Memory for batches of up to `tokens_max` tokens with contexts of up to `context_max` tokens.
     pub fn new(
@@ -148,11 +138,7 @@ impl Attend {
         let shared = (threads * ITEMS_ENOUGH).min(tokens_max);
         let partial = rows.saturating_mul(layout.value_room() + 2).saturating_mul(splits * heads.n_head_kv);
         let partials = if threads > 1 && splits > 1 { partial.saturating_mul(shared) } else { 0 };
-        let running = || Running {
-            mixed: vec![0.0; rows * layout.value_room()],
-            largest: vec![0.0; rows],
-            total: vec![0.0; rows],
-        };
+        let running = || Running::new(rows, layout.value_room());
         let work = || Work {
             queries: vec![0.0; rows * heads.head_dim],
             scores: vec![0.0; rows * CHUNK],
@@ -402,7 +388,7 @@ fn see<S: Simd, T: Number>(
         let from = visible.start.clamp(chunk + columns.start, chunk + columns.end) - chunk - columns.start;
         let to = visible.end.clamp(chunk + columns.start, chunk + columns.end) - chunk - columns.start;
         let mixed = &mut mixed[row * room..(row + 1) * room];
-        weigh::<S>(scores, from..to.max(from), heads.softcap, mixed, &mut largest[row], &mut total[row]);
+        weigh(scores, from..to.max(from), heads.softcap, mixed, &mut largest[row], &mut total[row]);
     }
     for block in blocks {
         let at = place(block);
@@ -419,51 +405,6 @@ fn see<S: Simd, T: Number>(
         // SAFETY: as above; a row of sums has room for all vectors of a value.
         unsafe { multiply::<S::Vector, _>(left, values, room / S::Vector::LANES, sums) };
     }
-}
-
-/// Turns the scores of a row, of which those in `visible` count, into weights relative to the largest score so far.
-#[inline(always)]
-fn weigh<S: Simd>(
-    scores: &mut [f32],
-    visible: Range<usize>,
-    softcap: Option<f32>,
-    mixed: &mut [f32],
-    largest: &mut f32,
-    total: &mut f32,
-) {
-    if visible.is_empty() {
-        return scores.fill(0.0);
-    }
-    scores[..visible.start].fill(f32::NEG_INFINITY);
-    scores[visible.end..].fill(f32::NEG_INFINITY);
-    if let Some(cap) = softcap {
-        scores[visible].iter_mut().for_each(|score| {
-            // tanh(y) = 1 - 2 / (e^(2y) + 1)
-            *score = cap * (1.0 - 2.0 / (exp(2.0 / cap * *score) + 1.0));
-        });
-    }
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    for scores in scores.chunks_exact(16) {
-        lanes
-            .iter_mut()
-            .zip(scores)
-            .for_each(|(lane, score)| *lane = if *score > *lane { *score } else { *lane });
-    }
-    let highest = lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    if highest > *largest {
-        let shrink = exp(*largest - highest);
-        mixed.iter_mut().for_each(|value| *value *= shrink);
-        *total *= shrink;
-        *largest = highest;
-    }
-    let mut lanes = [0.0f32; 16];
-    for scores in scores.chunks_exact_mut(16) {
-        for (lane, score) in lanes.iter_mut().zip(scores) {
-            *score = exp(*score - *largest);
-            *lane += *score;
-        }
-    }
-    *total += super::product::sum(&lanes);
 }
 
 /// Writes the weighted means of an item to their rows.
@@ -522,38 +463,6 @@ fn merge_body<S: Simd>(
         }
     }
     finish(work, inputs, span, item, head, out);
-}
-
-impl Running {
-    #[inline(always)]
-    fn begin(&mut self, rows: usize, room: usize) {
-        self.mixed[..rows * room].fill(0.0);
-        // Not infinity, so that the difference of two of them is a number.
-        self.largest[..rows].fill(f32::MIN);
-        self.total[..rows].fill(0.0);
-    }
-
-    #[inline(always)]
-    fn save(&self, rows: usize, room: usize, to: &mut [f32]) {
-        let (mixed, rest) = to.split_at_mut(rows * room);
-        let (largest, total) = rest.split_at_mut(rows);
-        mixed.copy_from_slice(&self.mixed[..rows * room]);
-        largest.copy_from_slice(&self.largest[..rows]);
-        total.copy_from_slice(&self.total[..rows]);
-    }
-
-    /// Adds the result of the next split.
-    #[inline(always)]
-    fn add(&mut self, mixed: &[f32], largest: &[f32], total: &[f32], rows: usize, room: usize) {
-        for row in 0..rows {
-            let highest = if largest[row] > self.largest[row] { largest[row] } else { self.largest[row] };
-            let (old, new) = (exp(self.largest[row] - highest), exp(largest[row] - highest));
-            self.largest[row] = highest;
-            self.total[row] = self.total[row] * old + total[row] * new;
-            let sums = self.mixed[row * room..(row + 1) * room].iter_mut();
-            sums.zip(&mixed[row * room..]).for_each(|(sum, x)| *sum = *sum * old + x * new);
-        }
-    }
 }
 
 #[cfg(test)]

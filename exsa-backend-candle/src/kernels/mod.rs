@@ -35,6 +35,7 @@ pub mod roofline;
 pub mod rows;
 mod scalar;
 pub mod simd;
+mod softmax;
 pub mod team;
 #[cfg(test)]
 mod tests;
