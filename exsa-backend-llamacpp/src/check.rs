@@ -34,13 +34,10 @@ pub(crate) fn header(gguf: &Gguf) -> Result<(), LoadError> {
         keys.number(key, 1..=SIZE_MAX)?;
     }
     keys.numbers("feed_forward_length", 0..=SIZE_MAX, layers)?;
-    keys.number("nextn_predict_layers", 0..=layers)?;
+    let predicted = keys.number("nextn_predict_layers", 0..=layers)?.unwrap_or(0);
     keys.number("leading_dense_block_count", 0..=layers)?;
     keys.number("attention.sliding_window", 0..=SIZE_MAX)?;
-    // A period, or a list of which layers have a window.
-    if !keys.is_list("attention.sliding_window_pattern") {
-        keys.number("attention.sliding_window_pattern", 2..=SIZE_MAX)?;
-    }
+    windows(&keys, layers - predicted)?;
     for key in ["layer_norm_rms_epsilon", "layer_norm_epsilon", "group_norm_epsilon"] {
         keys.epsilon(&format!("attention.{key}"))?;
     }
@@ -99,6 +96,20 @@ fn tensors(gguf: &Gguf) -> Result<(), LoadError> {
         }
     }
     Ok(())
+}
+
+/// Which of at least `layers` layers have a window: a period, or a list. llama.cpp takes a list of any length.
+fn windows(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
+    let key = "attention.sliding_window_pattern";
+    match keys.metadata.get_value(&keys.name(key)) {
+        Some(Value::Array(list)) if (list.len() as u64) < layers => Err(keys.refuse(
+            key,
+            format!("{} entries", list.len()),
+            &format!("{layers} or more, one a layer"),
+        )),
+        Some(Value::Array(_)) => Ok(()),
+        _ => keys.number(key, 2..=SIZE_MAX).map(drop),
+    }
 }
 
 /// Heads divide the width, and RoPE turns pairs within a head.
