@@ -6,6 +6,7 @@
 
 use crate::batch::{Batch, Embeddings, Logits};
 use crate::error::{KvError, LoadError, StepError};
+pub use crate::interrupt::Interrupt;
 use crate::model_info::ModelInfo;
 use crate::token::SeqId;
 use crate::tokenizer::Tokenizer;
@@ -13,7 +14,6 @@ use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Finds devices, inspects and loads models.
 ///
@@ -243,28 +243,6 @@ pub struct ThreadOptions {
     /// Threads that compute, the calling one included; `None` is the number of physical cores that the process
     /// may use.
     pub compute: Option<NonZeroUsize>,
-}
-
-/// Asks a running [`Session::forward`] to return early with [`StepError::Interrupted`]. Clones share one flag; while
-/// it is up, every pass ends so.
-#[derive(Clone, Debug, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
-
-impl Interrupt {
-    /// Raises the flag.
-    pub fn raise(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    /// Lowers the flag.
-    pub fn clear(&self) {
-        self.0.store(false, Ordering::Release);
-    }
-
-    /// Whether the flag is up.
-    pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
 }
 
 /// A device that a backend can run on.

@@ -45,6 +45,7 @@ impl Intake {
         capabilities: Capabilities,
         kv_bytes_per_token: u64,
         options: EngineOptions,
+        in_flight: Arc<InFlight>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
@@ -52,8 +53,8 @@ impl Intake {
             model,
             capabilities,
             kv_bytes_per_token,
-            in_flight: Arc::new(InFlight::new(options.session.interrupt.clone())),
             options,
+            in_flight,
             mailbox: Arc::default(),
             clock,
             waiting: Waiting::default(),

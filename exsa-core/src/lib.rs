@@ -38,6 +38,7 @@ pub mod generator;
 pub mod gguf;
 mod in_flight;
 mod intake;
+mod interrupt;
 pub mod kv;
 mod mailbox;
 #[cfg(feature = "metrics")]

@@ -247,6 +247,11 @@ impl Scheduler {
         self.deadlines.first().into_iter().chain(stalled).min()
     }
 
+    /// When the request that holds `seq` ends unfinished if it gets nothing until then; `None` for never.
+    pub(crate) fn expiry(&self, seq: SeqId) -> Option<Duration> {
+        self.get(seq)?.ticket.expiry()
+    }
+
     /// The account of KV blocks.
     pub fn kv(&self) -> &KvAccount {
         self.kv.account()

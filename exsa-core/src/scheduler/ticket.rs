@@ -77,6 +77,12 @@ impl Ticket {
         if self.history.aged { Priority::Interactive } else { self.priority }
     }
 
+    /// When it ends if it gets nothing until then.
+    pub(crate) fn expiry(&self) -> Option<Duration> {
+        let first = self.first_token_by.filter(|_| self.awaits_first_token());
+        self.deadline.into_iter().chain(first).min()
+    }
+
     /// Whether no token was generated yet.
     pub fn awaits_first_token(&self) -> bool {
         self.tokens.len() == self.prompt_len

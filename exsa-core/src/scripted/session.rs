@@ -71,6 +71,15 @@ impl ScriptedSession {
         shared.chunk_by(|a, b| a == b).map(copies).sum()
     }
 
+    /// Lets the time of a token pass, unless the pass is to end.
+    fn spend_token(&self) -> bool {
+        let goes_on = !self.interrupt.is_raised();
+        if let Some(cost) = self.model.cost.as_ref().filter(|_| goes_on) {
+            cost.clock.advance(cost.per_token);
+        }
+        goes_on
+    }
+
     fn append(&mut self, seq: SeqId, tokens: &[TokenId]) {
         let mut held = std::mem::take(&mut self.sequences[seq.index()]);
         if let Some(shared) = self.shared_last(&held) {
@@ -146,24 +155,24 @@ impl Session for ScriptedSession {
 
     fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
         self.check(batch)?;
-        if self.interrupt.is_raised() {
-            return Err(StepError::Interrupted);
-        }
         let n_vocab = self.model.info.n_vocab;
         self.logits.clear();
         self.logits.resize(batch.rows() * n_vocab, 0.0);
+        if let Some(cost) = &self.model.cost {
+            cost.clock.advance(cost.per_pass);
+        }
         let mut row = 0;
         for (span, tokens) in batch.iter() {
-            self.append(span.seq, tokens);
+            let done = tokens.iter().take_while(|_| self.spend_token()).count();
+            self.append(span.seq, &tokens[..done]);
+            if done < tokens.len() {
+                return Err(StepError::Interrupted);
+            }
             let held = &self.sequences[span.seq.index()].tokens;
             for end in span.position + span.len - span.rows..span.position + span.len {
                 self.model.logits(&held[..=end], &mut self.logits[row * n_vocab..][..n_vocab]);
                 row += 1;
             }
-        }
-        if let Some(cost) = &self.model.cost {
-            let tokens = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-            cost.clock.advance(cost.per_pass + cost.per_token * tokens);
         }
         Ok(Logits::new(&self.logits, n_vocab))
     }

@@ -19,7 +19,8 @@ impl EngineLoop {
                     self.batch.push(work.seq, work.start, tokens, usize::from(work.sample));
                 }
             }
-            self.intake.in_flight.begin(self.work.iter().map(|work| work.id));
+            let wanted = self.work.iter().map(|work| (work.id, self.scheduler.expiry(work.seq)));
+            self.intake.in_flight.begin(wanted);
             let start = self.clock.now();
             let (session, batch) = (&mut self.session, &self.batch);
             let pass = move || {

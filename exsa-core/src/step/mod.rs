@@ -11,6 +11,7 @@ use crate::engine::EngineOptions;
 use crate::error::LoadError;
 use crate::finish::FinishReason;
 use crate::generator::SubmitError;
+use crate::in_flight::InFlight;
 use crate::intake::Intake;
 use crate::kv::KvOp;
 use crate::mailbox::{Command, Shutdown};
@@ -39,6 +40,7 @@ pub struct EngineLoop {
     intake: Arc<Intake>,
     tokenizer: Arc<dyn Tokenizer>,
     session: Box<dyn Session>,
+    /// The host's.
     interrupt: Interrupt,
     context_max: usize,
     scheduler: Scheduler,
@@ -66,7 +68,13 @@ impl EngineLoop {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LoadError> {
         let idle = if options.prefix_cache.enabled { options.prefix_cache.sequences_max } else { 0 };
-        let wanted = SessionOptions { sequences_idle_max: idle, ..options.session.clone() };
+        let in_flight = Arc::new(InFlight::new(clock.clone()));
+        let interrupt = options.session.interrupt.clone();
+        let wanted = SessionOptions {
+            sequences_idle_max: idle,
+            interrupt: in_flight.interrupt(&interrupt),
+            ..options.session.clone()
+        };
         let session = catch_unwind(AssertUnwindSafe(|| model.session(&wanted))).unwrap_or_else(|panic| {
             Err(LoadError::Backend(format!("it panicked when it made a session: {}", panic_text(&*panic))))
         })?;
@@ -88,8 +96,15 @@ impl EngineLoop {
             tokenizer: model.tokenizer(),
             scheduler: Scheduler::new(&capabilities, scheduling, queue),
             context_max: capabilities.context_tokens_max,
-            interrupt: options.session.interrupt.clone(),
-            intake: Arc::new(Intake::new(model, capabilities, kv_bytes_per_token, options, clock.clone())),
+            interrupt,
+            intake: Arc::new(Intake::new(
+                model,
+                capabilities,
+                kv_bytes_per_token,
+                options,
+                in_flight,
+                clock.clone(),
+            )),
             session,
             sequences: HashMap::new(),
             saved: HashMap::new(),

@@ -4,6 +4,7 @@
 
 mod bare;
 mod bounded_preemption;
+mod deadlines;
 mod driver;
 mod fairness;
 mod long_prompt;
