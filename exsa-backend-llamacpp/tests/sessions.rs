@@ -519,7 +519,6 @@ fn sequences_with_gaps_between_them() {
         (0..8).for_each(|i| step(&[(5, 25 + i, 1), (0, 20 + i, 1), (2, 22 + i, 1)]));
         step(&[(3, 23, 4), (1, 0, 9)]);
         (0..4).for_each(|i| step(&[(0, 28 + i, 1), (2, 30 + i, 1), (3, 27 + i, 1), (5, 33 + i, 1)]));
-        drop(step);
         if !session.capabilities().fork {
             return;
         }
