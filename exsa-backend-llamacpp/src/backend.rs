@@ -1,5 +1,6 @@
 //! The backend and its models, as core sees them.
 
+use crate::adapter::Lora;
 use crate::device;
 use crate::ffi;
 use crate::fingerprint::Fingerprint;
@@ -17,6 +18,7 @@ use exsa_core::error::LoadError;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::tokenizer::Tokenizer;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Runs GGUF models on llama.cpp.
@@ -26,6 +28,7 @@ use std::sync::Arc;
 pub struct LlamaCppBackend {
     model: ModelOptions,
     context: ContextOptions,
+    adapters: Vec<Lora>,
 }
 
 impl LlamaCppBackend {
@@ -121,6 +124,20 @@ impl LlamaCppBackend {
         self
     }
 
+    /// Adds a LoRA adapter (Hu et al., arXiv:2106.09685), a GGUF as llama.cpp's converter writes it, to the models that are
+    /// loaded. A weight `W` that it has matrices `A` and `B` of rank `r` for then is `W + scale * alpha / r * B * A`, with the
+    /// `alpha` of the file; if it has none, `W + scale * B * A`. Several adapters add up, and a scale of 0 is as none.
+    ///
+    /// It takes the adapter's memory beside the model's, and two small products more for each weight and pass.
+    ///
+    /// Loading fails with [`LoadError::Io`] if the file is not there, and with [`LoadError::Option`] if it is damaged, no
+    /// adapter, or one of another architecture or of weights that the model does not have. Adapters of norms, and those
+    /// that begin at certain tokens (aLoRA), are refused.
+    pub fn lora(mut self, path: impl Into<PathBuf>, scale: f32) -> Self {
+        self.adapters.push(Lora { path: path.into(), scale });
+        self
+    }
+
     /// Threads for passes of more than one token for some sequence; by default, those of
     /// [`SessionOptions::threads`], which decodes always have.
     pub fn prefill_threads(mut self, threads: NonZeroUsize) -> Self {
@@ -158,8 +175,15 @@ impl InferenceBackend for LlamaCppBackend {
         let checked = source::open(source)?;
         let tokenizer = exsa_core::tokenizer::load(checked.gguf.metadata())?;
         let pooling = PoolingFacts::of(&checked.gguf)?;
-        let fingerprint = Fingerprint::of(&checked)?;
-        let model = load::load(&checked, &self.model, options, progress)?;
+        let mut fingerprint = Fingerprint::of(&checked)?;
+        for adapter in &self.adapters {
+            adapter.check(&checked)?;
+            fingerprint.add(adapter)?;
+        }
+        let mut model = load::load(&checked, &self.model, options, progress)?;
+        for adapter in &self.adapters {
+            model.add_adapter(&adapter.path, adapter.scale).map_err(|problem| adapter.refuse(problem))?;
+        }
         Ok(Arc::new(LlamaCppModel {
             info: ModelInfo { n_vocab: model.n_vocab(), ..checked.info },
             tokenizer,

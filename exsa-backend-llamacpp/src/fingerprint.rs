@@ -1,6 +1,7 @@
 //! Numbers that tell models, and bytes, apart.
 
-use crate::source::{Bytes, Checked};
+use crate::adapter::Lora;
+use crate::source::{self, Bytes, Checked};
 use exsa_core::error::LoadError;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -42,6 +43,16 @@ impl Fingerprint {
         Ok(fingerprint)
     }
 
+    /// Takes in an adapter, if it changes anything.
+    pub fn add(&mut self, adapter: &Lora) -> Result<(), LoadError> {
+        if adapter.scale != 0.0 {
+            self.file(&adapter.path, source::read(&adapter.path)?.data_offset())?;
+            self.update(&adapter.scale.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// Takes in a file with a header of `header` bytes.
     fn file(&mut self, path: &Path, header: u64) -> Result<(), LoadError> {
         let io = |source| LoadError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;

@@ -49,8 +49,7 @@
 //!
 //! Whatever this version of llama.cpp knows and Exsa has a tokenizer for (kinds `llama`, `gpt2` and `bert`): recurrent and hybrid
 //! models, mixtures of experts, encoders for vectors. Not: models of an encoder and a decoder, diffusion models, vocabularies of
-//! kinds `t5` and `rwkv`, LoRA adapters (`llama-cpp-sys-2` could load them, but llama.cpp applies them to a whole context and not to
-//! one sequence), images and sound. The parts of a split model are found beside the first by their names,
+//! kinds `t5` and `rwkv`, images and sound. The parts of a split model are found beside the first by their names,
 //! `NAME-00001-of-00003.gguf`.
 //!
 //! Core reads and checks the header of every file, and this crate what llama.cpp would end the process over, before llama.cpp opens
@@ -73,6 +72,13 @@
 //!
 //! The third column is not llama.cpp's word but the truth: with layers of a window it gives cells before the window to other tokens
 //! whenever it looks for room, and what it saves of them is the window, so that cutting back would silently go wrong.
+//!
+//! # LoRA adapters
+//!
+//! [`LlamaCppBackend::lora`] adds adapters to a model, with a scale each. They are for all sequences of all its sessions: llama.cpp
+//! applies adapters to a whole context, so that requests cannot choose among them. Which weights an adapter reaches is up to what
+//! llama.cpp does for the architecture: all that it multiplies with as they are. Tried on llama. For several choices, load the model several times;
+//! a mapped file is in memory once, unless its weights are [rearranged](LlamaCppBackend::repack).
 //!
 //! # Interrupts
 //!
@@ -99,6 +105,7 @@
 //! Greedy texts of the f32 models are the same for 64 tokens. Perplexity of exsa-tiny on held-out text with default options: f32 21.0437
 //! (candle) and 21.0438, q8_0 21.053 and 21.060, q4_k_m 21.262 and 21.265.
 
+mod adapter;
 mod backend;
 mod check;
 mod device;

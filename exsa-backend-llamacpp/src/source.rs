@@ -17,8 +17,17 @@ pub(crate) struct Checked<'a> {
     pub bytes: Bytes<'a>,
     /// The header; of a split model, that of the first part.
     pub gguf: Gguf,
+    /// The headers of the other parts.
+    rest: Vec<Gguf>,
     /// What the model is, over all parts.
     pub info: ModelInfo,
+}
+
+impl Checked<'_> {
+    /// The tensor of this name, in whichever part.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        std::iter::once(&self.gguf).chain(&self.rest).find_map(|part| part.tensor(name))
+    }
 }
 
 /// Where weights are.
@@ -51,23 +60,24 @@ fn open_memory(bytes: &[u8]) -> Result<Checked<'_>, LoadError> {
         });
     }
     let info = ModelInfo::from_gguf(&gguf)?;
-    Ok(Checked { bytes: Bytes::Memory(bytes), gguf, info })
+    Ok(Checked { bytes: Bytes::Memory(bytes), gguf, rest: Vec::new(), info })
 }
 
 fn open_files(path: &Path) -> Result<Checked<'static>, LoadError> {
     let gguf = read(path)?;
     let mut info = ModelInfo::from_gguf(&gguf)?;
     let paths = part_paths(path, &gguf)?;
-    for path in paths.iter().skip(1) {
-        let part = read(path)?;
+    let rest = paths.iter().skip(1).map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    for part in &rest {
         let sum = |of: fn(&TensorInfo) -> u64| part.tensors().iter().map(of).fold(0, u64::saturating_add);
         info.parameters = info.parameters.saturating_add(sum(TensorInfo::elements));
         info.weights_bytes = info.weights_bytes.saturating_add(sum(|tensor| tensor.bytes));
     }
-    Ok(Checked { bytes: Bytes::Files(paths), gguf, info })
+    Ok(Checked { bytes: Bytes::Files(paths), gguf, rest, info })
 }
 
-fn read(path: &Path) -> Result<Gguf, LoadError> {
+/// The header of a file.
+pub(crate) fn read(path: &Path) -> Result<Gguf, LoadError> {
     let mut file = File::open(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
     Gguf::read(&mut file).map_err(|error| match error {
         GgufError::Io(source) => LoadError::Io { path: path.to_owned(), source },

@@ -106,6 +106,7 @@ impl Context {
             let errors = if errors.is_empty() { "llama.cpp made no context".to_owned() } else { errors };
             return Err(LoadError::Backend(errors));
         };
+        model.adapt(ptr);
         let threads = Threads::new(settings.decode_threads.max(settings.prefill_threads) as c_int);
         // SAFETY: the context was made just now; the pool is freed after it.
         let memory = unsafe {

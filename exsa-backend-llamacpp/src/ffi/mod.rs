@@ -3,6 +3,7 @@
 //! What holds throughout: every pointer that llama.cpp gave is owned by one value of this module, which frees it once, after
 //! everything that was made from it; callbacks catch panics, since none may cross a C++ frame.
 
+mod adapter;
 mod context;
 mod device;
 mod file;

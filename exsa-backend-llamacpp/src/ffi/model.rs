@@ -1,5 +1,6 @@
 //! Models.
 
+use super::adapter::Adapter;
 use super::device::Device;
 use super::file::MemoryFile;
 use crate::log;
@@ -34,6 +35,7 @@ pub(crate) struct ModelSettings<'a> {
 /// A loaded model.
 pub(crate) struct Model {
     pub(super) ptr: NonNull<sys::llama_model>,
+    pub(super) adapters: Vec<Adapter>,
     contexts: Mutex<()>,
     on_cpu: bool,
 }
@@ -103,7 +105,7 @@ impl Model {
         // SAFETY: gives a truth value.
         let on_cpu = params.n_gpu_layers == 0 || !unsafe { sys::llama_supports_gpu_offload() };
         match NonNull::new(model?) {
-            Some(ptr) => Ok(Self { ptr, contexts: Mutex::new(()), on_cpu }),
+            Some(ptr) => Ok(Self { ptr, adapters: Vec::new(), contexts: Mutex::new(()), on_cpu }),
             None if progress.cancelled => Err(LoadError::Cancelled),
             None => Err(LoadError::Backend(errors)),
         }
@@ -167,7 +169,8 @@ impl Model {
 
 impl Drop for Model {
     fn drop(&mut self) {
-        // SAFETY: this value owns the model; contexts hold it alive, so none is left.
+        // SAFETY: this value owns the model; contexts hold it alive, so none is left. Its adapters are freed with it, and not
+        // used again.
         unsafe { sys::llama_model_free(self.ptr.as_ptr()) };
     }
 }

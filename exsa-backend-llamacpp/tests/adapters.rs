@@ -1,0 +1,353 @@
+//! LoRA adapters: what they add is what a merged weight has, and what is no adapter is refused before llama.cpp sees it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use exsa_backend_llamacpp::LlamaCppBackend;
+use exsa_core::SeqId;
+use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource};
+use exsa_core::error::{KvError, LoadError};
+use exsa_core::gguf::{Array, GgmlType, GgufWriter, Value};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use support::edit::{Edit, Tensor};
+use support::{data, exact, feed, greedy, layouts, load_with, session, tokens, worst};
+
+const RANK: usize = 3;
+const ALPHA: f32 = 6.0;
+
+/// Weights that the adapters are for.
+const TARGETS: [&str; 5] = [
+    "blk.0.attn_q.weight",
+    "blk.0.attn_v.weight",
+    "blk.1.attn_output.weight",
+    "blk.1.ffn_down.weight",
+    "blk.1.ffn_gate.weight",
+];
+
+/// `n` values around 0 that depend on `seed`.
+fn values(n: usize, seed: u32) -> Vec<f32> {
+    let value = |i: u32| i.wrapping_mul(2_654_435_761).wrapping_add(seed.wrapping_mul(40_503)) >> 8 & 0xffff;
+    (0..n as u32).map(|i| (value(i) as f32 / 65_536.0 - 0.5) * 0.2).collect()
+}
+
+/// The two matrices of a target of shape `[n_in, n_out]`.
+fn pair(target: usize, seed: u32, n_in: usize, n_out: usize) -> (Vec<f32>, Vec<f32>) {
+    let seed = seed * 100 + 2 * target as u32;
+    (values(n_in * RANK, seed), values(RANK * n_out, seed + 1))
+}
+
+/// An adapter's metadata.
+fn header() -> GgufWriter {
+    GgufWriter::new()
+        .key("general.type", Value::Str("adapter".into()))
+        .key("general.architecture", Value::Str("llama".into()))
+        .key("adapter.type", Value::Str("lora".into()))
+        .key("adapter.lora.alpha", Value::F32(ALPHA))
+}
+
+fn sides(base: &Edit, name: &str) -> (usize, usize) {
+    let shape = &base.tensors.iter().find(|tensor| tensor.name == name).unwrap().shape;
+    (shape[0] as usize, shape[1] as usize)
+}
+
+/// An adapter of [`TARGETS`].
+fn adapter(base: &Edit, seed: u32) -> GgufWriter {
+    TARGETS.iter().enumerate().fold(header(), |writer, (target, name)| {
+        let (n_in, n_out) = sides(base, name);
+        let (a, b) = pair(target, seed, n_in, n_out);
+        writer.tensor_f32(&format!("{name}.lora_a"), &[n_in as u64, RANK as u64], &a).tensor_f32(
+            &format!("{name}.lora_b"),
+            &[RANK as u64, n_out as u64],
+            &b,
+        )
+    })
+}
+
+/// The model with [`adapter`] added to its weights, `scale` times.
+fn merged(base: &Edit, seed: u32, scale: f32) -> Edit {
+    let mut merged = base.clone();
+    for (target, name) in TARGETS.iter().enumerate() {
+        let (n_in, n_out) = sides(base, name);
+        let (a, b) = pair(target, seed, n_in, n_out);
+        let data = &mut merged.tensor(name).data;
+        for row in 0..n_out {
+            for column in 0..n_in {
+                let product: f32 = (0..RANK).map(|r| b[row * RANK + r] * a[r * n_in + column]).sum();
+                let at = (row * n_in + column) * 4;
+                let old = f32::from_le_bytes(data[at..at + 4].try_into().unwrap());
+                let new = old + scale * ALPHA / RANK as f32 * product;
+                data[at..at + 4].copy_from_slice(&new.to_le_bytes());
+            }
+        }
+    }
+    merged
+}
+
+/// A file that goes away with this.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, bytes: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("exsa-{}-{name}.gguf", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn rows(model: &Arc<dyn Model>) -> Vec<f32> {
+    feed(&mut *session(model), 0, 0, &tokens(40, 1), 40).concat()
+}
+
+#[test]
+fn an_adapter_adds_what_a_merged_weight_has() {
+    let base = Edit::of("llama-f32");
+    let source = ModelSource::Memory(base.bytes().into());
+    let (one, two) =
+        (File::new("one", &adapter(&base, 1).to_bytes()), File::new("two", &adapter(&base, 2).to_bytes()));
+    for backend in layouts() {
+        let rows_of = |adapters: &[(&File, f32)]| {
+            let with = adapters.iter().fold(backend.clone(), |b, (file, scale)| b.lora(&file.0, *scale));
+            rows(&load_with(&with, &source))
+        };
+        let rows_of_merged =
+            |edit: &Edit| rows(&load_with(&backend, &ModelSource::Memory(edit.bytes().into())));
+        let plain = rows_of(&[]);
+        assert_eq!(rows_of(&[(&one, 0.0)]), plain, "scale 0 is none");
+
+        let whole = rows_of(&[(&one, 0.8)]);
+        let changed = worst(&whole, &plain);
+        assert!(changed > 0.1, "{changed}");
+        let difference = worst(&whole, &rows_of(&[(&one, 0.4), (&one, 0.4)]));
+        assert!(difference < 2e-4, "two halves: {difference}");
+        let difference = worst(&whole, &rows_of_merged(&merged(&base, 1, 0.8)));
+        println!("merged: {difference}, of a change of {changed}");
+        assert!(difference < 2e-4, "merged: {difference}");
+
+        let both = rows_of(&[(&one, 0.8), (&two, -0.5)]);
+        let difference = worst(&both, &rows_of_merged(&merged(&merged(&base, 1, 0.8), 2, -0.5)));
+        assert!(difference < 2e-4, "two merged: {difference}");
+        assert!(worst(&both, &whole) > 0.1);
+    }
+}
+
+#[test]
+fn types_of_an_adapter_and_embeddings_of_tokens() {
+    let mut base = Edit::of("llama-f32");
+    let output = Tensor { name: "output.weight".into(), ..base.tensor("token_embd.weight").clone() };
+    base.tensors.push(output);
+    let (n_embd, n_vocab) = sides(&base, "token_embd.weight");
+    let rank = 32;
+    let a = File::new(
+        "embedding",
+        &header()
+            .tensor_f32(
+                "token_embd.weight.lora_a",
+                &[rank, n_vocab as u64],
+                &values(rank as usize * n_vocab, 5),
+            )
+            .tensor(
+                "token_embd.weight.lora_b",
+                &[rank, n_embd as u64],
+                GgmlType::Q8_0,
+                q8_0_ones(rank as usize * n_embd),
+            )
+            .to_bytes(),
+    );
+    let tied = refused(&a.0, 1.0).to_string();
+    assert!(tied.contains("same weights"), "{tied}");
+    let source = ModelSource::Memory(base.bytes().into());
+    let with = rows(&load_with(&exact().lora(&a.0, 1.0), &source));
+    let changed = worst(&with, &rows(&load_with(&exact(), &source)));
+    let sums: Vec<f32> =
+        values(rank as usize * n_vocab, 5).chunks(rank as usize).map(|row| row.iter().sum()).collect();
+    let tensor = base.tensor("token_embd.weight");
+    for (token, sum) in sums.iter().enumerate() {
+        for at in (token * n_embd..(token + 1) * n_embd).map(|i| i * 4) {
+            let old = f32::from_le_bytes(tensor.data[at..at + 4].try_into().unwrap());
+            let new = old + ALPHA / rank as f32 * sum;
+            tensor.data[at..at + 4].copy_from_slice(&new.to_le_bytes());
+        }
+    }
+    let merged = rows(&load_with(&exact(), &ModelSource::Memory(base.bytes().into())));
+    let difference = worst(&with, &merged);
+    // llama.cpp rounds what it multiplies with Q8_0 to 8 bits.
+    assert!(difference < 0.05 * changed && changed > 0.5, "{difference} of a change of {changed}");
+}
+
+/// `n` times 1 in Q8_0: blocks of 32 with an f16 of 1/127, each 127 times.
+fn q8_0_ones(n: usize) -> Vec<u8> {
+    let mut block = 0x2008u16.to_le_bytes().to_vec();
+    block.extend([127; 32]);
+    block.repeat(n / 32)
+}
+
+#[test]
+fn saved_kv_belongs_to_its_adapters() {
+    let base = Edit::of("llama-f32");
+    let source = ModelSource::Memory(base.bytes().into());
+    let (one, two) = (
+        File::new("saved-one", &adapter(&base, 1).to_bytes()),
+        File::new("saved-two", &adapter(&base, 2).to_bytes()),
+    );
+    let load = |adapters: &[(&File, f32)]| {
+        let with = adapters.iter().fold(exact(), |b, (file, scale)| b.lora(&file.0, *scale));
+        load_with(&with, &source)
+    };
+    let mut of_one = session(&load(&[(&one, 1.0)]));
+    let prompt = tokens(20, 3);
+    feed(&mut *of_one, 0, 0, &prompt, 0);
+    let mut saved = Vec::new();
+    of_one.save(SeqId(0), &mut saved).unwrap();
+    for (adapters, fits) in [
+        (vec![(&one, 1.0)], true),
+        (vec![(&one, 1.0), (&two, 0.0)], true),
+        (vec![], false),
+        (vec![(&one, 0.9)], false),
+        (vec![(&two, 1.0)], false),
+        (vec![(&one, 1.0), (&two, 1.0)], false),
+    ] {
+        let mut other = session(&load(&adapters));
+        let restored = other.restore(SeqId(2), &mut saved.as_slice());
+        if fits {
+            assert_eq!(restored.unwrap(), 20);
+            let row = feed(&mut *other, 2, 20, &[7], 1);
+            let expected = feed(&mut *of_one, 0, 20, &[7], 1);
+            assert!(worst(&row[0], &expected[0]) < 1e-4);
+            of_one.truncate(SeqId(0), 20).unwrap();
+        } else {
+            assert!(matches!(restored, Err(KvError::Format(_))), "{restored:?}");
+        }
+    }
+}
+
+/// The problem with an adapter of this content.
+fn problem(name: &str, bytes: &[u8], scale: f32) -> String {
+    let file = File::new(name, bytes);
+    let error = refused(&file.0, scale);
+    let LoadError::Option { option: "lora", problem } = &error else { panic!("{name}: {error:?}") };
+    assert!(problem.contains(&*file.0.to_string_lossy()), "{name}: {problem}");
+    problem.clone()
+}
+
+fn refused(path: &Path, scale: f32) -> LoadError {
+    let backend = LlamaCppBackend::new().lora(path, scale);
+    let model = ModelSource::file(data("llama-f32.gguf"));
+    let loaded = backend.load(&model, &LoadOptions::default(), &mut LoadProgress::none());
+    loaded.map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn what_is_no_adapter_of_the_model_is_refused() {
+    assert!(matches!(refused(Path::new("/nowhere/adapter.gguf"), 1.0), LoadError::Io { .. }));
+    let base = Edit::of("llama-f32");
+    let sound = adapter(&base, 1).to_bytes();
+    for scale in [f32::NAN, f32::INFINITY] {
+        assert!(problem("scale", &sound, scale).contains("scale"));
+    }
+    assert!(problem("text", b"no GGUF at all", 1.0).contains("GGUF"));
+    for len in (0..sound.len()).step_by(997) {
+        problem("cut", &sound[..len], 1.0);
+    }
+    let model = std::fs::read(data("llama-f32.gguf")).unwrap();
+    assert!(problem("model", &model, 1.0).contains("general.type"));
+
+    let key = |key: &str, value: Option<Value>| {
+        let mut edit = Edit { metadata: Vec::new(), tensors: Vec::new() };
+        for (known, of_header) in
+            [("general.type", "adapter"), ("general.architecture", "llama"), ("adapter.type", "lora")]
+        {
+            edit = edit.set(known, Value::Str(of_header.into()));
+        }
+        let edit = match value {
+            Some(value) => edit.set(key, value),
+            None => edit.remove(key),
+        };
+        let writer =
+            edit.metadata.iter().fold(GgufWriter::new(), |w, (key, value)| w.key(key, value.clone()));
+        let (n_in, n_out) = sides(&base, TARGETS[0]);
+        let name = TARGETS[0];
+        let bytes = writer
+            .tensor_f32(&format!("{name}.lora_a"), &[n_in as u64, 1], &values(n_in, 1))
+            .tensor_f32(&format!("{name}.lora_b"), &[1, n_out as u64], &values(n_out, 2))
+            .to_bytes();
+        problem("key", &bytes, 1.0)
+    };
+    let other = key("general.architecture", Some(Value::Str("qwen2".into())));
+    assert!(other.contains("'qwen2'") && other.contains("'llama'"), "{other}");
+    for (name, value) in [
+        ("general.type", None),
+        ("general.type", Some(Value::Str("model".into()))),
+        ("general.type", Some(Value::U32(3))),
+        ("general.architecture", None),
+        ("general.architecture", Some(Value::Array(Array::U32(vec![1])))),
+        ("adapter.type", Some(Value::Str("control_vector".into()))),
+        ("adapter.type", Some(Value::F32(1.0))),
+        ("adapter.lora.alpha", Some(Value::U32(16))),
+        ("adapter.lora.alpha", Some(Value::F32(f32::NAN))),
+        ("adapter.lora.alpha", Some(Value::Str("16".into()))),
+        ("adapter.alora.invocation_tokens", Some(Value::Array(Array::U32(vec![1, 2])))),
+    ] {
+        let problem = key(name, value);
+        assert!(problem.contains(name) || problem.contains("aLoRA"), "{name}: {problem}");
+    }
+
+    let name = TARGETS[0];
+    let (n_in, n_out) = sides(&base, name);
+    let (n_in, n_out) = (n_in as u64, n_out as u64);
+    type Pair<'a> = [(&'a str, [u64; 2], GgmlType); 2];
+    let f32 = GgmlType::F32;
+    let pairs: [Pair<'_>; 9] = [
+        [("attn_q.weight.lora_a", [n_in + 32, 2], f32), ("attn_q.weight.lora_b", [2, n_out], f32)],
+        [("attn_q.weight.lora_a", [n_in, 2], f32), ("attn_q.weight.lora_b", [2, n_out + 1], f32)],
+        [("attn_q.weight.lora_a", [n_in, 2], f32), ("attn_q.weight.lora_b", [3, n_out], f32)],
+        [("attn_q.weight.lora_a", [2, n_in], f32), ("attn_q.weight.lora_b", [n_out, 2], f32)],
+        [("attn_q.weight.lora_a", [n_in, 2], f32), ("attn_q.weight.lora_c", [2, n_out], f32)],
+        [("attn_q.weight.lora_a", [n_in, 2], f32), ("attn_k.weight.lora_b", [2, n_out], f32)],
+        [("attn_r.weight.lora_a", [n_in, 2], f32), ("attn_r.weight.lora_b", [2, n_out], f32)],
+        [("attn_norm.weight.lora_a", [n_in, 2], f32), ("attn_norm.weight.lora_b", [2, 1], f32)],
+        [("attn_q.weight.lora_a", [n_in, 2], GgmlType::I32), ("attn_q.weight.lora_b", [2, n_out], f32)],
+    ];
+    for pair in pairs {
+        let bytes = pair
+            .iter()
+            .fold(header(), |writer, (part, shape, dtype)| {
+                let data = vec![0; (shape[0] * shape[1] * 4) as usize];
+                writer.tensor(&format!("blk.0.{part}"), shape, *dtype, data)
+            })
+            .to_bytes();
+        let problem = problem("tensor", &bytes, 1.0);
+        assert!(problem.contains("tensor 'blk.0.attn_"), "{pair:?}: {problem}");
+    }
+    assert!(problem("empty", &header().to_bytes(), 1.0).contains("no tensor"));
+}
+
+/// The model of the test data and its adapter, as another program that runs llama.cpp went on.
+#[test]
+fn a_real_adapter() {
+    let (Some(model), Some(adapter)) =
+        (support::shared("exsa-tiny-f32.gguf"), support::shared("exsa-lora-alice.gguf"))
+    else {
+        return;
+    };
+    let model = load_with(&exact().lora(adapter, 1.0), &ModelSource::file(model));
+    let tokenizer = model.tokenizer();
+    let mut prompt = vec![tokenizer.special().bos.unwrap()];
+    tokenizer.encode("Once upon a time", &exsa_core::tokenizer::EncodeOptions::default(), &mut prompt);
+    let answer = greedy(&mut *session(&model), 0, &prompt, 64);
+    let mut text = Vec::new();
+    answer.iter().for_each(|token| tokenizer.piece(*token, &mut text));
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(
+        text.contains(
+            "She loved to play outside in the park. One day, she found a big, scary pile of paper and paper."
+        ),
+        "{text}"
+    );
+}
