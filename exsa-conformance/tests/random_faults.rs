@@ -1,0 +1,254 @@
+//! Faults of every kind at random calls, on schedules with too little KV and too few sequences, so that requests give way to each
+//! other and their KV is saved and restored. What must hold all the same is checked after every step.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use exsa_conformance::faulty::{Effect, Faults, FaultyModel, Operation, When};
+use exsa_core::backend::SessionOptions;
+use exsa_core::clock::ManualClock;
+use exsa_core::queue::FairQueue;
+use exsa_core::sampler::{SampleScratch, SamplingParams};
+use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
+use exsa_core::{
+    EngineLoop, EngineOptions, Event, FinishReason, PrefixCacheOptions, Priority, Request, TokenId,
+    TokenStream,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+const ROUNDS: u64 = 2000;
+const ANSWER: usize = 30;
+
+/// A prompt that holds it is computed with an error in some rounds.
+const BAD: TokenId = b'!' as TokenId;
+
+const KV_OPERATIONS: [Operation; 4] =
+    [Operation::Truncate, Operation::Fork, Operation::Save, Operation::Restore];
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+struct Submitted {
+    prompt: Vec<TokenId>,
+    stream: TokenStream,
+    tokens: Vec<TokenId>,
+    end: Option<FinishReason>,
+}
+
+#[derive(Default, Debug)]
+struct Totals {
+    answered: u64,
+    failed: u64,
+    expired: u64,
+    cancelled: u64,
+    saved: u64,
+    /// Calls of [`KV_OPERATIONS`].
+    calls: [u64; 4],
+    /// Faults that came about where no others than those of the operation were due.
+    fired: [u64; 4],
+}
+
+/// What the model says alone.
+fn alone(model: &ScriptedModel, prompt: &[TokenId]) -> Vec<TokenId> {
+    let mut params = SamplingParams::greedy();
+    params.logit_bias.push((ByteTokenizer::EOS, f32::NEG_INFINITY));
+    let mut sampler = params.validate(ByteTokenizer::N_VOCAB).unwrap();
+    let (mut scratch, mut row) = (SampleScratch::default(), vec![0.0; ByteTokenizer::N_VOCAB]);
+    let mut tokens = prompt.to_vec();
+    for _ in 0..ANSWER {
+        model.logits(&tokens, &mut row);
+        let sample = sampler.sample(&row, &tokens, tokens.len() as u64, &mut scratch);
+        tokens.push(sample.unwrap().token);
+    }
+    tokens.split_off(prompt.len())
+}
+
+/// Some faults; the operation, if all are of one that moves KV.
+fn faults(random: &mut Random) -> (Faults, Option<usize>) {
+    let faults = Faults::new();
+    let of_one = random.chance(50).then(|| random.below(4) as usize);
+    for _ in 0..1 + random.below(5) {
+        let effect = match random.below(7) {
+            0 => Effect::Fail,
+            1 | 2 => Effect::FailLate,
+            3 => Effect::NotANumber,
+            4 => Effect::NoRows,
+            5 => Effect::RowTooMany,
+            _ => Effect::RowMissing,
+        };
+        match of_one {
+            Some(operation) => {
+                let effect = if random.chance(50) { Effect::Fail } else { Effect::FailLate };
+                let operation = KV_OPERATIONS[operation];
+                let always = random.chance(30);
+                let when =
+                    if always { When::Always(operation) } else { When::Nth(operation, 1 + random.below(4)) };
+                faults.add(when, effect);
+            }
+            None if random.chance(20) => faults.add(When::Token(BAD), effect),
+            None if random.chance(30) => {
+                let operation = KV_OPERATIONS[random.below(4) as usize];
+                faults.add(When::Nth(operation, 1 + random.below(6)), effect);
+            }
+            None => faults.add(When::Nth(Operation::Forward, 1 + random.below(60)), effect),
+        }
+    }
+    (faults, of_one)
+}
+
+fn engine(random: &mut Random, faults: &Faults) -> (EngineLoop, ScriptedModel, ManualClock) {
+    let clock = ManualClock::new();
+    // A mistake anywhere in a sequence shows in all that follows.
+    let mut model = ScriptedModel::ngram(random.below(1 << 30))
+        .order(usize::MAX)
+        .kv([2048, 256, 160][random.below(3) as usize], 8)
+        .context(160)
+        .cost(clock.clone(), Duration::from_millis(5), Duration::from_millis(1));
+    if random.chance(25) {
+        model = model.without_truncate();
+    }
+    if random.chance(25) {
+        model = model.without_fork();
+    }
+    let options = EngineOptions {
+        session: SessionOptions {
+            sequences_max: 2 + random.below(5) as usize,
+            batch_tokens_max: 16 + random.below(64) as usize,
+            ..SessionOptions::default()
+        },
+        prefix_cache: PrefixCacheOptions { enabled: random.chance(50), ..PrefixCacheOptions::default() },
+        ..EngineOptions::default()
+    };
+    let faulty = FaultyModel::new(model.clone().shared(), faults.clone()).shared();
+    let queue = Box::new(FairQueue::new(options.fair));
+    let engine = EngineLoop::new(faulty, options, queue, Arc::new(clock.clone())).unwrap();
+    (engine, model, clock)
+}
+
+fn request(random: &mut Random) -> (Vec<TokenId>, Request) {
+    let shared = random.chance(40);
+    let mut prompt: Vec<TokenId> =
+        if shared { (b'a'..=b'z').map(TokenId::from).collect() } else { Vec::new() };
+    prompt.extend((0..10 + random.below(80)).map(|_| u32::from(b'A') + random.below(20) as TokenId));
+    if random.chance(20) {
+        prompt.push(BAD);
+    }
+    let mut request = Request::tokens(prompt.clone())
+        .max_tokens(ANSWER)
+        .ignore_eos(true)
+        .sampling(SamplingParams::greedy())
+        .priority(Priority::ALL[random.below(3) as usize]);
+    if random.chance(10) {
+        request = request.timeout(Duration::from_millis(random.below(1500)));
+    }
+    if random.chance(10) {
+        request = request.first_token_timeout(Duration::from_millis(random.below(500)));
+    }
+    (prompt, request)
+}
+
+fn read(requests: &mut [Submitted], round: u64) {
+    for request in requests {
+        while let Some(event) = request.stream.try_next() {
+            assert!(request.end.is_none(), "round {round}: an event after the last");
+            match event {
+                Event::Token(token) => request.tokens.push(token.id),
+                Event::Finished(finished) => request.end = Some(finished.reason),
+            }
+        }
+    }
+}
+
+fn run(round: u64, totals: &mut Totals) {
+    let mut random = Random(round.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let (faults, of_one) = faults(&mut random);
+    let (mut engine, model, clock) = engine(&mut random, &faults);
+    let mut requests: Vec<Submitted> = Vec::new();
+    let (mut left, mut idle) = (8 + random.below(10), 0);
+    while left > 0 || !engine.is_empty() {
+        if left > 0 && random.chance(40) {
+            left -= 1;
+            let (prompt, request) = request(&mut random);
+            let stream = engine.submit(request).unwrap();
+            requests.push(Submitted { prompt, stream, tokens: Vec::new(), end: None });
+        }
+        if random.chance(2) && !requests.is_empty() {
+            requests[random.below(requests.len() as u64) as usize].stream.cancel();
+        }
+        idle = if engine.step() { 0 } else { idle + 1 };
+        if let Err(problem) = engine.scheduler().check() {
+            panic!("round {round}: {problem}, with {faults:?}");
+        }
+        read(&mut requests, round);
+        assert!(idle < 3 || left > 0, "round {round}: nothing goes on, but requests are here: {faults:?}");
+        if idle > 0 {
+            clock.advance(engine.until_wakeup().unwrap_or_default());
+        }
+    }
+    read(&mut requests, round);
+    for request in &requests {
+        let expected = alone(&model, &request.prompt);
+        let n = request.tokens.len();
+        assert_eq!(request.tokens, expected[..n], "round {round}, {faults:?}");
+        match request.end.as_ref().unwrap_or_else(|| panic!("round {round}: did not end")) {
+            FinishReason::MaxTokens => {
+                assert_eq!(n, ANSWER, "round {round}");
+                totals.answered += 1;
+            }
+            FinishReason::Failed(_) => totals.failed += 1,
+            FinishReason::Deadline | FinishReason::FirstTokenTimeout => totals.expired += 1,
+            FinishReason::Cancelled => totals.cancelled += 1,
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.submitted, stats.finished), (requests.len() as u64, stats.submitted), "round {round}");
+    assert_eq!((stats.running, stats.waiting, stats.kv_tokens_used), (0, 0, 0), "round {round}: {faults:?}");
+    if let Some(operation) = of_one {
+        assert_eq!(
+            stats.failed, 0,
+            "round {round}: only KV was lost, which can be computed again: {faults:?}"
+        );
+        totals.fired[operation] += faults.fired();
+    }
+    totals.saved += stats.preemptions_saved;
+    KV_OPERATIONS.iter().zip(&mut totals.calls).for_each(|(op, calls)| *calls += faults.calls(*op));
+
+    faults.clear();
+    let prompt: Vec<TokenId> = (b'a'..=b'z').map(TokenId::from).collect();
+    let again = Request::tokens(prompt.clone()).max_tokens(ANSWER).ignore_eos(true);
+    let stream = engine.submit(again.sampling(SamplingParams::greedy())).unwrap();
+    while engine.step() {}
+    let tokens: Vec<TokenId> = stream.complete().unwrap().tokens.iter().map(|token| token.id).collect();
+    assert_eq!(tokens, alone(&model, &prompt), "round {round}: not the same without faults");
+}
+
+#[test]
+fn random_faults_leave_every_promise_kept() {
+    let rounds = match std::env::var("EXSA_FAULTS_ROUND").ok().and_then(|round| round.parse().ok()) {
+        Some(round) => round..round + 1,
+        None => 0..ROUNDS,
+    };
+    let all = rounds.end - rounds.start == ROUNDS;
+    let mut totals = Totals::default();
+    rounds.for_each(|round| run(round, &mut totals));
+    println!("{totals:?}");
+    if all {
+        let Totals { answered, failed, expired, cancelled, saved, calls, fired } = totals;
+        let counts = [answered, failed, expired, cancelled, saved];
+        assert!(counts.iter().all(|n| *n > 100), "{counts:?} answered, failed, expired, cancelled, saved");
+        assert!(
+            calls.iter().chain(&fired).all(|n| *n > 100),
+            "{calls:?} calls, {fired:?} faults of {KV_OPERATIONS:?}"
+        );
+    }
+}
