@@ -51,6 +51,8 @@ struct Totals {
     expired: u64,
     cancelled: u64,
     saved: u64,
+    /// Rounds in which no fault came about.
+    without_fault: u64,
     /// Calls of [`KV_OPERATIONS`].
     calls: [u64; 4],
     /// Faults that came about where no others than those of the operation were due.
@@ -76,7 +78,7 @@ fn alone(model: &ScriptedModel, prompt: &[TokenId]) -> Vec<TokenId> {
 fn faults(random: &mut Random) -> (Faults, Option<usize>) {
     let faults = Faults::new();
     let of_one = random.chance(50).then(|| random.below(4) as usize);
-    for _ in 0..1 + random.below(5) {
+    for _ in 0..random.below(6) {
         let effect = match random.below(7) {
             0 => Effect::Fail,
             1 | 2 => Effect::FailLate,
@@ -220,6 +222,11 @@ fn run(round: u64, totals: &mut Totals) {
         );
         totals.fired[operation] += faults.fired();
     }
+    if faults.fired() == 0 {
+        let failed = KV_OPERATIONS.map(|operation| faults.failed(operation));
+        assert_eq!(failed, [0; 4], "round {round}: the engine asks for what cannot be: {KV_OPERATIONS:?}");
+        totals.without_fault += 1;
+    }
     totals.saved += stats.preemptions_saved;
     KV_OPERATIONS.iter().zip(&mut totals.calls).for_each(|(op, calls)| *calls += faults.calls(*op));
 
@@ -243,9 +250,12 @@ fn random_faults_leave_every_promise_kept() {
     rounds.for_each(|round| run(round, &mut totals));
     println!("{totals:?}");
     if all {
-        let Totals { answered, failed, expired, cancelled, saved, calls, fired } = totals;
-        let counts = [answered, failed, expired, cancelled, saved];
-        assert!(counts.iter().all(|n| *n > 100), "{counts:?} answered, failed, expired, cancelled, saved");
+        let Totals { answered, failed, expired, cancelled, saved, without_fault, calls, fired } = totals;
+        let counts = [answered, failed, expired, cancelled, saved, without_fault];
+        assert!(
+            counts.iter().all(|n| *n > 100),
+            "{counts:?} answered, failed, expired, cancelled, saved, without fault"
+        );
         assert!(
             calls.iter().chain(&fired).all(|n| *n > 100),
             "{calls:?} calls, {fired:?} faults of {KV_OPERATIONS:?}"

@@ -73,6 +73,7 @@ pub enum Effect {
 struct State {
     faults: Vec<(When, Effect)>,
     calls: HashMap<Operation, u64>,
+    failed: HashMap<Operation, u64>,
     fired: u64,
 }
 
@@ -105,6 +106,11 @@ impl Faults {
     /// Calls of `operation` so far.
     pub fn calls(&self, operation: Operation) -> u64 {
         self.0.lock().calls.get(&operation).copied().unwrap_or(0)
+    }
+
+    /// Calls of `operation` that gave an error so far, on purpose or not; of those that move KV, load or make something.
+    pub fn failed(&self, operation: Operation) -> u64 {
+        self.0.lock().failed.get(&operation).copied().unwrap_or(0)
     }
 
     /// Faults that happened so far.
@@ -141,19 +147,20 @@ impl Faults {
         work: impl FnOnce() -> Result<T, E>,
         error: impl FnOnce(String) -> E,
     ) -> Result<T, E> {
-        match self.due(operation, None).map(|(effect, _)| effect) {
+        let result = match self.due(operation, None).map(|(effect, _)| effect) {
             Some(Effect::Fail) => Err(error(words(operation))),
-            Some(Effect::FailLate) => {
-                work()?;
-                Err(error(words(operation)))
-            }
+            Some(Effect::FailLate) => work().and_then(|_| Err(error(words(operation)))),
             Some(Effect::Panic) => panic_on_purpose(operation),
             Some(Effect::Stall(time) | Effect::Hang(time)) => {
                 std::thread::sleep(time);
                 work()
             }
             _ => work(),
+        };
+        if result.is_err() {
+            *self.0.lock().failed.entry(operation).or_default() += 1;
         }
+        result
     }
 }
 

@@ -173,9 +173,9 @@ impl Scheduler {
         };
         let cached = computed;
         let saved = ticket.history.saved;
-        if let Origin::Saved = origin {
+        let restores = matches!(origin, Origin::Saved);
+        if restores {
             computed = saved;
-            self.kv.push_op(KvOp::Restore { id: ticket.id, seq, len: saved });
         } else if saved > 0 {
             self.kv.push_op(KvOp::Discard(ticket.id));
         }
@@ -184,6 +184,10 @@ impl Scheduler {
         let mut running = Running { ticket, seq, computed, paused: None, follows, worked: now, pinned };
         self.saved_bytes -= self.bytes_of(std::mem::take(&mut running.ticket.history.saved));
         let grown = follows.is_some() || self.kv.grow(seq, running.ticket.tokens.len());
+        if restores {
+            // After the evictions that make room for it.
+            self.kv.push_op(KvOp::Restore { id: running.ticket.id, seq, len: saved });
+        }
         let answer = running.ticket.tokens_max.saturating_sub(running.ticket.tokens.len()).min(RESERVED_MAX);
         running.ticket.tokens.reserve(answer);
         self.kv.reserve(seq, running.ticket.tokens.len() + answer);
