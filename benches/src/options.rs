@@ -80,7 +80,7 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = tokens(1))]
     pub context: Option<usize>,
 
-    /// Tokens of KV over all streams; just enough for the case by default, and never less.
+    /// Tokens of KV over all streams, never less than the case needs; context times streams by default.
     #[arg(long, value_name = "N", value_parser = count(1, TOKENS_MAX * PARALLEL_MAX))]
     pub kv_tokens: Option<usize>,
 

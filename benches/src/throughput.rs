@@ -188,10 +188,14 @@ impl Loaded {
         if let Some(given) = options.kv_tokens.filter(|given| *given < kv_needed) {
             return Err(BenchError::KvTokens { given, parallel: case.parallel, needed: kv_needed });
         }
+        let context = options.context.unwrap_or(longest + generate).min(n_ctx);
+        // Whole contexts, as a host has it that does not say more.
+        let kv_tokens =
+            options.kv_tokens.unwrap_or_else(|| kv_needed.max(context.saturating_mul(case.parallel)));
         let session = SessionOptions {
             sequences_max: case.parallel,
-            context_tokens_max: Some(options.context.unwrap_or(longest + generate).min(n_ctx)),
-            kv_tokens_max: Some(options.kv_tokens.unwrap_or(kv_needed)),
+            context_tokens_max: Some(context),
+            kv_tokens_max: Some(kv_tokens),
             kv_bytes_max: options.kv_mib << 20,
             batch_tokens_max: options.batch,
             threads: ThreadOptions { compute: Some(options.threads()) },

@@ -56,9 +56,13 @@
 //! it. That cannot be complete for a hundred architectures: load files of strangers in a process of their own.
 //! A mapped file must not change while its model is loaded. Models in memory are read from there, without a file.
 //!
-//! Sessions have one pool of cells ([`KvLayout::Unified`]): whatever sequences a batch has are computed in one pass, and shared
-//! prefixes are not copied. Models with a sliding window have a stream for each sequence, since only there they can be cut and
-//! shared; llama.cpp then computes in one pass those whose ids follow each other.
+//! On the CPU a session has a stream of cells for each sequence ([`KvLayout::Streams`]) where that fits what its options
+//! allow for KV, and attention without the fused kernel ([`FlashAttention::Auto`]). Of 16 streams of a SmolLM2-135M shape in Q8_0 on two
+//! cores, with 640 tokens each, decoding makes 196 tokens/s so, 102 with flash attention, and 75 with flash attention in one pool,
+//! where each token looks at the cells of all; with 32 tokens each 308, 330 and 320. Prompts pay for it: 540 tokens/s instead
+//! of 660. llama.cpp computes in one pass the streams that follow each other, so sequences begin in the first free stream, and one that
+//! others have left alone is moved to them. One pool ([`KvLayout::Unified`]) is for sessions with more or longer sequences than there is
+//! memory for at full length, and for GPUs, where none of this was measured: shared prefixes are not copied there.
 //!
 //! What a sequence can do depends on model and layout, and [`Capabilities`](exsa_core::backend::Capabilities) say it:
 //!

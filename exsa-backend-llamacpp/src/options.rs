@@ -38,8 +38,8 @@ impl KvType {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KvLayout {
-    /// [`Streams`](Self::Streams) for models with a sliding window, which can be cut and shared there alone, and on the CPU for
-    /// sessions of several sequences; where `sequences_max` times `context_tokens_max` fits what the session's options allow
+    /// [`Streams`](Self::Streams) for models with a sliding window, which can be cut and shared there alone, and on the
+    /// CPU; where `sequences_max` times `context_tokens_max` fits what the session's options allow
     /// for KV. Else [`Unified`](Self::Unified).
     #[default]
     Auto,
@@ -71,8 +71,8 @@ pub enum SplitMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlashAttention {
-    /// On the CPU not, unless values are quantized: it is slower there, and the more so the longer the context, but for
-    /// prompts. On GPUs llama.cpp decides by model and device.
+    /// On the CPU not in [`KvLayout::Streams`], unless values are quantized: it is slower there, and the more so the longer the
+    /// context, but for prompts. Else llama.cpp decides by model and device.
     #[default]
     Auto,
     /// Always.

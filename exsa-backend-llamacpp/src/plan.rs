@@ -83,7 +83,7 @@ impl Plan {
         let prefill_threads = context.prefill_threads.map_or(decode_threads, usize::from);
         Ok(Self {
             unified,
-            flash_attention: flash_attention(kind, context),
+            flash_attention: flash_attention(kind, context, unified),
             kv_tokens,
             cells,
             sequences,
@@ -149,7 +149,7 @@ impl Kv<'_> {
     fn prefers_streams(&self) -> bool {
         // With a window for what only streams can do; else for attention over each sequence's own cells. Of recurrent
         // states there is one for each sequence anyway. On GPUs it was not measured.
-        self.kind.windowed || (self.kind.on_cpu && !self.kind.recurrent && self.sequences > 1)
+        self.kind.windowed || (self.kind.on_cpu && !self.kind.recurrent)
     }
 
     /// Bytes of `cells` cells.
@@ -170,10 +170,10 @@ impl Kv<'_> {
 }
 
 /// On the CPU the fused kernel is a bit faster with prompts and much slower with single tokens, since it takes one key at a
-/// time.
-fn flash_attention(kind: ModelKind, context: &ContextOptions) -> FlashAttention {
+/// time. But it skips the cells of other sequences, which one pool is full of.
+fn flash_attention(kind: ModelKind, context: &ContextOptions, unified: bool) -> FlashAttention {
     match context.flash_attention {
-        FlashAttention::Auto if kind.on_cpu && !kind.pooled && !context.value_type.is_quantized() => {
+        FlashAttention::Auto if kind.on_cpu && !unified && !context.value_type.is_quantized() => {
             FlashAttention::Off
         }
         asked => asked,

@@ -12,7 +12,9 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Rows at least for which unpacking pays.
-pub(super) const ROWS_MIN: usize = 32;
+pub(super) fn rows_min(kind: Kind) -> usize {
+    if amx_planes::supports(kind) { 32 } else { 48 }
+}
 
 /// Rows that go by the same unpacked weights at most: their sums stay in the second-level cache.
 const ROWS_MAX: usize = 512;

@@ -275,7 +275,7 @@ impl PackedMatrix {
     #[cfg(target_arch = "x86_64")]
     fn whole_panels<'a>(&self, isa: Isa, acts: &'a Activations) -> &'a [Panel] {
         let whole = acts.panels.iter().take_while(|panel| panel.rows == TILE).count();
-        let enough = isa == Isa::Amx && whole * TILE >= amx::ROWS_MIN;
+        let enough = isa == Isa::Amx && whole * TILE >= amx::rows_min(self.kind);
         &acts.panels[..if enough { whole } else { 0 }]
     }
 
