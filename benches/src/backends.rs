@@ -30,6 +30,10 @@ pub struct KvOptions {
     /// How llamacpp lays out KV: unified or streams; its default without.
     #[arg(long, value_name = "LAYOUT", value_parser = ["unified", "streams"])]
     pub kv_layout: Option<String>,
+
+    /// Whether llamacpp computes attention by its fused kernel: on or off; its default without.
+    #[arg(long, value_name = "WHETHER", value_parser = ["on", "off"])]
+    pub flash_attention: Option<String>,
 }
 
 /// The backend of this name, with its own choices.
@@ -50,7 +54,7 @@ pub fn backend_with(name: &str, options: &KvOptions) -> Result<Box<dyn Inference
         }
         #[cfg(feature = "llamacpp")]
         "llamacpp" => {
-            use exsa_backend_llamacpp::{KvLayout, KvType, LlamaCppBackend};
+            use exsa_backend_llamacpp::{FlashAttention, KvLayout, KvType, LlamaCppBackend};
             let types = [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)];
             let kv = kv.and_then(|kv| types.into_iter().find(|(name, _)| *name == kv));
             let kv = kv.map_or_else(KvType::default, |(_, kv)| kv);
@@ -59,7 +63,13 @@ pub fn backend_with(name: &str, options: &KvOptions) -> Result<Box<dyn Inference
                 Some("streams") => KvLayout::Streams,
                 _ => KvLayout::Auto,
             };
-            Ok(Box::new(LlamaCppBackend::new().kv_types(kv, kv).kv_layout(layout)))
+            let flash_attention = match options.flash_attention.as_deref() {
+                Some("on") => FlashAttention::On,
+                Some("off") => FlashAttention::Off,
+                _ => FlashAttention::Auto,
+            };
+            let backend = LlamaCppBackend::new().kv_types(kv, kv).kv_layout(layout);
+            Ok(Box::new(backend.flash_attention(flash_attention)))
         }
         _ => Err(BenchError::Backend { name: name.into(), known: NAMES.join(", ") }),
     }

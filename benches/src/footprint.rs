@@ -106,7 +106,10 @@ fn arguments(options: &Options, case: &Case, backend: &str) -> Vec<OsString> {
             add(name, value.to_string().into());
         }
     }
-    for (name, value) in [("--kv", &options.kv.kv), ("--kv-layout", &options.kv.kv_layout)] {
+    let kv = &options.kv;
+    for (name, value) in
+        [("--kv", &kv.kv), ("--kv-layout", &kv.kv_layout), ("--flash-attention", &kv.flash_attention)]
+    {
         if let Some(value) = value {
             add(name, value.into());
         }

@@ -56,13 +56,17 @@
 //! it. That cannot be complete for a hundred architectures: load files of strangers in a process of their own.
 //! A mapped file must not change while its model is loaded. Models in memory are read from there, without a file.
 //!
-//! On the CPU a session has a stream of cells for each sequence ([`KvLayout::Streams`]) where that fits what its options
-//! allow for KV, and attention without the fused kernel ([`FlashAttention::Auto`]). Of 16 streams of a SmolLM2-135M shape in Q8_0 on two
-//! cores, with 640 tokens each, decoding makes 196 tokens/s so, 102 with flash attention, and 75 with flash attention in one pool,
-//! where each token looks at the cells of all; with 32 tokens each 308, 330 and 320. Prompts pay for it: 540 tokens/s instead
-//! of 660. llama.cpp computes in one pass the streams that follow each other, so sequences begin in the first free stream, and one that
-//! others have left alone is moved to them. One pool ([`KvLayout::Unified`]) is for sessions with more or longer sequences than there is
-//! memory for at full length, and for GPUs, where none of this was measured: shared prefixes are not copied there.
+//! On the CPU a session has a stream of cells for each sequence ([`KvLayout::Streams`]) where that fits what its options allow for KV:
+//! in one pool ([`KvLayout::Unified`]) each token looks at the cells of all. llama.cpp computes in one pass the streams that follow each
+//! other, so sequences begin in the first free stream, and one that others have left alone is moved to them. One pool is for sessions
+//! with more or longer sequences than there is memory for at full length, and for GPUs, where none of this was measured: shared
+//! prefixes are not copied there. Tokens per second of a SmolLM2-135M shape in Q8_0 on two cores, 16 sequences:
+//!
+//! | | streams | streams, [`FlashAttention::Off`] | one pool |
+//! |---|---|---|---|
+//! | decoding at 32 tokens each | 330 | 308 | 320 |
+//! | decoding at 640 tokens each | 102 | 196 | 75 |
+//! | prompts of 640 tokens | 651 | 540 | 668 |
 //!
 //! What a sequence can do depends on model and layout, and [`Capabilities`](exsa_core::backend::Capabilities) say it:
 //!

@@ -71,13 +71,14 @@ pub enum SplitMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlashAttention {
-    /// On the CPU not in [`KvLayout::Streams`], unless values are quantized: it is slower there, and the more so the longer the
-    /// context, but for prompts. Else llama.cpp decides by model and device.
+    /// llama.cpp decides by model and device: on the CPU it takes it.
     #[default]
     Auto,
     /// Always.
     On,
-    /// Never.
+    /// Never. On the CPU that makes prompts slower and single tokens of long contexts faster, but only in
+    /// [`KvLayout::Streams`]: without the kernel each token is multiplied with the cells of all sequences of a pool. KV that is
+    /// saved does not go from sessions with it to sessions without.
     Off,
 }
 

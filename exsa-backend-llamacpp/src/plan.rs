@@ -41,7 +41,6 @@ pub(crate) struct ModelKind {
 pub(crate) struct Plan {
     /// One pool of cells for all sequences, or a stream of cells for each.
     pub unified: bool,
-    pub flash_attention: FlashAttention,
     /// Tokens of KV over all sequences.
     pub kv_tokens: usize,
     /// Cells that are allocated, at least `kv_tokens`.
@@ -83,7 +82,6 @@ impl Plan {
         let prefill_threads = context.prefill_threads.map_or(decode_threads, usize::from);
         Ok(Self {
             unified,
-            flash_attention: flash_attention(kind, context, unified),
             kv_tokens,
             cells,
             sequences,
@@ -166,17 +164,6 @@ impl Kv<'_> {
     fn memory(&self, cells: usize) -> LoadError {
         let (needed, available) = (self.bytes(cells), self.options.kv_bytes_max);
         LoadError::Memory { what: "the KV cache", needed, available }
-    }
-}
-
-/// On the CPU the fused kernel is a bit faster with prompts and much slower with single tokens, since it takes one key at a
-/// time. But it skips the cells of other sequences, which one pool is full of.
-fn flash_attention(kind: ModelKind, context: &ContextOptions, unified: bool) -> FlashAttention {
-    match context.flash_attention {
-        FlashAttention::Auto if kind.on_cpu && !unified && !context.value_type.is_quantized() => {
-            FlashAttention::Off
-        }
-        asked => asked,
     }
 }
 

@@ -61,7 +61,6 @@ impl LlamaCppSession {
         let cuttable = !recurrent && (!windowed || (context_options.swa_full && !plan.unified));
         let settings = ContextSettings {
             options: context_options,
-            flash_attention: plan.flash_attention,
             cells: plan.cells,
             sequences: plan.sequences,
             unified: plan.unified,

@@ -16,8 +16,6 @@ use std::sync::Arc;
 /// How a context is made. Every number was checked to fit an `i32`.
 pub(crate) struct ContextSettings<'a> {
     pub options: &'a ContextOptions,
-    /// What the options' own was settled to.
-    pub flash_attention: FlashAttention,
     /// Cells of KV over all sequences.
     pub cells: usize,
     pub sequences: usize,
@@ -91,11 +89,6 @@ impl Context {
         params.embeddings = settings.pooling.is_some();
         params.pooling_type = pooling_type(settings.pooling)?;
         apply(settings.options, &mut params);
-        params.flash_attn_type = match settings.flash_attention {
-            FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
-            FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
-            FlashAttention::Off => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
-        };
 
         let lock = model.lock();
         // SAFETY: the model lives, its lock is held, and `interrupt` outlives the context.
@@ -285,6 +278,11 @@ fn apply(options: &ContextOptions, params: &mut sys::llama_context_params) {
     params.type_v = ggml_type(options.value_type);
     params.offload_kqv = options.kv_on_device;
     params.swa_full = options.swa_full;
+    params.flash_attn_type = match options.flash_attention {
+        FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+        FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        FlashAttention::Off => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    };
     let rope = &options.rope;
     if let Some(scaling) = rope.scaling {
         params.rope_scaling_type = match scaling {
