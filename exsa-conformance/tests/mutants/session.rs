@@ -213,7 +213,7 @@ impl Session for MutantSession {
         let mut busy = false;
         if self.mutant == Mutant::OneSessionAtATime {
             busy = self.working.fetch_add(1, Ordering::SeqCst) > 0;
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(10));
             self.working.fetch_sub(1, Ordering::SeqCst);
         }
         self.passes += 1;

@@ -41,7 +41,7 @@ impl Tokenizer for MutantTokenizer {
         }
         let busy = self.mutant == Mutant::OneEncodeAtATime && {
             let busy = self.working.fetch_add(1, Ordering::SeqCst) > 0;
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(10));
             self.working.fetch_sub(1, Ordering::SeqCst);
             busy
         };
