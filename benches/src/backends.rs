@@ -48,31 +48,28 @@ pub fn backend_with(name: &str, options: &KvOptions) -> Result<Box<dyn Inference
         "scripted" => Ok(Box::new(ScriptedBackend::new(ScriptedModel::ngram(1).context(SCRIPTED_CONTEXT)))),
         "candle" => {
             use exsa_backend_candle::KvType;
-            let types = [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)];
-            let kv = kv.and_then(|kv| types.into_iter().find(|(name, _)| *name == kv));
-            Ok(Box::new(CandleBackend::new().kv_type(kv.map_or_else(KvType::default, |(_, kv)| kv))))
+            let kv = chosen(kv, [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)]);
+            Ok(Box::new(CandleBackend::new().kv_type(kv)))
         }
         #[cfg(feature = "llamacpp")]
         "llamacpp" => {
             use exsa_backend_llamacpp::{FlashAttention, KvLayout, KvType, LlamaCppBackend};
-            let types = [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)];
-            let kv = kv.and_then(|kv| types.into_iter().find(|(name, _)| *name == kv));
-            let kv = kv.map_or_else(KvType::default, |(_, kv)| kv);
-            let layout = match options.kv_layout.as_deref() {
-                Some("unified") => KvLayout::Unified,
-                Some("streams") => KvLayout::Streams,
-                _ => KvLayout::Auto,
-            };
-            let flash_attention = match options.flash_attention.as_deref() {
-                Some("on") => FlashAttention::On,
-                Some("off") => FlashAttention::Off,
-                _ => FlashAttention::Auto,
-            };
-            let backend = LlamaCppBackend::new().kv_types(kv, kv).kv_layout(layout);
-            Ok(Box::new(backend.flash_attention(flash_attention)))
+            let kv = chosen(kv, [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)]);
+            let layouts = [("unified", KvLayout::Unified), ("streams", KvLayout::Streams)];
+            let modes = [("on", FlashAttention::On), ("off", FlashAttention::Off)];
+            let backend = LlamaCppBackend::new()
+                .kv_types(kv, kv)
+                .kv_layout(chosen(options.kv_layout.as_deref(), layouts))
+                .flash_attention(chosen(options.flash_attention.as_deref(), modes));
+            Ok(Box::new(backend))
         }
         _ => Err(BenchError::Backend { name: name.into(), known: NAMES.join(", ") }),
     }
+}
+
+/// The choice of that name, or the backend's own; clap knows the names.
+fn chosen<T: Default, const N: usize>(name: Option<&str>, choices: [(&str, T); N]) -> T {
+    choices.into_iter().find(|(known, _)| Some(*known) == name).map_or_else(T::default, |(_, choice)| choice)
 }
 
 /// Whether the backend of this name loads files.

@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "hidden from the documentation, for this project's benchmarks alone")]
 
 use crate::kernels::activations::Activations;
+use crate::kernels::pages::Arena;
 use crate::kernels::team::Team;
 use crate::kernels::{Isa, PackedMatrix, roofline};
 use exsa_core::gguf::GgmlType;
@@ -57,9 +58,9 @@ impl Products {
                 (state >> 56) as u8 & 0x37
             })
             .collect();
-        let mut matrices = Vec::new();
+        let (mut matrices, mut memory) = (Vec::new(), Arena::default());
         for _ in 0..copies {
-            match PackedMatrix::pack(dtype, &data, n, k, &mut machine.team)? {
+            match PackedMatrix::pack(dtype, &data, n, k, &mut machine.team, &mut memory)? {
                 Some(matrix) => matrices.push(matrix),
                 None => return Ok(None),
             }

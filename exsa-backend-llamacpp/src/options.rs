@@ -39,8 +39,7 @@ impl KvType {
 #[non_exhaustive]
 pub enum KvLayout {
     /// [`Streams`](Self::Streams) for models with a sliding window, which can be cut and shared there alone, and on the
-    /// CPU; where `sequences_max` times `context_tokens_max` fits what the session's options allow
-    /// for KV. Else [`Unified`](Self::Unified).
+    /// CPU; where `sequences_max` times `context_tokens_max` fits what the session's options allow for KV. Else [`Unified`](Self::Unified).
     #[default]
     Auto,
     /// One pool of cells for all sequences, and what every session that gives vectors has. `fork` shares cells without a
@@ -78,7 +77,7 @@ pub enum FlashAttention {
     On,
     /// Never. On the CPU that makes prompts slower and single tokens of long contexts faster, but only in
     /// [`KvLayout::Streams`]: without the kernel each token is multiplied with the cells of all sequences of a pool. KV that is
-    /// saved does not go from sessions with it to sessions without.
+    /// saved in sessions with it is refused in sessions without, and the other way round.
     Off,
 }
 

@@ -4,7 +4,7 @@ use crate::ffi::{self, Context, ContextSettings, Decoded};
 use crate::fingerprint::Fingerprint;
 use crate::kv::Cells;
 use crate::log;
-use crate::options::ContextOptions;
+use crate::options::{ContextOptions, FlashAttention};
 use crate::places::{Places, plan_move};
 use crate::plan::{ModelKind, Plan};
 use crate::saved::{self, Saved};
@@ -78,6 +78,8 @@ impl LlamaCppSession {
         let mut fingerprint = fingerprint;
         fingerprint
             .update(format!("{:?} {:?}", context_options.key_type, context_options.value_type).as_bytes());
+        // Without flash attention values lie the other way round.
+        fingerprint.update(&[u8::from(context_options.flash_attention == FlashAttention::Off)]);
         let streams = if plan.unified { 1 } else { plan.sequences };
         let plain = !windowed && !recurrent && !SEVERAL_CACHES.contains(&info.architecture.as_str());
         if !plain {
@@ -160,8 +162,9 @@ impl LlamaCppSession {
     }
 
     fn run(&mut self, batch: &Batch) -> Result<(), StepError> {
-        if !self.unified {
-            self.close_gap(batch);
+        if !self.unified && self.close_gap(batch) {
+            // If a move went wrong, the pass must not begin.
+            self.check(batch)?;
         }
         for span in batch.spans() {
             self.settle(span.seq);
@@ -203,37 +206,43 @@ impl LlamaCppSession {
     }
 
     /// Moves a sequence of `batch` so that the streams have fewer gaps, if the last batch had gaps too: one that comes and goes is
-    /// not worth a move.
-    fn close_gap(&mut self, batch: &Batch) {
+    /// not worth a move. Returns whether it tried.
+    fn close_gap(&mut self, batch: &Batch) -> bool {
         let held = |stream| self.cells.len(self.places.at(stream)).unwrap_or(0);
         let mut streams: Vec<u32> = batch.spans().iter().map(|span| self.places.of(span.seq)).collect();
         streams.retain(|stream| held(*stream) > 0);
         streams.sort_unstable();
         let planned = plan_move(&streams, self.capabilities.sequences_max, |stream| held(stream) == 0);
         let had_gaps = std::mem::replace(&mut self.had_gaps, planned.is_some());
-        let Some((from, to)) = planned.filter(|_| had_gaps && self.capabilities.save) else { return };
-        if held(from) + held(to) <= self.move_tokens_max {
+        let Some((from, to)) = planned.filter(|_| had_gaps && self.capabilities.save) else { return false };
+        let worth = held(from) + held(to) <= self.move_tokens_max;
+        if worth {
             self.exchange(from, to);
         }
+        worth
     }
 
-    /// Lets the sequences of two streams change places, by way of host memory. If llama.cpp refuses, all stays as it was.
+    /// Lets the sequences of two streams change places, by way of host memory. If llama.cpp refuses, all stays as it was; a sequence
+    /// that it does not take back either is empty then, so that passes with it are refused.
     fn exchange(&mut self, from: u32, to: u32) {
+        let sequences = [from, to].map(|stream| self.places.at(stream));
+        let mut states = Vec::new();
+        for (stream, seq) in [from, to].into_iter().zip(sequences) {
+            let held = self.cells.len(seq).unwrap_or(0);
+            let Some(state) = (if held > 0 { self.context.state(stream) } else { Some(Vec::new()) }) else {
+                return;
+            };
+            states.push(state);
+        }
         let context = &mut self.context;
-        let state =
-            |held: usize, stream: u32| if held > 0 { context.state(stream) } else { Some(Vec::new()) };
-        let held = |stream| self.cells.len(self.places.at(stream)).unwrap_or(0);
-        let states = [state(held(from), from), state(held(to), to)];
-        let [Some(first), Some(second)] = states else { return };
-        let mut fill = |stream: u32, state: &[u8]| {
-            context.truncate(stream, 0) && (state.is_empty() || context.set_state(stream, state))
-        };
-        if fill(to, &first) && fill(from, &second) {
-            self.places.swap(from, to);
-        } else {
-            // What was there a moment ago fits again.
-            fill(from, &first);
-            fill(to, &second);
+        if context.replace_state(to, &states[0]) && context.replace_state(from, &states[1]) {
+            return self.places.swap(from, to);
+        }
+        for ((stream, seq), state) in [from, to].into_iter().zip(sequences).zip(&states) {
+            if !self.context.replace_state(stream, state) {
+                self.context.truncate(stream, 0);
+                self.cells.truncate(seq, 0);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use exsa_backend_llamacpp::{KvLayout, KvType, LlamaCppBackend};
+use exsa_backend_llamacpp::{FlashAttention, KvLayout, KvType, LlamaCppBackend};
 use exsa_core::SeqId;
 use exsa_core::backend::{Model, ModelSource, SessionOptions};
 use exsa_core::batch::Batch;
@@ -491,6 +491,23 @@ fn sizes_of_sessions() {
     assert_eq!((few.capabilities().kv_tokens_max, few.capabilities().context_tokens_max), (300, 256));
     let all = SessionOptions { kv_tokens_max: Some(usize::MAX), ..options };
     assert!(matches!(streams.session(&all).map(|_| ()), Err(LoadError::Memory { .. })));
+}
+
+/// Values lie the other way round without flash attention.
+#[test]
+fn saved_kv_and_flash_attention() {
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let [on, off] = [FlashAttention::On, FlashAttention::Off]
+        .map(|mode| load_with(&LlamaCppBackend::new().flash_attention(mode), &source));
+    for (with, without) in [(&on, &off), (&off, &on)] {
+        let mut from = session(with);
+        feed(&mut *from, 0, 0, &tokens(20, 1), 0);
+        let mut saved = Vec::new();
+        from.save(SeqId(0), &mut saved).unwrap();
+        assert_eq!(session(with).restore(SeqId(1), &mut saved.as_slice()).unwrap(), 20);
+        let refused = session(without).restore(SeqId(1), &mut saved.as_slice());
+        assert!(matches!(refused, Err(KvError::Format(_))), "{refused:?}");
+    }
 }
 
 /// Those that are left over with gaps between them are moved together, also over one that waits; none of them notices.

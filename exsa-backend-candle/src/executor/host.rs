@@ -47,7 +47,8 @@ impl HostExecutor {
             placed: Placed {
                 spans: Vec::with_capacity(sequences),
                 wanted: Vec::with_capacity(sequences),
-                blocks: Vec::with_capacity(sequences * context.div_ceil(BLOCK_TOKENS)),
+                // Those that sequences share are in it several times; then it grows once.
+                blocks: Vec::with_capacity(capabilities.kv_tokens_max / BLOCK_TOKENS),
                 slots: Vec::with_capacity(tokens),
                 rows: Vec::with_capacity(tokens),
                 rope: ropes.full.room(tokens),

@@ -11,6 +11,7 @@
 
 use super::ahead;
 use super::cache::{Format, HeadLayout};
+use super::items::{ITEM_ROWS, ITEMS_ENOUGH, Item, Items, item_splits, partial_len, split_len};
 use super::panel::{Keys, Left, Number, Sums, Values, multiply};
 use super::simd::{Simd, dispatch};
 use super::softmax::{Running, weigh};
@@ -28,12 +29,6 @@ pub(crate) const CHUNK: usize = 128;
 
 /// Keys after which the running result is set aside.
 pub(crate) const SPLIT: usize = 512;
-
-/// Query vectors that an item has, unless a single token has more.
-const ITEM_ROWS: usize = 24;
-
-/// Items per thread that are enough to share the work well.
-const ITEMS_ENOUGH: usize = 8;
 
 /// Multiplications below which other threads are left alone.
 const SHARED_PRODUCTS_MIN: usize = 1 << 15;
@@ -94,23 +89,9 @@ impl Inputs<'_> {
     }
 }
 
-/// Tokens of one span that one thread attends with at a time, for one head of keys and values.
-#[derive(Clone, Debug)]
-pub(crate) struct Item {
-    span: usize,
-    /// Tokens, counted from the span's first.
-    tokens: Range<usize>,
-    /// Splits of the keys.
-    splits: Range<usize>,
-    /// Where the results go if others compute other splits of the same rows.
-    partial: Option<usize>,
-}
-
 /// Memory to attend with, sized once.
 pub(crate) struct Attend {
-    items: Vec<Item>,
-    /// Items of which some threads compute some splits, with the splits of all.
-    shared: Vec<Item>,
+    items: Items,
     partials: Vec<f32>,
     work: Vec<Work>,
 }
@@ -146,8 +127,7 @@ impl Attend {
             merged: running(),
         };
         Self {
-            items: Vec::with_capacity(tokens_max + shared * splits.min(threads * ITEMS_ENOUGH * 64)),
-            shared: Vec::with_capacity(shared),
+            items: Items::new(tokens_max, shared, splits, threads),
             partials: vec![0.0; partials.min(threads * PARTIALS_MAX)],
             work: (0..threads).map(|_| work()).collect(),
         }
@@ -156,7 +136,7 @@ impl Attend {
     /// Attends with all spans: `out` is `[rows, n_head * head_dim]`. False if it was interrupted; the result is then good for
     /// nothing.
     pub fn run(&mut self, inputs: Inputs<'_>, team: &mut Team, out: &mut [f32]) -> bool {
-        let products = self.plan(&inputs, team.threads());
+        let products = self.items.plan(&inputs, team.threads(), self.partials.len());
         let heads = inputs.heads.n_head_kv;
         let target = Target(out.as_mut_ptr());
         let rows = out.len() / (inputs.heads.n_head * inputs.heads.head_dim);
@@ -167,7 +147,7 @@ impl Attend {
         );
         let partials = Target(self.partials.as_mut_ptr());
         let interrupted = AtomicBool::new(false);
-        let (items, n) = (&self.items, self.items.len() * heads);
+        let (items, n) = (&self.items.all, self.items.all.len() * heads);
         let grain = if products < SHARED_PRODUCTS_MIN { n } else { (n / (team.threads() * 8)).max(1) };
         team.for_each_with(&mut self.work, n, grain, |work, range| {
             for i in range.clone() {
@@ -187,7 +167,7 @@ impl Attend {
         if interrupted.into_inner() {
             return false;
         }
-        let (shared, n) = (&self.shared, self.shared.len() * heads);
+        let (shared, n) = (&self.items.shared, self.items.shared.len() * heads);
         let partials = &self.partials;
         let long = n * shared.iter().map(|item| item.splits.len()).max().unwrap_or(0) > 256;
         team.for_each_with(&mut self.work, n, if long { 1 } else { n }, |work, range| {
@@ -198,59 +178,6 @@ impl Attend {
         });
         true
     }
-
-    /// Cuts the spans into items; returns about how many multiplications they need.
-    fn plan(&mut self, inputs: &Inputs<'_>, threads: usize) -> usize {
-        let heads = inputs.heads;
-        let group = heads.n_head / heads.n_head_kv;
-        let tile = (ITEM_ROWS / group).max(1);
-        let tiles: usize = inputs.spans.iter().map(|span| span.len.div_ceil(tile)).sum();
-        let few = threads > 1 && tiles * heads.n_head_kv < threads * ITEMS_ENOUGH;
-        let (mut pairs, mut taken) = (0, 0);
-        self.items.clear();
-        self.shared.clear();
-        for (index, span) in inputs.spans.iter().enumerate() {
-            // The last tokens see the most: they come first, so that none is left over for the end.
-            let starts = (0..span.len).step_by(tile).rev();
-            for start in starts {
-                let tokens = start..span.len.min(start + tile);
-                let seen = heads.seen(span.position + tokens.start).start..span.position + tokens.end;
-                pairs += tokens.len() * seen.len();
-                let item = Item {
-                    span: index,
-                    splits: seen.start / SPLIT..seen.end.div_ceil(SPLIT),
-                    tokens,
-                    partial: None,
-                };
-                let size = partial_len(&item, group, inputs.layout.value_room()) * heads.n_head_kv;
-                if few && item.splits.len() > 1 && taken + size <= self.partials.len() {
-                    let item = Item { partial: Some(taken), ..item };
-                    taken += size;
-                    let single = |split| Item { splits: split..split + 1, ..item.clone() };
-                    let first = item.splits.start;
-                    self.items.extend(item.splits.clone().map(single).map(|single| {
-                        let before = (single.splits.start - first)
-                            * split_len(&item, group, inputs.layout.value_room());
-                        Item { partial: item.partial.map(|start| start + before), ..single }
-                    }));
-                    self.shared.push(item);
-                } else {
-                    self.items.push(item);
-                }
-            }
-        }
-        pairs * heads.n_head * heads.head_dim
-    }
-}
-
-/// Floats that the result of one split of an item takes: sums, largest scores and totals.
-fn split_len(item: &Item, group: usize, room: usize) -> usize {
-    item.tokens.len() * group * (room + 2)
-}
-
-/// Floats that the results of all splits of an item take, for one head.
-fn partial_len(item: &Item, group: usize, room: usize) -> usize {
-    split_len(item, group, room) * item.splits.len()
 }
 
 dispatch! {
@@ -323,12 +250,6 @@ fn attend_as<S: Simd, T: Number>(
     if item.partial.is_none() {
         finish(work, inputs, span, item, head, out);
     }
-}
-
-/// Splits of the keys that the tokens of an item see.
-fn item_splits(inputs: &Inputs<'_>, span: &AttendSpan, item: &Item) -> usize {
-    let first = inputs.heads.seen(span.position + item.tokens.start).start;
-    (span.position + item.tokens.end).div_ceil(SPLIT) - first / SPLIT
 }
 
 /// Takes the queries of an item, those of a token side by side.

@@ -22,6 +22,7 @@ mod avx512;
 pub mod cache;
 pub mod elementwise;
 pub mod exp;
+mod items;
 mod lanes;
 mod layout;
 #[cfg(target_arch = "aarch64")]
@@ -157,16 +158,16 @@ impl PackedMatrix {
         Kind::of(dtype).is_some()
     }
 
-    /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF. `None` where the type has no packed form
-    /// or the lengths do not fit.
+    /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF, into `memory`. `None` where the type has no packed
+    /// form or the lengths do not fit.
     pub fn pack(
         dtype: GgmlType,
         bytes: &[u8],
         n: usize,
         k: usize,
         team: &mut Team,
+        memory: &mut Arena,
     ) -> std::io::Result<Option<Self>> {
-        let memory = &mut Arena::default();
         let done = |_| Ok::<_, std::convert::Infallible>(());
         let packed = Self::pack_by_parts(dtype, bytes, n, k, team, memory, done);
         packed.map(|packed| match packed {
@@ -176,7 +177,7 @@ impl PackedMatrix {
         })
     }
 
-    /// The same, into `memory`; after each part of the bytes, in their order, calls `done`, which can end it.
+    /// The same; after each part of the bytes, in their order, calls `done`, which can end it.
     pub fn pack_by_parts<E>(
         dtype: GgmlType,
         bytes: &[u8],

@@ -80,7 +80,8 @@ impl Arena {
             let _ = map.advise(memmap2::Advice::HugePage);
         }
         let first = map.as_mut_ptr();
-        let skipped = if slack > 0 { first.align_offset(HUGE_PAGE) } else { 0 };
+        let address = first as usize;
+        let skipped = if slack > 0 { address.next_multiple_of(HUGE_PAGE) - address } else { 0 };
         let (next, left) = (first.wrapping_add(skipped), size - skipped);
         Ok(self.chunk.insert(Chunk { map: Arc::new(map), next, left }).take(len))
     }

@@ -1,6 +1,7 @@
 //! Packed products against candle's dequantization, and all instruction sets against each other.
 
 use super::activations::Activations;
+use super::pages::Arena;
 use super::team::Team;
 use super::{Isa, PackedMatrix};
 use candle_core::Device;
@@ -92,7 +93,7 @@ proptest! {
         let k = blocks * dtype.block_len() as usize;
         let mut random = Random(seed);
         let bytes = random.weights(dtype, n, k);
-        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut Team::new(1).unwrap()).unwrap().unwrap();
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut Team::new(1).unwrap(), &mut Arena::default()).unwrap().unwrap();
         let expected = dequantized(candle, &bytes, n, k);
         let mut row = vec![0.0; k];
         for (i, expected) in expected.chunks_exact(k).enumerate() {
@@ -118,7 +119,7 @@ proptest! {
         let value = |i: usize, x: u64| if i % 32 == 5 { 127.0 } else { (x % 255) as f32 - 127.0 };
         let x: Vec<f32> = (0..m * k).map(|i| value(i, random.next())).collect();
         let mut team = Team::new(2).unwrap();
-        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team).unwrap().unwrap();
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team, &mut Arena::default()).unwrap().unwrap();
         let out = product(&matrix, Isa::Scalar, &x, &mut team);
         let weights = dequantized(candle, &bytes, n, k);
         for (x, out) in x.chunks_exact(k).zip(out.chunks_exact(n)) {
@@ -160,7 +161,7 @@ proptest! {
             x.fill(1.0);
         }
         let mut team = Team::new(2).unwrap();
-        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team).unwrap().unwrap();
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team, &mut Arena::default()).unwrap().unwrap();
         let expected = bits(&product(&matrix, Isa::Scalar, &x, &mut team));
         for isa in Isa::available() {
             prop_assert_eq!(bits(&product(&matrix, isa, &x, &mut team)), expected.clone(), "{:?}", isa);
@@ -179,7 +180,7 @@ proptest! {
         let bytes = random.weights(dtype, n, k);
         let x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
         let (mut one, mut three) = (Team::new(1).unwrap(), Team::new(3).unwrap());
-        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut three).unwrap().unwrap();
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut three, &mut Arena::default()).unwrap().unwrap();
         let isa = Isa::detect();
         let together = product(&matrix, isa, &x, &mut three);
         for (x, expected) in x.chunks_exact(k).zip(together.chunks_exact(n)) {
@@ -191,7 +192,9 @@ proptest! {
 #[test]
 fn what_does_not_fit_is_not_packed() {
     let mut team = Team::new(1).unwrap();
-    let mut pack = |dtype, bytes: &[u8], n, k| PackedMatrix::pack(dtype, bytes, n, k, &mut team).unwrap();
+    let mut pack = |dtype, bytes: &[u8], n, k| {
+        PackedMatrix::pack(dtype, bytes, n, k, &mut team, &mut Arena::default()).unwrap()
+    };
     assert!(pack(GgmlType::F32, &[0; 128], 1, 32).is_none());
     assert!(pack(GgmlType::Q8_0, &[0; 34], 1, 33).is_none());
     assert!(pack(GgmlType::Q8_0, &[0; 33], 1, 32).is_none());
@@ -202,7 +205,9 @@ fn what_does_not_fit_is_not_packed() {
 #[test]
 fn activations_that_are_no_numbers_show_in_the_product() {
     let mut team = Team::new(1).unwrap();
-    let matrix = PackedMatrix::pack(GgmlType::Q8_0, &[1; 34 * 2], 1, 64, &mut team).unwrap().unwrap();
+    let matrix = PackedMatrix::pack(GgmlType::Q8_0, &[1; 34 * 2], 1, 64, &mut team, &mut Arena::default())
+        .unwrap()
+        .unwrap();
     for isa in Isa::available() {
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = vec![1.0; 64];

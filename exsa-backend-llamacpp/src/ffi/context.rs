@@ -134,8 +134,8 @@ impl Context {
         !self.memory.is_null()
     }
 
-    /// Runs a batch of `spans`, each with llama.cpp's number of its sequence, in whose order the rows come. It is not empty, is not over the limit, and names sequences and
-    /// tokens that exist.
+    /// Runs a batch of `spans`, each with llama.cpp's number of its sequence; the rows come in their order. It is not empty, is not
+    /// over the limit, and names sequences and tokens that exist.
     pub fn decode(&mut self, spans: &[(u32, Span, &[TokenId])]) -> Decoded {
         let mut sequences = self.arrays.fill(spans);
         let arrays = &mut self.arrays;
@@ -242,6 +242,11 @@ impl Context {
             sys::llama_state_seq_set_data(self.ptr.as_ptr(), state.as_ptr(), state.len(), seq as i32)
         };
         read > 0
+    }
+
+    /// Makes what [`state`](Self::state) gave all that `seq` holds, and nothing of no bytes; `false` if llama.cpp refuses it.
+    pub fn replace_state(&mut self, seq: u32, state: &[u8]) -> bool {
+        self.truncate(seq, 0) && (state.is_empty() || self.set_state(seq, state))
     }
 }
 
