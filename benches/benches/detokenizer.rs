@@ -4,9 +4,9 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use exsa_benches::text::prose;
 use exsa_benches::vocabulary::Learnt;
-use exsa_core::detokenizer::Detokenizer;
 use exsa_core::scripted::ByteTokenizer;
-use exsa_core::stop::StopMatcher;
+use exsa_core::text::Detokenizer;
+use exsa_core::text::StopMatcher;
 use exsa_core::tokenizer::{EncodeOptions, Tokenizer, TokenizerModel};
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use exsa_core::backend::Capabilities;
 use exsa_core::priority::UserId;
 use exsa_core::queue::{FairOptions, FairQueue};
-use exsa_core::scheduler::{Scheduler, SchedulerOptions, Ticket, Work};
+use exsa_core::schedule::{SchedRequest, Scheduler, SchedulerOptions, Work};
 use std::time::Duration;
 
 const PROMPT: usize = 100;
@@ -46,14 +46,14 @@ impl Busy {
     }
 
     fn submit(&mut self) {
-        let rank = self.submitted;
+        let arrival = self.submitted;
         self.submitted += 1;
         // Deadlines are kept in order too; none comes up.
-        let deadline = Some(Duration::from_secs(1_000_000 + rank));
-        let mut ticket = Ticket::new(rank, vec![rank as u32; PROMPT], usize::MAX);
-        ticket.deadline = deadline;
-        ticket.user = UserId(rank % USERS);
-        self.scheduler.enqueue(ticket, Duration::ZERO);
+        let deadline = Some(Duration::from_secs(1_000_000 + arrival));
+        let mut request = SchedRequest::new(arrival, vec![arrival as u32; PROMPT], usize::MAX);
+        request.deadline = deadline;
+        request.user = UserId(arrival % USERS);
+        self.scheduler.enqueue(request, Duration::ZERO);
     }
 
     /// Plans and commits; how many sequences were given a token.

@@ -3,7 +3,7 @@
 use crate::backends::{self, KvOptions};
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
-use exsa_core::scheduler::Mode;
+use exsa_core::schedule::Mode;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 

@@ -6,8 +6,8 @@ use crate::priority::Priority;
 use crate::request::Request;
 use crate::sampler::SamplingError;
 use crate::stats::EngineStats;
-use crate::stop::StopError;
 use crate::stream::TokenStream;
+use crate::text::StopError;
 use crate::token::TokenId;
 use std::fmt;
 use std::time::Duration;
@@ -95,8 +95,8 @@ pub enum SubmitError {
         /// Size of the vocabulary.
         n_vocab: usize,
     },
-    /// `tokens_max` is 0.
-    #[error("tokens_max is 0; at least 1 token is generated")]
+    /// `max_tokens` is 0.
+    #[error("max_tokens is 0; at least 1 token is generated")]
     NoTokens,
     /// A sampling parameter is out of its range.
     #[error(transparent)]

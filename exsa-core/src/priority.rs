@@ -1,7 +1,7 @@
 //! Classes of urgency, and who asks.
 
 /// How urgent a request is. A more urgent class goes first, always; see
-/// [`FairOptions::ageing`](crate::queue::FairOptions::ageing) for how the others get on all the same.
+/// [`FairOptions::ageing`](crate::schedule::queue::FairOptions::ageing) for how the others get on all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
     /// Somebody looks at the screen.

@@ -36,9 +36,9 @@ pub struct Request {
     /// How tokens are chosen.
     pub sampling: SamplingParams,
     /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.
-    pub tokens_max: Option<usize>,
+    pub max_tokens: Option<usize>,
     /// Texts that end the answer, and are no part of it; at most
-    /// [`STOP_STRINGS_MAX`](crate::stop::STOP_STRINGS_MAX).
+    /// [`STOP_STRINGS_MAX`](crate::text::STOP_STRINGS_MAX).
     pub stop: Vec<String>,
     /// Tokens that end the answer; their text is no part of it.
     pub stop_tokens: Vec<TokenId>,
@@ -70,7 +70,7 @@ impl Request {
         Self {
             prompt,
             sampling: SamplingParams::default(),
-            tokens_max: None,
+            max_tokens: None,
             stop: Vec::new(),
             stop_tokens: Vec::new(),
             ignore_eos: false,
@@ -108,7 +108,7 @@ impl Request {
 
     /// Generates at most `n` tokens, at least 1.
     pub fn max_tokens(mut self, n: usize) -> Self {
-        self.tokens_max = Some(n);
+        self.max_tokens = Some(n);
         self
     }
 

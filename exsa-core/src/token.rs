@@ -1,4 +1,4 @@
-//! Identifiers: tokens and sequences.
+//! Identifiers: tokens, sequences, requests.
 
 /// Index of a token in a model's vocabulary, `0..n_vocab`.
 pub type TokenId = u32;
@@ -23,3 +23,7 @@ impl std::fmt::Display for SeqId {
         write!(f, "sequence {}", self.0)
     }
 }
+
+/// Names a request within one engine; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);

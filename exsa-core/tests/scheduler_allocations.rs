@@ -4,7 +4,7 @@
 use exsa_core::backend::Capabilities;
 use exsa_core::priority::{Priority, UserId};
 use exsa_core::queue::{FairOptions, FairQueue};
-use exsa_core::scheduler::{Scheduler, SchedulerOptions, StepCost, Ticket, Work};
+use exsa_core::schedule::{SchedRequest, Scheduler, SchedulerOptions, StepCost, Work};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,10 +41,10 @@ const RUNNING: usize = 256;
 const WAITING: usize = 10_000;
 
 fn submit(scheduler: &mut Scheduler, id: u64) {
-    let mut ticket = Ticket::new(id, (0..100).map(|i| (id as u32) << 8 | i).collect(), 2000);
-    (ticket.user, ticket.priority) = (UserId(id % 100), Priority::ALL[id as usize % 3]);
-    ticket.deadline = Some(Duration::from_secs(1_000_000 + id));
-    scheduler.enqueue(ticket, Duration::ZERO);
+    let mut request = SchedRequest::new(id, (0..100).map(|i| (id as u32) << 8 | i).collect(), 2000);
+    (request.user, request.priority) = (UserId(id % 100), Priority::ALL[id as usize % 3]);
+    request.deadline = Some(Duration::from_secs(1_000_000 + id));
+    scheduler.enqueue(request, Duration::ZERO);
 }
 
 fn step(scheduler: &mut Scheduler, now: Duration, work: &mut Vec<Work>) {

@@ -189,7 +189,7 @@ impl Simulation {
             .priority(Priority::ALL[random.within(0, 2)])
             .user(["ann", "bob", "cem"][random.within(0, 2)])
             .weight(random.within(1, 3) as f32);
-        request.tokens_max = tokens_max;
+        request.max_tokens = tokens_max;
         if random.chance(20) {
             request = request.cache_salt("salt");
         }

@@ -4,7 +4,7 @@ use crate::backends::{self, KvOptions};
 use crate::load::user::{Arrival, User, arrival, range};
 use crate::options::mode;
 use clap::Parser;
-use exsa_core::scheduler::Mode;
+use exsa_core::schedule::Mode;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;

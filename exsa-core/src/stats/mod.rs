@@ -1,6 +1,8 @@
 //! How an engine is doing, as numbers.
 
 mod histogram;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod recorder;
 
 pub use histogram::Histogram;

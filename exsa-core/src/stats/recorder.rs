@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) struct Recorder {
     pub(crate) stats: EngineStats,
     #[cfg(feature = "metrics")]
-    facade: crate::metrics::Facade,
+    facade: crate::stats::metrics::Facade,
 }
 
 impl Recorder {
@@ -18,7 +18,7 @@ impl Recorder {
         Self {
             stats: EngineStats { kv_tokens_max, ..EngineStats::default() },
             #[cfg(feature = "metrics")]
-            facade: crate::metrics::Facade::new(model),
+            facade: crate::stats::metrics::Facade::new(model),
         }
     }
 

@@ -3,7 +3,8 @@
 use exsa_core::backend::Capabilities;
 use exsa_core::priority::{Priority, UserId};
 use exsa_core::queue::{FairOptions, FairQueue, QueueOrder, Service};
-use exsa_core::scheduler::{RequestId, Scheduler, SchedulerOptions, Ticket};
+use exsa_core::schedule::{SchedRequest, Scheduler, SchedulerOptions};
+use exsa_core::token::RequestId;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -107,12 +108,12 @@ impl Bare {
         answer: usize,
     ) -> RequestId {
         let tokens_max = tokens.len() + answer;
-        let mut ticket = Ticket::new(self.next, tokens, tokens_max);
-        (ticket.user, ticket.priority) = (UserId(user), priority);
+        let mut request = SchedRequest::new(self.next, tokens, tokens_max);
+        (request.user, request.priority) = (UserId(user), priority);
         self.next += 1;
-        let (id, user, prompt) = (ticket.id, ticket.user, ticket.prompt_len);
+        let (id, user, prompt) = (request.id, request.user, request.prompt_len);
         self.live.insert(id, Live { user, priority, prompt, left: answer, running: false, preemptions: 0 });
-        self.scheduler.enqueue(ticket, self.now);
+        self.scheduler.enqueue(request, self.now);
         id
     }
 

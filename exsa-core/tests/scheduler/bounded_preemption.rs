@@ -1,7 +1,7 @@
 //! Nobody gives way more often than the limit, whoever is more urgent and however short the KV is.
 
 use super::bare::{Bare, Random, capabilities};
-use exsa_core::scheduler::SchedulerOptions;
+use exsa_core::schedule::SchedulerOptions;
 use exsa_core::{Mode, Priority};
 
 #[test]

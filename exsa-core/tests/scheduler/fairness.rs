@@ -3,7 +3,7 @@
 use super::bare::{Bare, capabilities, jain};
 use exsa_core::priority::UserId;
 use exsa_core::queue::{FairOptions, FairQueue, Fcfs, QueueOrder};
-use exsa_core::scheduler::SchedulerOptions;
+use exsa_core::schedule::SchedulerOptions;
 use exsa_core::{Mode, Priority};
 use std::time::Duration;
 
@@ -37,18 +37,18 @@ fn users_of_long_and_of_short_requests_are_served_alike() {
 
 #[test]
 fn weights_share_in_their_proportion() {
-    use exsa_core::scheduler::Ticket;
+    use exsa_core::schedule::SchedRequest;
     let options = SchedulerOptions { running_max: 8, mode: Mode::Latency, ..SchedulerOptions::default() };
-    let mut scheduler = exsa_core::scheduler::Scheduler::new(
+    let mut scheduler = exsa_core::schedule::Scheduler::new(
         &capabilities(1 << 14, 16, 8),
         options,
         Box::new(FairQueue::new(FairOptions::default())),
     );
     let mut served = [0usize; 3];
     for id in 0..1200 {
-        let mut ticket = Ticket::new(id, vec![id as u32 + 1; 20], 30);
-        (ticket.user, ticket.weight) = (UserId(id % 3), [1.0, 2.0, 4.0][id as usize % 3]);
-        scheduler.enqueue(ticket, Duration::ZERO);
+        let mut request = SchedRequest::new(id, vec![id as u32 + 1; 20], 30);
+        (request.user, request.weight) = (UserId(id % 3), [1.0, 2.0, 4.0][id as usize % 3]);
+        scheduler.enqueue(request, Duration::ZERO);
     }
     // Until the heaviest has nothing left to wait.
     while served[2] < 390 {

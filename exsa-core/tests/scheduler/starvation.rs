@@ -3,7 +3,7 @@
 use super::bare::{Bare, capabilities};
 use exsa_core::Priority;
 use exsa_core::queue::{FairOptions, FairQueue};
-use exsa_core::scheduler::SchedulerOptions;
+use exsa_core::schedule::SchedulerOptions;
 use std::time::Duration;
 
 /// When the batch request ended, and how many interactive ones did until then; `None` where it did not within ten minutes.

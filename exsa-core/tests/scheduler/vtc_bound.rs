@@ -8,7 +8,7 @@ use exsa_core::Mode;
 use exsa_core::Priority;
 use exsa_core::priority::UserId;
 use exsa_core::queue::Service;
-use exsa_core::scheduler::SchedulerOptions;
+use exsa_core::schedule::SchedulerOptions;
 use std::time::Duration;
 
 /// The largest difference of the two users' service within one interval in which both wait, as a share of the bound.

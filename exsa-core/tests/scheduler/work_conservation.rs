@@ -1,7 +1,7 @@
 //! The engine is never idle while a request could run.
 
 use super::bare::{Bare, Random, capabilities};
-use exsa_core::scheduler::SchedulerOptions;
+use exsa_core::schedule::SchedulerOptions;
 use exsa_core::{Mode, Priority};
 
 #[test]

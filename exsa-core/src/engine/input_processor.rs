@@ -1,0 +1,213 @@
+//! From a request to a sequence: what is done on the caller's thread.
+
+use crate::backend::{Capabilities, Model};
+use crate::chat::ChatTemplate;
+use crate::clock::Clock;
+use crate::engine::admission_control::AdmissionControl;
+use crate::engine::in_flight::InFlight;
+use crate::engine::mailbox::{Command, Mailbox};
+use crate::engine::request_state::RequestState;
+use crate::generator::SubmitError;
+use crate::options::EngineOptions;
+use crate::priority::UserId;
+use crate::request::{Prompt, Request};
+use crate::schedule::prefix::Namespace;
+use crate::schedule::sched_request::{History, SchedRequest};
+use crate::stream::{StreamSignal, TokenStream, channel};
+use crate::text::Detokenizer;
+use crate::text::StopMatcher;
+use crate::token::RequestId;
+use crate::token::TokenId;
+use crate::tokenizer::{EncodeOptions, Tokenizer};
+use parking_lot::Mutex;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Checks requests, tokenizes them and leaves them in the mailbox.
+pub(crate) struct InputProcessor {
+    pub(crate) model: Arc<dyn Model>,
+    tokenizer: Arc<dyn Tokenizer>,
+    capabilities: Capabilities,
+    kv_bytes_per_token: u64,
+    options: EngineOptions,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) in_flight: Arc<InFlight>,
+    clock: Arc<dyn Clock>,
+    pub(crate) admission: AdmissionControl,
+    ids: AtomicU64,
+    seeds: RandomState,
+    template: Mutex<Option<Arc<ChatTemplate>>>,
+}
+
+impl InputProcessor {
+    pub(crate) fn new(
+        model: Arc<dyn Model>,
+        capabilities: Capabilities,
+        kv_bytes_per_token: u64,
+        options: EngineOptions,
+        in_flight: Arc<InFlight>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            tokenizer: model.tokenizer(),
+            model,
+            capabilities,
+            kv_bytes_per_token,
+            options,
+            in_flight,
+            mailbox: Arc::default(),
+            clock,
+            admission: AdmissionControl::default(),
+            ids: AtomicU64::new(0),
+            seeds: RandomState::new(),
+            template: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
+        let n_vocab = self.model.info().n_vocab;
+        let tokens = self.encode(&request)?;
+        self.check_length(tokens.len())?;
+        if request.max_tokens == Some(0) {
+            return Err(SubmitError::NoTokens);
+        }
+        self.check_kv(tokens.len(), request.max_tokens)?;
+        if !(0.001..=1000.0).contains(&request.weight) {
+            return Err(SubmitError::Weight(request.weight));
+        }
+        let mut known = tokens.iter().chain(&request.stop_tokens);
+        if let Some(&token) = known.find(|token| **token as usize >= n_vocab) {
+            return Err(SubmitError::InvalidToken { token, n_vocab });
+        }
+        let id = RequestId(self.ids.fetch_add(1, Ordering::Relaxed));
+        let mut sampling = request.sampling;
+        sampling.seed.get_or_insert_with(|| self.seeds.hash_one(id));
+        let mut end_of_generation = self.tokenizer.special().end_of_generation.clone();
+        if request.ignore_eos {
+            sampling.logit_bias.retain(|(token, _)| end_of_generation.binary_search(token).is_err());
+            sampling.logit_bias.extend(end_of_generation.drain(..).map(|token| (token, f32::NEG_INFINITY)));
+        }
+        let sampler = sampling.validate(n_vocab)?;
+        let stop = StopMatcher::new(&request.stop)?;
+        let mut stop_tokens = request.stop_tokens;
+        stop_tokens.sort_unstable();
+
+        let (mailbox, in_flight) = (self.mailbox.clone(), self.in_flight.clone());
+        let (stream, events) = channel(self.options.stream_events_max, move |signal| {
+            // A mailbox that is closed has ended the request already.
+            let _ = mailbox.post(match signal {
+                StreamSignal::Cancelled => Command::Cancel(id),
+                StreamSignal::Drained => Command::Resume(id),
+                StreamSignal::Position => Command::Position(id),
+            });
+            if signal == StreamSignal::Cancelled {
+                in_flight.cancel(id);
+            }
+        });
+        let submitted = self.clock.now();
+        let preceded = tokens.iter().any(|token| !self.tokenizer.is_control(*token));
+        let user: Arc<str> = request.user.unwrap_or_default().into();
+        let max_tokens = request.max_tokens.unwrap_or(usize::MAX);
+        let sched_request = Box::new(SchedRequest {
+            arrival: id.0,
+            prompt_len: tokens.len(),
+            len_max: tokens.len().saturating_add(max_tokens).min(self.capabilities.context_tokens_max),
+            tokens: tokens.clone(),
+            namespace: Namespace { adapter: None, salt: request.cache_salt.map(Arc::from) },
+            priority: request.priority,
+            user: UserId(self.seeds.hash_one(&user)),
+            weight: request.weight,
+            deadline: request.timeout.map(|timeout| submitted.saturating_add(timeout)),
+            first_token_by: request.first_token_timeout.map(|timeout| submitted.saturating_add(timeout)),
+            history: History::default(),
+            id,
+        });
+        let state = Box::new(RequestState {
+            id,
+            prompt_tokens: tokens.len(),
+            tokens,
+            max_tokens,
+            sampler,
+            stop_tokens,
+            end_of_generation,
+            detokenizer: Detokenizer::new(&*self.tokenizer, preceded),
+            stop,
+            stream,
+            submitted,
+            priority: request.priority,
+            user: user.clone(),
+            cached_tokens: 0,
+            admitted: None,
+            first_token: None,
+            last_token: None,
+        });
+        let user_limit = self.options.user_queue_max.unwrap_or(usize::MAX);
+        self.admission.enter(request.priority, &user, self.options.queue_max, user_limit)?;
+        match self.mailbox.post(Command::Submit(state, sched_request)) {
+            Ok(()) => Ok(events),
+            Err(_) => {
+                self.admission.leave(request.priority, &user);
+                Err(SubmitError::ShuttingDown)
+            }
+        }
+    }
+
+    /// Refuses what would need more KV than there is, even alone. An answer without a limit of its own goes on until the
+    /// context or the KV is full.
+    fn check_kv(&self, prompt: usize, answer: Option<usize>) -> Result<(), SubmitError> {
+        let Some(answer) = answer else { return Ok(()) };
+        let kv = self.capabilities.kv_tokens_max;
+        let tokens = prompt.saturating_add(answer).min(self.capabilities.context_tokens_max);
+        if tokens <= kv {
+            return Ok(());
+        }
+        let bytes = |tokens: usize| self.kv_bytes_per_token.saturating_mul(tokens as u64);
+        let (needed, available, tokens_max) = (bytes(tokens), bytes(kv), kv - prompt);
+        Err(SubmitError::KvTooLarge { tokens, needed, available, tokens_max })
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<(), SubmitError> {
+        let context = self.capabilities.context_tokens_max;
+        let kv = self.capabilities.kv_tokens_max;
+        let (limit, what) = if kv < context { (kv, "the KV cache") } else { (context, "the context") };
+        let limit = limit.saturating_sub(1);
+        match tokens {
+            0 => Err(SubmitError::EmptyPrompt),
+            n if n > limit => Err(SubmitError::PromptTooLong { tokens, limit, what }),
+            _ => Ok(()),
+        }
+    }
+
+    fn encode(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
+        let special = self.tokenizer.special();
+        let mut tokens = Vec::new();
+        match &request.prompt {
+            Prompt::Tokens(ids) => tokens.extend_from_slice(ids),
+            Prompt::Text(text) => {
+                tokens.extend(special.bos.filter(|_| special.add_bos));
+                let options = EncodeOptions { special: request.parse_special, barriers: &[] };
+                self.tokenizer.encode(text, &options, &mut tokens);
+            }
+            Prompt::Chat(messages) => {
+                let rendered = self.template()?.render(messages, &request.chat)?;
+                self.tokenizer.encode(&rendered.text, &rendered.encode_options(), &mut tokens);
+                // Many templates write BOS themselves; twice would be wrong.
+                if let Some(bos) = special.bos.filter(|bos| special.add_bos && tokens.first() != Some(bos)) {
+                    tokens.insert(0, bos);
+                }
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// The model's chat template, parsed when it is first needed.
+    fn template(&self) -> Result<Arc<ChatTemplate>, SubmitError> {
+        let mut template = self.template.lock();
+        if let Some(template) = &*template {
+            return Ok(template.clone());
+        }
+        let parsed = ChatTemplate::for_model(self.model.info().chat_template.as_deref(), &*self.tokenizer)?;
+        Ok(template.insert(Arc::new(parsed)).clone())
+    }
+}

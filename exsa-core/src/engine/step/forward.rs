@@ -1,0 +1,121 @@
+//! The forward pass, and what follows when it fails.
+
+use super::EngineLoop;
+use super::commit::Commit;
+use crate::error::StepError;
+use crate::finish::{FinishReason, RequestError};
+use crate::schedule::scheduler::StepCost;
+use crate::token::RequestId;
+use crate::token::SeqId;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+impl EngineLoop {
+    /// Computes the work; sequences at fault leave it until the rest goes through.
+    pub(super) fn forward(&mut self) {
+        while !self.work.is_empty() {
+            self.batch.clear();
+            for work in &self.work {
+                if let Some(sequence) = self.requests.get(&work.id) {
+                    let tokens = &sequence.tokens[work.start..work.start + work.len];
+                    self.batch.push(work.seq, work.start, tokens, usize::from(work.sample));
+                }
+            }
+            let wanted = self.work.iter().map(|work| (work.id, self.scheduler.expiry(work.seq)));
+            self.input.in_flight.begin(wanted);
+            let start = self.clock.now();
+            let (session, batch) = (&mut self.session, &self.batch);
+            let pass = move || {
+                let session = session;
+                session.forward(batch)
+            };
+            let passed = catch_unwind(AssertUnwindSafe(pass));
+            self.input.in_flight.end();
+            let error = match passed {
+                Ok(Ok(logits)) if logits.rows() == batch.rows() => {
+                    let now = self.clock.now();
+                    let elapsed = now.saturating_sub(start);
+                    let stats = &mut self.recorder.stats;
+                    stats.steps += 1;
+                    stats.tokens_computed += batch.len() as u64;
+                    stats.tokens_generated += batch.rows() as u64;
+                    stats.step_times.forward += elapsed;
+                    let decodes = self.work.iter().filter(|work| work.len == 1).count();
+                    self.scheduler.observe(&StepCost { tokens: batch.len(), decodes, elapsed });
+                    let ended = Commit {
+                        scheduler: &mut self.scheduler,
+                        requests: &mut self.requests,
+                        tokenizer: &*self.tokenizer,
+                        scratch: &mut self.scratch,
+                        sampled: &mut self.sampled,
+                        recorder: &mut self.recorder,
+                        clock: &*self.clock,
+                        context_max: self.context_max,
+                        now,
+                    }
+                    .run(&self.work, logits);
+                    for (id, reason) in ended {
+                        self.end(id, reason);
+                    }
+                    return;
+                }
+                Ok(Ok(logits)) => {
+                    StepError::Backend(format!("{} rows asked for, {} given", batch.rows(), logits.rows()))
+                }
+                Ok(Err(error)) => error,
+                Err(panic) => {
+                    let error = RequestError::Panicked(panic_text(&*panic));
+                    self.end_all(&FinishReason::Failed(error));
+                    return;
+                }
+            };
+            if !self.recover(&error) {
+                return;
+            }
+        }
+    }
+
+    /// Puts the sequences of a failed pass back to where they were. Whether the pass is worth another try,
+    /// because the sequence at fault has left it.
+    fn recover(&mut self, error: &StepError) -> bool {
+        let culprit = error.seq();
+        let interrupted = matches!(error, StepError::Interrupted);
+        if interrupted {
+            self.interrupt.clear();
+        }
+        let mut retry = Vec::with_capacity(self.work.len());
+        for work in std::mem::take(&mut self.work) {
+            let blamed = match culprit {
+                Some(seq) => seq == work.seq,
+                None => !interrupted,
+            };
+            if blamed {
+                self.end(work.id, FinishReason::Failed(error.into()));
+            } else if self.roll_back(work.id, work.seq, work.start) {
+                retry.push(work);
+            }
+        }
+        self.apply_kv_ops();
+        let progress = culprit.is_some() && retry.len() < self.batch.spans().len();
+        self.work = retry;
+        progress
+    }
+
+    /// Truncates a sequence; where the session cannot, its request starts anew from the queue.
+    fn roll_back(&mut self, id: RequestId, seq: SeqId, len: usize) -> bool {
+        if len == 0 {
+            self.session.release(seq);
+            return true;
+        }
+        if self.session.capabilities().truncate && self.session.truncate(seq, len).is_ok() {
+            return true;
+        }
+        self.scheduler.requeue(id, self.clock.now());
+        false
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}

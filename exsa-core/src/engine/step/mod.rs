@@ -1,0 +1,301 @@
+//! The engine's step: drain commands, plan, move KV, forward, sample, commit, emit.
+
+mod commit;
+mod forward;
+mod transfer;
+
+use crate::backend::{Interrupt, Model, Session, SessionOptions};
+use crate::batch::Batch;
+use crate::clock::Clock;
+use crate::engine::in_flight::InFlight;
+use crate::engine::input_processor::InputProcessor;
+use crate::engine::mailbox::{Command, Shutdown};
+use crate::engine::request_state::RequestState;
+use crate::error::LoadError;
+use crate::finish::FinishReason;
+use crate::generator::SubmitError;
+use crate::options::EngineOptions;
+use crate::priority::Priority;
+use crate::request::Request;
+use crate::sampler::SampleScratch;
+use crate::schedule::kv::KvOp;
+use crate::schedule::queue::QueueOrder;
+use crate::schedule::scheduler::{Mode, Scheduler, SchedulerOptions, Work};
+use crate::stats::{EngineStats, Recorder};
+use crate::stream::{QueuePosition, TokenStream};
+use crate::token::RequestId;
+use crate::tokenizer::Tokenizer;
+use commit::Sampled;
+pub(crate) use forward::panic_text;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An engine without a thread: for hosts with a loop of their own, and for simulations.
+///
+/// Each [`step`](Self::step) is one forward pass at most. [`Engine`](crate::engine::Engine) runs one of these on
+/// a thread.
+pub struct EngineLoop {
+    input: Arc<InputProcessor>,
+    tokenizer: Arc<dyn Tokenizer>,
+    session: Box<dyn Session>,
+    /// The host's.
+    interrupt: Interrupt,
+    context_max: usize,
+    scheduler: Scheduler,
+    requests: HashMap<RequestId, Box<RequestState>>,
+    /// KV of preempted requests.
+    saved: HashMap<RequestId, Vec<u8>>,
+    ops: Vec<KvOp>,
+    clock: Arc<dyn Clock>,
+    commands: Vec<Command>,
+    batch: Batch,
+    work: Vec<Work>,
+    scratch: SampleScratch,
+    sampled: Vec<Sampled>,
+    recorder: Recorder,
+    shared_stats: Arc<Mutex<EngineStats>>,
+    stopped: bool,
+}
+
+impl EngineLoop {
+    /// Makes a session of `model`.
+    pub fn new(
+        model: Arc<dyn Model>,
+        options: EngineOptions,
+        queue: Box<dyn QueueOrder>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, LoadError> {
+        let idle = if options.prefix_cache.enabled { options.prefix_cache.sequences_max } else { 0 };
+        let in_flight = Arc::new(InFlight::new(clock.clone()));
+        let interrupt = options.session.interrupt.clone();
+        let wanted = SessionOptions {
+            sequences_idle_max: idle,
+            interrupt: in_flight.interrupt(&interrupt),
+            ..options.session.clone()
+        };
+        let session = catch_unwind(AssertUnwindSafe(|| model.session(&wanted))).unwrap_or_else(|panic| {
+            Err(LoadError::Backend(format!("it panicked when it made a session: {}", panic_text(&*panic))))
+        })?;
+        let capabilities = session.capabilities().clone();
+        let kv_bytes_per_token = session.kv_bytes_per_token().unwrap_or(model.info().kv_bytes_per_token);
+        let recorder = Recorder::new(capabilities.kv_tokens_max, &model.info().name);
+        let scheduling = SchedulerOptions {
+            batch_tokens_max: options.session.batch_tokens_max,
+            prefill_chunk_max: options.prefill_chunk_max,
+            running_max: options.session.sequences_max,
+            mode: options.mode,
+            inter_token_target: options.inter_token_target,
+            prefix: options.prefix_cache,
+            kv_bytes_per_token,
+            saved_bytes_max: options.saved_kv_bytes_max,
+            preemptions_max: options.preemptions_max,
+        };
+        Ok(Self {
+            tokenizer: model.tokenizer(),
+            scheduler: Scheduler::new(&capabilities, scheduling, queue),
+            context_max: capabilities.context_tokens_max,
+            interrupt,
+            input: Arc::new(InputProcessor::new(
+                model,
+                capabilities,
+                kv_bytes_per_token,
+                options,
+                in_flight,
+                clock.clone(),
+            )),
+            session,
+            requests: HashMap::new(),
+            saved: HashMap::new(),
+            ops: Vec::new(),
+            clock,
+            commands: Vec::new(),
+            batch: Batch::new(),
+            work: Vec::new(),
+            scratch: SampleScratch::default(),
+            sampled: Vec::new(),
+            shared_stats: Arc::new(Mutex::new(recorder.stats)),
+            recorder,
+            stopped: false,
+        })
+    }
+
+    /// Tunes for something else from the next step on.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.scheduler.set_mode(mode);
+    }
+
+    /// Accepts a request, or says why not.
+    pub fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
+        self.input.submit(request)
+    }
+
+    /// Goes one step on. `false` where there was nothing to do: then nothing will change before a request
+    /// arrives, a stream is read or cancelled, or a deadline passes.
+    pub fn step(&mut self) -> bool {
+        let commands = self.take_commands();
+        if self.stopped {
+            return false;
+        }
+        let start = self.clock.now();
+        self.scheduler.plan(start);
+        let changes = !self.scheduler.last_plan().is_empty();
+        self.apply_plan();
+        self.recorder.stats.step_times.plan += self.clock.now().saturating_sub(start);
+        if !self.work.is_empty() {
+            self.forward();
+        }
+        self.publish();
+        commands || changes
+    }
+
+    /// Whether no request is here, and none was submitted that the next step would find.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.input.mailbox.is_empty()
+    }
+
+    /// Whether the backend panicked, so that no further step is possible.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> EngineStats {
+        self.recorder.stats
+    }
+
+    /// The scheduler, to look at.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// How long until a step finds something to do even if nothing happens before; `None` for never.
+    pub fn until_wakeup(&self) -> Option<Duration> {
+        Some(self.scheduler.next_wakeup()?.saturating_sub(self.clock.now()))
+    }
+
+    /// Ends every request with `reason` and accepts no more.
+    pub fn end_all(&mut self, reason: &FinishReason) {
+        self.stopped = true;
+        // Who reads the end of a stream and submits again must not be accepted.
+        self.input.mailbox.shut_down(Shutdown::Abort);
+        self.take_commands();
+        let mut ids: Vec<_> = self.requests.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.end(id, reason.clone());
+        }
+        self.input.mailbox.close();
+        self.publish();
+    }
+
+    pub(crate) fn input(&self) -> &Arc<InputProcessor> {
+        &self.input
+    }
+
+    pub(crate) fn shared_stats(&self) -> Arc<Mutex<EngineStats>> {
+        self.shared_stats.clone()
+    }
+
+    fn take_commands(&mut self) -> bool {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.input.mailbox.take(&mut commands);
+        let any = !commands.is_empty();
+        let now = self.clock.now();
+        for command in commands.drain(..) {
+            match command {
+                Command::Submit(sequence, request) => {
+                    self.recorder.stats.submitted += 1;
+                    self.scheduler.enqueue(*request, now);
+                    self.requests.insert(sequence.id, sequence);
+                }
+                Command::Cancel(id) => self.end(id, FinishReason::Cancelled),
+                Command::Resume(id) => self.scheduler.resume(id, now),
+                Command::Mode(mode) => self.scheduler.set_mode(mode),
+                Command::Position(id) => self.tell_position(id),
+            }
+        }
+        self.commands = commands;
+        any
+    }
+
+    /// Does what the plan asks for besides computing, and takes over its work.
+    fn apply_plan(&mut self) {
+        let now = self.clock.now();
+        let plan = self.scheduler.last_plan();
+        self.ops.extend_from_slice(&plan.kv);
+        for admitted in plan.admitted.iter().filter(|admitted| !admitted.again) {
+            if let Some(sequence) = self.requests.get_mut(&admitted.id) {
+                sequence.admitted = Some(now);
+                self.recorder.queue_time(now.saturating_sub(sequence.submitted));
+                self.input.admission.leave(sequence.priority, &sequence.user);
+            }
+        }
+        for (id, tokens) in &plan.cached {
+            if let Some(sequence) = self.requests.get_mut(id) {
+                sequence.cached_tokens = *tokens;
+            }
+        }
+        if plan.ends_any() {
+            let expired = plan.expired.iter().map(|id| (*id, FinishReason::Deadline));
+            let late = plan.late.iter().map(|id| (*id, FinishReason::FirstTokenTimeout));
+            let exhausted = plan.exhausted.iter().map(|id| (*id, FinishReason::ContextFull));
+            let ended: Vec<_> = expired.chain(late).chain(exhausted).collect();
+            for (id, reason) in ended {
+                self.end(id, reason);
+            }
+        }
+        self.apply_kv_ops();
+        self.work.clear();
+        self.work.extend_from_slice(&self.scheduler.last_plan().work);
+    }
+
+    fn tell_position(&self, id: RequestId) {
+        let Some(sequence) = self.requests.get(&id) else { return };
+        sequence.stream.position(self.scheduler.position(id).map(|ahead| {
+            let each = self.scheduler.admission_interval();
+            let places = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
+            QueuePosition { ahead, estimated_wait: each.map(|each| each.saturating_mul(places)) }
+        }));
+    }
+
+    fn end(&mut self, id: RequestId, reason: FinishReason) {
+        let Some(sequence) = self.requests.remove(&id) else { return };
+        let failed = matches!(reason, FinishReason::Failed(_));
+        // What a sequence holds that failed is in doubt.
+        if failed {
+            self.scheduler.remove(id)
+        } else {
+            self.scheduler.finish(id)
+        }
+        self.saved.remove(&id);
+        if sequence.admitted.is_none() {
+            self.input.admission.leave(sequence.priority, &sequence.user);
+        }
+        self.recorder.stats.finished += 1;
+        self.recorder.stats.failed += u64::from(failed);
+        // Who reads the end of a stream finds it in the counters.
+        self.publish();
+        sequence.finish(reason, self.clock.now());
+    }
+
+    fn publish(&mut self) {
+        let (scheduler, stats) = (&self.scheduler, &mut self.recorder.stats);
+        let (kv, counters) = (scheduler.kv(), scheduler.counters());
+        stats.running = scheduler.running_len();
+        stats.waiting = scheduler.waiting_len();
+        stats.waiting_by_class = Priority::ALL.map(|class| scheduler.depth(class));
+        stats.kv_tokens_used = kv.blocks_used() * kv.block_tokens();
+        stats.kv_tokens_cached = kv.blocks_cached() * kv.block_tokens();
+        stats.kv_tokens_shared = kv.blocks_shared() * kv.block_tokens();
+        stats.preemptions = counters.preemptions;
+        stats.preemptions_saved = counters.preemptions_saved;
+        stats.prompt_tokens = counters.prompt_tokens;
+        stats.cached_tokens = counters.cached_tokens;
+        self.recorder.publish();
+        self.input.admission.set_interval(self.scheduler.admission_interval());
+        *self.shared_stats.lock() = self.recorder.stats;
+    }
+}

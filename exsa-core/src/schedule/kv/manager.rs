@@ -1,0 +1,319 @@
+//! The session's sequences: taken for requests, shared by prefix, kept when their request ends, evicted for others.
+
+use super::{BlockManager, KvOp};
+use crate::backend::Capabilities;
+use crate::schedule::prefix::{Match, Namespace, PrefixCacheOptions, PrefixTree};
+use crate::token::{SeqId, TokenId};
+
+/// What the cache has to know about the session and its limits.
+#[derive(Clone, Copy, Debug)]
+pub struct KvOptions {
+    /// What is kept.
+    pub prefix: PrefixCacheOptions,
+    /// Bytes of KV that a token takes.
+    pub bytes_per_token: u64,
+}
+
+/// Tokens of a prompt that need not be computed, and the sequence that holds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// Tokens to take over.
+    pub len: usize,
+    /// Who holds them.
+    pub source: SeqId,
+    found: Match,
+}
+
+/// How a prefix gets from one sequence to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// It does not.
+    None,
+    /// The session forks: any number of sequences share it.
+    Fork,
+    /// The session cannot fork: an idle sequence becomes the request's own.
+    Move,
+}
+
+/// The KV of a session as the scheduler deals with it: [`BlockManager`] and [`PrefixTree`] kept in step, and the list of
+/// [operations](KvOp) that make the session follow.
+#[derive(Debug)]
+pub struct KvManager {
+    blocks: BlockManager,
+    tree: PrefixTree,
+    sharing: Sharing,
+    truncate: bool,
+    /// Kept for their prefix, in no order.
+    idle: Vec<SeqId>,
+    cached_blocks_max: usize,
+    ops: Vec<KvOp>,
+}
+
+impl KvManager {
+    /// The KV of an empty session.
+    pub fn new(capabilities: &Capabilities, options: &KvOptions) -> Self {
+        let blocks = BlockManager::new(capabilities);
+        let by_bytes = options.prefix.bytes_max.map(|bytes| bytes / options.bytes_per_token.max(1));
+        let by_bytes = by_bytes.map_or(usize::MAX, |tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
+        let tokens_max = options.prefix.tokens_max.unwrap_or(usize::MAX).min(by_bytes);
+        Self {
+            cached_blocks_max: tokens_max / blocks.block_tokens(),
+            tree: PrefixTree::new(capabilities.sequences_max),
+            sharing: match capabilities.fork {
+                _ if !options.prefix.enabled => Sharing::None,
+                true => Sharing::Fork,
+                false => Sharing::Move,
+            },
+            truncate: capabilities.truncate,
+            idle: Vec::with_capacity(capabilities.sequences_max),
+            ops: Vec::new(),
+            blocks,
+        }
+    }
+
+    /// The block manager.
+    pub fn blocks(&self) -> &BlockManager {
+        &self.blocks
+    }
+
+    /// Whether requests share prefixes while they run.
+    pub fn forks(&self) -> bool {
+        self.sharing == Sharing::Fork
+    }
+
+    /// Whether anything is here to be found.
+    pub fn knows_anything(&self) -> bool {
+        !self.tree.is_empty()
+    }
+
+    /// Moves the operations that are due to the end of `into`.
+    pub fn drain_ops(&mut self, into: &mut Vec<KvOp>) {
+        into.append(&mut self.ops);
+    }
+
+    /// Adds an operation after those that are due.
+    pub fn push_op(&mut self, op: KvOp) {
+        self.ops.push(op);
+    }
+
+    /// Tokens of `tokens` that a prefix of common length `common` saves: whole blocks, where they are shared, and never
+    /// the last token, whose logits are wanted.
+    pub fn usable(&self, common: usize, tokens: usize) -> usize {
+        let len = common.min(tokens.saturating_sub(1));
+        if self.forks() { len - len % self.blocks.block_tokens() } else { len }
+    }
+
+    /// The longest beginning of `tokens` that can be taken over.
+    pub fn find(&self, namespace: &Namespace, tokens: &[TokenId]) -> Option<Prefix> {
+        let found = self.tree.find(namespace, tokens)?;
+        let source = self.tree.holder(found)?;
+        let len = self.usable(found.len, tokens.len());
+        let held = self.tree.len_of(source);
+        let worth = match self.sharing {
+            Sharing::None => false,
+            Sharing::Fork => true,
+            // Whoever moves in throws the rest away: not a long conversation for a short greeting.
+            Sharing::Move => len == held || self.truncate && len * 2 >= held,
+        };
+        (worth && len > 0).then_some(Prefix { len, source, found })
+    }
+
+    /// Tokens of `tokens` that [`find`](Self::find) would save.
+    pub fn saved_by(&self, namespace: &Namespace, tokens: &[TokenId]) -> usize {
+        self.find(namespace, tokens).map_or(0, |prefix| prefix.len)
+    }
+
+    /// Blocks that a sequence of `tokens` tokens takes from those [available](Self::available), if it starts from `prefix`.
+    pub fn blocks_needed(&self, prefix: Option<&Prefix>, tokens: usize) -> usize {
+        let all = self.blocks.blocks_of(tokens);
+        let Some(Prefix { len, source, .. }) = prefix else { return all };
+        let held = self.blocks.blocks_of(*len);
+        all.saturating_sub(held) + self.blocks.blocks_cached_in(*source, held * self.blocks.block_tokens())
+    }
+
+    /// Blocks that are free, or become so by eviction.
+    pub fn available(&self) -> usize {
+        self.blocks.blocks_free() + self.blocks.blocks_cached()
+    }
+
+    /// Whether a sequence id is there, or becomes free by eviction.
+    pub fn has_sequence(&self) -> bool {
+        self.blocks.has_id() || !self.idle.is_empty()
+    }
+
+    /// Takes a sequence for a request, with `prefix` in it as far as that is still possible. The sequence, and the tokens
+    /// that it holds.
+    pub fn admit(&mut self, prefix: Option<Prefix>) -> Option<(SeqId, usize)> {
+        if let Some(prefix) = prefix {
+            self.tree.touch(prefix.found);
+            if self.sharing == Sharing::Move {
+                return Some(self.reuse(&prefix));
+            }
+        }
+        let source = prefix.map(|prefix| prefix.source);
+        let seq = match self.blocks.take_id().or_else(|| self.evict_for_id(source)) {
+            Some(seq) => seq,
+            None => {
+                // The last idle sequence is the source itself.
+                let prefix = prefix.filter(|prefix| self.idle.contains(&prefix.source))?;
+                return Some(self.reuse(&prefix));
+            }
+        };
+        let Some(Prefix { len, source, .. }) = prefix else { return Some((seq, 0)) };
+        self.share(source, seq, len);
+        Some((seq, len))
+    }
+
+    /// Shares `prefix` with `seq`, which is in use and empty.
+    pub fn share_prefix(&mut self, prefix: &Prefix, seq: SeqId) {
+        self.tree.touch(prefix.found);
+        self.share(prefix.source, seq, prefix.len);
+    }
+
+    fn share(&mut self, from: SeqId, to: SeqId, len: usize) {
+        self.blocks.fork(from, to, len);
+        self.ops.push(KvOp::Fork { from, to, len });
+    }
+
+    /// Makes an idle sequence one that is in use, cut to the prefix.
+    fn reuse(&mut self, prefix: &Prefix) -> (SeqId, usize) {
+        let seq = prefix.source;
+        let len = if self.truncate || prefix.len == self.tree.len_of(seq) { prefix.len } else { 0 };
+        if len < self.tree.len_of(seq) {
+            self.ops.push(if len == 0 { KvOp::Release(seq) } else { KvOp::Truncate { seq, len } });
+        }
+        self.idle.retain(|other| *other != seq);
+        self.tree.remove(seq);
+        self.blocks.truncate(seq, len);
+        self.blocks.set_idle(seq, false);
+        (seq, len)
+    }
+
+    /// Makes `seq` hold the blocks of `tokens` tokens, evicting idle sequences where that is enough. `false`, and no change,
+    /// where it is not.
+    pub fn grow(&mut self, seq: SeqId, tokens: usize) -> bool {
+        let wanted = self.blocks.blocks_of(tokens);
+        let more = wanted.saturating_sub(self.blocks.blocks_held(seq));
+        if more == 0 {
+            return true;
+        }
+        if more > self.available() {
+            return false;
+        }
+        while more > self.blocks.blocks_free() {
+            if !self.evict(more - self.blocks.blocks_free()) {
+                return false;
+            }
+        }
+        self.blocks.grow(seq, tokens)
+    }
+
+    /// Takes memory for the records of `tokens` tokens of `seq`.
+    pub fn reserve(&mut self, seq: SeqId, tokens: usize) {
+        self.blocks.reserve(seq, tokens);
+    }
+
+    /// Takes note that `seq`, in use, holds `tokens`, for others to share.
+    pub fn computed(&mut self, seq: SeqId, namespace: &Namespace, tokens: &[TokenId]) {
+        if self.forks() {
+            self.tree.extend(seq, namespace, tokens);
+        }
+    }
+
+    /// Empties `seq` and frees its id.
+    pub fn release(&mut self, seq: SeqId) {
+        self.idle.retain(|other| *other != seq);
+        self.tree.remove(seq);
+        self.blocks.release(seq);
+        self.ops.push(KvOp::Release(seq));
+    }
+
+    /// Releases `seq` if it is idle.
+    pub fn forget_idle(&mut self, seq: SeqId) {
+        if self.idle.contains(&seq) {
+            self.release(seq);
+        }
+    }
+
+    /// Takes `seq`, which holds `tokens`, from its request: it is kept where that saves work later, else released.
+    pub fn cache(&mut self, seq: SeqId, namespace: &Namespace, tokens: &[TokenId]) {
+        if self.sharing == Sharing::None
+            || tokens.len() < self.blocks.block_tokens()
+            || self.cached_blocks_max == 0
+        {
+            return self.release(seq);
+        }
+        self.tree.extend(seq, namespace, tokens);
+        if self.tree.is_covered(seq) {
+            return self.release(seq);
+        }
+        self.blocks.truncate(seq, tokens.len());
+        self.blocks.set_idle(seq, true);
+        let mut covered = Vec::new();
+        self.tree.covered_by(seq, |other| covered.push(other));
+        covered.retain(|other| self.idle.contains(other));
+        covered.into_iter().for_each(|other| self.release(other));
+        self.idle.push(seq);
+        while self.blocks.blocks_cached() > self.cached_blocks_max {
+            if !self.evict(self.blocks.blocks_cached() - self.cached_blocks_max) {
+                break;
+            }
+        }
+    }
+
+    /// Evicts the sequence used least recently and gives its id away. Spares `except`.
+    fn evict_for_id(&mut self, except: Option<SeqId>) -> Option<SeqId> {
+        let seq = self.least_recent(except)?;
+        self.release(seq);
+        self.blocks.take_id()
+    }
+
+    /// Takes up to `blocks` blocks from the end of the idle sequence used least recently. `false` where none is idle.
+    fn evict(&mut self, blocks: usize) -> bool {
+        let Some(seq) = self.least_recent(None) else { return false };
+        let block_tokens = self.blocks.block_tokens();
+        let enough = self.blocks.blocks_held(seq).saturating_sub(blocks) * block_tokens;
+        let len = enough.max(self.tree.len_shared(seq) / block_tokens * block_tokens);
+        if len == 0 || !self.truncate || len >= self.tree.len_of(seq) {
+            self.release(seq);
+            return true;
+        }
+        self.tree.truncate(seq, len);
+        if self.tree.is_covered(seq) {
+            self.release(seq);
+        } else {
+            self.blocks.truncate(seq, len);
+            self.ops.push(KvOp::Truncate { seq, len });
+        }
+        true
+    }
+
+    /// Leaves go before what others have grown from.
+    fn least_recent(&self, except: Option<SeqId>) -> Option<SeqId> {
+        let idle = self.idle.iter().copied().filter(|seq| Some(*seq) != except);
+        idle.min_by_key(|seq| (self.tree.is_covered(*seq), self.tree.used(*seq)))
+    }
+
+    /// Checks that the block manager, tree and list of idle sequences agree; the first disagreement as text.
+    pub fn check(&self) -> Result<(), String> {
+        self.blocks.check()?;
+        self.tree.check()?;
+        if self.blocks.blocks_cached() > self.cached_blocks_max {
+            return Err(format!(
+                "{} blocks cached, {} allowed",
+                self.blocks.blocks_cached(),
+                self.cached_blocks_max
+            ));
+        }
+        for seq in &self.idle {
+            if self.blocks.blocks_of(self.tree.len_of(*seq)) != self.blocks.blocks_held(*seq) {
+                return Err(format!(
+                    "{seq}: {} tokens in the tree, {} blocks held",
+                    self.tree.len_of(*seq),
+                    self.blocks.blocks_held(*seq)
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! Strict classes, and inside each a fair share for every user.
+
+mod class;
+mod counters;
+mod slab;
+
+use super::{QueueOrder, Service, View};
+use crate::priority::Priority;
+use crate::schedule::sched_request::SchedRequest;
+use crate::token::RequestId;
+use class::ClassQueue;
+use hashbrown::HashMap;
+use slab::{SlotId, Slots};
+use std::time::Duration;
+
+/// How a [`FairQueue`] works.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FairOptions {
+    /// A class that has waited this long without being served gets one turn, whatever more urgent ones wait, and its request
+    /// then counts as of the most urgent class; 5 s by default. So nothing starves, and the most urgent class loses one
+    /// admission per interval and class at most.
+    pub ageing: Duration,
+}
+
+impl Default for FairOptions {
+    fn default() -> Self {
+        Self { ageing: Duration::from_secs(5) }
+    }
+}
+
+/// The default order of an engine.
+///
+/// Of the classes, the most urgent goes first. Inside a class, Virtual Token Counters (Sheng et al., "Fairness in Serving
+/// Large Language Models", OSDI 2024) give every user with waiting requests the same service per weight: the user served
+/// least goes next, prompts are charged net of cached tokens when they are admitted, generated tokens as they come, and a user
+/// who comes back starts from where the others are. Among users whose service is within the view's quantum, and among the first
+/// requests of each, the longest cached prefix goes first (deficit longest prefix match, Cao et al., arXiv 2501.14312).
+#[derive(Debug, Default)]
+pub struct FairQueue {
+    options: FairOptions,
+    slots: Slots,
+    by_id: HashMap<RequestId, SlotId>,
+    classes: [ClassQueue; Priority::COUNT],
+    /// What goes next: class and slot.
+    chosen: Option<(usize, SlotId)>,
+}
+
+impl FairQueue {
+    /// An empty queue.
+    pub fn new(options: FairOptions) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// Service that a user was charged in a class, per weight.
+    pub fn counter(&self, priority: Priority, user: crate::priority::UserId) -> Option<f64> {
+        self.classes[priority.index()].counter(user)
+    }
+
+    /// The class whose turn it is, and whether by age.
+    fn turn(&self, now: Duration) -> Option<(usize, bool)> {
+        let waiting = || (0..Priority::COUNT).filter(|class| self.classes[*class].len() > 0);
+        let first = waiting().next()?;
+        let unserved = |class: &usize| self.classes[*class].unserved(now);
+        let aged =
+            waiting().skip(1).filter(|class| unserved(class) >= self.options.ageing).max_by_key(unserved);
+        Some(aged.map_or((first, false), |class| (class, true)))
+    }
+
+    fn take(&mut self, class: usize, slot: SlotId) -> Option<SchedRequest> {
+        self.chosen = None;
+        self.classes[class].unlink(&mut self.slots, slot);
+        let request = self.slots.remove(slot)?;
+        self.by_id.remove(&request.id);
+        Some(request)
+    }
+}
+
+impl QueueOrder for FairQueue {
+    fn push(&mut self, request: SchedRequest, now: Duration) {
+        self.chosen = None;
+        let (id, class) = (request.id, request.priority.index());
+        let slot = self.slots.insert(request);
+        self.by_id.insert(id, slot);
+        self.classes[class].link(&mut self.slots, slot, now);
+    }
+
+    fn choose(&mut self, view: &View<'_>) -> Option<RequestId> {
+        let (class, aged) = self.turn(view.now)?;
+        let slot = self.classes[class].choose(&self.slots, view)?;
+        self.chosen = Some((class, slot));
+        let request = self.slots.get_mut(slot)?;
+        request.history.aged |= aged;
+        Some(request.id)
+    }
+
+    fn chosen(&self) -> Option<&SchedRequest> {
+        self.slots.get(self.chosen?.1)
+    }
+
+    fn pop(&mut self, now: Duration) -> Option<SchedRequest> {
+        let (class, slot) = self.chosen?;
+        self.classes[class].served(&self.slots, slot, now);
+        self.take(class, slot)
+    }
+
+    fn remove(&mut self, id: RequestId) -> Option<SchedRequest> {
+        let slot = *self.by_id.get(&id)?;
+        let class = self.slots.get(slot)?.priority.index();
+        self.take(class, slot)
+    }
+
+    fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    fn depth(&self, priority: Priority) -> usize {
+        self.classes[priority.index()].len()
+    }
+
+    fn position(&self, id: RequestId) -> Option<usize> {
+        let slot = *self.by_id.get(&id)?;
+        let class = self.slots.get(slot)?.priority.index();
+        let before: usize = self.classes[..class].iter().map(ClassQueue::len).sum();
+        Some(before + self.classes[class].position(&self.slots, slot))
+    }
+
+    fn charge(&mut self, service: Service) {
+        self.classes[service.priority.index()].charge(service.user, service.cost());
+    }
+}

@@ -1,0 +1,227 @@
+//! From the queue to a sequence: whether there is room, and what need not be computed.
+
+use super::running::{Follow, Running};
+use super::{Admitted, PAUSE_GRACE, Scheduler};
+use crate::priority::Priority;
+use crate::schedule::kv::{KvOp, Prefix};
+use crate::schedule::prefix::common_len;
+use crate::schedule::queue::{Service, View};
+use crate::schedule::sched_request::SchedRequest;
+use crate::token::RequestId;
+use crate::token::SeqId;
+use std::time::Duration;
+
+/// Tokens that waiting for another sequence has to save to be worth it.
+const FOLLOW_MIN: usize = 16;
+
+/// Tokens of the answer for which KV is held ready for a request that gave way often enough: an answer without a limit would
+/// otherwise take the whole KV for itself.
+const PROTECTED_AHEAD: usize = 2048;
+/// Tokens of an answer for which memory is taken at once, so that decoding takes none.
+const RESERVED_MAX: usize = 4096;
+
+/// What a request starts from.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    /// What is cached of its tokens, if anything.
+    Cached(Option<Prefix>),
+    /// What another sequence is about to compute.
+    Following(Follow),
+    /// Its KV, saved when it was preempted.
+    Saved,
+}
+
+impl Scheduler {
+    pub(super) fn admit(&mut self, now: Duration) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let before = self.plan.admitted.len();
+        while self.admit_next(now).is_some() {}
+        let admitted = self.plan.admitted.len() - before;
+        if admitted > 0 {
+            self.costs.admissions(admitted, now, !self.queue.is_empty());
+        }
+    }
+
+    /// Prefill tokens of this step that nobody who runs will take.
+    fn prefill_room(&self) -> usize {
+        let running = self.order.iter().filter_map(|seq| self.get(*seq)).filter(|running| running.prefills());
+        running.fold(self.prefill_budget(), |room, running| room.saturating_sub(running.remaining()))
+    }
+
+    /// Admits the next request, or makes room for it. `None` where nobody can be admitted.
+    fn admit_next(&mut self, now: Duration) -> Option<()> {
+        let slot = self.order.len() < self.preset.running_max && self.kv.has_sequence();
+        let stalled = now.checked_sub(PAUSE_GRACE).and_then(|before| self.paused_last(before));
+        if !slot && stalled.is_none() {
+            // Most of the time all sequences are taken: then nobody has to be looked at.
+            self.victim_for(self.queue.most_urgent()?)?;
+        }
+        self.choose(now)?;
+        let request = self.queue.chosen()?;
+        let (id, level) = (request.id, request.effective_priority());
+        if self.kv.blocks().blocks_of(request.tokens.len()) > self.kv.blocks().blocks_total() {
+            let request = self.queue.pop(now)?;
+            self.plan.exhausted.push(id);
+            self.suspended.insert(id, request);
+            return Some(());
+        }
+        if self.prefill_room() == 0 && !self.overtakes_prefill(level) {
+            return None;
+        }
+        let origin = self.origin(request);
+        let needed = self.blocks_needed(request, &origin);
+        let fits = needed + self.blocks_promised() <= self.kv.available();
+        if slot && fits || self.order.is_empty() {
+            return self.admit_chosen(origin, now);
+        }
+        let classes_count = self.queue.most_urgent().is_some();
+        let victim = self.victim_for(level).filter(|_| classes_count && needed <= self.available_to(level));
+        self.preempt(stalled.or(victim)?, now);
+        Some(())
+    }
+
+    fn choose(&mut self, now: Duration) -> Option<RequestId> {
+        let kv = &self.kv;
+        let cached = |request: &SchedRequest| kv.saved_by(&request.namespace, &request.tokens);
+        let cached: Option<&dyn Fn(&SchedRequest) -> usize> =
+            if kv.knows_anything() { Some(&cached) } else { None };
+        self.queue.choose(&View { now, cached, quantum: self.preset.quantum })
+    }
+
+    /// Whether a request of this level goes before a prompt that is being computed.
+    fn overtakes_prefill(&self, level: Priority) -> bool {
+        self.order
+            .iter()
+            .filter_map(|seq| self.get(*seq))
+            .any(|r| r.prefills() && r.request.effective_priority() > level)
+    }
+
+    fn origin(&self, request: &SchedRequest) -> Origin {
+        if request.history.no_sharing {
+            return Origin::Cached(None);
+        }
+        let prefix = self.kv.find(&request.namespace, &request.tokens);
+        let len = prefix.map_or(0, |prefix| prefix.len);
+        if request.history.saved > len {
+            return Origin::Saved;
+        }
+        match self.leader_of(request, len + FOLLOW_MIN) {
+            Some(follow) => Origin::Following(follow),
+            None => Origin::Cached(prefix),
+        }
+    }
+
+    /// A sequence at least as urgent that is about to compute `least` or more tokens that the request begins with.
+    fn leader_of(&self, request: &SchedRequest, least: usize) -> Option<Follow> {
+        if !self.kv.forks() || request.tokens.len() <= least {
+            return None;
+        }
+        let leads = |leader: &&Running| {
+            leader.paused.is_none()
+                && leader.computed < leader.request.prompt_len
+                && leader.request.effective_priority() <= request.effective_priority()
+                && leader.request.tokens.get(least - 1) == request.tokens.get(least - 1)
+                && leader.request.namespace == request.namespace
+        };
+        let leaders = self.order.iter().filter_map(|seq| self.get(*seq)).filter(leads);
+        let shared = |leader: &Running| {
+            let prompt = &leader.request.tokens[..leader.request.prompt_len];
+            self.kv.usable(common_len(prompt, &request.tokens), request.tokens.len())
+        };
+        let (len, leader) = leaders.map(|leader| (shared(leader), leader)).max_by_key(|(len, _)| *len)?;
+        let first = !request.history.admitted;
+        (len >= least).then_some(Follow { leader: leader.request.id, leader_seq: leader.seq, len, first })
+    }
+
+    /// Tokens for which a request's KV is held ready.
+    fn tokens_promised(&self, request: &SchedRequest, protected: bool) -> usize {
+        let ahead = if protected { PROTECTED_AHEAD } else { self.preset.reserve_tokens };
+        let kv = self.kv.blocks();
+        let most = request.len_max.min(kv.blocks_total() * kv.block_tokens());
+        request.tokens.len().saturating_add(ahead).min(most).max(request.tokens.len())
+    }
+
+    fn is_protected(&self, request: &SchedRequest) -> bool {
+        request.history.preemptions >= self.options.preemptions_max
+    }
+
+    fn blocks_needed(&self, request: &SchedRequest, origin: &Origin) -> usize {
+        let tokens = self.tokens_promised(request, self.is_protected(request));
+        let kv = self.kv.blocks();
+        match origin {
+            Origin::Cached(prefix) => self.kv.blocks_needed(prefix.as_ref(), tokens),
+            Origin::Following(follow) => kv.blocks_of(tokens) - follow.len / kv.block_tokens(),
+            Origin::Saved => kv.blocks_of(tokens),
+        }
+    }
+
+    /// Blocks that are held ready for those that run, and that they do not hold yet.
+    fn blocks_promised(&self) -> usize {
+        let kv = self.kv.blocks();
+        let promised = |running: &Running| {
+            let shared = running.follows.map_or(0, |follow| follow.len / kv.block_tokens());
+            let tokens = self.tokens_promised(&running.request, running.protected);
+            kv.blocks_of(tokens).saturating_sub(kv.blocks_held(running.seq) + shared)
+        };
+        self.order.iter().filter_map(|seq| self.get(*seq)).map(promised).sum()
+    }
+
+    /// Gives the chosen request a sequence.
+    fn admit_chosen(&mut self, origin: Origin, now: Duration) -> Option<()> {
+        let request = self.queue.pop(now)?;
+        let prefix = if let Origin::Cached(prefix) = origin { prefix } else { None };
+        let Some((seq, mut computed)) = self.kv.admit(prefix) else {
+            self.queue.push(request, now);
+            return None;
+        };
+        let cached = computed;
+        let saved = request.history.saved;
+        let restores = matches!(origin, Origin::Saved);
+        if restores {
+            computed = saved;
+        } else if saved > 0 {
+            self.kv.push_op(KvOp::Discard(request.id));
+        }
+        let follows = if let Origin::Following(follow) = origin { Some(follow) } else { None };
+        let protected = self.is_protected(&request);
+        let mut running = Running { request, seq, computed, paused: None, follows, worked: now, protected };
+        self.saved_bytes -= self.bytes_of(std::mem::take(&mut running.request.history.saved));
+        let grown = follows.is_some() || self.kv.grow(seq, running.request.tokens.len());
+        if restores {
+            // After the evictions that make room for it.
+            self.kv.push_op(KvOp::Restore { id: running.request.id, seq, len: saved });
+        }
+        let answer = running.request.len_max.saturating_sub(running.request.tokens.len()).min(RESERVED_MAX);
+        running.request.tokens.reserve(answer);
+        self.kv.reserve(seq, running.request.tokens.len() + answer);
+        if computed > 0 && grown {
+            self.kv.computed(seq, &running.request.namespace, &running.request.tokens[..computed]);
+        }
+        self.record_admission(&mut running.request, seq, follows.map_or(cached, |follow| follow.len), cached);
+        self.start(running);
+        if !grown {
+            // The prefix went to make room for its own sequence. Once more, without it.
+            self.preempt(seq, now);
+            return Some(());
+        }
+        self.plan_late_decode(seq);
+        Some(())
+    }
+
+    /// Counts and charges a request that is given a sequence, of whose prompt `shared` tokens need not be computed and
+    /// `cached` are here already.
+    fn record_admission(&mut self, request: &mut SchedRequest, seq: SeqId, shared: usize, cached: usize) {
+        let (id, again) = (request.id, std::mem::replace(&mut request.history.admitted, true));
+        self.plan.admitted.push(Admitted { id, seq, again });
+        if again {
+            return;
+        }
+        self.counters.prompt_tokens += request.prompt_len as u64;
+        self.count_cached(id, cached);
+        let (priority, user) = (request.priority, request.user);
+        let input = request.prompt_len.saturating_sub(shared);
+        self.queue.charge(Service { priority, user, input, output: 0 });
+    }
+}

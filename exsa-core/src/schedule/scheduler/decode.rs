@@ -1,0 +1,71 @@
+//! One token more for every stream.
+
+use super::{Scheduler, Work};
+use crate::token::SeqId;
+use std::time::Duration;
+
+impl Scheduler {
+    pub(super) fn plan_decodes(&mut self, now: Duration) {
+        let mut i = 0;
+        while i < self.order.len() && self.plan.work.len() < self.options.batch_tokens_max {
+            let seq = self.order[i];
+            i += 1;
+            let Some(running) = self.running_mut(seq).filter(|r| r.is_active() && r.remaining() == 1) else {
+                continue;
+            };
+            running.worked = now;
+            let (id, key, start) = (running.request.id, running.key(), running.computed);
+            let preempted = self.plan.preempted.len();
+            if self.make_room(seq, start + 1, now) {
+                self.plan.work.push(Work { id, seq, start, len: 1, sample: true });
+            } else if self.order.len() == 1 {
+                self.plan.exhausted.push(id);
+            } else {
+                // Everything that could give way comes before it, so this sequence does.
+                self.preempt(seq, now);
+            }
+            if self.plan.preempted.len() > preempted {
+                // Making room may have taken sequences out on either side.
+                i = self.place(key)
+                    + usize::from(self.get(seq).is_some_and(|running| running.request.id == id));
+            }
+        }
+    }
+
+    /// Plans the decode of a sequence that has joined since the others' were planned, if one token is all that it has left to
+    /// compute.
+    pub(super) fn plan_late_decode(&mut self, seq: SeqId) {
+        let room = self.plan.work.len() < self.options.batch_tokens_max;
+        if let Some(running) = self.get(seq).filter(|r| room && r.is_active() && r.remaining() == 1) {
+            let (id, start) = (running.request.id, running.computed);
+            self.plan.work.push(Work { id, seq, start, len: 1, sample: true });
+        }
+    }
+
+    /// Grows `seq` to `tokens`: from what is free, what is cached, and then from the sequences after it, last first, paused
+    /// ones before all.
+    pub(super) fn make_room(&mut self, seq: SeqId, tokens: usize, now: Duration) -> bool {
+        loop {
+            if self.kv.grow(seq, tokens) {
+                return true;
+            }
+            let victim =
+                self.paused_last(Duration::MAX).filter(|v| *v != seq).or_else(|| self.last_after(seq));
+            let Some(victim) = victim else { return false };
+            self.preempt(victim, now);
+        }
+    }
+
+    /// The last sequence that was paused at `before` or earlier.
+    pub(super) fn paused_last(&self, before: Duration) -> Option<SeqId> {
+        let paused =
+            |seq: &SeqId| self.get(*seq).is_some_and(|r| r.paused.is_some_and(|since| since <= before));
+        self.order.iter().rev().copied().find(paused)
+    }
+
+    /// The last sequence in the order that comes after `seq` and holds KV.
+    fn last_after(&self, seq: SeqId) -> Option<SeqId> {
+        let after = self.order.iter().rev().take_while(|other| **other != seq);
+        after.copied().find(|other| self.kv.blocks().blocks_held(*other) > 0)
+    }
+}

@@ -1,0 +1,316 @@
+//! Decides what the next forward pass computes. Performs no work and knows no clock.
+//!
+//! Arrivals, results and the time go in by methods, a [`Plan`] comes out. Continuous batching in the manner of
+//! Orca (Yu et al., OSDI 2022) with stall-free chunked prefill (Sarathi-Serve, Agrawal et al., OSDI 2024): each step takes
+//! every running decode first, then chunks of prompts within a token budget.
+
+mod admit;
+pub mod budget;
+mod check;
+mod costs;
+mod deadlines;
+mod decode;
+mod mode;
+mod options;
+mod plan;
+mod preempt;
+mod prefill;
+mod running;
+
+pub use costs::StepCost;
+pub use mode::{Mode, Preset};
+pub use options::{SchedulerCounters, SchedulerOptions};
+pub use plan::{Admitted, Plan, Work};
+
+use crate::backend::Capabilities;
+use crate::priority::Priority;
+use crate::schedule::kv::{BlockManager, KvManager, KvOp, KvOptions};
+use crate::schedule::queue::{QueueOrder, Service};
+use crate::schedule::sched_request::SchedRequest;
+use crate::token::{RequestId, SeqId, TokenId};
+use budget::BatchPolicy;
+use costs::Costs;
+use deadlines::{Deadlines, Limit};
+use hashbrown::HashMap;
+use running::{Key, Running};
+use std::time::Duration;
+
+/// How long a paused request keeps its sequence from others that wait for one: a consumer that is but a little
+/// slow shall not pay with a recomputed prompt.
+pub const PAUSE_GRACE: Duration = Duration::from_millis(200);
+
+/// The scheduler of one engine.
+pub struct Scheduler {
+    options: SchedulerOptions,
+    /// Sequences for requests; the session may have more, for prefixes.
+    sequences: usize,
+    can_save: bool,
+    preset: Preset,
+    policy: Box<dyn BatchPolicy>,
+    kv: KvManager,
+    queue: Box<dyn QueueOrder>,
+    /// By sequence id.
+    running: Vec<Option<Running>>,
+    /// The running sequences by [`Key`].
+    order: Vec<SeqId>,
+    seqs: HashMap<RequestId, SeqId>,
+    /// Out of the queue until they are resumed or removed: preempted while paused, or about to end.
+    suspended: HashMap<RequestId, SchedRequest>,
+    deadlines: Deadlines,
+    costs: Costs,
+    /// Bytes saved in host memory.
+    saved_bytes: u64,
+    plan: Plan,
+    counters: SchedulerCounters,
+}
+
+impl Scheduler {
+    /// A scheduler for a session of these capabilities.
+    pub fn new(capabilities: &Capabilities, options: SchedulerOptions, queue: Box<dyn QueueOrder>) -> Self {
+        let sequences = options.running_max.clamp(1, capabilities.sequences_max.max(1));
+        let options = SchedulerOptions {
+            batch_tokens_max: options.batch_tokens_max.clamp(1, capabilities.batch_tokens_max.max(1)),
+            prefill_chunk_max: options.prefill_chunk_max.max(1),
+            ..options
+        };
+        let kv = KvOptions { prefix: options.prefix, bytes_per_token: options.kv_bytes_per_token };
+        let mut running = Vec::new();
+        running.resize_with(capabilities.sequences_max, || None);
+        Self {
+            can_save: capabilities.save,
+            preset: options.mode.preset(sequences),
+            policy: options.mode.policy(options.prefill_chunk_max, options.inter_token_target),
+            kv: KvManager::new(capabilities, &kv),
+            queue,
+            running,
+            order: Vec::with_capacity(sequences),
+            seqs: HashMap::with_capacity(sequences),
+            suspended: HashMap::new(),
+            deadlines: Deadlines::default(),
+            costs: Costs::default(),
+            saved_bytes: 0,
+            plan: Plan::default(),
+            counters: SchedulerCounters::default(),
+            sequences,
+            options,
+        }
+    }
+
+    /// Adds a request to the queue at the time `now`.
+    pub fn enqueue(&mut self, request: SchedRequest, now: Duration) {
+        self.deadlines.insert(&request);
+        self.queue.push(request, now);
+    }
+
+    /// Plans the next step for the time `now`.
+    pub fn plan(&mut self, now: Duration) -> &Plan {
+        self.plan.clear();
+        self.expire(now);
+        self.plan_decodes(now);
+        self.settle_followers(now);
+        self.admit(now);
+        self.plan_prefills(now);
+        self.kv.drain_ops(&mut self.plan.kv);
+        &self.plan
+    }
+
+    /// The plan made last.
+    pub fn last_plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Takes note that `work` was computed, and of the token that was appended to its sequence.
+    pub fn commit(&mut self, work: &Work, appended: Option<TokenId>) {
+        let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else { return };
+        debug_assert_eq!((running.computed, running.request.id), (work.start, work.id));
+        running.computed += work.len;
+        let request = &mut running.request;
+        if work.start < request.prompt_len {
+            let computed = running.computed.min(request.prompt_len);
+            self.kv.computed(work.seq, &request.namespace, &request.tokens[..computed]);
+        }
+        if let Some(token) = appended {
+            if request.awaits_first_token() {
+                self.deadlines.first_token(request);
+            }
+            request.tokens.push(token);
+            let (priority, user) = (request.priority, request.user);
+            self.queue.charge(Service { priority, user, input: 0, output: 1 });
+        }
+    }
+
+    /// Learns what a step cost.
+    pub fn observe(&mut self, step: &StepCost) {
+        self.costs.step(step);
+        self.policy.observe(step);
+    }
+
+    /// Learns how long the session took to save or restore `tokens` tokens.
+    pub fn observe_transfer(&mut self, tokens: usize, elapsed: Duration) {
+        self.costs.transfer(self.bytes_of(tokens), elapsed);
+    }
+
+    /// Takes a request out, wherever it is, because it has ended. What its sequence holds is kept for its prefix.
+    pub fn finish(&mut self, id: RequestId) {
+        self.take_out(id, true);
+    }
+
+    /// Takes a request out, wherever it is. Nothing of its sequence is kept: it may not hold what it should.
+    pub fn remove(&mut self, id: RequestId) {
+        self.take_out(id, false);
+    }
+
+    fn take_out(&mut self, id: RequestId, keep: bool) {
+        let request = match self.seqs.get(&id).copied() {
+            Some(seq) => {
+                let Some(Running { request, computed, .. }) = self.stop(seq) else { return };
+                if keep {
+                    self.kv.cache(seq, &request.namespace, &request.tokens[..computed]);
+                } else {
+                    self.kv.release(seq);
+                }
+                request
+            }
+            None => match self.queue.remove(id).or_else(|| self.suspended.remove(&id)) {
+                Some(request) => request,
+                None => return,
+            },
+        };
+        self.saved_bytes -= self.bytes_of(request.history.saved);
+        self.deadlines.remove(&request);
+    }
+
+    /// Moves the operations that became due outside of a plan to the end of `into`.
+    pub fn drain_ops(&mut self, into: &mut Vec<KvOp>) {
+        self.kv.drain_ops(into);
+    }
+
+    /// Gives a running request no more work, from the time `now` until it is resumed.
+    pub fn pause(&mut self, id: RequestId, now: Duration) {
+        if let Some(running) = self.running_by_id(id) {
+            running.paused.get_or_insert(now);
+        }
+    }
+
+    /// Lets a paused request go on at the time `now`.
+    pub fn resume(&mut self, id: RequestId, now: Duration) {
+        if let Some(request) = self.suspended.remove(&id) {
+            self.queue.push(request, now);
+        } else if let Some(running) = self.running_by_id(id) {
+            running.paused = None;
+        }
+    }
+
+    /// Tunes for something else from here on.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.options.mode = mode;
+        self.preset = mode.preset(self.sequences);
+        self.policy = mode.policy(self.options.prefill_chunk_max, self.options.inter_token_target);
+    }
+
+    /// What it is tuned for.
+    pub fn mode(&self) -> Mode {
+        self.options.mode
+    }
+
+    /// Requests that hold a sequence.
+    pub fn running_len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Requests that wait for a sequence.
+    pub fn waiting_len(&self) -> usize {
+        self.queue.len() + self.suspended.len()
+    }
+
+    /// Requests of a class that wait in the queue.
+    pub fn depth(&self, priority: Priority) -> usize {
+        self.queue.depth(priority)
+    }
+
+    /// How many requests are ahead of a waiting one; see [`QueueOrder::position`].
+    pub fn position(&self, id: RequestId) -> Option<usize> {
+        self.queue.position(id)
+    }
+
+    /// Time from one admission to the next while others wait, as it was lately.
+    pub fn admission_interval(&self) -> Option<Duration> {
+        self.costs.admission_interval()
+    }
+
+    /// When to plan again if nothing happens before: at the next deadline, or when a paused sequence has to
+    /// give way to a request that waits.
+    pub fn next_wakeup(&self) -> Option<Duration> {
+        let paused = self.order.iter().filter_map(|seq| self.get(*seq)?.paused).min();
+        let stalled = paused.filter(|_| !self.queue.is_empty()).map(|since| since + PAUSE_GRACE);
+        self.deadlines.first().into_iter().chain(stalled).min()
+    }
+
+    /// When the request that holds `seq` ends unfinished if it gets nothing until then; `None` for never.
+    pub(crate) fn expiry(&self, seq: SeqId) -> Option<Duration> {
+        self.get(seq)?.request.expiry()
+    }
+
+    /// The account of KV blocks.
+    pub fn kv(&self) -> &BlockManager {
+        self.kv.blocks()
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> SchedulerCounters {
+        self.counters
+    }
+
+    /// Bytes of KV of `tokens` tokens.
+    pub(crate) fn bytes_of(&self, tokens: usize) -> u64 {
+        self.options.kv_bytes_per_token.saturating_mul(tokens as u64)
+    }
+
+    fn get(&self, seq: SeqId) -> Option<&Running> {
+        self.running.get(seq.index())?.as_ref()
+    }
+
+    fn running_mut(&mut self, seq: SeqId) -> Option<&mut Running> {
+        self.running.get_mut(seq.index())?.as_mut()
+    }
+
+    fn running_by_id(&mut self, id: RequestId) -> Option<&mut Running> {
+        let seq = *self.seqs.get(&id)?;
+        self.running_mut(seq)
+    }
+
+    /// Index in `order` of the first sequence whose key is not below `key`.
+    fn place(&self, key: Key) -> usize {
+        self.order.partition_point(|seq| self.get(*seq).is_some_and(|running| running.key() < key))
+    }
+
+    fn start(&mut self, running: Running) {
+        let (seq, id) = (running.seq, running.request.id);
+        self.order.insert(self.place(running.key()), seq);
+        self.seqs.insert(id, seq);
+        self.running[seq.index()] = Some(running);
+    }
+
+    /// Takes a sequence out of those that run; its KV is left to the caller.
+    fn stop(&mut self, seq: SeqId) -> Option<Running> {
+        let running = self.running.get_mut(seq.index())?.take()?;
+        self.order.retain(|other| *other != seq);
+        self.seqs.remove(&running.request.id);
+        Some(running)
+    }
+
+    /// Lists what has expired, and sees that it is given no work in this plan.
+    fn expire(&mut self, now: Duration) {
+        while let Some((id, limit)) = self.deadlines.pop(now) {
+            match limit {
+                Limit::Deadline => self.plan.expired.push(id),
+                Limit::FirstToken => self.plan.late.push(id),
+            }
+            if let Some(running) = self.running_by_id(id) {
+                running.paused.get_or_insert(now);
+            } else if let Some(request) = self.queue.remove(id) {
+                self.suspended.insert(id, request);
+            }
+        }
+    }
+}

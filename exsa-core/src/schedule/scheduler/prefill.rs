@@ -1,0 +1,106 @@
+//! Prompts, chunk by chunk, and sequences that wait for another to compute what they share.
+
+use super::running::{Follow, Running};
+use super::{Scheduler, Work};
+use crate::schedule::queue::Service;
+use crate::token::SeqId;
+use std::time::Duration;
+
+/// A prompt that more urgent ones have kept from going on for this long counts as of the most urgent class.
+const STALLED: Duration = Duration::from_secs(5);
+
+impl Scheduler {
+    /// Tokens of prefill that this plan has room for beside its decodes.
+    pub(super) fn prefill_budget(&self) -> usize {
+        let decodes = self.plan.work.len();
+        let rest = self.options.batch_tokens_max - decodes;
+        if decodes == 0 { rest } else { self.policy.prefill_budget(decodes).min(rest) }
+    }
+
+    pub(super) fn plan_prefills(&mut self, now: Duration) {
+        self.raise_stalled(now);
+        let mut budget = self.prefill_budget();
+        for i in 0..self.order.len() {
+            if budget == 0 {
+                break;
+            }
+            let seq = self.order[i];
+            // One token left is a decode, and has been planned as such.
+            let Some(running) = self.running_mut(seq).filter(|running| running.prefills()) else { continue };
+            let len = running.remaining().min(budget);
+            running.worked = now;
+            let (id, start) = (running.request.id, running.computed);
+            let work = Work { id, seq, start, len, sample: len == running.remaining() };
+            self.plan.work.push(work);
+            budget -= len;
+        }
+    }
+
+    /// Sequences that wait for another go on once that has computed what they share, or cannot.
+    pub(super) fn settle_followers(&mut self, now: Duration) {
+        let mut i = 0;
+        while let Some(seq) = self.order.get(i).copied() {
+            i += 1;
+            let Some(Running { follows: Some(follow), paused: None, .. }) = self.get(seq) else { continue };
+            let follow = *follow;
+            let leader = self.get(follow.leader_seq).filter(|leader| leader.request.id == follow.leader);
+            let pending = leader.is_some_and(|leader| {
+                leader.paused.is_none() && leader.computed < follow.len.min(leader.request.prompt_len)
+            });
+            if pending {
+                continue;
+            }
+            if self.start_from_prefix(seq, &follow, now) {
+                self.plan_late_decode(seq);
+            } else {
+                self.preempt(seq, now);
+            }
+            // Making room may have taken others out.
+            i = self.order.iter().position(|other| *other == seq).map_or(0, |at| at + 1);
+        }
+    }
+
+    /// Lets a follower share what is there by now. `false` where there is no room for it.
+    fn start_from_prefix(&mut self, seq: SeqId, follow: &Follow, now: Duration) -> bool {
+        let Some(running) = self.running.get_mut(seq.index()).and_then(Option::as_mut) else { return true };
+        running.follows = None;
+        running.worked = now;
+        let request = &running.request;
+        let (priority, user, tokens) = (request.priority, request.user, request.tokens.len());
+        let prefix = self.kv.find(&request.namespace, &request.tokens);
+        let len = prefix.map_or(0, |prefix| prefix.len);
+        if let Some(prefix) = prefix {
+            self.kv.share_prefix(&prefix, seq);
+            self.kv.computed(seq, &request.namespace, &request.tokens[..len]);
+            running.computed = len;
+        }
+        if follow.first {
+            let id = request.id;
+            self.count_cached(id, len);
+            // It was charged for what it would have to compute with all of the shared part there.
+            let input = follow.len.saturating_sub(len);
+            self.queue.charge(Service { priority, user, input, output: 0 });
+        }
+        self.make_room(seq, tokens, now)
+    }
+
+    pub(super) fn count_cached(&mut self, id: super::RequestId, len: usize) {
+        if len > 0 {
+            self.counters.cached_tokens += len as u64;
+            self.plan.cached.push((id, len));
+        }
+    }
+
+    fn raise_stalled(&mut self, now: Duration) {
+        let stalled = |seq: &SeqId| {
+            let running = self.get(*seq)?;
+            let stalled = running.prefills() && now.saturating_sub(running.worked) >= STALLED;
+            (stalled && !running.request.history.aged).then_some(*seq)
+        };
+        let Some(seq) = self.order.iter().find_map(stalled) else { return };
+        if let Some(mut running) = self.stop(seq) {
+            running.request.history.aged = true;
+            self.start(running);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Stop strings in a text that comes in pieces.
+
+/// Stop strings that one matcher may have.
+pub const STOP_STRINGS_MAX: usize = 64;
+
+/// Bytes that one stop string may have.
+pub const STOP_BYTES_MAX: usize = 4096;
+
+/// Finds stop strings across pieces of text and lets through what comes before.
+///
+/// Text that may be the beginning of a stop string is held back, and released as soon as it cannot be one any
+/// more. Of several stop strings in the text the one that begins first counts, as if the whole text had been
+/// searched: where one is complete but another that began before it may yet become so, the matcher waits for the
+/// outcome. How the text was cut into pieces changes nothing.
+///
+/// Each byte of text costs a few steps per stop string, however often parts of them repeat.
+///
+/// ```
+/// use exsa_core::text::StopMatcher;
+///
+/// let mut stop = StopMatcher::new(&["\nUser:"])?;
+/// let mut out = String::new();
+/// assert_eq!(stop.push("Hello.\nUs", &mut out), None);
+/// assert_eq!(out, "Hello.");
+/// assert_eq!(stop.push("er: Hi", &mut out), Some(0));
+/// assert_eq!(out, "Hello.");
+/// # Ok::<(), exsa_core::text::StopError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct StopMatcher {
+    stops: Vec<Stop>,
+    /// Text not given out yet. Between calls it begins where the longest partial match does, or a complete one.
+    held: String,
+    /// Bytes of `held` that were matched.
+    read: usize,
+    /// The complete match that begins first so far: where in `held`, and of which stop string.
+    complete: Option<(usize, usize)>,
+    /// The stop string that ended the text.
+    matched: Option<usize>,
+}
+
+/// A stop string and how much of it the text ends with (Knuth, Morris, Pratt: "Fast pattern matching in strings",
+/// 1977).
+#[derive(Clone, Debug)]
+struct Stop {
+    text: Box<[u8]>,
+    /// For each length of a beginning of `text`, 1 first: the length of its longest proper beginning that is
+    /// also its end.
+    borders: Box<[usize]>,
+    /// Bytes of `text` that the text read so far ends with.
+    matched: usize,
+}
+
+/// Stop strings that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// There are more than [`STOP_STRINGS_MAX`].
+    #[error("{count} stop strings, but at most {STOP_STRINGS_MAX} are allowed")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
+    /// One is longer than [`STOP_BYTES_MAX`].
+    #[error("stop string {index} has {bytes} bytes, but at most {STOP_BYTES_MAX} are allowed")]
+    TooLong {
+        /// Which one, from 0.
+        index: usize,
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// One is empty, and would stop everything before it begins.
+    #[error("stop string {index} is empty")]
+    Empty {
+        /// Which one, from 0.
+        index: usize,
+    },
+}
+
+impl StopMatcher {
+    /// A matcher for `stops`, of which there may be none.
+    pub fn new<S: AsRef<str>>(stops: &[S]) -> Result<Self, StopError> {
+        if stops.len() > STOP_STRINGS_MAX {
+            return Err(StopError::TooMany { count: stops.len() });
+        }
+        let stop = |(index, stop): (usize, &S)| match stop.as_ref().as_bytes() {
+            [] => Err(StopError::Empty { index }),
+            text if text.len() > STOP_BYTES_MAX => Err(StopError::TooLong { index, bytes: text.len() }),
+            text => Ok(Stop::new(text)),
+        };
+        let stops = stops.iter().enumerate().map(stop).collect::<Result<_, _>>()?;
+        Ok(Self { stops, ..Self::default() })
+    }
+
+    /// Takes the next piece of the text and appends to `out` what certainly comes before any stop string.
+    ///
+    /// Returns the index of the stop string once one was found; the text before it is then all in `out`, and
+    /// further calls take nothing, give nothing and return the same.
+    pub fn push(&mut self, text: &str, out: &mut String) -> Option<usize> {
+        if self.matched.is_some() {
+            return self.matched;
+        }
+        self.held.push_str(text);
+        for i in self.read..self.held.len() {
+            let byte = self.held.as_bytes()[i];
+            self.read = i + 1;
+            for (index, stop) in self.stops.iter_mut().enumerate() {
+                if stop.step(byte) {
+                    let found = (i + 1 - stop.text.len(), index);
+                    self.complete = Some(self.complete.map_or(found, |first| first.min(found)));
+                }
+            }
+            if let Some((start, _)) = self.complete
+                && start <= self.first_partial()
+            {
+                return self.end(out);
+            }
+        }
+        let free = self.complete.map_or(usize::MAX, |(start, _)| start).min(self.first_partial());
+        out.extend(self.held.drain(..free));
+        self.read -= free;
+        self.complete = self.complete.map(|(start, index)| (start - free, index));
+        None
+    }
+
+    /// Ends the text: appends what is held back to `out`, up to a stop string that was complete but had to wait for
+    /// another, whose index is then returned.
+    pub fn finish(&mut self, out: &mut String) -> Option<usize> {
+        if self.matched.is_none() {
+            self.end(out);
+        }
+        self.matched
+    }
+
+    /// Gives out the text before the complete match, or all, and ends the matching.
+    fn end(&mut self, out: &mut String) -> Option<usize> {
+        let end = self.complete.map_or(self.held.len(), |(start, _)| start);
+        out.extend(self.held.drain(..end));
+        self.held.clear();
+        self.read = 0;
+        self.matched = self.complete.map(|(_, index)| index);
+        self.stops.iter_mut().for_each(|stop| stop.matched = 0);
+        self.matched
+    }
+
+    /// Where in the held text the first partial match begins; its end if there is none.
+    fn first_partial(&self) -> usize {
+        self.read - self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0)
+    }
+}
+
+impl Stop {
+    fn new(text: &[u8]) -> Self {
+        let mut borders = vec![0; text.len()];
+        let mut border = 0;
+        for i in 1..text.len() {
+            while border > 0 && text[i] != text[border] {
+                border = borders[border - 1];
+            }
+            if text[i] == text[border] {
+                border += 1;
+            }
+            borders[i] = border;
+        }
+        Self { text: text.into(), borders: borders.into(), matched: 0 }
+    }
+
+    /// Reads a byte; whether the text now ends with the whole stop string. A complete match counts as its own
+    /// longest border from then on.
+    fn step(&mut self, byte: u8) -> bool {
+        while self.matched > 0 && self.text[self.matched] != byte {
+            self.matched = self.borders[self.matched - 1];
+        }
+        if self.text[self.matched] == byte {
+            self.matched += 1;
+        }
+        let complete = self.matched == self.text.len();
+        if complete {
+            self.matched = self.borders[self.matched - 1];
+        }
+        complete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What a search of the whole text gives: the text before the first stop string, and whether there is one.
+    fn naive<'a>(stops: &[String], text: &'a str) -> (&'a str, bool) {
+        match stops.iter().filter_map(|stop| text.find(stop.as_str())).min() {
+            Some(start) => (&text[..start], true),
+            None => (text, false),
+        }
+    }
+
+    /// Pushes `text` in pieces that end at the given characters, and checks what can be checked on the way.
+    fn stream(stops: &[String], text: &str, cuts: &[usize]) -> (String, Option<usize>) {
+        let mut matcher = StopMatcher::new(stops).unwrap();
+        let ends: Vec<usize> = text.char_indices().map(|(i, _)| i).chain([text.len()]).collect();
+        let mut cuts: Vec<usize> =
+            cuts.iter().map(|&c| ends[c % ends.len()]).chain([0, text.len()]).collect();
+        cuts.sort_unstable();
+        let mut out = String::new();
+        for pair in cuts.windows(2) {
+            if let Some(index) = matcher.push(&text[pair[0]..pair[1]], &mut out) {
+                let len = out.len();
+                assert_eq!(matcher.push("more", &mut out), Some(index));
+                assert_eq!(matcher.finish(&mut out), Some(index));
+                assert_eq!(out.len(), len, "nothing comes after a match");
+                return (out, Some(index));
+            }
+            // Nothing is held back that cannot become a stop string.
+            let seen = &text[..pair[1]];
+            let held = &seen[out.len()..];
+            let may = |stop: &String| stop.starts_with(held);
+            assert!(held.is_empty() || stops.iter().any(may), "{held:?} is held back for nothing");
+        }
+        let index = matcher.finish(&mut out);
+        (out, index)
+    }
+
+    fn check(stops: &[String], text: &str, cuts: &[usize]) {
+        let (out, index) = stream(stops, text, cuts);
+        let (want, found) = naive(stops, text);
+        assert_eq!(
+            (out.as_str(), index.is_some()),
+            (want, found),
+            "stops {stops:?} in {text:?} cut at {cuts:?}"
+        );
+        if let Some(index) = index {
+            assert!(text[out.len()..].starts_with(&stops[index]));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn any_cut_gives_what_a_search_of_the_whole_gives(
+            stops in proptest::collection::vec("[aäb€]{1,5}", 0..5),
+            text in "[aäb€🙂]{0,30}",
+            cuts in proptest::collection::vec(any::<usize>(), 0..40),
+        ) {
+            check(&stops, &text, &cuts);
+        }
+
+        #[test]
+        fn stops_taken_from_the_text_are_found(
+            text in "\\PC{1,40}",
+            pick in (any::<usize>(), any::<usize>()),
+            cuts in proptest::collection::vec(any::<usize>(), 0..40),
+        ) {
+            let chars: Vec<char> = text.chars().collect();
+            let start = pick.0 % chars.len();
+            let len = 1 + pick.1 % (chars.len() - start);
+            check(&[chars[start..start + len].iter().collect()], &text, &cuts);
+        }
+    }
+
+    #[test]
+    fn the_first_to_begin_counts() {
+        let both = ["abcd".to_owned(), "bc".to_owned()];
+        for cuts in [&[][..], &[1, 2, 3, 4, 5, 6]] {
+            assert_eq!(stream(&both, "xabcdx", cuts), ("x".to_owned(), Some(0)));
+            assert_eq!(stream(&both, "xabcx", cuts), ("xa".to_owned(), Some(1)));
+            assert_eq!(
+                stream(&both, "xabc", cuts),
+                ("xa".to_owned(), Some(1)),
+                "at the end nothing more comes"
+            );
+        }
+        let nested = ["abab".to_owned(), "ab".to_owned()];
+        assert_eq!(
+            stream(&nested, "xabab", &[2, 3]),
+            ("x".to_owned(), Some(1)),
+            "the shorter is certain first"
+        );
+    }
+
+    #[test]
+    fn text_is_released_as_soon_as_it_is_certain() {
+        let mut matcher = StopMatcher::new(&["</s>", "<|end|>"]).unwrap();
+        let mut out = String::new();
+        for (piece, want) in [("a<", "a"), ("|e", "a"), ("b", "a<|eb"), ("</", "a<|eb"), ("<", "a<|eb</")] {
+            assert_eq!(matcher.push(piece, &mut out), None);
+            assert_eq!(out, want);
+        }
+        assert_eq!(matcher.finish(&mut out), None);
+        assert_eq!(out, "a<|eb</<");
+    }
+
+    #[test]
+    fn no_stop_strings_let_everything_through() {
+        let mut matcher = StopMatcher::new::<&str>(&[]).unwrap();
+        let mut out = String::new();
+        assert_eq!(matcher.push("text", &mut out), None);
+        assert_eq!(out, "text");
+        assert_eq!(matcher.finish(&mut out), None);
+    }
+
+    #[test]
+    fn limits_are_kept() {
+        assert_eq!(StopMatcher::new(&["a", ""]).unwrap_err(), StopError::Empty { index: 1 });
+        let long = "x".repeat(STOP_BYTES_MAX + 1);
+        let error = StopMatcher::new(&[&long]).unwrap_err();
+        assert_eq!(error, StopError::TooLong { index: 0, bytes: STOP_BYTES_MAX + 1 });
+        assert!(StopMatcher::new(&[&long[1..]]).is_ok());
+        let many = vec!["x"; STOP_STRINGS_MAX + 1];
+        assert_eq!(StopMatcher::new(&many).unwrap_err(), StopError::TooMany { count: STOP_STRINGS_MAX + 1 });
+        assert!(StopMatcher::new(&many[1..]).is_ok());
+    }
+
+    #[test]
+    fn time_is_linear_in_the_text() {
+        // The worst case of a naive search: almost a match everywhere.
+        let stops: Vec<String> = (0..4).map(|i| "a".repeat(STOP_BYTES_MAX - 1 - i) + "b").collect();
+        let mut matcher = StopMatcher::new(&stops).unwrap();
+        let mut out = String::new();
+        let piece = "a".repeat(1 << 16);
+        for _ in 0..16 {
+            assert_eq!(matcher.push(&piece, &mut out), None);
+        }
+        assert!(out.len() > (1 << 20) - STOP_BYTES_MAX);
+        assert_eq!(matcher.push("b", &mut out), Some(0));
+        assert_eq!(out.len(), (1 << 20) + 1 - STOP_BYTES_MAX);
+    }
+}
