@@ -1,7 +1,7 @@
 //! Weights that lie in the mapped file, in the form that candle computes with.
 
-use crate::kernels::team::Team;
-use crate::kernels::widen::{self, Widen};
+use crate::kernels::memory::team::Team;
+use crate::kernels::quantized::dequantize::{self as widen, Widen};
 use crate::mapping::Mapping;
 use candle_core::quantized::k_quants::{self, GgmlType};
 use candle_core::quantized::{GgmlDType, QuantizedType};

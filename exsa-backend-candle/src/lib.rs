@@ -43,6 +43,8 @@ mod config;
 mod device;
 mod error;
 mod executor;
+#[cfg(test)]
+mod executors_agree;
 mod kernels;
 mod kv;
 mod layers;
@@ -52,6 +54,8 @@ mod mapping;
 pub mod measure;
 mod models;
 mod session;
+mod shape;
+mod tensor_values;
 mod transformer;
 mod weights;
 

@@ -2,9 +2,9 @@
 
 use crate::blocks;
 use crate::error::CandleError;
-use crate::kernels::pages::Arena;
-use crate::kernels::team::Team;
-use crate::kernels::{Isa, PackedMatrix};
+use crate::kernels::memory::pages::Arena;
+use crate::kernels::memory::team::Team;
+use crate::kernels::quantized::{Isa, PackedMatrix};
 use crate::kv::Fingerprint;
 use crate::layers::embedding::Embedding;
 use crate::layers::linear::Linear;

@@ -1,11 +1,12 @@
 //! Projections.
 
-use super::values;
 use super::vector::Vector;
 use crate::blocks::WideRows;
-use crate::kernels::activations::Activations;
-use crate::kernels::team::Team;
-use crate::kernels::{Isa, PackedMatrix, Product, multiply_all, rows};
+use crate::kernels::float::rows;
+use crate::kernels::memory::team::Team;
+use crate::kernels::quantized::activations::Activations;
+use crate::kernels::quantized::{Isa, PackedMatrix, Product, multiply_all};
+use crate::tensor_values as values;
 use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{Device, Module, Result, Tensor};
 use std::sync::Arc;

@@ -9,5 +9,4 @@ pub(crate) mod mlp;
 pub(crate) mod norm;
 pub(crate) mod paged;
 pub(crate) mod rope;
-pub(crate) mod values;
 pub(crate) mod vector;

@@ -2,30 +2,36 @@
 //!
 //! A group of weight tiles is unpacked once for all rows of activations, a part of `k` at a time.
 
-use super::activations::{Activations, Panel};
-use super::layout::{Kind, TILE};
-use super::team::Target;
-use super::{amx_blocks, amx_planes};
+mod blocks;
+mod job;
+mod planes;
+
+pub(in crate::kernels::quantized) use job::Job;
+
+use super::avx512;
+use crate::kernels::quantized::activations::Panel;
+use crate::kernels::quantized::layout::{Kind, TILE};
+use crate::kernels::quantized::scratch::{Line, Scratch};
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Rows at least for which unpacking pays.
-pub(super) fn rows_min(kind: Kind) -> usize {
-    if amx_planes::supports(kind) { 32 } else { 48 }
+pub fn rows_min(kind: Kind) -> usize {
+    if planes::supports(kind) { 32 } else { 48 }
 }
 
 /// Rows that go by the same unpacked weights at most: their sums stay in the second-level cache.
 const ROWS_MAX: usize = 512;
 
 /// Tiles that are unpacked at a time, so that a pair of panels is used for all of them while it is near.
-pub(super) const GROUP: usize = 4;
+pub const GROUP: usize = 4;
 
 /// Whether this processor has what is needed and the system lets this process use it.
-pub(super) fn available() -> bool {
+pub fn available() -> bool {
     static PERMITTED: OnceLock<bool> = OnceLock::new();
-    *PERMITTED.get_or_init(|| super::avx512::available() && has_tiles() && permit())
+    *PERMITTED.get_or_init(|| avx512::available() && has_tiles() && permit())
 }
 
 fn has_tiles() -> bool {
@@ -86,22 +92,9 @@ const NARROW: Config = Config::new(32);
 /// Rows up to which tiles are not taken in groups.
 const FEW_ROWS: usize = 64;
 
-#[repr(C, align(64))]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Line(pub [u8; 64]);
-
-/// What a thread works in, sized once.
-#[derive(Debug)]
-pub struct Scratch {
-    pub(super) unpacked: Vec<Line>,
-    /// `[tile of the group][row][16]` f32.
-    pub(super) sums: Vec<Line>,
-    pub(super) ints: Box<[Sums; 2]>,
-}
-
 impl Default for Scratch {
     fn default() -> Self {
-        let unpacked = GROUP * amx_planes::CHUNK_BYTES.max(amx_blocks::CHUNK_BYTES) / 64;
+        let unpacked = GROUP * planes::CHUNK_BYTES.max(blocks::CHUNK_BYTES) / 64;
         Self {
             unpacked: Vec::with_capacity(unpacked),
             sums: Vec::with_capacity(GROUP * ROWS_MAX),
@@ -110,39 +103,22 @@ impl Default for Scratch {
     }
 }
 
-/// Integer sums as tile registers leave them, four times `[16, 16]`.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub(super) struct Sums(pub [[i32; TILE * TILE]; 4]);
-
-impl Default for Sums {
-    fn default() -> Self {
-        Self([[0; TILE * TILE]; 4])
-    }
-}
-
-/// Where the weights are and where the products go.
-pub(super) struct Job<'a> {
-    pub kind: Kind,
-    pub weights: &'a [u8],
-    pub units: usize,
-    pub acts: &'a Activations,
-    pub out: &'a Target<f32>,
-    /// Columns of `out`.
-    pub n: usize,
-}
-
 /// Multiplies `panels`, each of 16 rows, with `tiles`.
 ///
 /// # Safety
 ///
 /// If there are any panels, [`available`] is true; the lengths fit; and nobody else writes these columns of the panels' rows.
-pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usize>, scratch: &mut Scratch) {
+pub(in crate::kernels::quantized) unsafe fn multiply(
+    job: &Job<'_>,
+    panels: &[Panel],
+    tiles: Range<usize>,
+    scratch: &mut Scratch,
+) {
     if panels.is_empty() || tiles.is_empty() {
         return;
     }
-    let wide = amx_planes::supports(job.kind);
-    let unpacked = if wide { amx_planes::CHUNK_BYTES } else { amx_blocks::CHUNK_BYTES };
+    let wide = planes::supports(job.kind);
+    let unpacked = if wide { planes::CHUNK_BYTES } else { blocks::CHUNK_BYTES };
     scratch.unpacked.resize(GROUP * unpacked / 64, Line([0; 64]));
     // SAFETY: the processor has tiles; they are given back before anything else runs here.
     unsafe {
@@ -158,9 +134,9 @@ pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usiz
                 start = group.end;
                 scratch.sums.fill(Line([0; 64]));
                 if wide {
-                    amx_planes::multiply(job, panels, group.clone(), scratch);
+                    planes::multiply(job, panels, group.clone(), scratch);
                 } else {
-                    amx_blocks::multiply(job, panels, group.clone(), scratch);
+                    blocks::multiply(job, panels, group.clone(), scratch);
                 }
                 write(job, panels, group, scratch);
             }
@@ -195,7 +171,7 @@ unsafe fn write(job: &Job<'_>, panels: &[Panel], tiles: Range<usize>, scratch: &
 /// # Safety
 ///
 /// [`available`] is true.
-pub(super) unsafe fn peak() -> u64 {
+pub unsafe fn peak() -> u64 {
     const ROUNDS: u64 = 20_000;
     // SAFETY: the processor has tiles; they are given back before anything else runs here.
     unsafe {

@@ -4,11 +4,12 @@
 //! are summed over 256 values in the tiles, in exact integers, so that nothing has to be scaled in between. What
 //! follows is the arithmetic of the other kernels, and so are the results, to the bit.
 
-use super::activations::{Activations, Panel};
-use super::ahead;
-use super::amx::{Job, Scratch, Sums};
-use super::avx512::{halves, load, load8, mins, nibble_plane, six_bits, take_mins};
-use super::layout::{Kind, TILE};
+use super::job::Job;
+use crate::kernels::memory::prefetch as ahead;
+use crate::kernels::quantized::activations::{Activations, Panel};
+use crate::kernels::quantized::layout::{Kind, TILE};
+use crate::kernels::quantized::scratch::{Scratch, Sums};
+use crate::kernels::quantized::x86::avx512::{halves, load, load8, mins, nibble_plane, six_bits, take_mins};
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -32,7 +33,7 @@ pub(super) const CHUNK_BYTES: usize = CHUNK * UNPACKED;
 ///
 /// # Safety
 ///
-/// Of [`super::amx::multiply`]; the registers are wide; and `scratch` has room.
+/// Of [`super::multiply`]; the registers are wide; and `scratch` has room.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usize>, scratch: &mut Scratch) {
     let unit_bytes = job.kind.unit_bytes();

@@ -2,9 +2,9 @@
 //!
 //! For types that are floats already, and for quantized ones that candle has no vector code for.
 
-use super::SHARED_PRODUCTS_MIN;
-use super::product::products;
-use super::team::Team;
+use super::matmul::SHARED_PRODUCTS_MIN;
+use crate::kernels::float::matmul::products;
+use crate::kernels::memory::team::Team;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};

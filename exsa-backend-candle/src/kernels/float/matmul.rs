@@ -1,6 +1,6 @@
 //! Dot products of many rows with many rows, in f32.
 
-use super::simd::{Simd, dispatch};
+use crate::kernels::simd::{Simd, dispatch};
 
 /// Rows of the left that are multiplied at a time, and rows of the right: their products stay in registers.
 const LEFT: usize = 3;

@@ -6,8 +6,8 @@
 //! an f32 scale for every [`SCALED`] coordinates of a token, behind the bytes: `[tokens / 16][head_dim / 32][16]` for keys and
 //! `[tokens][head_dim / 32]` for values.
 
-use super::simd::{Simd, dispatch};
-use crate::kv::BLOCK_TOKENS;
+use crate::kernels::simd::{Simd, dispatch};
+use crate::shape::BLOCK_TOKENS;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 

@@ -209,7 +209,7 @@ impl Team {
 }
 
 /// A pointer that threads share to write disjoint places.
-pub(crate) struct Target<T>(pub(super) *mut T);
+pub(crate) struct Target<T>(pub(crate) *mut T);
 
 // SAFETY: whoever writes through it promises to write where nobody else does.
 unsafe impl<T: Send> Sync for Target<T> {}
@@ -220,13 +220,13 @@ impl<T> Target<T> {
     /// # Safety
     ///
     /// The row is there for as long as the result is used, and nobody else uses it.
-    pub(super) unsafe fn row<'a>(&self, i: usize, width: usize) -> &'a mut [T] {
+    pub(crate) unsafe fn row<'a>(&self, i: usize, width: usize) -> &'a mut [T] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.at(i * width), width) }
     }
 
     /// The place `i` values on.
-    pub(super) fn at(&self, i: usize) -> *mut T {
+    pub(crate) fn at(&self, i: usize) -> *mut T {
         self.0.wrapping_add(i)
     }
 }

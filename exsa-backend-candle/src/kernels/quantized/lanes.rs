@@ -3,9 +3,9 @@
 //! The arithmetic is the same on every processor, to the bit: dot products within blocks are exact integers, and the
 //! few operations in f32 that follow have one order and fused multiply-adds everywhere.
 
-use super::ahead;
 use super::args::Args;
 use super::layout::{Kind, TILE};
+use crate::kernels::memory::prefetch as ahead;
 
 /// What a kernel needs of an instruction set: vectors of 16 lanes, one for each row of a tile, in as many registers as
 /// it takes.

@@ -1,12 +1,11 @@
 //! What happens to the rows of a batch between products: sums, norms, RoPE, gates; each row by itself.
 
-use super::cache::HeadLayout;
 use super::elementwise::{gelu_gate, silu_gate};
-use super::exp::exp;
-use super::simd::{Simd, dispatch};
-use super::team::{Target, Team};
-use crate::kv::{BLOCK_TOKENS, Slot};
-use crate::models::{Activation, RopePairs};
+use super::kv_layout::HeadLayout;
+use crate::kernels::memory::team::{Target, Team};
+use crate::kernels::simd::exp::exp;
+use crate::kernels::simd::{Simd, dispatch};
+use crate::shape::{Activation, BLOCK_TOKENS, RopePairs, Slot};
 
 /// Values below which one thread does it all: sharing costs a microsecond or two.
 const SHARED_VALUES_MIN: usize = 1 << 14;
@@ -305,7 +304,7 @@ fn factor<S: Simd>(x: &[f32], epsilon: f32) -> f32 {
             *sum = S::multiply_add(*x, *x, *sum);
         }
     }
-    let mean_square = (super::product::sum(&sums) + rest) / x.len() as f32;
+    let mean_square = (super::matmul::sum(&sums) + rest) / x.len() as f32;
     1.0 / (mean_square + epsilon).sqrt()
 }
 

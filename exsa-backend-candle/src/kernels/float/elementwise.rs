@@ -1,7 +1,7 @@
 //! Gates of the MLP, element by element.
 
-use super::exp::exp;
-use super::simd::{Simd, dispatch};
+use crate::kernels::simd::exp::exp;
+use crate::kernels::simd::{Simd, dispatch};
 
 dispatch! {
     /// `gate = silu(gate) * up`, where `silu(x) = x / (1 + e^-x)`.

@@ -1,7 +1,7 @@
 //! What the machine can do at most, for benchmarks to compare kernels with: integer products from registers, and plain
 //! reads.
 
-use super::team::Team;
+use crate::kernels::memory::team::Team;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -10,9 +10,9 @@ use std::time::Instant;
 /// there is no such loop for this processor.
 pub fn vector_peak(team: &mut Team) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
-    if super::avx512::available() {
+    if super::x86::avx512::available() {
         // SAFETY: the processor has the instructions.
-        return Some(best(team, || unsafe { super::avx512::peak() }));
+        return Some(best(team, || unsafe { super::x86::avx512::peak() }));
     }
     let _ = team;
     None
@@ -21,9 +21,9 @@ pub fn vector_peak(team: &mut Team) -> Option<f64> {
 /// The same with AMX tiles.
 pub fn tile_peak(team: &mut Team) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
-    if super::amx::available() {
+    if super::x86::amx::available() {
         // SAFETY: the processor has tiles.
-        return Some(best(team, || unsafe { super::amx::peak() }));
+        return Some(best(team, || unsafe { super::x86::amx::peak() }));
     }
     let _ = team;
     None
@@ -55,16 +55,16 @@ pub fn read(bytes: &[u8], team: &mut Team) {
     });
 }
 
-super::simd::dispatch! {
+crate::kernels::simd::dispatch! {
     /// Adds up words, in as many sums as keep the loads going.
     sum_words = sum_words_body(words: &[[u64; 32]], total: &mut u64)
 }
 
 #[inline(always)]
-fn sum_words_body<S: super::simd::Simd>(words: &[[u64; 32]], total: &mut u64) {
+fn sum_words_body<S: crate::kernels::simd::Simd>(words: &[[u64; 32]], total: &mut u64) {
     let mut sums = [0u64; 32];
     for chunk in words {
-        super::ahead::ask::<4>(chunk.as_ptr().cast());
+        crate::kernels::memory::prefetch::ask::<4>(chunk.as_ptr().cast());
         for (sum, word) in sums.iter_mut().zip(chunk) {
             *sum = sum.wrapping_add(*word);
         }

@@ -7,9 +7,9 @@
 //! Rows are unrolled by macro with an empty `asm!` between them. Without that, the compiler hoists the broadcasts of
 //! all rows above the products and spills the weight registers, which halves the speed.
 
-use super::ahead;
-use super::args::Args;
-use super::layout::{Kind, TILE};
+use crate::kernels::memory::prefetch as ahead;
+use crate::kernels::quantized::args::Args;
+use crate::kernels::quantized::layout::{Kind, TILE};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -62,7 +62,7 @@ fn hidden(sums: &mut Sums) -> *mut __m512 {
 /// # Safety
 ///
 /// [`available`] is true, and `args` are valid.
-pub(super) unsafe fn multiply(kind: Kind, args: &Args) {
+pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
     // SAFETY: the caller promises the instructions and the lengths.
     unsafe {
         match args.padded {

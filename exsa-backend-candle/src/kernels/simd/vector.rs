@@ -1,6 +1,6 @@
 //! Vectors of f32 in a register, for kernels whose registers are counted.
 //!
-//! [`Simd`](super::simd::Simd) leaves it to the compiler how loops over arrays become vector code. Where many sums have to stay in
+//! [`Simd`](super::Simd) leaves it to the compiler how loops over arrays become vector code. Where many sums have to stay in
 //! registers that is not reliable; these kernels say what a register holds.
 
 /// A vector register of f32.
@@ -35,7 +35,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn multiply(self, a: Self) -> Self;
 }
 
-/// Plain arrays, for every processor; `FUSED` as in [`Simd`](super::simd::Simd).
+/// Plain arrays, for every processor; `FUSED` as in [`Simd`](super::Simd).
 #[derive(Clone, Copy)]
 pub(crate) struct Array<const FUSED: bool>([f32; 8]);
 

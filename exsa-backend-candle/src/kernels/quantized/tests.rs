@@ -1,9 +1,9 @@
 //! Packed products against candle's dequantization, and all instruction sets against each other.
 
 use super::activations::Activations;
-use super::pages::Arena;
-use super::team::Team;
 use super::{Isa, PackedMatrix};
+use crate::kernels::memory::pages::Arena;
+use crate::kernels::memory::team::Team;
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use exsa_core::gguf::GgmlType;

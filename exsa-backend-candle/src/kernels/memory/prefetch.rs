@@ -13,7 +13,7 @@ const NEAR: usize = 640;
 
 /// Asks for the `LINES` cache lines that come so far after `at`, which may be past the end of what there is.
 #[inline(always)]
-pub(super) fn ask<const LINES: usize>(at: *const u8) {
+pub(crate) fn ask<const LINES: usize>(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
@@ -34,7 +34,7 @@ pub(super) fn ask<const LINES: usize>(at: *const u8) {
 
 /// Asks for the cache lines of `bytes` bytes at `at`, for soon.
 #[inline(always)]
-pub(super) fn bring(at: *const u8, bytes: usize) {
+pub(crate) fn bring(at: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..bytes).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -1,6 +1,6 @@
 //! What attention is cut into: pieces that threads take by themselves.
 
-use super::attend::{AttendSpan, Inputs, SPLIT};
+use super::attention_inputs::{AttendSpan, Inputs, SPLIT};
 use std::ops::Range;
 
 /// Query vectors that an item has, unless a single token has more.

@@ -1,12 +1,12 @@
 //! Packed products on x86 without AVX-512: AVX2, with AVX-VNNI where the processor has it.
 
-use super::args::Args;
-use super::lanes::{Lanes, tile};
-use super::layout::{Kind, TILE};
+use crate::kernels::quantized::args::Args;
+use crate::kernels::quantized::lanes::{Lanes, tile};
+use crate::kernels::quantized::layout::{Kind, TILE};
 use std::arch::x86_64::*;
 
 /// Whether this processor has what [`multiply`] needs, and what [`multiply_vnni`] needs.
-pub(super) fn available() -> (bool, bool) {
+pub fn available() -> (bool, bool) {
     let base = is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c");
@@ -19,7 +19,7 @@ pub(super) fn available() -> (bool, bool) {
 ///
 /// The processor has AVX2, FMA and F16C, and `args` are valid.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn multiply(kind: Kind, args: &Args) {
+pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
     // SAFETY: passed on.
     unsafe { tile::<Avx2<false>>(kind, args) }
 }
@@ -30,7 +30,7 @@ pub(super) unsafe fn multiply(kind: Kind, args: &Args) {
 ///
 /// The processor has AVX-VNNI too.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub(super) unsafe fn multiply_vnni(kind: Kind, args: &Args) {
+pub(in crate::kernels::quantized) unsafe fn multiply_vnni(kind: Kind, args: &Args) {
     // SAFETY: passed on.
     unsafe { tile::<Avx2<true>>(kind, args) }
 }

@@ -3,8 +3,8 @@
 //! `out[r][n] (+)= Σ a[r][k] · b[k][n]`, with `n` along vector registers and `k` in order for every `r` and `n`: the result of a
 //! row does not depend on how many rows are computed at once.
 
-use super::cache::{GROUP, SCALED};
-use super::vector::Vector;
+use super::kv_layout::{GROUP, SCALED};
+use crate::kernels::simd::Vector;
 use half::f16;
 
 /// Rows at a time with up to two vectors, and with four: the sums stay in registers.

@@ -3,11 +3,12 @@
 //! The integers of each block leave the tile registers to be scaled: half of the time goes there, and yet it is faster than
 //! vectors alone.
 
-use super::activations::Panel;
-use super::ahead;
-use super::amx::{Job, Scratch, Sums};
-use super::avx512::{halves, load8, nibble_plane};
-use super::layout::{Kind, TILE};
+use super::job::Job;
+use crate::kernels::memory::prefetch as ahead;
+use crate::kernels::quantized::activations::Panel;
+use crate::kernels::quantized::layout::{Kind, TILE};
+use crate::kernels::quantized::scratch::{Scratch, Sums};
+use crate::kernels::quantized::x86::avx512::{halves, load8, nibble_plane};
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -26,7 +27,7 @@ pub(super) const CHUNK_BYTES: usize = CHUNK * UNPACKED;
 ///
 /// # Safety
 ///
-/// Of [`super::amx::multiply`]; the registers are narrow; and `scratch` has room.
+/// Of [`super::multiply`]; the registers are narrow; and `scratch` has room.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usize>, scratch: &mut Scratch) {
     let unit_bytes = job.kind.unit_bytes();

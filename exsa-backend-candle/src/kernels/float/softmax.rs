@@ -1,7 +1,7 @@
 //! Softmax in parts: weighted sums of values whose weights are relative to the largest score so far (Milakov and Gimelshein,
 //! arXiv:1805.02867).
 
-use super::exp::exp;
+use crate::kernels::simd::exp::exp;
 use std::ops::Range;
 
 /// Weighted sums of values, and what their weights are relative to.
@@ -95,5 +95,5 @@ pub(super) fn weigh(
             *lane += *score;
         }
     }
-    *total += super::product::sum(&lanes);
+    *total += super::matmul::sum(&lanes);
 }

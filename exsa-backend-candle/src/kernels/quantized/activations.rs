@@ -4,10 +4,10 @@
 //! lie side by side: `[k / 64][rows][64]`. Scales and sums are `[block][rows]`. A row's numbers do not depend on the
 //! other rows.
 
-use super::Scratch;
 use super::layout::Kind;
-use super::simd::{Simd, dispatch};
-use super::team::{Target, Team};
+use super::scratch::Scratch;
+use crate::kernels::memory::team::{Target, Team};
+use crate::kernels::simd::{Simd, dispatch};
 
 /// Rows of a panel at most.
 pub const PANEL: usize = 16;

@@ -9,85 +9,25 @@
 //! multiples of their length in the sequence, so that a row's result is the same, bit by bit, whoever computes it and
 //! whatever is computed beside it.
 
-use super::ahead;
-use super::cache::{Format, HeadLayout};
-use super::items::{ITEM_ROWS, ITEMS_ENOUGH, Item, Items, item_splits, partial_len, split_len};
-use super::panel::{Keys, Left, Number, Sums, Values, multiply};
-use super::simd::{Simd, dispatch};
+use super::attention_inputs::{AttendSpan, CHUNK, Inputs, SPLIT};
+use super::kv_layout::{Format, HeadLayout};
+use super::skinny_gemm::{Keys, Left, Number, Sums, Values, multiply};
 use super::softmax::{Running, weigh};
-use super::team::{Target, Team};
-use super::vector::Vector;
-use crate::kv::{BLOCK_TOKENS, BlockId};
-use crate::layers::attention::Heads;
-use exsa_core::backend::Interrupt;
+use super::tiles::{ITEM_ROWS, ITEMS_ENOUGH, Item, Items, item_splits, partial_len, split_len};
+use crate::kernels::memory::prefetch as ahead;
+use crate::kernels::memory::team::{Target, Team};
+use crate::kernels::simd::Vector;
+use crate::kernels::simd::{Simd, dispatch};
+use crate::shape::{BLOCK_TOKENS, Heads};
 use half::f16;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Keys whose scores are computed before they become weights.
-pub(crate) const CHUNK: usize = 128;
-
-/// Keys after which the running result is set aside.
-pub(crate) const SPLIT: usize = 512;
 
 /// Multiplications below which other threads are left alone.
 const SHARED_PRODUCTS_MIN: usize = 1 << 15;
 
 /// Floats that results of splits may take, for each thread.
 const PARTIALS_MAX: usize = 1 << 21;
-
-const _: () = assert!(CHUNK.is_multiple_of(BLOCK_TOKENS) && SPLIT.is_multiple_of(CHUNK));
-
-/// Consecutive tokens of a sequence that attend.
-#[derive(Clone, Debug)]
-pub(crate) struct AttendSpan {
-    /// Row of the first token's queries, and of its result.
-    pub row: usize,
-    /// Number of tokens.
-    pub len: usize,
-    /// Position of the first token.
-    pub position: usize,
-    /// Where the sequence's blocks are in [`Inputs::blocks`].
-    pub blocks: Range<usize>,
-}
-
-/// What attends to what.
-#[derive(Clone, Copy)]
-pub(crate) struct Inputs<'a> {
-    /// Queries; those of a row begin at `row * stride`: `[n_head][head_dim]`.
-    pub queries: &'a [f32],
-    /// From one row of queries to the next.
-    pub stride: usize,
-    /// All spans.
-    pub spans: &'a [AttendSpan],
-    /// Blocks of all spans.
-    pub blocks: &'a [BlockId],
-    /// Keys and values of the layer: `[blocks][n_head_kv]`, each as `layout` says.
-    pub cache: &'a [u8],
-    /// How they lie.
-    pub layout: HeadLayout,
-    /// The heads.
-    pub heads: &'a Heads,
-    /// Ends it early.
-    pub interrupt: &'a Interrupt,
-}
-
-impl Inputs<'_> {
-    /// Where the keys and values of a head are, of block `block` of a span.
-    #[inline(always)]
-    fn place(&self, span: &AttendSpan, block: usize, head: usize) -> *const u8 {
-        let id = self.blocks[span.blocks.start + block] as usize;
-        let start = (id * self.heads.n_head_kv + head) * self.layout.bytes;
-        self.cache[start..start + self.layout.bytes].as_ptr()
-    }
-
-    /// Asks memory for the first keys that an item sees.
-    fn bring_keys(&self, item: &Item, head: usize) {
-        let span = &self.spans[item.span];
-        let first = self.heads.seen(span.position + item.tokens.start).start.max(item.splits.start * SPLIT);
-        ahead::bring(self.place(span, first / BLOCK_TOKENS, head), self.layout.values());
-    }
-}
 
 /// Memory to attend with, sized once.
 pub(crate) struct Attend {
@@ -153,7 +93,7 @@ impl Attend {
             for i in range.clone() {
                 let (head, item) = (i / items.len(), &items[i % items.len()]);
                 if i + 1 < range.end {
-                    inputs.bring_keys(&items[(i + 1) % items.len()], (i + 1) / items.len());
+                    bring_keys(&inputs, &items[(i + 1) % items.len()], (i + 1) / items.len());
                 }
                 if inputs.interrupt.is_raised() {
                     interrupted.store(true, Ordering::Relaxed);
@@ -178,6 +118,13 @@ impl Attend {
         });
         true
     }
+}
+
+/// Asks memory for the first keys that an item sees.
+fn bring_keys(inputs: &Inputs<'_>, item: &Item, head: usize) {
+    let span = &inputs.spans[item.span];
+    let first = inputs.heads.seen(span.position + item.tokens.start).start.max(item.splits.start * SPLIT);
+    ahead::bring(inputs.place(span, first / BLOCK_TOKENS, head), inputs.layout.values());
 }
 
 dispatch! {
@@ -389,6 +336,8 @@ fn merge_body<S: Simd>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::BlockId;
+    use exsa_core::backend::Interrupt;
 
     /// Numbers of no meaning between -1 and 1.
     fn numbers(n: usize, seed: u32) -> Vec<f32> {
