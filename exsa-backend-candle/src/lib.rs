@@ -36,6 +36,8 @@
 //! for a moment between two steps, and park when nothing comes. No product runs on a pool of the process, and no environment
 //! variable decides anything.
 
+#![deny(clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
+
 mod backend;
 mod blocks;
 mod compute;

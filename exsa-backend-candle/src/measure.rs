@@ -19,7 +19,7 @@ impl Machine {
     pub fn new(threads: usize, isa: Option<&str>) -> std::io::Result<Option<Self>> {
         let isa = match isa {
             None => Some(Isa::detect()),
-            Some(name) => Isa::available().find(|isa| format!("{isa:?}") == name),
+            Some(name) => Isa::named(name),
         };
         isa.map(|isa| Ok(Self { team: Team::new(threads)?, isa })).transpose()
     }

@@ -1,4 +1,4 @@
-//! Self-attention: projections, norms and RoPE around [`paged`](super::paged) attention.
+//! Self-attention: projections, norms and RoPE around [`paged`] attention.
 
 use super::linear::Linear;
 use super::norm::RmsNorm;

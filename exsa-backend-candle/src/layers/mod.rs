@@ -1,6 +1,6 @@
 //! The layers that all architectures are made of, each once: their weights and parameters, and how they run on candle's tensors.
 //!
-//! Activations are f32, rows first. On the CPU, [`host`](crate::host) runs the same layers on slices.
+//! Activations are f32, rows first. On the CPU, [`executor`](crate::executor) runs the same layers on slices.
 
 pub(crate) mod attention;
 pub(crate) mod embedding;

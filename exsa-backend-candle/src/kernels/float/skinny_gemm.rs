@@ -194,6 +194,10 @@ pub(crate) unsafe fn multiply<V: Vector, B: Operand<V>>(left: Left, b: B, vector
 }
 
 /// All rows with `N` vectors from `first` on, in parts as equal as can be.
+///
+/// # Safety
+///
+/// As of [`multiply`], and `b` has vectors `first..first + N`.
 #[inline(always)]
 unsafe fn rows<V: Vector, B: Operand<V>, const N: usize>(left: Left, b: B, first: usize, out: Sums) {
     let most = if N > 2 || V::LANES < 16 { ROWS_WIDE } else { ROWS_NARROW };
@@ -221,6 +225,11 @@ unsafe fn rows<V: Vector, B: Operand<V>, const N: usize>(left: Left, b: B, first
     }
 }
 
+/// `R` rows with `N` vectors from `first` on: all sums stay in registers.
+///
+/// # Safety
+///
+/// As of [`multiply`]; `left` and `out` have `R` rows, and `b` has vectors `first..first + N`.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "the same indices everywhere show what stays in registers")]
 unsafe fn tile<V: Vector, B: Operand<V>, const R: usize, const N: usize>(

@@ -32,22 +32,22 @@ pub struct Panel {
 #[derive(Debug, Default)]
 pub struct Activations {
     /// Values in a row, with zeros up to a whole unit.
-    pub k_padded: usize,
+    pub(super) k_padded: usize,
     /// Values that share a scale: 32 or 256.
-    pub block: usize,
-    pub panels: Vec<Panel>,
+    pub(super) block: usize,
+    pub(super) panels: Vec<Panel>,
     /// `[padded rows × k_padded]`, a part of a row in each.
     q: Vec<Line>,
     /// One for each row and block.
-    pub scales: Vec<f32>,
+    pub(super) scales: Vec<f32>,
     /// Sums of 32 quantized values each, times minus the weights' offset: for blocks of 32.
-    pub corrections: Vec<i32>,
+    pub(super) corrections: Vec<i32>,
     /// Sums of 32 quantized values each: for blocks of 256, `[block][row][8]`.
-    pub sums32: Vec<i16>,
+    pub(super) sums32: Vec<i16>,
     /// Sums of 16 quantized values each: for blocks of 256, `[block][row][16]`.
-    pub sums16: Vec<i16>,
+    pub(super) sums16: Vec<i16>,
     /// What each thread of the products works in.
-    pub scratch: Vec<Scratch>,
+    pub(super) scratch: Vec<Scratch>,
 }
 
 /// 64 quantized values, on a cache line of their own.
@@ -64,8 +64,20 @@ impl Default for Line {
 
 impl Activations {
     /// The quantized values from place `at` on, a multiple of 64.
-    pub fn values(&self, at: usize) -> *const i8 {
+    pub(super) fn values(&self, at: usize) -> *const i8 {
         self.q[at / 64..].as_ptr().cast()
+    }
+
+    /// Whether all values, scales and sums of `panel` are there.
+    pub(super) fn holds(&self, panel: Panel) -> bool {
+        let end = panel.before + panel.padded;
+        let blocks = end * (self.k_padded / self.block);
+        let sums = if self.block == 32 {
+            self.corrections.len() >= blocks
+        } else {
+            self.sums32.len() >= blocks * 8 && self.sums16.len() >= blocks * 16
+        };
+        self.q.len() * 64 >= end * self.k_padded && self.scales.len() >= blocks && sums
     }
 
     /// Quantizes `x`, `[m, k]` row-major, for weights of `kind`.
@@ -179,10 +191,14 @@ impl Targets {
 fn quantize_panel(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
     #[cfg(target_arch = "x86_64")]
     if super::quantize512::available() {
+        /// # Safety
+        ///
+        /// The processor has AVX-512.
         #[target_feature(enable = "avx512f")]
         fn avx512(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
-            // SAFETY: as here.
+            // SAFETY: the processor has AVX-512, of which this function is made too.
             let largest = |block: &[[f32; 32]]| unsafe { super::quantize512::largest(block) };
+            // SAFETY: as above.
             let quantize32 = |values: &[f32; 32], inverse, q: &mut [i8; 32]| unsafe {
                 super::quantize512::quantize32(values, inverse, q)
             };

@@ -1,4 +1,4 @@
-//! Instruction sets that there are kernels for.
+//! Instruction sets of the kernels, as a proof that the processor has them.
 
 use super::args::Args;
 use super::layout::Kind;
@@ -8,12 +8,19 @@ use super::neon;
 use super::x86::{amx, avx2, avx512};
 use super::{lanes, scalar};
 
-/// Instructions that the kernels use. Results are the same with all, to the bit.
+/// An instruction set that this processor has. Results are the same with all of them, to the bit.
+///
+/// A value is a proof: [`available`](Self::available) makes the only ones, after it asked the processor. Safe functions
+/// that take an `Isa` rely on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
+pub struct Isa(Set);
+
+/// Instruction sets with kernels. Private, so that no other module makes an [`Isa`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
     /// Plain Rust.
     Scalar,
-    /// AVX2 with FMA.
+    /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// The same with AVX-VNNI.
@@ -34,50 +41,65 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Those that this processor has, the best last.
+    /// Plain Rust, which every processor runs.
+    pub const SCALAR: Self = Self(Set::Scalar);
+
+    /// Instruction sets of this processor, the best last.
     pub fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let others = {
             let (avx2, vnni) = avx2::available();
             [
-                (avx2, Self::Avx2),
-                (vnni, Self::AvxVnni),
-                (avx512::available(), Self::Avx512Vnni),
-                (amx::available(), Self::Amx),
+                (avx2, Set::Avx2),
+                (vnni, Set::AvxVnni),
+                (avx512::available(), Set::Avx512Vnni),
+                (amx::available(), Set::Amx),
             ]
         };
         #[cfg(target_arch = "aarch64")]
-        let others = [(true, Self::Neon), (neon::has_dotprod(), Self::NeonDotProd)];
+        let others = [(true, Set::Neon), (neon::has_dotprod(), Set::NeonDotProd)];
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let others: [(bool, Self); 0] = [];
-        [Self::Scalar].into_iter().chain(others.into_iter().filter(|(has, _)| *has).map(|(_, isa)| isa))
+        let others: [(bool, Set); 0] = [];
+        let others = others.into_iter().filter(|(has, _)| *has).map(|(_, set)| Self(set));
+        [Self::SCALAR].into_iter().chain(others)
     }
 
-    /// The best that this processor has.
+    /// The best instruction set of this processor.
     pub fn detect() -> Self {
-        Self::available().last().unwrap_or(Self::Scalar)
+        Self::available().last().unwrap_or(Self::SCALAR)
+    }
+
+    /// The instruction set called `name`; `None` if this processor lacks it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::available().find(|isa| format!("{:?}", isa.0) == name)
+    }
+
+    /// Whether AMX tiles are part of it.
+    #[cfg(target_arch = "x86_64")]
+    pub fn has_amx(self) -> bool {
+        self.0 == Set::Amx
     }
 
     /// Multiplies one panel with one tile.
     ///
     /// # Safety
     ///
-    /// The processor has these instructions, and `args` are valid for `kind`.
+    /// `args` were made for weights of `kind`, and their contract holds.
     pub(super) unsafe fn multiply(self, kind: Kind, args: &Args) {
-        // SAFETY: passed on.
+        // SAFETY: the processor has the instructions, by the token; the rest is passed on.
         unsafe {
-            match self {
-                Self::Scalar => lanes::tile::<scalar::Scalar>(kind, args),
+            match self.0 {
+                Set::Scalar => lanes::tile::<scalar::Scalar>(kind, args),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => avx2::multiply(kind, args),
+                Set::Avx2 => avx2::multiply(kind, args),
                 #[cfg(target_arch = "x86_64")]
-                Self::AvxVnni => avx2::multiply_vnni(kind, args),
+                Set::AvxVnni => avx2::multiply_vnni(kind, args),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512Vnni | Self::Amx => avx512::multiply(kind, args),
+                Set::Avx512Vnni | Set::Amx => avx512::multiply(kind, args),
                 #[cfg(target_arch = "aarch64")]
-                Self::Neon => neon::multiply(kind, args),
+                Set::Neon => neon::multiply(kind, args),
                 #[cfg(target_arch = "aarch64")]
-                Self::NeonDotProd => neon::multiply_dotprod(kind, args),
+                Set::NeonDotProd => neon::multiply_dotprod(kind, args),
             }
         }
     }

@@ -25,36 +25,100 @@ pub(super) trait Lanes {
     const SIGNED: bool;
 
     /// 64 bytes at `p`.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and 64 bytes at `p`.
     unsafe fn bytes(p: *const u8) -> Self::Bytes;
     /// The low (`plane` 0) or high four bits of each byte.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn nibbles(bytes: Self::Bytes, plane: usize) -> Self::Bytes;
     /// Adds 16 to each byte whose bit in `mask` is set.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn add_fifth(bytes: Self::Bytes, mask: u64) -> Self::Bytes;
     /// Adds two bits of each byte of `high`, from bit `shift` (0, 2, 4 or 6) on, as bits 4 and 5.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn add_pairs(bytes: Self::Bytes, high: Self::Bytes, shift: usize) -> Self::Bytes;
     /// Adds to each lane the dot product of its four bytes, below 64, with the four at `a`.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and four bytes at `a`.
     unsafe fn dot(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints;
     /// The same for all bytes.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and four bytes at `a`.
     unsafe fn dot_full(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints;
     /// One integer in all lanes.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn splat(value: i32) -> Self::Ints;
     /// `sum + a * b`.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn mul_add(sum: Self::Ints, a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// 16 integers.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn ints(p: &[i32; TILE]) -> Self::Ints;
     /// Integers as floats, rounded to the nearest.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn floats(ints: Self::Ints) -> Self::Floats;
     /// 16 numbers of 16 bits at `p` as floats.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and 32 bytes at `p`.
     unsafe fn halves(p: *const u8) -> Self::Floats;
     /// One float in all lanes.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn splat_float(value: f32) -> Self::Floats;
     /// `a * b`.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a * b + c`, rounded once.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn fma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     /// `c - a * b`, rounded once.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn fnma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     /// The floats.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn array(floats: Self::Floats) -> [f32; TILE];
 }
 
@@ -62,7 +126,7 @@ pub(super) trait Lanes {
 ///
 /// # Safety
 ///
-/// The processor has the instructions of `L`, and `args` are valid.
+/// The processor has the instructions of `L`, and `args` were made for weights of `kind`.
 #[inline(always)]
 pub(super) unsafe fn tile<L: Lanes>(kind: Kind, args: &Args) {
     let mut row = 0;
@@ -78,6 +142,11 @@ pub(super) unsafe fn tile<L: Lanes>(kind: Kind, args: &Args) {
     }
 }
 
+/// `R` rows from `row` on; returns how many these are.
+///
+/// # Safety
+///
+/// As of [`tile`], and `row + R` is at most the padded rows.
 #[inline(always)]
 unsafe fn rows<L: Lanes, const R: usize>(kind: Kind, args: &Args, row: usize) -> usize {
     // SAFETY: passed on from the caller.
@@ -113,6 +182,10 @@ macro_rules! dots {
 }
 
 /// Q8_0, Q4_0 and Q5_0, by their `BITS`.
+///
+/// # Safety
+///
+/// As of [`rows`], for a kind with `BITS` bits in blocks of 32.
 #[inline(always)]
 unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: usize) -> [L::Floats; R] {
     // SAFETY: lengths by the contract of `Args`.
@@ -165,6 +238,10 @@ unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: u
 }
 
 /// Q4_K, and Q5_K where `FIFTH`.
+///
+/// # Safety
+///
+/// As of [`rows`], for Q4_K or Q5_K.
 #[inline(always)]
 unsafe fn q45_k<L: Lanes, const R: usize, const FIFTH: bool>(args: &Args, row: usize) -> [L::Floats; R] {
     let step = if FIFTH { 576 + 128 } else { 576 };
@@ -215,6 +292,11 @@ unsafe fn q45_k<L: Lanes, const R: usize, const FIFTH: bool>(args: &Args, row: u
     }
 }
 
+/// Q6_K.
+///
+/// # Safety
+///
+/// As of [`rows`], for Q6_K.
 #[inline(always)]
 unsafe fn q6_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> [L::Floats; R] {
     // SAFETY: lengths by the contract of `Args`.

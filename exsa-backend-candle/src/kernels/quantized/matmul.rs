@@ -38,7 +38,7 @@ impl PackedMatrix {
     #[cfg(target_arch = "x86_64")]
     fn whole_panels<'a>(&self, isa: Isa, acts: &'a Activations) -> &'a [Panel] {
         let whole = acts.panels.iter().take_while(|panel| panel.rows == TILE).count();
-        let enough = isa == Isa::Amx && whole * TILE >= amx::rows_min(self.kind);
+        let enough = isa.has_amx() && whole * TILE >= amx::rows_min(self.kind);
         &acts.panels[..if enough { whole } else { 0 }]
     }
 
@@ -46,7 +46,8 @@ impl PackedMatrix {
     ///
     /// # Safety
     ///
-    /// The processor has the instructions; `acts` was quantized for this matrix; and nobody else writes these columns.
+    /// `acts` was quantized for this matrix, `target` has a row of `n` columns for every row of it, and nobody else uses the
+    /// columns of these tiles.
     unsafe fn multiply_tiles(
         &self,
         isa: Isa,
@@ -64,11 +65,11 @@ impl PackedMatrix {
             let weights = self.bytes();
             let job =
                 amx::Job { kind: self.kind, weights, units: self.units(), acts, out: target, n: self.n };
-            // SAFETY: passed on.
+            // SAFETY: there are whole panels only where the token has AMX; the rest is passed on.
             unsafe { amx::multiply(&job, whole, range.clone(), scratch) };
             &panels[whole.len()..]
         };
-        // SAFETY: passed on.
+        // SAFETY: passed on; the panels are the rest of those of `acts`.
         unsafe { self.multiply_panels(isa, acts, panels, range, target) }
     }
 
@@ -76,7 +77,7 @@ impl PackedMatrix {
     ///
     /// # Safety
     ///
-    /// As of `multiply_tiles`.
+    /// As of [`multiply_tiles`](Self::multiply_tiles), and `panels` are of `acts`.
     unsafe fn multiply_panels(
         &self,
         isa: Isa,
@@ -93,8 +94,10 @@ impl PackedMatrix {
                     let column = tile * TILE;
                     let columns = TILE.min(self.n - column);
                     let out = target.at(panel.start * self.n + column);
-                    let args = Args::new(acts, *panel, (weights, self.units()), (out, self.n, columns));
-                    // SAFETY: by the caller's promise.
+                    let (weights, out) = ((weights, self.units()), (out, self.n, columns));
+                    // SAFETY: a tile is whole units of the matrix's kind; the rest is the caller's promise.
+                    let args = unsafe { Args::new(self.kind, acts, *panel, weights, out) };
+                    // SAFETY: the arguments are of this kind.
                     unsafe { isa.multiply(self.kind, &args) };
                 }
             }
@@ -145,8 +148,8 @@ pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &mut Activ
         for Product { weights, target, .. } in products.iter().flatten() {
             let end = first + weights.tiles();
             let part = range.start.clamp(first, end) - first..range.end.clamp(first, end) - first;
-            // SAFETY: shapes are checked above; tiles are handed out once, and so are their columns of an output
-            // that the product has to itself.
+            // SAFETY: widths, blocks and the output's shape are checked above; tiles are handed out once, and so are their
+            // columns of an output that the product has to itself. `isa` stands for the instructions.
             unsafe { weights.multiply_tiles(isa, shared, part, target, scratch) };
             first = end;
         }

@@ -15,7 +15,7 @@ pub(super) fn has_dotprod() -> bool {
 ///
 /// # Safety
 ///
-/// `args` are valid.
+/// `args` were made for weights of `kind`.
 pub(super) unsafe fn multiply(kind: Kind, args: &Args) {
     // SAFETY: passed on; NEON is part of the architecture.
     unsafe { tile::<Neon<false>>(kind, args) }
@@ -25,7 +25,7 @@ pub(super) unsafe fn multiply(kind: Kind, args: &Args) {
 ///
 /// # Safety
 ///
-/// The processor has it.
+/// As of [`multiply`], and the processor has DotProd.
 #[target_feature(enable = "dotprod")]
 pub(super) unsafe fn multiply_dotprod(kind: Kind, args: &Args) {
     // SAFETY: passed on.
@@ -44,6 +44,10 @@ fn each<T>(f: impl Fn(usize) -> T) -> Four<T> {
 }
 
 /// Adds to each lane the dot product of four signed bytes.
+///
+/// # Safety
+///
+/// The processor has DotProd where `DOT`.
 #[inline(always)]
 unsafe fn dot<const DOT: bool>(sum: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
     // SAFETY: the instruction is there where `DOT` says so.

@@ -120,7 +120,7 @@ proptest! {
         let x: Vec<f32> = (0..m * k).map(|i| value(i, random.next())).collect();
         let mut team = Team::new(2).unwrap();
         let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team, &mut Arena::default()).unwrap().unwrap();
-        let out = product(&matrix, Isa::Scalar, &x, &mut team);
+        let out = product(&matrix, Isa::SCALAR, &x, &mut team);
         let weights = dequantized(candle, &bytes, n, k);
         for (x, out) in x.chunks_exact(k).zip(out.chunks_exact(n)) {
             for (w, out) in weights.chunks_exact(k).zip(out) {
@@ -137,7 +137,7 @@ proptest! {
         // A sum of k products of about this size has this magnitude; activations of 8 bits have an error of at most 1/254
         // of a block's greatest value each.
         let scale = size(&weights) * size(&y) * (k as f32).sqrt();
-        let error = worst(&product(&matrix, Isa::Scalar, &y, &mut team), &dense);
+        let error = worst(&product(&matrix, Isa::SCALAR, &y, &mut team), &dense);
         prop_assert!(error <= scale * 0.05, "{error} of {scale}");
     }
 
@@ -162,7 +162,7 @@ proptest! {
         }
         let mut team = Team::new(2).unwrap();
         let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team, &mut Arena::default()).unwrap().unwrap();
-        let expected = bits(&product(&matrix, Isa::Scalar, &x, &mut team));
+        let expected = bits(&product(&matrix, Isa::SCALAR, &x, &mut team));
         for isa in Isa::available() {
             prop_assert_eq!(bits(&product(&matrix, isa, &x, &mut team)), expected.clone(), "{:?}", isa);
         }

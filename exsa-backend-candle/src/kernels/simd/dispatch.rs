@@ -60,10 +60,16 @@ macro_rules! dispatch {
         pub(crate) fn $name($($arg: $type),*) {
             #[cfg(target_arch = "x86_64")]
             {
+                /// # Safety
+                ///
+                /// The processor has the features that it is compiled for.
                 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
                 fn avx512($($arg: $type),*) {
                     $body::<$crate::kernels::simd::Avx512>($($arg),*);
                 }
+                /// # Safety
+                ///
+                /// The processor has the features that it is compiled for.
                 #[target_feature(enable = "avx2,fma,f16c")]
                 fn avx2($($arg: $type),*) {
                     $body::<$crate::kernels::simd::Avx2>($($arg),*);

@@ -14,24 +14,52 @@ pub(crate) trait Vector: Copy {
     const LANES: usize;
 
     /// All lanes `x`.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn splat(x: f32) -> Self;
 
     /// From memory.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and as many values as the vector has.
     unsafe fn load(from: *const f32) -> Self;
 
     /// From f16 in memory.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and as many values as the vector has.
     unsafe fn load_f16(from: *const half::f16) -> Self;
 
     /// From bytes in memory.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and as many values as the vector has.
     unsafe fn load_i8(from: *const i8) -> Self;
 
     /// To memory.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and as many values as the vector has.
     unsafe fn store(self, to: *mut f32);
 
     /// `self * a + b`.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn multiply_add(self, a: Self, b: Self) -> Self;
 
     /// `self * a`.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
     unsafe fn multiply(self, a: Self) -> Self;
 }
 

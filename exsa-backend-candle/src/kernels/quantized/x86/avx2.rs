@@ -17,7 +17,7 @@ pub fn available() -> (bool, bool) {
 ///
 /// # Safety
 ///
-/// The processor has AVX2, FMA and F16C, and `args` are valid.
+/// The processor has AVX2, FMA and F16C, and `args` were made for weights of `kind`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
     // SAFETY: passed on.
@@ -28,7 +28,7 @@ pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
 ///
 /// # Safety
 ///
-/// The processor has AVX-VNNI too.
+/// As of [`multiply`], and the processor has AVX-VNNI.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 pub(in crate::kernels::quantized) unsafe fn multiply_vnni(kind: Kind, args: &Args) {
     // SAFETY: passed on.
@@ -47,6 +47,10 @@ fn both<T>(f: impl Fn(usize) -> T) -> Two<T> {
 }
 
 /// Four bytes in all lanes.
+///
+/// # Safety
+///
+/// The processor has AVX2, and four bytes are at `a`.
 #[inline(always)]
 unsafe fn broadcast(a: *const i8) -> __m256i {
     // SAFETY: the caller says that four bytes are there.

@@ -61,9 +61,9 @@ fn hidden(sums: &mut Sums) -> *mut __m512 {
 ///
 /// # Safety
 ///
-/// [`available`] is true, and `args` are valid.
+/// The processor has what [`available`] asks for, and `args` were made for weights of `kind`.
 pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
-    // SAFETY: the caller promises the instructions and the lengths.
+    // SAFETY: the instructions and the arguments are the caller's promise; the panel has that many padded rows.
     unsafe {
         match args.padded {
             1 => run::<1>(kind, args),
@@ -80,6 +80,11 @@ pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
     }
 }
 
+/// Multiplies a panel of `R` padded rows with the tile.
+///
+/// # Safety
+///
+/// As of [`multiply`], for panels of `R` padded rows.
 unsafe fn run<const R: usize>(kind: Kind, args: &Args) {
     // SAFETY: passed on from the caller.
     unsafe {
@@ -149,12 +154,22 @@ macro_rules! pair_dot {
     };
 }
 
+/// 64 bytes.
+///
+/// # Safety
+///
+/// The processor has AVX-512, and 64 bytes are at `p`.
 #[inline(always)]
 pub(super) unsafe fn load(p: *const u8) -> __m512i {
-    // SAFETY: the caller reads within a tile.
+    // SAFETY: the bytes are there, by the caller's promise.
     unsafe { _mm512_loadu_si512(p.cast()) }
 }
 
+/// 512 bytes.
+///
+/// # Safety
+///
+/// The processor has AVX-512, and 512 bytes are at `p`.
 #[inline(always)]
 pub(super) unsafe fn load8(p: *const u8) -> [__m512i; 8] {
     // SAFETY: as above.
@@ -173,27 +188,41 @@ pub(super) unsafe fn load8(p: *const u8) -> [__m512i; 8] {
 }
 
 /// Sixteen f16 as f32.
+///
+/// # Safety
+///
+/// The processor has AVX-512, and 32 bytes are at `p`.
 #[inline(always)]
 pub(super) unsafe fn halves(p: *const u8) -> __m512 {
     // SAFETY: as above.
     unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
 }
 
+/// Writes the rows of the panel that are no padding.
+///
+/// # Safety
+///
+/// The processor has AVX-512, and the contract of [`Args`] holds.
 #[inline(always)]
 unsafe fn store<const R: usize>(args: &Args, sums: &[__m512; R]) {
     let mask = ((1u32 << args.columns) - 1) as __mmask16;
     for (row, sum) in sums.iter().enumerate() {
         if row < args.rows {
-            // SAFETY: the row and the masked columns are in the matrix.
+            // SAFETY: the row and the masked columns are in the output, by the contract of `Args`.
             unsafe { _mm512_mask_storeu_ps(args.out.add(row * args.out_stride), mask, *sum) };
         }
     }
 }
 
+/// Q8_0.
+///
+/// # Safety
+///
+/// As of [`run`], for Q8_0.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q8_0<const R: usize>(args: &Args) {
-    // SAFETY: lengths by the contract of `Args`.
+    // SAFETY: the instructions by the caller's promise; lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a, mut scale, mut correction) = (args.weights, args.q, args.scales, args.corrections);
         let mut sums = [_mm512_setzero_ps(); R];
@@ -224,10 +253,14 @@ unsafe fn q8_0<const R: usize>(args: &Args) {
 }
 
 /// Q4_0, and Q5_0 where `FIFTH`.
+///
+/// # Safety
+///
+/// As of [`run`], for Q4_0 or Q5_0.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q45_0<const R: usize, const FIFTH: bool>(args: &Args) {
-    // SAFETY: lengths by the contract of `Args`.
+    // SAFETY: the instructions by the caller's promise; lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a, mut scale, mut correction) = (args.weights, args.q, args.scales, args.corrections);
         let mut sums = [_mm512_setzero_ps(); R];
@@ -257,13 +290,17 @@ unsafe fn q45_0<const R: usize, const FIFTH: bool>(args: &Args) {
 }
 
 /// Low (`plane` 0) or high nibbles of 512 bytes, with the fifth bits from `masks` where `FIFTH`.
+///
+/// # Safety
+///
+/// The processor has AVX-512 with BW; 128 bytes are at `masks` where `FIFTH`.
 #[inline(always)]
 pub(super) unsafe fn nibble_plane<const FIFTH: bool>(
     mut q: [__m512i; 8],
     plane: usize,
     masks: *const u8,
 ) -> [__m512i; 8] {
-    // SAFETY: `masks` points to 2 × 64 bytes of the unit.
+    // SAFETY: the masks of both planes are there, by the caller's promise.
     unsafe {
         let (low, sixteen) = (_mm512_set1_epi8(15), _mm512_set1_epi8(16));
         let mut j = 0;
@@ -280,10 +317,15 @@ pub(super) unsafe fn nibble_plane<const FIFTH: bool>(
     }
 }
 
+/// Q4_K.
+///
+/// # Safety
+///
+/// As of [`run`], for Q4_K.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q4_k<const R: usize>(args: &Args) {
-    // SAFETY: lengths by the contract of `Args`.
+    // SAFETY: the instructions by the caller's promise; lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a, mut scale, mut sum32) = (args.weights, args.q, args.scales, args.sums32);
         let (mut total, mut first) = (Sums([[0.0; TILE]; 16]), Sums([[0.0; TILE]; 16]));
@@ -335,14 +377,22 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
 }
 
 /// The mins of a block, as pairs of 16 bits, from four places `STEP` bytes apart.
+///
+/// # Safety
+///
+/// The processor has AVX-512 with BW, and 32 bytes are at each of the places.
 #[inline(always)]
 pub(super) unsafe fn mins<const STEP: usize>(p: *const u8) -> [__m512i; 4] {
-    // SAFETY: the caller reads within a tile.
+    // SAFETY: the bytes are there, by the caller's promise.
     let min = |i: usize| unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.add(i * STEP).cast())) };
     [min(0), min(1), min(2), min(3)]
 }
 
 /// Takes off `value` the mins of a block by the sums of eight times 32 activations.
+///
+/// # Safety
+///
+/// The processor has AVX-512 with VNNI, and eight sums are at `sums`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn take_mins(value: __m512, sums: *const i16, m: [__m512i; 4], dmin: __m512) -> __m512 {
@@ -356,10 +406,15 @@ pub(super) unsafe fn take_mins(value: __m512, sums: *const i16, m: [__m512i; 4],
     }
 }
 
+/// Q5_K.
+///
+/// # Safety
+///
+/// As of [`run`], for Q5_K.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q5_k<const R: usize>(args: &Args) {
-    // SAFETY: lengths by the contract of `Args`.
+    // SAFETY: the instructions by the caller's promise; lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a, mut scale, mut sum32) = (args.weights, args.q, args.scales, args.sums32);
         let mut total = Sums([[0.0; TILE]; 16]);
@@ -400,10 +455,15 @@ unsafe fn q5_k<const R: usize>(args: &Args) {
     }
 }
 
+/// Q6_K.
+///
+/// # Safety
+///
+/// As of [`run`], for Q6_K.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn q6_k<const R: usize>(args: &Args) {
-    // SAFETY: lengths by the contract of `Args`.
+    // SAFETY: the instructions by the caller's promise; lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a, mut scale, mut sum16) = (args.weights, args.q, args.scales, args.sums16);
         let mut total = Sums([[0.0; TILE]; 16]);
@@ -460,9 +520,13 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
 }
 
 /// Six-bit values of one plane: nibbles merged with bit pairs from the 256 bytes at `high`.
+///
+/// # Safety
+///
+/// The processor has AVX-512, and 256 bytes are at `high`.
 #[inline(always)]
 pub(super) unsafe fn six_bits(mut q: [__m512i; 8], high: *const u8, plane: usize) -> [__m512i; 8] {
-    // SAFETY: `high` points to 256 bytes of the unit.
+    // SAFETY: 256 bytes are at `high`, by the caller's promise.
     unsafe {
         let (low, pair) = (_mm512_set1_epi8(15), _mm512_set1_epi8(0x30));
         let mut j = 0;

@@ -27,7 +27,7 @@ pub(super) const CHUNK_BYTES: usize = CHUNK * UNPACKED;
 ///
 /// # Safety
 ///
-/// Of [`super::multiply`]; the registers are narrow; and `scratch` has room.
+/// As of [`super::multiply`]; the registers are narrow; and `scratch` has room.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usize>, scratch: &mut Scratch) {
     let unit_bytes = job.kind.unit_bytes();
@@ -35,7 +35,7 @@ pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usiz
     let unpacked = scratch.unpacked.as_mut_ptr().cast::<u8>();
     let sums = scratch.sums.as_mut_ptr().cast::<f32>();
     let ints = &mut *scratch.ints;
-    // SAFETY: `scratch` has room for a group of tiles; the rest by the contract.
+    // SAFETY: `scratch` has room for a group of tiles; instructions, weights and panels by this function's contract.
     unsafe {
         for first in (0..job.units).step_by(CHUNK) {
             let units = CHUNK.min(job.units - first);
@@ -61,6 +61,11 @@ pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usiz
 /// Adds the products of `units` units with a panel to `sums`, `[16, 16]`.
 ///
 /// While the tiles of a unit are multiplied, the integers of the one before are scaled.
+///
+/// # Safety
+///
+/// The processor has AMX tiles, configured as for [`multiply`]; `weights` holds `units` unpacked units, `q` and `scales` as
+/// many of a whole panel, and `to` 16 rows of 16 sums.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn pass(
@@ -71,7 +76,7 @@ unsafe fn pass(
     ints: &mut [Sums; 2],
     to: *mut f32,
 ) {
-    // SAFETY: lengths by the contract of `multiply`.
+    // SAFETY: units, panel and sums are there, by the caller's promise.
     unsafe {
         let mut sums: [__m512; TILE] = std::array::from_fn(|r| _mm512_loadu_ps(to.add(r * TILE)));
         for unit in 0..=units {
@@ -115,6 +120,10 @@ unsafe fn pass(
 }
 
 /// Turns a packed unit into scales and signed bytes.
+///
+/// # Safety
+///
+/// The processor has AVX-512 with VNNI; a packed unit of `kind` is at `w`, and `out` has room for an unpacked one.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn unpack(kind: Kind, w: *const u8, out: *mut u8) {
     // SAFETY: a packed unit is at `w`, and `out` has room for an unpacked one.

@@ -107,7 +107,8 @@ impl Default for Scratch {
 ///
 /// # Safety
 ///
-/// If there are any panels, [`available`] is true; the lengths fit; and nobody else writes these columns of the panels' rows.
+/// If there are any panels, the processor has what [`available`] asks for. `job` has `units` units of its kind for each of
+/// `tiles`, and activations quantized for them; nobody else uses the columns of these tiles in the panels' rows of its output.
 pub(in crate::kernels::quantized) unsafe fn multiply(
     job: &Job<'_>,
     panels: &[Panel],
@@ -146,6 +147,10 @@ pub(in crate::kernels::quantized) unsafe fn multiply(
 }
 
 /// Writes the sums of a group of tiles to the output.
+///
+/// # Safety
+///
+/// As of [`multiply`], for `panels` and `tiles` whose sums are in `scratch`.
 #[target_feature(enable = "avx512f")]
 unsafe fn write(job: &Job<'_>, panels: &[Panel], tiles: Range<usize>, scratch: &Scratch) {
     let rows = panels.len() * TILE;

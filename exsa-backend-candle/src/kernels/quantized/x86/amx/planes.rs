@@ -33,7 +33,7 @@ pub(super) const CHUNK_BYTES: usize = CHUNK * UNPACKED;
 ///
 /// # Safety
 ///
-/// Of [`super::multiply`]; the registers are wide; and `scratch` has room.
+/// As of [`super::multiply`]; the registers are wide; and `scratch` has room.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usize>, scratch: &mut Scratch) {
     let unit_bytes = job.kind.unit_bytes();
@@ -41,7 +41,7 @@ pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usiz
     let unpacked = scratch.unpacked.as_mut_ptr().cast::<u8>();
     let sums = scratch.sums.as_mut_ptr().cast::<f32>();
     let ints = &mut *scratch.ints;
-    // SAFETY: `scratch` has room for a group of tiles; the rest by the contract of `multiply`.
+    // SAFETY: `scratch` has room for a group of tiles; instructions, weights and panels by this function's contract.
     unsafe {
         for first in (0..job.units).step_by(CHUNK) {
             let units = CHUNK.min(job.units - first);
@@ -115,6 +115,11 @@ macro_rules! step {
 /// Adds the products of `units` units to `sums`, `[16 · P, 16]`; with mins where `MINS`.
 ///
 /// While the tiles of a unit are multiplied, the integers of the one before are scaled.
+///
+/// # Safety
+///
+/// The processor has AMX tiles, configured as for [`multiply`]; `weights` holds `units` unpacked units, the first `P` of `a`
+/// as many of a whole panel, and `sums` 16 · `P` rows of 16.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn pass<const P: usize, const MINS: bool>(
@@ -124,7 +129,7 @@ unsafe fn pass<const P: usize, const MINS: bool>(
     ints: &mut [Sums; 2],
     sums: *mut f32,
 ) {
-    // SAFETY: lengths by the contract of `group`.
+    // SAFETY: units, panels and sums are there, by the caller's promise.
     unsafe {
         for unit in 0..=units {
             if unit < units {
@@ -179,6 +184,11 @@ struct Head {
 }
 
 impl Head {
+    /// From an unpacked unit.
+    ///
+    /// # Safety
+    ///
+    /// The processor has AVX-512 with VNNI, and an unpacked unit is at `p`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn read<const MINS: bool>(p: *const u8) -> Self {
@@ -196,6 +206,10 @@ impl Head {
 }
 
 /// Adds to `sum` the product of row `r` of panel `p` with one unit, from its integers.
+///
+/// # Safety
+///
+/// The processor has AVX-512 with VNNI; `rows` hold unit `unit` of a whole panel, and `sum` 16 values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn scale<const MINS: bool>(
@@ -223,6 +237,10 @@ unsafe fn scale<const MINS: bool>(
 }
 
 /// Turns a packed unit into planes.
+///
+/// # Safety
+///
+/// The processor has AVX-512 with VNNI; a packed unit of `kind` is at `w`, and `out` has room for an unpacked one.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn unpack(kind: Kind, w: *const u8, out: *mut u8) {
     // SAFETY: a packed unit is at `w`, and `out` has room for an unpacked one.
@@ -270,6 +288,10 @@ unsafe fn unpack(kind: Kind, w: *const u8, out: *mut u8) {
 }
 
 /// Numbers of 32 bits, which fit 16, as two of 16 each.
+///
+/// # Safety
+///
+/// The processor has AVX-512 with BW.
 #[inline(always)]
 unsafe fn twice(x: __m512i) -> __m512i {
     // SAFETY: the caller has the instructions.
@@ -278,6 +300,10 @@ unsafe fn twice(x: __m512i) -> __m512i {
 
 /// Stores the high and the low bytes of `(q - offset) * scale`, the high ones 1024 bytes before the low ones; the first
 /// half of `q` has the first scale.
+///
+/// # Safety
+///
+/// The processor has AVX-512 with BW; `high` has room for 512 bytes, and again 1024 bytes later.
 #[inline(always)]
 unsafe fn planes(q: [__m512i; 8], scales: [__m512i; 2], offset: i16, high: *mut u8) {
     // SAFETY: the caller has the instructions, and the room.
