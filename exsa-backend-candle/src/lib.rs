@@ -39,7 +39,6 @@
 #![deny(clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
 
 mod backend;
-mod blocks;
 mod compute;
 mod config;
 mod device;
@@ -51,6 +50,7 @@ mod kernels;
 mod kv;
 mod layers;
 mod load;
+mod mapped_weights;
 mod mapping;
 #[doc(hidden)]
 pub mod measure;

@@ -30,13 +30,13 @@ pub(crate) trait Widen: Sync + Sized {
 }
 
 /// Multiplies each of the `m` rows of `left`, `[m, k]`, with each row of `weights`, `[n, k]`: `out`, `[m, n]`. On this
-/// thread alone without a team, or where there is little to do.
+/// thread alone where there is little to do.
 pub(crate) fn matmul<T: Widen>(
     (m, k, n): (usize, usize, usize),
     left: &[f32],
     weights: &[T],
     out: &mut [f32],
-    team: Option<&mut Team>,
+    team: &mut Team,
 ) {
     if k == 0 || n == 0 {
         return out.fill(0.0);
@@ -59,11 +59,10 @@ pub(crate) fn matmul<T: Widen>(
             }
         });
     };
-    match team {
-        Some(team) if m * k * n >= SHARED_PRODUCTS_MIN => {
-            team.for_each(tiles, (tiles / (team.threads() * 8)).max(1), work);
-        }
-        _ => work(0..tiles),
+    if m * k * n >= SHARED_PRODUCTS_MIN {
+        team.for_each(tiles, (tiles / (team.threads() * 8)).max(1), work);
+    } else {
+        work(0..tiles);
     }
 }
 
@@ -90,7 +89,7 @@ mod tests {
             let left: Vec<f32> = (0..m * k).map(|i| (i % 5) as f32).collect();
             let mut out = vec![f32::NAN; m * n];
             let mut team = Team::new(3).unwrap();
-            matmul((m, k, n), &left, &weights, &mut out, Some(&mut team));
+            matmul((m, k, n), &left, &weights, &mut out, &mut team);
             for i in 0..m {
                 for j in 0..n {
                     let mut wide = Vec::new();
