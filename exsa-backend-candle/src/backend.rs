@@ -3,7 +3,7 @@
 use crate::compute;
 use crate::config::Config;
 use crate::device;
-use crate::kernels::cache::Format;
+use crate::kernels::float::kv_layout::Format;
 use crate::load::{self, LoadedModel};
 use crate::mapping::Mapping;
 use crate::session::CandleSession;

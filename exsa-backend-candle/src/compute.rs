@@ -1,6 +1,6 @@
 //! The threads that compute.
 
-use crate::kernels::team::Team;
+use crate::kernels::memory::team::Team;
 use exsa_core::backend::ThreadOptions;
 use exsa_core::error::LoadError;
 

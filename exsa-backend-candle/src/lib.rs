@@ -36,22 +36,28 @@
 //! for a moment between two steps, and park when nothing comes. No product runs on a pool of the process, and no environment
 //! variable decides anything.
 
+#![deny(clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
+
 mod backend;
-mod blocks;
 mod compute;
 mod config;
 mod device;
 mod error;
 mod executor;
+#[cfg(test)]
+mod executors_agree;
 mod kernels;
 mod kv;
 mod layers;
 mod load;
+mod mapped_weights;
 mod mapping;
 #[doc(hidden)]
 pub mod measure;
 mod models;
 mod session;
+mod shape;
+mod tensor_values;
 mod transformer;
 mod weights;
 

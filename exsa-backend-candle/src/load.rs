@@ -3,8 +3,9 @@
 use crate::config::{Config, Divisors};
 use crate::error::CandleError;
 use crate::kv::Fingerprint;
-use crate::layers::attention::{Attention, Heads, Qkv};
+use crate::layers::attention::{Attention, Qkv};
 use crate::layers::mlp::{GateUp, Mlp};
+use crate::shape::Heads;
 use crate::transformer::{Layer, Transformer};
 use crate::weights::Weights;
 use exsa_core::error::LoadError;

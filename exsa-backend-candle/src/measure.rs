@@ -2,10 +2,10 @@
 
 #![allow(missing_docs, reason = "hidden from the documentation, for this project's benchmarks alone")]
 
-use crate::kernels::activations::Activations;
-use crate::kernels::pages::Arena;
-use crate::kernels::team::Team;
-use crate::kernels::{Isa, PackedMatrix, roofline};
+use crate::kernels::memory::pages::Arena;
+use crate::kernels::memory::team::Team;
+use crate::kernels::quantized::activations::Activations;
+use crate::kernels::quantized::{Isa, PackedMatrix, roofline};
 use exsa_core::gguf::GgmlType;
 
 /// Threads, and the limits of what they can do.
@@ -19,7 +19,7 @@ impl Machine {
     pub fn new(threads: usize, isa: Option<&str>) -> std::io::Result<Option<Self>> {
         let isa = match isa {
             None => Some(Isa::detect()),
-            Some(name) => Isa::available().find(|isa| format!("{isa:?}") == name),
+            Some(name) => Isa::named(name),
         };
         isa.map(|isa| Ok(Self { team: Team::new(threads)?, isa })).transpose()
     }

@@ -3,10 +3,11 @@
 use crate::compute;
 use crate::config::{Divisors, RopeConfig};
 use crate::executor::{Context, Executor, HostExecutor, Ropes, TensorExecutor};
-use crate::kernels::cache::Format;
-use crate::kv::{BLOCK_TOKENS, BlockTables, Fingerprint, KvShape, SavedHeader};
+use crate::kernels::float::kv_layout::Format;
+use crate::kv::{BlockTables, Fingerprint, KvShape, SavedHeader};
 use crate::layers::rope::Rope;
 use crate::load::LoadedModel;
+use crate::shape::BLOCK_TOKENS;
 use candle_core::Device;
 use exsa_core::SeqId;
 use exsa_core::backend::{Capabilities, Interrupt, Session, SessionOptions};

@@ -1,6 +1,6 @@
 //! A decoder-only transformer, put together from the layers, and its forward pass over candle's tensors.
 //!
-//! [`host`](crate::host) runs the same transformer on the CPU.
+//! [`HostExecutor`](crate::executor::HostExecutor) runs the same transformer on the CPU.
 
 use crate::error::CandleError;
 use crate::kv::KvStore;

@@ -1,17 +1,17 @@
 //! Tensors of a GGUF on their way to a device, with all checks of name, shape and type.
 
-use crate::blocks;
 use crate::error::CandleError;
-use crate::kernels::pages::Arena;
-use crate::kernels::team::Team;
-use crate::kernels::{Isa, PackedMatrix};
+use crate::kernels::memory::pages::Arena;
+use crate::kernels::memory::team::Team;
+use crate::kernels::quantized::{Isa, PackedMatrix};
 use crate::kv::Fingerprint;
 use crate::layers::embedding::Embedding;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
 use crate::layers::vector::Vector;
+use crate::mapped_weights::{self, TableRows, WideRows};
 use crate::mapping::Mapping;
-use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 use exsa_core::backend::LoadProgress;
 use exsa_core::error::LoadError;
@@ -38,9 +38,7 @@ pub(crate) struct Weights<'a, 'p> {
     done: u64,
     total: u64,
     fingerprint: Fingerprint,
-    /// Whether the forward pass runs on the host's kernels, and not over tensors.
-    host: bool,
-    /// What matrices are packed for, if they are.
+    /// Instruction set of the host's kernels; `None` where passes run over tensors.
     isa: Option<Isa>,
     team: Team,
     /// Where packed matrices lie.
@@ -61,20 +59,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         progress.report(0, total)?;
         let (taken, fingerprint) = (BTreeSet::new(), Fingerprint::default());
         let (isa, memory) = (host.then(Isa::detect), Arena::default());
-        Ok(Self {
-            gguf,
-            mapping,
-            device,
-            progress,
-            taken,
-            done: 0,
-            total,
-            fingerprint,
-            host,
-            isa,
-            team,
-            memory,
-        })
+        Ok(Self { gguf, mapping, device, progress, taken, done: 0, total, fingerprint, isa, team, memory })
     }
 
     /// Whether the file has tensor `name`.
@@ -91,30 +76,15 @@ impl<'a, 'p> Weights<'a, 'p> {
         }
     }
 
-    /// The matrix `name` of `rows` rows and `columns` columns.
-    pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<QTensor>, LoadError> {
-        let tensor = self.find(name)?;
-        if tensor.shape[..] != [columns as u64, rows as u64] {
-            return Err(wrong_shape(tensor, &format!("[{columns}, {rows}]")));
-        }
-        self.load(tensor, &[rows, columns])
-    }
-
-    /// The matrix `name`, of which rows are read now and then: on the CPU it stays in the file, whose pages come into
-    /// memory with the rows, and need not be there twice where the same tensor is a projection too.
-    fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<QTensor>, LoadError> {
-        let tensor = self.find(name)?;
-        if !self.host || tensor.shape[..] != [columns as u64, rows as u64] {
-            return self.matrix(name, rows, columns);
-        }
-        let dims = [rows, columns];
-        let (storage, start, bytes) = self.storage(tensor, &dims)?;
-        let mapping = Arc::clone(&self.mapping);
-        if self.take(tensor, &mapping.bytes()[start..start + bytes]) {
-            self.done += bytes as u64;
-            self.progress.report(self.done, self.total)?;
-        }
-        QTensor::new(QStorage::Cpu(storage), &dims).map(Arc::new).load()
+    /// The matrix `name` of `rows` rows and `columns` columns, on the device.
+    fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<QTensor>, LoadError> {
+        let tensor = self.find_matrix(name, rows, columns)?;
+        // Candle demands an alignment that the table has been checked for.
+        let (_, start, bytes) = self.table(tensor, rows * columns)?;
+        self.read_ahead(tensor, start, bytes)?;
+        let data = Cow::Borrowed(&self.mapping.bytes()[start..start + bytes]);
+        let storage = QStorage::from_data(data, &self.device, dtype(tensor)?).load()?;
+        QTensor::new(storage, &[rows, columns]).map(Arc::new).load()
     }
 
     /// The vector `name` of `len` values, in f32.
@@ -123,7 +93,11 @@ impl<'a, 'p> Weights<'a, 'p> {
         if tensor.shape[..] != [len as u64] {
             return Err(wrong_shape(tensor, &format!("[{len}]")));
         }
-        self.load(tensor, &[len])?.dequantize(&self.device).load()
+        let (table, start, bytes) = self.table(tensor, len)?;
+        self.read_ahead(tensor, start, bytes)?;
+        let mut values = vec![0.0; len];
+        table.row(0, &mut values);
+        Tensor::from_vec(values, len, &self.device).load()
     }
 
     /// The vector `name` where the file has one.
@@ -141,22 +115,26 @@ impl<'a, 'p> Weights<'a, 'p> {
         {
             return Ok(Linear::packed(self.packed(&weight_name, rows, columns)?, isa, bias));
         }
-        let weight = self.matrix(&weight_name, rows, columns)?;
-        if self.host
-            && let (start, bytes) = self.place(self.find(&weight_name)?)?
-            && let Some(weight) = blocks::wide_rows(&self.mapping, start, bytes, weight.dtype())
-        {
-            return Ok(Linear::wide(weight, [rows, columns], bias));
+        if self.isa.is_some() {
+            return Ok(Linear::wide(self.wide(&weight_name, rows, columns)?, [rows, columns], bias));
         }
-        if self.host { Ok(Linear::host(weight, bias)) } else { Linear::device(weight, bias).load() }
+        Linear::device(self.matrix(&weight_name, rows, columns)?, bias).load()
+    }
+
+    /// The matrix `name` where it lies in the file, of a type without a packed form.
+    fn wide(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<dyn WideRows>, LoadError> {
+        let tensor = self.find_matrix(name, rows, columns)?;
+        let dtype = dtype(tensor)?;
+        let (start, bytes) = self.place_of(tensor, dtype, rows * columns)?;
+        let weight = mapped_weights::wide_rows(&self.mapping, start, bytes, dtype);
+        let weight = weight.ok_or_else(|| damaged(tensor))?;
+        self.read_ahead(tensor, start, bytes)?;
+        Ok(weight)
     }
 
     /// The matrix `name`, packed for our own products.
     fn packed(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedMatrix, LoadError> {
-        let tensor = self.find(name)?;
-        if tensor.shape[..] != [columns as u64, rows as u64] {
-            return Err(wrong_shape(tensor, &format!("[{columns}, {rows}]")));
-        }
+        let tensor = self.find_matrix(name, rows, columns)?;
         let (start, bytes) = self.place(tensor)?;
         let mapping = Arc::clone(&self.mapping);
         let data = &mapping.bytes()[start..start + bytes];
@@ -193,14 +171,19 @@ impl<'a, 'p> Weights<'a, 'p> {
         columns: usize,
         scale: f32,
     ) -> Result<Embedding, LoadError> {
-        let table = self.table(name, rows, columns)?;
-        if !self.host {
-            return Ok(Embedding::device(table, scale));
+        if self.isa.is_none() {
+            return Ok(Embedding::device(self.matrix(name, rows, columns)?, scale));
         }
-        let tensor = self.find(name)?;
-        let (start, bytes) = self.place(tensor)?;
-        let table = blocks::table(&self.mapping, start, bytes, dtype(tensor)?);
-        table.map(|table| Embedding::host(table, scale)).ok_or_else(|| damaged(tensor))
+        // The table stays in the file: its pages come into memory with the rows that are read, and are not there twice where
+        // the same tensor is a projection too.
+        let tensor = self.find_matrix(name, rows, columns)?;
+        let (table, start, bytes) = self.table(tensor, rows * columns)?;
+        let mapping = Arc::clone(&self.mapping);
+        if self.take(tensor, &mapping.bytes()[start..start + bytes]) {
+            self.done += bytes as u64;
+            self.progress.report(self.done, self.total)?;
+        }
+        Ok(Embedding::host(table, scale))
     }
 
     /// The norm by `{name}.weight`.
@@ -228,33 +211,39 @@ impl<'a, 'p> Weights<'a, 'p> {
             .ok_or_else(|| LoadError::Tensor { name: name.to_owned(), problem: "missing".to_owned() })
     }
 
-    /// A tensor in the file as candle sees it, and where it begins and how many bytes it has.
-    fn storage(
+    /// The tensor `name`, which is a matrix of `rows` rows and `columns` columns.
+    fn find_matrix(&self, name: &str, rows: usize, columns: usize) -> Result<&'a TensorInfo, LoadError> {
+        let tensor = self.find(name)?;
+        if tensor.shape[..] != [columns as u64, rows as u64] {
+            return Err(wrong_shape(tensor, &format!("[{columns}, {rows}]")));
+        }
+        Ok(tensor)
+    }
+
+    /// A tensor of `values` values as rows in the file, where it begins, and how many bytes it has.
+    fn table(
         &self,
         tensor: &TensorInfo,
-        dims: &[usize],
-    ) -> Result<(Box<dyn QuantizedType>, usize, usize), LoadError> {
+        values: usize,
+    ) -> Result<(Arc<dyn TableRows>, usize, usize), LoadError> {
         let dtype = dtype(tensor)?;
+        let (start, bytes) = self.place_of(tensor, dtype, values)?;
+        let table = mapped_weights::table(&self.mapping, start, bytes, dtype);
+        Ok((table.ok_or_else(|| damaged(tensor))?, start, bytes))
+    }
+
+    /// As [`place`](Self::place), of a tensor of `values` values of type `dtype`.
+    fn place_of(
+        &self,
+        tensor: &TensorInfo,
+        dtype: GgmlDType,
+        values: usize,
+    ) -> Result<(usize, usize), LoadError> {
         let (start, bytes) = self.place(tensor)?;
-        let values: usize = dims.iter().product();
         if bytes != values / dtype.block_size() * dtype.type_size() {
             return Err(damaged(tensor));
         }
-        let storage = blocks::weights(&self.mapping, start, bytes, dtype).ok_or_else(|| damaged(tensor))?;
-        Ok((storage, start, bytes))
-    }
-
-    fn load(&mut self, tensor: &'a TensorInfo, dims: &[usize]) -> Result<Arc<QTensor>, LoadError> {
-        let (storage, start, bytes) = self.storage(tensor, dims)?;
-        self.read_ahead(tensor, start, bytes)?;
-        let storage = match &self.device {
-            Device::Cpu => QStorage::Cpu(storage),
-            device => {
-                let data = &self.mapping.bytes()[start..start + bytes];
-                QStorage::from_data(Cow::Borrowed(data), device, dtype(tensor)?).load()?
-            }
-        };
-        QTensor::new(storage, dims).map(Arc::new).load()
+        Ok((start, bytes))
     }
 
     /// Where the bytes of a tensor begin in the mapping, and how many they are.

@@ -3,11 +3,12 @@
 use super::room::{Placed, Room};
 use crate::config::Config;
 use crate::error::CandleError;
-use crate::kernels::activations::Activations;
-use crate::kernels::attend::{Attend, Inputs};
-use crate::kernels::cache::HeadLayout;
-use crate::kernels::rows::{self, Cache, HeadRows, Turns};
-use crate::kernels::team::Team;
+use crate::kernels::float::Inputs;
+use crate::kernels::float::attention::Attend;
+use crate::kernels::float::kv_layout::HeadLayout;
+use crate::kernels::float::rows::{self, Cache, HeadRows, Turns};
+use crate::kernels::memory::team::Team;
+use crate::kernels::quantized::activations::Activations;
 use crate::layers::attention::Qkv;
 use crate::layers::linear::Linear;
 use crate::layers::mlp::GateUp;

@@ -1,9 +1,10 @@
 //! Memory of the host's passes, sized once for the largest batch.
 
 use crate::config::Config;
-use crate::kernels::attend::AttendSpan;
-use crate::kv::{BLOCK_TOKENS, BlockId, BlockTables, Slot};
+use crate::kernels::float::AttendSpan;
+use crate::kv::BlockTables;
 use crate::layers::rope::HostTable;
+use crate::shape::{BLOCK_TOKENS, BlockId, Slot};
 use exsa_core::batch::Batch;
 use exsa_core::error::LoadError;
 

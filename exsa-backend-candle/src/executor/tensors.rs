@@ -2,10 +2,11 @@
 
 use super::{Context, Executor};
 use crate::error::CandleError;
-use crate::kv::{BlockCopy, BlockId, KvShape, KvStore, SavedHeader, slot_runs};
+use crate::kv::{BlockCopy, KvShape, KvStore, SavedHeader, slot_runs};
 use crate::layers::attention::{Placement, Rows};
 use crate::layers::paged::PagedSpan;
-use crate::layers::values;
+use crate::shape::BlockId;
+use crate::tensor_values as values;
 use crate::transformer::Step;
 use candle_core::Device;
 use exsa_core::batch::Batch;

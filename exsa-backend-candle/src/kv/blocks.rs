@@ -1,14 +1,9 @@
 //! Who holds which block: block tables, reference counts, copy on write. No tensors here.
 
+use crate::shape::{BLOCK_TOKENS, BlockId};
 use exsa_core::SeqId;
 use exsa_core::batch::Span;
 use exsa_core::error::{KvError, StepError};
-
-/// Tokens in a block.
-pub(crate) const BLOCK_TOKENS: usize = 32;
-
-/// Index of a block in the pool.
-pub(crate) type BlockId = u32;
 
 /// Part of a block to be copied before a sequence writes into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! Keys and values in host memory, laid out for the kernels.
 
+use super::BlockCopy;
 use super::saved::{Fingerprint, SavedHeader, truncated};
 use super::store::KvShape;
-use super::{BLOCK_TOKENS, BlockCopy, BlockId};
-use crate::kernels::cache::{HeadLayout, Part};
-use crate::kernels::pages::Pages;
+use crate::kernels::float::kv_layout::{HeadLayout, Part};
+use crate::kernels::memory::pages::Pages;
+use crate::shape::{BLOCK_TOKENS, BlockId};
 use exsa_core::error::{KvError, LoadError};
 use std::io::{Read, Write};
 
@@ -13,15 +14,6 @@ pub(crate) struct HostKv {
     layers: Vec<Pages>,
     layout: HeadLayout,
     n_head_kv: usize,
-}
-
-/// Where one token goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
-    /// Its block.
-    pub block: BlockId,
-    /// Its place in the block.
-    pub token: usize,
 }
 
 impl HostKv {

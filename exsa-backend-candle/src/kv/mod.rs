@@ -6,7 +6,7 @@ mod saved;
 mod store;
 mod transfer;
 
-pub(crate) use blocks::{BLOCK_TOKENS, BlockCopy, BlockId, BlockTables};
-pub(crate) use host::{HostKv, Slot};
+pub(crate) use blocks::{BlockCopy, BlockTables};
+pub(crate) use host::HostKv;
 pub(crate) use saved::{Fingerprint, SavedHeader};
 pub(crate) use store::{KvLayer, KvShape, KvStore, SlotRun, slot_runs};

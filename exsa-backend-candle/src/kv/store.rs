@@ -1,7 +1,8 @@
 //! The tensors that keys and values lie in.
 
-use super::{BLOCK_TOKENS, BlockCopy, BlockId};
-use crate::kernels::cache::{Format, HeadLayout};
+use super::BlockCopy;
+use crate::kernels::float::kv_layout::{Format, HeadLayout};
+use crate::shape::{BLOCK_TOKENS, BlockId};
 use candle_core::{DType, Device, Result, Tensor};
 use exsa_core::batch::Span;
 

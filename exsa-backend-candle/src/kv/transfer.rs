@@ -2,9 +2,9 @@
 
 use super::saved::{Fingerprint, SavedHeader, truncated};
 use super::store::KvStore;
-use super::{BLOCK_TOKENS, BlockId};
 use crate::error::CandleError;
-use crate::layers::values;
+use crate::shape::{BLOCK_TOKENS, BlockId};
+use crate::tensor_values as values;
 use candle_core::{DType, Device, Tensor};
 use exsa_core::error::KvError;
 use half::f16;

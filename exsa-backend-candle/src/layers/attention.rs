@@ -1,12 +1,12 @@
-//! Self-attention: projections, norms and RoPE around [`paged`](super::paged) attention.
+//! Self-attention: projections, norms and RoPE around [`paged`] attention.
 
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::paged::{self, PagedSpan};
 use super::rope::RopeTable;
 use crate::kv::{KvLayer, SlotRun};
+use crate::shape::Heads;
 use candle_core::{D, Result, Tensor};
-use std::ops::Range;
 
 /// Grouped-query self-attention (Ainslie et al., arXiv:2305.13245).
 #[derive(Clone)]
@@ -21,31 +21,6 @@ pub(crate) struct Attention {
     pub output: Linear,
     /// Heads and what their scores go through.
     pub heads: Heads,
-}
-
-/// Heads of queries, of keys and values, and what their scores go through.
-#[derive(Clone, Debug)]
-pub(crate) struct Heads {
-    /// Heads of queries, a multiple of `n_head_kv`.
-    pub n_head: usize,
-    /// Heads of keys and values.
-    pub n_head_kv: usize,
-    /// Values in a head.
-    pub head_dim: usize,
-    /// Factor on the scores.
-    pub scale: f32,
-    /// Scores go through `cap * tanh(score / cap)`.
-    pub softcap: Option<f32>,
-    /// Tokens that each token sees, itself included.
-    pub window: Option<usize>,
-}
-
-impl Heads {
-    /// Positions that the token at `position` sees.
-    pub fn seen(&self, position: usize) -> Range<usize> {
-        let end = position + 1;
-        end.saturating_sub(self.window.unwrap_or(end))..end
-    }
 }
 
 /// Projections to queries, keys and values.

@@ -1,6 +1,6 @@
 //! Token embeddings.
 
-use crate::blocks::TableRows;
+use crate::mapped_weights::TableRows;
 use candle_core::quantized::QTensor;
 use candle_core::{Result, Tensor};
 use std::sync::Arc;

@@ -1,13 +1,13 @@
 //! Projections.
 
-use super::values;
 use super::vector::Vector;
-use crate::blocks::WideRows;
-use crate::kernels::activations::Activations;
-use crate::kernels::team::Team;
-use crate::kernels::{Isa, PackedMatrix, Product, multiply_all, rows};
+use crate::kernels::float::rows;
+use crate::kernels::memory::team::Team;
+use crate::kernels::quantized::activations::Activations;
+use crate::kernels::quantized::{Isa, PackedMatrix, Product, multiply_all};
+use crate::mapped_weights::WideRows;
 use candle_core::quantized::{QMatMul, QTensor};
-use candle_core::{Device, Module, Result, Tensor};
+use candle_core::{Module, Result, Tensor};
 use std::sync::Arc;
 
 /// A projection `y = W x + b` with a weight of any type that a file can have.
@@ -23,19 +23,12 @@ enum Weight {
     Packed(Arc<PackedMatrix>, Isa),
     /// Where they lie in host memory, `[out, in]`, of a type that is multiplied in f32.
     Wide(Arc<dyn WideRows>, [usize; 2]),
-    /// In host memory, of another type that has no packed form here.
-    Host(Arc<QTensor>),
     /// On a device, where candle widens floats to f32.
     Device(QMatMul),
 }
 
 impl Linear {
-    /// A projection by `weight`, `[out, in]`, and `bias`, `[out]` f32, on the CPU, by candle.
-    pub fn host(weight: Arc<QTensor>, bias: Option<Vector>) -> Self {
-        Self { weight: Weight::Host(weight), bias }
-    }
-
-    /// The same as an operation on candle's tensors.
+    /// A projection by `weight`, `[out, in]`, and `bias`, `[out]` f32, as an operation on candle's tensors.
     pub fn device(weight: Arc<QTensor>, bias: Option<Vector>) -> Result<Self> {
         Ok(Self { weight: Weight::Device(QMatMul::from_arc(weight)?), bias })
     }
@@ -54,7 +47,6 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = match &self.weight {
             Weight::Device(weight) => weight.forward(x)?,
-            Weight::Host(weight) => x.contiguous()?.apply_op1_no_bwd(weight.as_ref())?,
             Weight::Packed(..) | Weight::Wide(..) => {
                 candle_core::bail!("weights that are laid out for the CPU, in a pass over tensors")
             }
@@ -96,11 +88,6 @@ impl Linear {
                     multiply_all(*isa, &products, activations, team);
                 }
                 Weight::Wide(weight, [n, k]) => weight.multiply((m, *k, *n), x, outputs[first].1, team),
-                Weight::Host(weight) => {
-                    let x = Tensor::from_slice(x, (m, x.len() / m.max(1)), &Device::Cpu)?;
-                    let y = x.apply_op1_no_bwd(weight.as_ref())?;
-                    values::read(&y, |y| outputs[first].1.copy_from_slice(y))?;
-                }
                 Weight::Device(_) => candle_core::bail!("weights on a device, in a pass on the host"),
             }
         }

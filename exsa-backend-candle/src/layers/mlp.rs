@@ -1,7 +1,7 @@
 //! The gated MLP.
 
 use super::linear::Linear;
-use crate::models::Activation;
+use crate::shape::Activation;
 use candle_core::{D, Result, Tensor};
 
 /// A gated MLP (Shazeer, arXiv:2002.05202): `down(activation(gate(x)) * up(x))`.

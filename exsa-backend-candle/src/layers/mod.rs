@@ -1,6 +1,6 @@
 //! The layers that all architectures are made of, each once: their weights and parameters, and how they run on candle's tensors.
 //!
-//! Activations are f32, rows first. On the CPU, [`host`](crate::host) runs the same layers on slices.
+//! Activations are f32, rows first. On the CPU, [`executor`](crate::executor) runs the same layers on slices.
 
 pub(crate) mod attention;
 pub(crate) mod embedding;
@@ -9,5 +9,4 @@ pub(crate) mod mlp;
 pub(crate) mod norm;
 pub(crate) mod paged;
 pub(crate) mod rope;
-pub(crate) mod values;
 pub(crate) mod vector;

@@ -1,7 +1,7 @@
 //! RMSNorm.
 
 use super::vector::Vector;
-use crate::kernels::rows;
+use crate::kernels::float::rows;
 use candle_core::{D, Result, Tensor};
 
 /// Root mean square normalization (Zhang and Sennrich, arXiv:1910.07467): `x / sqrt(mean(x^2) + epsilon) * weight` over the

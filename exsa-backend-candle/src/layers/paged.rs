@@ -1,7 +1,7 @@
 //! Attention over keys and values that lie in blocks.
 
-use super::attention::Heads;
-use crate::kv::{BLOCK_TOKENS, BlockId, KvLayer};
+use crate::kv::KvLayer;
+use crate::shape::{BLOCK_TOKENS, BlockId, Heads};
 use candle_core::{D, DType, Result, Tensor};
 
 /// A span of a batch, and where its sequence lies.

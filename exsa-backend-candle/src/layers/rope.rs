@@ -1,8 +1,8 @@
 //! Rotary position embedding.
 
 use crate::config::{RopeConfig, RopeScaling};
-use crate::kernels::rows::Turns;
-use crate::models::RopePairs;
+use crate::kernels::float::rows::Turns;
+use crate::shape::RopePairs;
 use candle_core::{D, Device, Result, Tensor};
 use std::f64::consts::PI;
 
@@ -142,8 +142,8 @@ impl RopeTable {
 mod tests {
     use super::*;
     use crate::config::Divisors;
-    use crate::kernels::rows::{HeadRows, turn_queries};
-    use crate::kernels::team::Team;
+    use crate::kernels::float::rows::{HeadRows, turn_queries};
+    use crate::kernels::memory::team::Team;
 
     fn config(dims: usize, scaling: RopeScaling) -> RopeConfig {
         RopeConfig {

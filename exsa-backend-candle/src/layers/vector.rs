@@ -1,6 +1,6 @@
 //! Vectors of weights: norms and biases.
 
-use super::values;
+use crate::tensor_values as values;
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
 

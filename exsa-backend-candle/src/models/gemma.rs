@@ -1,6 +1,7 @@
 //! Gemma 2 and 3. The norms' weights in the files include the 1 that the papers add to them.
 
-use super::{Activation, Architecture, LogitSoftcap, PLAIN, Windows};
+use super::{Architecture, LogitSoftcap, PLAIN, Windows};
+use crate::shape::Activation;
 
 /// Gemma 2 (arXiv:2408.00118).
 pub(super) static GEMMA2: Architecture = Architecture {

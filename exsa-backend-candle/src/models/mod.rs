@@ -8,6 +8,7 @@ mod llama;
 mod phi;
 mod qwen;
 
+use crate::shape::{Activation, RopePairs};
 use exsa_core::error::LoadError;
 
 /// All architectures that can be run.
@@ -46,24 +47,6 @@ pub(crate) struct Architecture {
     /// Number of layers of the one size whose queries are divided by the root of `n_embd / n_head`, and not of
     /// `head_dim`.
     pub layers_with_wide_queries: Option<usize>,
-}
-
-/// Which values of a head RoPE turns together, of the `n` that it turns at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RopePairs {
-    /// `2i` and `2i + 1`.
-    Adjacent,
-    /// `i` and `i + n / 2`.
-    Halves,
-}
-
-/// Activation of a gated MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// GELU in the approximation by tanh (Hendrycks and Gimpel, arXiv:1606.08415).
-    GeluTanh,
 }
 
 /// Which layers see a sliding window only.

@@ -1,0 +1,79 @@
+//! The executor on tensors, on candle's CPU device, against the kernels of the host.
+
+use crate::config::Config;
+use crate::kernels::float::kv_layout::Format;
+use crate::load::LoadedModel;
+use crate::mapping::Mapping;
+use crate::session::CandleSession;
+use crate::weights::Weights;
+use crate::{compute, load};
+use candle_core::Device;
+use exsa_core::SeqId;
+use exsa_core::backend::{LoadProgress, ModelSource, Session, SessionOptions};
+use exsa_core::batch::Batch;
+use exsa_core::gguf::Gguf;
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Arc;
+
+fn loaded(name: &str, host: bool) -> Arc<LoadedModel> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{name}.gguf"));
+    let mapping = Arc::new(Mapping::open(&ModelSource::file(path)).unwrap());
+    let gguf = Gguf::read(&mut Cursor::new(mapping.bytes())).unwrap();
+    let config = Config::from_metadata(gguf.metadata()).unwrap();
+    let (mut progress, team) = (LoadProgress::none(), compute::team(&Default::default()).unwrap());
+    let weights = Weights::new(&gguf, mapping, Device::Cpu, host, &mut progress, team).unwrap();
+    Arc::new(load::load(config, 1, weights).unwrap())
+}
+
+/// Chunks of two sequences, with and without logits, and one that was forked.
+fn logits(name: &str, device: Option<Device>, format: Format) -> Vec<f32> {
+    let model = loaded(name, device.is_none());
+    let mut session = CandleSession::new(model, device, format, &SessionOptions::default()).unwrap();
+    let tokens: Vec<u32> = (0..90).map(|i| 3 + i * 37 % 500).collect();
+    let mut all = Vec::new();
+    let mut run = |session: &mut CandleSession, spans: &[(u32, usize, usize, usize)]| {
+        let mut batch = Batch::new();
+        for &(seq, position, len, rows) in spans {
+            batch.push(SeqId(seq), position, &tokens[position..position + len], rows);
+        }
+        let logits = session.forward(&batch).unwrap();
+        (0..logits.rows()).for_each(|row| all.extend_from_slice(logits.row(row).unwrap()));
+    };
+    run(&mut session, &[(0, 0, 50, 0), (1, 0, 7, 2)]);
+    session.fork(SeqId(0), SeqId(2), 45).unwrap();
+    run(&mut session, &[(0, 50, 40, 3), (1, 7, 1, 1), (2, 45, 5, 5)]);
+    run(&mut session, &[(1, 8, 1, 0)]);
+    let mut saved = Vec::new();
+    session.save(SeqId(0), &mut saved).unwrap();
+    session.release(SeqId(2));
+    session.restore(SeqId(2), &mut saved.as_slice()).unwrap();
+    session.truncate(SeqId(2), 80).unwrap();
+    run(&mut session, &[(2, 80, 3, 3)]);
+    all
+}
+
+/// What runs on GPUs, on candle's CPU device, against our kernels.
+#[test]
+fn both_executors_agree() {
+    for name in [
+        "llama-f32",
+        "llama3-f32",
+        "llama-bias-f32",
+        "qwen2-f32",
+        "qwen3-f32",
+        "gemma2-f32",
+        "gemma3-f32",
+        "phi3-f32",
+    ] {
+        for format in [Format::F32, Format::F16] {
+            let host = logits(name, None, format);
+            let tensors = logits(name, Some(Device::Cpu), format);
+            assert_eq!(host.len(), tensors.len());
+            let scale = host.iter().fold(0.0f32, |scale, x| scale.max(x.abs()));
+            let worst = host.iter().zip(&tensors).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let tolerance = if format == Format::F32 { 1e-5 } else { 2e-3 };
+            assert!(worst < tolerance * scale, "{name} {format:?}: {worst} of {scale}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Gates of the MLP, element by element.
+
+use crate::kernels::simd::exp::exp;
+use crate::kernels::simd::{Simd, dispatch};
+
+dispatch! {
+    /// `gate = silu(gate) * up`, where `silu(x) = x / (1 + e^-x)`.
+    silu_gate = silu_gate_body(gate: &mut [f32], up: &[f32])
+}
+
+dispatch! {
+    /// `gate = gelu(gate) * up`, with the tanh approximation of GELU (Hendrycks and Gimpel, arXiv:1606.08415).
+    gelu_gate = gelu_gate_body(gate: &mut [f32], up: &[f32])
+}
+
+#[inline(always)]
+fn silu_gate_body<S: Simd>(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exp(-*gate)) * up;
+    }
+}
+
+#[inline(always)]
+fn gelu_gate_body<S: Simd>(gate: &mut [f32], up: &[f32]) {
+    const ROOT_TWO_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let x = *gate;
+        let inner = ROOT_TWO_OVER_PI * (x + 0.044_715 * x * x * x);
+        // 0.5 · (1 + tanh(y)) = 1 / (1 + e^(-2y))
+        *gate = x / (1.0 + exp(-2.0 * inner)) * up;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gates_are_those_of_the_formulas() {
+        let values: Vec<f32> = (-200..200).map(|i| i as f32 * 0.1).collect();
+        let up = vec![1.5f32; values.len()];
+        let (mut silu, mut gelu) = (values.clone(), values.clone());
+        silu_gate(&mut silu, &up);
+        gelu_gate(&mut gelu, &up);
+        for ((x, silu), gelu) in values.iter().zip(silu).zip(gelu) {
+            let x = f64::from(*x);
+            let expected = x / (1.0 + (-x).exp()) * 1.5;
+            assert!((f64::from(silu) - expected).abs() < 1e-5, "{x}");
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            let expected = 0.5 * x * (1.0 + inner.tanh()) * 1.5;
+            assert!((f64::from(gelu) - expected).abs() < 1e-5, "{x}");
+        }
+        let mut bad = [f32::NAN];
+        silu_gate(&mut bad, &[1.0]);
+        assert!(bad[0].is_nan());
+    }
+}

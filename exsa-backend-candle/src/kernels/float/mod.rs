@@ -1,0 +1,13 @@
+//! Kernels on f32: attention over the KV cache, products, and what happens to the rows of a batch between products.
+
+pub mod attention;
+mod attention_inputs;
+mod elementwise;
+pub mod kv_layout;
+pub mod matmul;
+pub mod rows;
+mod skinny_gemm;
+mod softmax;
+mod tiles;
+
+pub(crate) use attention_inputs::{AttendSpan, Inputs};

@@ -1,0 +1,320 @@
+//! What happens to the rows of a batch between products: sums, norms, RoPE, gates; each row by itself.
+
+use super::elementwise::{gelu_gate, silu_gate};
+use super::kv_layout::HeadLayout;
+use crate::kernels::memory::team::{Target, Team};
+use crate::kernels::simd::exp::exp;
+use crate::kernels::simd::{Simd, dispatch};
+use crate::shape::{Activation, BLOCK_TOKENS, RopePairs, Slot};
+
+/// Values below which one thread does it all: sharing costs a microsecond or two.
+const SHARED_VALUES_MIN: usize = 1 << 14;
+
+/// A weight and what is added to the mean square, of a norm.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm<'a> {
+    /// One for each value of a row.
+    pub weight: &'a [f32],
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+/// Items that a thread takes at a time, of `n` items of `width` values each.
+fn grain(n: usize, width: usize, team: &Team) -> usize {
+    if n * width < SHARED_VALUES_MIN { n } else { (n / (team.threads() * 4)).max(1) }
+}
+
+/// `out = norm(x)`, row by row.
+pub(crate) fn norm(norm: Norm<'_>, x: &[f32], out: &mut [f32], team: &mut Team) {
+    let width = norm.weight.len();
+    let grain = grain(x.len() / width, width, team);
+    team.for_each_run(out, width * grain, |i, out| {
+        let x = &x[i * width * grain..];
+        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            normalize(x, norm.weight, norm.epsilon, out);
+        }
+    });
+}
+
+/// `x += y`, or `x += post(y)`; then `out = next(x)`, row by row.
+pub(crate) fn add(
+    x: &mut [f32],
+    y: &mut [f32],
+    post: Option<Norm<'_>>,
+    next: Norm<'_>,
+    width: usize,
+    out: &mut [f32],
+    team: &mut Team,
+) {
+    let rows = x.len() / width;
+    assert!(x.len() == rows * width && y.len() == x.len() && out.len() == x.len());
+    let grain = grain(rows, width, team);
+    let (x, y, out) = (Target(x.as_mut_ptr()), Target(y.as_mut_ptr()), Target(out.as_mut_ptr()));
+    team.for_each(rows, grain, |range| {
+        for row in range {
+            // SAFETY: the row is in all three, and handed out once.
+            let (x, y, out) = unsafe { (x.row(row, width), y.row(row, width), out.row(row, width)) };
+            if let Some(post) = post {
+                normalize_in_place(y, post.weight, post.epsilon);
+            }
+            x.iter_mut().zip(&*y).for_each(|(x, y)| *x += y);
+            normalize(x, next.weight, next.epsilon, out);
+        }
+    });
+}
+
+/// `gate = activation(gate) * up`, elementwise; of a row of `2 * width` values in `gate` alone, if there is no `up`, with the
+/// result in the first `rows * width` values.
+pub(crate) fn gate(
+    activation: Activation,
+    gate: &mut [f32],
+    up: Option<&[f32]>,
+    width: usize,
+    team: &mut Team,
+) {
+    let apply = |gate: &mut [f32], up: &[f32]| match activation {
+        Activation::Silu => silu_gate(gate, up),
+        Activation::GeluTanh => gelu_gate(gate, up),
+    };
+    match up {
+        Some(up) => {
+            assert_eq!(gate.len(), up.len(), "as many gates as values");
+            let len = gate.len();
+            let run = if len < SHARED_VALUES_MIN { len.max(1) } else { 4096 };
+            team.for_each_run(gate, run, |i, gate| apply(gate, &up[i * run..]));
+        }
+        None => {
+            let run = if gate.len() < SHARED_VALUES_MIN { gate.len().max(1) } else { 2 * width };
+            team.for_each_run(gate, run, |_, rows| {
+                for both in rows.chunks_exact_mut(2 * width) {
+                    let (gate, up) = both.split_at_mut(width);
+                    apply(gate, up);
+                }
+            });
+            pack(gate, 2 * width, width, None);
+        }
+    }
+}
+
+/// Moves the first `width` values of the rows `rows`, ascending, of `stride` values to the front, side by side; of all rows
+/// without a list.
+pub(crate) fn pack(values: &mut [f32], stride: usize, width: usize, rows: Option<&[u32]>) {
+    let n = rows.map_or(values.len() / stride, <[u32]>::len);
+    for to in 0..n {
+        let from = rows.map_or(to, |rows| rows[to] as usize);
+        values.copy_within(from * stride..from * stride + width, to * width);
+    }
+}
+
+/// Adds `bias` to every row.
+pub(crate) fn add_bias(out: &mut [f32], bias: &[f32]) {
+    for row in out.chunks_exact_mut(bias.len()) {
+        row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+    }
+}
+
+/// `x = cap * tanh(x / cap)`.
+pub(crate) fn cap(x: &mut [f32], cap: f32, team: &mut Team) {
+    let run = if x.len() < SHARED_VALUES_MIN { x.len().max(1) } else { 4096 };
+    team.for_each_run(x, run, |_, x| soft_cap(x, cap));
+}
+
+/// Cosines and sines of the batch's rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Turns<'a> {
+    /// `[rows, pairs]`.
+    pub cos: &'a [f32],
+    /// `[rows, pairs]`.
+    pub sin: &'a [f32],
+    /// Pairs of a head that are turned.
+    pub n_pairs: usize,
+    /// Which values make a pair.
+    pub pairs: RopePairs,
+}
+
+/// Heads that lie in the rows of a matrix: those of row `r` begin at `start + r * stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadRows<'a> {
+    /// Where those of the first row begin.
+    pub start: usize,
+    /// From one row to the next.
+    pub stride: usize,
+    /// Heads in a row.
+    pub heads: usize,
+    /// Values in a head.
+    pub head_dim: usize,
+    /// Norm of each head.
+    pub norm: Option<Norm<'a>>,
+}
+
+impl HeadRows<'_> {
+    fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Whether `rows` rows are in `len` values.
+    fn fits(&self, rows: usize, len: usize) -> bool {
+        rows == 0 || self.start + (rows - 1) * self.stride + self.width() <= len
+    }
+
+    /// The heads of row `row`.
+    ///
+    /// # Safety
+    ///
+    /// They are there, and nobody else uses them.
+    unsafe fn row<'a>(&self, matrix: &Target<f32>, row: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(matrix.at(self.start + row * self.stride), self.width()) }
+    }
+}
+
+/// Where keys and values of a layer go.
+pub(crate) struct Cache<'a> {
+    /// `[blocks][heads]`, each as `layout` says.
+    pub bytes: &'a mut [u8],
+    /// How they lie.
+    pub layout: HeadLayout,
+    /// Slots of the batch's rows, all different.
+    pub slots: &'a [Slot],
+}
+
+/// Normalizes and turns `n` rows of queries in `matrix`; `rows` lists the rows of `turns` that they take, if not all in order.
+pub(crate) fn turn_queries(
+    matrix: &mut [f32],
+    queries: HeadRows<'_>,
+    n: usize,
+    rows: Option<&[u32]>,
+    turns: Turns<'_>,
+    team: &mut Team,
+) {
+    assert!(queries.fits(n, matrix.len()), "a row of queries for every row");
+    let grain = grain(n, queries.width(), team);
+    let matrix = Target(matrix.as_mut_ptr());
+    team.for_each(n, grain, |range| {
+        for i in range {
+            let row = rows.map_or(i, |rows| rows[i] as usize);
+            // SAFETY: the row is there, and handed out once.
+            turn(unsafe { queries.row(&matrix, i) }, queries.head_dim, queries.norm, turns, row);
+        }
+    });
+}
+
+/// Normalizes and turns keys in `matrix`, and writes them and the values to the cache; one row for each slot.
+pub(crate) fn write_keys(
+    matrix: &mut [f32],
+    keys: HeadRows<'_>,
+    values: HeadRows<'_>,
+    turns: Turns<'_>,
+    cache: Cache<'_>,
+    team: &mut Team,
+) {
+    let Cache { bytes, layout, slots } = cache;
+    let (n, heads, head_dim, norm) = (slots.len(), keys.heads, keys.head_dim, keys.norm);
+    let block_bytes = heads * layout.bytes;
+    assert!(keys.fits(n, matrix.len()) && values.fits(n, matrix.len()), "keys and values for every row");
+    assert!(slots.iter().all(|slot| (slot.block as usize + 1) * block_bytes <= bytes.len()), "blocks");
+    assert!(bytes.as_ptr().cast::<f32>().is_aligned() && slots.iter().all(|slot| slot.token < BLOCK_TOKENS));
+    let grain = grain(n, 2 * keys.width(), team);
+    let (matrix, bytes) = (Target(matrix.as_mut_ptr()), Target(bytes.as_mut_ptr()));
+    team.for_each(n, grain, |range| {
+        for row in range {
+            // SAFETY: the row's keys and values are there, do not overlap, and are handed out once.
+            let (keys, values) = unsafe { (keys.row(&matrix, row), values.row(&matrix, row)) };
+            turn(keys, head_dim, norm, turns, row);
+            let Slot { block, token } = slots[row];
+            for (head, (key, value)) in
+                keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim)).enumerate()
+            {
+                let at = bytes.at(block as usize * block_bytes + head * layout.bytes);
+                // SAFETY: the block is there, and no two rows have the same slot.
+                unsafe { layout.write(at, token, key, value) };
+            }
+        }
+    });
+}
+
+dispatch! {
+    /// Normalizes the heads of a row, if there is a norm, and turns them.
+    turn = turn_body(values: &mut [f32], head_dim: usize, norm: Option<Norm<'_>>, turns: Turns<'_>, row: usize)
+}
+
+/// RoPE (Su et al., arXiv:2104.09864): each pair of values is turned by its angle; what has no angle passes.
+#[inline(always)]
+fn turn_body<S: Simd>(
+    values: &mut [f32],
+    head_dim: usize,
+    norm: Option<Norm<'_>>,
+    turns: Turns<'_>,
+    row: usize,
+) {
+    let n = turns.n_pairs;
+    let (cos, sin) = (&turns.cos[row * n..(row + 1) * n], &turns.sin[row * n..(row + 1) * n]);
+    for head in values.chunks_exact_mut(head_dim) {
+        if let Some(norm) = norm {
+            scale_in_place::<S>(head, norm.weight, norm.epsilon);
+        }
+        match turns.pairs {
+            RopePairs::Adjacent => {
+                for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
+                    let (a, b) = (pair[0], pair[1]);
+                    pair[0] = a * cos - b * sin;
+                    pair[1] = a * sin + b * cos;
+                }
+            }
+            RopePairs::Halves => {
+                let (first, second) = head.split_at_mut(n);
+                for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// RMSNorm (Zhang and Sennrich, arXiv:1910.07467): `out = x / sqrt(mean(x^2) + epsilon) * weight`.
+    normalize = normalize_body(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32])
+}
+
+#[inline(always)]
+fn normalize_body<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let factor = factor::<S>(x, epsilon);
+    out.iter_mut().zip(x).zip(weight).for_each(|((out, x), w)| *out = x * factor * w);
+}
+
+dispatch! {
+    /// The same, in place.
+    normalize_in_place = scale_in_place(x: &mut [f32], weight: &[f32], epsilon: f32)
+}
+
+#[inline(always)]
+fn scale_in_place<S: Simd>(x: &mut [f32], weight: &[f32], epsilon: f32) {
+    let factor = factor::<S>(x, epsilon);
+    x.iter_mut().zip(weight).for_each(|(x, w)| *x = *x * factor * w);
+}
+
+/// In as many partial sums as fill some registers.
+#[inline(always)]
+fn factor<S: Simd>(x: &[f32], epsilon: f32) -> f32 {
+    let mut sums = [0.0f32; 64];
+    let chunks = x.chunks_exact(64);
+    let rest = chunks.remainder().iter().fold(0.0, |sum, x| S::multiply_add(*x, *x, sum));
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum = S::multiply_add(*x, *x, *sum);
+        }
+    }
+    let mean_square = (super::matmul::sum(&sums) + rest) / x.len() as f32;
+    1.0 / (mean_square + epsilon).sqrt()
+}
+
+dispatch! {
+    /// `x = cap * tanh(x / cap)`.
+    soft_cap = soft_cap_body(x: &mut [f32], cap: f32)
+}
+
+#[inline(always)]
+fn soft_cap_body<S: Simd>(x: &mut [f32], cap: f32) {
+    // tanh(y) = 1 - 2 / (e^(2y) + 1)
+    x.iter_mut().for_each(|x| *x = cap * (1.0 - 2.0 / (exp(2.0 / cap * *x) + 1.0)));
+}

@@ -1,0 +1,5 @@
+//! Memory for weights and KV, the threads that work on it, and prefetches.
+
+pub mod pages;
+pub mod prefetch;
+pub mod team;

@@ -1,0 +1,287 @@
+//! Activations as bytes: quantized once per row, shared by all products with weights of one kind.
+//!
+//! Rows are cut into panels of at most [`PANEL`] rows; within a panel, the 64 bytes of each row for one part of `k`
+//! lie side by side: `[k / 64][rows][64]`. Scales and sums are `[block][rows]`. A row's numbers do not depend on the
+//! other rows.
+
+use super::layout::Kind;
+use super::scratch::Scratch;
+use crate::kernels::memory::team::{Target, Team};
+use crate::kernels::simd::{Simd, dispatch};
+
+/// Rows of a panel at most.
+pub const PANEL: usize = 16;
+
+/// Sizes of panels that there are kernels for; a panel of other sizes is padded with zero rows.
+pub const PANEL_SIZES: [usize; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 12, 16];
+
+/// A run of rows that a kernel takes at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Panel {
+    /// First row.
+    pub start: usize,
+    /// Rows that are there.
+    pub rows: usize,
+    /// Rows with padding; one of [`PANEL_SIZES`].
+    pub padded: usize,
+    /// Padded rows in the panels before.
+    pub before: usize,
+}
+
+/// Quantized rows `[m, k]`. The vectors are kept between calls, so that the steady state allocates nothing.
+#[derive(Debug, Default)]
+pub struct Activations {
+    /// Values in a row, with zeros up to a whole unit.
+    pub(super) k_padded: usize,
+    /// Values that share a scale: 32 or 256.
+    pub(super) block: usize,
+    pub(super) panels: Vec<Panel>,
+    /// `[padded rows × k_padded]`, a part of a row in each.
+    q: Vec<Line>,
+    /// One for each row and block.
+    pub(super) scales: Vec<f32>,
+    /// Sums of 32 quantized values each, times minus the weights' offset: for blocks of 32.
+    pub(super) corrections: Vec<i32>,
+    /// Sums of 32 quantized values each: for blocks of 256, `[block][row][8]`.
+    pub(super) sums32: Vec<i16>,
+    /// Sums of 16 quantized values each: for blocks of 256, `[block][row][16]`.
+    pub(super) sums16: Vec<i16>,
+    /// What each thread of the products works in.
+    pub(super) scratch: Vec<Scratch>,
+}
+
+/// 64 quantized values, on a cache line of their own.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+#[allow(dead_code, reason = "the kernels reach the values by pointers")]
+struct Line([i8; 64]);
+
+impl Default for Line {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl Activations {
+    /// The quantized values from place `at` on, a multiple of 64.
+    pub(super) fn values(&self, at: usize) -> *const i8 {
+        self.q[at / 64..].as_ptr().cast()
+    }
+
+    /// Whether all values, scales and sums of `panel` are there.
+    pub(super) fn holds(&self, panel: Panel) -> bool {
+        let end = panel.before + panel.padded;
+        let blocks = end * (self.k_padded / self.block);
+        let sums = if self.block == 32 {
+            self.corrections.len() >= blocks
+        } else {
+            self.sums32.len() >= blocks * 8 && self.sums16.len() >= blocks * 16
+        };
+        self.q.len() * 64 >= end * self.k_padded && self.scales.len() >= blocks && sums
+    }
+
+    /// Quantizes `x`, `[m, k]` row-major, for weights of `kind`.
+    pub fn quantize(&mut self, x: &[f32], k: usize, kind: Kind, team: &mut Team) {
+        let m = x.len() / k;
+        self.block = kind.activation_block();
+        self.k_padded = k.next_multiple_of(kind.unit());
+        self.plan_panels(m);
+        let padded_rows = self.panels.last().map_or(0, |panel| panel.before + panel.padded);
+        let blocks = padded_rows * (self.k_padded / self.block);
+        let (n32, n256) = if self.block == 32 { (blocks, 0) } else { (0, blocks) };
+        refill(&mut self.q, padded_rows * self.k_padded / 64);
+        refill(&mut self.scales, blocks);
+        refill(&mut self.corrections, n32);
+        refill(&mut self.sums32, n256 * 8);
+        refill(&mut self.sums16, n256 * 16);
+        let shape = Shape { k, k_padded: self.k_padded, block: self.block, offset: kind.offset() };
+        let values = Targets {
+            q: Target(self.q.as_mut_ptr().cast()),
+            scales: Target(self.scales.as_mut_ptr()),
+            corrections: Target(self.corrections.as_mut_ptr()),
+            sums32: Target(self.sums32.as_mut_ptr()),
+            sums16: Target(self.sums16.as_mut_ptr()),
+        };
+        let panels = &self.panels;
+        team.for_each(panels.len(), (panels.len() / 16).max(1), |range| {
+            for panel in &panels[range] {
+                // SAFETY: the vectors were sized for all panels, and each panel is handed out once.
+                let mut out = unsafe { values.panel(*panel, shape) };
+                quantize_panel(x, *panel, shape, &mut out);
+            }
+        });
+    }
+
+    /// Cuts `m` rows into panels.
+    fn plan_panels(&mut self, m: usize) {
+        self.panels.clear();
+        let (mut start, mut before) = (0, 0);
+        while start < m {
+            let rows = PANEL.min(m - start);
+            let padded = PANEL_SIZES.into_iter().find(|n| *n >= rows).unwrap_or(PANEL);
+            self.panels.push(Panel { start, rows, padded, before });
+            start += rows;
+            before += padded;
+        }
+    }
+}
+
+fn refill<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
+    values.clear();
+    values.resize(len, T::default());
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    k: usize,
+    k_padded: usize,
+    block: usize,
+    offset: i32,
+}
+
+/// Where the numbers of one panel go.
+pub(crate) struct PanelValues<'a> {
+    q: &'a mut [i8],
+    scales: &'a mut [f32],
+    corrections: &'a mut [i32],
+    sums32: &'a mut [i16],
+    sums16: &'a mut [i16],
+}
+
+/// Where the numbers of all panels go.
+struct Targets {
+    q: Target<i8>,
+    scales: Target<f32>,
+    corrections: Target<i32>,
+    sums32: Target<i16>,
+    sums16: Target<i16>,
+}
+
+impl Targets {
+    /// The part of `panel`.
+    ///
+    /// # Safety
+    ///
+    /// The vectors have room for it, outlive the result, and nobody else uses this part.
+    unsafe fn panel<'a>(&self, panel: Panel, shape: Shape) -> PanelValues<'a> {
+        let per_row = shape.k_padded / shape.block;
+        let (before, blocks) = (panel.before * per_row, panel.padded * per_row);
+        let (n32, n256) = if shape.block == 32 { (1, 0) } else { (0, 1) };
+        // SAFETY: the rows before the panel and its own are there, by the caller's promise; parts that a kind does
+        // not have are empty.
+        unsafe {
+            PanelValues {
+                q: std::slice::from_raw_parts_mut(
+                    self.q.at(panel.before * shape.k_padded),
+                    panel.padded * shape.k_padded,
+                ),
+                scales: std::slice::from_raw_parts_mut(self.scales.at(before), blocks),
+                corrections: std::slice::from_raw_parts_mut(self.corrections.at(before * n32), blocks * n32),
+                sums32: std::slice::from_raw_parts_mut(self.sums32.at(before * n256 * 8), blocks * n256 * 8),
+                sums16: std::slice::from_raw_parts_mut(
+                    self.sums16.at(before * n256 * 16),
+                    blocks * n256 * 16,
+                ),
+            }
+        }
+    }
+}
+
+/// Quantizes the rows of one panel of `x`.
+fn quantize_panel(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if super::quantize512::available() {
+        /// # Safety
+        ///
+        /// The processor has AVX-512.
+        #[target_feature(enable = "avx512f")]
+        fn avx512(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+            // SAFETY: the processor has AVX-512, of which this function is made too.
+            let largest = |block: &[[f32; 32]]| unsafe { super::quantize512::largest(block) };
+            // SAFETY: as above.
+            let quantize32 = |values: &[f32; 32], inverse, q: &mut [i8; 32]| unsafe {
+                super::quantize512::quantize32(values, inverse, q)
+            };
+            quantize_panel_by(x, panel, shape, out, largest, quantize32);
+        }
+        // SAFETY: the processor has AVX-512.
+        return unsafe { avx512(x, panel, shape, out) };
+    }
+    quantize_panel_plain(x, panel, shape, out);
+}
+
+dispatch! {
+    /// The same in plain Rust.
+    quantize_panel_plain = quantize_panel_body(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>)
+}
+
+#[inline(always)]
+fn quantize_panel_body<S: Simd>(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+    quantize_panel_by(x, panel, shape, out, largest, quantize32);
+}
+
+/// The rows of one panel of `x`, with functions for a block and for 32 values of it.
+#[inline(always)]
+fn quantize_panel_by(
+    x: &[f32],
+    panel: Panel,
+    shape: Shape,
+    out: &mut PanelValues<'_>,
+    largest: impl Fn(&[[f32; 32]]) -> f32,
+    quantize32: impl Fn(&[f32; 32], f32, &mut [i8; 32]) -> [i32; 2],
+) {
+    let parts = shape.block / 32;
+    for row in 0..panel.rows {
+        // Blocks of weights hold 32 values or more: nothing is left over.
+        let (values, _) = x[(panel.start + row) * shape.k..][..shape.k].as_chunks::<32>();
+        for (b, block) in values.chunks(parts).enumerate() {
+            let largest = largest(block);
+            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+            let at = b * panel.padded + row;
+            out.scales[at] = largest / 127.0;
+            for (j, part) in block.iter().enumerate() {
+                let chunk = b * parts + j;
+                let to = (chunk / 2 * panel.padded + row) * 64 + chunk % 2 * 32;
+                let Some(q) = out.q[to..].first_chunk_mut() else { continue };
+                let sums = quantize32(part, inverse, q);
+                if parts == 1 {
+                    out.corrections[at] = (sums[0].wrapping_add(sums[1])).wrapping_mul(-shape.offset);
+                } else {
+                    out.sums32[at * 8 + j] = sums[0].wrapping_add(sums[1]) as i16;
+                    out.sums16[at * 16 + j * 2] = sums[0] as i16;
+                    out.sums16[at * 16 + j * 2 + 1] = sums[1] as i16;
+                }
+            }
+        }
+    }
+}
+
+/// The greatest magnitude; not a number if any value is none, or infinite: the products then are not numbers either, and
+/// the sampler refuses them.
+#[inline(always)]
+fn largest(block: &[[f32; 32]]) -> f32 {
+    // Without their sign, the bits of floats have the order of the floats, with what is no number above all.
+    let mut lanes = [0u32; 32];
+    for values in block {
+        for (lane, value) in lanes.iter_mut().zip(values) {
+            *lane = (*lane).max(value.to_bits() & 0x7fff_ffff);
+        }
+    }
+    let largest = f32::from_bits(lanes.into_iter().fold(0, u32::max));
+    if largest.is_finite() { largest } else { f32::NAN }
+}
+
+/// Quantizes to `round(value * inverse)`; the sums of the first and the second 16.
+#[inline(always)]
+fn quantize32(values: &[f32; 32], inverse: f32, q: &mut [i8; 32]) -> [i32; 2] {
+    // Adding 1.5 × 2^23 leaves the nearest integer, ties to even, in the low bits of the mantissa.
+    const MAGIC: f32 = 12_582_912.0;
+    let mut sums = [0i32; 2];
+    for ((sum, values), q) in sums.iter_mut().zip(values.as_chunks::<16>().0).zip(q.as_chunks_mut::<16>().0) {
+        for (q, value) in q.iter_mut().zip(values) {
+            *q = (value * inverse + MAGIC).to_bits() as i8;
+        }
+        *sum = q.iter().map(|q| i32::from(*q)).sum();
+    }
+    sums
+}

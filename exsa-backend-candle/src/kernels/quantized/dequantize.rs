@@ -1,0 +1,103 @@
+//! Products with weights that are widened to f32 on the way: exact up to f32's rounding.
+//!
+//! For types that are floats already, and for quantized ones that candle has no vector code for.
+
+use super::matmul::SHARED_PRODUCTS_MIN;
+use crate::kernels::float::matmul::products;
+use crate::kernels::memory::team::Team;
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Bytes of widened weights that stay in a core's cache while all rows of the left pass by.
+const TILE_BYTES: usize = 256 << 10;
+
+/// Rows of weights in a tile where the left is too short to make use of a cache.
+const SHORT_TILE_ROWS: usize = 16;
+
+thread_local! {
+    /// Weights of a tile in f32, and their products: kept, so that the steady state allocates nothing.
+    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+/// Weights that can be widened.
+pub(crate) trait Widen: Sync + Sized {
+    /// Values in an element.
+    const BLOCK_LEN: usize;
+
+    /// The values of `blocks`, where they are or in `scratch`.
+    fn widen<'a>(blocks: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32];
+}
+
+/// Multiplies each of the `m` rows of `left`, `[m, k]`, with each row of `weights`, `[n, k]`: `out`, `[m, n]`. On this
+/// thread alone where there is little to do.
+pub(crate) fn matmul<T: Widen>(
+    (m, k, n): (usize, usize, usize),
+    left: &[f32],
+    weights: &[T],
+    out: &mut [f32],
+    team: &mut Team,
+) {
+    if k == 0 || n == 0 {
+        return out.fill(0.0);
+    }
+    let tile_rows = if m < 8 { SHORT_TILE_ROWS } else { (TILE_BYTES / (4 * k)).clamp(4, 64) / 4 * 4 };
+    let row_blocks = k / T::BLOCK_LEN;
+    let out = Mutex::new(out);
+    let tiles = n.div_ceil(tile_rows);
+    let work = |tiles: Range<usize>| {
+        SCRATCH.with_borrow_mut(|(scratch, part)| {
+            for first in tiles.map(|tile| tile * tile_rows) {
+                let rows = tile_rows.min(n - first);
+                let weights = T::widen(&weights[first * row_blocks..(first + rows) * row_blocks], scratch);
+                part.resize(m * rows, 0.0);
+                products(left, weights, k, part);
+                let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+                for (part, out) in part.chunks_exact(rows).zip(out.chunks_exact_mut(n)) {
+                    out[first..first + rows].copy_from_slice(part);
+                }
+            }
+        });
+    };
+    if m * k * n >= SHARED_PRODUCTS_MIN {
+        team.for_each(tiles, (tiles / (team.threads() * 8)).max(1), work);
+    } else {
+        work(0..tiles);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Half(f32);
+
+    impl Widen for Half {
+        const BLOCK_LEN: usize = 2;
+
+        fn widen<'a>(blocks: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32] {
+            scratch.clear();
+            scratch.extend(blocks.iter().flat_map(|block| [block.0, -block.0]));
+            scratch
+        }
+    }
+
+    #[test]
+    fn tiles_end_up_in_their_place() {
+        for (m, k, n) in [(1, 6, 37), (9, 6, 131), (3, 2, 1), (20, 40_000, 9)] {
+            let weights: Vec<Half> = (0..n * k / 2).map(|i| Half((i % 7) as f32)).collect();
+            let left: Vec<f32> = (0..m * k).map(|i| (i % 5) as f32).collect();
+            let mut out = vec![f32::NAN; m * n];
+            let mut team = Team::new(3).unwrap();
+            matmul((m, k, n), &left, &weights, &mut out, &mut team);
+            for i in 0..m {
+                for j in 0..n {
+                    let mut wide = Vec::new();
+                    Half::widen(&weights[j * k / 2..(j + 1) * k / 2], &mut wide);
+                    let exact: f32 = left[i * k..(i + 1) * k].iter().zip(&wide).map(|(a, b)| a * b).sum();
+                    assert_eq!(out[i * n + j], exact);
+                }
+            }
+        }
+    }
+}

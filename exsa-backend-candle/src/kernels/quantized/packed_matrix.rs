@@ -1,0 +1,140 @@
+//! Weights packed for products with quantized activations.
+
+use super::activations::Activations;
+#[cfg(test)]
+use super::layout::unpack_unit;
+use super::layout::{Kind, TILE, pack_unit};
+use crate::kernels::memory::pages::{Arena, Pages};
+use crate::kernels::memory::team::Team;
+use exsa_core::gguf::GgmlType;
+use std::ops::Range;
+
+/// Bytes of a file that are packed between two reports of progress.
+const PART_BYTES: usize = 16 << 20;
+
+/// A matrix of `n` rows and `k` columns, packed for `y = x · Wᵀ`.
+pub struct PackedMatrix {
+    pub(super) kind: Kind,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    data: Pages,
+}
+
+impl PackedMatrix {
+    /// Whether a type has a packed form.
+    pub fn supports(dtype: GgmlType) -> bool {
+        Kind::of(dtype).is_some()
+    }
+
+    /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF, into `memory`. `None` where the type has no packed
+    /// form or the lengths do not fit.
+    pub fn pack(
+        dtype: GgmlType,
+        bytes: &[u8],
+        n: usize,
+        k: usize,
+        team: &mut Team,
+        memory: &mut Arena,
+    ) -> std::io::Result<Option<Self>> {
+        let done = |_| Ok::<_, std::convert::Infallible>(());
+        let packed = Self::pack_by_parts(dtype, bytes, n, k, team, memory, done);
+        packed.map(|packed| match packed {
+            Some(Ok(matrix)) => Some(matrix),
+            Some(Err(never)) => match never {},
+            None => None,
+        })
+    }
+
+    /// The same; after each part of the bytes, in their order, calls `done`, which can end it.
+    pub fn pack_by_parts<E>(
+        dtype: GgmlType,
+        bytes: &[u8],
+        n: usize,
+        k: usize,
+        team: &mut Team,
+        memory: &mut Arena,
+        mut done: impl FnMut(Range<usize>) -> Result<(), E>,
+    ) -> std::io::Result<Option<Result<Self, E>>> {
+        let Some(kind) = Kind::of(dtype) else { return Ok(None) };
+        let (block_bytes, block) = kind.file_block();
+        if n == 0 || k == 0 || !k.is_multiple_of(block) || bytes.len() != n * (k / block) * block_bytes {
+            return Ok(None);
+        }
+        let (row_blocks, per_unit) = (k / block, kind.unit() / block);
+        let units = k.div_ceil(kind.unit());
+        let (tiles, tile_bytes) = (n.div_ceil(TILE), units * kind.unit_bytes());
+        let file_tile = TILE * row_blocks * block_bytes;
+        let per_part = (PART_BYTES / file_tile).max(1);
+        let mut data = memory.take(tiles * tile_bytes)?;
+        for (i, part) in data.as_mut_slice().chunks_mut(per_part * tile_bytes).enumerate() {
+            team.for_each_run(part, tile_bytes, |tile, out| {
+                let tile = i * per_part + tile;
+                for (unit, out) in out.chunks_exact_mut(kind.unit_bytes()).enumerate() {
+                    let block_at = |row: usize, i: usize| {
+                        let (row, at) = (tile * TILE + row, unit * per_unit + i);
+                        (row < n && at < row_blocks)
+                            .then(|| &bytes[(row * row_blocks + at) * block_bytes..][..block_bytes])
+                    };
+                    pack_unit(kind, block_at, out);
+                }
+            });
+            let start = i * per_part * file_tile;
+            if let Err(stopped) = done(start..bytes.len().min(start + per_part * file_tile)) {
+                return Ok(Some(Err(stopped)));
+            }
+        }
+        Ok(Some(Ok(Self { kind, n, k, data })))
+    }
+
+    /// The packed bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.data.as_slice()
+    }
+
+    /// Rows of the matrix: columns of the product.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Columns of the matrix.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Quantizes `x`, `[m, k]` row-major, for this matrix.
+    pub fn quantize(&self, x: &[f32], team: &mut Team, acts: &mut Activations) {
+        acts.quantize(x, self.k, self.kind, team);
+    }
+
+    /// Whether activations quantized for `other` serve this matrix too.
+    pub fn shares_activations(&self, other: &Self) -> bool {
+        self.k == other.k
+            && self.kind.unit() == other.kind.unit()
+            && self.kind.offset() == other.kind.offset()
+    }
+
+    pub(super) fn tiles(&self) -> usize {
+        self.n.div_ceil(TILE)
+    }
+
+    pub(super) fn units(&self) -> usize {
+        self.k.div_ceil(self.kind.unit())
+    }
+
+    pub(super) fn tile_bytes(&self) -> usize {
+        self.units() * self.kind.unit_bytes()
+    }
+
+    /// For tests: dequantizes row `i` into `out`, of `k` values.
+    #[cfg(test)]
+    pub(super) fn row(&self, i: usize, out: &mut [f32]) {
+        let unit = self.kind.unit();
+        let tile_bytes = self.k.div_ceil(unit) * self.kind.unit_bytes();
+        let tile = &self.data.as_slice()[i / TILE * tile_bytes..][..tile_bytes];
+        let mut values = [0.0; 256];
+        for (bytes, out) in tile.chunks_exact(self.kind.unit_bytes()).zip(out.chunks_mut(unit)) {
+            unpack_unit(self.kind, bytes, i % TILE, &mut values[..unit]);
+            out.copy_from_slice(&values[..out.len()]);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Packed products against candle's dequantization, and all instruction sets against each other.
+
+use super::activations::Activations;
+use super::{Isa, PackedMatrix};
+use crate::kernels::memory::pages::Arena;
+use crate::kernels::memory::team::Team;
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use exsa_core::gguf::GgmlType;
+use half::f16;
+use proptest::prelude::*;
+use std::borrow::Cow;
+
+const TYPES: [(GgmlType, GgmlDType); 6] = [
+    (GgmlType::Q8_0, GgmlDType::Q8_0),
+    (GgmlType::Q4_0, GgmlDType::Q4_0),
+    (GgmlType::Q5_0, GgmlDType::Q5_0),
+    (GgmlType::Q4K, GgmlDType::Q4K),
+    (GgmlType::Q5K, GgmlDType::Q5K),
+    (GgmlType::Q6K, GgmlDType::Q6K),
+];
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From -1 to 1.
+    fn value(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    /// Blocks of random quants with scales of a sane size.
+    fn weights(&mut self, dtype: GgmlType, n: usize, k: usize) -> Vec<u8> {
+        let block = dtype.block_bytes() as usize;
+        let mut bytes: Vec<u8> =
+            (0..n * k / dtype.block_len() as usize * block).map(|_| self.next() as u8).collect();
+        for bytes in bytes.chunks_mut(block) {
+            let at: &[usize] = match dtype {
+                GgmlType::Q6K => &[208],
+                GgmlType::Q4K | GgmlType::Q5K => &[0, 2],
+                _ => &[0],
+            };
+            for at in at {
+                bytes[*at..at + 2].copy_from_slice(&f16::from_f32(self.value() * 0.01).to_le_bytes());
+            }
+        }
+        bytes
+    }
+}
+
+fn dequantized(dtype: GgmlDType, bytes: &[u8], n: usize, k: usize) -> Vec<f32> {
+    let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, dtype).unwrap();
+    let tensor = QTensor::new(storage, (n, k)).unwrap().dequantize(&Device::Cpu).unwrap();
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn product(matrix: &PackedMatrix, isa: Isa, x: &[f32], team: &mut Team) -> Vec<f32> {
+    let mut acts = Activations::default();
+    matrix.quantize(x, team, &mut acts);
+    let mut out = vec![f32::NAN; x.len() / matrix.k * matrix.n];
+    matrix.multiply(isa, &mut acts, team, &mut out);
+    out
+}
+
+/// Root of the mean square.
+fn size(values: &[f32]) -> f32 {
+    (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn worst(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn packed_rows_are_what_candle_dequantizes(n in 1..40usize, blocks in 1..5usize, which in 0..6usize, seed: u64) {
+        let (dtype, candle) = TYPES[which];
+        let k = blocks * dtype.block_len() as usize;
+        let mut random = Random(seed);
+        let bytes = random.weights(dtype, n, k);
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut Team::new(1).unwrap(), &mut Arena::default()).unwrap().unwrap();
+        let expected = dequantized(candle, &bytes, n, k);
+        let mut row = vec![0.0; k];
+        for (i, expected) in expected.chunks_exact(k).enumerate() {
+            matrix.row(i, &mut row);
+            // d · scale · q in another order of the factors differs in the last bit.
+            prop_assert!(worst(&row, expected) <= size(expected) * 1e-6);
+        }
+    }
+
+    #[test]
+    fn products_are_those_of_the_dequantized_weights(
+        n in 1..70usize,
+        blocks in 1..12usize,
+        m in 1..40usize,
+        which in 0..6usize,
+        seed: u64,
+    ) {
+        let (dtype, candle) = TYPES[which];
+        let k = blocks * dtype.block_len() as usize;
+        let mut random = Random(seed);
+        let bytes = random.weights(dtype, n, k);
+        // Whole numbers up to 127, with a 127 in every block, are their own quantization to 8 bits.
+        let value = |i: usize, x: u64| if i % 32 == 5 { 127.0 } else { (x % 255) as f32 - 127.0 };
+        let x: Vec<f32> = (0..m * k).map(|i| value(i, random.next())).collect();
+        let mut team = Team::new(2).unwrap();
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team, &mut Arena::default()).unwrap().unwrap();
+        let out = product(&matrix, Isa::SCALAR, &x, &mut team);
+        let weights = dequantized(candle, &bytes, n, k);
+        for (x, out) in x.chunks_exact(k).zip(out.chunks_exact(n)) {
+            for (w, out) in weights.chunks_exact(k).zip(out) {
+                let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                let error = (terms.clone().sum::<f64>() - f64::from(*out)).abs();
+                prop_assert!(error <= terms.map(f64::abs).sum::<f64>() * 1e-6, "{error}");
+            }
+        }
+        let y: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
+        let dense: Vec<f32> = y
+            .chunks_exact(k)
+            .flat_map(|y| weights.chunks_exact(k).map(move |w| w.iter().zip(y).map(|(w, y)| w * y).sum::<f32>()))
+            .collect();
+        // A sum of k products of about this size has this magnitude; activations of 8 bits have an error of at most 1/254
+        // of a block's greatest value each.
+        let scale = size(&weights) * size(&y) * (k as f32).sqrt();
+        let error = worst(&product(&matrix, Isa::SCALAR, &y, &mut team), &dense);
+        prop_assert!(error <= scale * 0.05, "{error} of {scale}");
+    }
+
+    #[test]
+    fn all_instruction_sets_agree_to_the_bit(
+        n in 1..70usize,
+        blocks in 1..12usize,
+        m in 1..70usize,
+        which in 0..6usize,
+        extreme: bool,
+        seed: u64,
+    ) {
+        let dtype = TYPES[which].0;
+        let k = blocks * dtype.block_len() as usize;
+        let mut random = Random(seed);
+        let mut bytes = random.weights(dtype, n, k);
+        let mut x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
+        if extreme {
+            // Sums as great as they get: in f32 alone they would be rounded.
+            bytes.iter_mut().for_each(|byte| *byte |= 0x88);
+            x.fill(1.0);
+        }
+        let mut team = Team::new(2).unwrap();
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team, &mut Arena::default()).unwrap().unwrap();
+        let expected = bits(&product(&matrix, Isa::SCALAR, &x, &mut team));
+        for isa in Isa::available() {
+            prop_assert_eq!(bits(&product(&matrix, isa, &x, &mut team)), expected.clone(), "{:?}", isa);
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_in_any_batch_on_any_number_of_threads(
+        n in 1..50usize,
+        m in 1..80usize,
+        which in 0..6usize,
+        seed: u64,
+    ) {
+        let (dtype, k) = (TYPES[which].0, 512);
+        let mut random = Random(seed);
+        let bytes = random.weights(dtype, n, k);
+        let x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
+        let (mut one, mut three) = (Team::new(1).unwrap(), Team::new(3).unwrap());
+        let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut three, &mut Arena::default()).unwrap().unwrap();
+        let isa = Isa::detect();
+        let together = product(&matrix, isa, &x, &mut three);
+        for (x, expected) in x.chunks_exact(k).zip(together.chunks_exact(n)) {
+            prop_assert_eq!(bits(&product(&matrix, isa, x, &mut one)), bits(expected));
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_not_packed() {
+    let mut team = Team::new(1).unwrap();
+    let mut pack = |dtype, bytes: &[u8], n, k| {
+        PackedMatrix::pack(dtype, bytes, n, k, &mut team, &mut Arena::default()).unwrap()
+    };
+    assert!(pack(GgmlType::F32, &[0; 128], 1, 32).is_none());
+    assert!(pack(GgmlType::Q8_0, &[0; 34], 1, 33).is_none());
+    assert!(pack(GgmlType::Q8_0, &[0; 33], 1, 32).is_none());
+    assert!(pack(GgmlType::Q8_0, &[], 0, 32).is_none());
+    assert!(pack(GgmlType::Q8_0, &[0; 34], 1, 32).is_some());
+}
+
+#[test]
+fn activations_that_are_no_numbers_show_in_the_product() {
+    let mut team = Team::new(1).unwrap();
+    let matrix = PackedMatrix::pack(GgmlType::Q8_0, &[1; 34 * 2], 1, 64, &mut team, &mut Arena::default())
+        .unwrap()
+        .unwrap();
+    for isa in Isa::available() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = vec![1.0; 64];
+            x[3] = value;
+            assert!(product(&matrix, isa, &x, &mut team)[0].is_nan());
+        }
+        assert!(product(&matrix, isa, &[1e30; 64], &mut team)[0].is_finite());
+    }
+}

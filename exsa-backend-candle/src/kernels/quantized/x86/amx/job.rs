@@ -1,0 +1,16 @@
+//! A product for AMX tiles.
+
+use crate::kernels::memory::team::Target;
+use crate::kernels::quantized::activations::Activations;
+use crate::kernels::quantized::layout::Kind;
+
+/// Where the weights are and where the products go.
+pub(in crate::kernels::quantized) struct Job<'a> {
+    pub kind: Kind,
+    pub weights: &'a [u8],
+    pub units: usize,
+    pub acts: &'a Activations,
+    pub out: &'a Target<f32>,
+    /// Columns of `out`.
+    pub n: usize,
+}

@@ -1,0 +1,208 @@
+//! Packed products on x86 without AVX-512: AVX2, with AVX-VNNI where the processor has it.
+
+use crate::kernels::quantized::args::Args;
+use crate::kernels::quantized::lanes::{Lanes, tile};
+use crate::kernels::quantized::layout::{Kind, TILE};
+use std::arch::x86_64::*;
+
+/// Whether this processor has what [`multiply`] needs, and what [`multiply_vnni`] needs.
+pub fn available() -> (bool, bool) {
+    let base = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
+    (base, base && is_x86_feature_detected!("avxvnni"))
+}
+
+/// Multiplies the panel with the tile.
+///
+/// # Safety
+///
+/// The processor has AVX2, FMA and F16C, and `args` were made for weights of `kind`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
+    // SAFETY: passed on.
+    unsafe { tile::<Avx2<false>>(kind, args) }
+}
+
+/// The same with AVX-VNNI.
+///
+/// # Safety
+///
+/// As of [`multiply`], and the processor has AVX-VNNI.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub(in crate::kernels::quantized) unsafe fn multiply_vnni(kind: Kind, args: &Args) {
+    // SAFETY: passed on.
+    unsafe { tile::<Avx2<true>>(kind, args) }
+}
+
+/// Two registers of eight lanes each.
+struct Avx2<const VNNI: bool>;
+
+type Two<T> = [T; 2];
+
+/// Calls `f` for both halves.
+#[inline(always)]
+fn both<T>(f: impl Fn(usize) -> T) -> Two<T> {
+    [f(0), f(1)]
+}
+
+/// Four bytes in all lanes.
+///
+/// # Safety
+///
+/// The processor has AVX2, and four bytes are at `a`.
+#[inline(always)]
+unsafe fn broadcast(a: *const i8) -> __m256i {
+    // SAFETY: the caller says that four bytes are there.
+    unsafe { _mm256_set1_epi32(a.cast::<i32>().read_unaligned()) }
+}
+
+// SAFETY (of every block below): the instructions are there by the contract of `Lanes`, and so are the bytes.
+impl<const VNNI: bool> Lanes for Avx2<VNNI> {
+    type Bytes = Two<__m256i>;
+    type Ints = Two<__m256i>;
+    type Floats = Two<__m256>;
+    const SIGNED: bool = !VNNI;
+
+    #[inline(always)]
+    unsafe fn bytes(p: *const u8) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_loadu_si256(p.add(i * 32).cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn nibbles(bytes: Self::Bytes, plane: usize) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe {
+            let shifted = if plane == 0 { bytes[i] } else { _mm256_srli_epi16::<4>(bytes[i]) };
+            _mm256_and_si256(shifted, _mm256_set1_epi8(15))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn add_fifth(bytes: Self::Bytes, mask: u64) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe {
+            // Each byte takes the byte of the mask that has its bit, and looks at that bit.
+            let mask = _mm256_set1_epi32((mask >> (i * 32)) as i32);
+            let which =
+                _mm256_set_epi64x(0x0303_0303_0303_0303, 0x0202_0202_0202_0202, 0x0101_0101_0101_0101, 0);
+            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let set = _mm256_and_si256(_mm256_shuffle_epi8(mask, which), bit);
+            let set = _mm256_cmpeq_epi8(set, bit);
+            _mm256_or_si256(bytes[i], _mm256_and_si256(set, _mm256_set1_epi8(16)))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn add_pairs(bytes: Self::Bytes, high: Self::Bytes, shift: usize) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe {
+            let moved = match shift {
+                0 => _mm256_slli_epi16::<4>(high[i]),
+                2 => _mm256_slli_epi16::<2>(high[i]),
+                4 => high[i],
+                _ => _mm256_srli_epi16::<2>(high[i]),
+            };
+            _mm256_or_si256(bytes[i], _mm256_and_si256(moved, _mm256_set1_epi8(0x30)))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints {
+        // SAFETY: as above.
+        unsafe {
+            let a = broadcast(a);
+            both(|i| {
+                if VNNI {
+                    _mm256_dpbusd_avx_epi32(sum[i], w[i], a)
+                } else {
+                    // Below 64 · 127 · 2: no sum of two saturates.
+                    let pairs = _mm256_maddubs_epi16(w[i], a);
+                    _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+                }
+            })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_full(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints {
+        // SAFETY: as above.
+        unsafe {
+            if VNNI {
+                return Self::dot(sum, w, a);
+            }
+            let a = broadcast(a);
+            both(|i| {
+                // The sign goes to the activations, which are never -128: at most 128 · 127 · 2, which fits.
+                let w = _mm256_xor_si256(w[i], _mm256_set1_epi8(-128));
+                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+                _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: i32) -> Self::Ints {
+        // SAFETY: as above.
+        both(|_| unsafe { _mm256_set1_epi32(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(sum: Self::Ints, a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_add_epi32(sum[i], _mm256_mullo_epi32(a[i], b[i])) })
+    }
+
+    #[inline(always)]
+    unsafe fn ints(p: &[i32; TILE]) -> Self::Ints {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_loadu_si256(p.as_ptr().add(i * 8).cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn floats(ints: Self::Ints) -> Self::Floats {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_cvtepi32_ps(ints[i]) })
+    }
+
+    #[inline(always)]
+    unsafe fn halves(p: *const u8) -> Self::Floats {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.add(i * 16).cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn splat_float(value: f32) -> Self::Floats {
+        // SAFETY: as above.
+        both(|_| unsafe { _mm256_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_mul_ps(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_fmadd_ps(a[i], b[i], c[i]) })
+    }
+
+    #[inline(always)]
+    unsafe fn fnma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_fnmadd_ps(a[i], b[i], c[i]) })
+    }
+
+    #[inline(always)]
+    unsafe fn array(floats: Self::Floats) -> [f32; TILE] {
+        let mut out = [0.0; TILE];
+        for (i, half) in floats.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr().add(i * 8), half) };
+        }
+        out
+    }
+}
