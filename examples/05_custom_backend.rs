@@ -2,7 +2,7 @@
 //!
 //! The engine batches, samples, streams and cancels for it as for any other.
 
-use exsa_core::backend::{Capabilities, Model, Session, SessionOptions};
+use exsa_core::backend::{Capabilities, Model, Output, Session, SessionOptions};
 use exsa_core::batch::{Batch, Logits};
 use exsa_core::error::{LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
@@ -25,17 +25,8 @@ impl Model for Trigrams {
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
-        let can = Capabilities {
-            kv_tokens_max: self.0.n_ctx * options.sequences_max,
-            block_tokens: 1,
-            sequences_max: options.sequences_max,
-            context_tokens_max: self.0.n_ctx,
-            batch_tokens_max: options.batch_tokens_max,
-            fork: false,
-            truncate: false,
-            save: false,
-            embed: None,
-        };
+        let can =
+            Capabilities::new(options.sequences_max, self.0.n_ctx).batch_tokens(options.batch_tokens_max);
         Ok(Box::new(Memory { held: vec![Vec::new(); can.sequences_max], can, logits: Vec::new() }))
     }
 }
@@ -51,11 +42,11 @@ impl Session for Memory {
         &self.can
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
         self.logits.clear();
-        for (span, tokens) in batch.iter() {
+        for span in batch.spans() {
             let held = &mut self.held[span.seq.index()];
-            held.extend(tokens);
+            held.extend(span.token_ids().unwrap_or_default());
             for end in held.len() - span.rows..held.len() {
                 let last: Vec<u8> = held[end.saturating_sub(1)..=end].iter().map(|id| *id as u8).collect();
                 let mut row = [-5.0; ByteTokenizer::N_VOCAB];
@@ -63,7 +54,7 @@ impl Session for Memory {
                 self.logits.extend(row);
             }
         }
-        Ok(Logits::new(&self.logits, ByteTokenizer::N_VOCAB))
+        Ok(Logits::new(&self.logits, ByteTokenizer::N_VOCAB).into())
     }
 
     fn release(&mut self, seq: SeqId) {
@@ -72,7 +63,7 @@ impl Session for Memory {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let info = ModelInfo { n_ctx: 512, n_vocab: ByteTokenizer::N_VOCAB, ..ModelInfo::default() };
+    let info = ModelInfo::new(ByteTokenizer::N_VOCAB, 512);
     let engine = Engine::start(Arc::new(Trigrams(info)), EngineOptions::default())?;
     println!("she {}", engine.submit(Request::text("she ").max_tokens(100))?.complete()?.text);
     Ok(())

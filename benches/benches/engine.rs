@@ -26,11 +26,7 @@ struct Busy {
 
 impl Busy {
     fn new(running: usize, sampling: SamplingParams) -> Result<Self, Box<dyn Error>> {
-        let session = SessionOptions {
-            sequences_max: running,
-            kv_tokens_max: Some(2 * running * (PROMPT + GENERATE)),
-            ..SessionOptions::default()
-        };
+        let session = SessionOptions::new().sequences(running).kv_tokens(2 * running * (PROMPT + GENERATE));
         let options = EngineOptions { session, ..EngineOptions::default() };
         let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
         let engine = EngineLoop::new(ScriptedModel::ngram(1).shared(), options, queue, clock)?;

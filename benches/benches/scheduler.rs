@@ -24,17 +24,13 @@ struct Busy {
 impl Busy {
     fn new(running: usize, waiting: usize) -> Self {
         // KV for however long the benchmark runs; it is only counted.
-        let capabilities = Capabilities {
-            kv_tokens_max: 1 << 50,
-            block_tokens: 16,
-            sequences_max: running + IDLE,
-            context_tokens_max: 1 << 50,
-            batch_tokens_max: BATCH,
-            fork: true,
-            truncate: true,
-            save: true,
-            embed: None,
-        };
+        let capabilities = Capabilities::new(running + IDLE, 1 << 50)
+            .kv_tokens(1 << 50)
+            .block_tokens(16)
+            .batch_tokens(BATCH)
+            .fork(true)
+            .truncate(true)
+            .save(true);
         let options =
             SchedulerOptions { batch_tokens_max: BATCH, running_max: running, ..SchedulerOptions::default() };
         let queue = Box::new(FairQueue::new(FairOptions::default()));

@@ -151,8 +151,9 @@ impl Loaded {
         };
         let what = path.map_or_else(|| name.to_owned(), |path| path.display().to_string());
         let failed = |source: LoadError| BenchError::Load { what: what.clone(), source };
-        let threads = ThreadOptions { compute: Some(options.threads()) };
-        let load_options = LoadOptions { device: options.device.clone(), threads };
+        let threads = ThreadOptions::new(Some(options.threads()));
+        let mut load_options = LoadOptions::new().threads(threads);
+        load_options.device.clone_from(&options.device);
         say(format_args!("{name}: loading {what}"));
         let start = Instant::now();
         let model = backend.load(&source, &load_options, &mut LoadProgress::none()).map_err(failed)?;
@@ -192,15 +193,13 @@ impl Loaded {
         // Whole contexts, as a host has it that does not say more.
         let kv_tokens =
             options.kv_tokens.unwrap_or_else(|| kv_needed.max(context.saturating_mul(case.parallel)));
-        let session = SessionOptions {
-            sequences_max: case.parallel,
-            context_tokens_max: Some(context),
-            kv_tokens_max: Some(kv_tokens),
-            kv_bytes_max: options.kv_mib << 20,
-            batch_tokens_max: options.batch,
-            threads: ThreadOptions { compute: Some(options.threads()) },
-            ..SessionOptions::default()
-        };
+        let session = SessionOptions::new()
+            .sequences(case.parallel)
+            .context_tokens(context)
+            .kv_tokens(kv_tokens)
+            .kv_bytes(options.kv_mib << 20)
+            .batch_tokens(options.batch)
+            .threads(ThreadOptions::new(Some(options.threads())));
         Ok(Room { session, generate })
     }
 

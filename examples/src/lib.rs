@@ -71,8 +71,7 @@ impl ModelArgs {
 
     /// The options of an engine with these threads.
     pub fn engine_options(&self) -> EngineOptions {
-        let session =
-            SessionOptions { threads: ThreadOptions { compute: self.threads }, ..SessionOptions::default() };
+        let session = SessionOptions::new().threads(ThreadOptions::new(self.threads));
         EngineOptions { session, ..EngineOptions::default() }
     }
 
@@ -80,7 +79,7 @@ impl ModelArgs {
     pub fn load(&self) -> Result<Arc<dyn Model>> {
         let backend = backend(&self.backend)?;
         let source = self.model.as_ref().map_or(ModelSource::Embedded(TINY), ModelSource::file);
-        let threads = ThreadOptions { compute: self.threads };
+        let threads = ThreadOptions::new(self.threads);
 
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         bar.set_style(ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes}")?);
@@ -93,7 +92,7 @@ impl ModelArgs {
             }
             true
         };
-        let options = LoadOptions { threads, ..LoadOptions::default() };
+        let options = LoadOptions::new().threads(threads);
         let model = backend.load(&source, &options, &mut LoadProgress::new(&mut show))?;
         bar.finish_and_clear();
         Ok(model)

@@ -11,27 +11,13 @@ pub(crate) fn list() -> Vec<DeviceInfo> {
     #[cfg(feature = "cuda")]
     {
         let count = candle_core::cuda_backend::cudarc::driver::CudaContext::device_count().unwrap_or(0);
-        devices.extend((0..count).map(|i| DeviceInfo {
-            name: format!("cuda:{i}"),
-            kind: DeviceKind::Gpu,
-            memory_total: None,
-            memory_free: None,
-        }));
+        devices.extend((0..count).map(|i| DeviceInfo::new(format!("cuda:{i}"), DeviceKind::Gpu)));
     }
     #[cfg(feature = "metal")]
-    devices.push(DeviceInfo {
-        name: "metal".to_owned(),
-        kind: DeviceKind::IntegratedGpu,
-        memory_total: None,
-        memory_free: None,
-    });
+    devices.push(DeviceInfo::new("metal", DeviceKind::IntegratedGpu));
     let memory = host_memory();
-    devices.push(DeviceInfo {
-        name: "cpu".to_owned(),
-        kind: DeviceKind::Cpu,
-        memory_total: memory.map(|(total, _)| total),
-        memory_free: memory.map(|(_, free)| free),
-    });
+    let (total, free) = memory.unzip();
+    devices.push(DeviceInfo::new("cpu", DeviceKind::Cpu).memory(total, free));
     devices
 }
 

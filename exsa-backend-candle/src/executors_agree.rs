@@ -10,7 +10,7 @@ use crate::{compute, load};
 use candle_core::Device;
 use exsa_core::SeqId;
 use exsa_core::backend::{LoadProgress, ModelSource, Session, SessionOptions};
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use exsa_core::gguf::Gguf;
 use std::io::Cursor;
 use std::path::Path;
@@ -35,9 +35,9 @@ fn logits(name: &str, device: Option<Device>, format: Format) -> Vec<f32> {
     let mut run = |session: &mut CandleSession, spans: &[(u32, usize, usize, usize)]| {
         let mut batch = Batch::new();
         for &(seq, position, len, rows) in spans {
-            batch.push(SeqId(seq), position, &tokens[position..position + len], rows);
+            batch.push(Span::tokens(SeqId(seq), position, &tokens[position..position + len]).rows(rows));
         }
-        let logits = session.forward(&batch).unwrap();
+        let logits = session.forward(&batch).unwrap().logits().unwrap();
         (0..logits.rows()).for_each(|row| all.extend_from_slice(logits.row(row).unwrap()));
     };
     run(&mut session, &[(0, 0, 50, 0), (1, 0, 7, 2)]);

@@ -10,8 +10,8 @@ use crate::load::LoadedModel;
 use crate::shape::BLOCK_TOKENS;
 use candle_core::Device;
 use exsa_core::SeqId;
-use exsa_core::backend::{Capabilities, Interrupt, Session, SessionOptions};
-use exsa_core::batch::{Batch, Logits, Span};
+use exsa_core::backend::{Capabilities, Interrupt, Output, Session, SessionOptions};
+use exsa_core::batch::{Batch, Logits};
 use exsa_core::error::{KvError, LoadError, StepError};
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) struct CandleSession {
     kv_shape: KvShape,
     executor: Box<dyn Executor>,
     fingerprint: Fingerprint,
-    /// Sequences that [`check`](CandleSession::check) has met.
+    /// Memory of [`Batch::validate`].
     met: Vec<bool>,
 }
 
@@ -93,40 +93,15 @@ impl CandleSession {
 
     /// Everything that can be wrong with a batch, before anything changes.
     fn check(&mut self, batch: &Batch) -> Result<(), StepError> {
-        let limit = self.capabilities.batch_tokens_max;
-        if batch.len() > limit {
-            return Err(StepError::BatchTooLarge { tokens: batch.len(), limit });
-        }
-        let n_vocab = self.model.n_vocab;
-        self.met.fill(false);
-        for (span, tokens) in batch.iter() {
-            let Span { seq, position, len, .. } = span;
-            let problem = |problem: String| Err(StepError::Sequence { seq, problem });
-            let Some(held) = self.tables.len(seq) else {
-                let max = self.capabilities.sequences_max;
-                return problem(format!("the id is not below the session's sequences_max of {max}"));
-            };
-            if std::mem::replace(&mut self.met[seq.index()], true) {
-                return problem("it has two spans in one batch".to_owned());
-            }
-            if position != held {
-                return Err(StepError::Position { seq, position, held });
-            }
-            let context = self.capabilities.context_tokens_max;
-            if len > context - held.min(context) {
-                return problem(format!("{held} tokens and {len} more are over its context of {context}"));
-            }
-            if let Some(&token) = tokens.iter().find(|token| **token as usize >= n_vocab) {
-                return Err(StepError::InvalidToken { seq, token, n_vocab });
-            }
-        }
-        self.tables.check_room(batch.spans())
+        let Self { tables, capabilities, met, model, .. } = self;
+        batch.validate(capabilities, model.n_vocab, met, |seq| tables.len(seq))?;
+        tables.check_room(batch.spans())
     }
 
     /// Takes the batch's blocks, and copies those that others share.
     fn append(&mut self, batch: &Batch) -> Result<(), StepError> {
         for span in batch.spans() {
-            if let Some(copy) = self.tables.append(span.seq, span.len)? {
+            if let Some(copy) = self.tables.append(span.seq, span.len())? {
                 self.executor.copy(&copy)?;
             }
         }
@@ -151,14 +126,14 @@ impl Session for CandleSession {
         Some(self.kv_shape.block_bytes()?.div_ceil(BLOCK_TOKENS as u64))
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
         if self.interrupt.is_raised() {
             return Err(StepError::Interrupted);
         }
         self.check(batch)?;
         let n_vocab = self.model.n_vocab;
         if batch.is_empty() {
-            return Ok(Logits::new(&[], n_vocab));
+            return Ok(Logits::new(&[], n_vocab).into());
         }
         if let Err(error) = self.append(batch) {
             take_back(&mut self.tables, batch);
@@ -166,7 +141,7 @@ impl Session for CandleSession {
         }
         let Self { model, tables, ropes, interrupt, executor, .. } = self;
         match executor.forward(batch, Context { model, tables, ropes, interrupt }) {
-            Ok(logits) => Ok(Logits::new(logits, n_vocab)),
+            Ok(logits) => Ok(Logits::new(logits, n_vocab).into()),
             Err(error) => {
                 take_back(tables, batch);
                 Err(error)
@@ -238,15 +213,13 @@ fn plan(n_ctx: usize, kv: &KvShape, options: &SessionOptions) -> Result<Capabili
         return Err(memory(bytes(blocks)));
     }
     let kv_tokens_max = blocks.saturating_mul(BLOCK_TOKENS);
-    Ok(Capabilities {
-        kv_tokens_max,
-        block_tokens: BLOCK_TOKENS,
-        sequences_max: sequences_max.saturating_add(options.sequences_idle_max).min(SEQUENCES_MAX),
-        context_tokens_max: context.min(kv_tokens_max),
-        batch_tokens_max,
-        fork: true,
-        truncate: true,
-        save: true,
-        embed: None,
-    })
+    let sequences = sequences_max.saturating_add(options.sequences_idle_max).min(SEQUENCES_MAX);
+    Ok(Capabilities::new(sequences, context.min(kv_tokens_max))
+        .kv_tokens(kv_tokens_max)
+        .block_tokens(BLOCK_TOKENS)
+        .batch_tokens(batch_tokens_max)
+        .fork(true)
+        .truncate(true)
+        .save(true)
+        .batch_invariant(true))
 }

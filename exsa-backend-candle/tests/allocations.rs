@@ -8,7 +8,7 @@ mod support;
 use exsa_backend_candle::{CandleBackend, KvType};
 use exsa_core::SeqId;
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions};
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,11 +58,15 @@ fn allocations(name: &str, kv_type: KvType, threads: usize) -> usize {
     let mut batches = Vec::new();
     for step in 0..60 {
         let mut batch = Batch::new();
-        batch.push(SeqId(0), step, &tokens[step..step + 1], 1);
-        batch.push(SeqId(1), step, &tokens[step..step + 1], 1);
+        batch.push(Span::tokens(SeqId(0), step, &tokens[step..step + 1]).rows(1));
+        batch.push(Span::tokens(SeqId(1), step, &tokens[step..step + 1]).rows(1));
         if step < 4 {
-            batch.push(SeqId(2), step * 50, &tokens[step * 50..][..50], if step == 3 { 1 } else { 0 });
-            batch.push(SeqId(3), step * 20, &tokens[step * 20..][..20], 20);
+            batch.push(Span::tokens(SeqId(2), step * 50, &tokens[step * 50..][..50]).rows(if step == 3 {
+                1
+            } else {
+                0
+            }));
+            batch.push(Span::tokens(SeqId(3), step * 20, &tokens[step * 20..][..20]).rows(20));
         }
         batches.push(batch);
     }

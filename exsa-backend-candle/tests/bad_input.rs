@@ -19,11 +19,8 @@ use support::edit::Edit;
 const CONTEXT: usize = 48;
 
 fn engine(edit: &Edit) -> Engine {
-    let session = SessionOptions {
-        context_tokens_max: Some(CONTEXT),
-        threads: ThreadOptions { compute: NonZeroUsize::new(1) },
-        ..SessionOptions::default()
-    };
+    let session =
+        SessionOptions::new().context_tokens(CONTEXT).threads(ThreadOptions::new(NonZeroUsize::new(1)));
     Engine::start(edit.load().unwrap(), EngineOptions { session, ..EngineOptions::default() }).unwrap()
 }
 

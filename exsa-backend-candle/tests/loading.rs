@@ -109,7 +109,7 @@ fn devices() {
     let devices = CandleBackend::new().devices();
     assert!(devices.iter().any(|device| device.name == "cpu"));
     let source = ModelSource::file(data("llama-f32.gguf"));
-    let options = LoadOptions { device: Some("abacus".to_owned()), ..LoadOptions::default() };
+    let options = LoadOptions::new().device("abacus".to_owned());
     let error =
         CandleBackend::new().load(&source, &options, &mut LoadProgress::none()).map(|_| ()).unwrap_err();
     says(&error, &["abacus", "cpu"]);

@@ -103,7 +103,7 @@ fn the_next_turn_starts_from_the_last_answer() {
 fn preempted_streams_go_on_as_undisturbed_ones() {
     let model = model();
     let (undisturbed, _) = answers(&model, without_cache());
-    let session = SessionOptions { kv_tokens_max: Some(512), ..SessionOptions::default() };
+    let session = SessionOptions::new().kv_tokens(512);
     for (saved_kv_bytes_max, prefix_cache) in [
         (64 << 20, PrefixCacheOptions::default()),
         (0, PrefixCacheOptions::default()),
@@ -133,7 +133,7 @@ fn preempted_streams_go_on_as_undisturbed_ones() {
 fn a_more_urgent_request_takes_the_sequence_and_gives_it_back() {
     let model = model();
     for prefix_cache in [PrefixCacheOptions::default(), PrefixCacheOptions::disabled()] {
-        let session = SessionOptions { sequences_max: 1, ..SessionOptions::default() };
+        let session = SessionOptions::new().sequences(1);
         let options = EngineOptions { session, prefix_cache, ..EngineOptions::default() };
         let request =
             || Request::text(STORY).max_tokens(150).ignore_eos(true).sampling(SamplingParams::greedy());

@@ -8,7 +8,7 @@ use exsa_core::SeqId;
 use exsa_core::backend::{
     InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
 };
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::gguf::Value;
 use std::sync::Arc;
@@ -77,12 +77,12 @@ fn strangers_in_the_batch() {
                 // Prefills, decodes and absences take turns.
                 let len = ((step + i) % 3) * ((step * 5 + i) % 13 + 1);
                 let part = &tokens[at[i]..tokens.len().min(at[i] + len)];
-                batch.push(SeqId(i as u32), at[i], part, part.len());
+                batch.push(Span::tokens(SeqId(i as u32), at[i], part).rows(part.len()));
                 owners.extend(std::iter::repeat_n(i, part.len()));
                 at[i] += part.len();
             }
             step += 1;
-            let logits = session.forward(&batch).unwrap();
+            let logits = session.forward(&batch).unwrap().logits().unwrap();
             assert_eq!(logits.rows(), owners.len());
             for (row, owner) in owners.into_iter().enumerate() {
                 rows[owner].push(logits.row(row).unwrap().to_vec());
@@ -105,8 +105,8 @@ fn bit_by_bit_with_float_weights() {
         feed(&mut *session, 7, 0, &tokens[..50], 0);
         for (i, &token) in tokens.iter().enumerate() {
             let mut batch = Batch::new();
-            batch.push(SeqId(7), 50, &tokens[50..51], 0);
-            batch.push(SeqId(2), i, &[token], 1);
+            batch.push(Span::tokens(SeqId(7), 50, &tokens[50..51]));
+            batch.push(Span::tokens(SeqId(2), i, &[token]).rows(1));
             let row = session.forward(&batch).unwrap().row(0).unwrap().to_vec();
             assert_eq!(row, whole[i], "{name}, token {i}");
             session.truncate(SeqId(7), 50).unwrap();
@@ -122,10 +122,10 @@ fn only_the_rows_asked_for() {
         let whole = plain(&model, &tokens);
         let mut session = session(&model);
         let mut batch = Batch::new();
-        batch.push(SeqId(0), 0, &tokens, 0);
-        batch.push(SeqId(1), 0, &tokens, 3);
-        batch.push(SeqId(2), 0, &tokens[..5], 1);
-        let logits = session.forward(&batch).unwrap();
+        batch.push(Span::tokens(SeqId(0), 0, &tokens));
+        batch.push(Span::tokens(SeqId(1), 0, &tokens).rows(3));
+        batch.push(Span::tokens(SeqId(2), 0, &tokens[..5]).rows(1));
+        let logits = session.forward(&batch).unwrap().logits().unwrap();
         let rows: Vec<_> = (0..logits.rows()).map(|row| logits.row(row).unwrap().to_vec()).collect();
         let expected = [&whole[17..], &whole[4..5]].concat();
         assert_close(&rows, &expected, name);
@@ -135,7 +135,7 @@ fn only_the_rows_asked_for() {
             &feed(&mut *session, 1, 20, &tokens[..1], 1),
             name,
         );
-        let empty = session.forward(&Batch::new()).unwrap();
+        let empty = session.forward(&Batch::new()).unwrap().logits().unwrap();
         assert_eq!((empty.rows(), empty.n_vocab()), (0, 512));
     }
 }
@@ -153,10 +153,10 @@ fn fork_then_diverge() {
             session.fork(SeqId(1), SeqId(2), shared).unwrap();
             // All write into what may be a shared block, in one batch.
             let mut batch = Batch::new();
-            batch.push(SeqId(0), 64, &left, left.len());
-            batch.push(SeqId(1), shared, &left, left.len());
-            batch.push(SeqId(2), shared, &right, right.len());
-            let logits = session.forward(&batch).unwrap();
+            batch.push(Span::tokens(SeqId(0), 64, &left).rows(left.len()));
+            batch.push(Span::tokens(SeqId(1), shared, &left).rows(left.len()));
+            batch.push(Span::tokens(SeqId(2), shared, &right).rows(right.len()));
+            let logits = session.forward(&batch).unwrap().logits().unwrap();
             let rows: Vec<_> = (0..logits.rows()).map(|row| logits.row(row).unwrap().to_vec()).collect();
             let expected =
                 |len: usize, rest: &[u32]| plain(&model, &[&prefix[..len], rest].concat())[len..].to_vec();
@@ -268,7 +268,7 @@ fn smaller_kv_is_close() {
 }
 
 fn tiny_session(blocks: usize) -> Box<dyn Session> {
-    let options = SessionOptions { kv_tokens_max: Some(blocks * 32), ..SessionOptions::default() };
+    let options = SessionOptions::new().kv_tokens(blocks * 32);
     model("llama-f32").session(&options).unwrap()
 }
 
@@ -280,8 +280,8 @@ fn kv_runs_out_and_comes_back() {
     feed(&mut *session, 0, 0, &tokens(60, 0), 0);
     let expected = feed(&mut *session, 1, 0, &tokens(32, 1), 1);
     let mut batch = Batch::new();
-    batch.push(SeqId(0), 60, &tokens(4, 3), 1);
-    batch.push(SeqId(1), 32, &[5], 1);
+    batch.push(Span::tokens(SeqId(0), 60, &tokens(4, 3)).rows(1));
+    batch.push(Span::tokens(SeqId(1), 32, &[5]).rows(1));
     let full = session.forward(&batch);
     assert!(matches!(full, Err(StepError::KvFull { needed: 1, free: 0 })), "{full:?}");
     // Nothing has changed: both sequences go on where they were.
@@ -301,13 +301,13 @@ fn copies_on_write_need_room() {
         session.fork(SeqId(0), SeqId(seq), 10).unwrap();
     }
     let mut batch = Batch::new();
-    batch.push(SeqId(1), 10, &[4], 1);
-    batch.push(SeqId(2), 10, &[4], 1);
+    batch.push(Span::tokens(SeqId(1), 10, &[4]).rows(1));
+    batch.push(Span::tokens(SeqId(2), 10, &[4]).rows(1));
     assert!(matches!(session.forward(&batch), Err(StepError::KvFull { needed: 2, free: 1 })));
     session.release(SeqId(3));
     session.release(SeqId(0));
     // Two holders left: one copies, the other keeps.
-    let logits = session.forward(&batch).unwrap();
+    let logits = session.forward(&batch).unwrap().logits().unwrap();
     assert_eq!(logits.row(0).unwrap(), logits.row(1).unwrap());
     assert!(matches!(session.fork(SeqId(1), SeqId(2), 3), Err(KvError::Sequence { .. })));
     assert!(matches!(session.fork(SeqId(1), SeqId(5), 12), Err(KvError::Length { held: 11, .. })));
@@ -315,17 +315,14 @@ fn copies_on_write_need_room() {
 
 #[test]
 fn batches_that_are_refused() {
-    let options = SessionOptions {
-        context_tokens_max: Some(64),
-        batch_tokens_max: 70,
-        sequences_max: 2,
-        ..SessionOptions::default()
-    };
+    let options = SessionOptions::new().context_tokens(64).batch_tokens(70).sequences(2);
     let mut session = model("llama-f32").session(&options).unwrap();
     feed(&mut *session, 0, 0, &tokens(30, 0), 0);
     let mut refuse = |spans: &[(u32, usize, &[u32])]| {
         let mut batch = Batch::new();
-        spans.iter().for_each(|(seq, position, tokens)| batch.push(SeqId(*seq), *position, tokens, 1));
+        spans.iter().for_each(|(seq, position, tokens)| {
+            batch.push(Span::tokens(SeqId(*seq), *position, tokens).rows(1))
+        });
         session.forward(&batch).map(|_| ()).unwrap_err()
     };
     let good: (u32, usize, &[u32]) = (1, 0, &[3]);
@@ -356,7 +353,7 @@ fn interrupts() {
     feed(&mut *session, 0, 0, &tokens(40, 1), 0);
     interrupt.raise();
     let mut batch = Batch::new();
-    batch.push(SeqId(0), 40, &[7, 8], 1);
+    batch.push(Span::tokens(SeqId(0), 40, &[7, 8]).rows(1));
     assert!(matches!(session.forward(&batch), Err(StepError::Interrupted)));
     interrupt.clear();
     session.truncate(SeqId(0), 40).unwrap();
@@ -376,35 +373,31 @@ fn sizes_of_sessions() {
         (default.context_tokens_max, default.kv_tokens_max, default.block_tokens),
         (256, 256 * 16, 32)
     );
-    let tight = SessionOptions { kv_bytes_max: 100 * bytes_per_token, ..options.clone() };
+    let tight = options.clone().kv_bytes(100 * bytes_per_token);
     let tight = of(tight).unwrap();
     assert_eq!((tight.kv_tokens_max, tight.context_tokens_max), (96, 96));
     let refused = [
-        SessionOptions { kv_bytes_max: 31 * bytes_per_token, ..options.clone() },
-        SessionOptions { kv_tokens_max: Some(usize::MAX), ..options.clone() },
-        SessionOptions { kv_tokens_max: Some(97), kv_bytes_max: 127 * bytes_per_token, ..options.clone() },
-        SessionOptions {
-            context_tokens_max: Some(200),
-            kv_bytes_max: 199 * bytes_per_token,
-            ..options.clone()
-        },
+        options.clone().kv_bytes(31 * bytes_per_token),
+        options.clone().kv_tokens(usize::MAX),
+        options.clone().kv_tokens(97).kv_bytes(127 * bytes_per_token),
+        options.clone().context_tokens(200).kv_bytes(199 * bytes_per_token),
     ];
     for options in refused {
         let result = of(options);
         assert!(matches!(result, Err(LoadError::Memory { what: "the KV cache", .. })), "{result:?}");
     }
     let senseless = [
-        SessionOptions { sequences_max: 0, ..options.clone() },
-        SessionOptions { sequences_max: usize::MAX, ..options.clone() },
-        SessionOptions { batch_tokens_max: 0, ..options.clone() },
-        SessionOptions { context_tokens_max: Some(0), ..options.clone() },
-        SessionOptions { kv_tokens_max: Some(0), ..options.clone() },
+        options.clone().sequences(0),
+        options.clone().sequences(usize::MAX),
+        options.clone().batch_tokens(0),
+        options.clone().context_tokens(0),
+        options.clone().kv_tokens(0),
     ];
     for options in senseless {
         let result = of(options);
         assert!(matches!(result, Err(LoadError::Option { .. })), "{result:?}");
     }
-    let long = of(SessionOptions { context_tokens_max: Some(1 << 40), ..options }).unwrap();
+    let long = of(options.context_tokens(1 << 40)).unwrap();
     assert_eq!(long.context_tokens_max, 256);
 }
 
@@ -454,7 +447,7 @@ const OWN_PRODUCTS: [&str; 17] = [
 ];
 
 fn session_with(model: &Arc<dyn Model>, threads: usize, context: Option<usize>) -> Box<dyn Session> {
-    let mut options = SessionOptions { context_tokens_max: context, ..SessionOptions::default() };
+    let mut options = SessionOptions::new().context_tokens(context);
     options.threads.compute = std::num::NonZeroUsize::new(threads);
     model.session(&options).unwrap()
 }
@@ -466,10 +459,10 @@ fn in_company(session: &mut dyn Session, tokens: &[u32], size: usize) -> Vec<Vec
     for (i, chunk) in tokens.chunks(size).enumerate() {
         let len = if i % 2 == 0 { 1 } else { 5 }.min(stranger.len() - at);
         let mut batch = Batch::new();
-        batch.push(SeqId(5), at, &stranger[at..at + len], i % 3);
-        batch.push(SeqId(2), i * size, chunk, chunk.len());
+        batch.push(Span::tokens(SeqId(5), at, &stranger[at..at + len]).rows(i % 3));
+        batch.push(Span::tokens(SeqId(2), i * size, chunk).rows(chunk.len()));
         at += len;
-        let logits = session.forward(&batch).unwrap();
+        let logits = session.forward(&batch).unwrap().logits().unwrap();
         let first = logits.rows() - chunk.len();
         rows.extend((first..logits.rows()).map(|row| logits.row(row).unwrap().to_vec()));
     }

@@ -4,16 +4,16 @@
 //! ```no_run
 //! use exsa_backend_llamacpp::LlamaCppBackend;
 //! use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions};
-//! use exsa_core::batch::Batch;
+//! use exsa_core::batch::{Batch, Span};
 //! use exsa_core::SeqId;
 //!
 //! let source = ModelSource::file("model.gguf");
 //! let model = LlamaCppBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::none())?;
 //! let mut session = model.session(&SessionOptions::default())?;
 //! let mut batch = Batch::new();
-//! batch.push(SeqId(0), 0, &[1], 1);
-//! let logits = session.forward(&batch)?;
-//! println!("{:?}", logits.row(0));
+//! batch.push(Span::tokens(SeqId(0), 0, &[1]).rows(1));
+//! let output = session.forward(&batch)?;
+//! println!("{:?}", output.row(0));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -8,7 +8,7 @@ mod support;
 
 use exsa_core::SeqId;
 use exsa_core::backend::SessionOptions;
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use exsa_core::gguf::{Array, GgmlType, Value};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -158,13 +158,13 @@ fn run(edit: &Edit) -> String {
         Ok(model) => model,
         Err(error) => return format!("refused: {error}"),
     };
-    let options = SessionOptions { context_tokens_max: Some(64), sequences_max: 2, ..support::options() };
+    let options = support::options().context_tokens(64).sequences(2);
     let mut session = match model.session(&options) {
         Ok(session) => session,
         Err(error) => return format!("no session: {error}"),
     };
     let mut batch = Batch::new();
-    batch.push(SeqId(0), 0, &[1, 2, 3], 1);
+    batch.push(Span::tokens(SeqId(0), 0, &[1, 2, 3]).rows(1));
     let result = match session.forward(&batch) {
         Ok(logits) => format!("{} rows", logits.rows()),
         Err(error) => format!("no logits: {error}"),

@@ -49,7 +49,7 @@ fn finish(
 fn expire(name: &str, backend: &dyn InferenceBackend) {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf"));
     let options = EngineOptions {
-        session: SessionOptions { batch_tokens_max: 4096, ..support::options() },
+        session: support::options().batch_tokens(4096),
         mode: Mode::Throughput,
         prefix_cache: PrefixCacheOptions { enabled: false, ..PrefixCacheOptions::default() },
         ..EngineOptions::default()

@@ -5,7 +5,7 @@ mod support;
 
 use exsa_core::SeqId;
 use exsa_core::backend::{Model, ModelSource, Pooling, Session, SessionOptions};
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use exsa_core::error::{LoadError, StepError};
 use exsa_core::gguf::{Array, GgmlType, GgufWriter, Value};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use support::edit::Edit;
 use support::{data, feed, load, load_with, session, tokens, worst};
 
 fn with(pooling: Pooling) -> SessionOptions {
-    SessionOptions { pooling: Some(pooling), ..support::options() }
+    support::options().pooling(pooling)
 }
 
 /// Vectors of `texts`, each in a sequence of its own.
 fn embed(session: &mut dyn Session, texts: &[&[u32]]) -> Vec<Vec<f32>> {
     let mut batch = Batch::new();
-    texts.iter().enumerate().for_each(|(i, text)| batch.push(SeqId(i as u32), 0, text, 0));
+    texts.iter().enumerate().for_each(|(i, text)| batch.push(Span::tokens(SeqId(i as u32), 0, text)));
     let vectors = session.embed(&batch).unwrap();
     assert_eq!(vectors.len(), texts.len());
     (0..texts.len()).map(|i| vectors.vector(i).unwrap().to_vec()).collect()
@@ -98,12 +98,12 @@ fn what_is_refused() {
     let mut plain = session(&model);
     assert_eq!(plain.capabilities().embed, None);
     let mut batch = Batch::new();
-    batch.push(SeqId(0), 0, &[1, 2], 0);
+    batch.push(Span::tokens(SeqId(0), 0, &[1, 2]));
     assert!(matches!(plain.embed(&batch), Err(StepError::Unsupported("embed"))));
     let rank = model.session(&with(Pooling::Rank)).map(|_| ());
     assert!(matches!(rank, Err(LoadError::Option { option: "pooling", .. })), "{rank:?}");
 
-    let options = SessionOptions { batch_tokens_max: 64, ..with(Pooling::Mean) };
+    let options = with(Pooling::Mean).batch_tokens(64);
     let interrupt = options.interrupt.clone();
     let mut session = model.session(&options).unwrap();
     feed(&mut *session, 0, 0, &[1, 2, 3], 1);
@@ -211,7 +211,7 @@ fn encoders_give_vectors_and_no_logits() {
     assert_eq!(capabilities.embed, Some(Pooling::First));
     assert!(!capabilities.fork && !capabilities.truncate && !capabilities.save);
     let mut batch = Batch::new();
-    batch.push(SeqId(0), 0, &[2, 4, 3], 1);
+    batch.push(Span::tokens(SeqId(0), 0, &[2, 4, 3]).rows(1));
     assert!(matches!(session.forward(&batch), Err(StepError::Unsupported("forward"))));
     let texts: [&[u32]; 3] = [&[2, 4, 6, 7, 3], &[2, 5, 3], &[2, 6, 6, 6, 5, 4, 3]];
     let alone: Vec<_> = texts.iter().map(|text| embed(&mut *session, &[text]).remove(0)).collect();

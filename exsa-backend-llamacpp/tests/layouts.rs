@@ -9,7 +9,7 @@ mod support;
 use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
 use exsa_core::SeqId;
 use exsa_core::backend::{Model, ModelSource, Session, SessionOptions};
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,11 +23,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 fn session_of(model: &Arc<dyn Model>, context: usize) -> Box<dyn Session> {
-    let options = SessionOptions {
-        context_tokens_max: Some(context),
-        kv_bytes_max: 8 << 30,
-        ..SessionOptions::default()
-    };
+    let options = SessionOptions::new().context_tokens(context).kv_bytes(8 << 30);
     model.session(&options).unwrap()
 }
 
@@ -36,7 +32,7 @@ fn decode(session: &mut dyn Session, n: u32, held: usize) -> Duration {
     let mut times = Vec::new();
     for step in 0..STEPS {
         let mut batch = Batch::new();
-        (0..n).for_each(|seq| batch.push(SeqId(seq), held + step, &[7], 1));
+        (0..n).for_each(|seq| batch.push(Span::tokens(SeqId(seq), held + step, &[7]).rows(1)));
         let start = Instant::now();
         session.forward(&batch).unwrap();
         times.push(start.elapsed());

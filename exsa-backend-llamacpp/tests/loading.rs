@@ -97,7 +97,7 @@ fn a_panic_in_the_progress_callback_is_the_callers() {
 
 #[test]
 fn unknown_devices() {
-    let options = LoadOptions { device: Some("abacus".to_owned()), ..LoadOptions::default() };
+    let options = LoadOptions::new().device("abacus".to_owned());
     let source = ModelSource::file(data("llama-f32.gguf"));
     let error =
         LlamaCppBackend::new().load(&source, &options, &mut LoadProgress::none()).map(|_| ()).unwrap_err();

@@ -7,7 +7,7 @@ mod support;
 use exsa_backend_llamacpp::{FlashAttention, KvLayout, KvType, LlamaCppBackend};
 use exsa_core::SeqId;
 use exsa_core::backend::{Model, ModelSource, SessionOptions};
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use exsa_core::error::{KvError, LoadError, StepError};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,12 +79,12 @@ fn strangers_in_the_batch() {
                 // Prefills, decodes and absences take turns.
                 let len = ((step + i) % 3) * ((step * 5 + i) % 13 + 1);
                 let part = &tokens[at[i]..tokens.len().min(at[i] + len)];
-                batch.push(SeqId(i as u32), at[i], part, part.len());
+                batch.push(Span::tokens(SeqId(i as u32), at[i], part).rows(part.len()));
                 owners.extend(std::iter::repeat_n(i, part.len()));
                 at[i] += part.len();
             }
             step += 1;
-            let logits = session.forward(&batch).unwrap();
+            let logits = session.forward(&batch).unwrap().logits().unwrap();
             assert_eq!(logits.rows(), owners.len());
             for (row, owner) in owners.into_iter().enumerate() {
                 rows[owner].push(logits.row(row).unwrap().to_vec());
@@ -103,10 +103,10 @@ fn only_the_rows_asked_for() {
         let whole = plain(model, &tokens);
         let mut session = session(model);
         let mut batch = Batch::new();
-        batch.push(SeqId(0), 0, &tokens, 0);
-        batch.push(SeqId(1), 0, &tokens, 3);
-        batch.push(SeqId(2), 0, &tokens[..5], 1);
-        let logits = session.forward(&batch).unwrap();
+        batch.push(Span::tokens(SeqId(0), 0, &tokens));
+        batch.push(Span::tokens(SeqId(1), 0, &tokens).rows(3));
+        batch.push(Span::tokens(SeqId(2), 0, &tokens[..5]).rows(1));
+        let logits = session.forward(&batch).unwrap().logits().unwrap();
         let rows: Vec<_> = (0..logits.rows()).map(|row| logits.row(row).unwrap().to_vec()).collect();
         assert_close(&rows, &[&whole[17..], &whole[4..5]].concat(), name);
         // The sequence without rows holds its tokens all the same.
@@ -134,10 +134,10 @@ fn fork_then_diverge() {
             session.fork(SeqId(0), SeqId(1), shared).unwrap();
             session.fork(SeqId(1), SeqId(2), shared).unwrap();
             let mut batch = Batch::new();
-            batch.push(SeqId(0), 64, &left, left.len());
-            batch.push(SeqId(1), shared, &left, left.len());
-            batch.push(SeqId(2), shared, &right, right.len());
-            let logits = session.forward(&batch).unwrap();
+            batch.push(Span::tokens(SeqId(0), 64, &left).rows(left.len()));
+            batch.push(Span::tokens(SeqId(1), shared, &left).rows(left.len()));
+            batch.push(Span::tokens(SeqId(2), shared, &right).rows(right.len()));
+            let logits = session.forward(&batch).unwrap().logits().unwrap();
             let rows: Vec<_> = (0..logits.rows()).map(|row| logits.row(row).unwrap().to_vec()).collect();
             let expected =
                 |len: usize, rest: &[u32]| plain(model, &[&prefix[..len], rest].concat())[len..].to_vec();
@@ -257,15 +257,15 @@ fn damaged_saved_kv() {
 #[test]
 fn kv_runs_out_and_comes_back() {
     let model = load_with(&support::exact(), &ModelSource::file(data("llama-f32.gguf")));
-    let options = SessionOptions { kv_tokens_max: Some(96), ..support::options() };
+    let options = support::options().kv_tokens(96);
     let mut session = model.session(&options).unwrap();
     assert_eq!(session.capabilities().kv_tokens_max, 96);
     assert_eq!(session.capabilities().context_tokens_max, 96);
     feed(&mut *session, 0, 0, &tokens(60, 0), 0);
     feed(&mut *session, 1, 0, &tokens(32, 1), 1);
     let mut batch = Batch::new();
-    batch.push(SeqId(0), 60, &tokens(4, 3), 1);
-    batch.push(SeqId(1), 32, &[5], 1);
+    batch.push(Span::tokens(SeqId(0), 60, &tokens(4, 3)).rows(1));
+    batch.push(Span::tokens(SeqId(1), 32, &[5]).rows(1));
     let full = session.forward(&batch);
     assert!(matches!(full, Err(StepError::KvFull { needed: 5, free: 4 })), "{full:?}");
     // Nothing has changed: both sequences go on where they were.
@@ -299,17 +299,14 @@ fn all_cells_can_be_used_by_forks() {
 fn batches_that_are_refused() {
     for backend in layouts() {
         let model = load_with(&backend, &ModelSource::file(data("llama-f32.gguf")));
-        let options = SessionOptions {
-            context_tokens_max: Some(64),
-            batch_tokens_max: 70,
-            sequences_max: 2,
-            ..support::options()
-        };
+        let options = support::options().context_tokens(64).batch_tokens(70).sequences(2);
         let mut session = model.session(&options).unwrap();
         feed(&mut *session, 0, 0, &tokens(30, 0), 0);
         let mut refuse = |spans: &[(u32, usize, &[u32])]| {
             let mut batch = Batch::new();
-            spans.iter().for_each(|(seq, position, tokens)| batch.push(SeqId(*seq), *position, tokens, 1));
+            spans.iter().for_each(|(seq, position, tokens)| {
+                batch.push(Span::tokens(SeqId(*seq), *position, tokens).rows(1))
+            });
             session.forward(&batch).map(|_| ()).unwrap_err()
         };
         let good: (u32, usize, &[u32]) = (1, 0, &[3]);
@@ -346,15 +343,15 @@ fn interrupts_in_the_middle() {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf"));
     for layout in [KvLayout::Unified, KvLayout::Streams] {
         let model = load_with(&LlamaCppBackend::new().kv_layout(layout), &ModelSource::file(&path));
-        let options = SessionOptions { batch_tokens_max: 4096, ..support::options() };
+        let options = support::options().batch_tokens(4096);
         let interrupt = options.interrupt.clone();
         let mut session = model.session(&options).unwrap();
         let mut reference = model.session(&support::options()).unwrap();
         feed(&mut *session, 0, 0, &tokens(40, 1), 0);
         let mut batch = Batch::new();
-        batch.push(SeqId(0), 40, &tokens(400, 2), 1);
+        batch.push(Span::tokens(SeqId(0), 40, &tokens(400, 2)).rows(1));
         for seq in 1..8 {
-            batch.push(SeqId(seq), 0, &tokens(500, seq), 1);
+            batch.push(Span::tokens(SeqId(seq), 0, &tokens(500, seq)).rows(1));
         }
         let start = Instant::now();
         session.forward(&batch).unwrap();
@@ -459,27 +456,23 @@ fn sizes_of_sessions() {
     let of = |options: SessionOptions| model.session(&options).map(|session| session.capabilities().clone());
     let default = of(options.clone()).unwrap();
     assert_eq!((default.context_tokens_max, default.kv_tokens_max, default.block_tokens), (256, 256 * 16, 1));
-    let tight = of(SessionOptions { kv_bytes_max: 600 * bytes_per_token, ..options.clone() }).unwrap();
+    let tight = of(options.clone().kv_bytes(600 * bytes_per_token)).unwrap();
     assert_eq!((tight.kv_tokens_max, tight.context_tokens_max), (512, 256));
     let refused = [
-        SessionOptions { kv_bytes_max: 255 * bytes_per_token, ..options.clone() },
-        SessionOptions { kv_tokens_max: Some(257), kv_bytes_max: 511 * bytes_per_token, ..options.clone() },
-        SessionOptions {
-            context_tokens_max: Some(200),
-            kv_bytes_max: 199 * bytes_per_token,
-            ..options.clone()
-        },
+        options.clone().kv_bytes(255 * bytes_per_token),
+        options.clone().kv_tokens(257).kv_bytes(511 * bytes_per_token),
+        options.clone().context_tokens(200).kv_bytes(199 * bytes_per_token),
     ];
     for options in refused {
         let result = of(options);
         assert!(matches!(result, Err(LoadError::Memory { what: "the KV cache", .. })), "{result:?}");
     }
     let senseless = [
-        SessionOptions { sequences_max: 0, ..options.clone() },
-        SessionOptions { sequences_max: 257, ..options.clone() },
-        SessionOptions { batch_tokens_max: 0, ..options.clone() },
-        SessionOptions { context_tokens_max: Some(0), ..options.clone() },
-        SessionOptions { kv_tokens_max: Some(0), ..options.clone() },
+        options.clone().sequences(0),
+        options.clone().sequences(257),
+        options.clone().batch_tokens(0),
+        options.clone().context_tokens(0),
+        options.clone().kv_tokens(0),
     ];
     for options in senseless {
         let result = of(options);
@@ -487,9 +480,9 @@ fn sizes_of_sessions() {
     }
     let streams = LlamaCppBackend::new().kv_layout(KvLayout::Streams);
     let streams = load_with(&streams, &ModelSource::file(data("llama-f32.gguf")));
-    let few = streams.session(&SessionOptions { kv_tokens_max: Some(300), ..options.clone() }).unwrap();
+    let few = streams.session(&options.clone().kv_tokens(300)).unwrap();
     assert_eq!((few.capabilities().kv_tokens_max, few.capabilities().context_tokens_max), (300, 256));
-    let all = SessionOptions { kv_tokens_max: Some(usize::MAX), ..options };
+    let all = options.kv_tokens(usize::MAX);
     assert!(matches!(streams.session(&all).map(|_| ()), Err(LoadError::Memory { .. })));
 }
 
@@ -520,9 +513,12 @@ fn sequences_with_gaps_between_them() {
         let mut step = |spans: &[(u32, usize, usize)]| {
             let mut batch = Batch::new();
             for &(seq, position, len) in spans {
-                batch.push(SeqId(seq), position, &texts[seq as usize][position..position + len], 1);
+                batch.push(
+                    Span::tokens(SeqId(seq), position, &texts[seq as usize][position..position + len])
+                        .rows(1),
+                );
             }
-            let logits = session.forward(&batch).unwrap();
+            let logits = session.forward(&batch).unwrap().logits().unwrap();
             for (row, &(seq, position, len)) in spans.iter().enumerate() {
                 let row = logits.row(row).unwrap().to_vec();
                 let exact = exact[seq as usize][position + len - 1].clone();

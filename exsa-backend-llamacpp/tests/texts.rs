@@ -7,7 +7,7 @@ mod support;
 use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
 use exsa_core::SeqId;
 use exsa_core::backend::ModelSource;
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use exsa_core::tokenizer::EncodeOptions;
 use std::path::PathBuf;
 use support::{argmax, candle, greedy, load, load_with, session, shared};
@@ -100,9 +100,9 @@ fn together_as_alone() {
         for _ in 0..32 {
             let mut batch = Batch::new();
             for (i, text) in texts.iter().enumerate() {
-                batch.push(SeqId(i as u32), held[i], &text[held[i]..], 1);
+                batch.push(Span::tokens(SeqId(i as u32), held[i], &text[held[i]..]).rows(1));
             }
-            let logits = session.forward(&batch).unwrap();
+            let logits = session.forward(&batch).unwrap().logits().unwrap();
             for (i, text) in texts.iter_mut().enumerate() {
                 held[i] = text.len();
                 text.push(argmax(logits.row(i).unwrap()));

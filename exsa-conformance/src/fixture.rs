@@ -100,7 +100,7 @@ impl Fixture {
 
     /// The options that sessions are made with.
     pub(crate) fn options(&self) -> SessionOptions {
-        SessionOptions { interrupt: Interrupt::default(), ..self.session_options.clone() }
+        self.session_options.clone().interrupt(&Interrupt::default())
     }
 
     /// The model, loaded once.
@@ -134,7 +134,7 @@ impl Fixture {
         let block_tokens = self.session()?.capabilities().block_tokens.max(1);
         // Cells of a token each would make a cache so small that nothing can be tried in it.
         let tokens = (blocks * block_tokens).max(64);
-        self.session_with(&SessionOptions { kv_tokens_max: Some(tokens), ..self.options() })
+        self.session_with(&self.options().kv_tokens(tokens))
     }
 
     /// `n` tokens of no meaning; the same for the same `seed`. No control tokens, as texts have none in their middle.

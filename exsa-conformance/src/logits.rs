@@ -1,12 +1,13 @@
 //! Rows of logits that outlive the session's loan.
 
-use exsa_core::batch::Logits;
+use exsa_core::backend::Output;
 
 /// Rows of logits, each of `n_vocab` values.
 pub(crate) type Rows = Vec<Vec<f32>>;
 
-/// Copies what a session lends.
-pub(crate) fn copy(logits: Logits<'_>) -> Rows {
+/// Copies the rows that a session lends.
+pub(crate) fn copy(output: Output<'_>) -> Rows {
+    let Some(logits) = output.logits() else { return Rows::new() };
     (0..logits.rows()).filter_map(|row| logits.row(row)).map(<[f32]>::to_vec).collect()
 }
 

@@ -5,7 +5,7 @@ use crate::clause;
 use crate::failure::Failure;
 use crate::logits::{Rows, copy};
 use exsa_core::backend::{Capabilities, Session};
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use exsa_core::error::{KvError, StepError};
 use exsa_core::{SeqId, TokenId};
 
@@ -31,7 +31,7 @@ impl Run {
     pub fn try_pass(&mut self, parts: &[Part<'_>]) -> Result<Rows, StepError> {
         let mut batch = Batch::new();
         for (seq, position, tokens, rows) in parts {
-            batch.push(SeqId(*seq), *position, tokens, *rows);
+            batch.push(Span::tokens(SeqId(*seq), *position, tokens).rows(*rows));
         }
         self.session.forward(&batch).map(copy)
     }

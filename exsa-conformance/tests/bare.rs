@@ -3,10 +3,10 @@
 use exsa_conformance::{Fixture, run_all};
 use exsa_core::SeqId;
 use exsa_core::backend::{
-    Capabilities, DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session,
-    SessionOptions,
+    Capabilities, DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Output,
+    Session, SessionOptions,
 };
-use exsa_core::batch::{Batch, Logits};
+use exsa_core::batch::Batch;
 use exsa_core::error::{LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
@@ -51,13 +51,7 @@ impl Model for BareModel {
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
         let inner = self.0.session(options)?;
-        let can = Capabilities {
-            fork: false,
-            truncate: false,
-            save: false,
-            embed: None,
-            ..inner.capabilities().clone()
-        };
+        let can = inner.capabilities().clone().fork(false).truncate(false).save(false).embed(None);
         Ok(Box::new(BareSession(inner, can)))
     }
 }
@@ -67,7 +61,7 @@ impl Session for BareSession {
         &self.1
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
         self.0.forward(batch)
     }
 

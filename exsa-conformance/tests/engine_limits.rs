@@ -1,8 +1,8 @@
 //! The engine keeps to the limits that a session has, where they are below those that it was asked for.
 #![allow(clippy::unwrap_used)]
 
-use exsa_core::backend::{Capabilities, Model, Session, SessionOptions};
-use exsa_core::batch::{Batch, Logits};
+use exsa_core::backend::{Capabilities, Model, Output, Session, SessionOptions};
+use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
 use exsa_core::scripted::ScriptedModel;
@@ -23,7 +23,7 @@ impl Model for Narrow {
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
-        let options = SessionOptions { sequences_max: 3, batch_tokens_max: 7, ..options.clone() };
+        let options = options.clone().sequences(3).batch_tokens(7);
         Ok(Box::new(NarrowSession(self.0.session(&options)?)))
     }
 }
@@ -35,7 +35,7 @@ impl Session for NarrowSession {
         self.0.capabilities()
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
         self.0.forward(batch)
     }
 

@@ -5,7 +5,7 @@ use exsa_conformance::Fixture;
 use exsa_conformance::faulty::{Effect, Faults, FaultyBackend, FaultyModel, Operation, When};
 use exsa_core::SeqId;
 use exsa_core::backend::{Model, ModelSource, Session, SessionOptions};
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use exsa_core::error::{KvError, StepError};
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,7 +30,7 @@ fn session(faults: &Faults) -> Box<dyn Session> {
 /// Sequences of two tokens each, with one row asked for.
 fn batch(sequences: u32) -> Batch {
     let mut batch = Batch::new();
-    (0..sequences).for_each(|seq| batch.push(SeqId(seq), 0, &[65 + seq, 66], 1));
+    (0..sequences).for_each(|seq| batch.push(Span::tokens(SeqId(seq), 0, &[65 + seq, 66]).rows(1)));
     batch
 }
 
@@ -70,7 +70,7 @@ fn faults_of_rows() {
         let faults = Faults::new().with(when, effect);
         let mut session = session(&faults);
         let batch = batch(3);
-        let logits = session.forward(&batch).unwrap();
+        let logits = session.forward(&batch).unwrap().logits().unwrap();
         let nan: Vec<usize> =
             (0..logits.rows()).filter(|row| logits.row(*row).unwrap().iter().any(|x| x.is_nan())).collect();
         (logits.rows(), logits.n_vocab(), nan)

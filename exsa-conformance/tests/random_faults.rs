@@ -122,11 +122,9 @@ fn engine(random: &mut Random, faults: &Faults) -> (EngineLoop, ScriptedModel, M
         model = model.without_fork();
     }
     let options = EngineOptions {
-        session: SessionOptions {
-            sequences_max: 2 + random.below(5) as usize,
-            batch_tokens_max: 16 + random.below(64) as usize,
-            ..SessionOptions::default()
-        },
+        session: SessionOptions::new()
+            .sequences(2 + random.below(5) as usize)
+            .batch_tokens(16 + random.below(64) as usize),
         prefix_cache: PrefixCacheOptions { enabled: random.chance(50), ..PrefixCacheOptions::default() },
         ..EngineOptions::default()
     };

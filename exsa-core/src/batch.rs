@@ -1,19 +1,111 @@
-//! What goes into one forward pass, and what comes out of it.
+//! Input of a forward pass, and rows of its result.
 
-use crate::token::{SeqId, TokenId};
+use crate::backend::Capabilities;
+use crate::error::StepError;
+use crate::token::{AdapterId, SeqId, TokenId};
+use std::ops::Range;
 
-/// A run of consecutive tokens of one sequence inside a [`Batch`].
+/// Input of a [`Span`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The sequence that the tokens belong to. A sequence has at most one span in a batch.
+#[non_exhaustive]
+pub enum Input<'a> {
+    /// Token ids.
+    Tokens(&'a [TokenId]),
+}
+
+/// An adapter that a span is computed with, and its scale.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SpanAdapter {
+    /// The adapter.
+    pub id: AdapterId,
+    /// Factor on the adapter's product; 1 as it was trained.
+    pub scale: f32,
+}
+
+/// A run of consecutive positions of one sequence inside a [`Batch`].
+///
+/// ```
+/// use exsa_core::SeqId;
+/// use exsa_core::batch::{Batch, Span};
+///
+/// let mut batch = Batch::new();
+/// batch.push(Span::tokens(SeqId(0), 0, &[1, 2, 3]).rows(1)); // a prompt, and logits for its last token
+/// assert_eq!((batch.len(), batch.rows()), (3, 1));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Span<'a> {
+    /// Sequence of the span. A sequence has at most one span in a batch.
     pub seq: SeqId,
     /// Position of the first token: how many tokens the session holds for `seq` before this pass.
     pub position: usize,
-    /// Number of tokens, at least 1.
-    pub len: usize,
+    /// Tokens of the span, at least 1.
+    pub input: Input<'a>,
     /// How many of the *last* tokens of the span want a row of logits, `0..=len`: 0 for a prefill chunk that is
     /// not the last, 1 for a decode, more when drafts are verified or a text is scored.
     pub rows: usize,
+    /// Adapters that the span is computed with, summed; empty for the model alone. All spans of a sequence have the same.
+    pub adapters: &'a [SpanAdapter],
+}
+
+impl<'a> Span<'a> {
+    /// A span of token ids that wants no logits and uses no adapter.
+    #[must_use]
+    pub fn tokens(seq: SeqId, position: usize, tokens: &'a [TokenId]) -> Self {
+        Self { seq, position, input: Input::Tokens(tokens), rows: 0, adapters: &[] }
+    }
+
+    /// Asks for logits of the last `rows` tokens, of all at most.
+    #[must_use]
+    pub fn rows(mut self, rows: usize) -> Self {
+        self.rows = rows.min(self.len());
+        self
+    }
+
+    /// Computes the span with these adapters.
+    #[must_use]
+    pub fn adapters(mut self, adapters: &'a [SpanAdapter]) -> Self {
+        self.adapters = adapters;
+        self
+    }
+
+    /// Number of tokens.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self.input {
+            Input::Tokens(tokens) => tokens.len(),
+        }
+    }
+
+    /// Whether the span has no token.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Position after the last token.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.position + self.len()
+    }
+
+    /// The token ids; `None` for other inputs.
+    #[must_use]
+    pub fn token_ids(&self) -> Option<&'a [TokenId]> {
+        match self.input {
+            Input::Tokens(tokens) => Some(tokens),
+        }
+    }
+}
+
+/// A span as the batch stores it.
+#[derive(Clone, Debug)]
+struct Entry {
+    seq: SeqId,
+    position: usize,
+    rows: usize,
+    tokens: Range<usize>,
+    adapters: Range<usize>,
 }
 
 /// A ragged batch: prefill chunks and decodes of any lengths, side by side.
@@ -23,12 +115,14 @@ pub struct Span {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     tokens: Vec<TokenId>,
-    spans: Vec<Span>,
+    adapters: Vec<SpanAdapter>,
+    spans: Vec<Entry>,
     rows: usize,
 }
 
 impl Batch {
     /// An empty batch.
+    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -36,65 +130,132 @@ impl Batch {
     /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
         self.tokens.clear();
+        self.adapters.clear();
         self.spans.clear();
         self.rows = 0;
     }
 
-    /// Appends a span of `seq` that starts at `position` and wants logits for its last `rows` tokens.
-    ///
-    /// `rows` is cut to `tokens.len()`; an empty `tokens` adds nothing.
-    pub fn push(&mut self, seq: SeqId, position: usize, tokens: &[TokenId], rows: usize) {
-        if tokens.is_empty() {
+    /// Appends a span; an empty one adds nothing.
+    pub fn push(&mut self, span: Span<'_>) {
+        if span.is_empty() {
             return;
         }
-        let rows = rows.min(tokens.len());
-        self.tokens.extend_from_slice(tokens);
-        self.spans.push(Span { seq, position, len: tokens.len(), rows });
+        let (tokens, adapters) = (self.tokens.len(), self.adapters.len());
+        match span.input {
+            Input::Tokens(ids) => self.tokens.extend_from_slice(ids),
+        }
+        self.adapters.extend_from_slice(span.adapters);
+        let rows = span.rows.min(span.len());
+        self.spans.push(Entry {
+            seq: span.seq,
+            position: span.position,
+            rows,
+            tokens: tokens..self.tokens.len(),
+            adapters: adapters..self.adapters.len(),
+        });
         self.rows += rows;
     }
 
-    /// The tokens of all spans.
+    /// The token ids of all spans.
+    #[must_use]
     pub fn tokens(&self) -> &[TokenId] {
         &self.tokens
     }
 
     /// The spans, in the order of their tokens.
-    pub fn spans(&self) -> &[Span] {
-        &self.spans
+    pub fn spans(&self) -> impl ExactSizeIterator<Item = Span<'_>> + DoubleEndedIterator + Clone {
+        self.spans.iter().map(|entry| self.span(entry))
     }
 
-    /// Each span with its tokens.
-    pub fn iter(&self) -> impl Iterator<Item = (Span, &[TokenId])> {
-        let mut rest = self.tokens.as_slice();
-        self.spans.iter().map(move |span| {
-            let (tokens, tail) = rest.split_at(span.len);
-            rest = tail;
-            (*span, tokens)
-        })
+    /// Number of spans.
+    #[must_use]
+    pub fn span_count(&self) -> usize {
+        self.spans.len()
+    }
+
+    fn span(&self, entry: &Entry) -> Span<'_> {
+        Span {
+            seq: entry.seq,
+            position: entry.position,
+            input: Input::Tokens(&self.tokens[entry.tokens.clone()]),
+            rows: entry.rows,
+            adapters: &self.adapters[entry.adapters.clone()],
+        }
     }
 
     /// Index into [`tokens`](Self::tokens) of every token that wants logits, ascending.
     pub fn row_tokens(&self) -> impl Iterator<Item = usize> + '_ {
-        let mut end = 0;
-        self.spans.iter().flat_map(move |span| {
-            end += span.len;
-            end - span.rows..end
-        })
+        self.spans.iter().flat_map(|entry| entry.tokens.end - entry.rows..entry.tokens.end)
     }
 
     /// Number of tokens in all spans.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
     /// Whether the batch holds no token.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
     /// Number of rows of logits that all spans ask for.
+    #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// For sessions: checks the batch against the contract of [`Session`](crate::backend::Session) before anything changes.
+    ///
+    /// `held` gives the tokens that a sequence holds, or `None` where the id does not exist. `seen` is memory of one flag
+    /// for each sequence id; what it holds does not matter. Room in the KV cache is left to the session.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError::BatchTooLarge`], [`StepError::Sequence`] (unknown id, two spans, context exceeded, too many adapters),
+    /// [`StepError::Position`], [`StepError::InvalidToken`], [`StepError::Unsupported`].
+    pub fn validate(
+        &self,
+        capabilities: &Capabilities,
+        n_vocab: usize,
+        seen: &mut [bool],
+        held: impl Fn(SeqId) -> Option<usize>,
+    ) -> Result<(), StepError> {
+        let limit = capabilities.batch_tokens_max;
+        if self.len() > limit {
+            return Err(StepError::BatchTooLarge { tokens: self.len(), limit });
+        }
+        seen.fill(false);
+        for span in self.spans() {
+            let (seq, position, len) = (span.seq, span.position, span.len());
+            let problem = |problem: String| Err(StepError::Sequence { seq, problem });
+            let (Some(held), Some(seen)) = (held(seq), seen.get_mut(seq.index())) else {
+                let max = capabilities.sequences_max;
+                return problem(format!("the id is not below the session's sequences_max of {max}"));
+            };
+            if std::mem::replace(seen, true) {
+                return problem("it has two spans in one batch".to_owned());
+            }
+            if position != held {
+                return Err(StepError::Position { seq, position, held });
+            }
+            let context = capabilities.context_tokens_max;
+            if len > context.saturating_sub(held) {
+                return problem(format!("{held} tokens and {len} more are over its context of {context}"));
+            }
+            let (adapters, adapters_max) = (span.adapters.len(), capabilities.span_adapters_max);
+            if adapters > adapters_max {
+                return problem(format!(
+                    "{adapters} adapters, but the session takes {adapters_max} per span"
+                ));
+            }
+            let ids = span.token_ids().ok_or(StepError::Unsupported("inputs other than tokens"))?;
+            if let Some(&token) = ids.iter().find(|token| **token as usize >= n_vocab) {
+                return Err(StepError::InvalidToken { seq, token, n_vocab });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -61,4 +61,4 @@ pub use schedule::Mode;
 pub use schedule::prefix::PrefixCacheOptions;
 pub use schedule::queue;
 pub use stream::{Event, TokenStream};
-pub use token::{RequestId, SeqId, TokenId};
+pub use token::{AdapterId, RequestId, SeqId, TokenId};

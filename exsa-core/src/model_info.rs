@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 /// Facts about a model, known without its weights.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct ModelInfo {
     /// `general.name`, or an empty text.
     pub name: String,
@@ -31,6 +32,12 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
+    /// A model of `n_vocab` tokens and a context of `n_ctx`, of which nothing else is known.
+    #[must_use]
+    pub fn new(n_vocab: usize, n_ctx: usize) -> Self {
+        Self { n_vocab, n_ctx, ..Self::default() }
+    }
+
     /// Reads the facts off a GGUF. Vocabulary-only files have zeros where a number is absent.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, GgufError> {
         let metadata = gguf.metadata();

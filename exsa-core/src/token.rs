@@ -27,3 +27,7 @@ impl std::fmt::Display for SeqId {
 /// Names a request within one engine; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
+
+/// Names an adapter of a [`Model`](crate::backend::Model): a LoRA that spans may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AdapterId(pub u32);

@@ -115,7 +115,7 @@ fn requests_that_cannot_be_answered_are_refused_at_once() {
 
 #[test]
 fn a_full_queue_refuses_with_its_limit() {
-    let session = SessionOptions { sequences_max: 1, ..SessionOptions::default() };
+    let session = SessionOptions::new().sequences(1);
     let options = EngineOptions { session, queue_max: 2, ..EngineOptions::default() };
     let model = ScriptedModel::ngram(1).context(1 << 30).kv(1 << 20, 16);
     let engine = Engine::start(model.shared(), options).unwrap();
@@ -151,7 +151,7 @@ fn a_dropped_or_cancelled_stream_frees_its_kv() {
 
 #[test]
 fn a_consumer_that_does_not_read_stalls_nobody() {
-    let session = SessionOptions { sequences_max: 2, ..SessionOptions::default() };
+    let session = SessionOptions::new().sequences(2);
     let options = EngineOptions { session, stream_events_max: 4, ..EngineOptions::default() };
     let engine = Engine::start(ScriptedModel::ngram(1).shared(), options).unwrap();
     // As many sleepers as there are sequences: others must still get in, and the sleepers go on later.
@@ -170,7 +170,7 @@ fn a_consumer_that_does_not_read_stalls_nobody() {
 
 #[test]
 fn a_deadline_ends_running_and_waiting_requests() {
-    let session = SessionOptions { sequences_max: 1, ..SessionOptions::default() };
+    let session = SessionOptions::new().sequences(1);
     let options = EngineOptions { session, ..EngineOptions::default() };
     let engine = Engine::start(ScriptedModel::ngram(1).context(1 << 30).shared(), options).unwrap();
     let submit = |ms| engine.submit(endless("x").timeout(Duration::from_millis(ms))).unwrap();

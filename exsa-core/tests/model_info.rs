@@ -146,8 +146,9 @@ fn a_vocabulary_alone_can_be_inspected() {
         .key("general.file_type", Value::U32(1))
         .key("tokenizer.ggml.tokens", Value::Array(Array::Str(vec!["a".into(), "b".into()])));
     let info = info(&writer).unwrap();
-    let expected =
-        ModelInfo { name: "words".into(), architecture: "llama".into(), n_vocab: 2, ..ModelInfo::default() };
+    let mut expected = ModelInfo::new(2, 0);
+    expected.name = "words".into();
+    expected.architecture = "llama".into();
     assert_eq!(info, expected);
     assert_eq!(info.summary(), "words (llama, no weights, vocabulary of 2 tokens)");
 }
@@ -155,16 +156,13 @@ fn a_vocabulary_alone_can_be_inspected() {
 #[test]
 fn summaries_suit_the_size() {
     let summary = |parameters, name: &str| {
-        ModelInfo {
-            name: name.into(),
-            architecture: "llama".into(),
-            quantization: "Q8_0".into(),
-            parameters,
-            weights_bytes: 3 << 19,
-            n_ctx: 512,
-            ..ModelInfo::default()
-        }
-        .summary()
+        let mut info = ModelInfo::new(0, 512);
+        info.name = name.into();
+        info.architecture = "llama".into();
+        info.quantization = "Q8_0".into();
+        info.parameters = parameters;
+        info.weights_bytes = 3 << 19;
+        info.summary()
     };
     assert_eq!(summary(1_240_000_000, "big"), "big (llama, 1.2 B parameters, Q8_0, 1.5 MiB, context 512)");
     assert_eq!(summary(2_900_000, "tiny"), "tiny (llama, 2.9 M parameters, Q8_0, 1.5 MiB, context 512)");

@@ -59,17 +59,13 @@ fn step(scheduler: &mut Scheduler, now: Duration, work: &mut Vec<Work>) {
 
 #[test]
 fn decoding_takes_no_memory() {
-    let capabilities = Capabilities {
-        kv_tokens_max: 1 << 20,
-        block_tokens: 16,
-        sequences_max: RUNNING + 32,
-        context_tokens_max: 1 << 20,
-        batch_tokens_max: 4096,
-        fork: true,
-        truncate: true,
-        save: true,
-        embed: None,
-    };
+    let capabilities = Capabilities::new(RUNNING + 32, 1 << 20)
+        .kv_tokens(1 << 20)
+        .block_tokens(16)
+        .batch_tokens(4096)
+        .fork(true)
+        .truncate(true)
+        .save(true);
     let options =
         SchedulerOptions { batch_tokens_max: 4096, running_max: RUNNING, ..SchedulerOptions::default() };
     let queue = Box::new(FairQueue::new(FairOptions::default()));

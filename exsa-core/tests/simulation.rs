@@ -126,11 +126,7 @@ impl Simulation {
             sequences_max: random.within(0, 6),
         };
         let options = EngineOptions {
-            session: SessionOptions {
-                sequences_max: random.within(1, 8),
-                batch_tokens_max: random.within(1, 40),
-                ..SessionOptions::default()
-            },
+            session: SessionOptions::new().sequences(random.within(1, 8)).batch_tokens(random.within(1, 40)),
             queue_max: random.within(2, 24),
             user_queue_max: random.chance(30).then(|| random.within(1, 10)),
             prefill_chunk_max: random.within(1, 24),

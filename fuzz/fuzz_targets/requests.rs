@@ -135,11 +135,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
         .chat_template(template)
         .cost(clock.clone(), Duration::from_millis(1), Duration::ZERO);
     let options = EngineOptions {
-        session: SessionOptions {
-            sequences_max: data.int_in_range(1..=4)?,
-            batch_tokens_max: data.int_in_range(1..=40)?,
-            ..SessionOptions::default()
-        },
+        session: SessionOptions::new().sequences(data.int_in_range(1..=4)?).batch_tokens(data.int_in_range(1..=40)?),
         queue_max: data.int_in_range(0..=6)?,
         prefill_chunk_max: data.int_in_range(1..=40)?,
         stream_events_max: data.int_in_range(1..=8)?,

@@ -6,7 +6,7 @@ use exsa_core::SeqId;
 use exsa_core::backend::{
     InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions, ThreadOptions,
 };
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use std::num::NonZeroUsize;
@@ -21,11 +21,7 @@ static MODEL: LazyLock<Arc<dyn Model>> = LazyLock::new(|| {
 
 /// A session of three blocks.
 static SESSION: LazyLock<Mutex<Box<dyn Session>>> = LazyLock::new(|| {
-    let options = SessionOptions {
-        kv_tokens_max: Some(96),
-        threads: ThreadOptions { compute: NonZeroUsize::new(1) },
-        ..SessionOptions::default()
-    };
+    let options = SessionOptions::new().kv_tokens(96).threads(ThreadOptions { compute: NonZeroUsize::new(1) });
     Mutex::new(MODEL.session(&options).expect("a session"))
 });
 
@@ -36,7 +32,7 @@ static SAVED: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let save = |len: usize| {
         session.release(SeqId(0));
         let mut batch = Batch::new();
-        batch.push(SeqId(0), 0, &tokens[..len], 0);
+        batch.push(Span::tokens(SeqId(0), 0, &tokens[..len]));
         session.forward(&batch).expect("a pass");
         let mut saved = Vec::new();
         session.save(SeqId(0), &mut saved).expect("saved");
@@ -74,7 +70,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
     // Whatever came of it, the sequence goes on from there, and all blocks can be had afterwards.
     let fill: Vec<u32> = (0..96).map(|i| 3 + i % 200).collect();
     let mut batch = Batch::new();
-    batch.push(SeqId(0), len, &fill[len..], 1);
+    batch.push(Span::tokens(SeqId(0), len, &fill[len..]).rows(1));
     if len < 96 {
         session.forward(&batch).expect("the sequence goes on, and nothing else holds a block");
     }

@@ -27,22 +27,20 @@ impl InProcess {
             None => return Err(BenchError::ModelMissing { backend: backend.into() }),
         };
         let failed = |source: LoadError| BenchError::Load { what: backend.into(), source };
-        let threads = ThreadOptions { compute: Some(options.threads()) };
-        let load = LoadOptions { threads, ..LoadOptions::default() };
+        let threads = ThreadOptions::new(Some(options.threads()));
+        let load = LoadOptions::new().threads(threads);
         say(format_args!("{backend}: loading"));
         let model = backends::backend_with(backend, &options.kv)?
             .load(&source, &load, &mut LoadProgress::none())
             .map_err(failed)?;
         let context = options.context.min(model.info().n_ctx);
-        let session = SessionOptions {
-            sequences_max: options.slots,
-            context_tokens_max: Some(context),
-            kv_tokens_max: Some(options.kv_tokens.unwrap_or_else(|| context.saturating_mul(options.slots))),
-            kv_bytes_max: options.kv_mib << 20,
-            batch_tokens_max: options.batch,
-            threads,
-            ..SessionOptions::default()
-        };
+        let session = SessionOptions::new()
+            .sequences(options.slots)
+            .context_tokens(context)
+            .kv_tokens(options.kv_tokens.unwrap_or_else(|| context.saturating_mul(options.slots)))
+            .kv_bytes(options.kv_mib << 20)
+            .batch_tokens(options.batch)
+            .threads(threads);
         let engine_options = EngineOptions {
             session,
             queue_max: 1 << 20,

@@ -69,7 +69,7 @@ impl Executor for HostExecutor {
         let (n_tokens, width) = (batch.len(), model.config.n_embd);
         let placed = &mut self.placed;
         placed.fill(batch, tables);
-        let positions = || batch.spans().iter().flat_map(|span| span.position..span.position + span.len);
+        let positions = || batch.spans().flat_map(|span| span.position..span.end());
         ropes.full.host_table(positions(), &mut placed.rope);
         ropes.windowed.host_table(positions(), &mut placed.rope_windowed);
         let room = &mut self.room;

@@ -81,19 +81,19 @@ impl Placed {
             let (row, first) = (self.slots.len(), self.blocks.len());
             self.blocks.extend_from_slice(tables.blocks(span.seq));
             let blocks = first..self.blocks.len();
-            for position in span.position..span.position + span.len {
+            for position in span.position..span.end() {
                 let block = self.blocks[first + position / BLOCK_TOKENS];
                 self.slots.push(Slot { block, token: position % BLOCK_TOKENS });
             }
             if span.rows > 0 {
-                let position = span.position + span.len - span.rows;
+                let position = span.end() - span.rows;
                 let wanted =
                     AttendSpan { row: self.rows.len(), len: span.rows, position, blocks: blocks.clone() };
                 self.wanted.push(wanted);
             }
-            let end = (row + span.len) as u32;
+            let end = (row + span.len()) as u32;
             self.rows.extend(end - span.rows as u32..end);
-            self.spans.push(AttendSpan { row, len: span.len, position: span.position, blocks });
+            self.spans.push(AttendSpan { row, len: span.len(), position: span.position, blocks });
         }
     }
 }

@@ -31,14 +31,14 @@ impl TensorExecutor {
 impl Executor for TensorExecutor {
     fn forward(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
         self.logits.clear();
-        let mut placement = Placement { spans: Vec::with_capacity(batch.spans().len()), runs: Vec::new() };
+        let mut placement = Placement { spans: Vec::with_capacity(batch.span_count()), runs: Vec::new() };
         let mut positions = Vec::with_capacity(batch.len());
         for span in batch.spans() {
             let row = positions.len();
             let blocks = context.tables.blocks(span.seq);
-            slot_runs(span, row, blocks, &mut placement.runs);
-            placement.spans.push(PagedSpan { row, len: span.len, position: span.position, blocks });
-            positions.extend(span.position..span.position + span.len);
+            slot_runs(&span, row, blocks, &mut placement.runs);
+            placement.spans.push(PagedSpan { row, len: span.len(), position: span.position, blocks });
+            positions.extend(span.position..span.end());
         }
         let rows = batch.row_tokens().map(|row| row as u32).collect();
         let step = Step {

@@ -67,13 +67,13 @@ impl BlockTables {
     }
 
     /// Checks that there is room to append `spans`, whose sequences exist and occur once.
-    pub fn check_room(&mut self, spans: &[Span]) -> Result<(), StepError> {
+    pub fn check_room<'a>(&mut self, spans: impl Iterator<Item = Span<'a>>) -> Result<(), StepError> {
         let mut needed = 0;
         let mut written = std::mem::take(&mut self.written);
         written.clear();
         for span in spans {
             let Some(table) = self.tables.get(span.seq.index()) else { continue };
-            needed += (table.len + span.len).div_ceil(BLOCK_TOKENS) - table.blocks.len();
+            needed += (table.len + span.len()).div_ceil(BLOCK_TOKENS) - table.blocks.len();
             if table.len % BLOCK_TOKENS != 0 {
                 written.extend(table.blocks.last());
             }
@@ -206,8 +206,8 @@ mod tests {
         assert_eq!(free, unreferenced);
     }
 
-    fn span(seq: u32, position: usize, len: usize) -> Span {
-        Span { seq: SeqId(seq), position, len, rows: 0 }
+    fn span(seq: u32, position: usize, len: usize) -> Span<'static> {
+        Span::tokens(SeqId(seq), position, &[0; 256][..len])
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
         tables.append(SeqId(0), 5).unwrap();
         tables.fork(SeqId(0), SeqId(1), 4).unwrap();
         let spans = [span(0, 5, 1), span(1, 4, 1)];
-        tables.check_room(&spans).unwrap();
+        tables.check_room(spans.iter().copied()).unwrap();
         let copy = tables.append(SeqId(0), 1).unwrap().unwrap();
         assert_eq!(copy.tokens, 5);
         assert_eq!(tables.append(SeqId(1), 1).unwrap(), None);
@@ -249,13 +249,13 @@ mod tests {
                         if a != b {
                             spans.push(span(b.0, other, n / 2 + 1));
                         }
-                        if tables.check_room(&spans).is_ok() {
+                        if tables.check_room(spans.iter().copied()).is_ok() {
                             for span in &spans {
-                                tables.append(span.seq, span.len).unwrap();
+                                tables.append(span.seq, span.len()).unwrap();
                             }
                         } else {
                             let before = tables.free();
-                            let all = spans.iter().try_for_each(|s| tables.append(s.seq, s.len).map(|_| ()));
+                            let all = spans.iter().try_for_each(|s| tables.append(s.seq, s.len()).map(|_| ()));
                             prop_assert!(all.is_err());
                             prop_assert!(tables.free() <= before);
                             tables.truncate(a, len).unwrap();

@@ -117,8 +117,8 @@ impl KvLayer {
 
 /// Appends the slots of `span`'s tokens to `runs`; the span's first token is row `row` of the batch, and `blocks` are its
 /// sequence's.
-pub(crate) fn slot_runs(span: &Span, row: usize, blocks: &[BlockId], runs: &mut Vec<SlotRun>) {
-    let end = span.position + span.len;
+pub(crate) fn slot_runs(span: &Span<'_>, row: usize, blocks: &[BlockId], runs: &mut Vec<SlotRun>) {
+    let end = span.end();
     let mut position = span.position;
     while position < end {
         let within = position % BLOCK_TOKENS;
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn runs_join_neighbouring_blocks() {
-        let span = Span { seq: SeqId(0), position: 30, len: 70, rows: 0 };
+        let span = Span::tokens(SeqId(0), 30, &[0; 70]);
         let mut runs = Vec::new();
         slot_runs(&span, 5, &[7, 8, 2, 4], &mut runs);
         let expected = [

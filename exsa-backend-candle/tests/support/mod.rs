@@ -8,7 +8,7 @@ use exsa_core::SeqId;
 use exsa_core::backend::{
     InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
 };
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub fn exact() -> CandleBackend {
 }
 
 pub fn load(path: PathBuf) -> Arc<dyn Model> {
-    let options = LoadOptions { device: Some("cpu".to_owned()), ..LoadOptions::default() };
+    let options = LoadOptions::new().device("cpu".to_owned());
     exact().load(&ModelSource::file(path), &options, &mut LoadProgress::none()).unwrap()
 }
 
@@ -52,8 +52,8 @@ pub fn feed(
     rows: usize,
 ) -> Vec<Vec<f32>> {
     let mut batch = Batch::new();
-    batch.push(SeqId(seq), position, tokens, rows);
-    let logits = session.forward(&batch).unwrap();
+    batch.push(Span::tokens(SeqId(seq), position, tokens).rows(rows));
+    let logits = session.forward(&batch).unwrap().logits().unwrap();
     (0..logits.rows()).map(|row| logits.row(row).unwrap().to_vec()).collect()
 }
 

@@ -9,7 +9,7 @@ use exsa_core::SeqId;
 use exsa_core::backend::{
     InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions, ThreadOptions,
 };
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub fn layouts() -> [LlamaCppBackend; 2] {
 }
 
 pub fn load_with(backend: &dyn InferenceBackend, source: &ModelSource) -> Arc<dyn Model> {
-    let options = LoadOptions { device: Some("cpu".to_owned()), ..LoadOptions::default() };
+    let options = LoadOptions::new().device("cpu".to_owned());
     backend.load(source, &options, &mut LoadProgress::none()).unwrap()
 }
 
@@ -73,10 +73,7 @@ pub fn candle(path: PathBuf) -> Arc<dyn Model> {
 
 /// Options for one thread: on a busy machine, several wait for each other more than they compute.
 pub fn options() -> SessionOptions {
-    SessionOptions {
-        threads: ThreadOptions { compute: Some(NonZeroUsize::MIN) },
-        ..SessionOptions::default()
-    }
+    SessionOptions::new().threads(ThreadOptions::new(Some(NonZeroUsize::MIN)))
 }
 
 pub fn session(model: &Arc<dyn Model>) -> Box<dyn Session> {
@@ -92,8 +89,8 @@ pub fn feed(
     rows: usize,
 ) -> Vec<Vec<f32>> {
     let mut batch = Batch::new();
-    batch.push(SeqId(seq), position, tokens, rows);
-    let logits = session.forward(&batch).unwrap();
+    batch.push(Span::tokens(SeqId(seq), position, tokens).rows(rows));
+    let logits = session.forward(&batch).unwrap().logits().unwrap();
     assert_eq!(logits.rows(), rows);
     (0..rows).map(|row| logits.row(row).unwrap().to_vec()).collect()
 }

@@ -145,7 +145,7 @@ pub fn all_sequences_at_once(fixture: &Fixture) -> CaseResult {
 
 /// A batch as large as the limit goes through, in one span and in several.
 pub fn largest_batch(fixture: &Fixture) -> CaseResult {
-    let options = exsa_core::backend::SessionOptions { batch_tokens_max: 48, ..fixture.options() };
+    let options = fixture.options().batch_tokens(48);
     let mut run = fixture.session_with(&options)?;
     let n = fixture.fitting(&run, run.capabilities().batch_tokens_max);
     let tokens = fixture.tokens(n, 6)?;

@@ -7,8 +7,8 @@ use crate::fixture::Fixture;
 use crate::logits::{Rows, difference};
 use crate::run::{Part, Run, describe};
 use exsa_core::SeqId;
-use exsa_core::backend::{Pooling, SessionOptions};
-use exsa_core::batch::Batch;
+use exsa_core::backend::Pooling;
+use exsa_core::batch::{Batch, Span};
 use exsa_core::error::StepError;
 
 /// Poolings that a session may be asked for; the first asks for none.
@@ -18,7 +18,7 @@ const POOLINGS: [Option<Pooling>; 4] = [None, Some(Pooling::Mean), Some(Pooling:
 fn embedding(fixture: &Fixture) -> Result<Vec<Run>, Failure> {
     let mut runs: Vec<Run> = Vec::new();
     for pooling in POOLINGS {
-        let options = SessionOptions { pooling, ..fixture.options() };
+        let options = fixture.options().pooling(pooling);
         let Ok(session) = fixture.model()?.session(&options) else { continue };
         let run = Run::new(session, fixture.model()?.info().n_vocab);
         let given = run.capabilities().embed;
@@ -40,7 +40,7 @@ const SKIPPED: &str = "the session embeds nothing, and says so";
 fn try_embed(run: &mut Run, parts: &[Part<'_>]) -> Result<Rows, StepError> {
     let mut batch = Batch::new();
     for (seq, position, tokens, rows) in parts {
-        batch.push(SeqId(*seq), *position, tokens, *rows);
+        batch.push(Span::tokens(SeqId(*seq), *position, tokens).rows(*rows));
     }
     let vectors = run.session.embed(&batch)?;
     Ok((0..vectors.len()).filter_map(|i| vectors.vector(i)).map(<[f32]>::to_vec).collect())

@@ -7,8 +7,8 @@ use crate::failure::{CaseResult, Failure, Outcome};
 use crate::fixture::Fixture;
 use crate::logits::Rows;
 use exsa_core::SeqId;
-use exsa_core::backend::{LoadOptions, LoadProgress, Model, ModelSource};
-use exsa_core::batch::Batch;
+use exsa_core::backend::{LoadProgress, Model, ModelSource};
+use exsa_core::batch::{Batch, Span};
 use exsa_core::error::LoadError;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn logits(fixture: &Fixture, model: &Arc<dyn Model>, tokens: &[u32]) -> Result<R
     let check = check(clause::MODEL, format!("a session of it, and {} tokens", tokens.len()));
     let mut session = check.works(model.session(&fixture.options()))?;
     let mut batch = Batch::new();
-    batch.push(SeqId(0), 0, tokens, tokens.len());
+    batch.push(Span::tokens(SeqId(0), 0, tokens).rows(tokens.len()));
     check.works(session.forward(&batch).map(crate::logits::copy))
 }
 
@@ -51,7 +51,7 @@ pub fn devices(fixture: &Fixture) -> CaseResult {
         let fits = device.memory_free.zip(device.memory_total).is_none_or(|(free, total)| free <= total);
         check.holds(fits, "no more memory free than there is", device)?;
     }
-    let options = LoadOptions { device: Some(devices[0].name.clone()), ..fixture.load_options.clone() };
+    let options = fixture.load_options.clone().device(devices[0].name.clone());
     let loaded = fixture.backend.load(&fixture.source, &options, &mut LoadProgress::none());
     self::check(clause::DEVICE_OPTION, format!("load on {}", devices[0].name)).works(loaded)?;
     Ok(Outcome::Passed)
@@ -59,7 +59,7 @@ pub fn devices(fixture: &Fixture) -> CaseResult {
 
 /// A device that does not exist is refused by name.
 pub fn unknown_device(fixture: &Fixture) -> CaseResult {
-    let options = LoadOptions { device: Some("abacus:7".into()), ..fixture.load_options.clone() };
+    let options = fixture.load_options.clone().device("abacus:7");
     let loaded = fixture.backend.load(&fixture.source, &options, &mut LoadProgress::none());
     let words = "LoadError::Option of `device` that says 'abacus:7'";
     check(clause::DEVICE_OPTION, "load on the device 'abacus:7'").refused(loaded, words, |error| {

@@ -13,13 +13,13 @@ pub fn capabilities_follow_the_options(fixture: &Fixture) -> CaseResult {
     let usual = fixture.options();
     let all = [
         usual.clone(),
-        SessionOptions { sequences_max: 1, ..usual.clone() },
-        SessionOptions { sequences_max: 3, context_tokens_max: Some(33), ..usual.clone() },
-        SessionOptions { sequences_max: 2, sequences_idle_max: 5, ..usual.clone() },
-        SessionOptions { sequences_max: 2, kv_tokens_max: Some(77), ..usual.clone() },
-        SessionOptions { batch_tokens_max: 1, ..usual.clone() },
-        SessionOptions { batch_tokens_max: 17, kv_tokens_max: Some(1), ..usual.clone() },
-        SessionOptions { context_tokens_max: Some(usize::MAX / 2), kv_tokens_max: Some(64), ..usual },
+        usual.clone().sequences(1),
+        usual.clone().sequences(3).context_tokens(33),
+        usual.clone().sequences(2).idle_sequences(5),
+        usual.clone().sequences(2).kv_tokens(77),
+        usual.clone().batch_tokens(1),
+        usual.clone().batch_tokens(17).kv_tokens(1),
+        usual.context_tokens(usize::MAX / 2).kv_tokens(64),
     ];
     for options in all {
         let run = fixture.session_with(&options)?;
@@ -69,25 +69,22 @@ pub fn options_that_are_refused(fixture: &Fixture) -> CaseResult {
     let either = |error: &LoadError| matches!(error, LoadError::Option { .. } | LoadError::Memory { .. });
     let memory = |error: &LoadError| matches!(error, LoadError::Memory { needed, available, .. } if needed > available);
     for options in [
-        SessionOptions { sequences_max: 0, ..usual.clone() },
-        SessionOptions { batch_tokens_max: 0, ..usual.clone() },
-        SessionOptions { context_tokens_max: Some(0), ..usual.clone() },
-        SessionOptions { kv_tokens_max: Some(0), ..usual.clone() },
+        usual.clone().sequences(0),
+        usual.clone().batch_tokens(0),
+        usual.clone().context_tokens(0),
+        usual.clone().kv_tokens(0),
     ] {
         refuse(options, "LoadError::Option", option)?;
     }
-    for options in [
-        SessionOptions { sequences_max: usize::MAX, ..usual.clone() },
-        SessionOptions { batch_tokens_max: usize::MAX, ..usual.clone() },
-    ] {
+    for options in [usual.clone().sequences(usize::MAX), usual.clone().batch_tokens(usize::MAX)] {
         refuse(options, "LoadError::Option or Memory", either)?;
     }
     let words = "LoadError::Memory, with more needed than available";
     for options in [
-        SessionOptions { kv_tokens_max: Some(usize::MAX), ..usual.clone() },
-        SessionOptions { kv_tokens_max: Some(usize::MAX / 2), ..usual.clone() },
-        SessionOptions { kv_tokens_max: Some(1 << 40), ..usual.clone() },
-        SessionOptions { kv_tokens_max: Some(64), kv_bytes_max: 16, ..usual },
+        usual.clone().kv_tokens(usize::MAX),
+        usual.clone().kv_tokens(usize::MAX / 2),
+        usual.clone().kv_tokens(1 << 40),
+        usual.kv_tokens(64).kv_bytes(16),
     ] {
         refuse(options, words, memory)?;
     }

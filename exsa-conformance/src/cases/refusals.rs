@@ -70,7 +70,7 @@ impl<'a> Scene<'a> {
 }
 
 fn small(fixture: &Fixture) -> SessionOptions {
-    SessionOptions { batch_tokens_max: 32, context_tokens_max: Some(48), ..fixture.options() }
+    fixture.options().batch_tokens(32).context_tokens(48)
 }
 
 const SKIPPED: &str =
@@ -150,7 +150,7 @@ pub fn wrong_tokens(fixture: &Fixture) -> CaseResult {
 
 /// One token more than a batch may hold, in one span and in two.
 pub fn too_large_batches(fixture: &Fixture) -> CaseResult {
-    let options = SessionOptions { batch_tokens_max: 24, ..fixture.options() };
+    let options = fixture.options().batch_tokens(24);
     let Some(mut scene) = Scene::new(fixture, &options)? else {
         return Ok(Outcome::Skipped(SKIPPED.into()));
     };
@@ -174,7 +174,7 @@ pub fn too_large_batches(fixture: &Fixture) -> CaseResult {
 
 /// A sequence grows to exactly the context and no further.
 pub fn context_reached(fixture: &Fixture) -> CaseResult {
-    let options = SessionOptions { context_tokens_max: Some(40), batch_tokens_max: 64, ..fixture.options() };
+    let options = fixture.options().context_tokens(40).batch_tokens(64);
     let mut run = fixture.session_with(&options)?;
     let context = run.capabilities().context_tokens_max;
     let n_ctx = fixture.model()?.info().n_ctx;

@@ -171,7 +171,7 @@ pub fn restores_that_are_refused(fixture: &Fixture) -> CaseResult {
             |error| matches!(error, KvError::Sequence { seq: s, .. } if *s == SeqId(seq)),
         )?;
     }
-    let small = SessionOptions { context_tokens_max: Some(n / 2), ..fixture.options() };
+    let small = fixture.options().context_tokens(n / 2);
     let mut small = fixture.session_with(&small)?;
     if small.capabilities().context_tokens_max < n {
         let input =
@@ -197,7 +197,7 @@ pub fn restores_that_are_refused(fixture: &Fixture) -> CaseResult {
 
 /// A cache with too little room left refuses with `Full`, and takes it when there is room.
 fn no_room(fixture: &Fixture, n: usize, saved: &[u8]) -> Result<(), Failure> {
-    let options = SessionOptions { kv_tokens_max: Some(n), ..fixture.options() };
+    let options = fixture.options().kv_tokens(n);
     let mut run = fixture.session_with(&options)?;
     let capabilities = run.capabilities().clone();
     let taken = capabilities.kv_tokens_max - n + 1;

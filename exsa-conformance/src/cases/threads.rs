@@ -5,7 +5,7 @@ use crate::clause;
 use crate::failure::{CaseResult, Outcome};
 use crate::fixture::Fixture;
 use crate::logits::Rows;
-use exsa_core::backend::{SessionOptions, ThreadOptions};
+use exsa_core::backend::ThreadOptions;
 use std::num::NonZeroUsize;
 
 /// One, two, three and five threads give the same logits; bit by bit where the fixture promises it.
@@ -15,8 +15,8 @@ pub fn results_by_number_of_threads(fixture: &Fixture) -> CaseResult {
     let tolerance = if fixture.bitwise { 0.0 } else { fixture.tolerance };
     let mut first: Option<Rows> = None;
     for threads in [1, 2, 3, 5] {
-        let threads = ThreadOptions { compute: NonZeroUsize::new(threads) };
-        let mut run = fixture.session_with(&SessionOptions { threads, ..fixture.options() })?;
+        let threads = ThreadOptions::new(NonZeroUsize::new(threads));
+        let mut run = fixture.session_with(&fixture.options().threads(threads))?;
         let mut rows = run.feed(0, 0, &tokens[..n - 4], n - 4)?;
         for i in n - 4..n {
             rows.extend(run.pass(&[(0, i, &tokens[i..=i], 1)])?);
@@ -40,10 +40,10 @@ pub fn sessions_on_several_threads(fixture: &Fixture) -> CaseResult {
     for tokens in &all {
         expected.push(super::rows::plain(fixture, tokens)?);
     }
-    let threads = ThreadOptions { compute: NonZeroUsize::new(2) };
+    let threads = ThreadOptions::new(NonZeroUsize::new(2));
     let mut runs = Vec::new();
     for _ in &all {
-        runs.push(fixture.session_with(&SessionOptions { threads, ..fixture.options() })?);
+        runs.push(fixture.session_with(&fixture.options().threads(threads))?);
     }
     for round in 0..3 {
         let results: Vec<_> = std::thread::scope(|scope| {

@@ -1,6 +1,6 @@
 //! What goes wrong, and when.
 
-use exsa_core::batch::Batch;
+use exsa_core::batch::{Batch, Span};
 use exsa_core::{SeqId, TokenId};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -128,11 +128,12 @@ impl Faults {
             When::Nth(op, n) => (op == operation && n == call).then_some((*effect, None)),
             When::Always(op) => (op == operation).then_some((*effect, None)),
             When::Sequence(seq) => {
-                let span = batch?.spans().iter().find(|span| span.seq == seq)?;
+                let span = batch?.spans().find(|span| span.seq == seq)?;
                 Some((*effect, Some(span.seq)))
             }
             When::Token(token) => {
-                let (span, _) = batch?.iter().find(|(_, tokens)| tokens.contains(&token))?;
+                let holds = |span: &Span<'_>| span.token_ids().is_some_and(|tokens| tokens.contains(&token));
+                let span = batch?.spans().find(holds)?;
                 Some((*effect, Some(span.seq)))
             }
         });

@@ -24,8 +24,10 @@ mod session;
 
 pub use faults::{Effect, Faults, Operation, When};
 
+use exsa_core::AdapterId;
 use exsa_core::backend::{
-    DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
+    DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource, Session,
+    SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::model_info::ModelInfo;
@@ -73,6 +75,15 @@ impl InferenceBackend for FaultyBackend {
             self.faults.call(Operation::Load, || self.inner.load(source, options, progress), load_error)?;
         Ok(Arc::new(FaultyModel::new(inner, self.faults.clone())))
     }
+
+    fn estimate(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        session: &SessionOptions,
+    ) -> Result<MemoryEstimate, LoadError> {
+        self.inner.estimate(source, load, session)
+    }
 }
 
 /// A model that does what another does, but for its faults.
@@ -105,5 +116,13 @@ impl Model for FaultyModel {
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
         let inner = self.faults.call(Operation::Session, || self.inner.session(options), load_error)?;
         Ok(Box::new(FaultySession::new(inner, self.faults.clone(), options.interrupt.clone())))
+    }
+
+    fn load_adapter(&self, source: &ModelSource) -> Result<AdapterId, LoadError> {
+        self.inner.load_adapter(source)
+    }
+
+    fn unload_adapter(&self, id: AdapterId) {
+        self.inner.unload_adapter(id);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::faults::{Effect, Faults, Operation, panic_on_purpose, words};
 use exsa_core::SeqId;
-use exsa_core::backend::{Capabilities, Interrupt, Session};
+use exsa_core::backend::{Capabilities, Interrupt, Output, RowSampling, SampledRow, Session};
 use exsa_core::batch::{Batch, Embeddings, Logits};
 use exsa_core::error::{KvError, StepError};
 use std::io::{Read, Write};
@@ -26,15 +26,18 @@ impl FaultySession {
         batch: &Batch,
         effect: Effect,
         culprit: Option<SeqId>,
-    ) -> Result<Logits<'_>, StepError> {
-        let logits = self.inner.forward(batch)?;
+    ) -> Result<Output<'_>, StepError> {
+        let output = self.inner.forward(batch)?;
+        let Some(logits) = output.logits() else {
+            return Err(StepError::Unsupported("spoiling rows on a device"));
+        };
         let n_vocab = logits.n_vocab();
         let rows: Vec<&[f32]> = (0..logits.rows()).filter_map(|row| logits.row(row)).collect();
         let width = if effect == Effect::NarrowRows { n_vocab - 1 } else { n_vocab };
         self.logits = rows.iter().flat_map(|row| &row[..width]).copied().collect();
         match effect {
             Effect::NotANumber => {
-                let owners = batch.spans().iter().flat_map(|span| std::iter::repeat_n(span.seq, span.rows));
+                let owners = batch.spans().flat_map(|span| std::iter::repeat_n(span.seq, span.rows));
                 for (row, owner) in self.logits.chunks_exact_mut(width).zip(owners) {
                     if culprit.is_none_or(|culprit| culprit == owner) {
                         row[width / 2] = f32::NAN;
@@ -46,7 +49,7 @@ impl FaultySession {
             Effect::RowTooMany => self.logits.extend(std::iter::repeat_n(0.0, width)),
             _ => {}
         }
-        Ok(Logits::new(&self.logits, width))
+        Ok(Logits::new(&self.logits, width).into())
     }
 }
 
@@ -67,7 +70,7 @@ impl Session for FaultySession {
         self.inner.capabilities()
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
         let Some((effect, culprit)) = self.faults.due(Operation::Forward, Some(batch)) else {
             return self.inner.forward(batch);
         };
@@ -99,6 +102,14 @@ impl Session for FaultySession {
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
         self.inner.embed(batch)
+    }
+
+    fn sample(&mut self, rows: &[RowSampling], out: &mut Vec<SampledRow>) -> Result<(), StepError> {
+        self.inner.sample(rows, out)
+    }
+
+    fn checkpoint(&mut self, seq: SeqId) -> Result<(), KvError> {
+        self.inner.checkpoint(seq)
     }
 
     fn release(&mut self, seq: SeqId) {

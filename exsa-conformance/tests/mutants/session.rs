@@ -2,7 +2,7 @@
 
 use crate::backend::{Inside, MutantModel};
 use crate::mutant::Mutant;
-use exsa_core::backend::{Capabilities, Session, SessionOptions};
+use exsa_core::backend::{Capabilities, Output, Session, SessionOptions};
 use exsa_core::batch::{Batch, Embeddings, Logits, Span};
 use exsa_core::error::{KvError, StepError};
 use exsa_core::{SeqId, TokenId};
@@ -70,8 +70,9 @@ impl MutantSession {
     fn changed(&self, batch: &Batch) -> Batch {
         let mut changed = Batch::new();
         let mut ends: HashMap<SeqId, usize> = HashMap::new();
-        for (span, tokens) in batch.iter() {
-            let Span { seq, position, rows, .. } = span;
+        for span in batch.spans() {
+            let (seq, position, rows) = (span.seq, span.position, span.rows);
+            let tokens = span.token_ids().unwrap_or_default();
             let end = ends.entry(seq).or_insert_with(|| self.len(seq));
             let known = (seq.index()) < self.capabilities.sequences_max;
             let position = if self.mutant == Mutant::NoPositionCheck && known { *end } else { position };
@@ -82,13 +83,13 @@ impl MutantSession {
                 tokens.iter_mut().for_each(|token| *token %= n_vocab);
             }
             let rows = if self.mutant == Mutant::FirstRowsOfTheSpan { tokens.len() } else { rows };
-            changed.push(seq, position, &tokens, rows);
+            changed.push(Span::tokens(seq, position, &tokens).rows(rows));
         }
         changed
     }
 
     fn run(&mut self, batch: &Batch) -> Result<(Vec<f32>, usize), StepError> {
-        if let Some(span) = batch.spans().iter().find(|span| {
+        if let Some(span) = batch.spans().find(|span| {
             let top =
                 self.capabilities.sequences_max - usize::from(self.mutant == Mutant::HighestSequenceMissing);
             span.seq.index() >= top
@@ -96,7 +97,8 @@ impl MutantSession {
             return Err(StepError::Sequence { seq: span.seq, problem: "no such sequence".into() });
         }
         let mut inside = self.inside.lock().unwrap();
-        let copy = |logits: Logits<'_>| {
+        let copy = |output: Output<'_>| {
+            let logits = output.logits().unwrap();
             let rows = (0..logits.rows()).flat_map(|row| logits.row(row).unwrap()).copied().collect();
             (rows, logits.n_vocab())
         };
@@ -104,7 +106,7 @@ impl MutantSession {
         let result = match result {
             Err(error) if self.mutant == Mutant::TwoSpansOfOneSequence => {
                 let mut seen = Vec::new();
-                let twice = batch.spans().iter().any(|span| {
+                let twice = batch.spans().any(|span| {
                     seen.push(span.seq);
                     seen.iter().filter(|seq| **seq == span.seq).count() > 1
                 });
@@ -113,14 +115,15 @@ impl MutantSession {
             Err(error @ StepError::KvFull { .. }) if self.mutant == Mutant::LostBlockPerRefusal => {
                 let mut lost = Batch::new();
                 self.hidden += 1;
-                lost.push(SeqId(self.hidden), 0, &[1], 0);
+                lost.push(Span::tokens(SeqId(self.hidden), 0, &[1]));
                 inside.forward(&lost).ok();
                 Err(error)
             }
             Err(error) if self.mutant == Mutant::GoodSpansOfBadBatches => {
-                for (span, tokens) in batch.iter() {
+                for span in batch.spans() {
+                    let tokens = span.token_ids().unwrap_or_default();
                     let mut one = Batch::new();
-                    one.push(span.seq, span.position, tokens, 0);
+                    one.push(Span::tokens(span.seq, span.position, tokens));
                     if inside.forward(&one).is_ok() {
                         self.held.entry(span.seq).or_default().extend(tokens);
                     }
@@ -130,7 +133,8 @@ impl MutantSession {
             result => result,
         };
         if result.is_ok() {
-            for (span, tokens) in batch.iter() {
+            for span in batch.spans() {
+                let tokens = span.token_ids().unwrap_or_default();
                 self.held.entry(span.seq).or_default().extend(tokens);
             }
         }
@@ -143,7 +147,7 @@ impl MutantSession {
     }
 
     fn spoil(&self, batch: &Batch, rows: &mut Vec<f32>, n_vocab: usize, busy: bool) {
-        let (spans, noise) = (batch.spans(), 0.01);
+        let (mut spans, noise) = (batch.spans(), 0.01);
         let pieces = |rows: &[f32]| rows.chunks(n_vocab).map(<[f32]>::to_vec).collect::<Vec<_>>();
         match self.mutant {
             Mutant::AlwaysTheSameRow => rows.fill(1.0),
@@ -159,7 +163,7 @@ impl MutantSession {
                 rows.clear();
                 for span in spans {
                     all[at..at + span.rows].iter().for_each(|row| rows.extend(row));
-                    at += span.len;
+                    at += span.len();
                 }
             }
             Mutant::OneRowForEverySpan => rows.truncate(n_vocab),
@@ -170,11 +174,11 @@ impl MutantSession {
             Mutant::NoiseInFullBatches if batch.len() == self.capabilities.batch_tokens_max => {
                 Self::noise(rows, noise);
             }
-            Mutant::NoiseAfterTheFirstSpan if spans.iter().any(|span| span.position > 0) => {
+            Mutant::NoiseAfterTheFirstSpan if spans.any(|span| span.position > 0) => {
                 Self::noise(rows, noise);
             }
             Mutant::RowsInOrderOfSequences => {
-                let owners = spans.iter().flat_map(|span| std::iter::repeat_n(span.seq, span.rows));
+                let owners = spans.flat_map(|span| std::iter::repeat_n(span.seq, span.rows));
                 let mut owned: Vec<_> = owners.zip(pieces(rows)).collect();
                 owned.sort_by_key(|(seq, _)| *seq);
                 *rows = owned.into_iter().flat_map(|(_, row)| row).collect();
@@ -194,7 +198,7 @@ impl Session for MutantSession {
         &self.capabilities
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
         if self.mutant == Mutant::SessionNeedsTheModel && self.model.upgrade().is_none() {
             return Err(StepError::Backend("the model is gone".into()));
         }
@@ -207,7 +211,7 @@ impl Session for MutantSession {
             }
         }
         if self.mutant == Mutant::RowsOfTheLastPass && batch.is_empty() {
-            return Ok(Logits::new(&self.rows, 258));
+            return Ok(Logits::new(&self.rows, 258).into());
         }
         let changed = self.changed(batch);
         let mut busy = false;
@@ -220,19 +224,22 @@ impl Session for MutantSession {
         let (mut rows, n_vocab) = self.run(&changed)?;
         self.spoil(batch, &mut rows, n_vocab, busy);
         self.rows = rows;
-        Ok(Logits::new(&self.rows, n_vocab))
+        Ok(Logits::new(&self.rows, n_vocab).into())
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
-        let known = |span: &Span| span.seq.index() < self.capabilities.sequences_max;
-        if let Some(span) = batch.spans().iter().find(|span| !known(span)) {
+        let known = |span: &Span<'_>| span.seq.index() < self.capabilities.sequences_max;
+        if let Some(span) = batch.spans().find(|span| !known(span)) {
             return Err(StepError::Sequence { seq: span.seq, problem: "no such sequence".into() });
         }
         let mut inside = self.inside.lock().unwrap();
         let mut asked = batch.clone();
         if self.mutant == Mutant::EmbedOfAnything {
             asked.clear();
-            batch.iter().for_each(|(span, tokens)| asked.push(span.seq, self.len(span.seq), tokens, 0));
+            batch.spans().for_each(|span| {
+                let tokens = span.token_ids().unwrap_or_default();
+                asked.push(Span::tokens(span.seq, self.len(span.seq), tokens));
+            });
         }
         let vectors = inside.embed(&asked)?;
         let width = vectors.width();
@@ -240,7 +247,7 @@ impl Session for MutantSession {
             (0..vectors.len()).map(|i| vectors.vector(i).unwrap().to_vec()).collect();
         match self.mutant {
             Mutant::VectorsInOrderOfSequences => {
-                let mut owned: Vec<_> = batch.spans().iter().map(|span| span.seq).zip(copied).collect();
+                let mut owned: Vec<_> = batch.spans().map(|span| span.seq).zip(copied).collect();
                 owned.sort_by_key(|(seq, _)| *seq);
                 copied = owned.into_iter().map(|(_, vector)| vector).collect();
             }
@@ -309,7 +316,7 @@ impl Session for MutantSession {
                     tokens[0] ^= 1;
                 }
                 let mut batch = Batch::new();
-                batch.push(to, 0, &tokens, 0);
+                batch.push(Span::tokens(to, 0, &tokens));
                 inside.forward(&batch).map_err(|error| KvError::Backend(error.to_string()))?;
             }
             _ => inside.fork(from, to, len)?,
@@ -336,7 +343,7 @@ impl Session for MutantSession {
                 inside.truncate(seq, len - 1)?;
                 let kept = self.held.get(&seq).map_or(0, |held| held[held.len() - 1]);
                 let mut batch = Batch::new();
-                batch.push(seq, len - 1, &[kept ^ 1], 0);
+                batch.push(Span::tokens(seq, len - 1, &[kept ^ 1]));
                 inside.forward(&batch).map_err(|error| KvError::Backend(error.to_string()))?;
             }
             Mutant::TruncateToMore if len > held => return Ok(()),
@@ -391,7 +398,7 @@ impl Session for MutantSession {
             (Mutant::RestoreTakesAnything, Err(KvError::Format(_))) => Ok(0),
             (Mutant::RestoreLeavesSomething, Err(error @ (KvError::Format(_) | KvError::Io(_)))) => {
                 let mut batch = Batch::new();
-                batch.push(seq, 0, &[1], 0);
+                batch.push(Span::tokens(seq, 0, &[1]));
                 inside.forward(&batch).ok();
                 Err(error)
             }

@@ -1,20 +1,43 @@
-//! Seam 1: what an engine that Exsa schedules has to offer.
+//! Seam 1: the interface between Exsa's engine and a backend, at the level of logits.
 //!
-//! [`InferenceBackend`] finds devices and loads a [`Model`]; a model makes [`Session`]s; a session holds the KV
+//! [`InferenceBackend`] lists devices and loads a [`Model`]; a model makes [`Session`]s; a session holds the KV
 //! of several sequences and runs forward passes over [`Batch`]es. The three are object safe, and a new backend
 //! edits no file of this crate.
 
+mod capabilities;
+mod device;
+mod estimate;
+mod fingerprint;
 pub(crate) mod interrupt;
+mod kv_type;
+mod options;
+mod output;
+mod pooling;
+mod progress;
+mod saved_kv;
+mod source;
+mod thread_team;
 
-pub use crate::backend::interrupt::Interrupt;
-use crate::batch::{Batch, Embeddings, Logits};
+pub use capabilities::Capabilities;
+pub use device::{DeviceInfo, DeviceKind};
+pub use estimate::MemoryEstimate;
+pub use fingerprint::Fingerprint;
+pub use interrupt::Interrupt;
+pub use kv_type::KvType;
+pub use options::{LoadOptions, SessionOptions, ThreadOptions};
+pub use output::{Output, RowSampling, SampledRow};
+pub use pooling::Pooling;
+pub use progress::LoadProgress;
+pub use saved_kv::{SavedKv, read_error};
+pub use source::ModelSource;
+pub use thread_team::ThreadTeam;
+
+use crate::batch::{Batch, Embeddings};
 use crate::error::{KvError, LoadError, StepError};
 use crate::model_info::ModelInfo;
-use crate::token::SeqId;
+use crate::token::{AdapterId, SeqId};
 use crate::tokenizer::Tokenizer;
 use std::io::{Read, Write};
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Finds devices, inspects and loads models.
@@ -42,6 +65,25 @@ pub trait InferenceBackend: Send + Sync {
         options: &LoadOptions,
         progress: &mut LoadProgress<'_>,
     ) -> Result<Arc<dyn Model>, LoadError>;
+
+    /// Bytes that the model of `source` and one session of it would take, by these options. Reads the header only.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inspect`](Self::inspect), and those that `load` and `session` would give for the options, such as a KV
+    /// cache over its limit. [`LoadError::Unsupported`] where the backend makes no estimates, which is the default.
+    fn estimate(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        session: &SessionOptions,
+    ) -> Result<MemoryEstimate, LoadError> {
+        let _ = (source, load, session);
+        Err(LoadError::Unsupported {
+            what: format!("memory estimates by backend '{}'", self.name()),
+            supported: "loading the model".to_owned(),
+        })
+    }
 }
 
 /// A loaded model: weights and tokenizer, shared by its sessions.
@@ -54,6 +96,25 @@ pub trait Model: Send + Sync {
 
     /// Makes a session with a KV cache of its own.
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError>;
+
+    /// Loads an adapter (LoRA) that spans of all sessions can use from their next pass on.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Unsupported`] where the model takes no adapters by sequence, which is the default; else as for loading
+    /// a model.
+    fn load_adapter(&self, source: &ModelSource) -> Result<AdapterId, LoadError> {
+        let _ = source;
+        Err(LoadError::Unsupported {
+            what: "adapters for single sequences".to_owned(),
+            supported: "the model's own weights".to_owned(),
+        })
+    }
+
+    /// Unloads an adapter. Passes that use it end first; later spans with it are refused. An unknown id is no error.
+    fn unload_adapter(&self, id: AdapterId) {
+        let _ = id;
+    }
 }
 
 /// The KV of up to `sequences_max` sequences, and the forward pass.
@@ -65,8 +126,9 @@ pub trait Model: Send + Sync {
 ///   session refuses others with [`StepError::Position`] before it changes anything, and likewise ids outside
 ///   the vocabulary, batches over the limit, and with [`StepError::Sequence`] sequences that do not exist, have two
 ///   spans in the batch or would grow past `context_tokens_max`.
-/// - The result of a row depends on the tokens of its sequence alone, up to rounding: not on how they were cut
-///   into spans, nor on what else is in the batch.
+/// - The result of a row depends on the tokens and adapters of its sequence alone, up to rounding: not on how they were cut
+///   into spans, nor on what else is in the batch. With [`Capabilities::batch_invariant`] it does so to the bit.
+/// - [`Batch::validate`] makes the checks that need no knowledge of the backend.
 /// - After an error from `forward` the content past each span's `position` is undefined. Core truncates every
 ///   sequence of the batch to its `position` (or releases it, where the session cannot truncate), and the
 ///   session then works on.
@@ -84,8 +146,45 @@ pub trait Session: Send {
         None
     }
 
-    /// Runs `batch` and lends the rows of logits it asked for, in its order.
-    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError>;
+    /// Runs `batch` and lends the rows that it asked for, in its order.
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError>;
+
+    /// Begins the pass over `batch` and returns without waiting for it, so that the caller can work beside the device.
+    /// The next call to the session is [`finish`](Self::finish) with the same batch.
+    ///
+    /// The default does nothing and leaves the pass to `finish`, which is right for every session that computes on the
+    /// calling thread. A session that overrides one overrides both, and its `forward` is `start` and then `finish`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`forward`](Self::forward); then no pass has begun and `finish` must not be called.
+    fn start(&mut self, batch: &Batch) -> Result<(), StepError> {
+        let _ = batch;
+        Ok(())
+    }
+
+    /// Waits for the pass that [`start`](Self::start) began over `batch` and lends its rows.
+    ///
+    /// # Errors
+    ///
+    /// As for [`forward`](Self::forward).
+    fn finish(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
+        self.forward(batch)
+    }
+
+    /// Samples rows of the last pass where they lie and appends one token for each to `out`. Only where
+    /// [`Capabilities::device_sampling`] says so; such a session may leave rows on the device ([`Output::device`]).
+    ///
+    /// The draw is the one of the host's sampler: the same (seed, position) and logits give the same token, but for ties
+    /// within rounding.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError::Unsupported`], the default; [`StepError::Backend`] for rows that do not exist or hold no finite logit.
+    fn sample(&mut self, rows: &[RowSampling], out: &mut Vec<SampledRow>) -> Result<(), StepError> {
+        let _ = (rows, out);
+        Err(StepError::Unsupported("sample"))
+    }
 
     /// Computes one vector for each span of `batch`, in its order, and lends them. Only where
     /// [`Capabilities::embed`] says so.
@@ -114,6 +213,18 @@ pub trait Session: Send {
         Err(KvError::Unsupported("truncate"))
     }
 
+    /// Records the state of `seq` at its current length, so that [`truncate`](Self::truncate) and [`fork`](Self::fork) work
+    /// at that length too: for recurrent models, whose state cannot be truncated elsewhere. The oldest of
+    /// [`Capabilities::checkpoints_max`] is dropped for a new one. Only where that is above 0.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::Unsupported`], the default; [`KvError::Sequence`] for a sequence that does not exist.
+    fn checkpoint(&mut self, seq: SeqId) -> Result<(), KvError> {
+        let _ = seq;
+        Err(KvError::Unsupported("checkpoint"))
+    }
+
     /// Writes the KV of `seq` so that [`restore`](Self::restore) can read it. Only where
     /// [`Capabilities::save`] says so.
     fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
@@ -126,174 +237,5 @@ pub trait Session: Send {
     fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
         let _ = (seq, from);
         Err(KvError::Unsupported("restore"))
-    }
-}
-
-/// What a [`Session`] can do, and its limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Tokens that the KV cache holds over all sequences, a multiple of `block_tokens`.
-    pub kv_tokens_max: usize,
-    /// Tokens in a block, the unit in which KV is taken.
-    pub block_tokens: usize,
-    /// Sequences that can hold tokens at one time.
-    pub sequences_max: usize,
-    /// Tokens in one sequence.
-    pub context_tokens_max: usize,
-    /// Tokens in one batch.
-    pub batch_tokens_max: usize,
-    /// Whether [`Session::fork`] works.
-    pub fork: bool,
-    /// Whether [`Session::truncate`] works for lengths above 0.
-    pub truncate: bool,
-    /// Whether [`Session::save`] and [`Session::restore`] work.
-    pub save: bool,
-    /// What [`Session::embed`] makes of the tokens' vectors; `None` where it does not work.
-    pub embed: Option<Pooling>,
-}
-
-/// How the vectors of a text's tokens, as the last layer leaves them, become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pooling {
-    /// Their mean.
-    Mean,
-    /// The first token's, as in BERT.
-    First,
-    /// The last token's.
-    Last,
-    /// What the model's classification head makes of it: of a reranker, one number, the higher the better the text
-    /// (query and document in one, as the model was trained) fits.
-    Rank,
-}
-
-/// Where a model comes from.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum ModelSource {
-    /// A GGUF file.
-    File(PathBuf),
-    /// A GGUF inside the program, as `include_bytes!` gives it.
-    Embedded(&'static [u8]),
-    /// A GGUF in memory.
-    Memory(Arc<[u8]>),
-}
-
-impl ModelSource {
-    /// A GGUF file.
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self::File(path.into())
-    }
-}
-
-/// How a model is loaded.
-#[derive(Clone, Debug, Default)]
-pub struct LoadOptions {
-    /// Name of the device, as [`InferenceBackend::devices`] gives it; `None` takes the first.
-    pub device: Option<String>,
-    /// Threads for loading.
-    pub threads: ThreadOptions,
-}
-
-/// How a session is made. `None` leaves the choice to the backend.
-#[derive(Clone, Debug)]
-pub struct SessionOptions {
-    /// Sequences that can hold tokens at one time; 16 by default.
-    pub sequences_max: usize,
-    /// Sequences that the engine keeps for their prefix, beside these; 0 by default. They take no KV of their own, so the
-    /// default of [`kv_tokens_max`](Self::kv_tokens_max) does not count them. A session that has them adds them to
-    /// [`Capabilities::sequences_max`].
-    pub sequences_idle_max: usize,
-    /// Tokens in one sequence; the model's context length by default, and never more than it.
-    pub context_tokens_max: Option<usize>,
-    /// Tokens of KV over all sequences, rounded up to whole blocks; by default `context_tokens_max`, times
-    /// `sequences_max` as far as [`kv_bytes_max`](Self::kv_bytes_max) allows.
-    pub kv_tokens_max: Option<usize>,
-    /// Bytes that the KV cache may take; 1 GiB by default. A KV cache of explicit `kv_tokens_max` that needs
-    /// more is refused with [`LoadError::Memory`].
-    pub kv_bytes_max: u64,
-    /// Tokens in one batch; 512 by default.
-    pub batch_tokens_max: usize,
-    /// Threads for the forward pass.
-    pub threads: ThreadOptions,
-    /// What [`Session::embed`] shall do; `None` takes what the model's file says. What became of it is in
-    /// [`Capabilities::embed`].
-    pub pooling: Option<Pooling>,
-    /// Ends a running forward pass from another thread.
-    pub interrupt: Interrupt,
-}
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        Self {
-            sequences_max: 16,
-            sequences_idle_max: 0,
-            context_tokens_max: None,
-            kv_tokens_max: None,
-            kv_bytes_max: 1 << 30,
-            batch_tokens_max: 512,
-            threads: ThreadOptions::default(),
-            pooling: None,
-            interrupt: Interrupt::default(),
-        }
-    }
-}
-
-/// Threads that a backend may use. It starts no others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ThreadOptions {
-    /// Threads that compute, the calling one included; `None` is the number of physical cores that the process
-    /// may use.
-    pub compute: Option<NonZeroUsize>,
-}
-
-/// A device that a backend can run on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceInfo {
-    /// Name to pass in [`LoadOptions::device`]: `cpu`, `cuda:0`.
-    pub name: String,
-    /// What it is.
-    pub kind: DeviceKind,
-    /// Memory of the device in bytes, where known.
-    pub memory_total: Option<u64>,
-    /// Memory that is free now in bytes, where known.
-    pub memory_free: Option<u64>,
-}
-
-/// Kinds of device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeviceKind {
-    /// The host's processor.
-    Cpu,
-    /// A GPU with memory of its own.
-    Gpu,
-    /// A GPU that shares the host's memory.
-    IntegratedGpu,
-}
-
-/// Hears how loading goes on, and can end it.
-///
-/// Made from a closure that takes bytes done and bytes in total and says whether to go on.
-pub struct LoadProgress<'a> {
-    callback: Option<&'a mut dyn FnMut(u64, u64) -> bool>,
-}
-
-impl<'a> LoadProgress<'a> {
-    /// Progress that nobody listens to.
-    pub fn none() -> Self {
-        Self { callback: None }
-    }
-
-    /// Calls `callback(done, total)` with bytes as loading goes on; `false` ends it with
-    /// [`LoadError::Cancelled`].
-    pub fn new(callback: &'a mut dyn FnMut(u64, u64) -> bool) -> Self {
-        Self { callback: Some(callback) }
-    }
-
-    /// For backends: tells that `done` of `total` bytes are loaded.
-    pub fn report(&mut self, done: u64, total: u64) -> Result<(), LoadError> {
-        let go_on = self.callback.as_mut().is_none_or(|callback| callback(done, total));
-        if go_on { Ok(()) } else { Err(LoadError::Cancelled) }
     }
 }

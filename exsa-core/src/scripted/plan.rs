@@ -29,15 +29,14 @@ pub(super) fn plan(model: &ScriptedModel, options: &SessionOptions) -> Result<Ca
     if options.kv_tokens_max.is_some() && needed > options.kv_bytes_max {
         return Err(LoadError::Memory { what: "the KV cache", needed, available: options.kv_bytes_max });
     }
-    Ok(Capabilities {
-        kv_tokens_max: kv_tokens.div_ceil(model.block_tokens) * model.block_tokens,
-        block_tokens: model.block_tokens,
-        sequences_max: sequences_max.saturating_add(options.sequences_idle_max).min(SEQUENCES_MAX),
-        context_tokens_max,
-        batch_tokens_max,
-        fork: model.can_fork,
-        truncate: model.can_truncate,
-        save: model.can_save,
-        embed: options.pooling.filter(|pooling| *pooling != Pooling::Rank),
-    })
+    let sequences = sequences_max.saturating_add(options.sequences_idle_max).min(SEQUENCES_MAX);
+    Ok(Capabilities::new(sequences, context_tokens_max)
+        .kv_tokens(kv_tokens.div_ceil(model.block_tokens) * model.block_tokens)
+        .block_tokens(model.block_tokens)
+        .batch_tokens(batch_tokens_max)
+        .fork(model.can_fork)
+        .truncate(model.can_truncate)
+        .save(model.can_save)
+        .embed(options.pooling.filter(|pooling| *pooling != Pooling::Rank))
+        .batch_invariant(true))
 }

@@ -2,7 +2,7 @@
 
 use super::plan::plan;
 use super::{ScriptedModel, saved};
-use crate::backend::{Capabilities, Interrupt, Pooling, Session, SessionOptions};
+use crate::backend::{Capabilities, Interrupt, Output, Pooling, Session, SessionOptions};
 use crate::batch::{Batch, Embeddings, Logits};
 use crate::error::{KvError, LoadError, StepError};
 use crate::token::{SeqId, TokenId};
@@ -19,6 +19,8 @@ pub struct ScriptedSession {
     sequences: Vec<Held>,
     /// How many sequences hold each block.
     references: Vec<u32>,
+    /// Memory of [`Batch::validate`].
+    seen: Vec<bool>,
     logits: Vec<f32>,
     vectors: Vec<f32>,
 }
@@ -35,6 +37,7 @@ impl ScriptedSession {
         Ok(Self {
             sequences: vec![Held::default(); capabilities.sequences_max],
             references: vec![0; capabilities.kv_tokens_max / capabilities.block_tokens],
+            seen: vec![false; capabilities.sequences_max],
             logits: Vec::new(),
             vectors: Vec::new(),
             interrupt: options.interrupt.clone(),
@@ -96,33 +99,15 @@ impl ScriptedSession {
         self.sequences[seq.index()] = held;
     }
 
-    fn check(&self, batch: &Batch) -> Result<(), StepError> {
-        let limit = self.capabilities.batch_tokens_max;
-        if batch.len() > limit {
-            return Err(StepError::BatchTooLarge { tokens: batch.len(), limit });
-        }
+    fn check(&mut self, batch: &Batch) -> Result<(), StepError> {
         let n_vocab = self.model.info.n_vocab;
-        let (mut needed, mut shared, mut seen) = (0, Vec::new(), vec![false; self.sequences.len()]);
-        for (span, tokens) in batch.iter() {
-            let seq = span.seq;
-            let problem = |text: &str| StepError::Sequence { seq, problem: text.into() };
-            let held = self
-                .sequences
-                .get(seq.index())
-                .ok_or_else(|| problem("the id is not below sequences_max"))?;
-            if std::mem::replace(&mut seen[seq.index()], true) {
-                return Err(problem("two spans in one batch"));
-            }
-            if span.position != held.tokens.len() {
-                return Err(StepError::Position { seq, position: span.position, held: held.tokens.len() });
-            }
-            if span.position + span.len > self.capabilities.context_tokens_max {
-                return Err(problem("the context is full"));
-            }
-            if let Some(&token) = tokens.iter().find(|token| **token as usize >= n_vocab) {
-                return Err(StepError::InvalidToken { seq, token, n_vocab });
-            }
-            needed += (span.position + span.len).div_ceil(self.capabilities.block_tokens) - held.blocks.len();
+        let Self { sequences, capabilities, seen, .. } = &mut *self;
+        let held = |seq: SeqId| sequences.get(seq.index()).map(|held| held.tokens.len());
+        batch.validate(capabilities, n_vocab, seen, held)?;
+        let (mut needed, mut shared) = (0, Vec::new());
+        for span in batch.spans() {
+            let held = &self.sequences[span.seq.index()];
+            needed += span.end().div_ceil(self.capabilities.block_tokens) - held.blocks.len();
             shared.extend(self.shared_last(held));
         }
         needed += self.copies(shared);
@@ -153,7 +138,7 @@ impl Session for ScriptedSession {
         &self.capabilities
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
         self.check(batch)?;
         let n_vocab = self.model.info.n_vocab;
         self.logits.clear();
@@ -162,19 +147,20 @@ impl Session for ScriptedSession {
             cost.clock.advance(cost.per_pass);
         }
         let mut row = 0;
-        for (span, tokens) in batch.iter() {
+        for span in batch.spans() {
+            let tokens = span.token_ids().unwrap_or_default();
             let done = tokens.iter().take_while(|_| self.spend_token()).count();
             self.append(span.seq, &tokens[..done]);
             if done < tokens.len() {
                 return Err(StepError::Interrupted);
             }
             let held = &self.sequences[span.seq.index()].tokens;
-            for end in span.position + span.len - span.rows..span.position + span.len {
+            for end in span.end() - span.rows..span.end() {
                 self.model.logits(&held[..=end], &mut self.logits[row * n_vocab..][..n_vocab]);
                 row += 1;
             }
         }
-        Ok(Logits::new(&self.logits, n_vocab))
+        Ok(Logits::new(&self.logits, n_vocab).into())
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
@@ -183,12 +169,13 @@ impl Session for ScriptedSession {
         if self.interrupt.is_raised() {
             return Err(StepError::Interrupted);
         }
-        if let Some(span) = batch.spans().iter().find(|span| span.position > 0) {
+        if let Some(span) = batch.spans().find(|span| span.position > 0) {
             return Err(StepError::Sequence { seq: span.seq, problem: "is not empty".into() });
         }
         self.vectors.clear();
         let mut row = vec![0.0; self.model.info.n_vocab];
-        for (_, tokens) in batch.iter() {
+        for span in batch.spans() {
+            let tokens = span.token_ids().unwrap_or_default();
             let mut sum = [0.0; VECTOR_WIDTH];
             let ends = match pooling {
                 Pooling::First => 0..1,
@@ -252,13 +239,12 @@ impl Session for ScriptedSession {
             return Err(KvError::Unsupported("restore"));
         }
         self.empty(seq)?;
-        let len = saved::read_len(&self.model, self.capabilities.context_tokens_max, from)?;
-        let (needed, free) = (len.div_ceil(self.capabilities.block_tokens), self.blocks_free());
-        if needed > free {
-            return Err(KvError::Full { needed, free });
-        }
-        let tokens = saved::read_tokens(&self.model, len, from)?;
+        let (context, free) = (self.capabilities.context_tokens_max, self.blocks_free());
+        let tokens = saved::read(&self.model, context, from, |len| {
+            let needed = len.div_ceil(self.capabilities.block_tokens);
+            if needed > free { Err(KvError::Full { needed, free }) } else { Ok(()) }
+        })?;
         self.append(seq, &tokens);
-        Ok(len)
+        Ok(tokens.len())
     }
 }

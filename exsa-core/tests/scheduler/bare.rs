@@ -31,17 +31,13 @@ impl Random {
 
 /// A session that can do everything.
 pub fn capabilities(kv_tokens: usize, block_tokens: usize, sequences_max: usize) -> Capabilities {
-    Capabilities {
-        kv_tokens_max: kv_tokens / block_tokens * block_tokens,
-        block_tokens,
-        sequences_max,
-        context_tokens_max: kv_tokens,
-        batch_tokens_max: usize::MAX,
-        fork: true,
-        truncate: true,
-        save: true,
-        embed: None,
-    }
+    Capabilities::new(sequences_max, kv_tokens)
+        .kv_tokens(kv_tokens / block_tokens * block_tokens)
+        .block_tokens(block_tokens)
+        .batch_tokens(usize::MAX)
+        .fork(true)
+        .truncate(true)
+        .save(true)
 }
 
 /// A request that is here.

@@ -12,7 +12,7 @@ const PROMPT: usize = 2000;
 fn driver() -> Driver {
     let clock = ManualClock::new();
     let model = costly(ScriptedModel::ngram(1).context(4000).kv(16_000, 16), &clock);
-    let session = SessionOptions { batch_tokens_max: 5000, ..SessionOptions::default() };
+    let session = SessionOptions::new().batch_tokens(5000);
     let options = EngineOptions { session, mode: Mode::Throughput, ..EngineOptions::default() };
     Driver::new(model, clock, options)
 }

@@ -16,7 +16,7 @@ fn run(mode: Mode, batch: usize) -> (Duration, Duration, Duration) {
     let (per_pass, per_token) = (Duration::from_millis(5), Duration::from_micros(250));
     let model =
         ScriptedModel::ngram(1).context(40_000).kv(80_000, 16).cost(clock.clone(), per_pass, per_token);
-    let session = SessionOptions { batch_tokens_max: batch, ..SessionOptions::default() };
+    let session = SessionOptions::new().batch_tokens(batch);
     let target = Duration::from_millis(50);
     let options = EngineOptions { session, mode, inter_token_target: target, ..EngineOptions::default() };
     let mut driver = Driver::new(model, clock, options);

@@ -73,7 +73,7 @@ fn kv_pressure_changes_no_token() {
 
 #[test]
 fn a_more_urgent_request_takes_the_newest_of_the_least_urgent() {
-    let session = SessionOptions { sequences_max: 3, ..SessionOptions::default() };
+    let session = SessionOptions::new().sequences(3);
     for prefix_cache in [PrefixCacheOptions::default(), PrefixCacheOptions::disabled()] {
         let options = EngineOptions { session: session.clone(), prefix_cache, ..EngineOptions::default() };
         let clock = ManualClock::new();

@@ -153,7 +153,7 @@ fn without_fork_an_idle_sequence_moves_to_its_next_turn() {
 
 #[test]
 fn a_session_without_sequences_to_spare_still_caches() {
-    let session = SessionOptions { sequences_max: 1, ..SessionOptions::default() };
+    let session = SessionOptions::new().sequences(1);
     let prefix_cache = PrefixCacheOptions { sequences_max: 0, ..PrefixCacheOptions::default() };
     let options = EngineOptions { session, prefix_cache, ..EngineOptions::default() };
     let mut driver = Driver::new(ScriptedModel::ngram(1), ManualClock::new(), options);

@@ -9,7 +9,7 @@ use exsa_core::{Engine, EngineOptions, FinishReason, Generator, Priority, Reques
 use std::time::Duration;
 
 fn one_at_a_time() -> SessionOptions {
-    SessionOptions { sequences_max: 1, ..SessionOptions::default() }
+    SessionOptions::new().sequences(1)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! From logits to events: sample, commit, emit.
 
-use crate::batch::Logits;
+use crate::backend::Output;
 use crate::clock::Clock;
 use crate::engine::request_state::{RequestState, TokenOutcome};
 use crate::finish::FinishReason;
@@ -32,8 +32,8 @@ pub(super) struct Commit<'a> {
 
 impl Commit<'_> {
     /// Samples, commits and emits each piece of work; the requests that ended with it.
-    pub(super) fn run(mut self, work: &[Work], logits: Logits<'_>) -> Vec<(RequestId, FinishReason)> {
-        self.sample(work, logits);
+    pub(super) fn run(mut self, work: &[Work], output: Output<'_>) -> Vec<(RequestId, FinishReason)> {
+        self.sample(work, output);
         let sampled = self.clock.now();
         let ended = self.emit(work);
         let times = &mut self.recorder.stats.step_times;
@@ -42,11 +42,11 @@ impl Commit<'_> {
         ended
     }
 
-    fn sample(&mut self, work: &[Work], logits: Logits<'_>) {
+    fn sample(&mut self, work: &[Work], output: Output<'_>) {
         self.sampled.clear();
-        let mut rows = 0;
+        let (logits, mut rows) = (output.logits(), 0);
         for work in work {
-            let row = work.sample.then(|| logits.row(rows)).flatten();
+            let row = work.sample.then(|| logits?.row(rows)).flatten();
             rows += usize::from(work.sample);
             self.sampled.push(row.zip(self.requests.get_mut(&work.id)).map(|(row, sequence)| {
                 let position = sequence.tokens.len() as u64;

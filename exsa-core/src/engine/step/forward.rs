@@ -2,6 +2,7 @@
 
 use super::EngineLoop;
 use super::commit::Commit;
+use crate::batch::Span;
 use crate::error::StepError;
 use crate::finish::{FinishReason, RequestError};
 use crate::schedule::scheduler::StepCost;
@@ -17,7 +18,8 @@ impl EngineLoop {
             for work in &self.work {
                 if let Some(sequence) = self.requests.get(&work.id) {
                     let tokens = &sequence.tokens[work.start..work.start + work.len];
-                    self.batch.push(work.seq, work.start, tokens, usize::from(work.sample));
+                    let span = Span::tokens(work.seq, work.start, tokens).rows(usize::from(work.sample));
+                    self.batch.push(span);
                 }
             }
             let wanted = self.work.iter().map(|work| (work.id, self.scheduler.expiry(work.seq)));
@@ -26,12 +28,13 @@ impl EngineLoop {
             let (session, batch) = (&mut self.session, &self.batch);
             let pass = move || {
                 let session = session;
-                session.forward(batch)
+                session.start(batch)?;
+                session.finish(batch)
             };
             let passed = catch_unwind(AssertUnwindSafe(pass));
             self.input.in_flight.end();
             let error = match passed {
-                Ok(Ok(logits)) if logits.rows() == batch.rows() => {
+                Ok(Ok(output)) if output.rows() == batch.rows() && output.logits().is_some() => {
                     let now = self.clock.now();
                     let elapsed = now.saturating_sub(start);
                     let stats = &mut self.recorder.stats;
@@ -52,14 +55,17 @@ impl EngineLoop {
                         context_max: self.context_max,
                         now,
                     }
-                    .run(&self.work, logits);
+                    .run(&self.work, output);
                     for (id, reason) in ended {
                         self.end(id, reason);
                     }
                     return;
                 }
-                Ok(Ok(logits)) => {
-                    StepError::Backend(format!("{} rows asked for, {} given", batch.rows(), logits.rows()))
+                Ok(Ok(output)) if output.logits().is_none() => StepError::Backend(
+                    "it left its rows on the device, where core does not sample".to_owned(),
+                ),
+                Ok(Ok(output)) => {
+                    StepError::Backend(format!("{} rows asked for, {} given", batch.rows(), output.rows()))
                 }
                 Ok(Err(error)) => error,
                 Err(panic) => {
@@ -95,7 +101,7 @@ impl EngineLoop {
             }
         }
         self.apply_kv_ops();
-        let progress = culprit.is_some() && retry.len() < self.batch.spans().len();
+        let progress = culprit.is_some() && retry.len() < self.batch.span_count();
         self.work = retry;
         progress
     }

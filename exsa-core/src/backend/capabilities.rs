@@ -1,0 +1,153 @@
+//! Abilities and limits of a session.
+
+use super::Pooling;
+
+/// Abilities and limits of a [`Session`](super::Session), constant over its life.
+///
+/// ```
+/// use exsa_core::backend::Capabilities;
+///
+/// let capabilities = Capabilities::new(16, 4096).kv_tokens(8192).block_tokens(16).batch_tokens(512).truncate(true);
+/// assert_eq!(capabilities.kv_tokens_max, 8192);
+/// assert!(!capabilities.fork);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Tokens that the KV cache holds over all sequences, a multiple of `block_tokens`.
+    pub kv_tokens_max: usize,
+    /// Tokens per block, the unit in which KV is allocated.
+    pub block_tokens: usize,
+    /// Sequences that can hold tokens at one time.
+    pub sequences_max: usize,
+    /// Maximum tokens in one sequence.
+    pub context_tokens_max: usize,
+    /// Maximum tokens in one batch.
+    pub batch_tokens_max: usize,
+    /// Whether [`Session::fork`](super::Session::fork) works.
+    pub fork: bool,
+    /// Whether [`Session::truncate`](super::Session::truncate) works for lengths above 0.
+    pub truncate: bool,
+    /// Whether [`Session::save`](super::Session::save) and [`Session::restore`](super::Session::restore) work.
+    pub save: bool,
+    /// Pooling of [`Session::embed`](super::Session::embed); `None` where it does not work.
+    pub embed: Option<Pooling>,
+    /// Whether the bits of a row depend on the tokens of its sequence alone: not on the other sequences of the batch, the
+    /// cut into spans, or the number of threads.
+    ///
+    /// Speculation, resumed requests and failover promise identical tokens only where this is true; elsewhere the result has
+    /// the same distribution.
+    pub batch_invariant: bool,
+    /// Maximum adapters of one span ([`Span::adapters`](crate::batch::Span::adapters)); 0 where adapters per sequence do not
+    /// work.
+    pub span_adapters_max: usize,
+    /// Maximum distinct sets of adapters in one batch: 1 where an adapter belongs to the whole pass.
+    pub batch_adapter_sets_max: usize,
+    /// Checkpoints that [`Session::checkpoint`](super::Session::checkpoint) keeps per sequence: for recurrent states, which
+    /// cannot be truncated elsewhere. 0 where it does not work.
+    pub checkpoints_max: usize,
+    /// Whether [`Session::sample`](super::Session::sample) works.
+    pub device_sampling: bool,
+}
+
+impl Capabilities {
+    /// A session of `sequences_max` sequences of at most `context_tokens_max` tokens that can only append and release: room
+    /// for all of them at full length, blocks of one token, batches of up to 512 tokens.
+    #[must_use]
+    pub fn new(sequences_max: usize, context_tokens_max: usize) -> Self {
+        Self {
+            kv_tokens_max: sequences_max.saturating_mul(context_tokens_max),
+            block_tokens: 1,
+            sequences_max,
+            context_tokens_max,
+            batch_tokens_max: 512,
+            fork: false,
+            truncate: false,
+            save: false,
+            embed: None,
+            batch_invariant: false,
+            span_adapters_max: 0,
+            batch_adapter_sets_max: 1,
+            checkpoints_max: 0,
+            device_sampling: false,
+        }
+    }
+
+    /// Sets the tokens of KV over all sequences.
+    #[must_use]
+    pub fn kv_tokens(mut self, tokens: usize) -> Self {
+        self.kv_tokens_max = tokens;
+        self
+    }
+
+    /// Sets the tokens per block, at least 1.
+    #[must_use]
+    pub fn block_tokens(mut self, tokens: usize) -> Self {
+        self.block_tokens = tokens;
+        self
+    }
+
+    /// Sets the maximum tokens in one batch.
+    #[must_use]
+    pub fn batch_tokens(mut self, tokens: usize) -> Self {
+        self.batch_tokens_max = tokens;
+        self
+    }
+
+    /// Whether sequences can be forked.
+    #[must_use]
+    pub fn fork(mut self, works: bool) -> Self {
+        self.fork = works;
+        self
+    }
+
+    /// Whether sequences can be truncated to lengths above 0.
+    #[must_use]
+    pub fn truncate(mut self, works: bool) -> Self {
+        self.truncate = works;
+        self
+    }
+
+    /// Whether sequences can be saved and restored.
+    #[must_use]
+    pub fn save(mut self, works: bool) -> Self {
+        self.save = works;
+        self
+    }
+
+    /// Pooling of embeddings; `None` where the session gives none.
+    #[must_use]
+    pub fn embed(mut self, pooling: Option<Pooling>) -> Self {
+        self.embed = pooling;
+        self
+    }
+
+    /// Whether the bits of a row do not depend on the batch.
+    #[must_use]
+    pub fn batch_invariant(mut self, holds: bool) -> Self {
+        self.batch_invariant = holds;
+        self
+    }
+
+    /// Maximum adapters of one span, and distinct sets of adapters in one batch.
+    #[must_use]
+    pub fn adapters(mut self, span_max: usize, batch_sets_max: usize) -> Self {
+        self.span_adapters_max = span_max;
+        self.batch_adapter_sets_max = batch_sets_max;
+        self
+    }
+
+    /// Checkpoints kept per sequence.
+    #[must_use]
+    pub fn checkpoints(mut self, max: usize) -> Self {
+        self.checkpoints_max = max;
+        self
+    }
+
+    /// Whether rows can be sampled on the device.
+    #[must_use]
+    pub fn device_sampling(mut self, works: bool) -> Self {
+        self.device_sampling = works;
+        self
+    }
+}

@@ -1,0 +1,219 @@
+//! Options of loading and of sessions.
+
+use super::{Interrupt, KvType, Pooling, ThreadTeam};
+use std::num::NonZeroUsize;
+
+/// Options of loading a model.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// Name of the device, as [`InferenceBackend::devices`](super::InferenceBackend::devices) gives it; `None` takes the
+    /// first.
+    pub device: Option<String>,
+    /// Threads for loading.
+    pub threads: ThreadOptions,
+}
+
+impl LoadOptions {
+    /// The default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the device by name.
+    #[must_use]
+    pub fn device(mut self, name: impl Into<String>) -> Self {
+        self.device = Some(name.into());
+        self
+    }
+
+    /// Sets the threads for loading.
+    #[must_use]
+    pub fn threads(mut self, threads: ThreadOptions) -> Self {
+        self.threads = threads;
+        self
+    }
+}
+
+/// Options of a session. `None` leaves the choice to the backend.
+///
+/// ```
+/// use exsa_core::backend::{KvType, SessionOptions};
+///
+/// let options = SessionOptions::new().sequences(4).context_tokens(2048).kv_type(KvType::Q8_0);
+/// assert_eq!(options.batch_tokens_max, 512);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// Sequences that can hold tokens at one time; 16 by default.
+    pub sequences_max: usize,
+    /// Sequences that the engine keeps for their prefix, beside these; 0 by default. They take no KV of their own, so the
+    /// default of [`kv_tokens_max`](Self::kv_tokens_max) does not count them. A session that has them adds them to
+    /// [`Capabilities::sequences_max`](super::Capabilities::sequences_max).
+    pub sequences_idle_max: usize,
+    /// Maximum tokens in one sequence; the model's context length by default, and never more than it.
+    pub context_tokens_max: Option<usize>,
+    /// Tokens of KV over all sequences, rounded up to whole blocks; by default `context_tokens_max`, times
+    /// `sequences_max` as far as [`kv_bytes_max`](Self::kv_bytes_max) allows.
+    pub kv_tokens_max: Option<usize>,
+    /// Bytes that the KV cache may take; 1 GiB by default. A KV cache of explicit `kv_tokens_max` that needs
+    /// more is refused with [`LoadError::Memory`](crate::error::LoadError::Memory).
+    pub kv_bytes_max: u64,
+    /// Element type of cached keys; `None` is f16.
+    pub key_type: Option<KvType>,
+    /// Element type of cached values; `None` is f16.
+    pub value_type: Option<KvType>,
+    /// Maximum tokens in one batch; 512 by default.
+    pub batch_tokens_max: usize,
+    /// Threads for the forward pass; unused where [`team`](Self::team) is set.
+    pub threads: ThreadOptions,
+    /// Thread team shared with other sessions; `None`, the default, gives the session threads of its own.
+    pub team: Option<ThreadTeam>,
+    /// Pooling of [`Session::embed`](super::Session::embed); `None` takes the model's own. The effective value is reported in
+    /// [`Capabilities::embed`](super::Capabilities::embed).
+    pub pooling: Option<Pooling>,
+    /// Ends a running forward pass from another thread.
+    pub interrupt: Interrupt,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            sequences_max: 16,
+            sequences_idle_max: 0,
+            context_tokens_max: None,
+            kv_tokens_max: None,
+            kv_bytes_max: 1 << 30,
+            key_type: None,
+            value_type: None,
+            batch_tokens_max: 512,
+            threads: ThreadOptions::default(),
+            team: None,
+            pooling: None,
+            interrupt: Interrupt::default(),
+        }
+    }
+}
+
+impl SessionOptions {
+    /// The default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the sequences that can hold tokens at one time.
+    #[must_use]
+    pub fn sequences(mut self, max: usize) -> Self {
+        self.sequences_max = max;
+        self
+    }
+
+    /// Sets the sequences kept for their prefix.
+    #[must_use]
+    pub fn idle_sequences(mut self, max: usize) -> Self {
+        self.sequences_idle_max = max;
+        self
+    }
+
+    /// Sets the maximum tokens in one sequence.
+    #[must_use]
+    pub fn context_tokens(mut self, max: impl Into<Option<usize>>) -> Self {
+        self.context_tokens_max = max.into();
+        self
+    }
+
+    /// Sets the tokens of KV over all sequences.
+    #[must_use]
+    pub fn kv_tokens(mut self, max: impl Into<Option<usize>>) -> Self {
+        self.kv_tokens_max = max.into();
+        self
+    }
+
+    /// Sets the bytes that the KV cache may take.
+    #[must_use]
+    pub fn kv_bytes(mut self, max: u64) -> Self {
+        self.kv_bytes_max = max;
+        self
+    }
+
+    /// Sets the element type of cached keys and values.
+    #[must_use]
+    pub fn kv_type(self, kv_type: KvType) -> Self {
+        self.kv_types(kv_type, kv_type)
+    }
+
+    /// Sets the element types of cached keys and of cached values.
+    #[must_use]
+    pub fn kv_types(mut self, keys: KvType, values: KvType) -> Self {
+        self.key_type = Some(keys);
+        self.value_type = Some(values);
+        self
+    }
+
+    /// Sets the maximum tokens in one batch.
+    #[must_use]
+    pub fn batch_tokens(mut self, max: usize) -> Self {
+        self.batch_tokens_max = max;
+        self
+    }
+
+    /// Sets the threads for the forward pass.
+    #[must_use]
+    pub fn threads(mut self, threads: ThreadOptions) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Shares a thread team with other sessions.
+    #[must_use]
+    pub fn team(mut self, team: &ThreadTeam) -> Self {
+        self.team = Some(team.clone());
+        self
+    }
+
+    /// Sets the pooling of embeddings.
+    #[must_use]
+    pub fn pooling(mut self, pooling: impl Into<Option<Pooling>>) -> Self {
+        self.pooling = pooling.into();
+        self
+    }
+
+    /// Sets the interrupt of forward passes.
+    #[must_use]
+    pub fn interrupt(mut self, interrupt: &Interrupt) -> Self {
+        self.interrupt = interrupt.clone();
+        self
+    }
+}
+
+/// Threads that a backend may use. It starts no others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThreadOptions {
+    /// Threads that compute, the calling one included; `None` is the number of physical cores that the process
+    /// may use.
+    pub compute: Option<NonZeroUsize>,
+}
+
+impl ThreadOptions {
+    /// As many threads as the process may use physical cores.
+    #[must_use]
+    pub fn auto() -> Self {
+        Self::default()
+    }
+
+    /// This many threads; `None` is [`auto`](Self::auto).
+    #[must_use]
+    pub fn new(compute: Option<NonZeroUsize>) -> Self {
+        Self { compute }
+    }
+
+    /// `n` threads; 0 is [`auto`](Self::auto).
+    #[must_use]
+    pub fn compute(n: usize) -> Self {
+        Self { compute: NonZeroUsize::new(n) }
+    }
+}
