@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use exsa_benches::random::Random;
-use exsa_core::sampler::{SampleScratch, SamplingParams};
+use exsa_core::sampler::{SampleScratch, SamplerContext, SamplingParams};
 use std::hint::black_box;
 
 /// Different rows, so that no branch is learnt by heart.
@@ -13,14 +13,14 @@ const HISTORY: usize = 1000;
 
 fn chains() -> [(&'static str, SamplingParams); 6] {
     let base = SamplingParams::default;
-    let open = || SamplingParams { top_k: None, top_p: 1.0, min_p: 0.0, ..base() };
+    let open = || base().top_k(None).top_p(1.0).min_p(0.0);
     [
         ("greedy", SamplingParams::greedy()),
         ("default", base()),
-        ("top_k", SamplingParams { top_k: Some(40), ..open() }),
-        ("top_p", SamplingParams { top_p: 0.95, ..open() }),
+        ("top_k", open().top_k(40)),
+        ("top_p", open().top_p(0.95)),
         ("temperature", open()),
-        ("penalties", SamplingParams { repetition_penalty: 1.1, frequency_penalty: 0.2, ..base() }),
+        ("penalties", base().repetition_penalty(1.1).frequency_penalty(0.2)),
     ]
 }
 
@@ -46,7 +46,7 @@ fn sampler(criterion: &mut Criterion) {
         let mut random = Random::new(7);
         let history: Vec<_> = (0..HISTORY).map(|_| random.below(n_vocab) as u32).collect();
         for (name, params) in chains() {
-            let Ok(mut sampler) = params.validate(n_vocab) else { continue };
+            let Ok(mut sampler) = params.build(&SamplerContext::new(n_vocab)) else { continue };
             let mut scratch = SampleScratch::default();
             group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
                 let mut position = 0;

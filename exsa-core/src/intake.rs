@@ -11,6 +11,7 @@ use crate::mailbox::{Command, Mailbox};
 use crate::prefix::Namespace;
 use crate::priority::UserId;
 use crate::request::{Prompt, Request};
+use crate::sampler::SamplerContext;
 use crate::scheduler::{History, RequestId, Ticket};
 use crate::sequence::Sequence;
 use crate::stop::StopMatcher;
@@ -87,7 +88,8 @@ impl Intake {
             sampling.logit_bias.retain(|(token, _)| end_of_generation.binary_search(token).is_err());
             sampling.logit_bias.extend(end_of_generation.drain(..).map(|token| (token, f32::NEG_INFINITY)));
         }
-        let sampler = sampling.validate(n_vocab)?;
+        let context = SamplerContext::new(n_vocab).with_tokenizer(&*self.tokenizer);
+        let sampler = sampling.build_with(&context, &request.transforms)?;
         let stop = StopMatcher::new(&request.stop)?;
         let mut stop_tokens = request.stop_tokens;
         stop_tokens.sort_unstable();

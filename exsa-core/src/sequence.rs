@@ -62,6 +62,7 @@ impl Sequence {
         now: Duration,
     ) -> Advance {
         self.tokens.push(id);
+        self.sampler.accept(id);
         self.first_token.get_or_insert(now);
         if self.stop_tokens.binary_search(&id).is_ok() {
             return Advance::End(FinishReason::StopToken(id));
