@@ -35,10 +35,10 @@
 //!    candidates and `scale` is 1 / temperature in f32. The candidate with the largest score is drawn; among
 //!    equals, the lowest id.
 //!
-//! Philox decorrelates positions and seeds, the hash tokens. Its two multipliers are part of the key: with constant
-//! ones, two neighbouring tokens keep almost the same difference at every position. 64 bits make the Gumbel
-//! variates reach from -3.8 to 45: a token 2^-64 times as probable as the best is the first that cannot be
-//! drawn, and ties do not matter.
+//! Philox decorrelates positions and seeds, the hash decorrelates tokens. The multipliers of the hash are part of the
+//! key: with constant ones, the words of two neighbouring tokens have nearly the same difference at every position.
+//! With 64 bits the variates reach from -3.8 to 45.06: a token less than e^-48.9 times as probable as the best is
+//! never drawn, and ties have no effect on the distribution.
 
 use super::random::{halves, philox};
 

@@ -1,6 +1,6 @@
 //! Filtering by a bit mask over the vocabulary, as grammars and JSON schemas give one for each token.
 
-use super::{Buffers, CHUNK, Candidate, Candidates, chunk_best};
+use super::{Buffers, CHUNK, Candidate, Candidates};
 use crate::token::TokenId;
 
 // A chunk of the row and a word of the mask cover the same tokens.
@@ -24,22 +24,21 @@ impl Candidates<'_> {
             return;
         }
         let Buffers { row, bests, .. } = &mut *self.buffers;
-        if !self.changed {
-            self.changed = true;
-            row.clear();
-            row.extend_from_slice(self.given);
-        }
-        for (i, (chunk, best)) in row.chunks_mut(CHUNK).zip(bests).enumerate() {
+        let fresh = !self.changed;
+        self.changed = true;
+        row.resize(self.given.len(), 0.0);
+        let chunks = row.chunks_mut(CHUNK).zip(self.given.chunks(CHUNK));
+        for (i, ((chunk, given), best)) in chunks.zip(bests).enumerate() {
+            if fresh {
+                chunk.copy_from_slice(given);
+            }
             match word(i) {
                 u64::MAX => {}
                 0 => {
                     chunk.fill(f32::NEG_INFINITY);
                     *best = f32::NEG_INFINITY;
                 }
-                word => {
-                    remove(chunk, word);
-                    *best = chunk_best(chunk).0;
-                }
+                word => *best = mask_chunk(chunk, word),
             }
         }
     }
@@ -67,22 +66,37 @@ impl Candidates<'_> {
     }
 }
 
-/// Sets the logits of a chunk to negative infinity whose bit in `word` is 0.
+/// Sets the logits whose bit in `word` is 0 to negative infinity and returns the largest of the others.
 #[inline]
-fn remove(chunk: &mut [f32], word: u64) {
-    // Constant bits and 32-bit halves let compilers make vector code of it.
-    const BITS: [u32; 32] = {
-        let mut bits = [0; 32];
+fn mask_chunk(chunk: &mut [f32], word: u64) -> f32 {
+    const LANES: usize = 16;
+    const BITS: [u32; LANES] = {
+        let mut bits = [0; LANES];
         let mut i = 0;
-        while i < 32 {
+        while i < LANES {
             bits[i] = 1 << i;
             i += 1;
         }
         bits
     };
-    for (half, word) in chunk.chunks_mut(32).zip([word as u32, (word >> 32) as u32]) {
-        for (logit, bit) in half.iter_mut().zip(BITS) {
-            *logit = if word & bit == 0 { f32::NEG_INFINITY } else { *logit };
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let (parts, rest) = chunk.as_chunks_mut::<LANES>();
+    // Fixed lengths, constant bits and selection by bit masks, which compilers turn into vector code.
+    for (part, shift) in parts.iter_mut().zip((0..).step_by(LANES)) {
+        let word = (word >> shift) as u32;
+        for i in 0..LANES {
+            let keep = u32::from(word & BITS[i] != 0).wrapping_neg();
+            let bits = part[i].to_bits() & keep | f32::NEG_INFINITY.to_bits() & !keep;
+            part[i] = f32::from_bits(bits);
+            best[i] = if part[i] > best[i] { part[i] } else { best[i] };
         }
     }
+    let first = parts.len() * LANES;
+    for (i, logit) in rest.iter_mut().enumerate() {
+        if word >> (first + i) & 1 == 0 {
+            *logit = f32::NEG_INFINITY;
+        }
+        best[i] = if *logit > best[i] { *logit } else { best[i] };
+    }
+    best.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
