@@ -1,5 +1,5 @@
-//! A sampling transform of your own: no word of the story is longer than `--letters`. Its state is the length of the
-//! unfinished word after each token, so that tokens can be taken back.
+//! A sampling transform of your own: no word of the story is longer than `--letters`. Its state is the length
+//! of the unfinished word after each token, so that tokens can be taken back.
 
 use clap::Parser;
 use exsa_core::sampler::{Accepted, Candidates, SamplerContext, SamplingError};

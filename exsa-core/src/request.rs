@@ -36,8 +36,8 @@ pub struct Request {
     pub prompt: Prompt,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// The host's own transforms, applied in this order after logit bias and penalties and before the filters, so that
-    /// the filters choose among the tokens that the transforms leave.
+    /// The host's own transforms, applied in this order after logit bias and penalties and before the
+    /// filters, so that the filters choose among the tokens that the transforms leave.
     pub transforms: Vec<Arc<dyn TransformFactory>>,
     /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.
     pub tokens_max: Option<usize>,

@@ -32,7 +32,8 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: `ptr` came from `System` with this layout, and the caller keeps to the rest of the contract.
+        // SAFETY: `ptr` came from `System` with this layout, and the caller keeps to the rest of the
+        // contract.
         unsafe { System.realloc(ptr, layout, new_size) }
     }
 }

@@ -1,22 +1,27 @@
 //! From a row of logits to a token.
 //!
-//! [`SamplingParams::build`] validates parameters once and builds a [`Sampler`], a chain of transforms over the
-//! candidates followed by a draw:
+//! [`SamplingParams::build`] validates parameters once and builds a [`Sampler`], a chain of transforms over
+//! the candidates followed by a draw:
 //!
-//! 1. logit bias, 2. repetition, frequency and presence penalties, 3. the host's transforms, 4. top-k, 5. top-p,
-//! 6. min-p, 7. temperature.
+//! 1. logit bias,
+//! 2. repetition, frequency and presence penalties,
+//! 3. the host's transforms,
+//! 4. top-k,
+//! 5. top-p,
+//! 6. min-p,
+//! 7. temperature.
 //!
-//! The order is llama.cpp's: filters work on the model's own distribution, and temperature then reshapes the rest.
-//! Temperature 0 is greedy: the best logit after bias, penalties and the host's transforms, the lowest id among
-//! equals; no filter applies.
+//! The order is llama.cpp's: filters work on the model's own distribution, and temperature then reshapes the
+//! rest. Temperature 0 is greedy: the best logit after bias, penalties and the host's transforms, the lowest
+//! id among equals; no filter applies.
 //!
-//! The draw is Gumbel-max: each candidate's logit, divided by the temperature, plus Gumbel noise that is a function
-//! of (seed, position, token); the largest sum is drawn. Its distribution is exactly the softmax. Since a token's noise
-//! does not depend on the logits or on the other candidates, two similar distributions mostly draw the same token:
-//! with a total variation distance of TV, with probability (1 - TV) / (1 + TV) at least (Daliri, Musco, Suresh:
-//! "Coupling without communication and drafter-invariant speculative decoding", arXiv:2408.07978; for LLMs,
-//! arXiv:2504.15475). A draft model with the same seed is accepted that often. The source file
-//! `sampler/noise.rs` specifies the noise bit for bit.
+//! The draw is Gumbel-max: each candidate's logit, divided by the temperature, plus Gumbel noise that is a
+//! function of (seed, position, token); the largest sum is drawn. Its distribution is exactly the softmax.
+//! Since a token's noise does not depend on the logits or on the other candidates, two similar distributions
+//! mostly draw the same token: with a total variation distance of TV, with probability (1 - TV) / (1 + TV) at
+//! least (Daliri, Musco, Suresh: "Coupling without communication and drafter-invariant speculative decoding",
+//! arXiv:2408.07978; for LLMs, arXiv:2504.15475). A draft model with the same seed is accepted that often.
+//! The source file `sampler/noise.rs` specifies the noise bit for bit.
 
 mod candidates;
 mod exp;
@@ -48,8 +53,8 @@ use noise::Noise;
 ///
 /// [`sample`](Self::sample) is a function of the parameters, its arguments and the tokens
 /// [accepted](Self::accept) so far, the same on every processor. A preempted or resumed sequence therefore
-/// continues with the tokens that it would have had. Sampling alone changes no transform: whoever commits a token
-/// calls `accept`, and [`rollback`](Self::rollback) if tokens are taken back.
+/// continues with the tokens that it would have had. Sampling alone changes no transform: whoever commits a
+/// token calls `accept`, and [`rollback`](Self::rollback) if tokens are taken back.
 #[derive(Debug)]
 pub struct Sampler {
     n_vocab: usize,
@@ -83,8 +88,8 @@ pub struct Sampled {
     /// Natural logarithm of the token's probability under the logits as the model gave them, before bias,
     /// penalties and temperature; `None` unless [`SamplingParams::logprobs`] asks for it.
     pub logprob: Option<f32>,
-    /// The most probable tokens under the same distribution with the logarithms of their probabilities, best first;
-    /// as many as [`SamplingParams::top_logprobs`] asks for, without tokens of probability 0.
+    /// The most probable tokens under the same distribution with the logarithms of their probabilities, best
+    /// first; as many as [`SamplingParams::top_logprobs`] asks for, without tokens of probability 0.
     pub top_logprobs: Vec<(TokenId, f32)>,
 }
 
@@ -175,8 +180,8 @@ impl Sampler {
         Ok(Sampled { token, logprob, top_logprobs })
     }
 
-    /// Announces to the transforms that `token` was appended to the sequence. Its log probability is that of the
-    /// last [`sample`](Self::sample), if that gave this token.
+    /// Announces to the transforms that `token` was appended to the sequence. Its log probability is that of
+    /// the last [`sample`](Self::sample), if that gave this token.
     pub fn accept(&mut self, token: TokenId) {
         let drawn = self.drawn.take().filter(|&(drawn, _)| drawn == token);
         let accepted = Accepted { token, logprob: drawn.map(|(_, logprob)| logprob) };
@@ -193,8 +198,8 @@ impl Sampler {
         }
     }
 
-    /// Accepts the tokens that an earlier run of a resumed request generated, oldest first. Their log probabilities
-    /// are unknown.
+    /// Accepts the tokens that an earlier run of a resumed request generated, oldest first. Their log
+    /// probabilities are unknown.
     pub fn replay(&mut self, generated: &[TokenId]) {
         self.drawn = None;
         for &token in generated {

@@ -2,14 +2,14 @@
 //!
 //! # Specification
 //!
-//! A GPU kernel that follows this section draws the same tokens, bit for bit. All integers wrap; all floating-point
-//! operations are f64, each rounded to nearest even by itself (no fused multiply-add).
+//! A GPU kernel that follows this section draws the same tokens, bit for bit. All integers wrap; all
+//! floating-point operations are f64, each rounded to nearest even by itself (no fused multiply-add).
 //!
-//! 1. *Keys* of (seed, position): `philox([position.low, position.high, n, 1], [seed.low, seed.high])` for n = 0 and
-//!    n = 1, with Philox4x32-10 and the low and high 32-bit words of both numbers. Each call gives one key of four
-//!    words, `k0` to `k3`.
-//! 2. *Words* of a token, from 32-bit operations. `high` is the hash of the token under the first key, `low` that
-//!    under the second:
+//! 1. *Keys* of (seed, position): `philox([position.low, position.high, n, 1], [seed.low, seed.high])` for n
+//!    = 0 and n = 1, with Philox4x32-10 and the low and high 32-bit words of both numbers. Each call gives
+//!    one key of four words, `k0` to `k3`.
+//! 2. *Words* of a token, from 32-bit operations. `high` is the hash of the token under the first key, `low`
+//!    that under the second:
 //!
 //!    ```text
 //!    x = token ^ k0
@@ -17,8 +17,8 @@
 //!    x = (x ^ (x >> 15)) * (k2 | 1)
 //!    hash = x ^ (x >> 16) ^ k3
 //!    ```
-//! 3. *Exponential variate* E from `n = high * 2^32 + low`, a point `v = (n + 0.5) / 2^64` of the unit interval,
-//!    as E = -ln(1 - v):
+//! 3. *Exponential variate* E from `n = high * 2^32 + low`, a point `v = (n + 0.5) / 2^64` of the unit
+//!    interval, as E = -ln(1 - v):
 //!
 //!    ```text
 //!    high < 2^31:  v = (f64(n) + 0.5) * 2^-64;   E = atanh2(v / (2 - v))
@@ -26,19 +26,19 @@
 //!    ```
 //!
 //!    `f64` rounds a 64-bit integer to nearest even. `ln(x)` with x = m * 2^e and 1 <= m < 2 is
-//!    `f64(e) * LN_2 + atanh2((m - 1) / (m + 1))`. `atanh2(s)` is 2 atanh(s) by its Taylor series up to s^33, by
-//!    Horner's rule with the divisions 1/3 to 1/33 rounded beforehand:
+//!    `f64(e) * LN_2 + atanh2((m - 1) / (m + 1))`. `atanh2(s)` is 2 atanh(s) by its Taylor series up to s^33,
+//!    by Horner's rule with the divisions 1/3 to 1/33 rounded beforehand:
 //!    `sum = 1/33; for k in (31, 29, .., 3, 1): sum = sum * (s * s) + 1/k; result = (s + s) * sum`.
 //!    For |s| <= 1/3 the remainder is below 1e-17.
 //! 4. *Gumbel variate*: `g = -ln(E)`.
-//! 5. *Score* of a candidate: `(f64(logit) - f64(max)) * f64(scale) + g`, where `max` is the largest logit of the
-//!    candidates and `scale` is 1 / temperature in f32. The candidate with the largest score is drawn; among
-//!    equals, the lowest id.
+//! 5. *Score* of a candidate: `(f64(logit) - f64(max)) * f64(scale) + g`, where `max` is the largest logit of
+//!    the candidates and `scale` is 1 / temperature in f32. The candidate with the largest score is drawn;
+//!    among equals, the lowest id.
 //!
-//! Philox decorrelates positions and seeds, the hash decorrelates tokens. The multipliers of the hash are part of the
-//! key: with constant ones, the words of two neighbouring tokens have nearly the same difference at every position.
-//! With 64 bits the variates reach from -3.8 to 45.06: a token less than e^-48.9 times as probable as the best is
-//! never drawn, and ties have no effect on the distribution.
+//! Philox decorrelates positions and seeds, the hash decorrelates tokens. The multipliers of the hash are
+//! part of the key: with constant ones, the words of two neighbouring tokens have nearly the same difference
+//! at every position. With 64 bits the variates reach from -3.8 to 45.06: a token less than e^-48.9 times as
+//! probable as the best is never drawn, and ties have no effect on the distribution.
 
 use super::random::{halves, philox};
 
@@ -118,8 +118,8 @@ fn gumbel(n: u64) -> f64 {
     -ln(exponential)
 }
 
-/// Natural logarithm of a positive normal number; like the sampler's `exp`, from exactly rounded operations alone,
-/// so that every processor gives the same bits.
+/// Natural logarithm of a positive normal number; like the sampler's `exp`, from exactly rounded operations
+/// alone, so that every processor gives the same bits.
 fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let exponent = (bits >> 52) as i64 - 1023;
@@ -156,8 +156,8 @@ fn atanh2(s: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// (seed, position, token, both words, bits of the Gumbel variate), computed from the specification by a program
-    /// in another language.
+    /// (seed, position, token, both words, bits of the Gumbel variate), computed from the specification by a
+    /// program in another language.
     const VECTORS: [(u64, u64, u32, u64, u64); 8] = [
         (0x0, 0x0, 0, 0x2bc9_b582_c07b_be01, 0x3ffa_c69c_effc_3d74),
         (0x0, 0x0, 1, 0xc672_3654_b52c_f932, 0xbfd9_a088_e518_f7f2),
@@ -253,7 +253,8 @@ mod tests {
 
     #[test]
     fn neighbours_are_independent() {
-        // Joint distribution of the upper four bits of two words, and of their difference, over many positions.
+        // Joint distribution of the upper four bits of two words, and of their difference, over many
+        // positions.
         for step in [1u32, 2, 3, 8, 64, 1024, 4096, 65_536] {
             for base in [0, 100_000] {
                 let (mut joint, mut next, mut differences) = ([0; 256], [0; 256], [0; 256]);

@@ -52,8 +52,8 @@ pub struct SamplingParams {
     /// Whether [`Sampled::logprob`](super::Sampled::logprob) is computed, at the cost of one more pass over the
     /// vocabulary; `false` by default.
     pub logprobs: bool,
-    /// Number of most probable tokens that [`Sampled::top_logprobs`](super::Sampled::top_logprobs) lists. `0..=20`;
-    /// 0 by default, which costs nothing.
+    /// Number of most probable tokens that [`Sampled::top_logprobs`](super::Sampled::top_logprobs) lists.
+    /// `0..=20`; 0 by default, which costs nothing.
     pub top_logprobs: u32,
 }
 
@@ -225,8 +225,8 @@ impl SamplingParams {
         self.build_with(context, &[])
     }
 
-    /// As [`build`](Self::build), with a host's transforms in the chain. They are applied in this order, after
-    /// logit bias and penalties and before the filters.
+    /// As [`build`](Self::build), with a host's transforms in the chain. They are applied in this order,
+    /// after logit bias and penalties and before the filters.
     pub fn build_with(
         &self,
         context: &SamplerContext<'_>,
@@ -263,8 +263,8 @@ impl SamplingParams {
                 window: Window::new(window),
             }));
         }
-        // Here a host sees the logits that bias and penalties have shaped, and every token is still a candidate: if it
-        // bans tokens, the filters choose among the rest.
+        // Here a host sees the logits that bias and penalties have shaped, and every token is still a
+        // candidate: if it bans tokens, the filters choose among the rest.
         for factory in host {
             transforms.push(factory.build(context)?);
         }

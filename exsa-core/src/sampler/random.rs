@@ -20,8 +20,8 @@ pub(super) fn halves(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
 }
 
-/// The random numbers of one position: a sequence that any position can begin without the ones before it. The last
-/// word of the counter is 0; the noise of the draw has 1 there.
+/// The random numbers of one position: a sequence that any position can begin without the ones before it. The
+/// last word of the counter is 0; the noise of the draw has 1 there.
 #[derive(Clone, Debug)]
 pub(super) struct Random {
     seed: u64,

@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 /// One link of the sampler's chain: changes the candidates before a token is drawn.
 ///
-/// A transform of Exsa is a file beside this one and a line in [`SamplingParams::build`](super::SamplingParams::build),
-/// which decides on the order. A host brings its own with a [`TransformFactory`] in
-/// [`Request::transform`](crate::Request::transform).
+/// A transform of Exsa is a file beside this one and a line in
+/// [`SamplingParams::build`](super::SamplingParams::build), which decides on the order. A host brings its own
+/// with a [`TransformFactory`] in [`Request::transform`](crate::Request::transform).
 ///
 /// # Contract
 ///
-/// The result of [`apply`](Self::apply) depends on the parameters, the candidates, the step and the tokens accepted
-/// so far (those not rolled back), and on nothing else: no clock, no other source of random numbers. `apply`
-/// itself leaves no trace: it may be called for a position any number of times, with or without an `accept`
-/// in between. Caches that spare work, such as counts of the history, are allowed.
+/// The result of [`apply`](Self::apply) depends on the parameters, the candidates, the step and the tokens
+/// accepted so far (those not rolled back), and on nothing else: no clock, no other source of random numbers.
+/// `apply` itself leaves no trace: it may be called for a position any number of times, with or without an
+/// `accept` in between. Caches that spare work, such as counts of the history, are allowed.
 pub trait Transform: Debug + Send {
     /// Changes or removes candidates.
     fn apply(&mut self, candidates: &mut Candidates<'_>, step: &mut Step<'_>);
@@ -30,8 +30,8 @@ pub trait Transform: Debug + Send {
         let _ = accepted;
     }
 
-    /// Undoes the last `n` calls of [`accept`](Self::accept), since their tokens were taken back. `n` is at most
-    /// the number of calls that were not undone.
+    /// Undoes the last `n` calls of [`accept`](Self::accept), since their tokens were taken back. `n` is at
+    /// most the number of calls that were not undone.
     fn rollback(&mut self, n: usize) {
         let _ = n;
     }
@@ -50,8 +50,8 @@ pub struct Accepted {
     pub token: TokenId,
     /// Natural logarithm of the token's probability under the distribution that it was drawn from, after all
     /// transforms; 0 for greedy decoding. `None` if no transform of the chain
-    /// [needs it](Transform::needs_logprob), or if the token was not drawn by this sampler: a resumed request's
-    /// earlier tokens, or a token that a grammar forced.
+    /// [needs it](Transform::needs_logprob), or if the token was not drawn by this sampler: a resumed
+    /// request's earlier tokens, or a token that a grammar forced.
     pub logprob: Option<f32>,
 }
 
@@ -85,8 +85,8 @@ impl<'a> Step<'a> {
         self.position
     }
 
-    /// The next random number of this position, uniform in `0.0..1.0`. Numbers depend on seed, position and how
-    /// many were taken before, and are independent of the draw.
+    /// The next random number of this position, uniform in `0.0..1.0`. Numbers depend on seed, position and
+    /// how many were taken before, and are independent of the draw.
     pub fn random(&mut self) -> f64 {
         self.random.unit()
     }

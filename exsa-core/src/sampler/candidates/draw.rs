@@ -23,7 +23,8 @@ impl Race<'_> {
         self.leader.map_or(Some(u32::MAX), |(score, _)| highest_word(score - self.base(logit)))
     }
 
-    /// Compares a candidate, whose high word of noise is `word`, with the leader. Returns whether it leads now.
+    /// Compares a candidate, whose high word of noise is `word`, with the leader. Returns whether it leads
+    /// now.
     fn enter(&mut self, id: TokenId, logit: f32, word: u32) -> bool {
         if self.bound(logit).is_none_or(|bound| word > bound) {
             return false;

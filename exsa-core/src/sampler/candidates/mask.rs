@@ -7,8 +7,8 @@ use crate::token::TokenId;
 const _: () = assert!(CHUNK == u64::BITS as usize);
 
 impl Candidates<'_> {
-    /// Keeps the candidates whose bit is set: bit `i % 64` of word `i / 64` stands for token `i`. Tokens beyond the
-    /// end of the mask are removed; bits beyond the vocabulary are ignored.
+    /// Keeps the candidates whose bit is set: bit `i % 64` of word `i / 64` stands for token `i`. Tokens
+    /// beyond the end of the mask are removed; bits beyond the vocabulary are ignored.
     ///
     /// One pass over the vocabulary; far less where the mask allows few tokens or a filter has left few.
     pub fn retain(&mut self, mask: &[u64]) {

@@ -30,12 +30,12 @@ pub(super) struct Buffers {
 /// The tokens that may still be sampled, each with its logit.
 ///
 /// They start as all tokens whose logit is above negative infinity. A token is removed by an operation that
-/// filters, or by a logit of negative infinity, and never comes back. "Best" orders by logit, the lower id first
-/// among equals. Where the best logit is positive infinity, its tokens share all of the probability: operations on
-/// probabilities remove the others and set their logits to 0.
+/// filters, or by a logit of negative infinity, and never comes back. "Best" orders by logit, the lower id
+/// first among equals. Where the best logit is positive infinity, its tokens share all of the probability:
+/// operations on probabilities remove the others and set their logits to 0.
 ///
-/// Operations cost a pass over the vocabulary at most; after a filter has left few candidates, they cost a pass
-/// over those.
+/// Operations cost a pass over the vocabulary at most; after a filter has left few candidates, they cost a
+/// pass over those.
 #[derive(Debug)]
 pub struct Candidates<'a> {
     /// The row as the model gave it.
@@ -100,8 +100,8 @@ impl<'a> Candidates<'a> {
         row.chain(list.iter().map(|c| (c.id, c.logit))).filter(|&(_, logit)| logit > f32::NEG_INFINITY)
     }
 
-    /// The candidates with their probabilities at the present temperature, ascending by id. The sum is 1 up to
-    /// rounding; candidates that are less than e^-87 times as probable as the best get 0.
+    /// The candidates with their probabilities at the present temperature, ascending by id. The sum is 1 up
+    /// to rounding; candidates that are less than e^-87 times as probable as the best get 0.
     pub fn probabilities(&mut self) -> impl Iterator<Item = (TokenId, f32)> + '_ {
         self.settle();
         let best = self.best().map_or(0.0, |(_, best)| best);
@@ -120,8 +120,8 @@ impl<'a> Candidates<'a> {
         (logit > f32::NEG_INFINITY).then_some(logit)
     }
 
-    /// Replaces the logit of `id` by `change` of it, if `id` is a candidate. Negative infinity or NaN removes the
-    /// token.
+    /// Replaces the logit of `id` by `change` of it, if `id` is a candidate. Negative infinity or NaN removes
+    /// the token.
     pub fn change(&mut self, id: TokenId, change: impl FnOnce(f32) -> f32) {
         let Some(old) = self.logit(id) else { return };
         let new = change(old);
@@ -211,8 +211,8 @@ impl<'a> Candidates<'a> {
         self.buffers.keys = keys;
     }
 
-    /// Keeps candidates that are at least `ratio` times as probable as the best, `ratio` in `0..=1`, at the present
-    /// temperature.
+    /// Keeps candidates that are at least `ratio` times as probable as the best, `ratio` in `0..=1`, at the
+    /// present temperature.
     pub fn keep_ratio(&mut self, ratio: f32) {
         if ratio.is_nan() || ratio <= 0.0 || !self.settle() {
             return;
@@ -223,7 +223,8 @@ impl<'a> Candidates<'a> {
         self.list(floor);
     }
 
-    /// Divides the logits by `temperature`, which must be finite and above 0; any other value changes nothing.
+    /// Divides the logits by `temperature`, which must be finite and above 0; any other value changes
+    /// nothing.
     pub fn scale_temperature(&mut self, temperature: f32) {
         if temperature > 0.0 && temperature.is_finite() {
             // A scale of infinity or 0 would make NaN of a difference of 0 or infinity.

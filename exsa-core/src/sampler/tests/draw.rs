@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Fails if `draws` positions do not follow the reference distribution of these parameters (chi-squared, tokens that
-/// are expected fewer than five times taken together).
+/// Fails if `draws` positions do not follow the reference distribution of these parameters (chi-squared,
+/// tokens that are expected fewer than five times taken together).
 fn follows(params: &SamplingParams, row: &[f32], draws: u64) {
     let want = reference(params, row, &[]);
     let mut sampler = build(params, row.len());

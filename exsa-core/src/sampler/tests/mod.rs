@@ -85,8 +85,8 @@ fn reference(params: &SamplingParams, logits: &[f32], history: &[TokenId]) -> Ve
     probabilities
 }
 
-/// Whether `token` wins the race of the reference distribution at this position, up to rounding between candidates
-/// of nearly equal scores.
+/// Whether `token` wins the race of the reference distribution at this position, up to rounding between
+/// candidates of nearly equal scores.
 fn agrees(params: &SamplingParams, probabilities: &[f64], position: u64, token: TokenId) -> bool {
     let noise = Noise::new(params.seed.unwrap_or(0), position);
     let greedy = params.temperature == 0.0;

@@ -3,8 +3,8 @@
 use super::*;
 use std::sync::{Arc, Mutex};
 
-/// Forbids every accepted token for the next three positions; its state is needed, since it does not look at the
-/// history.
+/// Forbids every accepted token for the next three positions; its state is needed, since it does not look at
+/// the history.
 #[derive(Debug, Default)]
 struct Cooldown {
     accepted: Vec<TokenId>,
