@@ -40,14 +40,12 @@ struct Args {
 fn main() -> exsa_examples::Result {
     let args = Args::parse();
     let engine = args.model.start()?;
-    let sampling = SamplingParams {
-        temperature: args.temperature,
-        top_k: Some(args.top_k),
-        top_p: args.top_p,
-        min_p: args.min_p,
-        seed: args.seed,
-        ..SamplingParams::default()
-    };
+    let sampling = SamplingParams::default()
+        .temperature(args.temperature)
+        .top_k(args.top_k)
+        .top_p(args.top_p)
+        .min_p(args.min_p)
+        .seed(args.seed);
     if !args.quiet {
         eprintln!("{}\n", engine.model().summary());
     }

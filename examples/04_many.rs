@@ -32,7 +32,7 @@ fn main() -> exsa_examples::Result {
         .iter()
         .zip(1..)
         .map(|(prompt, seed)| {
-            let sampling = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
+            let sampling = SamplingParams::default().seed(seed);
             engine.submit(Request::text(prompt).max_tokens(args.max_tokens).sampling(sampling))
         })
         .collect::<Result<_, _>>()?;

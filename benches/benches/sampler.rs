@@ -1,10 +1,14 @@
-//! Sampling one token, over vocabularies of 32 and 128 thousand.
+//! Sampling one token, over vocabularies of 32, 128 and 256 thousand.
 #![allow(missing_docs)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use exsa_benches::random::Random;
-use exsa_core::sampler::{SampleScratch, SamplingParams};
+use exsa_core::sampler::{
+    Candidates, SampleScratch, SamplerContext, SamplingError, SamplingParams, Step, Transform,
+    TransformFactory,
+};
 use std::hint::black_box;
+use std::sync::Arc;
 
 /// Different rows, so that no branch is learnt by heart.
 const ROWS: usize = 16;
@@ -13,15 +17,41 @@ const HISTORY: usize = 1000;
 
 fn chains() -> [(&'static str, SamplingParams); 6] {
     let base = SamplingParams::default;
-    let open = || SamplingParams { top_k: None, top_p: 1.0, min_p: 0.0, ..base() };
+    let open = || base().top_k(None).top_p(1.0).min_p(0.0);
     [
         ("greedy", SamplingParams::greedy()),
         ("default", base()),
-        ("top_k", SamplingParams { top_k: Some(40), ..open() }),
-        ("top_p", SamplingParams { top_p: 0.95, ..open() }),
+        ("top_k", open().top_k(40)),
+        ("top_p", open().top_p(0.95)),
         ("temperature", open()),
-        ("penalties", SamplingParams { repetition_penalty: 1.1, frequency_penalty: 0.2, ..base() }),
+        ("penalties", base().repetition_penalty(1.1).frequency_penalty(0.2)),
     ]
+}
+
+/// Keeps the tokens of a mask, as a grammar does.
+#[derive(Clone, Debug)]
+struct Mask(Vec<u64>);
+
+impl Transform for Mask {
+    fn apply(&mut self, candidates: &mut Candidates<'_>, _step: &mut Step<'_>) {
+        candidates.retain(&self.0);
+    }
+}
+
+impl TransformFactory for Mask {
+    fn build(&self, _context: &SamplerContext<'_>) -> Result<Box<dyn Transform>, SamplingError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+/// Masks that allow nearly all tokens, about half of them, and about one in a thousand.
+fn masks(n_vocab: usize) -> [(&'static str, Mask); 3] {
+    let mut random = Random::new(3);
+    let mut mask = |share: usize| {
+        let bit = |bit: usize, random: &mut Random| u64::from(random.below(1000) < share) << bit;
+        Mask((0..n_vocab.div_ceil(64)).map(|_| (0..64).map(|i| bit(i, &mut random)).sum()).collect())
+    };
+    [("mask_999", mask(999)), ("mask_500", mask(500)), ("mask_1", mask(1))]
 }
 
 /// Logits as models have them: a bell curve, and a few tokens far above it.
@@ -38,15 +68,23 @@ fn rows(n_vocab: usize) -> Vec<Vec<f32>> {
     (0..ROWS as u64).map(row).collect()
 }
 
+/// Logits that are nearly equal.
+fn flat_rows(n_vocab: usize) -> Vec<Vec<f32>> {
+    let mut random = Random::new(99);
+    (0..ROWS).map(|_| (0..n_vocab).map(|_| random.bell() * 0.01).collect()).collect()
+}
+
 fn sampler(criterion: &mut Criterion) {
-    for n_vocab in [32_000, 128_256] {
+    for n_vocab in [32_000, 128_256, 256_000] {
         let mut group = criterion.benchmark_group(format!("sampler/{n_vocab}"));
         group.throughput(Throughput::Elements(n_vocab as u64));
         let rows = rows(n_vocab);
         let mut random = Random::new(7);
         let history: Vec<_> = (0..HISTORY).map(|_| random.below(n_vocab) as u32).collect();
-        for (name, params) in chains() {
-            let Ok(mut sampler) = params.validate(n_vocab) else { continue };
+        let context = SamplerContext::new(n_vocab);
+        let mut bench = |name: &str, rows: &[Vec<f32>], params: &SamplingParams, mask: Option<Mask>| {
+            let mask = mask.map(|mask| Arc::new(mask) as Arc<dyn TransformFactory>);
+            let Ok(mut sampler) = params.build_with(&context, mask.as_slice()) else { return };
             let mut scratch = SampleScratch::default();
             group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
                 let mut position = 0;
@@ -56,6 +94,14 @@ fn sampler(criterion: &mut Criterion) {
                     black_box(sampler.sample(row, &history, position, &mut scratch))
                 });
             });
+        };
+        for (name, params) in chains() {
+            bench(name, &rows, &params, None);
+        }
+        let open = SamplingParams::default().top_k(None).top_p(1.0).min_p(0.0);
+        bench("temperature_flat", &flat_rows(n_vocab), &open, None);
+        for (name, mask) in masks(n_vocab) {
+            bench(name, &rows, &SamplingParams::greedy(), Some(mask));
         }
         group.finish();
     }

@@ -83,10 +83,10 @@ fn sampling_values_out_of_range() {
     let bad = [f32::NAN, -1.0, f32::INFINITY, f32::NEG_INFINITY];
     for value in bad {
         let cases = [
-            ("temperature", SamplingParams { temperature: value, ..usual() }),
-            ("top_p", SamplingParams { top_p: value, ..usual() }),
-            ("min_p", SamplingParams { min_p: value, ..usual() }),
-            ("repetition_penalty", SamplingParams { repetition_penalty: value, ..usual() }),
+            ("temperature", usual().temperature(value)),
+            ("top_p", usual().top_p(value)),
+            ("min_p", usual().min_p(value)),
+            ("repetition_penalty", usual().repetition_penalty(value)),
         ];
         for (name, sampling) in cases {
             let error = refused(&engine, Request::text("a").sampling(sampling), &[name, "must be"]);
@@ -95,8 +95,8 @@ fn sampling_values_out_of_range() {
     }
     for value in [f32::NAN, f32::INFINITY, 1e9, -1e9] {
         let cases = [
-            ("frequency_penalty", SamplingParams { frequency_penalty: value, ..usual() }),
-            ("presence_penalty", SamplingParams { presence_penalty: value, ..usual() }),
+            ("frequency_penalty", usual().frequency_penalty(value)),
+            ("presence_penalty", usual().presence_penalty(value)),
         ];
         for (name, sampling) in cases {
             refused(&engine, Request::text("a").sampling(sampling), &[name, "-100 to 100"]);
@@ -108,11 +108,11 @@ fn sampling_values_out_of_range() {
         (vec![(512, 1.0)], ["512", "vocabulary"]),
         (vec![(5, 1.0), (5, 2.0)], ["5", "more than once"]),
     ] {
-        refused(&engine, Request::text("a").sampling(SamplingParams { logit_bias: bias, ..usual() }), &words);
+        refused(&engine, Request::text("a").sampling(usual().logit_bias(bias)), &words);
     }
     // Everything forbidden is no parameter out of range, and ends that request alone.
-    let all = (0..512).map(|token| (token, f32::NEG_INFINITY)).collect();
-    let nothing = Request::text("a").sampling(SamplingParams { logit_bias: all, ..usual() });
+    let all: Vec<_> = (0..512).map(|token| (token, f32::NEG_INFINITY)).collect();
+    let nothing = Request::text("a").sampling(usual().logit_bias(all));
     let error = engine.submit(nothing).unwrap().complete().unwrap_err();
     assert!(matches!(error, RequestError::Sample(_)), "{error}");
     let answer =
@@ -150,9 +150,7 @@ fn logits_that_are_infinite() {
             norm.data.chunks_exact_mut(4).for_each(|x| x.copy_from_slice(&value.to_le_bytes()));
         }
         let engine = engine(&edit);
-        for sampling in
-            [SamplingParams::greedy(), SamplingParams { seed: Some(1), ..SamplingParams::default() }]
-        {
+        for sampling in [SamplingParams::greedy(), SamplingParams::default().seed(1)] {
             if let Err(error) =
                 engine.submit(Request::text("a").sampling(sampling).max_tokens(4)).unwrap().complete()
             {

@@ -37,7 +37,7 @@ fn requests() -> Vec<Request> {
         .map(|(end, seed)| {
             let sampling = match seed % 2 {
                 0 => SamplingParams::greedy(),
-                _ => SamplingParams { seed: Some(seed), ..SamplingParams::default() },
+                _ => SamplingParams::default().seed(seed),
             };
             Request::text(format!("{STORY}{end}")).max_tokens(40).ignore_eos(true).sampling(sampling)
         })

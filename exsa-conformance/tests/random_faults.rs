@@ -6,7 +6,7 @@ use exsa_conformance::faulty::{Effect, Faults, FaultyModel, Operation, When};
 use exsa_core::backend::SessionOptions;
 use exsa_core::clock::ManualClock;
 use exsa_core::queue::FairQueue;
-use exsa_core::sampler::{SampleScratch, SamplingParams};
+use exsa_core::sampler::{SampleScratch, SamplerContext, SamplingParams};
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::{
     EngineLoop, EngineOptions, Event, FinishReason, PrefixCacheOptions, Priority, Request, TokenId,
@@ -63,7 +63,7 @@ struct Totals {
 fn alone(model: &ScriptedModel, prompt: &[TokenId]) -> Vec<TokenId> {
     let mut params = SamplingParams::greedy();
     params.logit_bias.push((ByteTokenizer::EOS, f32::NEG_INFINITY));
-    let mut sampler = params.validate(ByteTokenizer::N_VOCAB).unwrap();
+    let mut sampler = params.build(&SamplerContext::new(ByteTokenizer::N_VOCAB)).unwrap();
     let (mut scratch, mut row) = (SampleScratch::default(), vec![0.0; ByteTokenizer::N_VOCAB]);
     let mut tokens = prompt.to_vec();
     for _ in 0..ANSWER {

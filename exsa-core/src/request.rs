@@ -2,8 +2,9 @@
 
 use crate::chat::{ChatOptions, Message};
 use crate::priority::Priority;
-use crate::sampler::SamplingParams;
+use crate::sampler::{SamplingParams, TransformFactory};
 use crate::token::TokenId;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What an answer starts from.
@@ -25,7 +26,7 @@ pub enum Prompt {
 ///
 /// let request = Request::text("Once upon a time")
 ///     .max_tokens(64)
-///     .sampling(SamplingParams { temperature: 0.0, ..SamplingParams::default() })
+///     .sampling(SamplingParams::greedy())
 ///     .stop("\n\n");
 /// # let _ = request;
 /// ```
@@ -35,6 +36,9 @@ pub struct Request {
     pub prompt: Prompt,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
+    /// The host's own transforms, applied in this order after logit bias and penalties and before the
+    /// filters, so that the filters choose among the tokens that the transforms leave.
+    pub transforms: Vec<Arc<dyn TransformFactory>>,
     /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.
     pub max_tokens: Option<usize>,
     /// Texts that end the answer, and are no part of it; at most
@@ -70,6 +74,7 @@ impl Request {
         Self {
             prompt,
             sampling: SamplingParams::default(),
+            transforms: Vec::new(),
             max_tokens: None,
             stop: Vec::new(),
             stop_tokens: Vec::new(),
@@ -103,6 +108,13 @@ impl Request {
     /// Sets how tokens are chosen.
     pub fn sampling(mut self, sampling: SamplingParams) -> Self {
         self.sampling = sampling;
+        self
+    }
+
+    /// Adds a transform to the sampler's chain.
+    #[must_use]
+    pub fn transform(mut self, factory: Arc<dyn TransformFactory>) -> Self {
+        self.transforms.push(factory);
         self
     }
 

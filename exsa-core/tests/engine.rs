@@ -76,7 +76,7 @@ fn text_held_back_for_a_stop_string_comes_with_the_end() {
 fn one_seed_one_text() {
     let engine = engine(ScriptedModel::ngram(3));
     let run = |seed| {
-        let sampling = SamplingParams { temperature: 1.5, seed: Some(seed), ..SamplingParams::default() };
+        let sampling = SamplingParams::default().temperature(1.5).seed(seed);
         engine.submit(endless("x").max_tokens(40).sampling(sampling)).unwrap().complete().unwrap().tokens
     };
     assert_eq!(run(1), run(1));
@@ -102,11 +102,11 @@ fn requests_that_cannot_be_answered_are_refused_at_once() {
     let error = refuse(Request::text("sixteen tokens.."));
     assert!(matches!(error, SubmitError::PromptTooLong { tokens: 16, limit: 15, .. }), "{error}");
     for sampling in [
-        SamplingParams { temperature: f32::NAN, ..SamplingParams::default() },
-        SamplingParams { temperature: -1.0, ..SamplingParams::default() },
-        SamplingParams { top_p: f32::NAN, ..SamplingParams::default() },
-        SamplingParams { min_p: -0.5, ..SamplingParams::default() },
-        SamplingParams { logit_bias: vec![(7, f32::NAN)], ..SamplingParams::default() },
+        SamplingParams::default().temperature(f32::NAN),
+        SamplingParams::default().temperature(-1.0),
+        SamplingParams::default().top_p(f32::NAN),
+        SamplingParams::default().min_p(-0.5),
+        SamplingParams::default().logit_bias([(7, f32::NAN)]),
     ] {
         assert!(matches!(refuse(Request::text("x").sampling(sampling)), SubmitError::Sampling(_)));
     }

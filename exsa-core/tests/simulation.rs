@@ -8,7 +8,7 @@
 use exsa_core::backend::SessionOptions;
 use exsa_core::clock::ManualClock;
 use exsa_core::queue::{FairOptions, FairQueue, Fcfs, QueueOrder};
-use exsa_core::sampler::{SampleScratch, SamplingParams};
+use exsa_core::sampler::{SampleScratch, SamplerContext, SamplingParams};
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::stream::Finished;
 use exsa_core::{
@@ -175,11 +175,9 @@ impl Simulation {
         let prompt = self.prompt();
         let random = &mut self.random;
         let tokens_max = random.chance(60).then(|| random.within(1, 40));
-        let params = SamplingParams {
-            temperature: if random.chance(30) { 0.0 } else { 1.0 },
-            seed: Some(random.next()),
-            ..SamplingParams::default()
-        };
+        let params = SamplingParams::default()
+            .temperature(if random.chance(30) { 0.0 } else { 1.0 })
+            .seed(random.next());
         let mut request = Request::tokens(prompt.clone())
             .sampling(params.clone())
             .priority(Priority::ALL[random.within(0, 2)])
@@ -298,7 +296,7 @@ impl Simulation {
     }
 
     fn alone(&self, request: &Submitted) -> Vec<TokenId> {
-        let mut sampler = request.params.validate(ByteTokenizer::N_VOCAB).unwrap();
+        let mut sampler = request.params.build(&SamplerContext::new(ByteTokenizer::N_VOCAB)).unwrap();
         let (mut scratch, mut row) = (SampleScratch::default(), vec![0.0; ByteTokenizer::N_VOCAB]);
         let mut tokens = request.prompt.clone();
         let limit = request.tokens_max.map_or(self.context, |max| request.prompt.len() + max);

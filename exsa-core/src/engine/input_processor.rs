@@ -11,6 +11,7 @@ use crate::generator::SubmitError;
 use crate::options::EngineOptions;
 use crate::priority::UserId;
 use crate::request::{Prompt, Request};
+use crate::sampler::SamplerContext;
 use crate::schedule::prefix::Namespace;
 use crate::schedule::sched_request::{History, SchedRequest};
 use crate::stream::{StreamSignal, TokenStream, channel};
@@ -88,7 +89,8 @@ impl InputProcessor {
             sampling.logit_bias.retain(|(token, _)| end_of_generation.binary_search(token).is_err());
             sampling.logit_bias.extend(end_of_generation.drain(..).map(|token| (token, f32::NEG_INFINITY)));
         }
-        let sampler = sampling.validate(n_vocab)?;
+        let context = SamplerContext::new(n_vocab).with_tokenizer(&*self.tokenizer);
+        let sampler = sampling.build_with(&context, &request.transforms)?;
         let stop = StopMatcher::new(&request.stop)?;
         let mut stop_tokens = request.stop_tokens;
         stop_tokens.sort_unstable();

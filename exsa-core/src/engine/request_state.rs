@@ -62,6 +62,7 @@ impl RequestState {
         now: Duration,
     ) -> TokenOutcome {
         self.tokens.push(id);
+        self.sampler.accept(id);
         self.first_token.get_or_insert(now);
         if self.stop_tokens.binary_search(&id).is_ok() {
             return TokenOutcome::End(FinishReason::StopToken(id));

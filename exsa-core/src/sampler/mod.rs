@@ -1,18 +1,33 @@
 //! From a row of logits to a token.
 //!
-//! [`SamplingParams`] is what a user asks for; [`SamplingParams::validate`] parses it once into a [`Sampler`], whose
-//! parts cannot be wrong. A sampler is a chain of transforms over the candidates, then a draw:
+//! [`SamplingParams::build`] validates parameters once and builds a [`Sampler`], a chain of transforms over
+//! the candidates followed by a draw:
 //!
-//! 1. logit bias, 2. repetition, frequency and presence penalties, 3. top-k, 4. top-p, 5. min-p, 6. temperature.
+//! 1. logit bias,
+//! 2. repetition, frequency and presence penalties,
+//! 3. the host's transforms,
+//! 4. top-k,
+//! 5. top-p,
+//! 6. min-p,
+//! 7. temperature.
 //!
-//! The order is the one that llama.cpp made usual: what is cut off is decided on the model's own distribution, and
-//! temperature then reshapes what is left. Temperature 0 is greedy: it takes the best logit after bias and
-//! penalties, the lowest id among equals, and cuts nothing off.
+//! The order is llama.cpp's: filters work on the model's own distribution, and temperature then reshapes the
+//! rest. Temperature 0 is greedy: the best logit after bias, penalties and the host's transforms, the lowest
+//! id among equals; no filter applies.
+//!
+//! The draw is Gumbel-max: each candidate's logit, divided by the temperature, plus Gumbel noise that is a
+//! function of (seed, position, token); the largest sum is drawn. Its distribution is exactly the softmax.
+//! Since a token's noise does not depend on the logits or on the other candidates, two similar distributions
+//! mostly draw the same token: with a total variation distance of TV, with probability (1 - TV) / (1 + TV) at
+//! least (Daliri, Musco, Suresh: "Coupling without communication and drafter-invariant speculative decoding",
+//! arXiv:2408.07978; for LLMs, arXiv:2504.15475). A draft model with the same seed is accepted that often.
+//! The source file `sampler/noise.rs` specifies the noise bit for bit.
 
 mod candidates;
 mod exp;
 mod logit_bias;
 mod min_p;
+mod noise;
 mod params;
 mod penalties;
 mod random;
@@ -26,24 +41,31 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+pub use candidates::Candidates;
 pub use params::{SamplingError, SamplingParams};
+pub use transform::{Accepted, SamplerContext, Step, Transform, TransformFactory};
 
 use crate::token::TokenId;
-use candidates::{Buffers, Candidates};
-use random::Random;
-use transform::{Step, Transform};
+use candidates::Buffers;
+use noise::Noise;
 
 /// Turns rows of logits into tokens, for one sequence.
 ///
-/// The result of [`sample`](Self::sample) depends on its arguments and the parameters alone, and is the same on
-/// every processor: a sequence that was preempted and comes back goes on with the tokens that it would have
-/// had. What a sampler remembers between calls only spares it from counting the history again.
+/// [`sample`](Self::sample) is a function of the parameters, its arguments and the tokens
+/// [accepted](Self::accept) so far, the same on every processor. A preempted or resumed sequence therefore
+/// continues with the tokens that it would have had. Sampling alone changes no transform: whoever commits a
+/// token calls `accept`, and [`rollback`](Self::rollback) if tokens are taken back.
 #[derive(Debug)]
 pub struct Sampler {
     n_vocab: usize,
     seed: u64,
     logprobs: bool,
+    top_logprobs: usize,
     choice: Choice,
+    /// Whether a transform needs the log probabilities of accepted tokens.
+    needs_logprob: bool,
+    /// The last token sampled and its log probability, until it is accepted.
+    drawn: Option<(TokenId, f32)>,
     /// In the order in which they are applied.
     transforms: Vec<Box<dyn Transform>>,
 }
@@ -58,13 +80,17 @@ enum Choice {
 }
 
 /// A token that was sampled.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Sampled {
     /// The token.
     pub token: TokenId,
     /// Natural logarithm of the token's probability under the logits as the model gave them, before bias,
     /// penalties and temperature; `None` unless [`SamplingParams::logprobs`] asks for it.
     pub logprob: Option<f32>,
+    /// The most probable tokens under the same distribution with the logarithms of their probabilities, best
+    /// first; as many as [`SamplingParams::top_logprobs`] asks for, without tokens of probability 0.
+    pub top_logprobs: Vec<(TokenId, f32)>,
 }
 
 /// Memory that [`Sampler::sample`] works in. One serves any number of samplers, one call after the other; it
@@ -94,7 +120,7 @@ pub enum SampleError {
         /// Size of the vocabulary.
         n_vocab: usize,
     },
-    /// Every logit is negative infinity, from the model or through the logit bias.
+    /// Every token was ruled out, by a logit of negative infinity, the logit bias or a transform.
     #[error("no token is left to choose from: all {n_vocab} logits are negative infinity")]
     NoCandidate {
         /// Size of the vocabulary.
@@ -108,7 +134,7 @@ impl Sampler {
     /// - `logits`: one row, `[n_vocab]`, f32, as the model gave it. Negative infinity rules a token out; where some
     ///   are positive infinity, one of those is taken.
     /// - `history`: the tokens of the sequence so far, prompt and generated, for the penalties.
-    /// - `position`: place of the new token in the sequence, which with the seed decides the random number.
+    /// - `position`: place of the new token in the sequence, which with the seed decides the random numbers.
     /// - `scratch`: memory to work in; what it holds does not matter.
     pub fn sample(
         &mut self,
@@ -124,19 +150,61 @@ impl Sampler {
         let mut candidates = Candidates::new(logits, &mut scratch.buffers)
             .map_err(|index| SampleError::NotANumber { index, n_vocab })?;
         let given_best = candidates.best();
-        let mut step = Step { history, random: Random::new(self.seed, position) };
+        let mut top_logprobs = Vec::new();
+        if self.top_logprobs > 0 {
+            top_logprobs.extend(candidates.top(self.top_logprobs));
+        }
+        let mut step = Step::new(history, self.seed, position);
         for transform in &mut self.transforms {
             transform.apply(&mut candidates, &mut step);
         }
         let token = match self.choice {
             Choice::Greedy => candidates.best().map(|(token, _)| token),
-            Choice::Draw => candidates.draw(&mut step.random),
+            Choice::Draw => candidates.draw(&Noise::new(self.seed, position)),
         };
         let (Some(token), Some((_, best))) = (token, given_best) else {
             return Err(SampleError::NoCandidate { n_vocab });
         };
-        let logprob = self.logprobs.then(|| logprob(logits, token, best));
-        Ok(Sampled { token, logprob })
+        self.drawn = self.needs_logprob.then(|| match self.choice {
+            Choice::Greedy => (token, 0.0),
+            Choice::Draw => (token, candidates.logprob(token)),
+        });
+        let mut logprob = None;
+        if self.logprobs || self.top_logprobs > 0 {
+            let total = log_total(logits, best);
+            let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+            logprob = self.logprobs.then(|| relative(logit, best, total));
+            top_logprobs.iter_mut().for_each(|(_, logit)| *logit = relative(*logit, best, total));
+            top_logprobs.retain(|&(_, logprob)| logprob > f32::NEG_INFINITY);
+        }
+        Ok(Sampled { token, logprob, top_logprobs })
+    }
+
+    /// Announces to the transforms that `token` was appended to the sequence. Its log probability is that of
+    /// the last [`sample`](Self::sample), if that gave this token.
+    pub fn accept(&mut self, token: TokenId) {
+        let drawn = self.drawn.take().filter(|&(drawn, _)| drawn == token);
+        let accepted = Accepted { token, logprob: drawn.map(|(_, logprob)| logprob) };
+        for transform in &mut self.transforms {
+            transform.accept(&accepted);
+        }
+    }
+
+    /// Undoes the last `n` calls of [`accept`](Self::accept).
+    pub fn rollback(&mut self, n: usize) {
+        self.drawn = None;
+        for transform in &mut self.transforms {
+            transform.rollback(n);
+        }
+    }
+
+    /// Accepts the tokens that an earlier run of a resumed request generated, oldest first. Their log
+    /// probabilities are unknown.
+    pub fn replay(&mut self, generated: &[TokenId]) {
+        self.drawn = None;
+        for &token in generated {
+            self.accept(token);
+        }
     }
 
     /// The seed that the random numbers come from.
@@ -145,14 +213,21 @@ impl Sampler {
     }
 }
 
-/// Natural logarithm of the probability of `token`: its logit less the logarithm of the sum of all exponentials,
-/// with the largest logit, `best`, taken out so that nothing overflows.
-fn logprob(logits: &[f32], token: TokenId, best: f32) -> f32 {
-    let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-    if best == f32::INFINITY {
-        let infinite = logits.iter().filter(|&&x| x == f32::INFINITY).count();
-        return if logit == f32::INFINITY { -(infinite as f64).ln() as f32 } else { f32::NEG_INFINITY };
+/// Logarithm of the sum of e^(logit - best), or of the number of infinite logits if `best` is infinite.
+fn log_total(logits: &[f32], best: f32) -> f64 {
+    let total = if best == f32::INFINITY {
+        logits.iter().filter(|&&x| x == f32::INFINITY).count() as f64
+    } else {
+        logits.chunks(scan::CHUNK).map(|chunk| exp::mass(chunk, best, 1.0)).sum()
+    };
+    total.ln()
+}
+
+/// Log probability of a token with this logit; the largest logit is taken out so that nothing overflows.
+fn relative(logit: f32, best: f32, total: f64) -> f32 {
+    match (logit == f32::INFINITY, best == f32::INFINITY) {
+        (true, _) => -total as f32,
+        (false, true) => f32::NEG_INFINITY,
+        (false, false) => (f64::from(logit) - f64::from(best) - total) as f32,
     }
-    let sum: f64 = logits.chunks(scan::CHUNK).map(|chunk| exp::mass(chunk, best, 1.0)).sum();
-    (f64::from(logit) - f64::from(best) - sum.ln()) as f32
 }

@@ -1,4 +1,4 @@
-//! What a user may ask of the sampler, and the check of it.
+//! Sampling parameters and their validation.
 
 use super::logit_bias::LogitBias;
 use super::min_p::MinP;
@@ -6,20 +6,22 @@ use super::penalties::Penalties;
 use super::temperature::Temperature;
 use super::top_k::TopK;
 use super::top_p::TopP;
-use super::transform::Transform;
+use super::transform::{SamplerContext, Transform, TransformFactory};
 use super::window::Window;
 use super::{Choice, Sampler};
 use crate::token::TokenId;
+use std::sync::Arc;
 
-/// How tokens are chosen. Plain fields, with the defaults given at each.
+/// How tokens are chosen. Each field has a setter of its name.
 ///
 /// ```
-/// use exsa_core::sampler::SamplingParams;
+/// use exsa_core::sampler::{SamplerContext, SamplingParams};
 ///
-/// let params = SamplingParams { temperature: 0.7, top_p: 0.9, seed: Some(1), ..Default::default() };
-/// assert!(params.validate(32_000).is_ok());
+/// let params = SamplingParams::default().temperature(0.7).top_p(0.9).seed(1);
+/// assert!(params.build(&SamplerContext::new(32_000)).is_ok());
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SamplingParams {
     /// Divides the logits: below 1 sharper, above 1 flatter; 0 is greedy. Finite, 0 or more; 0.8 by default.
     pub temperature: f32,
@@ -50,6 +52,9 @@ pub struct SamplingParams {
     /// Whether [`Sampled::logprob`](super::Sampled::logprob) is computed, at the cost of one more pass over the
     /// vocabulary; `false` by default.
     pub logprobs: bool,
+    /// Number of most probable tokens that [`Sampled::top_logprobs`](super::Sampled::top_logprobs) lists.
+    /// `0..=20`; 0 by default, which costs nothing.
+    pub top_logprobs: u32,
 }
 
 impl Default for SamplingParams {
@@ -66,6 +71,7 @@ impl Default for SamplingParams {
             logit_bias: Vec::new(),
             seed: None,
             logprobs: false,
+            top_logprobs: 0,
         }
     }
 }
@@ -104,7 +110,23 @@ pub enum SamplingError {
         /// Size of the vocabulary.
         n_vocab: usize,
     },
+    /// A host's transform cannot be built.
+    #[error("transform: {reason}")]
+    Transform {
+        /// The reason, from the host's [`TransformFactory`].
+        reason: String,
+    },
 }
+
+impl SamplingError {
+    /// The error of a [`TransformFactory`] that cannot build its transform.
+    pub fn transform(reason: impl Into<String>) -> Self {
+        Self::Transform { reason: reason.into() }
+    }
+}
+
+/// Largest value of [`SamplingParams::top_logprobs`].
+const TOP_LOGPROBS_MAX: u32 = 20;
 
 impl SamplingParams {
     /// Greedy decoding: always the most probable token.
@@ -112,10 +134,105 @@ impl SamplingParams {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// Checks the parameters against a vocabulary of `n_vocab` tokens and makes a sampler of them.
+    /// Sets [`temperature`](Self::temperature).
+    #[must_use]
+    pub fn temperature(mut self, temperature: f32) -> Self {
+        self.temperature = temperature;
+        self
+    }
+
+    /// Sets [`top_k`](Self::top_k).
+    #[must_use]
+    pub fn top_k(mut self, k: impl Into<Option<u32>>) -> Self {
+        self.top_k = k.into();
+        self
+    }
+
+    /// Sets [`top_p`](Self::top_p).
+    #[must_use]
+    pub fn top_p(mut self, p: f32) -> Self {
+        self.top_p = p;
+        self
+    }
+
+    /// Sets [`min_p`](Self::min_p).
+    #[must_use]
+    pub fn min_p(mut self, p: f32) -> Self {
+        self.min_p = p;
+        self
+    }
+
+    /// Sets [`repetition_penalty`](Self::repetition_penalty).
+    #[must_use]
+    pub fn repetition_penalty(mut self, penalty: f32) -> Self {
+        self.repetition_penalty = penalty;
+        self
+    }
+
+    /// Sets [`frequency_penalty`](Self::frequency_penalty).
+    #[must_use]
+    pub fn frequency_penalty(mut self, penalty: f32) -> Self {
+        self.frequency_penalty = penalty;
+        self
+    }
+
+    /// Sets [`presence_penalty`](Self::presence_penalty).
+    #[must_use]
+    pub fn presence_penalty(mut self, penalty: f32) -> Self {
+        self.presence_penalty = penalty;
+        self
+    }
+
+    /// Sets [`penalty_window`](Self::penalty_window).
+    #[must_use]
+    pub fn penalty_window(mut self, tokens: impl Into<Option<u32>>) -> Self {
+        self.penalty_window = tokens.into();
+        self
+    }
+
+    /// Sets [`logit_bias`](Self::logit_bias), all of it.
+    #[must_use]
+    pub fn logit_bias(mut self, biases: impl Into<Vec<(TokenId, f32)>>) -> Self {
+        self.logit_bias = biases.into();
+        self
+    }
+
+    /// Sets [`seed`](Self::seed).
+    #[must_use]
+    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.seed = seed.into();
+        self
+    }
+
+    /// Sets [`logprobs`](Self::logprobs).
+    #[must_use]
+    pub fn logprobs(mut self, logprobs: bool) -> Self {
+        self.logprobs = logprobs;
+        self
+    }
+
+    /// Sets [`top_logprobs`](Self::top_logprobs).
+    #[must_use]
+    pub fn top_logprobs(mut self, n: u32) -> Self {
+        self.top_logprobs = n;
+        self
+    }
+
+    /// Validates the parameters and builds the sampler of one sequence.
     ///
-    /// A `seed` of `None` counts as 0 here: who wants a different text each time puts a seed in first.
-    pub fn validate(&self, n_vocab: usize) -> Result<Sampler, SamplingError> {
+    /// A `seed` of `None` counts as 0 here: the engine fills in a random seed beforehand.
+    pub fn build(&self, context: &SamplerContext<'_>) -> Result<Sampler, SamplingError> {
+        self.build_with(context, &[])
+    }
+
+    /// As [`build`](Self::build), with a host's transforms in the chain. They are applied in this order,
+    /// after logit bias and penalties and before the filters.
+    pub fn build_with(
+        &self,
+        context: &SamplerContext<'_>,
+        transforms: &[Arc<dyn TransformFactory>],
+    ) -> Result<Sampler, SamplingError> {
+        let (host, n_vocab) = (transforms, context.n_vocab());
         if n_vocab == 0 || u32::try_from(n_vocab).is_err() {
             return Err(SamplingError::Vocabulary { n_vocab });
         }
@@ -125,6 +242,10 @@ impl SamplingParams {
         within("repetition_penalty", self.repetition_penalty, 0.01, 100.0, "a number from 0.01 to 100")?;
         within("frequency_penalty", self.frequency_penalty, -100.0, 100.0, "a number from -100 to 100")?;
         within("presence_penalty", self.presence_penalty, -100.0, 100.0, "a number from -100 to 100")?;
+        if self.top_logprobs > TOP_LOGPROBS_MAX {
+            let (parameter, value) = ("top_logprobs", self.top_logprobs as f32);
+            return Err(SamplingError::Range { parameter, value, allowed: "an integer from 0 to 20" });
+        }
 
         let mut transforms: Vec<Box<dyn Transform>> = Vec::new();
         let biases = self.biases(n_vocab)?;
@@ -142,6 +263,11 @@ impl SamplingParams {
                 window: Window::new(window),
             }));
         }
+        // Here a host sees the logits that bias and penalties have shaped, and every token is still a
+        // candidate: if it bans tokens, the filters choose among the rest.
+        for factory in host {
+            transforms.push(factory.build(context)?);
+        }
         let choice = if self.temperature == 0.0 { Choice::Greedy } else { Choice::Draw };
         if choice == Choice::Draw {
             match self.top_k {
@@ -158,7 +284,16 @@ impl SamplingParams {
                 transforms.push(Box::new(Temperature { temperature: self.temperature }));
             }
         }
-        Ok(Sampler { n_vocab, seed: self.seed.unwrap_or(0), logprobs: self.logprobs, choice, transforms })
+        Ok(Sampler {
+            n_vocab,
+            seed: self.seed.unwrap_or(0),
+            logprobs: self.logprobs,
+            top_logprobs: self.top_logprobs as usize,
+            choice,
+            needs_logprob: transforms.iter().any(|transform| transform.needs_logprob()),
+            drawn: None,
+            transforms,
+        })
     }
 
     /// The logit biases, ascending by token.

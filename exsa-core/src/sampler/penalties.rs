@@ -20,7 +20,7 @@ pub(super) struct Penalties {
 impl Transform for Penalties {
     fn apply(&mut self, candidates: &mut Candidates<'_>, step: &mut Step<'_>) {
         let Self { repetition, frequency, presence, .. } = *self;
-        for &(token, count) in self.window.counts(step.history) {
+        for &(token, count) in self.window.counts(step.history()) {
             candidates.change(token, |logit| {
                 let logit = if logit > 0.0 { logit / repetition } else { logit * repetition };
                 logit - (count as f32 * frequency + presence)

@@ -2,7 +2,7 @@
 
 /// Philox4x32-10, a counter-based generator (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2,
 /// 3", SC 2011): four words that are a keyed bijection of four words of counter.
-fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+pub(super) fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     const ROUNDS: usize = 10;
     const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
     const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -16,16 +16,17 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 }
 
 /// The low and the high word.
-fn halves(value: u64) -> [u32; 2] {
+pub(super) fn halves(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
 }
 
-/// The random numbers of one position: a sequence that any position can begin without the ones before it.
+/// The random numbers of one position: a sequence that any position can begin without the ones before it. The
+/// last word of the counter is 0; the noise of the draw has 1 there.
 #[derive(Clone, Debug)]
 pub(super) struct Random {
     seed: u64,
     position: u64,
-    drawn: u64,
+    drawn: u32,
 }
 
 impl Random {
@@ -36,9 +37,8 @@ impl Random {
     /// The next number, uniform over the multiples of 2^-53 in `0.0..1.0`.
     pub(super) fn unit(&mut self) -> f64 {
         let [position_low, position_high] = halves(self.position);
-        let [drawn_low, drawn_high] = halves(self.drawn);
-        self.drawn += 1;
-        let words = philox([position_low, position_high, drawn_low, drawn_high], halves(self.seed));
+        let words = philox([position_low, position_high, self.drawn, 0], halves(self.seed));
+        self.drawn = self.drawn.wrapping_add(1);
         let bits = u64::from(words[0]) << 32 | u64::from(words[1]);
         (bits >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }

@@ -11,6 +11,6 @@ pub(super) struct Temperature {
 
 impl Transform for Temperature {
     fn apply(&mut self, candidates: &mut Candidates<'_>, _step: &mut Step<'_>) {
-        candidates.heat(self.temperature);
+        candidates.scale_temperature(self.temperature);
     }
 }

@@ -1,26 +1,150 @@
-//! The seam between the sampler and what shapes its choice.
+//! The interface between the sampler and the transforms of its chain.
 
 use super::candidates::Candidates;
+use super::params::SamplingError;
 use super::random::Random;
 use crate::token::TokenId;
+use crate::tokenizer::Tokenizer;
 use std::fmt::Debug;
+use std::sync::Arc;
 
-/// One link of the sampler's chain. A new one is a file beside this one and a line in
-/// [`SamplingParams::validate`](super::SamplingParams::validate), which decides on the order.
+/// One link of the sampler's chain: changes the candidates before a token is drawn.
+///
+/// A transform of Exsa is a file beside this one and a line in
+/// [`SamplingParams::build`](super::SamplingParams::build), which decides on the order. A host brings its own
+/// with a [`TransformFactory`] in [`Request::transform`](crate::Request::transform).
 ///
 /// # Contract
 ///
-/// What a transform does depends on its parameters, the candidates and the step alone. It may keep what spares
-/// it work in the next call, as counts, but must give the same result without. It never makes a logit NaN.
-pub(super) trait Transform: Debug + Send {
+/// The result of [`apply`](Self::apply) depends on the parameters, the candidates, the step and the tokens
+/// accepted so far (those not rolled back), and on nothing else: no clock, no other source of random numbers.
+/// `apply` itself leaves no trace: it may be called for a position any number of times, with or without an
+/// `accept` in between. Caches that spare work, such as counts of the history, are allowed.
+pub trait Transform: Debug + Send {
+    /// Changes or removes candidates.
     fn apply(&mut self, candidates: &mut Candidates<'_>, step: &mut Step<'_>);
+
+    /// Takes note of a token that became part of the sequence. Tokens of the prompt are not announced, those
+    /// that an earlier run of a resumed request generated are.
+    fn accept(&mut self, accepted: &Accepted) {
+        let _ = accepted;
+    }
+
+    /// Undoes the last `n` calls of [`accept`](Self::accept), since their tokens were taken back. `n` is at
+    /// most the number of calls that were not undone.
+    fn rollback(&mut self, n: usize) {
+        let _ = n;
+    }
+
+    /// Whether [`Accepted::logprob`] is wanted, at the cost of a pass over the candidates for each token.
+    fn needs_logprob(&self) -> bool {
+        false
+    }
 }
 
-/// What is known when a token is sampled, beside the logits.
+/// A token that became part of the sequence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Accepted {
+    /// The token.
+    pub token: TokenId,
+    /// Natural logarithm of the token's probability under the distribution that it was drawn from, after all
+    /// transforms; 0 for greedy decoding. `None` if no transform of the chain
+    /// [needs it](Transform::needs_logprob), or if the token was not drawn by this sampler: a resumed
+    /// request's earlier tokens, or a token that a grammar forced.
+    pub logprob: Option<f32>,
+}
+
+impl Accepted {
+    /// An accepted token of unknown probability.
+    pub fn new(token: TokenId) -> Self {
+        Self { token, logprob: None }
+    }
+}
+
+/// State of the sequence when a token is sampled.
 #[derive(Debug)]
-pub(super) struct Step<'a> {
+pub struct Step<'a> {
+    history: &'a [TokenId],
+    position: u64,
+    random: Random,
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn new(history: &'a [TokenId], seed: u64, position: u64) -> Self {
+        Self { history, position, random: Random::new(seed, position) }
+    }
+
     /// The tokens of the sequence so far, prompt and generated.
-    pub history: &'a [TokenId],
-    /// The random numbers of this position. The final draw takes the first that no transform took.
-    pub random: Random,
+    pub fn history(&self) -> &'a [TokenId] {
+        self.history
+    }
+
+    /// Position of the new token in the sequence.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next random number of this position, uniform in `0.0..1.0`. Numbers depend on seed, position and
+    /// how many were taken before, and are independent of the draw.
+    pub fn random(&mut self) -> f64 {
+        self.random.unit()
+    }
+}
+
+/// What is known of the model when a sampler is built.
+#[derive(Clone, Copy)]
+pub struct SamplerContext<'a> {
+    n_vocab: usize,
+    tokenizer: Option<&'a dyn Tokenizer>,
+}
+
+impl<'a> SamplerContext<'a> {
+    /// A vocabulary of `n_vocab` tokens without texts.
+    pub fn new(n_vocab: usize) -> Self {
+        Self { n_vocab, tokenizer: None }
+    }
+
+    /// Adds the model's tokenizer.
+    #[must_use]
+    pub fn with_tokenizer(mut self, tokenizer: &'a dyn Tokenizer) -> Self {
+        self.tokenizer = Some(tokenizer);
+        self
+    }
+
+    /// Number of tokens, the length of a row of logits.
+    pub fn n_vocab(&self) -> usize {
+        self.n_vocab
+    }
+
+    /// The model's tokenizer. An engine always has one; a sampler built by hand may do without.
+    pub fn tokenizer(&self) -> Option<&'a dyn Tokenizer> {
+        self.tokenizer
+    }
+}
+
+impl Debug for SamplerContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tokenizer = self.tokenizer.map(|tokenizer| tokenizer.n_vocab());
+        f.debug_struct("SamplerContext")
+            .field("n_vocab", &self.n_vocab)
+            .field("tokenizer.n_vocab", &tokenizer)
+            .finish()
+    }
+}
+
+/// Builds a host's transform for one answer.
+///
+/// One factory may build several transforms: a request for several answers needs one for each, and a resumed
+/// request a new one. Each starts with no token accepted.
+pub trait TransformFactory: Debug + Send + Sync {
+    /// A transform for one sequence. An error ends the submission of the request with it;
+    /// [`SamplingError::transform`] makes one of a text.
+    fn build(&self, context: &SamplerContext<'_>) -> Result<Box<dyn Transform>, SamplingError>;
+}
+
+impl<T: TransformFactory + ?Sized> TransformFactory for Arc<T> {
+    fn build(&self, context: &SamplerContext<'_>) -> Result<Box<dyn Transform>, SamplingError> {
+        (**self).build(context)
+    }
 }

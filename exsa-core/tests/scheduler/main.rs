@@ -13,5 +13,6 @@ mod preemption;
 mod prefix_cache;
 mod queue_answers;
 mod starvation;
+mod transforms;
 mod vtc_bound;
 mod work_conservation;

@@ -10,7 +10,7 @@ use exsa_core::{EngineOptions, Mode, PrefixCacheOptions, Priority, Request};
 fn requests() -> Vec<Request> {
     (0..12)
         .map(|seed| {
-            let sampling = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
+            let sampling = SamplingParams::default().seed(seed);
             let request = greedy(tokens(seed, 20 + seed as usize * 3), 80);
             if seed % 2 == 0 { request } else { request.sampling(sampling) }
         })

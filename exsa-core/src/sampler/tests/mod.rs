@@ -1,5 +1,10 @@
 //! The sampler against a plain reference: everything sorted, everything in f64.
 
+mod draw;
+mod transforms;
+
+use super::noise::Noise;
+use super::random::Random;
 use super::*;
 use proptest::prelude::*;
 
@@ -10,7 +15,12 @@ fn sample_at(
     history: &[TokenId],
     position: u64,
 ) -> Result<Sampled, SampleError> {
-    params.validate(logits.len()).unwrap().sample(logits, history, position, &mut SampleScratch::default())
+    build(params, logits.len()).sample(logits, history, position, &mut SampleScratch::default())
+}
+
+/// The sampler of valid parameters.
+fn build(params: &SamplingParams, n_vocab: usize) -> Sampler {
+    params.build(&SamplerContext::new(n_vocab)).unwrap()
 }
 
 /// No cuts, no penalties, temperature 1.
@@ -75,15 +85,15 @@ fn reference(params: &SamplingParams, logits: &[f32], history: &[TokenId]) -> Ve
     probabilities
 }
 
-/// Whether `token` is what the reference distribution gives for the random number of this position, up to rounding
-/// at the edges of the tokens' shares.
+/// Whether `token` wins the race of the reference distribution at this position, up to rounding between
+/// candidates of nearly equal scores.
 fn agrees(params: &SamplingParams, probabilities: &[f64], position: u64, token: TokenId) -> bool {
-    let u = Random::new(params.seed.unwrap_or(0), position).unit();
-    let before: f64 = probabilities[..token as usize].iter().sum();
-    let after = before + probabilities[token as usize];
-    let slack = 1e-5;
-    probabilities[token as usize] > 0.0
-        && (params.temperature == 0.0 || (before - slack <= u && u <= after + slack))
+    let noise = Noise::new(params.seed.unwrap_or(0), position);
+    let greedy = params.temperature == 0.0;
+    let score = |id: usize| probabilities[id].ln() + if greedy { 0.0 } else { noise.gumbel(id as TokenId) };
+    let best = (0..probabilities.len()).map(score).fold(f64::NEG_INFINITY, f64::max);
+    let slack = 1e-4;
+    probabilities[token as usize] > 0.0 && score(token as usize) >= best - slack
 }
 
 fn any_params(n: u32) -> impl Strategy<Value = SamplingParams> {
@@ -111,7 +121,7 @@ fn any_params(n: u32) -> impl Strategy<Value = SamplingParams> {
         penalty_window: penalties.3,
         logit_bias: bias.into_iter().collect(),
         seed: Some(seed),
-        logprobs: false,
+        ..Default::default()
     })
 }
 
@@ -137,7 +147,7 @@ proptest! {
             let shifted = SamplingParams { top_p: cut(params.top_p), min_p: cut(params.min_p), ..params.clone() };
             reference(&shifted, &row, &history)
         });
-        let mut sampler = params.validate(n).unwrap();
+        let mut sampler = build(&params, n);
         let mut scratch = SampleScratch::default();
         for position in 0..8 {
             let got = sampler.sample(&row, &history, position, &mut scratch).unwrap();
@@ -171,7 +181,7 @@ proptest! {
         let row: Vec<f32> = picks.iter().map(|&i| values[i]).collect();
         let params = SamplingParams { logprobs, ..params };
         match sample_at(&params, &row, &history, 3) {
-            Ok(Sampled { token, logprob }) => {
+            Ok(Sampled { token, logprob, .. }) => {
                 prop_assert!(row[token as usize] > f32::NEG_INFINITY);
                 prop_assert!(!params.logit_bias.contains(&(token, f32::NEG_INFINITY)));
                 prop_assert_eq!(logprob.is_some(), logprobs);
@@ -190,7 +200,7 @@ proptest! {
         // A history that grows, loses its end and is replaced, as drafts and preemption make it.
         let params = SamplingParams { repetition_penalty: 1.5, penalty_window: window, ..params };
         let row = model_row(20, 5);
-        let mut kept = params.validate(20).unwrap();
+        let mut kept = build(&params, 20);
         let mut scratch = SampleScratch::default();
         let mut history: Vec<TokenId> = Vec::new();
         for (cut, grow, token) in steps {
@@ -215,7 +225,8 @@ fn greedy_takes_the_lowest_id_among_equals() {
         row[id] = 5.0;
     }
     let greedy = SamplingParams::greedy();
-    assert_eq!(sample_at(&greedy, &row, &[], 0), Ok(Sampled { token: 333, logprob: None }));
+    let want = Sampled { token: 333, logprob: None, top_logprobs: Vec::new() };
+    assert_eq!(sample_at(&greedy, &row, &[], 0), Ok(want));
     let banned = SamplingParams { logit_bias: vec![(333, f32::NEG_INFINITY)], ..greedy.clone() };
     assert_eq!(sample_at(&banned, &row, &[], 0).unwrap().token, 700);
     assert_eq!(sample_at(&greedy, &[-0.0, 0.0], &[], 0).unwrap().token, 0);
@@ -227,7 +238,7 @@ fn greedy_takes_the_lowest_id_among_equals() {
 #[test]
 fn bad_rows_are_typed_errors() {
     let params = SamplingParams::default();
-    let mut sampler = params.validate(100).unwrap();
+    let mut sampler = build(&params, 100);
     let mut scratch = SampleScratch::default();
     let mut row = vec![0.0f32; 100];
     let mut sample = |row: &[f32]| sampler.sample(row, &[], 0, &mut scratch).unwrap_err();
@@ -248,7 +259,7 @@ fn bad_rows_are_typed_errors() {
 #[test]
 fn bad_parameters_are_named() {
     let ok = SamplingParams::default;
-    let range = |params: SamplingParams| match params.validate(100).map(|_| ()) {
+    let range = |params: SamplingParams| match params.build(&SamplerContext::new(100)).map(|_| ()) {
         Err(SamplingError::Range { parameter, .. }) => parameter,
         other => panic!("{other:?}"),
     };
@@ -264,13 +275,24 @@ fn bad_parameters_are_named() {
     }
     assert_eq!(range(SamplingParams { top_p: 1.1, ..ok() }), "top_p");
     assert_eq!(range(SamplingParams { repetition_penalty: 0.0, ..ok() }), "repetition_penalty");
+    assert_eq!(range(SamplingParams { top_logprobs: 21, ..ok() }), "top_logprobs");
+    assert!(ok().top_logprobs(20).build(&SamplerContext::new(100)).is_ok());
     assert_eq!(range(SamplingParams { logit_bias: vec![(0, f32::NAN)], ..ok() }), "logit_bias");
     assert_eq!(range(SamplingParams { logit_bias: vec![(0, f32::INFINITY)], ..ok() }), "logit_bias");
-    let bias = |logit_bias| SamplingParams { logit_bias, ..ok() }.validate(100).map(|_| ()).unwrap_err();
+    let bias = |logit_bias| {
+        SamplingParams { logit_bias, ..ok() }.build(&SamplerContext::new(100)).map(|_| ()).unwrap_err()
+    };
     assert_eq!(bias(vec![(100, 1.0)]), SamplingError::BiasToken { token: 100, n_vocab: 100 });
     assert_eq!(bias(vec![(5, 1.0), (4, 0.0), (5, 1.0)]), SamplingError::BiasTwice { token: 5 });
-    assert_eq!(ok().validate(0).map(|_| ()).unwrap_err(), SamplingError::Vocabulary { n_vocab: 0 });
-    let text = SamplingParams { top_p: -1.0, ..ok() }.validate(100).map(|_| ()).unwrap_err().to_string();
+    assert_eq!(
+        ok().build(&SamplerContext::new(0)).map(|_| ()).unwrap_err(),
+        SamplingError::Vocabulary { n_vocab: 0 }
+    );
+    let text = SamplingParams { top_p: -1.0, ..ok() }
+        .build(&SamplerContext::new(100))
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
     assert_eq!(text, "top_p is -1, but must be a number from 0 to 1");
 }
 
@@ -299,21 +321,64 @@ fn logprob_is_that_of_the_untouched_logits() {
 }
 
 #[test]
-fn draws_follow_the_distribution() {
-    // Chi-squared over 100,000 positions of a small vocabulary.
-    let row: Vec<f32> = [0.1f32, 0.2, 0.3, 0.4].iter().map(|p| p.ln()).collect();
-    let mut sampler = plain().validate(4).unwrap();
-    let mut scratch = SampleScratch::default();
-    let mut counts = [0u32; 4];
-    for position in 0..100_000 {
-        counts[sampler.sample(&row, &[], position, &mut scratch).unwrap().token as usize] += 1;
+fn top_logprobs_are_the_best_of_the_untouched_logits() {
+    let mut row = model_row(1000, 4);
+    (row[10], row[500], row[900]) = (30.0, 31.0, 31.0);
+    let params = SamplingParams::default().logit_bias([(500, f32::NEG_INFINITY)]).logprobs(true).seed(1);
+    let total: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+    for n in [0, 1, 3, 20] {
+        let got = sample_at(&params.clone().top_logprobs(n), &row, &[], 0).unwrap();
+        let mut order: Vec<usize> = (0..1000).collect();
+        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+        let ids: Vec<usize> = got.top_logprobs.iter().map(|&(id, _)| id as usize).collect();
+        assert_eq!(ids, order[..n as usize]);
+        for &(id, logprob) in &got.top_logprobs {
+            let want = f64::from(row[id as usize]) - total.ln();
+            assert!((f64::from(logprob) - want).abs() < 1e-5, "{logprob} {want}");
+        }
+        assert_eq!(got.token, sample_at(&params, &row, &[], 0).unwrap().token);
     }
-    let chi: f64 = counts
-        .iter()
-        .zip([10_000.0, 20_000.0, 30_000.0, 40_000.0])
-        .map(|(&got, want)| (f64::from(got) - want).powi(2) / want)
-        .sum();
-    assert!(chi < 16.3, "chi squared is {chi}, {counts:?}");
+    // Impossible tokens are not listed.
+    let row = [0.0, f32::NEG_INFINITY, 0.0];
+    let got = sample_at(&plain().top_logprobs(3), &row, &[], 0).unwrap();
+    let half = -std::f32::consts::LN_2;
+    assert_eq!(got.top_logprobs, [(0, half), (2, half)]);
+    assert_eq!(got.logprob, None);
+    let row = [0.0, f32::INFINITY, f32::INFINITY];
+    let got = sample_at(&plain().top_logprobs(3), &row, &[], 0).unwrap();
+    assert_eq!(got.top_logprobs, [(1, half), (2, half)]);
+}
+
+#[test]
+fn setters_set_their_fields() {
+    let got = SamplingParams::default()
+        .temperature(0.5)
+        .top_k(7)
+        .top_p(0.25)
+        .min_p(0.125)
+        .repetition_penalty(1.5)
+        .frequency_penalty(2.0)
+        .presence_penalty(3.0)
+        .penalty_window(None)
+        .logit_bias([(1, 2.0)])
+        .seed(9)
+        .logprobs(true)
+        .top_logprobs(4);
+    let want = SamplingParams {
+        temperature: 0.5,
+        top_k: Some(7),
+        top_p: 0.25,
+        min_p: 0.125,
+        repetition_penalty: 1.5,
+        frequency_penalty: 2.0,
+        presence_penalty: 3.0,
+        penalty_window: None,
+        logit_bias: vec![(1, 2.0)],
+        seed: Some(9),
+        logprobs: true,
+        top_logprobs: 4,
+    };
+    assert_eq!(got, want);
 }
 
 #[test]
@@ -337,7 +402,7 @@ fn temperatures_at_the_ends_of_f32_work() {
             assert_eq!(sample_at(&params, &row, &[], position).unwrap(), best);
         }
     }
-    let mut sampler = SamplingParams { temperature: f32::MAX, ..plain() }.validate(500).unwrap();
+    let mut sampler = build(&SamplingParams { temperature: f32::MAX, ..plain() }, 500);
     let mut scratch = SampleScratch::default();
     let mut seen: Vec<_> =
         (0..5000).map(|i| sampler.sample(&row, &[], i, &mut scratch).unwrap().token).collect();
@@ -357,9 +422,9 @@ fn the_same_seed_gives_the_same_tokens_on_every_machine() {
         tokens.push((0..6).map(|i| sample_at(&params, &row, &[], i).unwrap().token).collect::<Vec<_>>());
     }
     let want = [
-        [2599, 4900, 3588, 2995, 1315, 1265],
-        [1839, 4059, 2740, 2740, 950, 904],
-        [2631, 4906, 3827, 3153, 1323, 1285],
+        [904, 3512, 4198, 878, 3863, 2815],
+        [904, 659, 2740, 878, 3863, 653],
+        [904, 3512, 4198, 878, 2626, 2815],
     ];
     assert_eq!(tokens, want);
 }

@@ -1,0 +1,90 @@
+//! The draw: Gumbel-max, the candidate with the largest sum of logit and noise.
+
+use super::{CHUNK, Candidates};
+use crate::sampler::noise::{Noise, highest_word};
+use crate::token::TokenId;
+
+/// The candidate with the largest score so far.
+struct Race<'a> {
+    noise: &'a Noise,
+    max: f64,
+    scale: f64,
+    leader: Option<(f64, TokenId)>,
+}
+
+impl Race<'_> {
+    /// Score of a candidate before its noise.
+    fn base(&self, logit: f32) -> f64 {
+        (f64::from(logit) - self.max) * self.scale
+    }
+
+    /// A bound on the noise words of candidates with at most this logit that can still lead.
+    fn bound(&self, logit: f32) -> Option<u32> {
+        self.leader.map_or(Some(u32::MAX), |(score, _)| highest_word(score - self.base(logit)))
+    }
+
+    /// Compares a candidate, whose high word of noise is `word`, with the leader. Returns whether it leads
+    /// now.
+    fn enter(&mut self, id: TokenId, logit: f32, word: u32) -> bool {
+        if self.bound(logit).is_none_or(|bound| word > bound) {
+            return false;
+        }
+        let score = self.base(logit) + self.noise.gumbel(id);
+        let leads = self.leader.is_none_or(|(best, leader)| score > best || (score == best && id < leader));
+        if leads {
+            self.leader = Some((score, id));
+        }
+        leads
+    }
+}
+
+impl Candidates<'_> {
+    /// Draws a candidate by its probability; the same as computing every candidate's score.
+    ///
+    /// Most candidates are ruled out by the first 32 bits of their noise: from the leader's score follows the
+    /// largest word with which any token of a chunk can still win, so that a chunk costs hashes and
+    /// integer comparisons, which compilers turn into vector code. Logarithms are computed for few tokens.
+    pub(in crate::sampler) fn draw(&mut self, noise: &Noise) -> Option<TokenId> {
+        self.settle();
+        let (best_id, best) = self.best()?;
+        let mut race = Race { noise, max: best.into(), scale: self.scale.into(), leader: None };
+        // The best candidate first, since its score rules out the most.
+        race.enter(best_id, best, noise.high(best_id));
+        if self.listed {
+            let mut bound = race.bound(best);
+            for c in &self.buffers.list {
+                let word = noise.high(c.id);
+                if bound.is_some_and(|bound| word <= bound) && race.enter(c.id, c.logit, word) {
+                    bound = race.bound(best);
+                }
+            }
+            return race.leader.map(|(_, id)| id);
+        }
+        let row = if self.changed { &self.buffers.row } else { self.given };
+        for (i, (chunk, &chunk_best)) in row.chunks(CHUNK).zip(&self.buffers.bests).enumerate() {
+            let Some(bound) = race.bound(chunk_best) else { continue };
+            let start = (i * CHUNK) as TokenId;
+            let (words, any) = words(noise, start, bound);
+            if any {
+                for ((&word, &logit), id) in words.iter().zip(chunk).zip(start..) {
+                    if word <= bound {
+                        race.enter(id, logit, word);
+                    }
+                }
+            }
+        }
+        race.leader.map(|(_, id)| id)
+    }
+}
+
+/// The high words of a chunk's noise, and whether any is at most `bound`.
+#[inline]
+fn words(noise: &Noise, start: TokenId, bound: u32) -> ([u32; CHUNK], bool) {
+    let mut words = [0; CHUNK];
+    let mut any = 0;
+    for (word, i) in words.iter_mut().zip(0..) {
+        *word = noise.high(start.wrapping_add(i));
+        any |= u32::from(*word <= bound);
+    }
+    (words, any != 0)
+}
