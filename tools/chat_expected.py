@@ -89,10 +89,25 @@ def environment():
     return env
 
 
+def parsed(message):
+    """The message with the arguments of its tool calls as mappings where they are JSON text, as vLLM passes them."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    return message | {
+        "tool_calls": [
+            call | {"function": call["function"] | {"arguments": json.loads(arguments)}}
+            if isinstance(arguments := call["function"]["arguments"], str)
+            else call
+            for call in calls
+        ]
+    }
+
+
 def render(source, conversation):
     template = environment().from_string(source)
     return template.render(
-        messages=conversation["messages"],
+        messages=[parsed(message) for message in conversation["messages"]],
         tools=conversation.get("tools"),
         documents=None,
         add_generation_prompt=conversation.get("add_generation_prompt", True),

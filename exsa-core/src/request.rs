@@ -10,7 +10,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Prompt {
-    /// Text; BOS is put before it where the model wants it.
+    /// Text; BOS is put before it where the model wants it and the text does not spell it out
+    /// ([`parse_special`](Request::parse_special)).
     Text(String),
     /// Token ids, taken as they are.
     Tokens(Vec<TokenId>),

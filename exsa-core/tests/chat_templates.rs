@@ -5,7 +5,7 @@
 #![cfg(feature = "chat-template")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, ControlTexts, Json, Message};
+use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, ControlTexts, Json, Message, ToolCall};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -21,25 +21,39 @@ fn test_data() -> PathBuf {
 
 fn message(value: &Json) -> Message {
     let Json::Object(fields) = value else { panic!("a message is an object") };
+    let text = |value: &Json| value.as_str().unwrap().to_owned();
     fields.iter().fold(Message::default(), |mut message, (field, value)| {
         match (field.as_str(), value) {
-            ("role", Json::String(role)) => message.role.clone_from(role),
-            ("content", Json::String(content)) => message.content.clone_from(content),
+            ("role", role) => message.role = text(role),
+            ("content", Json::Null) => {}
+            ("content", content) => message = message.part(text(content)),
+            ("reasoning_content", reasoning) => message = message.reasoning(text(reasoning)),
+            ("tool_call_id", id) => message.tool_call_id = Some(text(id)),
+            ("name", name) => message = message.name(text(name)),
+            ("tool_calls", calls) => message.tool_calls = calls.as_array().unwrap().iter().map(tool_call).collect(),
             _ => message = message.with(field, value.clone()),
         }
         message
     })
 }
 
+fn tool_call(value: &Json) -> ToolCall {
+    let function = value.get("function").unwrap();
+    let arguments = match function.get("arguments").unwrap() {
+        Json::String(text) => text.clone(),
+        mapping => mapping.to_string(),
+    };
+    ToolCall::new(function.get("name").and_then(Json::as_str).unwrap(), arguments)
+        .id(value.get("id").and_then(Json::as_str).unwrap())
+}
+
 fn conversation(value: &Json) -> (Vec<Message>, ChatOptions) {
     let messages = value.get("messages").and_then(Json::as_array).unwrap().iter().map(message).collect();
-    let mut options = ChatOptions {
+    let mut options = ChatOptions::default()
         // 9 March 2025, 08:05:07
-        now: Some(UNIX_EPOCH + Duration::from_secs(1_741_507_507)),
-        add_generation_prompt: value.get("add_generation_prompt") != Some(&Json::Bool(false)),
-        tools: value.get("tools").and_then(Json::as_array).unwrap_or_default().to_vec(),
-        ..ChatOptions::default()
-    };
+        .now(UNIX_EPOCH + Duration::from_secs(1_741_507_507))
+        .add_generation_prompt(value.get("add_generation_prompt") != Some(&Json::Bool(false)))
+        .tools(value.get("tools").and_then(Json::as_array).unwrap_or_default().to_vec());
     if let Some(Json::Object(variables)) = value.get("variables") {
         options.variables.extend(variables.iter().cloned());
     }
@@ -47,7 +61,7 @@ fn conversation(value: &Json) -> (Vec<Message>, ChatOptions) {
 }
 
 fn texts() -> ControlTexts {
-    ControlTexts { bos: "<BOS>".into(), eos: "<EOS>".into(), control: vec!["<|im_start|>".into()] }
+    ControlTexts::new(["<|im_start|>"]).variable("bos_token", "<BOS>").variable("eos_token", "<EOS>")
 }
 
 /// FNV-1a, 64 bit.
@@ -119,9 +133,9 @@ fn snippets_render_as_in_jinja2() {
             {"name": "Cyd", "age": 35, "team": "b"}
         ]
     }"#;
-    let mut options =
-        ChatOptions { now: Some(UNIX_EPOCH + Duration::from_secs(1_741_507_507)), ..ChatOptions::default() };
-    options.variables.insert("x".into(), x.parse().unwrap());
+    let options = ChatOptions::default()
+        .now(UNIX_EPOCH + Duration::from_secs(1_741_507_507))
+        .variable("x", x.parse::<Json>().unwrap());
     let snippets: Json = SNIPPETS.parse().unwrap();
     let snippets = snippets.as_array().unwrap();
     let mut wrong = Vec::new();

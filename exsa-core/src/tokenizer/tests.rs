@@ -122,7 +122,7 @@ fn encode(tokenizer: &dyn Tokenizer, text: &str, options: EncodeOptions<'_>) -> 
 
 /// The texts of the tokens of `text`.
 fn split(tokenizer: &dyn Tokenizer, text: &str, special: bool) -> Vec<String> {
-    let ids = encode(tokenizer, text, EncodeOptions { special, barriers: &[] });
+    let ids = encode(tokenizer, text, EncodeOptions::default().parse_special(special));
     ids.iter().map(|id| tokenizer.token_text(*id).expect("an id of the vocabulary").to_owned()).collect()
 }
 
@@ -227,7 +227,7 @@ fn control_tokens_are_recognised_only_if_asked_for() {
         let plain = encode(&*tokenizer, "<|user|>", EncodeOptions::default());
         assert!(!plain.iter().any(|id| tokenizer.is_control(*id)), "{plain:?}");
         assert_eq!(decode(&*tokenizer, &plain).trim_ascii(), b"<|user|>");
-        let special = encode(&*tokenizer, "<|user|>", EncodeOptions { special: true, barriers: &[] });
+        let special = encode(&*tokenizer, "<|user|>", EncodeOptions::default().parse_special(true));
         assert_eq!(special, [user]);
         assert_eq!(decode(&*tokenizer, &special), b"", "a control token shows nothing");
         assert!(split(&*tokenizer, "[x]", false).contains(&"[x]".into()), "user-defined tokens always are");
@@ -258,19 +258,19 @@ fn text_does_not_become_a_control_token_by_merging() {
 }
 
 #[test]
-fn control_tokens_do_not_cross_barriers() {
+fn control_tokens_do_not_cross_protected_offsets() {
     let texts = bpe_texts();
     let tokenizer = bpe(&texts).build().unwrap();
     let text = "a<|user|>b<|user|>";
-    let recognised = |barriers: &[usize]| {
-        let ids = encode(&*tokenizer, text, EncodeOptions { special: true, barriers });
+    let recognised = |offsets: &[usize]| {
+        let ids = encode(&*tokenizer, text, EncodeOptions::default().parse_special(true).protected_offsets(offsets));
         assert_eq!(decode(&*tokenizer, &ids).iter().filter(|b| **b == b'b').count(), 1);
         ids.iter().filter(|id| tokenizer.is_control(**id)).count()
     };
-    for (barriers, expected) in
+    for (offsets, expected) in
         [(&[][..], 2), (&[0, 1, 9, 10, 18, 99], 2), (&[2], 1), (&[8], 1), (&[8, 11], 0), (&[17], 1)]
     {
-        assert_eq!(recognised(barriers), expected, "{barriers:?}");
+        assert_eq!(recognised(offsets), expected, "{offsets:?}");
     }
 }
 
@@ -291,6 +291,7 @@ fn roles() {
         eos: Some(6),
         unk: None,
         pad: Some(4),
+        roles: vocabulary.ids.clone(),
         end_of_generation: vec![1, 2, 5, 6],
         add_bos: true,
         add_eos: false,
@@ -450,13 +451,13 @@ proptest! {
     fn options_only_matter_for_control_tokens(
         text in text(),
         special: bool,
-        mut barriers in prop::collection::vec(0..60usize, 0..6),
+        mut offsets in prop::collection::vec(0..60usize, 0..6),
     ) {
-        barriers.sort_unstable();
+        offsets.sort_unstable();
         let (spm_texts, bpe_texts) = (spm_texts(), bpe_texts());
         for vocabulary in [spm(&spm_texts), bpe(&bpe_texts), wpm()] {
             let tokenizer = vocabulary.build().unwrap();
-            let ids = encode(&*tokenizer, &text, EncodeOptions { special, barriers: &barriers });
+            let ids = encode(&*tokenizer, &text, EncodeOptions::default().parse_special(special).protected_offsets(&offsets));
             prop_assert!(ids.iter().all(|id| (*id as usize) < tokenizer.n_vocab()));
             if !text.contains('<') && !text.contains('[') {
                 prop_assert_eq!(ids, encode(&*tokenizer, &text, EncodeOptions::default()));
@@ -491,7 +492,7 @@ proptest! {
         };
         let built: Option<Arc<dyn Tokenizer>> = vocabulary.build().ok();
         if let Some(tokenizer) = built {
-            let ids = encode(&*tokenizer, &text, EncodeOptions { special: true, barriers: &[] });
+            let ids = encode(&*tokenizer, &text, EncodeOptions::default().parse_special(true));
             prop_assert!(ids.iter().all(|id| (*id as usize) < n));
             decode(&*tokenizer, &ids);
         }
