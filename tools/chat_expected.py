@@ -42,6 +42,7 @@ SNIPPETS = {
             "none": None,
             "list": [1, "two", 3.0],
             "dict": {"a": 1, "b": [2, 3]},
+            "mixed": [None, 1e-7, "it's", True, {"a": [1e22, "\n"]}, "\u00ad\u200b\u0301é"],
             "nested": {"k": ["it's", {"deep": None}], "ü": "é\n"},
             "shadow": {"items": 1, "get": 2, "keys": 3},
             "shuffled": {"b": {"z": 1, "y": 2}, "a": 0},

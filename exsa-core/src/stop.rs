@@ -229,6 +229,7 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::{EncodeOptions, SpecialIds};
     use proptest::prelude::*;
 
     /// What a search of the whole text gives: the text before the first stop string, and whether there is one.
@@ -290,6 +291,30 @@ mod tests {
             check(&stops, &text, &cuts);
         }
 
+        // Of text with hidden parts the search sees all and lets through the rest.
+        #[test]
+        fn hidden_text_is_searched_and_not_let_through(
+            stops in proptest::collection::vec("[aäb<>]{1,5}", 1..5),
+            parts in proptest::collection::vec(("[aäb<>]{0,6}", 0..3u32), 0..8),
+        ) {
+            let tokenizer = Controls(vec!["<a>", "<ä>", "b"], SpecialIds::default());
+            let mut matcher = StopMatcher::new(&stops).unwrap();
+            let mut out = String::new();
+            // The whole text, and the bytes of it that are let through.
+            let (mut whole, mut shown) = (String::new(), Vec::new());
+            for (text, id) in &parts {
+                matcher.push(text, &mut out);
+                matcher.push_control(&tokenizer, *id);
+                shown.extend(whole.len()..whole.len() + text.len());
+                whole.push_str(text);
+                whole.push_str(tokenizer.0[*id as usize]);
+            }
+            let index = matcher.finish(&mut out);
+            let (before, found) = naive(&stops, &whole);
+            let want: Vec<u8> = shown.iter().filter(|at| **at < before.len()).map(|at| whole.as_bytes()[*at]).collect();
+            prop_assert_eq!((out.as_bytes(), index.is_some()), (&want[..], found), "{:?} in {:?}", &stops, &whole);
+        }
+
         #[test]
         fn stops_taken_from_the_text_are_found(
             text in "\\PC{1,40}",
@@ -342,6 +367,75 @@ mod tests {
         assert_eq!(matcher.push("text", &mut out), None);
         assert_eq!(out, "text");
         assert_eq!(matcher.finish(&mut out), None);
+    }
+
+    /// A tokenizer with one control token for each text.
+    struct Controls(Vec<&'static str>, SpecialIds);
+
+    impl Tokenizer for Controls {
+        fn n_vocab(&self) -> usize {
+            self.0.len()
+        }
+
+        fn encode(&self, _text: &str, _options: &EncodeOptions<'_>, _out: &mut Vec<TokenId>) {}
+
+        fn piece(&self, _id: TokenId, _out: &mut Vec<u8>) {}
+
+        fn token_text(&self, id: TokenId) -> Option<&str> {
+            self.0.get(id as usize).copied()
+        }
+
+        fn is_control(&self, id: TokenId) -> bool {
+            self.token_text(id).is_some()
+        }
+
+        fn control_tokens(&self) -> Vec<(TokenId, String)> {
+            Vec::new()
+        }
+
+        fn leading_space(&self) -> bool {
+            false
+        }
+
+        fn special(&self) -> &SpecialIds {
+            &self.1
+        }
+    }
+
+    #[test]
+    fn stop_strings_may_spell_control_tokens() {
+        let tokenizer = Controls(vec!["<|im_start|>", "<|im_end|>"], SpecialIds::default());
+        // The stop strings, the index found, and the text let through, of "Hi\n", <|im_end|>, "\n", <|im_start|>, "user".
+        for (stops, index, text) in [
+            (&["<|im_start|>"][..], Some(0), "Hi\n\n"),
+            (&["x", "<|im_end|>"], Some(1), "Hi\n"),
+            (&["\n<|im_end|>\n"], Some(0), "Hi"),
+            (&["<|im_start|>user"], Some(0), "Hi\n\n"),
+            (&["<|im_start|>users"], None, "Hi\n\nuser"),
+            (&["<|im_end|><|im_start|>"], None, "Hi\n\nuser"),
+            (&["end|>"], Some(0), "Hi\n"),
+            (&[], None, "Hi\n\nuser"),
+        ] {
+            let mut matcher = StopMatcher::new(stops).unwrap();
+            let mut out = String::new();
+            matcher.push("Hi\n", &mut out);
+            for (id, after) in [(1, "\n"), (0, "user")] {
+                matcher.push_control(&tokenizer, id);
+                matcher.push(after, &mut out);
+            }
+            assert_eq!(matcher.finish(&mut out), index, "{stops:?}");
+            assert_eq!((out.as_str(), matcher.has_matched()), (text, index.is_some()), "{stops:?}");
+        }
+        // The last token of an answer.
+        let mut matcher = StopMatcher::new(&["b<|im_end|>"]).unwrap();
+        let mut out = String::new();
+        matcher.push("ab", &mut out);
+        matcher.push_control(&tokenizer, 1);
+        assert_eq!((matcher.finish(&mut out), out.as_str()), (Some(0), "a"));
+        // Tokens of text are no control tokens.
+        matcher = StopMatcher::new(&["x"]).unwrap();
+        matcher.push_control(&tokenizer, 7);
+        assert_eq!((matcher.finish(&mut out), out.as_str()), (None, "a"));
     }
 
     #[test]

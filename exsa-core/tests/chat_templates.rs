@@ -30,7 +30,9 @@ fn message(value: &Json) -> Message {
             ("reasoning_content", reasoning) => message = message.reasoning(text(reasoning)),
             ("tool_call_id", id) => message.tool_call_id = Some(text(id)),
             ("name", name) => message = message.name(text(name)),
-            ("tool_calls", calls) => message.tool_calls = calls.as_array().unwrap().iter().map(tool_call).collect(),
+            ("tool_calls", calls) => {
+                message.tool_calls = calls.as_array().unwrap().iter().map(tool_call).collect()
+            }
             _ => message = message.with(field, value.clone()),
         }
         message
@@ -126,6 +128,7 @@ fn snippets_render_as_in_jinja2() {
     ];
     let x = r#"{
         "text": "Some Text", "int": 42, "float": 1.5, "small": 1e-7, "large": 1e22, "bool": true, "none": null,
+        "mixed": [null, 1e-7, "it's", true, {"a": [1e22, "\n"]}, "\u00ad\u200b\u0301é"],
         "list": [1, "two", 3.0], "dict": {"a": 1, "b": [2, 3]}, "nested": {"k": ["it's", {"deep": null}], "ü": "é\n"},
         "shadow": {"items": 1, "get": 2, "keys": 3}, "shuffled": {"b": {"z": 1, "y": 2}, "a": 0},
         "people": [
@@ -159,4 +162,80 @@ fn snippets_render_as_in_jinja2() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), snippets.len(), wrong.join("\n"));
+}
+
+fn template_of(path: &str) -> Option<String> {
+    let path = test_data().join(path);
+    let source = std::fs::read_to_string(&path).ok();
+    if source.is_none() {
+        eprintln!("skipped: no chat template at {}", path.display());
+    }
+    source
+}
+
+#[test]
+fn qwen3_coder_asks_of_tools_and_arguments_what_they_are() {
+    let Some(source) = template_of("cases/qwen3-coder.jinja") else { return };
+    let template = ChatTemplate::parse(&source, texts()).unwrap();
+    let render = |messages: &[Message]| template.render(messages, &ChatOptions::default()).unwrap().text;
+    assert_eq!(render(&[Message::user("Hi")]), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+    let call = ToolCall::new("get_weather", r#"{"city": "Bern", "days": 2, "hours": [1, 2], "unit": null}"#);
+    let messages =
+        [Message::user("Hi"), Message::assistant("").parts([]).tool_call(call), Message::tool("", "12")];
+    assert_eq!(
+        render(&messages),
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<tool_call>\n<function=get_weather>\n\
+         <parameter=city>\nBern\n</parameter>\n<parameter=days>\n2\n</parameter>\n\
+         <parameter=hours>\n[1, 2]\n</parameter>\n<parameter=unit>\nNone\n</parameter>\n\
+         </function>\n</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\n12\n</tool_response>\n<|im_end|>\n\
+         <|im_start|>assistant\n"
+    );
+}
+
+#[test]
+fn qwen3_leaves_out_old_reasoning_whatever_kind_of_token_its_marks_are() {
+    let Some(source) = template_of("models/templates/Qwen-Qwen3-0.6B.jinja") else { return };
+    let answer = Message::assistant("<think>\nhm\n</think>\n\nHello");
+    let messages = [Message::user("Hi"), answer, Message::user("Bye")];
+    for texts in [texts(), ControlTexts::new(["<|im_start|>", "<|im_end|>", "<think>", "</think>"])] {
+        let template = ChatTemplate::parse(&source, texts).unwrap();
+        assert_eq!(
+            template.render(&messages, &ChatOptions::default()).unwrap().text,
+            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n\
+             <|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"
+        );
+    }
+}
+
+#[test]
+fn templates_of_models_do_not_depend_on_what_is_a_control_token() {
+    let folder = test_data().join("models/templates");
+    let conversations: Json = CONVERSATIONS.parse().unwrap();
+    let Ok(files) = std::fs::read_dir(&folder) else {
+        eprintln!("skipped: no chat templates in {}", folder.display());
+        return;
+    };
+    // Everything that the conversations hold and templates look for, as a control token.
+    let control = [
+        "<think>",
+        "</think>",
+        "<tool_response>",
+        "</tool_response>",
+        "<tool_call>",
+        "<|im_end|>",
+        "\"city\"",
+        "Bern",
+    ];
+    let guarded = ControlTexts::new(control).variable("bos_token", "<BOS>").variable("eos_token", "<EOS>");
+    for file in files {
+        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let plain = ChatTemplate::parse(&source, texts()).unwrap();
+        let guarded = ChatTemplate::parse(&source, guarded.clone()).unwrap();
+        for value in conversations.as_array().unwrap() {
+            let (messages, options) = conversation(value);
+            let text =
+                |template: &ChatTemplate| template.render(&messages, &options).map(|rendered| rendered.text);
+            assert_eq!(text(&guarded).ok(), text(&plain).ok(), "{:?}", value.get("name"));
+        }
+    }
 }

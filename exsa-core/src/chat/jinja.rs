@@ -4,10 +4,10 @@
 //! Python's methods of strings and dicts work, `tojson` writes what Python's `json.dumps` does, `raise_exception` and
 //! `strftime_now` are there, and `{% generation %}` marks a part without changing it.
 
+use super::markers::{Marking, is_marker};
 use super::source::prepare;
 use super::strftime::strftime;
 use super::tojson::tojson;
-use super::markers::{Marking, is_marker};
 use super::{ChatOptions, ChatTemplateError, Json, depth, python};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};

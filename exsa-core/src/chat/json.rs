@@ -211,7 +211,10 @@ impl FromStr for Json {
     /// Reads a JSON text (RFC 8259) of at most [`JSON_BYTES_MAX`] bytes, with arrays and objects up to 64 deep.
     fn from_str(text: &str) -> Result<Self, JsonError> {
         if text.len() > JSON_BYTES_MAX {
-            return Err(JsonError { offset: JSON_BYTES_MAX, problem: "the text is over the limit of 16 MiB" });
+            return Err(JsonError {
+                offset: JSON_BYTES_MAX,
+                problem: "the text is over the limit of 16 MiB",
+            });
         }
         let mut parser = Parser { text, at: 0 };
         let value = parser.value(DEPTH_MAX)?;

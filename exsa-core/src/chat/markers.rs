@@ -226,7 +226,8 @@ impl Marking {
             MarkKind::Close(id) => (mark.at.checked_sub(self.finder.texts.get(id as usize)?.len()), id),
         };
         let text = self.finder.texts.get(id as usize)?;
-        let start = start.filter(|start| plain.get(*start..).is_some_and(|rest| rest.starts_with(text.as_str())));
+        let start =
+            start.filter(|start| plain.get(*start..).is_some_and(|rest| rest.starts_with(text.as_str())));
         Some((start?, text))
     }
 

@@ -18,23 +18,40 @@ use std::collections::BTreeMap;
 /// assert_eq!(messages[2].text(), Some("12 degrees, sunny".into()));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Message {
     /// Role of the author: `system`, `user`, `assistant`, `tool`, or another role that the template knows. ASCII letters,
     /// digits, `_`, `-` and `.`, up to 64 bytes: templates put it where control tokens stand.
     pub role: String,
     /// Parts of the content, in order. No part at all is null content, as of an answer that consists of tool calls.
+    #[cfg_attr(feature = "serde", serde(default, with = "super::serde::content"))]
     pub content: Vec<ContentPart>,
     /// Reasoning that led to the content; the template's `reasoning_content`.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, alias = "reasoning_content", skip_serializing_if = "Option::is_none")
+    )]
     pub reasoning: Option<String>,
     /// Calls of tools that the assistant asks for.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            default,
+            deserialize_with = "super::serde::null_or_list",
+            skip_serializing_if = "Vec::is_empty"
+        )
+    )]
     pub tool_calls: Vec<ToolCall>,
     /// Id of the call that a message of the role `tool` answers.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub tool_call_id: Option<String>,
     /// Name of the author, or of the tool.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub name: Option<String>,
     /// Further fields that a template may look at, by name. Fields that have a place above are refused when the message is
     /// rendered.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub extra: BTreeMap<String, Json>,
 }
 

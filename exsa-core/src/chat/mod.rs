@@ -6,6 +6,8 @@
 //!
 //! Templates need the feature `chat-template`, on by default. Without it the types are there and
 //! [`ChatTemplate::parse`] fails with [`ChatTemplateError::Disabled`].
+//!
+//! With the feature `serde`, messages and options are read and written in the shapes of OpenAI's API.
 
 mod content;
 mod json;
@@ -30,6 +32,11 @@ mod source;
 mod strftime;
 #[cfg(feature = "chat-template")]
 mod tojson;
+
+#[cfg(feature = "serde")]
+mod base64;
+#[cfg(feature = "serde")]
+mod serde;
 
 #[cfg(not(feature = "chat-template"))]
 #[path = "jinja_disabled.rs"]

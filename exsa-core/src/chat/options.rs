@@ -13,16 +13,20 @@ use std::time::SystemTime;
 /// assert!(options.add_generation_prompt);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct ChatOptions {
     /// Whether the text ends where the model's answer begins; `true` by default.
     pub add_generation_prompt: bool,
     /// Functions that the model may call, each a JSON schema as in OpenAI's API; none by default.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "super::serde::null_or_list"))]
     pub tools: Vec<Json>,
     /// Further variables for the template, as `enable_thinking`. They are the host's own: what they hold may
     /// become control tokens.
+    #[cfg_attr(feature = "serde", serde(rename = "chat_template_kwargs"))]
     pub variables: BTreeMap<String, Json>,
     /// The time that a template reads by `strftime_now`, in UTC; `None`, the default, is the system's clock.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub now: Option<SystemTime>,
     /// Bytes that the text may have; 16 MiB by default.
     pub output_bytes_max: usize,

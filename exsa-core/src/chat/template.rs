@@ -152,7 +152,9 @@ pub enum ChatTemplateError {
     #[error("the messages hold more than 27 of the 32 noncharacters U+FDD0 to U+FDEF; five have to be free")]
     Noncharacters,
     /// A part of a message is a picture or a sound, and the template writes text alone.
-    #[error("message {index}: part {part} of the content is of the kind {kind}, but this model takes text alone")]
+    #[error(
+        "message {index}: part {part} of the content is of the kind {kind}, but this model takes text alone"
+    )]
     Media {
         /// Index of the message.
         index: usize,
@@ -262,8 +264,7 @@ impl ChatTemplate {
             check_depth(name, value)?;
             used.add_json(value);
         }
-        let marking =
-            Marking::new(Arc::clone(&self.finder), used).ok_or(ChatTemplateError::Noncharacters)?;
+        let marking = Marking::new(Arc::clone(&self.finder), used).ok_or(ChatTemplateError::Noncharacters)?;
 
         for (own, message) in fields.iter_mut().zip(messages) {
             own.iter_mut().skip(1).for_each(|(_, value)| marking.mark_json(value));
@@ -314,7 +315,10 @@ fn own_fields(
     add("content", Some(message.text().map_or(Json::Null, Json::from)));
     add("reasoning_content", text(&message.reasoning));
     let calls = &message.tool_calls;
-    add("tool_calls", (!calls.is_empty()).then(|| calls.iter().map(|call| tool_call(call, arguments)).collect()));
+    add(
+        "tool_calls",
+        (!calls.is_empty()).then(|| calls.iter().map(|call| tool_call(call, arguments)).collect()),
+    );
     add("tool_call_id", text(&message.tool_call_id));
     add("name", text(&message.name));
     Ok(fields)

@@ -33,10 +33,15 @@ impl Entry {
 }
 
 impl Metadata {
-    /// Adds an entry that begins at `offset`, with the place of a text in it that is not UTF-8. The key is found by its
-    /// name unless another entry has that already.
+    /// Adds an entry that begins at `offset`, with the place of a text in it that is not UTF-8; the caller has seen that the
+    /// key is new.
     pub(super) fn insert(&mut self, key: String, value: Value, offset: u64, not_utf8: Option<u64>) {
-        self.by_key.entry(key.clone()).or_insert(self.entries.len());
+        self.by_key.insert(key.clone(), self.entries.len());
+        self.entries.push(Entry { key, value, offset, not_utf8 });
+    }
+
+    /// Adds an entry whose key is not UTF-8, and so is not found by name.
+    pub(super) fn insert_unnamed(&mut self, key: String, value: Value, offset: u64, not_utf8: Option<u64>) {
         self.entries.push(Entry { key, value, offset, not_utf8 });
     }
 

@@ -106,10 +106,15 @@ impl<R: Read> Source<R> {
             let what = format!("the value of '{key}'");
             let kind = self.u32(&what)?;
             let value = self.value(kind, &what)?;
-            if key_is_utf8 && metadata.get_value(&key).is_some() {
+            let not_utf8 = self.take_not_utf8();
+            if !key_is_utf8 {
+                metadata.insert_unnamed(key, value, offset, not_utf8);
+                continue;
+            }
+            if metadata.get_value(&key).is_some() {
                 return Err(GgufError::Duplicate { what: "key", name: key, offset });
             }
-            metadata.insert(key, value, offset, self.take_not_utf8());
+            metadata.insert(key, value, offset, not_utf8);
         }
         Ok(metadata)
     }

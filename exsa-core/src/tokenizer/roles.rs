@@ -115,9 +115,7 @@ pub(super) fn resolve(
             let eos = ids.sep.or(ids.eos);
             (eos, add(asked.sep, true, eos, keys::SEP)?)
         }
-        TokenizerModel::Spm | TokenizerModel::Bpe => {
-            (ids.eos, add(asked.eos, false, ids.eos, keys::EOS)?)
-        }
+        TokenizerModel::Spm | TokenizerModel::Bpe => (ids.eos, add(asked.eos, false, ids.eos, keys::EOS)?),
     };
     let given = [ids.eot, ids.eom, ids.fim_pad, ids.fim_rep, ids.fim_sep];
     let mut ends: Vec<TokenId> = given.into_iter().flatten().chain(known.ends).collect();

@@ -213,7 +213,9 @@ mod tests {
                 let mut look = from;
                 while let Some(at) = text[look..end].find(token).map(|at| look + at) {
                     let behind = at + token.len();
-                    if kind.is_hidden() && options.protected_offsets.iter().any(|b| (at + 1..behind).contains(b)) {
+                    if kind.is_hidden()
+                        && options.protected_offsets.iter().any(|b| (at + 1..behind).contains(b))
+                    {
                         look = at + text[at..].chars().next().map_or(1, char::len_utf8);
                         continue;
                     }

@@ -86,7 +86,8 @@ mod tests {
         assert_eq!(trie.prefixes(b"cba").count(), 0);
         assert!(trie.starts_with(b'b') && !trie.starts_with(b'c') && !trie.is_empty());
         assert!(Trie::default().is_empty() && !Trie::default().is_start(*b"a"));
-        let starts: Vec<&str> = ["", "a", "ab", "abc", "b", "c"].into_iter().filter(|s| trie.is_start(s.bytes())).collect();
+        let starts: Vec<&str> =
+            ["", "a", "ab", "abc", "b", "c"].into_iter().filter(|s| trie.is_start(s.bytes())).collect();
         assert_eq!(starts, ["", "a", "ab", "b"]);
     }
 }
