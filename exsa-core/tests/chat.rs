@@ -446,7 +446,7 @@ fn templates_find_control_texts_in_messages() {
         ("c.removeprefix('<think>').removesuffix('<|im_end|>')", "\nhm\n</think>\n\nHello", &[]),
         ("c.removesuffix('>') + '>'", "<think>\nhm\n</think>\n\nHello<|im_end|>", &[]),
         ("c.strip('<>') + '>'", "think>\nhm\n</think>\n\nHello<|im_end|>", &[]),
-        ("c.splitlines()[2] ~ (c | trim)[-2:]", "</think>|>", &[]),
+        ("c.splitlines()[2] ~ (c | trim).splitlines()[1]", "</think>hm", &[]),
         ("c[c.find('</think>') + 8:].strip()", "Hello<|im_end|>", &[]),
         ("c[:c.find('</think>')] + '<|im_end|>'", "<think>\nhm\n<|im_end|>", &["<|im_end|>"]),
         ("c[c.rfind('\\n') + 1:]", "Hello<|im_end|>", &[]),
@@ -599,8 +599,8 @@ fn marks_take_nothing_from_the_output_limit() {
 fn marked_texts_are_taken_apart_in_time() {
     let text = "<s> ".repeat(100_000);
     let source = "{% set p = messages[0].content.split(' ') %}{{ p | length }} {{ p[5] }} \
-        {{ messages[0].content.replace('s', 't') | length }}";
+        {{ messages[0].content.replace('<', '(').count('(s> ') }}";
     let start = Instant::now();
-    assert_eq!(render(source, &[Message::user(text)]).unwrap(), "100001 <s> 400000");
+    assert_eq!(render(source, &[Message::user(text)]).unwrap(), "100001 <s> 100000");
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }

@@ -128,8 +128,9 @@ fn snippets_render_as_in_jinja2() {
     ];
     let x = r#"{
         "text": "Some Text", "int": 42, "float": 1.5, "small": 1e-7, "large": 1e22, "bool": true, "none": null,
+        "list": [1, "two", 3.0], "dict": {"a": 1, "b": [2, 3]},
         "mixed": [null, 1e-7, "it's", true, {"a": [1e22, "\n"]}, "\u00ad\u200b\u0301é"],
-        "list": [1, "two", 3.0], "dict": {"a": 1, "b": [2, 3]}, "nested": {"k": ["it's", {"deep": null}], "ü": "é\n"},
+        "nested": {"k": ["it's", {"deep": null}], "ü": "é\n"},
         "shadow": {"items": 1, "get": 2, "keys": 3}, "shuffled": {"b": {"z": 1, "y": 2}, "a": 0},
         "people": [
             {"name": "Ann", "age": 41, "team": "b"}, {"name": "Bob", "age": 23, "team": "a"},

@@ -114,8 +114,16 @@ pub fn metadata_that_cannot_be(fixture: &Fixture) -> CaseResult {
             vec!["general.architecture"],
         ),
         ("with a key twice", twice, vec!["general.architecture"]),
-        ("that is an adapter", parts.clone().set("general.type", text("adapter")), vec!["an adapter, not a model"]),
-        ("that is a projector", parts.clone().set("general.type", text("mmproj")), vec!["a multimodal projector"]),
+        (
+            "that is an adapter",
+            parts.clone().set("general.type", text("adapter")),
+            vec!["an adapter, not a model"],
+        ),
+        (
+            "that is a projector",
+            parts.clone().set("general.type", text("mmproj")),
+            vec!["a multimodal projector"],
+        ),
         ("with an alignment of 0", parts.clone().set(alignment, Value::U32(0)), vec![alignment]),
         ("with an alignment of 7", parts.clone().set(alignment, Value::U32(7)), vec![alignment]),
         ("without the number of layers", parts.clone().without(&blocks), vec![&blocks]),

@@ -34,7 +34,11 @@ fn plain(tokenizer: &dyn Tokenizer, text: &str) -> Vec<TokenId> {
 
 fn special(tokenizer: &dyn Tokenizer, text: &str, offsets: &[usize]) -> Vec<TokenId> {
     let mut ids = Vec::new();
-    tokenizer.encode(text, &EncodeOptions::default().parse_special(true).protected_offsets(offsets), &mut ids);
+    tokenizer.encode(
+        text,
+        &EncodeOptions::default().parse_special(true).protected_offsets(offsets),
+        &mut ids,
+    );
     ids
 }
 
@@ -161,13 +165,23 @@ pub fn control_tokens_only_where_allowed(fixture: &Fixture) -> CaseResult {
         )?;
         for offset in 2..1 + text.len() {
             let found = special(&*tokenizer, &inside, &[offset]);
-            check(clause::PROTECTED_OFFSETS, format!("encode {inside:?} with `parse_special` and {offset} protected"))
-                .holds(!found.contains(id), &format!("no {id} among the ids"), &found)?;
+            check(
+                clause::PROTECTED_OFFSETS,
+                format!("encode {inside:?} with `parse_special` and {offset} protected"),
+            )
+            .holds(!found.contains(id), &format!("no {id} among the ids"), &found)?;
         }
         for offsets in [vec![1], vec![1 + text.len()], vec![0, 1, 1 + text.len(), 500]] {
             let found = special(&*tokenizer, &inside, &offsets);
-            check(clause::PROTECTED_OFFSETS, format!("encode {inside:?} with `parse_special` and {offsets:?} protected"))
-                .holds(found.contains(id), &format!("{id} among the ids: no protected offset is inside"), &found)?;
+            check(
+                clause::PROTECTED_OFFSETS,
+                format!("encode {inside:?} with `parse_special` and {offsets:?} protected"),
+            )
+            .holds(
+                found.contains(id),
+                &format!("{id} among the ids: no protected offset is inside"),
+                &found,
+            )?;
         }
         let found = plain(&*tokenizer, &inside);
         check(clause::CONTROL, format!("encode {inside:?} without `special`")).holds(

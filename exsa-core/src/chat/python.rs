@@ -125,16 +125,23 @@ fn escape(value: &Value) -> Result<Value, Error> {
 }
 
 /// `join(value, d='', attribute=none)`
-fn join(
-    state: &State,
-    value: &Value,
-    separator: Option<Value>,
-    attribute: Option<Value>,
-    args: Kwargs,
-) -> Result<String, Error> {
-    let separator = separator.or(args.get("d")?).unwrap_or_else(|| Value::from(""));
-    let attribute: Option<Value> = attribute.or(args.get("attribute")?).filter(|name| !name.is_none());
-    args.assert_all_used()?;
+fn join(state: &State, value: &Value, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    if value.is_none() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "join: none is not iterable"));
+    }
+    let args = args.into_values();
+    let (given, named) = match args.split_last() {
+        Some((last, given)) if last.is_kwargs() => (given, Kwargs::try_from(last.clone())?),
+        _ => (args.as_slice(), Kwargs::from_iter::<[(&str, Value); 0]>([])),
+    };
+    let argument = |at: usize, name| match given.get(at) {
+        Some(value) => Ok(Some(value.clone())),
+        None if named.has(name) => named.get(name).map(Some),
+        None => Ok(None),
+    };
+    let separator = argument(0, "d")?.unwrap_or_else(|| Value::from(""));
+    let attribute = argument(1, "attribute")?.filter(|name: &Value| !name.is_none());
+    named.assert_all_used()?;
     let separator = soft_str(&separator)?;
     let mut out = String::new();
     for (i, item) in value.try_iter()?.enumerate() {
