@@ -232,6 +232,7 @@ impl Marking {
     }
 
     /// Bytes of the longest control text.
+    #[cfg(feature = "chat-template")]
     pub(super) fn len_max(&self) -> usize {
         self.finder.len_max
     }
