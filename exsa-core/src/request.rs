@@ -39,7 +39,7 @@ pub struct Request {
     /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.
     pub tokens_max: Option<usize>,
     /// Texts that end the answer, and are no part of it; at most
-    /// [`STOP_STRINGS_MAX`](crate::stop::STOP_STRINGS_MAX).
+    /// [`STOP_STRINGS_MAX`](crate::stop::STOP_STRINGS_MAX). They may spell control tokens (`<|im_start|>`).
     pub stop: Vec<String>,
     /// Tokens that end the answer; their text is no part of it.
     pub stop_tokens: Vec<TokenId>,
