@@ -31,7 +31,7 @@ fn main() -> exsa_examples::Result {
     let mut ids = Vec::new();
     let roles = tokenizer.special();
     ids.extend(roles.bos.filter(|_| args.special && roles.add_bos));
-    tokenizer.encode(&text, &EncodeOptions { special: args.special, ..EncodeOptions::default() }, &mut ids);
+    tokenizer.encode(&text, &EncodeOptions::default().parse_special(args.special), &mut ids);
     println!("{}", ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" "));
     Ok(())
 }

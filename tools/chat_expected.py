@@ -42,6 +42,7 @@ SNIPPETS = {
             "none": None,
             "list": [1, "two", 3.0],
             "dict": {"a": 1, "b": [2, 3]},
+            "mixed": [None, 1e-7, "it's", True, {"a": [1e22, "\n"]}, "\u00ad\u200b\u0301é"],
             "nested": {"k": ["it's", {"deep": None}], "ü": "é\n"},
             "shadow": {"items": 1, "get": 2, "keys": 3},
             "shuffled": {"b": {"z": 1, "y": 2}, "a": 0},
@@ -89,10 +90,25 @@ def environment():
     return env
 
 
+def parsed(message):
+    """The message with the arguments of its tool calls as mappings where they are JSON text, as vLLM passes them."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    return message | {
+        "tool_calls": [
+            call | {"function": call["function"] | {"arguments": json.loads(arguments)}}
+            if isinstance(arguments := call["function"]["arguments"], str)
+            else call
+            for call in calls
+        ]
+    }
+
+
 def render(source, conversation):
     template = environment().from_string(source)
     return template.render(
-        messages=conversation["messages"],
+        messages=[parsed(message) for message in conversation["messages"]],
         tools=conversation.get("tools"),
         documents=None,
         add_generation_prompt=conversation.get("add_generation_prompt", True),

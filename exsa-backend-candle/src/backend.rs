@@ -14,7 +14,7 @@ use exsa_core::backend::{
 };
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
-use exsa_core::model_info::ModelInfo;
+use exsa_core::model_info::{self, ModelInfo};
 use exsa_core::tokenizer::Tokenizer;
 use std::io::Cursor;
 use std::sync::Arc;
@@ -63,6 +63,7 @@ impl InferenceBackend for CandleBackend {
     fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError> {
         let mapping = Mapping::open(source)?;
         let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
+        model_info::check_type(&gguf)?;
         ModelInfo::from_gguf(&gguf).map_err(Into::into)
     }
 
@@ -75,6 +76,7 @@ impl InferenceBackend for CandleBackend {
         let device = device::open(options.device.as_deref())?;
         let mapping = Arc::new(Mapping::open(source)?);
         let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
+        model_info::check_type(&gguf)?;
         if gguf.tensors().is_empty() {
             return Err(LoadError::NoWeights);
         }

@@ -23,6 +23,7 @@ pub(crate) enum Mapping {
 impl Mapping {
     /// Maps `source`.
     pub fn open(source: &ModelSource) -> Result<Self, LoadError> {
+        exsa_core::model_info::check_source(source)?;
         match source {
             ModelSource::File(path) => {
                 let io = |source| LoadError::Io { path: path.clone(), source };

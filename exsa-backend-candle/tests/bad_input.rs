@@ -209,10 +209,6 @@ fn words_for_what_a_file_cannot_say() {
     twice.tensors.push(first.clone());
     says(load(twice.bytes()), &[&first.name]);
     says(load(edit().set("tokenizer.ggml.tokens", Value::U32(3)).bytes()), &["tokenizer.ggml.tokens", "u32"]);
-    for role in ["bos", "eos", "unknown", "padding", "eot"] {
-        let key = format!("tokenizer.ggml.{role}_token_id");
-        says(load(edit().set(&key, Value::U32(512)).bytes()), &[&key, "512"]);
-    }
     let mut unknown = edit();
     let tensor = unknown.tensor("blk.0.ffn_down.weight");
     tensor.dtype = GgmlType::Iq1S;

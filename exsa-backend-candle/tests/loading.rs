@@ -49,6 +49,35 @@ fn a_vocabulary_is_told_from_a_model() {
 }
 
 #[test]
+fn token_ids_outside_the_vocabulary_count_as_absent() {
+    let expected = logits(&Edit::of("llama-f32").load().unwrap());
+    for role in ["bos", "eos", "unknown", "padding", "eot"] {
+        let key = format!("tokenizer.ggml.{role}_token_id");
+        for value in [Value::U32(512), Value::U32(u32::MAX), Value::I32(-1)] {
+            let model = Edit::of("llama-f32").set(&key, value).load().unwrap();
+            assert_eq!(logits(&model), expected, "{key}");
+        }
+    }
+}
+
+#[test]
+fn files_that_hold_no_model_are_told_from_one() {
+    let inspect = |source: &ModelSource| CandleBackend::new().inspect(source).unwrap_err();
+    let adapter = Edit::of("llama-f32").set("general.type", Value::Str("adapter".into()));
+    says(&refuse(&adapter), &["an adapter, not a model", "beside it"]);
+    says(&inspect(&ModelSource::Memory(adapter.bytes().into())), &["an adapter, not a model"]);
+    let folder = data("");
+    let source = ModelSource::file(&folder);
+    let loaded = support::exact().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
+    for error in [loaded.err().unwrap(), inspect(&source)] {
+        assert!(matches!(error, LoadError::Folder { .. }), "{error:?}");
+        says(&error, &[&folder.display().to_string(), "is a folder", "gemma"]);
+    }
+    let Some(lora) = shared_model("exsa-lora-alice.gguf") else { return };
+    says(&inspect(&ModelSource::file(lora)), &["an adapter, not a model"]);
+}
+
+#[test]
 fn inspect_tells_without_loading() {
     let info = CandleBackend::new().inspect(&ModelSource::file(data("gemma3-f32.gguf"))).unwrap();
     assert_eq!((info.architecture.as_str(), info.n_ctx, info.n_vocab), ("gemma3", 256, 512));

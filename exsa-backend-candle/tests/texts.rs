@@ -4,7 +4,10 @@
 
 mod support;
 
+use exsa_core::sampler::SamplingParams;
+use exsa_core::stream::Completion;
 use exsa_core::tokenizer::EncodeOptions;
+use exsa_core::{Engine, EngineOptions, FinishReason, Generator, Request};
 use support::{greedy, load, session, shared_model};
 
 const STORY: &str = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One \
@@ -33,6 +36,37 @@ fn text(name: &str, prompt: &str, n: usize) -> Option<String> {
     ids[1..].iter().for_each(|&id| tokenizer.piece(id, &mut bytes));
     let text = String::from_utf8(bytes).unwrap();
     Some(text.strip_prefix(' ').map(str::to_owned).unwrap_or(text))
+}
+
+/// Answers `request` with a model of the test data.
+fn answer(name: &str, request: Request) -> Option<Completion> {
+    let engine = Engine::start(load(shared_model(name)?), EngineOptions::default()).unwrap();
+    Some(engine.submit(request).unwrap().complete().unwrap())
+}
+
+#[test]
+fn a_stop_string_may_be_the_text_of_a_control_token() {
+    let sampling = SamplingParams { logit_bias: vec![(3, 100.0)], ..SamplingParams::greedy() };
+    let request = Request::text("Once").sampling(sampling).max_tokens(8);
+    let name = "exsa-tiny-q8_0.gguf";
+    let Some(stopped) = answer(name, request.clone().stop("x").stop("<|im_start|>")) else { return };
+    assert_eq!((stopped.text.as_str(), stopped.reason), ("", FinishReason::StopString(1)));
+    assert_eq!(stopped.usage.completion_tokens, 1);
+    let without = answer(name, request).unwrap();
+    assert_eq!((without.reason, without.usage.completion_tokens), (FinishReason::MaxTokens, 8));
+}
+
+#[test]
+fn a_prompt_that_spells_bos_has_it_once() {
+    let tokens = |text: &str, parse_special| {
+        let mut request = Request::text(text).max_tokens(1);
+        request.parse_special = parse_special;
+        answer("stories260K-f32.gguf", request).map(|answer| answer.usage.prompt_tokens)
+    };
+    let Some(plain) = tokens("Once", true) else { return };
+    assert_eq!(tokens("<s>Once", true), Some(plain));
+    assert_eq!(tokens("<s><s>Once", true), Some(plain + 1));
+    assert!(tokens("<s>Once", false) > Some(plain + 1));
 }
 
 #[test]

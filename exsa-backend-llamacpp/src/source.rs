@@ -3,7 +3,7 @@
 use exsa_core::backend::ModelSource;
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, GgufError, TensorInfo};
-use exsa_core::model_info::ModelInfo;
+use exsa_core::model_info::{self, ModelInfo};
 use std::fs::File;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,7 @@ pub(crate) enum Bytes<'a> {
 
 /// Reads the headers of `source`.
 pub(crate) fn open(source: &ModelSource) -> Result<Checked<'_>, LoadError> {
+    model_info::check_source(source)?;
     match source {
         ModelSource::File(path) => open_files(path),
         ModelSource::Embedded(bytes) => open_memory(bytes),
@@ -53,6 +54,7 @@ pub(crate) fn open(source: &ModelSource) -> Result<Checked<'_>, LoadError> {
 
 fn open_memory(bytes: &[u8]) -> Result<Checked<'_>, LoadError> {
     let gguf = Gguf::read(&mut Cursor::new(bytes))?;
+    model_info::check_type(&gguf)?;
     if parts(&gguf)? > 1 {
         return Err(LoadError::Unsupported {
             what: "a part of a split model in memory".to_owned(),
@@ -65,6 +67,7 @@ fn open_memory(bytes: &[u8]) -> Result<Checked<'_>, LoadError> {
 
 fn open_files(path: &Path) -> Result<Checked<'static>, LoadError> {
     let gguf = read(path)?;
+    model_info::check_type(&gguf)?;
     let mut info = ModelInfo::from_gguf(&gguf)?;
     let paths = part_paths(path, &gguf)?;
     let rest = paths.iter().skip(1).map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;

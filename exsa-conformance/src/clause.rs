@@ -50,8 +50,8 @@ clauses! {
     ENCODE = "Tokenizer", "`encode` never panics, whatever the text, and adds neither BOS nor EOS; its time grows as n log n at worst";
     PIECES = "Tokenizer", "concatenated pieces of `encode(text)` are the text's UTF-8 bytes, up to normalisation, leading space and bytes without a token";
     PIECE_OUTSIDE = "Tokenizer", "`piece` of an id outside the vocabulary is empty";
-    CONTROL = "EncodeOptions::special", "control tokens written out in the text become their ids only where it is set";
-    BARRIERS = "EncodeOptions::barriers", "byte offsets across which no control token is recognised";
+    CONTROL = "EncodeOptions::parse_special", "control tokens written out in the text become their ids only where it is set";
+    PROTECTED_OFFSETS = "EncodeOptions::protected_offsets", "byte offsets across which no control token is recognised";
     SPECIAL_IDS = "SpecialIds", "token ids with a role, each below `n_vocab`; `end_of_generation` is sorted and has EOS in it";
     FIXTURE = "Fixture", "the model tells contexts apart by more than the tolerance, or no comparison means anything";
 }

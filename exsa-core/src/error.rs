@@ -32,6 +32,22 @@ pub enum LoadError {
     /// The file holds no tensor at all, as files that hold only a vocabulary do.
     #[error("the file holds metadata and no weights: a vocabulary, not a model")]
     NoWeights,
+    /// The path names a folder.
+    #[error("{} is a folder, not a file; give the path of a .gguf file{}", path.display(), listed(files))]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Names of GGUF files in it, some of them if there are many.
+        files: Vec<String>,
+    },
+    /// The file is a sound GGUF that holds something else than a model.
+    #[error("the file holds {what}, not a model: {advice}")]
+    NotAModel {
+        /// Content of the file, as its metadata state it.
+        what: &'static str,
+        /// Use of such a file.
+        advice: &'static str,
+    },
     /// A tensor is missing or has the wrong shape or type.
     #[error("tensor '{name}': {problem}")]
     Tensor {
@@ -64,6 +80,11 @@ pub enum LoadError {
     /// The backend failed for a reason of its own.
     #[error("backend: {0}")]
     Backend(String),
+}
+
+/// File names for a message.
+fn listed(files: &[String]) -> String {
+    if files.is_empty() { String::new() } else { format!(" in it, such as {}", files.join(", ")) }
 }
 
 /// Why a forward pass failed.

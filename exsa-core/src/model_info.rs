@@ -1,5 +1,7 @@
 //! What a model is, read from its header.
 
+use crate::backend::ModelSource;
+use crate::error::LoadError;
 use crate::gguf::{Gguf, GgufError, Metadata, TensorInfo, Value};
 use std::collections::BTreeMap;
 
@@ -53,7 +55,7 @@ impl ModelInfo {
         let rows = gguf.tensor("token_embd.weight").and_then(|tensor| tensor.shape.get(1).copied());
         let n_vocab = rows.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(n_vocab);
         Ok(Self {
-            name: metadata.get::<String>("general.name")?.unwrap_or_default(),
+            name: metadata.get_lossy("general.name")?.unwrap_or_default().to_owned(),
             quantization: quantization(gguf)?,
             parameters: gguf.tensors().iter().map(TensorInfo::elements).fold(0, u64::saturating_add),
             weights_bytes: gguf.tensors().iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add),
@@ -62,7 +64,7 @@ impl ModelInfo {
             n_vocab,
             n_layer: number("block_count")?,
             n_embd: number("embedding_length")?,
-            chat_template: metadata.get::<String>("tokenizer.chat_template")?,
+            chat_template: metadata.get_lossy("tokenizer.chat_template")?.map(str::to_owned),
             architecture,
         })
     }
@@ -86,6 +88,51 @@ impl ModelInfo {
             "{name} ({architecture}, {parameters} parameters, {quantization}, {mebibytes:.1} MiB, context {n_ctx})"
         )
     }
+}
+
+/// Refuses a source that cannot be a model file, before it is opened: a folder. Backends call it in `inspect` and `load`.
+///
+/// # Errors
+///
+/// [`LoadError::Folder`], with the names of GGUF files in it.
+pub fn check_source(source: &ModelSource) -> Result<(), LoadError> {
+    /// Entries to look at, and file names to list.
+    const ENTRIES_MAX: usize = 1000;
+    const FILES_MAX: usize = 3;
+    let ModelSource::File(path) = source else { return Ok(()) };
+    if !path.is_dir() {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().take(ENTRIES_MAX).flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut files: Vec<String> = names.filter(|name| name.ends_with(".gguf")).collect();
+    files.sort();
+    files.truncate(FILES_MAX);
+    Err(LoadError::Folder { path: path.clone(), files })
+}
+
+/// Refuses a GGUF that states that it holds something else than a model: an adapter, a projector, an importance matrix, a
+/// control vector. Backends call it in `inspect` and `load`, before they look for anything that only models have.
+///
+/// # Errors
+///
+/// [`LoadError::NotAModel`], with the use of such a file.
+pub fn check_type(gguf: &Gguf) -> Result<(), LoadError> {
+    let text = |key| gguf.metadata().get_lossy(key).ok().flatten();
+    // Files made before there was `general.type` show it by other keys.
+    let stated = text("general.type").or_else(|| text("adapter.type").map(|_| "adapter"));
+    let (what, advice) = match (stated, text("general.architecture")) {
+        (Some("adapter"), _) => {
+            ("an adapter", "load the model that it was trained for, and the adapter beside it")
+        }
+        (Some("mmproj"), _) | (None, Some("clip")) => {
+            ("a multimodal projector", "load the language model that it belongs to")
+        }
+        (Some("imatrix"), _) => ("an importance matrix", "it serves to quantize models"),
+        (None, Some("controlvector")) => ("a control vector", "load the model that it was made for"),
+        _ => return Ok(()),
+    };
+    Err(LoadError::NotAModel { what, advice })
 }
 
 /// Bytes of keys and values of one token at f16: over all layers, the elements of a key and of a value times the

@@ -11,7 +11,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Prompt {
-    /// Text; BOS is put before it where the model wants it.
+    /// Text; BOS is put before it where the model wants it and the text does not spell it out
+    /// ([`parse_special`](Request::parse_special)).
     Text(String),
     /// Token ids, taken as they are.
     Tokens(Vec<TokenId>),
@@ -42,7 +43,7 @@ pub struct Request {
     /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.
     pub max_tokens: Option<usize>,
     /// Texts that end the answer, and are no part of it; at most
-    /// [`STOP_STRINGS_MAX`](crate::text::STOP_STRINGS_MAX).
+    /// [`STOP_STRINGS_MAX`](crate::text::STOP_STRINGS_MAX). They may spell control tokens (`<|im_start|>`).
     pub stop: Vec<String>,
     /// Tokens that end the answer; their text is no part of it.
     pub stop_tokens: Vec<TokenId>,

@@ -5,7 +5,7 @@
 #![cfg(feature = "chat-template")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, ControlTexts, Json, Message};
+use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, ControlTexts, Json, Message, ToolCall};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -21,25 +21,41 @@ fn test_data() -> PathBuf {
 
 fn message(value: &Json) -> Message {
     let Json::Object(fields) = value else { panic!("a message is an object") };
+    let text = |value: &Json| value.as_str().unwrap().to_owned();
     fields.iter().fold(Message::default(), |mut message, (field, value)| {
         match (field.as_str(), value) {
-            ("role", Json::String(role)) => message.role.clone_from(role),
-            ("content", Json::String(content)) => message.content.clone_from(content),
+            ("role", role) => message.role = text(role),
+            ("content", Json::Null) => {}
+            ("content", content) => message = message.part(text(content)),
+            ("reasoning_content", reasoning) => message = message.reasoning(text(reasoning)),
+            ("tool_call_id", id) => message.tool_call_id = Some(text(id)),
+            ("name", name) => message = message.name(text(name)),
+            ("tool_calls", calls) => {
+                message.tool_calls = calls.as_array().unwrap().iter().map(tool_call).collect()
+            }
             _ => message = message.with(field, value.clone()),
         }
         message
     })
 }
 
+fn tool_call(value: &Json) -> ToolCall {
+    let function = value.get("function").unwrap();
+    let arguments = match function.get("arguments").unwrap() {
+        Json::String(text) => text.clone(),
+        mapping => mapping.to_string(),
+    };
+    ToolCall::new(function.get("name").and_then(Json::as_str).unwrap(), arguments)
+        .id(value.get("id").and_then(Json::as_str).unwrap())
+}
+
 fn conversation(value: &Json) -> (Vec<Message>, ChatOptions) {
     let messages = value.get("messages").and_then(Json::as_array).unwrap().iter().map(message).collect();
-    let mut options = ChatOptions {
+    let mut options = ChatOptions::default()
         // 9 March 2025, 08:05:07
-        now: Some(UNIX_EPOCH + Duration::from_secs(1_741_507_507)),
-        add_generation_prompt: value.get("add_generation_prompt") != Some(&Json::Bool(false)),
-        tools: value.get("tools").and_then(Json::as_array).unwrap_or_default().to_vec(),
-        ..ChatOptions::default()
-    };
+        .now(UNIX_EPOCH + Duration::from_secs(1_741_507_507))
+        .add_generation_prompt(value.get("add_generation_prompt") != Some(&Json::Bool(false)))
+        .tools(value.get("tools").and_then(Json::as_array).unwrap_or_default().to_vec());
     if let Some(Json::Object(variables)) = value.get("variables") {
         options.variables.extend(variables.iter().cloned());
     }
@@ -47,7 +63,7 @@ fn conversation(value: &Json) -> (Vec<Message>, ChatOptions) {
 }
 
 fn texts() -> ControlTexts {
-    ControlTexts { bos: "<BOS>".into(), eos: "<EOS>".into(), control: vec!["<|im_start|>".into()] }
+    ControlTexts::new(["<|im_start|>"]).variable("bos_token", "<BOS>").variable("eos_token", "<EOS>")
 }
 
 /// FNV-1a, 64 bit.
@@ -112,16 +128,18 @@ fn snippets_render_as_in_jinja2() {
     ];
     let x = r#"{
         "text": "Some Text", "int": 42, "float": 1.5, "small": 1e-7, "large": 1e22, "bool": true, "none": null,
-        "list": [1, "two", 3.0], "dict": {"a": 1, "b": [2, 3]}, "nested": {"k": ["it's", {"deep": null}], "ü": "é\n"},
+        "list": [1, "two", 3.0], "dict": {"a": 1, "b": [2, 3]},
+        "mixed": [null, 1e-7, "it's", true, {"a": [1e22, "\n"]}, "\u00ad\u200b\u0301é"],
+        "nested": {"k": ["it's", {"deep": null}], "ü": "é\n"},
         "shadow": {"items": 1, "get": 2, "keys": 3}, "shuffled": {"b": {"z": 1, "y": 2}, "a": 0},
         "people": [
             {"name": "Ann", "age": 41, "team": "b"}, {"name": "Bob", "age": 23, "team": "a"},
             {"name": "Cyd", "age": 35, "team": "b"}
         ]
     }"#;
-    let mut options =
-        ChatOptions { now: Some(UNIX_EPOCH + Duration::from_secs(1_741_507_507)), ..ChatOptions::default() };
-    options.variables.insert("x".into(), x.parse().unwrap());
+    let options = ChatOptions::default()
+        .now(UNIX_EPOCH + Duration::from_secs(1_741_507_507))
+        .variable("x", x.parse::<Json>().unwrap());
     let snippets: Json = SNIPPETS.parse().unwrap();
     let snippets = snippets.as_array().unwrap();
     let mut wrong = Vec::new();
@@ -145,4 +163,80 @@ fn snippets_render_as_in_jinja2() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), snippets.len(), wrong.join("\n"));
+}
+
+fn template_of(path: &str) -> Option<String> {
+    let path = test_data().join(path);
+    let source = std::fs::read_to_string(&path).ok();
+    if source.is_none() {
+        eprintln!("skipped: no chat template at {}", path.display());
+    }
+    source
+}
+
+#[test]
+fn qwen3_coder_asks_of_tools_and_arguments_what_they_are() {
+    let Some(source) = template_of("cases/qwen3-coder.jinja") else { return };
+    let template = ChatTemplate::parse(&source, texts()).unwrap();
+    let render = |messages: &[Message]| template.render(messages, &ChatOptions::default()).unwrap().text;
+    assert_eq!(render(&[Message::user("Hi")]), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+    let call = ToolCall::new("get_weather", r#"{"city": "Bern", "days": 2, "hours": [1, 2], "unit": null}"#);
+    let messages =
+        [Message::user("Hi"), Message::assistant("").parts([]).tool_call(call), Message::tool("", "12")];
+    assert_eq!(
+        render(&messages),
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<tool_call>\n<function=get_weather>\n\
+         <parameter=city>\nBern\n</parameter>\n<parameter=days>\n2\n</parameter>\n\
+         <parameter=hours>\n[1, 2]\n</parameter>\n<parameter=unit>\nNone\n</parameter>\n\
+         </function>\n</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\n12\n</tool_response>\n<|im_end|>\n\
+         <|im_start|>assistant\n"
+    );
+}
+
+#[test]
+fn qwen3_leaves_out_old_reasoning_whatever_kind_of_token_its_marks_are() {
+    let Some(source) = template_of("models/templates/Qwen-Qwen3-0.6B.jinja") else { return };
+    let answer = Message::assistant("<think>\nhm\n</think>\n\nHello");
+    let messages = [Message::user("Hi"), answer, Message::user("Bye")];
+    for texts in [texts(), ControlTexts::new(["<|im_start|>", "<|im_end|>", "<think>", "</think>"])] {
+        let template = ChatTemplate::parse(&source, texts).unwrap();
+        assert_eq!(
+            template.render(&messages, &ChatOptions::default()).unwrap().text,
+            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n\
+             <|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"
+        );
+    }
+}
+
+#[test]
+fn templates_of_models_do_not_depend_on_what_is_a_control_token() {
+    let folder = test_data().join("models/templates");
+    let conversations: Json = CONVERSATIONS.parse().unwrap();
+    let Ok(files) = std::fs::read_dir(&folder) else {
+        eprintln!("skipped: no chat templates in {}", folder.display());
+        return;
+    };
+    // Everything that the conversations hold and templates look for, as a control token.
+    let control = [
+        "<think>",
+        "</think>",
+        "<tool_response>",
+        "</tool_response>",
+        "<tool_call>",
+        "<|im_end|>",
+        "\"city\"",
+        "Bern",
+    ];
+    let guarded = ControlTexts::new(control).variable("bos_token", "<BOS>").variable("eos_token", "<EOS>");
+    for file in files {
+        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let plain = ChatTemplate::parse(&source, texts()).unwrap();
+        let guarded = ChatTemplate::parse(&source, guarded.clone()).unwrap();
+        for value in conversations.as_array().unwrap() {
+            let (messages, options) = conversation(value);
+            let text =
+                |template: &ChatTemplate| template.render(&messages, &options).map(|rendered| rendered.text);
+            assert_eq!(text(&guarded).ok(), text(&plain).ok(), "{:?}", value.get("name"));
+        }
+    }
 }

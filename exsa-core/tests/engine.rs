@@ -200,6 +200,31 @@ fn a_drain_answers_what_was_accepted_and_an_abort_does_not() {
 }
 
 #[test]
+fn a_stop_string_may_be_the_text_of_a_control_token() {
+    let engine = engine(ScriptedModel::echo("one two"));
+    let run = |stop: &[&str], token| {
+        let sampling = SamplingParams { logit_bias: vec![(token, 1000.0)], ..SamplingParams::greedy() };
+        let request = Request::text("x").sampling(sampling).max_tokens(8);
+        let request = stop.iter().fold(request, |request, stop| request.stop(*stop));
+        let answer = engine.submit(request).unwrap().complete().unwrap();
+        (answer.text, answer.reason, answer.usage.completion_tokens)
+    };
+    let bos = |stop| run(stop, ByteTokenizer::BOS);
+    assert_eq!(bos(&["z", "<|bos|>"]), (String::new(), FinishReason::StopString(1), 1));
+    assert_eq!(bos(&["<|bos|><|bos|>"]), (String::new(), FinishReason::StopString(0), 2));
+    assert_eq!(bos(&["<|bos|>x"]), (String::new(), FinishReason::MaxTokens, 8));
+    assert_eq!(run(&["<|eos|>"], ByteTokenizer::EOS), (String::new(), FinishReason::StopString(0), 1));
+    assert_eq!(run(&[], ByteTokenizer::EOS), (String::new(), FinishReason::EndOfGeneration, 1));
+    // What a stop string might begin with is let through before the token.
+    let answer = engine.submit(greedy(Request::text("x")).stop("two<|eos|>").stop("two!")).unwrap();
+    let answer = answer.complete().unwrap();
+    assert_eq!((answer.text.as_str(), answer.reason), ("one ", FinishReason::StopString(0)));
+    let answer = engine.submit(greedy(Request::text("x")).stop("two!").stop("<|eos|>")).unwrap();
+    let answer = answer.complete().unwrap();
+    assert_eq!((answer.text.as_str(), answer.reason), ("one two", FinishReason::StopString(1)));
+}
+
+#[test]
 fn dropping_the_engine_ends_its_streams() {
     let engine = engine(ScriptedModel::ngram(1).context(1 << 30));
     let stream = engine.submit(endless("x")).unwrap();

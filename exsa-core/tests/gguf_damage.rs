@@ -208,17 +208,61 @@ fn an_array_read_as_another_type_is_refused() {
 }
 
 #[test]
-fn text_that_is_not_utf8_is_named() {
+fn text_that_is_not_utf8_is_refused_only_where_it_is_asked_for() {
     let image = Image::whole();
     for (names, at) in &image.counts {
-        let error = match *names {
-            "'text'" | "metadata key" | "tensor's name" => image.with(at + 8, &[0xff]),
-            "'texts'" if image.bytes[*at] == 3 => image.with(at + 10, &[0xc3]),
+        let (place, key, lossy) = match *names {
+            "'text'" => (at + 8, "text", "\u{FFFD}alue"),
+            "'texts'" if image.bytes[*at] == 3 => (at + 10, "texts", ""),
+            "metadata key" => (at + 8, "", ""),
+            "tensor's name" => {
+                let error = image.with(at + 8, &[0xe8]);
+                let is_named = error.to_string().contains(names);
+                assert!(
+                    is_named && matches!(&error, GgufError::Text { offset, .. } if *offset == *at as u64 + 8)
+                );
+                continue;
+            }
             _ => continue,
         };
-        assert!(matches!(&error, GgufError::Text { offset, .. } if *offset == *at as u64 + 8), "{error}");
-        assert!(error.to_string().contains(names), "{error}");
+        let mut bytes = image.bytes.clone();
+        bytes[place] = 0xe8;
+        let gguf = read(&bytes).unwrap();
+        let metadata = gguf.metadata();
+        assert_eq!((metadata.len(), gguf.tensors().len()), (6, 2));
+        if key.is_empty() {
+            let found = metadata.iter().filter(|(key, _)| key.starts_with('\u{FFFD}')).count();
+            assert_eq!(found, 1, "the key at {at}");
+            continue;
+        }
+        let errors = [metadata.get::<&str>(key).err(), metadata.get::<&[String]>(key).err()];
+        let is_named = |error: &GgufError| {
+            matches!(error, GgufError::Text { offset, .. } if *offset == *at as u64 + 8)
+                && error.to_string().contains(names)
+        };
+        assert_eq!(errors.iter().flatten().filter(|error| is_named(error)).count(), 1, "{errors:?}");
+        assert_eq!(metadata.get_lossy(key).unwrap_or_default(), Some(lossy).filter(|text| !text.is_empty()));
     }
+}
+
+#[test]
+fn keys_that_are_not_utf8_may_look_alike() {
+    // Two keys in Latin-1 that differ in the wrong byte alone, and one that is spelt like what stands for them.
+    let file = GgufWriter::new()
+        .key("a.xx", Value::U32(1))
+        .key("a.yy", Value::U32(2))
+        .key("a.\u{FFFD}", Value::U32(3))
+        .key("b", Value::U32(4));
+    let mut bytes = file.to_bytes();
+    for (name, new) in [(b"a.xx", b"a.\xe8\x80"), (b"a.yy", b"a.\xe9\x80")] {
+        let at = bytes.windows(4).position(|window| window == name).unwrap();
+        bytes[at..at + 4].copy_from_slice(new);
+    }
+    let gguf = read(&bytes).unwrap();
+    assert_eq!(gguf.metadata().len(), 4);
+    assert_eq!(gguf.metadata().get::<u32>("b").unwrap(), Some(4));
+    // A sound key twice is a mistake.
+    assert!(matches!(read(&file.key("b", Value::U32(5)).to_bytes()), Err(GgufError::Duplicate { .. })));
 }
 
 #[test]

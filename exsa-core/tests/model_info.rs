@@ -1,8 +1,9 @@
 //! What a model is, from its header alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use exsa_core::backend::ModelSource;
 use exsa_core::gguf::{Array, GgmlType, Gguf, GgufError, GgufWriter, Value};
-use exsa_core::model_info::ModelInfo;
+use exsa_core::model_info::{ModelInfo, check_source, check_type};
 use std::io::Cursor;
 use std::path::PathBuf;
 
@@ -151,6 +152,94 @@ fn a_vocabulary_alone_can_be_inspected() {
     expected.architecture = "llama".into();
     assert_eq!(info, expected);
     assert_eq!(info.summary(), "words (llama, no weights, vocabulary of 2 tokens)");
+}
+
+/// The file with the byte E8, as "è" is in Latin-1, in place of each "@".
+fn latin1(writer: &GgufWriter) -> Gguf {
+    let bytes: Vec<u8> = writer.to_bytes().iter().map(|b| if *b == b'@' { 0xe8 } else { *b }).collect();
+    Gguf::read(&mut Cursor::new(bytes)).unwrap()
+}
+
+#[test]
+fn texts_that_inference_does_not_need_may_be_in_any_encoding() {
+    let text = |text: &str| Value::Str(text.into());
+    let texts =
+        |texts: &[&str]| Value::Array(Array::Str(texts.iter().map(|text| (*text).to_owned()).collect()));
+    let vocabulary = |writer: GgufWriter| {
+        writer
+            .key("tokenizer.ggml.model", text("llama"))
+            .key("tokenizer.ggml.tokens", texts(&["<unk>", "<s>", "</s>", "a"]))
+    };
+    for (key, value) in [
+        ("general.description", text("un mod@le")),
+        ("general.name", text("mod@le")),
+        ("general.tags", texts(&["a", "@"])),
+        ("general.@", text("x")),
+        ("tokenizer.chat_template", text("{# @ #}")),
+    ] {
+        let gguf = latin1(&vocabulary(llama().key(key, value)));
+        let info = ModelInfo::from_gguf(&gguf).unwrap();
+        assert_eq!(info.n_vocab, 4);
+        assert!(exsa_core::tokenizer::load(gguf.metadata()).is_ok(), "{key}");
+        if key == "general.name" {
+            assert_eq!(info.name, "mod\u{FFFD}le");
+        }
+    }
+    let architecture = GgufWriter::new().key("general.architecture", text("ll@ma"));
+    let error = ModelInfo::from_gguf(&latin1(&architecture)).unwrap_err().to_string();
+    assert!(error.contains("'general.architecture'") && error.contains("UTF-8"), "{error}");
+    let tokens =
+        llama().key("tokenizer.ggml.model", text("llama")).key("tokenizer.ggml.tokens", texts(&["a", "@"]));
+    let error = exsa_core::tokenizer::load(latin1(&tokens).metadata()).err().unwrap().to_string();
+    assert!(error.contains("'tokenizer.ggml.tokens'") && error.contains("UTF-8"), "{error}");
+}
+
+#[test]
+fn files_that_hold_no_model_say_what_they_hold() {
+    let check = |writer: &GgufWriter| {
+        let gguf = Gguf::read(&mut Cursor::new(writer.to_bytes())).unwrap();
+        check_type(&gguf).err().map(|error| error.to_string())
+    };
+    let text = |text: &str| Value::Str(text.into());
+    let of_type = |name: &str| check(&llama().key("general.type", text(name)));
+    for (name, words) in [
+        ("adapter", ["an adapter", "beside it"]),
+        ("mmproj", ["a multimodal projector", "language model"]),
+        ("imatrix", ["an importance matrix", "quantize"]),
+    ] {
+        let error = of_type(name).unwrap();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+    assert_eq!(of_type("model"), None);
+    assert_eq!(of_type("a type of its own"), None, "nothing depends on it");
+    assert_eq!(check(&llama()), None);
+    assert_eq!(check(&llama().key("general.type", Value::U32(1))), None);
+    // Files from before there was a type.
+    assert!(check(&llama().key("adapter.type", text("lora"))).unwrap().contains("adapter"));
+    for (architecture, word) in [("clip", "projector"), ("controlvector", "control vector")] {
+        let error = check(&GgufWriter::new().key("general.architecture", text(architecture))).unwrap();
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn a_folder_is_no_model() {
+    let folder = std::env::temp_dir().join(format!("exsa-folder-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let check = || check_source(&ModelSource::file(&folder)).unwrap_err().to_string();
+    let without = check();
+    for name in ["b.gguf", "a.gguf", "c.txt"] {
+        std::fs::write(folder.join(name), "").unwrap();
+    }
+    let with = check();
+    let file = check_source(&ModelSource::file(folder.join("a.gguf")));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(without.contains("is a folder") && without.ends_with("a .gguf file"), "{without}");
+    assert!(with.ends_with("a .gguf file in it, such as a.gguf, b.gguf"), "{with}");
+    assert!(file.is_ok());
+    // A missing file is for the backend to tell of.
+    assert!(check_source(&ModelSource::file("/nowhere/at-all.gguf")).is_ok());
+    assert!(check_source(&ModelSource::Embedded(&[])).is_ok());
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn load(path: &Path) -> Arc<dyn Tokenizer> {
 
 fn encode(tokenizer: &dyn Tokenizer, text: &str, special: bool) -> Vec<TokenId> {
     let mut ids = Vec::new();
-    tokenizer.encode(text, &EncodeOptions { special, barriers: &[] }, &mut ids);
+    tokenizer.encode(text, &EncodeOptions::default().parse_special(special), &mut ids);
     ids
 }
 

@@ -2,7 +2,7 @@
 //! templates as models have them, what users write never becomes a control token.
 #![no_main]
 
-use exsa_core::chat::{ChatOptions, ChatTemplate, ControlTexts, Json, Message};
+use exsa_core::chat::{ChatOptions, ChatTemplate, ControlTexts, Json, Message, ToolCall};
 use exsa_core::scripted::ByteTokenizer;
 use exsa_core::tokenizer::Tokenizer;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
@@ -80,27 +80,26 @@ fn control_tokens(template: &ChatTemplate, messages: &[Message], options: &ChatO
         }
     };
     assert!(rendered.text.len() <= options.output_bytes_max);
-    assert!(rendered.barriers.is_sorted());
-    assert!(rendered.barriers.iter().all(|at| *at <= rendered.text.len()));
+    assert!(rendered.protected_offsets.is_sorted());
+    assert!(rendered.protected_offsets.iter().all(|at| *at <= rendered.text.len()));
     let mut ids = Vec::new();
     tokenizer.encode(&rendered.text, &rendered.encode_options(), &mut ids);
     Some(ids.into_iter().filter(|id| tokenizer.is_control(*id)).count())
 }
 
 fn run(data: &mut Unstructured<'_>) -> Result<()> {
-    let options = ChatOptions {
-        add_generation_prompt: data.arbitrary()?,
-        now: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(data.arbitrary::<u32>()?.into())),
-        output_bytes_max: 1 << data.int_in_range(0..=20)?,
-        ..ChatOptions::default()
-    };
+    let options = ChatOptions::default()
+        .add_generation_prompt(data.arbitrary()?)
+        .now(SystemTime::UNIX_EPOCH + Duration::from_secs(data.arbitrary::<u32>()?.into()))
+        .output_bytes_max(1 << data.int_in_range(0..=20)?);
     let messages_are_plain: bool = data.arbitrary()?;
     let mut messages = messages(data)?;
     if data.arbitrary()? {
         let template = data.choose(&PARSED)?;
         let written = control_tokens(template, &messages, &options);
         // Where a message is empty, the template's own texts meet.
-        let plain = |m: &Message| Message::new(m.role.as_str(), if m.content.is_empty() { "" } else { "x" });
+        let is_empty = |m: &Message| m.text().is_none_or(|text| text.is_empty());
+        let plain = |m: &Message| Message::new(m.role.as_str(), if is_empty(m) { "" } else { "x" });
         let harmless: Vec<_> = messages.iter().map(plain).collect();
         if let (Some(written), Some(expected)) = (written, control_tokens(template, &harmless, &options)) {
             assert_eq!(written, expected, "text of a message became a control token");
@@ -110,8 +109,13 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
     let mut options = options;
     if !messages_are_plain {
         for message in &mut messages {
-            let field = data.choose(&["name", "tool_calls", "content", "x"])?;
+            let field = data.choose(&["x", "thinking", "content"])?;
             message.extra.insert((*field).into(), json(data, 0)?);
+            message.name = data.arbitrary::<bool>()?.then(|| text(data)).transpose()?;
+            message.reasoning = data.arbitrary::<bool>()?.then(|| text(data)).transpose()?;
+            for _ in 0..data.int_in_range(0..=2)? {
+                message.tool_calls.push(ToolCall::new(text(data)?, json(data, 0)?.to_string()).id(text(data)?));
+            }
         }
         options.tools.push(json(data, 0)?);
         options.variables.insert(data.choose(&["enable_thinking", "x", "messages"])?.to_string(), json(data, 0)?);

@@ -139,15 +139,15 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
         (&*any, false)
     };
     let special = data.arbitrary()?;
-    let mut barriers = data.arbitrary::<Vec<u8>>()?.into_iter().map(usize::from).collect::<Vec<_>>();
-    barriers.sort_unstable();
+    let mut offsets = data.arbitrary::<Vec<u8>>()?.into_iter().map(usize::from).collect::<Vec<_>>();
+    offsets.sort_unstable();
     // Long repetitive texts reach code that short ones do not.
     let repeat = data.int_in_range(1..=40)?;
     let rest = data.bytes(data.len())?;
     let text = String::from_utf8_lossy(rest).repeat(repeat);
 
     let mut ids = Vec::new();
-    tokenizer.encode(&text, &EncodeOptions { special, barriers: &barriers }, &mut ids);
+    tokenizer.encode(&text, &EncodeOptions::default().parse_special(special).protected_offsets(&offsets), &mut ids);
     let mut bytes = Vec::new();
     for id in &ids {
         assert!((*id as usize) < tokenizer.n_vocab());

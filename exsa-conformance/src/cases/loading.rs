@@ -119,7 +119,12 @@ pub fn missing_files(fixture: &Fixture) -> CaseResult {
         return Ok(Outcome::Skipped("the backend reads no files".into()));
     }
     let folder = std::env::temp_dir();
-    for path in ["/nowhere/at-all.gguf".into(), folder.join("exsa-no-such-model.gguf"), folder] {
+    let source = ModelSource::file(&folder);
+    let is_folder = |error: &LoadError| matches!(error, LoadError::Folder { path, .. } if *path == folder);
+    let of_folder = check(clause::DAMAGED, format!("inspect and load {}", folder.display()));
+    of_folder.refused(fixture.backend.inspect(&source), "LoadError::Folder", is_folder)?;
+    of_folder.refused(load(fixture, &source), "LoadError::Folder", is_folder)?;
+    for path in ["/nowhere/at-all.gguf".into(), folder.join("exsa-no-such-model.gguf")] {
         let source = ModelSource::file(&path);
         let name = path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
         let words = format!("LoadError::Io that says '{name}'");

@@ -32,9 +32,13 @@ fn plain(tokenizer: &dyn Tokenizer, text: &str) -> Vec<TokenId> {
     ids
 }
 
-fn special(tokenizer: &dyn Tokenizer, text: &str, barriers: &[usize]) -> Vec<TokenId> {
+fn special(tokenizer: &dyn Tokenizer, text: &str, offsets: &[usize]) -> Vec<TokenId> {
     let mut ids = Vec::new();
-    tokenizer.encode(text, &EncodeOptions { special: true, barriers }, &mut ids);
+    tokenizer.encode(
+        text,
+        &EncodeOptions::default().parse_special(true).protected_offsets(offsets),
+        &mut ids,
+    );
     ids
 }
 
@@ -127,7 +131,7 @@ pub fn encode_adds_only_the_text(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Control tokens become their ids where that is allowed, not across a barrier, and never otherwise; they stand for no
+/// Control tokens become their ids where that is allowed, not across a protected offset, and never otherwise; they stand for no
 /// text.
 pub fn control_tokens_only_where_allowed(fixture: &Fixture) -> CaseResult {
     let tokenizer = fixture.model()?.tokenizer();
@@ -159,15 +163,25 @@ pub fn control_tokens_only_where_allowed(fixture: &Fixture) -> CaseResult {
             &format!("{id} among the ids"),
             &found,
         )?;
-        for barrier in 2..1 + text.len() {
-            let found = special(&*tokenizer, &inside, &[barrier]);
-            check(clause::BARRIERS, format!("encode {inside:?} with `special` and a barrier at {barrier}"))
-                .holds(!found.contains(id), &format!("no {id} among the ids"), &found)?;
+        for offset in 2..1 + text.len() {
+            let found = special(&*tokenizer, &inside, &[offset]);
+            check(
+                clause::PROTECTED_OFFSETS,
+                format!("encode {inside:?} with `parse_special` and {offset} protected"),
+            )
+            .holds(!found.contains(id), &format!("no {id} among the ids"), &found)?;
         }
-        for barriers in [vec![1], vec![1 + text.len()], vec![0, 1, 1 + text.len(), 500]] {
-            let found = special(&*tokenizer, &inside, &barriers);
-            check(clause::BARRIERS, format!("encode {inside:?} with `special` and barriers at {barriers:?}"))
-                .holds(found.contains(id), &format!("{id} among the ids: no barrier is inside"), &found)?;
+        for offsets in [vec![1], vec![1 + text.len()], vec![0, 1, 1 + text.len(), 500]] {
+            let found = special(&*tokenizer, &inside, &offsets);
+            check(
+                clause::PROTECTED_OFFSETS,
+                format!("encode {inside:?} with `parse_special` and {offsets:?} protected"),
+            )
+            .holds(
+                found.contains(id),
+                &format!("{id} among the ids: no protected offset is inside"),
+                &found,
+            )?;
         }
         let found = plain(&*tokenizer, &inside);
         check(clause::CONTROL, format!("encode {inside:?} without `special`")).holds(

@@ -78,7 +78,7 @@ pub enum Mutant {
     // Tokenizers.
     BosBeforeText,
     ControlFromText,
-    NoBarriers,
+    NothingProtected,
     ByteLost,
     ControlHasText,
     PieceOutside,
@@ -166,7 +166,7 @@ pub const DETECTED: &[(Mutant, &[&str])] = &[
     ),
     (BosBeforeText, &["encode_adds_only_the_text", "tokenizer_round_trips"]),
     (ControlFromText, &["control_tokens_only_where_allowed", "tokenizer_round_trips"]),
-    (NoBarriers, &["control_tokens_only_where_allowed"]),
+    (NothingProtected, &["control_tokens_only_where_allowed"]),
     (ByteLost, &["tokenizer_round_trips", "tokenizer_on_random_texts"]),
     (ControlHasText, &["control_tokens_only_where_allowed"]),
     (PieceOutside, &["ids_and_roles"]),

@@ -34,8 +34,8 @@ impl Tokenizer for MutantTokenizer {
         let mut options = *options;
         match self.mutant {
             Mutant::BosBeforeText => out.extend(self.special.bos),
-            Mutant::ControlFromText => options.special = true,
-            Mutant::NoBarriers => options.barriers = &[],
+            Mutant::ControlFromText => options.parse_special = true,
+            Mutant::NothingProtected => options.protected_offsets = &[],
             Mutant::NothingForLongTexts if text.len() > 10_000 => return,
             _ => {}
         }

@@ -4,6 +4,7 @@
 //! Python's methods of strings and dicts work, `tojson` writes what Python's `json.dumps` does, `raise_exception` and
 //! `strftime_now` are there, and `{% generation %}` marks a part without changing it.
 
+use super::markers::{Marking, is_marker};
 use super::source::prepare;
 use super::strftime::strftime;
 use super::tojson::tojson;
@@ -11,6 +12,7 @@ use super::{ChatOptions, ChatTemplateError, Json, depth, python};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What a template may do for one conversation: a step is an instruction or some 64 bytes of data. It allows for
@@ -48,11 +50,13 @@ impl Program {
     pub(super) fn render(
         &self,
         variables: Vec<(String, Json)>,
+        marking: Marking,
         options: &ChatOptions,
     ) -> Result<String, ChatTemplateError> {
         let mut environment = self.environment.clone();
         let bytes: u64 = variables.iter().map(|(_, value)| weight(value)).sum();
         environment.set_fuel(Some(STEPS_MAX.saturating_add(bytes.saturating_mul(STEPS_PER_BYTE))));
+        python::install_marking(&mut environment, &Arc::new(marking));
         let now = options.now;
         environment.add_function("strftime_now", move |format: &str| {
             strftime(format, now.unwrap_or_else(SystemTime::now)).map_err(|conversion| {
@@ -62,7 +66,7 @@ impl Program {
         });
         let template = environment.get_template(NAME).map_err(|error| explain(&error))?;
         let context = Value::from_pairs(variables.into_iter().map(|(name, value)| (name, to_value(value))));
-        let mut out = Limited { out: Vec::new(), limit: options.output_bytes_max, over: false };
+        let mut out = Limited { out: Vec::new(), left: options.output_bytes_max, over: false };
         let result = template.render_captured_to(context, &mut out).map(|_| ());
         if out.over {
             return Err(ChatTemplateError::OutputTooLong { limit: options.output_bytes_max });
@@ -120,19 +124,22 @@ fn explain(error: &Error) -> ChatTemplateError {
     ChatTemplateError::Render { problem: error.to_string() }
 }
 
-/// Takes bytes up to a limit.
+/// Takes bytes up to a limit, markers not counted.
 struct Limited {
     out: Vec<u8>,
-    limit: usize,
+    left: usize,
     over: bool,
 }
 
 impl Write for Limited {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.limit - self.out.len() {
+        let markers = str::from_utf8(bytes).map_or(0, |text| text.chars().filter(|c| is_marker(*c)).count());
+        let counted = bytes.len() - markers * '\u{FDD0}'.len_utf8();
+        let Some(left) = self.left.checked_sub(counted) else {
             self.over = true;
             return Err(io::Error::other("over the limit"));
-        }
+        };
+        self.left = left;
         self.out.extend_from_slice(bytes);
         Ok(bytes.len())
     }

@@ -1,5 +1,6 @@
 //! In place of Jinja where the feature `chat-template` is off: a program that cannot exist.
 
+use super::markers::Marking;
 use super::{ChatOptions, ChatTemplateError, Json};
 
 #[derive(Debug)]
@@ -13,6 +14,7 @@ impl Program {
     pub(super) fn render(
         &self,
         _variables: Vec<(String, Json)>,
+        _marking: Marking,
         _options: &ChatOptions,
     ) -> Result<String, ChatTemplateError> {
         match *self {}

@@ -1,9 +1,14 @@
 //! Values as JSON has them, for tools and for further fields of messages.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 /// Arrays and objects within each other that a value may have.
 pub(super) const DEPTH_MAX: usize = 64;
+
+/// Bytes that a JSON text may have. A value takes at most some 40 times as much memory as its text.
+pub const JSON_BYTES_MAX: usize = 16 << 20;
 
 /// A JSON value. Objects keep the order of their keys, which templates show.
 ///
@@ -82,6 +87,88 @@ impl Json {
     }
 }
 
+/// The value as a JSON text on one line. Floats that JSON has no text for, infinities and NaN, are `null`.
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Int(value) => write!(f, "{value}"),
+            Self::Float(value) if !value.is_finite() => f.write_str("null"),
+            Self::Float(value) => write!(f, "{value:?}"),
+            Self::String(text) => quoted(text, f),
+            Self::Array(items) => {
+                f.write_str("[")?;
+                for (i, item) in items.iter().enumerate() {
+                    f.write_str(if i == 0 { "" } else { ", " })?;
+                    item.fmt(f)?;
+                }
+                f.write_str("]")
+            }
+            Self::Object(fields) => {
+                f.write_str("{")?;
+                for (i, (key, value)) in fields.iter().enumerate() {
+                    f.write_str(if i == 0 { "" } else { ", " })?;
+                    quoted(key, f)?;
+                    f.write_str(": ")?;
+                    value.fmt(f)?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+/// Writes a string in quotes.
+fn quoted(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("\"")?;
+    for c in text.chars() {
+        match c {
+            '"' => f.write_str("\\\"")?,
+            '\\' => f.write_str("\\\\")?,
+            '\n' => f.write_str("\\n")?,
+            '\r' => f.write_str("\\r")?,
+            '\t' => f.write_str("\\t")?,
+            c if c < ' ' => write!(f, "\\u{:04x}", c as u32)?,
+            c => write!(f, "{c}")?,
+        }
+    }
+    f.write_str("\"")
+}
+
+impl<T: Into<Json>> From<Vec<T>> for Json {
+    fn from(items: Vec<T>) -> Self {
+        items.into_iter().collect()
+    }
+}
+
+impl<T: Into<Json>> From<Option<T>> for Json {
+    /// `null` for `None`.
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+impl<K: Into<String>, V: Into<Json>> From<BTreeMap<K, V>> for Json {
+    fn from(fields: BTreeMap<K, V>) -> Self {
+        fields.into_iter().collect()
+    }
+}
+
+/// An array.
+impl<T: Into<Json>> FromIterator<T> for Json {
+    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
+        Self::Array(items.into_iter().map(Into::into).collect())
+    }
+}
+
+/// An object, its keys in the order of the iterator.
+impl<K: Into<String>, V: Into<Json>> FromIterator<(K, V)> for Json {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(fields: I) -> Self {
+        Self::Object(fields.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
 impl From<&str> for Json {
     fn from(value: &str) -> Self {
         Self::String(value.to_owned())
@@ -100,11 +187,17 @@ impl From<bool> for Json {
     }
 }
 
-impl From<i64> for Json {
-    fn from(value: i64) -> Self {
-        Self::Int(value.into())
-    }
+macro_rules! from_integer {
+    ($($type:ty)*) => {$(
+        impl From<$type> for Json {
+            fn from(value: $type) -> Self {
+                Self::Int(value.into())
+            }
+        }
+    )*};
 }
+
+from_integer!(i32 i64 i128 u32 u64);
 
 impl From<f64> for Json {
     fn from(value: f64) -> Self {
@@ -115,8 +208,14 @@ impl From<f64> for Json {
 impl FromStr for Json {
     type Err = JsonError;
 
-    /// Reads a JSON text (RFC 8259), with arrays and objects up to 64 deep.
+    /// Reads a JSON text (RFC 8259) of at most [`JSON_BYTES_MAX`] bytes, with arrays and objects up to 64 deep.
     fn from_str(text: &str) -> Result<Self, JsonError> {
+        if text.len() > JSON_BYTES_MAX {
+            return Err(JsonError {
+                offset: JSON_BYTES_MAX,
+                problem: "the text is over the limit of 16 MiB",
+            });
+        }
         let mut parser = Parser { text, at: 0 };
         let value = parser.value(DEPTH_MAX)?;
         parser.space();

@@ -1,43 +1,193 @@
 //! What Python's values do and minijinja's do otherwise: methods, filters, and how numbers are written.
 
-use super::tojson::float;
-use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
-use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter};
+use super::marked::Marked;
+use super::markers::Marking;
+use super::repr::{as_float, soft_str};
+use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
+use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Makes the values of an environment behave as Python's.
 pub(super) fn install(environment: &mut Environment<'_>) {
     environment.set_formatter(format);
-    environment.set_unknown_method_callback(method);
-    environment.add_filter("trim", trim);
+    // The filters that Jinja2 passes `soft_str(value)` to.
+    environment.add_filter("upper", |value: &Value| Ok::<_, Error>(soft_str(value)?.to_uppercase()));
+    environment.add_filter("lower", |value: &Value| Ok::<_, Error>(soft_str(value)?.to_lowercase()));
+    environment.add_filter("capitalize", capitalize);
+    environment.add_filter("title", |value: &Value| soft_str(value).map(filters::title));
+    environment.add_filter("center", center);
+    environment.add_filter("wordcount", wordcount);
+    environment.add_filter("format", format_filter);
+    environment.add_filter("join", join);
+    for name in ["escape", "e", "forceescape"] {
+        environment.add_filter(name, escape);
+    }
     environment.add_filter("string", string);
     environment.add_filter("default", default);
     environment.add_filter("d", default);
     environment.add_filter("int", int);
     environment.add_filter("float", to_float);
     environment.add_test("sequence", is_sequence);
+    environment.add_test("iterable", is_iterable);
 }
 
-/// A float, which Python writes in its own way.
-fn as_float(value: &Value) -> Option<f64> {
-    let is_float = value.kind() == ValueKind::Number && !value.is_integer();
-    is_float.then(|| f64::try_from(value.clone()).ok()).flatten()
+/// Makes methods and filters of strings see past the markers of one conversation.
+pub(super) fn install_marking(environment: &mut Environment<'_>, marking: &Arc<Marking>) {
+    let of_methods = Arc::clone(marking);
+    environment.set_unknown_method_callback(move |state, value, name, args| {
+        method(state, &of_methods, value, name, args)
+    });
+    let of_trim = Arc::clone(marking);
+    environment.add_filter("trim", move |value: &Value, chars: Option<&str>| {
+        let text = soft_str(value)?;
+        let marked = Marked::new(&text, &of_trim);
+        let chars = chars.map(|chars| plain(&of_trim, chars));
+        let trimmed = marked.plain().trim_matches(|c| strips(c, chars.as_deref()));
+        Ok::<_, Error>(marked.part(trimmed).into_owned())
+    });
+    let of_replace = Arc::clone(marking);
+    environment.add_filter(
+        "replace",
+        move |state: &State, value: &Value, old: &Value, new: &Value, args: Rest<ValueOrKwargs>| {
+            let args = args.into_values();
+            let (count, named): (Option<i64>, Kwargs) = from_args(&args)?;
+            let count = count.or(named.get("count")?);
+            named.assert_all_used()?;
+            replace(state, &of_replace, &soft_str(value)?, &soft_str(old)?, &soft_str(new)?, count)
+        },
+    );
 }
 
-/// What `{{ value }}` writes.
+/// Writes a value as `{{ value }}` does.
 fn format(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    match as_float(value) {
-        Some(x) => out.write_str(&float(x)).map_err(Error::from),
-        None => escape_formatter(out, state, value),
+    match value.kind() {
+        ValueKind::Number | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
+            out.write_str(&soft_str(value)?).map_err(Error::from)
+        }
+        _ => escape_formatter(out, state, value),
     }
 }
 
-fn string(value: &Value) -> Value {
-    match as_float(value) {
-        Some(x) => Value::from(float(x)),
-        None if value.kind() == ValueKind::String => value.clone(),
-        None => Value::from(value.to_string()),
+fn string(value: &Value) -> Result<Value, Error> {
+    if value.kind() == ValueKind::String { Ok(value.clone()) } else { Ok(Value::from(soft_str(value)?)) }
+}
+
+/// The first character in upper case, the others in lower case.
+fn capitalize(value: &Value) -> Result<String, Error> {
+    let text = soft_str(value)?;
+    let mut chars = text.chars();
+    let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
+    Ok(first + &chars.as_str().to_lowercase())
+}
+
+/// `center(value, width=80)`: Python's `str.center`.
+fn center(state: &State, value: &Value, width: Option<usize>, args: Kwargs) -> Result<String, Error> {
+    let width = width.or(args.get("width")?).unwrap_or(80);
+    args.assert_all_used()?;
+    let text = soft_str(value)?;
+    let fill = width.saturating_sub(text.chars().count());
+    state.consume_fuel((fill / 64) as u64)?;
+    let before = fill / 2 + (fill & width & 1);
+    Ok(format!("{}{text}{}", " ".repeat(before), " ".repeat(fill - before)))
+}
+
+/// Runs of letters, digits and underscores.
+fn wordcount(value: &Value) -> Result<usize, Error> {
+    let text = soft_str(value)?;
+    Ok(text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count())
+}
+
+/// `%` of a string, with the value as the string.
+fn format_filter(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let text = string(value)?;
+    filters::format(state, &text, args)
+}
+
+/// HTML's signs as MarkupSafe escapes them.
+fn escape(value: &Value) -> Result<Value, Error> {
+    if value.is_safe() {
+        return Ok(value.clone());
     }
+    let mut out = String::new();
+    for c in soft_str(value)?.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&#34;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    Ok(Value::from_safe_string(out))
+}
+
+/// `join(value, d='', attribute=none)`
+fn join(state: &State, value: &Value, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    if value.is_none() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "join: none is not iterable"));
+    }
+    let args = args.into_values();
+    let (given, named) = match args.split_last() {
+        Some((last, given)) if last.is_kwargs() => (given, Kwargs::try_from(last.clone())?),
+        _ => (args.as_slice(), Kwargs::from_iter::<[(&str, Value); 0]>([])),
+    };
+    let argument = |at: usize, name| match given.get(at) {
+        Some(value) => Ok(Some(value.clone())),
+        None if named.has(name) => named.get(name).map(Some),
+        None => Ok(None),
+    };
+    let separator = argument(0, "d")?.unwrap_or_else(|| Value::from(""));
+    let attribute = argument(1, "attribute")?.filter(|name: &Value| !name.is_none());
+    named.assert_all_used()?;
+    let separator = soft_str(&separator)?;
+    let mut out = String::new();
+    for (i, item) in value.try_iter()?.enumerate() {
+        let item = match &attribute {
+            Some(path) => attribute_of(&item, path)?,
+            None => item,
+        };
+        if i > 0 {
+            out.push_str(&separator);
+        }
+        let text = soft_str(&item)?;
+        state.consume_fuel(1 + ((separator.len() + text.len()) / 64) as u64)?;
+        out.push_str(&text);
+    }
+    Ok(out)
+}
+
+/// An attribute or item of a value, by name, index or dotted path.
+fn attribute_of(value: &Value, path: &Value) -> Result<Value, Error> {
+    let Some(path) = path.as_str() else { return value.get_item(path) };
+    path.split('.').try_fold(value.clone(), |value, name| match name.parse::<usize>() {
+        Ok(index) => value.get_item(&Value::from(index)),
+        Err(_) => value.get_attr(name),
+    })
+}
+
+/// `old` replaced by `new`, `count` times if that is not negative. Charged for before the string grows.
+fn replace(
+    state: &State,
+    marking: &Marking,
+    text: &str,
+    old: &str,
+    new: &str,
+    count: Option<i64>,
+) -> Result<String, Error> {
+    let old = plain(marking, old);
+    let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let matches_max = (text.len() / old.len().max(1) + 1).min(count);
+    let growth = matches_max.saturating_mul(new.len().saturating_sub(old.len()));
+    state.consume_fuel((growth / 64) as u64)?;
+    Ok(Marked::new(text, marking).replace(&old, new, count))
+}
+
+/// A text without markers.
+fn plain<'a>(marking: &Marking, text: &'a str) -> Cow<'a, str> {
+    marking.decode(text).map_or(Cow::Borrowed(text), |decoded| Cow::Owned(decoded.plain))
 }
 
 /// `default(value, default_value='', boolean=false)`
@@ -88,27 +238,41 @@ fn to_float(value: &Value, fallback: Option<Value>, args: Kwargs) -> Result<Valu
     Ok(number.map_or(fallback, |x: f64| Value::from(x)))
 }
 
-/// Whether a value has a length and items, which strings and dicts have too.
+/// Whether a value has a length and items, which strings, dicts and undefined values have too.
 fn is_sequence(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
+    matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map | ValueKind::Undefined)
+}
+
+/// Whether a loop can go over a value: over nothing where it is undefined.
+fn is_iterable(value: &Value) -> bool {
+    is_sequence(value) || value.kind() == ValueKind::Iterable
 }
 
 /// Calls a method of Python's `str`, `dict` or `list` on a value.
-fn method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    match value.as_str() {
-        Some(text) => match string_method(text, method, args) {
-            Err(error) if error.kind() == ErrorKind::UnknownMethod => {
-                unknown_method_callback(state, value, method, args)
-            }
-            result => result,
-        },
-        None => unknown_method_callback(state, value, method, args),
+fn method(
+    state: &mut State,
+    marking: &Marking,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    let Some(text) = value.as_str() else { return unknown_method_callback(state, value, method, args) };
+    let marked = Marked::new(text, marking);
+    match string_method(state, marking, &marked, method, args) {
+        Err(error) if error.kind() == ErrorKind::UnknownMethod => {}
+        result => return result,
     }
-}
-
-/// The filter `trim`: Python's `strip`.
-fn trim(text: &str, chars: Option<&str>) -> String {
-    text.trim_matches(|c| strips(c, chars)).to_owned()
+    // Methods that ask something of a text ask it of the text without markers.
+    let asks = method.starts_with("is") || matches!(method, "startswith" | "endswith" | "count");
+    if !asks {
+        return unknown_method_callback(state, value, method, args);
+    }
+    let without = |value: &Value| match value.as_str() {
+        Some(text) => Value::from(plain(marking, text)),
+        None => value.clone(),
+    };
+    let args: Vec<Value> = args.iter().map(without).collect();
+    unknown_method_callback(state, &Value::from(marked.plain()), method, &args)
 }
 
 /// White space as Python sees it: what Unicode calls so, and four separators of ASCII.
@@ -121,13 +285,23 @@ fn strips(c: char, chars: Option<&str>) -> bool {
     chars.map_or_else(|| is_space(c), |chars| chars.contains(c))
 }
 
-/// Those that minijinja's own collection does not have, or has with another notion of white space.
-fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
+/// Those that minijinja's own collection does not have, or has with another notion of white space, and those that give
+/// parts of the text.
+fn string_method(
+    state: &State,
+    marking: &Marking,
+    marked: &Marked<'_>,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    let text = marked.plain();
+    let part = |part: &str| Value::from(marked.part(part));
     match method {
         "strip" | "lstrip" | "rstrip" => {
             let (chars,): (Option<&str>,) = from_args(args)?;
-            let strips = |c| strips(c, chars);
-            Ok(Value::from(match method {
+            let chars = chars.map(|chars| plain(marking, chars));
+            let strips = |c| strips(c, chars.as_deref());
+            Ok(part(match method {
                 "strip" => text.trim_matches(strips),
                 "lstrip" => text.trim_start_matches(strips),
                 _ => text.trim_end_matches(strips),
@@ -135,12 +309,12 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Erro
         }
         "split" | "rsplit" => {
             let (separator, splits_max, named): (Option<&str>, Option<i64>, Kwargs) = from_args(args)?;
-            let separator = separator.or(named.get("sep")?);
+            let separator = separator.or(named.get("sep")?).map(|separator| plain(marking, separator));
             let splits_max = splits_max.or(named.get("maxsplit")?);
             named.assert_all_used()?;
             let splits_max = splits_max.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
             let pieces_max = splits_max.saturating_add(1);
-            let mut pieces: Vec<&str> = match (separator, method) {
+            let mut pieces: Vec<&str> = match (separator.as_deref(), method) {
                 (Some(""), _) => {
                     return Err(Error::new(ErrorKind::InvalidOperation, "split: empty separator"));
                 }
@@ -152,13 +326,18 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Erro
             if method == "rsplit" {
                 pieces.reverse();
             }
-            Ok(pieces.into_iter().map(Value::from).collect())
+            Ok(pieces.into_iter().map(part).collect())
         }
         "splitlines" => {
             let (keep_ends, named): (Option<bool>, Kwargs) = from_args(args)?;
             let keep_ends = keep_ends.or(named.get("keepends")?).unwrap_or(false);
             named.assert_all_used()?;
-            Ok(lines(text, keep_ends).into_iter().map(Value::from).collect())
+            Ok(lines(text, keep_ends).into_iter().map(part).collect())
+        }
+        "replace" => {
+            let (old, new, count): (&str, &str, Option<i64>) = from_args(args)?;
+            let old = plain(marking, old);
+            replace(state, marking, marked.text(), &old, new, count).map(Value::from)
         }
         "isspace" => {
             let () = from_args(args)?;
@@ -166,39 +345,39 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Erro
         }
         "removeprefix" => {
             let (prefix,): (&str,) = from_args(args)?;
-            Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)))
+            Ok(part(text.strip_prefix(&*plain(marking, prefix)).unwrap_or(text)))
         }
         "removesuffix" => {
             let (suffix,): (&str,) = from_args(args)?;
-            Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)))
+            Ok(part(text.strip_suffix(&*plain(marking, suffix)).unwrap_or(text)))
         }
-        "partition" => {
+        "partition" | "rpartition" => {
             let (separator,): (&str,) = from_args(args)?;
-            Ok(parts(text.split_once(separator), separator, [text, "", ""]))
+            let plain = plain(marking, separator);
+            let (found, missing) = match method {
+                "partition" => (text.split_once(&*plain), [part(text), "".into(), "".into()]),
+                _ => (text.rsplit_once(&*plain), ["".into(), "".into(), part(text)]),
+            };
+            let parts =
+                found.map_or(missing, |(before, after)| [part(before), separator.into(), part(after)]);
+            Ok(Value::from(Tuple::from(parts)))
         }
-        "rpartition" => {
-            let (separator,): (&str,) = from_args(args)?;
-            Ok(parts(text.rsplit_once(separator), separator, ["", "", text]))
-        }
-        "index" => {
+        "find" | "rfind" | "index" => {
             let (what,): (&str,) = from_args(args)?;
-            let at = text
-                .find(what)
-                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "substring not found"))?;
-            Ok(Value::from(text[..at].chars().count()))
+            let what = plain(marking, what);
+            let at = if method == "rfind" { text.rfind(&*what) } else { text.find(&*what) };
+            match at {
+                Some(at) => Ok(Value::from(marked.char_index(at))),
+                None if method != "index" => Ok(Value::from(-1)),
+                None => Err(Error::new(ErrorKind::InvalidOperation, "substring not found")),
+            }
         }
         "casefold" => {
             let () = from_args(args)?;
-            Ok(Value::from(text.to_lowercase()))
+            Ok(Value::from(marked.text().to_lowercase()))
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
     }
-}
-
-fn parts(found: Option<(&str, &str)>, separator: &str, missing: [&str; 3]) -> Value {
-    Value::from(Tuple::from(
-        found.map_or(missing, |(before, after)| [before, separator, after]).map(Value::from),
-    ))
 }
 
 /// The words of a text; after `splits_max` of them, what is left.

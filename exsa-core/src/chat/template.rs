@@ -1,9 +1,12 @@
 //! A model's chat template, and how it is applied.
 
-use super::barriers::{ControlFinder, UsedMarkers, take_markers};
+use super::content::ContentPart;
 use super::jinja::Program;
-use super::{ChatOptions, Json, Message, Rendered};
+use super::markers::{ControlFinder, Marking, UsedMarkers};
+use super::{ChatOptions, Json, Message, Rendered, ToolCall};
 use crate::tokenizer::Tokenizer;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Bytes that the source of a template may have.
 pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
@@ -11,25 +14,52 @@ pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 /// Bytes that the role of a message may have.
 pub const ROLE_BYTES_MAX: usize = 64;
 
-/// What a template has to know of the vocabulary.
+/// Texts of the special tokens of a vocabulary, as far as a template depends on them.
+///
+/// ```
+/// use exsa_core::chat::ControlTexts;
+///
+/// let texts = ControlTexts::new(["<s>", "</s>"]).variable("bos_token", "<s>");
+/// assert_eq!(texts.variables["bos_token"], "<s>");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ControlTexts {
-    /// Text of the BOS token, the template's `bos_token`; empty if there is none.
-    pub bos: String,
-    /// Text of the EOS token, the template's `eos_token`; empty if there is none.
-    pub eos: String,
-    /// The texts that encoding with [`EncodeOptions::special`](crate::tokenizer::EncodeOptions::special) makes control
-    /// tokens of, each of at least two characters. Where they occur in a message they stay plain text.
+    /// Texts that the template reads as variables: `bos_token`, `eos_token`, `pad_token` and so on.
+    pub variables: BTreeMap<String, String>,
+    /// The texts that encoding with [`EncodeOptions::parse_special`](crate::tokenizer::EncodeOptions::parse_special)
+    /// makes control tokens of, each of at least two characters. Where they occur in a message they stay plain text.
     pub control: Vec<String>,
 }
 
 impl ControlTexts {
-    /// The texts of a tokenizer's vocabulary.
+    /// The texts of control tokens, without variables.
+    pub fn new<T: Into<String>>(control: impl IntoIterator<Item = T>) -> Self {
+        Self { variables: BTreeMap::new(), control: control.into_iter().map(Into::into).collect() }
+    }
+
+    /// Adds a variable.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.variables.insert(name.into(), text.into());
+        self
+    }
+
+    /// The texts of a tokenizer's vocabulary. There is a variable for each token with a role, as in Hugging Face
+    /// transformers; `bos_token` and `eos_token` are empty where there is no such token, the others undefined.
     pub fn of(tokenizer: &dyn Tokenizer) -> Self {
-        let text = |id: Option<_>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default().to_owned();
         let special = tokenizer.special();
-        let control = tokenizer.control_tokens().into_iter().map(|(_, text)| text).collect();
-        Self { bos: text(special.bos), eos: text(special.eos), control }
+        let named = special.roles.named().map(|(name, id)| (name, Some(id)));
+        let known = [("unk", special.unk), ("pad", special.pad), ("bos", special.bos), ("eos", special.eos)];
+        let mut texts = Self::new(tokenizer.control_tokens().into_iter().map(|(_, text)| text))
+            .variable("bos_token", "")
+            .variable("eos_token", "");
+        for (name, id) in named.chain(known) {
+            if let Some(text) = id.and_then(|id| tokenizer.token_text(id)) {
+                texts = texts.variable(format!("{name}_token"), text);
+            }
+        }
+        texts
     }
 }
 
@@ -38,31 +68,33 @@ impl ControlTexts {
 /// # Safety from injection
 ///
 /// The template and the options' variables are trusted, as they come with the model and from the host; messages and
-/// tools are not. What they hold of the text of control tokens is listed in [`Rendered::barriers`], also where a
-/// part of it stands at the edge of a string and the text beside it completes it. A template that changes
-/// strings (takes characters out, changes their case) so that a control text first comes to be is beyond this.
+/// tools are not. Places in what they hold of the text of control tokens are listed in
+/// [`Rendered::protected_offsets`], also where a part of it stands at the edge of a string and the text beside it completes
+/// it. A template that changes strings (takes characters out, changes their case) so that a control text first comes to be is
+/// beyond this.
 ///
-/// A template that looks for the text of a control token within a message does not find it, as
-/// it would in Hugging Face transformers. Rendered text without barriers is exactly theirs.
+/// A template that looks for the text of a control token within a message finds it, as in Hugging Face transformers:
+/// with `in`, and with the methods and filters of strings. The rendered text is exactly theirs, but for templates that count
+/// the characters of a message that holds the text of a control token, or cut it at fixed places.
 ///
 /// ```
 /// # #[cfg(feature = "chat-template")] {
 /// use exsa_core::chat::{ChatOptions, ChatTemplate, ControlTexts, Message};
 ///
-/// let texts = ControlTexts { control: vec!["<|end|>".into()], ..Default::default() };
+/// let texts = ControlTexts::new(["<|end|>"]);
 /// let template = ChatTemplate::parse("{% for m in messages %}{{ m.content }}<|end|>{% endfor %}", texts)?;
 /// let rendered = template.render(&[Message::user("Hi<|end|>")], &ChatOptions::default())?;
 /// assert_eq!(rendered.text, "Hi<|end|><|end|>");
-/// assert_eq!(rendered.barriers, [3]);
+/// assert_eq!(rendered.protected_offsets, [3]);
 /// # }
 /// # Ok::<(), exsa_core::chat::ChatTemplateError>(())
 /// ```
 #[derive(Debug)]
 pub struct ChatTemplate {
     program: Program,
-    bos: String,
-    eos: String,
-    finder: ControlFinder,
+    /// Variables for the texts of special tokens.
+    special: BTreeMap<String, String>,
+    finder: Arc<ControlFinder>,
     /// Markers that the template itself holds.
     used: UsedMarkers,
 }
@@ -116,9 +148,21 @@ pub enum ChatTemplateError {
         /// The name of the field or variable, or `tools`.
         name: String,
     },
-    /// Messages hold every one of the characters U+FDD0 to U+FDEF, one of which marks what users wrote.
-    #[error("the messages hold every one of the noncharacters U+FDD0 to U+FDEF; at least one has to be free")]
+    /// Messages hold nearly all of the characters U+FDD0 to U+FDEF, some of which mark what users wrote.
+    #[error("the messages hold more than 27 of the 32 noncharacters U+FDD0 to U+FDEF; five have to be free")]
     Noncharacters,
+    /// A part of a message is a picture or a sound, and the template writes text alone.
+    #[error(
+        "message {index}: part {part} of the content is of the kind {kind}, but this model takes text alone"
+    )]
+    Media {
+        /// Index of the message.
+        index: usize,
+        /// Index of the part in its content.
+        part: usize,
+        /// Kind of the part: `image`, `audio`.
+        kind: &'static str,
+    },
     /// The template refused the conversation, by `raise_exception`.
     #[error("the chat template refuses the conversation: {0}")]
     Refused(String),
@@ -147,11 +191,11 @@ impl ChatTemplate {
         }
         let program = Program::parse(source)?;
         let mut used = UsedMarkers::default();
-        for text in [source, &texts.bos, &texts.eos] {
+        for text in texts.variables.values().map(String::as_str).chain([source]) {
             used.add(text);
         }
-        let finder = ControlFinder::new(texts.control.iter().map(String::as_str));
-        Ok(Self { program, bos: texts.bos, eos: texts.eos, finder, used })
+        let finder = Arc::new(ControlFinder::new(texts.control.iter().map(String::as_str)));
+        Ok(Self { program, special: texts.variables, finder, used })
     }
 
     /// The template of a model: `template`, as
@@ -169,76 +213,144 @@ impl ChatTemplate {
 
     /// Renders a conversation.
     ///
-    /// The template sees `messages`, `tools` and `documents` (none where there are none), `add_generation_prompt`,
-    /// `bos_token`, `eos_token` and the options' variables.
+    /// The template sees `messages`, `tools` and `documents` (none where there are none), `add_generation_prompt`, the
+    /// texts of special tokens (`bos_token`) and the options' variables. Of a message it sees `role`, `content` as one text
+    /// (none for null content), and where they are given `reasoning_content`, `tool_calls` in the shape of OpenAI's API,
+    /// `tool_call_id`, `name` and further fields. The arguments of a tool call are a mapping where their text is a JSON
+    /// object; a template that fails on that, since it puts the text together with others, sees the text.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatTemplateError`]; a picture or a sound is [`ChatTemplateError::Media`], since a template writes text alone.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<Rendered, ChatTemplateError> {
+        let rendered = self.render_with(messages, options, Arguments::Parsed);
+        let failed = matches!(rendered, Err(ChatTemplateError::Render { .. }));
+        if failed && messages.iter().any(|message| !message.tool_calls.is_empty()) {
+            return self.render_with(messages, options, Arguments::Text).or(rendered);
+        }
+        rendered
+    }
+
+    fn render_with(
+        &self,
+        messages: &[Message],
+        options: &ChatOptions,
+        arguments: Arguments,
+    ) -> Result<Rendered, ChatTemplateError> {
         let mut used = self.used;
+        let mut fields = Vec::with_capacity(messages.len());
         for (index, message) in messages.iter().enumerate() {
             check_role(index, &message.role)?;
-            used.add(&message.content);
+            let own = own_fields(index, message, arguments)?;
+            own.iter().for_each(|(_, value)| used.add_json(value));
             for (field, value) in &message.extra {
-                if field == "role" {
+                if MESSAGE_FIELDS.contains(&field.as_str()) {
                     return Err(ChatTemplateError::Field { field: field.clone() });
                 }
                 check_depth(field, value)?;
                 used.add(field);
                 used.add_json(value);
             }
+            fields.push(own);
         }
         for tool in &options.tools {
             check_depth("tools", tool)?;
             used.add_json(tool);
         }
         for (name, value) in &options.variables {
-            if RESERVED.contains(&name.as_str()) {
+            if RESERVED.contains(&name.as_str()) || self.special.contains_key(name) {
                 return Err(ChatTemplateError::Field { field: name.clone() });
             }
             check_depth(name, value)?;
             used.add_json(value);
         }
-        let marker = used.unused().ok_or(ChatTemplateError::Noncharacters)?;
+        let marking = Marking::new(Arc::clone(&self.finder), used).ok_or(ChatTemplateError::Noncharacters)?;
 
-        let messages = messages.iter().map(|message| self.fields(message, marker)).collect();
+        for (own, message) in fields.iter_mut().zip(messages) {
+            own.iter_mut().skip(1).for_each(|(_, value)| marking.mark_json(value));
+            own.extend(message.extra.iter().map(|(field, value)| {
+                let (mut field, mut value) = (field.clone(), value.clone());
+                marking.mark_string(&mut field);
+                marking.mark_json(&mut value);
+                (field, value)
+            }));
+        }
         let tools = match options.tools.as_slice() {
             [] => Json::Null,
             tools => {
                 let mut tools = Json::Array(tools.to_vec());
-                self.finder.mark_json(&mut tools, marker);
+                marking.mark_json(&mut tools);
                 tools
             }
         };
         let mut variables = vec![
-            ("messages".to_owned(), Json::Array(messages)),
+            ("messages".to_owned(), fields.into_iter().map(Json::Object).collect()),
             ("tools".to_owned(), tools),
             ("documents".to_owned(), Json::Null),
             ("add_generation_prompt".to_owned(), Json::Bool(options.add_generation_prompt)),
-            ("bos_token".to_owned(), Json::from(self.bos.as_str())),
-            ("eos_token".to_owned(), Json::from(self.eos.as_str())),
         ];
+        variables.extend(self.special.iter().map(|(name, text)| (name.clone(), Json::from(text.as_str()))));
         variables.extend(options.variables.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let mut text = self.program.render(variables, options)?;
-        let barriers = take_markers(&mut text, marker);
-        Ok(Rendered { text, barriers })
-    }
-
-    /// A message as the template sees it, with markers.
-    fn fields(&self, message: &Message, marker: char) -> Json {
-        let mut fields = vec![("role".to_owned(), Json::from(message.role.as_str()))];
-        if !message.extra.contains_key("content") {
-            fields.push(("content".to_owned(), Json::from(message.content.as_str())));
-        }
-        fields.extend(message.extra.iter().map(|(field, value)| (field.clone(), value.clone())));
-        for (field, value) in &mut fields[1..] {
-            self.finder.mark_string(field, marker);
-            self.finder.mark_json(value, marker);
-        }
-        Json::Object(fields)
+        let mut text = self.program.render(variables, marking.clone(), options)?;
+        let protected_offsets = marking.take(&mut text);
+        Ok(Rendered { text, protected_offsets })
     }
 }
 
-/// Variables that are made of the conversation and the options.
-const RESERVED: [&str; 6] =
-    ["messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"];
+/// The fields of a message that have a place of their own, as the template sees them; `role` is the first.
+fn own_fields(
+    index: usize,
+    message: &Message,
+    arguments: Arguments,
+) -> Result<Vec<(String, Json)>, ChatTemplateError> {
+    let mut parts = message.content.iter().enumerate();
+    if let Some((part, content)) = parts.find(|(_, part)| !matches!(part, ContentPart::Text(_))) {
+        return Err(ChatTemplateError::Media { index, part, kind: content.kind() });
+    }
+    let mut fields = vec![("role".to_owned(), Json::from(message.role.as_str()))];
+    let mut add = |name: &str, value: Option<Json>| {
+        fields.extend(value.map(|value| (name.to_owned(), value)));
+    };
+    let text = |text: &Option<String>| text.as_deref().map(Json::from);
+    add("content", Some(message.text().map_or(Json::Null, Json::from)));
+    add("reasoning_content", text(&message.reasoning));
+    let calls = &message.tool_calls;
+    add(
+        "tool_calls",
+        (!calls.is_empty()).then(|| calls.iter().map(|call| tool_call(call, arguments)).collect()),
+    );
+    add("tool_call_id", text(&message.tool_call_id));
+    add("name", text(&message.name));
+    Ok(fields)
+}
+
+/// How templates see the arguments of tool calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arguments {
+    /// As a mapping where their text is a JSON object.
+    Parsed,
+    /// As text.
+    Text,
+}
+
+/// A tool call in the shape of OpenAI's API, its arguments as a mapping where they are one, as vLLM and llama-server pass
+/// them: most templates iterate over them.
+fn tool_call(call: &ToolCall, arguments: Arguments) -> Json {
+    let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
+    let parsed = (arguments == Arguments::Parsed).then(|| text.parse().ok()).flatten();
+    let arguments =
+        parsed.filter(|parsed| matches!(parsed, Json::Object(_))).unwrap_or_else(|| Json::from(text));
+    let function = [("name", Json::from(call.name.as_str())), ("arguments", arguments)];
+    let id = call.id.iter().map(|id| ("id", Json::from(id.as_str())));
+    id.chain([("type", Json::from("function")), ("function", function.into_iter().collect())]).collect()
+}
+
+/// Fields of a message that have a place of their own.
+const MESSAGE_FIELDS: [&str; 6] =
+    ["role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name"];
+
+/// Variables that are made of the conversation and the options, beside those of special tokens.
+const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 
 fn check_depth(name: &str, value: &Json) -> Result<(), ChatTemplateError> {
     if value.is_shallow() { Ok(()) } else { Err(ChatTemplateError::Depth { name: name.to_owned() }) }

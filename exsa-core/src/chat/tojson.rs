@@ -1,6 +1,6 @@
 //! The filter `tojson`, with the result of Python's `json.dumps`.
 
-use super::barriers::is_marker;
+use super::markers::is_marker;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 use std::fmt::Write;

@@ -19,7 +19,7 @@ use crate::text::Detokenizer;
 use crate::text::StopMatcher;
 use crate::token::RequestId;
 use crate::token::TokenId;
-use crate::tokenizer::{EncodeOptions, Tokenizer};
+use crate::tokenizer::{EncodeOptions, Tokenizer, encode_prompt};
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -182,24 +182,17 @@ impl InputProcessor {
     }
 
     fn encode(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
-        let special = self.tokenizer.special();
-        let mut tokens = Vec::new();
-        match &request.prompt {
-            Prompt::Tokens(ids) => tokens.extend_from_slice(ids),
+        let tokens = match &request.prompt {
+            Prompt::Tokens(ids) => ids.clone(),
             Prompt::Text(text) => {
-                tokens.extend(special.bos.filter(|_| special.add_bos));
-                let options = EncodeOptions { special: request.parse_special, barriers: &[] };
-                self.tokenizer.encode(text, &options, &mut tokens);
+                let options = EncodeOptions::default().parse_special(request.parse_special);
+                encode_prompt(&*self.tokenizer, text, &options)
             }
             Prompt::Chat(messages) => {
                 let rendered = self.template()?.render(messages, &request.chat)?;
-                self.tokenizer.encode(&rendered.text, &rendered.encode_options(), &mut tokens);
-                // Many templates write BOS themselves; twice would be wrong.
-                if let Some(bos) = special.bos.filter(|bos| special.add_bos && tokens.first() != Some(bos)) {
-                    tokens.insert(0, bos);
-                }
+                encode_prompt(&*self.tokenizer, &rendered.text, &rendered.encode_options())
             }
-        }
+        };
         Ok(tokens)
     }
 

@@ -64,6 +64,7 @@ impl RequestState {
         self.tokens.push(id);
         self.sampler.accept(id);
         self.first_token.get_or_insert(now);
+        self.stop.push_control(tokenizer, id);
         if self.stop_tokens.binary_search(&id).is_ok() {
             return TokenOutcome::End(FinishReason::StopToken(id));
         }
@@ -90,7 +91,7 @@ impl RequestState {
     /// Sends the last event.
     pub(crate) fn finish(mut self, mut reason: FinishReason, now: Duration) {
         let mut text = String::new();
-        if !matches!(reason, FinishReason::StopString(_)) {
+        if !self.stop.has_matched() {
             let mut decoded = String::new();
             self.detokenizer.finish(&mut decoded);
             // The last bytes may complete a stop string.

@@ -16,13 +16,33 @@ struct Entry {
     value: Value,
     /// Where it begins in the file.
     offset: u64,
+    /// Where the first text of the value begins that is not UTF-8 in the file; U+FFFD stands there for the wrong bytes.
+    not_utf8: Option<u64>,
+}
+
+impl Entry {
+    /// The value as a `T`, valid UTF-8 or not.
+    fn read<'a, T: FromValue<'a>>(&'a self) -> Result<T, GgufError> {
+        T::from_value(&self.value).map_err(|found| GgufError::Type {
+            key: self.key.clone(),
+            offset: self.offset,
+            found,
+            expected: T::EXPECTED,
+        })
+    }
 }
 
 impl Metadata {
-    /// Adds an entry that begins at `offset`; the caller has seen that the key is new.
-    pub(super) fn insert(&mut self, key: String, value: Value, offset: u64) {
+    /// Adds an entry that begins at `offset`, with the place of a text in it that is not UTF-8; the caller has seen that the
+    /// key is new.
+    pub(super) fn insert(&mut self, key: String, value: Value, offset: u64, not_utf8: Option<u64>) {
         self.by_key.insert(key.clone(), self.entries.len());
-        self.entries.push(Entry { key, value, offset });
+        self.entries.push(Entry { key, value, offset, not_utf8 });
+    }
+
+    /// Adds an entry whose key is not UTF-8, and so is not found by name.
+    pub(super) fn insert_unnamed(&mut self, key: String, value: Value, offset: u64, not_utf8: Option<u64>) {
+        self.entries.push(Entry { key, value, offset, not_utf8 });
     }
 
     /// Where the entry of `key` begins in the file; 0 if there is none.
@@ -43,16 +63,36 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`GgufError::Type`], with the key, what it holds and what is expected, if the value is no `T`.
+    /// [`GgufError::Type`], with the key, what it holds and what is expected, if the value is no `T`, and
+    /// [`GgufError::Text`] if it holds text that is not UTF-8; [`get_lossy`](Self::get_lossy) reads that.
     pub fn get<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<Option<T>, GgufError> {
         let Some(entry) = self.entry(key) else { return Ok(None) };
-        match T::from_value(&entry.value) {
-            Ok(value) => Ok(Some(value)),
-            Err(found) => {
-                let (key, offset) = (key.to_owned(), entry.offset);
-                Err(GgufError::Type { key, offset, found, expected: T::EXPECTED })
-            }
+        let value = entry.read()?;
+        match entry.not_utf8 {
+            Some(offset) => Err(GgufError::Text { what: format!("the value of '{key}'"), offset }),
+            None => Ok(Some(value)),
         }
+    }
+
+    /// The text of `key`, with U+FFFD for bytes that are not UTF-8: for texts that people read and nothing depends on, such
+    /// as names and descriptions.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::Type`] if the value is no text.
+    pub fn get_lossy(&self, key: &str) -> Result<Option<&str>, GgufError> {
+        self.entry(key).map(Entry::read).transpose()
+    }
+
+    /// The value of `key` as an integer of any size and sign.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::Type`] if the value is no integer.
+    pub(crate) fn integer(&self, key: &str) -> Result<Option<i128>, GgufError> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        let integer = entry.value.integer();
+        integer.map(Some).ok_or_else(|| self.refuse(key, entry.value.type_name(), "an integer"))
     }
 
     /// The same for a key that must be there.

@@ -4,6 +4,9 @@
 //! backend's affair. Nothing is believed: every count and length is checked against what is left of the file
 //! before anything of that size is allocated. The format is described in the `docs/gguf.md` of the ggml project.
 //!
+//! Text that is not UTF-8 is kept with U+FFFD in place of the wrong bytes. It is refused where a caller asks for exact text
+//! ([`Metadata::get`]), so that a comment in Latin-1 does not make a model unusable; a tensor's name is always exact, and a key that is not UTF-8 is listed but not found by name.
+//!
 //! # Limits
 //!
 //! Beyond what the file's length allows, a header takes at most [`HEADER_BYTES_MAX`] bytes, with at most

@@ -99,14 +99,22 @@ impl<R: Read> Source<R> {
         let mut metadata = Metadata::default();
         for _ in 0..count {
             let offset = self.offset();
-            let key = self.string("a metadata key", KEY_BYTES_MAX)?;
+            // Files in use have comments in Latin-1: only what asks for a text may refuse it. No key that anything asks for
+            // is other than ASCII.
+            let key = self.lossy_string("a metadata key", KEY_BYTES_MAX)?;
+            let key_is_utf8 = self.take_not_utf8().is_none();
             let what = format!("the value of '{key}'");
             let kind = self.u32(&what)?;
             let value = self.value(kind, &what)?;
+            let not_utf8 = self.take_not_utf8();
+            if !key_is_utf8 {
+                metadata.insert_unnamed(key, value, offset, not_utf8);
+                continue;
+            }
             if metadata.get_value(&key).is_some() {
                 return Err(GgufError::Duplicate { what: "key", name: key, offset });
             }
-            metadata.insert(key, value, offset);
+            metadata.insert(key, value, offset, not_utf8);
         }
         Ok(metadata)
     }
@@ -124,7 +132,7 @@ impl<R: Read> Source<R> {
                 let at = self.offset();
                 Value::Bool(boolean(self.bytes(what)?, at, what)?)
             }
-            8 => Value::Str(self.string(what, u64::MAX)?),
+            8 => Value::Str(self.lossy_string(what, u64::MAX)?),
             9 => Value::Array(self.array(what, 1)?),
             10 => Value::U64(u64::from_le_bytes(self.bytes(what)?)),
             11 => Value::I64(i64::from_le_bytes(self.bytes(what)?)),
@@ -166,7 +174,7 @@ impl<R: Read> Source<R> {
                 // A string takes 24 bytes in memory and as few as 8 in the file: let the vector grow.
                 let mut texts = Vec::new();
                 for _ in 0..n {
-                    texts.push(self.string(what, u64::MAX)?);
+                    texts.push(self.lossy_string(what, u64::MAX)?);
                 }
                 Array::Str(texts)
             }

@@ -12,6 +12,8 @@ pub(super) struct Source<R> {
     reader: BufReader<R>,
     offset: u64,
     len: u64,
+    /// Where the first text begins that is not UTF-8, since this was last taken.
+    not_utf8: Option<u64>,
 }
 
 impl<R: Read + Seek> Source<R> {
@@ -19,7 +21,7 @@ impl<R: Read + Seek> Source<R> {
     pub(super) fn new(mut reader: R) -> Result<Self, GgufError> {
         let len = reader.seek(SeekFrom::End(0))?;
         reader.seek(SeekFrom::Start(0))?;
-        Ok(Self { reader: BufReader::with_capacity(CHUNK_BYTES, reader), offset: 0, len })
+        Ok(Self { reader: BufReader::with_capacity(CHUNK_BYTES, reader), offset: 0, len, not_utf8: None })
     }
 }
 
@@ -82,6 +84,20 @@ impl<R: Read> Source<R> {
 
     /// A text of at most `bytes_max` bytes, after its length.
     pub(super) fn string(&mut self, what: &str, bytes_max: u64) -> Result<String, GgufError> {
+        let text = self.lossy_string(what, bytes_max)?;
+        match self.take_not_utf8() {
+            None => Ok(text),
+            Some(offset) => Err(GgufError::Text { what: what.to_owned(), offset }),
+        }
+    }
+
+    /// Where the first text began that was not UTF-8, since this was last asked.
+    pub(super) fn take_not_utf8(&mut self) -> Option<u64> {
+        self.not_utf8.take()
+    }
+
+    /// The same, with U+FFFD for bytes that are not UTF-8; [`take_not_utf8`](Self::take_not_utf8) tells of them.
+    pub(super) fn lossy_string(&mut self, what: &str, bytes_max: u64) -> Result<String, GgufError> {
         let at = self.offset;
         let length = self.u64(what)?;
         self.demand(length, what)?;
@@ -96,7 +112,10 @@ impl<R: Read> Source<R> {
             text.resize(length.min(start + CHUNK_BYTES), 0);
             self.fill(&mut text[start..])?;
         }
-        String::from_utf8(text).map_err(|_| GgufError::Text { what: what.to_owned(), offset: at + 8 })
+        Ok(String::from_utf8(text).unwrap_or_else(|error| {
+            self.not_utf8.get_or_insert(at + 8);
+            String::from_utf8_lossy(error.as_bytes()).into_owned()
+        }))
     }
 
     /// `n` items of `N` bytes each.

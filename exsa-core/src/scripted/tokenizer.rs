@@ -48,9 +48,9 @@ impl Tokenizer for ByteTokenizer {
         while at < text.len() {
             let control = [(Self::BOS, "<|bos|>"), (Self::EOS, "<|eos|>")].into_iter().find(|(_, name)| {
                 let inside = at + 1..at + name.len();
-                options.special
+                options.parse_special
                     && text.as_bytes()[at..].starts_with(name.as_bytes())
-                    && !options.barriers.iter().any(|barrier| inside.contains(barrier))
+                    && !options.protected_offsets.iter().any(|offset| inside.contains(offset))
             });
             match control {
                 Some((id, name)) => {

@@ -1,5 +1,9 @@
 //! Stop strings in a text that comes in pieces.
 
+use crate::token::TokenId;
+use crate::tokenizer::Tokenizer;
+use std::ops::Range;
+
 /// Stop strings that one matcher may have.
 pub const STOP_STRINGS_MAX: usize = 64;
 
@@ -12,6 +16,9 @@ pub const STOP_BYTES_MAX: usize = 4096;
 /// more. Of several stop strings in the text the one that begins first counts, as if the whole text had been
 /// searched: where one is complete but another that began before it may yet become so, the matcher waits for the
 /// outcome. How the text was cut into pieces changes nothing.
+///
+/// Control tokens give no text, but a stop string may spell them (`<|im_start|>user`): their text is searched too, at the
+/// place where they stand, and never let through.
 ///
 /// Each byte of text costs a few steps per stop string, however often parts of them repeat.
 ///
@@ -31,6 +38,8 @@ pub struct StopMatcher {
     stops: Vec<Stop>,
     /// Text not given out yet. Between calls it begins where the longest partial match does, or a complete one.
     held: String,
+    /// Parts of `held` that are the text of control tokens, in order.
+    hidden: Vec<Range<usize>>,
     /// Bytes of `held` that were matched.
     read: usize,
     /// The complete match that begins first so far: where in `held`, and of which stop string.
@@ -101,6 +110,27 @@ impl StopMatcher {
             return self.matched;
         }
         self.held.push_str(text);
+        self.search(out)
+    }
+
+    /// Takes the text of `id` if that is a control token. The next [`push`](Self::push) or [`finish`](Self::finish) searches
+    /// it, and gives none of it out.
+    pub fn push_control(&mut self, tokenizer: &dyn Tokenizer, id: TokenId) {
+        if self.stops.is_empty() || self.matched.is_some() || !tokenizer.is_control(id) {
+            return;
+        }
+        let start = self.held.len();
+        self.held.push_str(tokenizer.token_text(id).unwrap_or_default());
+        self.hidden.push(start..self.held.len());
+    }
+
+    /// Whether a stop string was found.
+    pub fn has_matched(&self) -> bool {
+        self.matched.is_some()
+    }
+
+    /// Matches what was not read yet and gives out what certainly comes before any stop string.
+    fn search(&mut self, out: &mut String) -> Option<usize> {
         for i in self.read..self.held.len() {
             let byte = self.held.as_bytes()[i];
             self.read = i + 1;
@@ -117,7 +147,7 @@ impl StopMatcher {
             }
         }
         let free = self.complete.map_or(usize::MAX, |(start, _)| start).min(self.first_partial());
-        out.extend(self.held.drain(..free));
+        self.release(free, out);
         self.read -= free;
         self.complete = self.complete.map(|(start, index)| (start - free, index));
         None
@@ -126,7 +156,7 @@ impl StopMatcher {
     /// Ends the text: appends what is held back to `out`, up to a stop string that was complete but had to wait for
     /// another, whose index is then returned.
     pub fn finish(&mut self, out: &mut String) -> Option<usize> {
-        if self.matched.is_none() {
+        if self.matched.is_none() && self.search(out).is_none() {
             self.end(out);
         }
         self.matched
@@ -135,12 +165,26 @@ impl StopMatcher {
     /// Gives out the text before the complete match, or all, and ends the matching.
     fn end(&mut self, out: &mut String) -> Option<usize> {
         let end = self.complete.map_or(self.held.len(), |(start, _)| start);
-        out.extend(self.held.drain(..end));
+        self.release(end, out);
         self.held.clear();
+        self.hidden.clear();
         self.read = 0;
         self.matched = self.complete.map(|(_, index)| index);
         self.stops.iter_mut().for_each(|stop| stop.matched = 0);
         self.matched
+    }
+
+    /// Moves the first `end` bytes of the held text to `out`, without those of control tokens.
+    fn release(&mut self, end: usize, out: &mut String) {
+        let mut done = 0;
+        for hidden in &mut self.hidden {
+            out.push_str(self.held.get(done..hidden.start.min(end)).unwrap_or_default());
+            done = hidden.end.min(end).max(done);
+            *hidden = hidden.start.saturating_sub(end)..hidden.end.saturating_sub(end);
+        }
+        out.push_str(self.held.get(done..end).unwrap_or_default());
+        self.held.drain(..end);
+        self.hidden.retain(|hidden| !hidden.is_empty());
     }
 
     /// Where in the held text the first partial match begins; its end if there is none.
@@ -185,6 +229,7 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::{EncodeOptions, SpecialIds};
     use proptest::prelude::*;
 
     /// What a search of the whole text gives: the text before the first stop string, and whether there is one.
@@ -246,6 +291,30 @@ mod tests {
             check(&stops, &text, &cuts);
         }
 
+        // Of text with hidden parts the search sees all and lets through the rest.
+        #[test]
+        fn hidden_text_is_searched_and_not_let_through(
+            stops in proptest::collection::vec("[aäb<>]{1,5}", 1..5),
+            parts in proptest::collection::vec(("[aäb<>]{0,6}", 0..3u32), 0..8),
+        ) {
+            let tokenizer = Controls(vec!["<a>", "<ä>", "b"], SpecialIds::default());
+            let mut matcher = StopMatcher::new(&stops).unwrap();
+            let mut out = String::new();
+            // The whole text, and the bytes of it that are let through.
+            let (mut whole, mut shown) = (String::new(), Vec::new());
+            for (text, id) in &parts {
+                matcher.push(text, &mut out);
+                matcher.push_control(&tokenizer, *id);
+                shown.extend(whole.len()..whole.len() + text.len());
+                whole.push_str(text);
+                whole.push_str(tokenizer.0[*id as usize]);
+            }
+            let index = matcher.finish(&mut out);
+            let (before, found) = naive(&stops, &whole);
+            let want: Vec<u8> = shown.iter().filter(|at| **at < before.len()).map(|at| whole.as_bytes()[*at]).collect();
+            prop_assert_eq!((out.as_bytes(), index.is_some()), (&want[..], found), "{:?} in {:?}", &stops, &whole);
+        }
+
         #[test]
         fn stops_taken_from_the_text_are_found(
             text in "\\PC{1,40}",
@@ -298,6 +367,75 @@ mod tests {
         assert_eq!(matcher.push("text", &mut out), None);
         assert_eq!(out, "text");
         assert_eq!(matcher.finish(&mut out), None);
+    }
+
+    /// A tokenizer with one control token for each text.
+    struct Controls(Vec<&'static str>, SpecialIds);
+
+    impl Tokenizer for Controls {
+        fn n_vocab(&self) -> usize {
+            self.0.len()
+        }
+
+        fn encode(&self, _text: &str, _options: &EncodeOptions<'_>, _out: &mut Vec<TokenId>) {}
+
+        fn piece(&self, _id: TokenId, _out: &mut Vec<u8>) {}
+
+        fn token_text(&self, id: TokenId) -> Option<&str> {
+            self.0.get(id as usize).copied()
+        }
+
+        fn is_control(&self, id: TokenId) -> bool {
+            self.token_text(id).is_some()
+        }
+
+        fn control_tokens(&self) -> Vec<(TokenId, String)> {
+            Vec::new()
+        }
+
+        fn leading_space(&self) -> bool {
+            false
+        }
+
+        fn special(&self) -> &SpecialIds {
+            &self.1
+        }
+    }
+
+    #[test]
+    fn stop_strings_may_spell_control_tokens() {
+        let tokenizer = Controls(vec!["<|im_start|>", "<|im_end|>"], SpecialIds::default());
+        // The stop strings, the index found, and the text let through, of "Hi\n", <|im_end|>, "\n", <|im_start|>, "user".
+        for (stops, index, text) in [
+            (&["<|im_start|>"][..], Some(0), "Hi\n\n"),
+            (&["x", "<|im_end|>"], Some(1), "Hi\n"),
+            (&["\n<|im_end|>\n"], Some(0), "Hi"),
+            (&["<|im_start|>user"], Some(0), "Hi\n\n"),
+            (&["<|im_start|>users"], None, "Hi\n\nuser"),
+            (&["<|im_end|><|im_start|>"], None, "Hi\n\nuser"),
+            (&["end|>"], Some(0), "Hi\n"),
+            (&[], None, "Hi\n\nuser"),
+        ] {
+            let mut matcher = StopMatcher::new(stops).unwrap();
+            let mut out = String::new();
+            matcher.push("Hi\n", &mut out);
+            for (id, after) in [(1, "\n"), (0, "user")] {
+                matcher.push_control(&tokenizer, id);
+                matcher.push(after, &mut out);
+            }
+            assert_eq!(matcher.finish(&mut out), index, "{stops:?}");
+            assert_eq!((out.as_str(), matcher.has_matched()), (text, index.is_some()), "{stops:?}");
+        }
+        // The last token of an answer.
+        let mut matcher = StopMatcher::new(&["b<|im_end|>"]).unwrap();
+        let mut out = String::new();
+        matcher.push("ab", &mut out);
+        matcher.push_control(&tokenizer, 1);
+        assert_eq!((matcher.finish(&mut out), out.as_str()), (Some(0), "a"));
+        // Tokens of text are no control tokens.
+        matcher = StopMatcher::new(&["x"]).unwrap();
+        matcher.push_control(&tokenizer, 7);
+        assert_eq!((matcher.finish(&mut out), out.as_str()), (None, "a"));
     }
 
     #[test]

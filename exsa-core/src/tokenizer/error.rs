@@ -64,16 +64,6 @@ pub enum TokenizerError {
         /// The token.
         token: TokenId,
     },
-    /// A special token id is outside the vocabulary.
-    #[error("{key} is {id}, but ids of this vocabulary are 0 to {max}")]
-    SpecialId {
-        /// Key of the id.
-        key: &'static str,
-        /// Its value.
-        id: u32,
-        /// Largest id allowed.
-        max: u32,
-    },
     /// A merge is not two tokens that make a third.
     #[error("{key}: entry {index} ('{merge}') {problem}")]
     Merge {

@@ -19,7 +19,12 @@ pub(super) const EOM: &str = "tokenizer.ggml.eom_token_id";
 pub(super) const UNK: &str = "tokenizer.ggml.unknown_token_id";
 // Misspelt in the format itself.
 pub(super) const SEP: &str = "tokenizer.ggml.seperator_token_id";
+pub(super) const CLS: &str = "tokenizer.ggml.cls_token_id";
+pub(super) const MASK: &str = "tokenizer.ggml.mask_token_id";
 pub(super) const PAD: &str = "tokenizer.ggml.padding_token_id";
+pub(super) const FIM_PRE: &str = "tokenizer.ggml.fim_pre_token_id";
+pub(super) const FIM_SUF: &str = "tokenizer.ggml.fim_suf_token_id";
+pub(super) const FIM_MID: &str = "tokenizer.ggml.fim_mid_token_id";
 pub(super) const FIM_PAD: &str = "tokenizer.ggml.fim_pad_token_id";
 pub(super) const FIM_REP: &str = "tokenizer.ggml.fim_rep_token_id";
 pub(super) const FIM_SEP: &str = "tokenizer.ggml.fim_sep_token_id";

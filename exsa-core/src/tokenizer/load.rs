@@ -1,7 +1,9 @@
 //! From the metadata of a GGUF to a tokenizer.
 
 use super::keys;
-use super::vocabulary::{RoleIds, TokenizerModel, Vocabulary};
+use super::model::TokenizerModel;
+use super::role_ids::RoleIds;
+use super::vocabulary::Vocabulary;
 use super::{TokenType, Tokenizer, TokenizerError};
 use crate::gguf::Metadata;
 use std::sync::Arc;
@@ -25,7 +27,8 @@ impl<'a> Vocabulary<'a> {
     pub fn from_metadata(metadata: &'a Metadata) -> Result<Self, TokenizerError> {
         let model = TokenizerModel::from_gguf(metadata.require(keys::MODEL)?)?;
         let texts = |list: &'a [String]| list.iter().map(String::as_str).collect();
-        let id = |key| metadata.get::<u32>(key);
+        // Whatever is no id of 32 bits is outside any vocabulary, and so no id at all.
+        let id = |key| Ok::<_, TokenizerError>(metadata.integer(key)?.and_then(|id| id.try_into().ok()));
         let flag = |key| metadata.get::<bool>(key);
         let types = metadata.get::<Vec<i32>>(keys::TOKEN_TYPE)?.unwrap_or_default();
         Ok(Self {
@@ -41,25 +44,14 @@ impl<'a> Vocabulary<'a> {
                 TokenizerModel::Bpe => texts(metadata.require(keys::MERGES)?),
                 TokenizerModel::Spm | TokenizerModel::Wpm => Vec::new(),
             },
-            ids: RoleIds {
-                bos: id(keys::BOS)?,
-                eos: id(keys::EOS)?,
-                eot: id(keys::EOT)?,
-                eom: id(keys::EOM)?,
-                unk: id(keys::UNK)?,
-                sep: id(keys::SEP)?,
-                pad: id(keys::PAD)?,
-                fim_pad: id(keys::FIM_PAD)?,
-                fim_rep: id(keys::FIM_REP)?,
-                fim_sep: id(keys::FIM_SEP)?,
-            },
+            ids: RoleIds::read(id)?,
             add_bos: flag(keys::ADD_BOS)?,
             add_eos: flag(keys::ADD_EOS)?,
             add_sep: flag(keys::ADD_SEP)?,
             add_space_prefix: flag(keys::ADD_SPACE_PREFIX)?,
             lowercase: flag(keys::LOWERCASE)?,
             strip_accents: flag(keys::STRIP_ACCENTS)?,
-            name: metadata.get(keys::NAME)?.unwrap_or_default(),
+            name: metadata.get_lossy(keys::NAME)?.unwrap_or_default(),
         })
     }
 }

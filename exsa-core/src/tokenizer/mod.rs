@@ -14,21 +14,27 @@ mod error;
 mod keys;
 mod load;
 mod merge;
+mod model;
 mod pre;
+mod prompt;
+mod role_ids;
 mod roles;
 mod special;
 mod spm;
 mod text_index;
 mod tokens;
-mod trie;
-mod unicode;
+pub(crate) mod trie;
+pub(crate) mod unicode;
 mod vocabulary;
 mod wpm;
 
 pub use error::TokenizerError;
 pub use load::load;
+pub use model::TokenizerModel;
+pub use prompt::{encode_prompt, encode_whole};
+pub use role_ids::RoleIds;
 pub use tokens::TokenType;
-pub use vocabulary::{RoleIds, TokenizerModel, Vocabulary};
+pub use vocabulary::Vocabulary;
 
 #[cfg(test)]
 mod tests;
@@ -74,15 +80,39 @@ pub trait Tokenizer: Send + Sync {
 }
 
 /// How text is encoded.
+///
+/// ```
+/// use exsa_core::tokenizer::EncodeOptions;
+///
+/// let options = EncodeOptions::default().parse_special(true).protected_offsets(&[11]);
+/// assert!(options.parse_special);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct EncodeOptions<'a> {
     /// Whether control tokens written out in the text (`<|im_start|>`) become their ids. `false` by default: such
     /// text is then encoded as any other. User-defined tokens, which are text, are recognised either way.
-    pub special: bool,
-    /// Byte offsets into the text, ascending, across which no control token is recognised even where `special` is
-    /// set: `<|im_start|>` at offset 10 is plain text if an offset in `11..22` is listed. Chat templates use
+    pub parse_special: bool,
+    /// Byte offsets into the text, ascending, across which no control token is recognised even where `parse_special`
+    /// is set: `<|im_start|>` at offset 10 is plain text if an offset in `11..22` is listed. Chat templates use
     /// it to keep what a user wrote from becoming a control token.
-    pub barriers: &'a [usize],
+    pub protected_offsets: &'a [usize],
+}
+
+impl<'a> EncodeOptions<'a> {
+    /// Sets whether control tokens written out in the text become their ids.
+    #[must_use]
+    pub fn parse_special(mut self, parse_special: bool) -> Self {
+        self.parse_special = parse_special;
+        self
+    }
+
+    /// Sets the byte offsets across which no control token is recognised, ascending.
+    #[must_use]
+    pub fn protected_offsets(mut self, offsets: &'a [usize]) -> Self {
+        self.protected_offsets = offsets;
+        self
+    }
 }
 
 /// Token ids with a role, each below `n_vocab`.
@@ -96,6 +126,8 @@ pub struct SpecialIds {
     pub unk: Option<TokenId>,
     /// Padding.
     pub pad: Option<TokenId>,
+    /// All ids that the file gives a role, with the defaults for those that it leaves out.
+    pub roles: RoleIds,
     /// Every token that ends an answer, EOS and EOT among them; sorted.
     pub end_of_generation: Vec<TokenId>,
     /// Whether a prompt starts with BOS.

@@ -3,9 +3,10 @@
 use super::SpecialIds;
 use super::error::TokenizerError;
 use super::keys;
+use super::model::TokenizerModel;
+use super::role_ids::RoleIds;
 use super::text_index::TextIndex;
 use super::tokens::{TokenType, Tokens};
-use super::vocabulary::{RoleIds, TokenizerModel, Vocabulary};
 use crate::token::TokenId;
 
 /// Texts of tokens that end an answer in models in use. Files do not mark them otherwise; many give no more than
@@ -85,30 +86,36 @@ const MANY_MESSAGES: &[[&[&str]; 2]] =
     &[[&["<|return|>"], &["<|call|>", "<|calls|>"]], [&["<|flush|>"], &["<|call|>", "<|calls|>"]]];
 const END_OF_MESSAGE: &str = "<|end|>";
 
-/// Finds the tokens with a role. Those that never show in text become control tokens.
+/// Which tokens a file wants added to prompts.
+pub(super) struct AddedTokens {
+    pub(super) bos: Option<bool>,
+    pub(super) eos: Option<bool>,
+    pub(super) sep: Option<bool>,
+    /// Whether BOS is added where the file does not say.
+    pub(super) bos_default: bool,
+}
+
+/// Finds the tokens with a role beside `ids`, all within the vocabulary. Those that never show in text become control tokens.
 pub(super) fn resolve(
-    vocabulary: &Vocabulary<'_>,
-    add_bos_default: bool,
+    model: TokenizerModel,
+    ids: RoleIds,
+    asked: &AddedTokens,
     tokens: &mut Tokens,
 ) -> Result<SpecialIds, TokenizerError> {
-    let ids = &vocabulary.ids;
-    check_ids(ids, tokens.len())?;
-    let known = KnownByText::find(tokens, ids);
+    let known = KnownByText::find(tokens, &ids);
     // Such a token never shows in text, whatever type the file gives it.
     for id in known.ends.iter().chain(&known.marks) {
         tokens.set_kind(*id, TokenType::Control);
     }
 
-    let add_bos = add(vocabulary.add_bos, add_bos_default, ids.bos, keys::BOS)?;
-    let (eos, add_eos) = match vocabulary.model {
+    let add_bos = add(asked.bos, asked.bos_default, ids.bos, keys::BOS)?;
+    let (eos, add_eos) = match model {
         // BERT ends a text with its separator, whatever it calls EOS.
         TokenizerModel::Wpm => {
             let eos = ids.sep.or(ids.eos);
-            (eos, add(vocabulary.add_sep, true, eos, keys::SEP)?)
+            (eos, add(asked.sep, true, eos, keys::SEP)?)
         }
-        TokenizerModel::Spm | TokenizerModel::Bpe => {
-            (ids.eos, add(vocabulary.add_eos, false, ids.eos, keys::EOS)?)
-        }
+        TokenizerModel::Spm | TokenizerModel::Bpe => (ids.eos, add(asked.eos, false, ids.eos, keys::EOS)?),
     };
     let given = [ids.eot, ids.eom, ids.fim_pad, ids.fim_rep, ids.fim_sep];
     let mut ends: Vec<TokenId> = given.into_iter().flatten().chain(known.ends).collect();
@@ -117,7 +124,7 @@ pub(super) fn resolve(
     ends.sort_unstable();
     ends.dedup();
     let (bos, unk, pad) = (ids.bos, ids.unk, ids.pad);
-    Ok(SpecialIds { bos, eos, unk, pad, end_of_generation: ends, add_bos, add_eos })
+    Ok(SpecialIds { bos, eos, unk, pad, roles: ids, end_of_generation: ends, add_bos, add_eos })
 }
 
 /// Tokens whose texts tell what they are for.
@@ -163,15 +170,4 @@ fn add(
         }
         (asked, id) => Ok(asked.unwrap_or(default && id.is_some())),
     }
-}
-
-/// Refuses ids outside the vocabulary.
-fn check_ids(ids: &RoleIds, n_vocab: usize) -> Result<(), TokenizerError> {
-    let max = (n_vocab as u32).saturating_sub(1);
-    for (key, id) in ids.by_key() {
-        if let Some(id) = id.filter(|id| *id > max) {
-            return Err(TokenizerError::SpecialId { key, id, max });
-        }
-    }
-    Ok(())
 }

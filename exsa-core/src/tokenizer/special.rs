@@ -56,7 +56,7 @@ impl SpecialTokens {
     /// lower id, and then from left to right.
     pub(super) fn part(&self, text: &str, options: &EncodeOptions<'_>) -> Vec<Part> {
         let mut found = Vec::new();
-        if !self.trie.is_empty() && (options.special || self.has_user_defined) {
+        if !self.trie.is_empty() && (options.parse_special || self.has_user_defined) {
             self.find(text, options, &mut found);
         }
         let mut parts = Vec::with_capacity(2 * found.len() + 1);
@@ -110,17 +110,17 @@ impl SpecialTokens {
         let bytes = bytes.get(..len_max).unwrap_or(bytes);
         let is_allowed = |len: usize, id: TokenId| {
             let is_hidden = self.hidden.contains(&id);
-            !is_hidden || options.special && !is_barred(options.barriers, at, len)
+            !is_hidden || options.parse_special && !is_protected(options.protected_offsets, at, len)
         };
         let prefixes = self.trie.prefixes(bytes).filter(|(len, id)| is_allowed(*len, *id));
         prefixes.last().map(|(len, id)| Candidate { len, id: Reverse(id), at: Reverse(at) })
     }
 }
 
-/// Whether a barrier lies inside the `len` bytes from `at` on.
-fn is_barred(barriers: &[usize], at: usize, len: usize) -> bool {
-    let after = barriers.partition_point(|barrier| *barrier <= at);
-    barriers.get(after).is_some_and(|barrier| *barrier < at + len)
+/// Whether a protected offset lies inside the `len` bytes from `at` on.
+fn is_protected(offsets: &[usize], at: usize, len: usize) -> bool {
+    let after = offsets.partition_point(|offset| *offset <= at);
+    offsets.get(after).is_some_and(|offset| *offset < at + len)
 }
 
 /// A stretch of text that is no plain text: a token, or white space that one swallowed.
@@ -201,7 +201,7 @@ mod tests {
         let mut parts = vec![Part::Text(0..text.len())];
         for id in order {
             let (token, kind, strip) = tokens[id];
-            if kind.is_hidden() && !options.special {
+            if kind.is_hidden() && !options.parse_special {
                 continue;
             }
             let mut next = Vec::new();
@@ -213,7 +213,9 @@ mod tests {
                 let mut look = from;
                 while let Some(at) = text[look..end].find(token).map(|at| look + at) {
                     let behind = at + token.len();
-                    if kind.is_hidden() && options.barriers.iter().any(|b| (at + 1..behind).contains(b)) {
+                    if kind.is_hidden()
+                        && options.protected_offsets.iter().any(|b| (at + 1..behind).contains(b))
+                    {
                         look = at + text[at..].chars().next().map_or(1, char::len_utf8);
                         continue;
                     }
@@ -259,10 +261,10 @@ mod tests {
             strips in prop::option::of(prop::collection::vec(strip(), 8)),
             text in "[ab é]{0,24}",
             special: bool,
-            mut barriers in prop::collection::vec(0..24usize, 0..4),
+            mut offsets in prop::collection::vec(0..24usize, 0..4),
         ) {
-            barriers.sort_unstable();
-            let options = EncodeOptions { special, barriers: &barriers };
+            offsets.sort_unstable();
+            let options = EncodeOptions { parse_special: special, protected_offsets: &offsets };
             let strips = strips.unwrap_or_else(|| vec![Strip::None; 8]);
             let all = texts.iter().zip(kinds).zip(strips).map(|((text, kind), strip)| (text.as_str(), kind, strip));
             let all: Vec<(&str, TokenType, Strip)> = all.collect();

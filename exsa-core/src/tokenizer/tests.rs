@@ -122,7 +122,7 @@ fn encode(tokenizer: &dyn Tokenizer, text: &str, options: EncodeOptions<'_>) -> 
 
 /// The texts of the tokens of `text`.
 fn split(tokenizer: &dyn Tokenizer, text: &str, special: bool) -> Vec<String> {
-    let ids = encode(tokenizer, text, EncodeOptions { special, barriers: &[] });
+    let ids = encode(tokenizer, text, EncodeOptions::default().parse_special(special));
     ids.iter().map(|id| tokenizer.token_text(*id).expect("an id of the vocabulary").to_owned()).collect()
 }
 
@@ -227,7 +227,7 @@ fn control_tokens_are_recognised_only_if_asked_for() {
         let plain = encode(&*tokenizer, "<|user|>", EncodeOptions::default());
         assert!(!plain.iter().any(|id| tokenizer.is_control(*id)), "{plain:?}");
         assert_eq!(decode(&*tokenizer, &plain).trim_ascii(), b"<|user|>");
-        let special = encode(&*tokenizer, "<|user|>", EncodeOptions { special: true, barriers: &[] });
+        let special = encode(&*tokenizer, "<|user|>", EncodeOptions::default().parse_special(true));
         assert_eq!(special, [user]);
         assert_eq!(decode(&*tokenizer, &special), b"", "a control token shows nothing");
         assert!(split(&*tokenizer, "[x]", false).contains(&"[x]".into()), "user-defined tokens always are");
@@ -258,19 +258,23 @@ fn text_does_not_become_a_control_token_by_merging() {
 }
 
 #[test]
-fn control_tokens_do_not_cross_barriers() {
+fn control_tokens_do_not_cross_protected_offsets() {
     let texts = bpe_texts();
     let tokenizer = bpe(&texts).build().unwrap();
     let text = "a<|user|>b<|user|>";
-    let recognised = |barriers: &[usize]| {
-        let ids = encode(&*tokenizer, text, EncodeOptions { special: true, barriers });
+    let recognised = |offsets: &[usize]| {
+        let ids = encode(
+            &*tokenizer,
+            text,
+            EncodeOptions::default().parse_special(true).protected_offsets(offsets),
+        );
         assert_eq!(decode(&*tokenizer, &ids).iter().filter(|b| **b == b'b').count(), 1);
         ids.iter().filter(|id| tokenizer.is_control(**id)).count()
     };
-    for (barriers, expected) in
+    for (offsets, expected) in
         [(&[][..], 2), (&[0, 1, 9, 10, 18, 99], 2), (&[2], 1), (&[8], 1), (&[8, 11], 0), (&[17], 1)]
     {
-        assert_eq!(recognised(barriers), expected, "{barriers:?}");
+        assert_eq!(recognised(offsets), expected, "{offsets:?}");
     }
 }
 
@@ -291,6 +295,7 @@ fn roles() {
         eos: Some(6),
         unk: None,
         pad: Some(4),
+        roles: vocabulary.ids.clone(),
         end_of_generation: vec![1, 2, 5, 6],
         add_bos: true,
         add_eos: false,
@@ -337,11 +342,9 @@ fn some_special_tokens_swallow_white_space() {
 fn bad_vocabularies_are_refused_by_key() {
     let spm_texts = spm_texts();
     let bpe_texts = bpe_texts();
-    let n = spm_texts.0.len();
     let long = "x".repeat(5000);
     let mut nan = spm(&spm_texts).scores;
     nan[7] = f32::NAN;
-    let with_ids = |ids: RoleIds| Vocabulary { ids, ..spm(&spm_texts) };
     let with_merges = |merges| Vocabulary { merges, ..bpe(&bpe_texts) };
     let no_unk = Vocabulary { model: TokenizerModel::Wpm, tokens: vec!["a"], ..Vocabulary::default() };
     let no_bos = Vocabulary {
@@ -356,14 +359,6 @@ fn bad_vocabularies_are_refused_by_key() {
         (Vocabulary { scores: vec![0.0; 3], ..spm(&spm_texts) }, "tokenizer.ggml.scores has 3 entries"),
         (Vocabulary { scores: nan, ..spm(&spm_texts) }, "the score of token 7 is not a number"),
         (Vocabulary { types: vec![TokenType::Normal], ..bpe(&bpe_texts) }, "tokenizer.ggml.token_type has 1"),
-        (
-            with_ids(RoleIds { bos: Some(n as u32), ..RoleIds::default() }),
-            "tokenizer.ggml.bos_token_id is 275",
-        ),
-        (
-            with_ids(RoleIds { eot: Some(u32::MAX), ..RoleIds::default() }),
-            "ids of this vocabulary are 0 to 274",
-        ),
         (with_merges(vec!["a b", "ab"]), "entry 1 ('ab') is not two tokens"),
         (with_merges(vec![""]), "entry 0 ('') is not two tokens"),
         (with_merges(vec![" b"]), "is not two tokens"),
@@ -411,12 +406,111 @@ fn metadata_of_a_file() {
         (write(&[model("gpt2")]), "tokenizer.ggml.tokens' is missing"),
         (write(&[model("gpt2"), tokens.clone()]), "tokenizer.ggml.merges' is missing"),
         (write(&[model("llama"), ("tokenizer.ggml.tokens", Value::U32(7))]), "tokenizer.ggml.tokens"),
-        (write(&[model("llama"), tokens, ("tokenizer.ggml.bos_token_id", Value::I32(-1))]), "bos_token_id"),
+        (
+            write(&[model("llama"), tokens, ("tokenizer.ggml.bos_token_id", Value::Str("1".into()))]),
+            "key 'tokenizer.ggml.bos_token_id' at offset",
+        ),
     ];
     for (result, expected) in errors {
         let error = result.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains(expected), "{error:?} lacks {expected:?}");
     }
+}
+
+const ROLE_KEYS: [&str; 15] = [
+    "bos",
+    "eos",
+    "eot",
+    "eom",
+    "unknown",
+    "seperator",
+    "cls",
+    "mask",
+    "padding",
+    "fim_pre",
+    "fim_suf",
+    "fim_mid",
+    "fim_pad",
+    "fim_rep",
+    "fim_sep",
+];
+
+#[test]
+fn ids_outside_the_vocabulary_count_as_absent() {
+    let texts =
+        |texts: &[&str]| Value::Array(Array::Str(texts.iter().map(|text| (*text).to_owned()).collect()));
+    let read = |writer: &GgufWriter| {
+        let gguf = Gguf::read(&mut std::io::Cursor::new(writer.to_bytes())).unwrap();
+        load(gguf.metadata()).unwrap().special().clone()
+    };
+    for model in ["llama", "gpt2", "bert"] {
+        let file = GgufWriter::new()
+            .key("tokenizer.ggml.model", Value::Str(model.into()))
+            .key("tokenizer.ggml.tokens", texts(&["<unk>", "a", "b", "ab", "<x>"]))
+            .key("tokenizer.ggml.merges", texts(&["a b"]));
+        let file =
+            if model == "bert" { file.key("tokenizer.ggml.unknown_token_id", Value::U32(0)) } else { file };
+        let without = read(&file);
+        for role in ROLE_KEYS {
+            let key = format!("tokenizer.ggml.{role}_token_id");
+            if model == "bert" && role == "unknown" {
+                continue;
+            }
+            for value in [
+                Value::U32(5),
+                Value::U32(u32::MAX),
+                Value::I32(-1),
+                Value::U64(1 << 32),
+                Value::U64(u64::MAX),
+                Value::I64(i64::MIN),
+            ] {
+                assert_eq!(
+                    read(&file.clone().key(&key, value.clone())),
+                    without,
+                    "{model}: {key} is {value:?}"
+                );
+            }
+            let with = read(&file.clone().key(&key, Value::U8(4)));
+            assert_eq!(with.roles.named().filter(|(_, id)| *id == 4).count(), 1, "{model}: {key}");
+        }
+    }
+    // In memory too; a role that cannot be absent is missing then.
+    let ids = RoleIds { unk: Some(u32::MAX), ..wpm().ids };
+    let error = Vocabulary { ids, ..wpm() }.build().err().unwrap().to_string();
+    assert!(error.contains("tokenizer.ggml.unknown_token_id is missing"), "{error}");
+}
+
+#[test]
+fn prompts_have_bos_and_eos_once() {
+    let spm_texts = spm_texts();
+    let vocabulary = Vocabulary { add_eos: Some(true), ..spm(&spm_texts) };
+    let tokenizer = vocabulary.build().unwrap();
+    let special = tokenizer.special();
+    let (bos, eos) = (special.bos.unwrap(), special.eos.unwrap());
+    let (bos_text, eos_text) = (tokenizer.token_text(bos).unwrap(), tokenizer.token_text(eos).unwrap());
+    let options = EncodeOptions::default().parse_special(true);
+    let plain = encode(&*tokenizer, "a b", options);
+    for text in [
+        "a b".to_owned(),
+        format!("{bos_text}a b"),
+        format!("{bos_text}a b{eos_text}"),
+        format!("a b{eos_text}"),
+    ] {
+        let prompt = encode_prompt(&*tokenizer, &text, &options);
+        let whole = encode_whole(&*tokenizer, &text, &options);
+        assert_eq!(whole, [&[bos][..], &plain, &[eos]].concat(), "{text}");
+        let end = if text.ends_with(eos_text) { whole.len() } else { whole.len() - 1 };
+        assert_eq!(prompt, whole[..end], "{text}");
+    }
+    // Spelt out without permission it is text.
+    let text = format!("{bos_text}a");
+    let prompt = encode_prompt(&*tokenizer, &text, &EncodeOptions::default());
+    assert_eq!((prompt[0], prompt.contains(&bos), prompt.len() > 2), (bos, true, true));
+    assert_eq!(prompt.iter().filter(|id| **id == bos).count(), 1);
+    // Without BOS in the vocabulary's wishes there is none.
+    let none = Vocabulary { add_bos: Some(false), ..spm(&spm_texts) }.build().unwrap();
+    assert_eq!(encode_whole(&*none, "a b", &options), plain);
+    assert_eq!(encode_prompt(&*none, bos_text, &options), [bos]);
 }
 
 /// Text in which the small vocabularies find much.
@@ -450,13 +544,13 @@ proptest! {
     fn options_only_matter_for_control_tokens(
         text in text(),
         special: bool,
-        mut barriers in prop::collection::vec(0..60usize, 0..6),
+        mut offsets in prop::collection::vec(0..60usize, 0..6),
     ) {
-        barriers.sort_unstable();
+        offsets.sort_unstable();
         let (spm_texts, bpe_texts) = (spm_texts(), bpe_texts());
         for vocabulary in [spm(&spm_texts), bpe(&bpe_texts), wpm()] {
             let tokenizer = vocabulary.build().unwrap();
-            let ids = encode(&*tokenizer, &text, EncodeOptions { special, barriers: &barriers });
+            let ids = encode(&*tokenizer, &text, EncodeOptions::default().parse_special(special).protected_offsets(&offsets));
             prop_assert!(ids.iter().all(|id| (*id as usize) < tokenizer.n_vocab()));
             if !text.contains('<') && !text.contains('[') {
                 prop_assert_eq!(ids, encode(&*tokenizer, &text, EncodeOptions::default()));
@@ -491,7 +585,7 @@ proptest! {
         };
         let built: Option<Arc<dyn Tokenizer>> = vocabulary.build().ok();
         if let Some(tokenizer) = built {
-            let ids = encode(&*tokenizer, &text, EncodeOptions { special: true, barriers: &[] });
+            let ids = encode(&*tokenizer, &text, EncodeOptions::default().parse_special(true));
             prop_assert!(ids.iter().all(|id| (*id as usize) < n));
             decode(&*tokenizer, &ids);
         }

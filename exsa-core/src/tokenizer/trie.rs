@@ -1,31 +1,37 @@
-//! Texts by their bytes, for finding the longest one that a text starts with.
+//! Texts by their bytes: which ones a text starts with, and which one it could be the start of.
 
 use crate::token::TokenId;
 use hashbrown::HashMap;
 
 /// A trie over bytes.
-#[derive(Default)]
-pub(super) struct Trie {
+#[derive(Debug, Default)]
+pub(crate) struct Trie {
     /// Child of a node by `node << 8 | byte`; the root is node 0.
     children: HashMap<u64, u32>,
     /// The text that ends at each node.
     ids: Vec<Option<TokenId>>,
+    /// Whether each node has a child.
+    inner: Vec<bool>,
     /// Whether any text starts with this byte.
     first: Vec<bool>,
 }
 
 impl Trie {
     /// A trie of `texts`, empty ones apart; of equal ones the last counts.
-    pub(super) fn new<'a>(texts: impl Iterator<Item = (TokenId, &'a str)>) -> Self {
-        let mut trie = Self { children: HashMap::new(), ids: vec![None], first: vec![false; 256] };
+    pub(crate) fn new(texts: impl Iterator<Item = (TokenId, impl AsRef<[u8]>)>) -> Self {
+        let (children, first) = (HashMap::new(), vec![false; 256]);
+        let mut trie = Self { children, ids: vec![None], inner: vec![false], first };
         for (id, text) in texts {
-            let Some(first) = text.as_bytes().first() else { continue };
+            let text = text.as_ref();
+            let Some(first) = text.first() else { continue };
             trie.first[usize::from(*first)] = true;
-            let node = text.bytes().fold(0, |node, byte| {
+            let node = text.iter().fold(0, |node, byte| {
                 let next = trie.ids.len() as u32;
-                let child = *trie.children.entry(edge(node, byte)).or_insert(next);
+                let child = *trie.children.entry(edge(node, *byte)).or_insert(next);
                 if child == next {
                     trie.ids.push(None);
+                    trie.inner.push(false);
+                    trie.inner[node as usize] = true;
                 }
                 child
             });
@@ -35,17 +41,17 @@ impl Trie {
     }
 
     /// Whether there is no text.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.children.is_empty()
     }
 
     /// Whether any text starts with `byte`.
-    pub(super) fn starts_with(&self, byte: u8) -> bool {
+    pub(crate) fn starts_with(&self, byte: u8) -> bool {
         self.first.get(usize::from(byte)).copied().unwrap_or(false)
     }
 
     /// The texts that `bytes` starts with, shortest first, with their lengths.
-    pub(super) fn prefixes(&self, bytes: &[u8]) -> impl Iterator<Item = (usize, TokenId)> {
+    pub(crate) fn prefixes(&self, bytes: &[u8]) -> impl Iterator<Item = (usize, TokenId)> {
         let mut node = 0;
         bytes
             .iter()
@@ -55,6 +61,13 @@ impl Trie {
                 Some(self.ids.get(node as usize).copied().flatten().map(|id| (i + 1, id)))
             })
             .flatten()
+    }
+
+    /// Whether `bytes` are the start of a longer text.
+    pub(crate) fn is_start(&self, bytes: impl IntoIterator<Item = u8>) -> bool {
+        let mut bytes = bytes.into_iter();
+        let node = bytes.try_fold(0, |node, byte| self.children.get(&edge(node, byte)).copied());
+        node.is_some_and(|node| self.inner.get(node as usize).copied().unwrap_or(false))
     }
 }
 
@@ -72,6 +85,9 @@ mod tests {
         assert_eq!(trie.prefixes(b"abcd").collect::<Vec<_>>(), [(1, 5), (3, 2)]);
         assert_eq!(trie.prefixes(b"cba").count(), 0);
         assert!(trie.starts_with(b'b') && !trie.starts_with(b'c') && !trie.is_empty());
-        assert!(Trie::default().is_empty());
+        assert!(Trie::default().is_empty() && !Trie::default().is_start(*b"a"));
+        let starts: Vec<&str> =
+            ["", "a", "ab", "abc", "b", "c"].into_iter().filter(|s| trie.is_start(s.bytes())).collect();
+        assert_eq!(starts, ["", "a", "ab", "b"]);
     }
 }

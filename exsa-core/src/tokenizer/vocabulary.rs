@@ -3,38 +3,16 @@
 use super::bpe::Bpe;
 use super::encoder::{Algorithm, Encoder};
 use super::error::TokenizerError;
+use super::model::TokenizerModel;
+use super::role_ids::RoleIds;
+use super::roles::{self, AddedTokens};
 use super::special::{SpecialTokens, Strip};
 use super::spm::Spm;
 use super::tokens::{TokenType, Tokens};
 use super::wpm::{Normalizer, Wpm};
-use super::{Tokenizer, keys, pre, roles};
+use super::{Tokenizer, keys, pre};
 use crate::token::TokenId;
 use std::sync::Arc;
-
-/// Kinds of tokenizer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TokenizerModel {
-    /// SentencePiece's byte-pair encoding by scores; `llama` in files.
-    #[default]
-    Spm,
-    /// Byte-level byte-pair encoding by merges; `gpt2` in files.
-    Bpe,
-    /// WordPiece; `bert` in files.
-    Wpm,
-}
-
-impl TokenizerModel {
-    /// The kind that files call `name` in `tokenizer.ggml.model`.
-    pub fn from_gguf(name: &str) -> Result<Self, TokenizerError> {
-        match name {
-            "llama" => Ok(Self::Spm),
-            "gpt2" => Ok(Self::Bpe),
-            "bert" => Ok(Self::Wpm),
-            _ => Err(TokenizerError::UnknownModel { model: name.into(), supported: "llama, gpt2, bert" }),
-        }
-    }
-}
 
 /// Everything that a file tells about its tokenizer. What it leaves out has the default that goes with the
 /// [`model`](Self::model); lists are by token id.
@@ -70,74 +48,6 @@ pub struct Vocabulary<'a> {
     pub name: &'a str,
 }
 
-/// Ids with a role, as a file gives them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RoleIds {
-    /// Beginning of sequence.
-    pub bos: Option<TokenId>,
-    /// End of sequence.
-    pub eos: Option<TokenId>,
-    /// End of turn.
-    pub eot: Option<TokenId>,
-    /// End of message.
-    pub eom: Option<TokenId>,
-    /// Unknown text.
-    pub unk: Option<TokenId>,
-    /// Separator.
-    pub sep: Option<TokenId>,
-    /// Padding.
-    pub pad: Option<TokenId>,
-    /// Padding of code models.
-    pub fim_pad: Option<TokenId>,
-    /// Start of a repository in code models.
-    pub fim_rep: Option<TokenId>,
-    /// Start of a file in code models.
-    pub fim_sep: Option<TokenId>,
-}
-
-impl RoleIds {
-    /// The ids with their keys.
-    pub(super) fn by_key(&self) -> [(&'static str, Option<TokenId>); 10] {
-        [
-            (keys::BOS, self.bos),
-            (keys::EOS, self.eos),
-            (keys::EOT, self.eot),
-            (keys::EOM, self.eom),
-            (keys::UNK, self.unk),
-            (keys::SEP, self.sep),
-            (keys::PAD, self.pad),
-            (keys::FIM_PAD, self.fim_pad),
-            (keys::FIM_REP, self.fim_rep),
-            (keys::FIM_SEP, self.fim_sep),
-        ]
-    }
-
-    /// Fills in what the file leaves out with what is usual, where the vocabulary has such a token.
-    fn or_default(mut self, model: TokenizerModel, default_bos: bool, tokens: &Tokens) -> Self {
-        let id = |id: TokenId| tokens.kind(id).map(|_| id);
-        match model {
-            TokenizerModel::Spm => {
-                self.bos = self.bos.or(id(1));
-                self.eos = self.eos.or(id(2));
-                self.unk = self.unk.or(id(0));
-            }
-            TokenizerModel::Bpe => {
-                // The token of the first Falcon; elsewhere it is a word.
-                let both = id(11).filter(|id| tokens.kind(*id).is_some_and(TokenType::is_hidden));
-                self.bos = self.bos.or(both.filter(|_| default_bos));
-                self.eos = self.eos.or(both);
-            }
-            TokenizerModel::Wpm => {
-                self.bos = self.bos.or(id(101));
-                self.unk = self.unk.or(id(100));
-                self.sep = self.sep.or(id(102));
-                self.pad = self.pad.or(id(0));
-            }
-        }
-        self
-    }
-}
-
 impl Vocabulary<'_> {
     /// Builds the tokenizer.
     ///
@@ -145,7 +55,7 @@ impl Vocabulary<'_> {
     ///
     /// Whatever in the vocabulary contradicts the rest of it, is missing, or is over a limit: the error names the
     /// key that a GGUF file has for it.
-    pub fn build(mut self) -> Result<Arc<dyn Tokenizer>, TokenizerError> {
+    pub fn build(self) -> Result<Arc<dyn Tokenizer>, TokenizerError> {
         let mut tokens = Tokens::new(&self.tokens, &self.types)?;
         let pre = self.pre.filter(|pre| !pre.is_empty()).unwrap_or("default");
         let family = match self.model {
@@ -156,8 +66,10 @@ impl Vocabulary<'_> {
         };
         let default_bos = family.is_none_or(|family| family.default_bos);
         let add_bos = family.is_none_or(|family| family.add_bos);
-        self.ids = self.ids.or_default(self.model, default_bos, &tokens);
-        let special_ids = roles::resolve(&self, add_bos, &mut tokens)?;
+        let ids = self.ids.clone().within(tokens.len()).or_default(self.model, default_bos, &tokens);
+        let asked =
+            AddedTokens { bos: self.add_bos, eos: self.add_eos, sep: self.add_sep, bos_default: add_bos };
+        let special_ids = roles::resolve(self.model, ids, &asked, &mut tokens)?;
         let (algorithm, leading_space) = match family {
             Some(family) => (Algorithm::Bpe(Bpe::new(&tokens, &self.merges, family)?), false),
             None if self.model == TokenizerModel::Wpm => {

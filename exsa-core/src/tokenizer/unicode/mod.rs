@@ -56,6 +56,14 @@ impl Class {
     }
 }
 
+/// Whether Python's `repr` writes a character as it is: it is assigned, and neither a control character nor a separator
+/// other than the space.
+#[cfg(feature = "chat-template")]
+pub(crate) fn is_printable(c: char) -> bool {
+    let class = Class::of(c);
+    c == ' ' || class != Class::NONE && !class.any(Class::CONTROL.or(Class::SPACE))
+}
+
 const BLOCK_BITS: usize = 7;
 const BLOCK_MASK: usize = (1 << BLOCK_BITS) - 1;
 

@@ -1,0 +1,82 @@
+//! How a conversation is rendered.
+
+use super::Json;
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+/// How a conversation is rendered.
+///
+/// ```
+/// use exsa_core::chat::ChatOptions;
+///
+/// let options = ChatOptions::default().variable("enable_thinking", false);
+/// assert!(options.add_generation_prompt);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct ChatOptions {
+    /// Whether the text ends where the model's answer begins; `true` by default.
+    pub add_generation_prompt: bool,
+    /// Functions that the model may call, each a JSON schema as in OpenAI's API; none by default.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "super::serde::null_or_list"))]
+    pub tools: Vec<Json>,
+    /// Further variables for the template, as `enable_thinking`. They are the host's own: what they hold may
+    /// become control tokens.
+    #[cfg_attr(feature = "serde", serde(rename = "chat_template_kwargs"))]
+    pub variables: BTreeMap<String, Json>,
+    /// The time that a template reads by `strftime_now`, in UTC; `None`, the default, is the system's clock.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub now: Option<SystemTime>,
+    /// Bytes that the text may have; 16 MiB by default.
+    pub output_bytes_max: usize,
+}
+
+impl Default for ChatOptions {
+    fn default() -> Self {
+        Self {
+            add_generation_prompt: true,
+            tools: Vec::new(),
+            variables: BTreeMap::new(),
+            now: None,
+            output_bytes_max: 16 << 20,
+        }
+    }
+}
+
+impl ChatOptions {
+    /// Sets whether the text ends where the model's answer begins.
+    #[must_use]
+    pub fn add_generation_prompt(mut self, add: bool) -> Self {
+        self.add_generation_prompt = add;
+        self
+    }
+
+    /// Sets the functions that the model may call.
+    #[must_use]
+    pub fn tools(mut self, tools: impl IntoIterator<Item = Json>) -> Self {
+        self.tools = tools.into_iter().collect();
+        self
+    }
+
+    /// Adds a variable for the template.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<String>, value: impl Into<Json>) -> Self {
+        self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the time that a template reads.
+    #[must_use]
+    pub fn now(mut self, now: SystemTime) -> Self {
+        self.now = Some(now);
+        self
+    }
+
+    /// Sets the bytes that the text may have.
+    #[must_use]
+    pub fn output_bytes_max(mut self, bytes: usize) -> Self {
+        self.output_bytes_max = bytes;
+        self
+    }
+}
