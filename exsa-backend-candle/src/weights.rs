@@ -174,8 +174,8 @@ impl<'a, 'p> Weights<'a, 'p> {
         if self.isa.is_none() {
             return Ok(Embedding::device(self.matrix(name, rows, columns)?, scale));
         }
-        // The table stays in the file: its pages come into memory with the rows that are read, and are not there twice where
-        // the same tensor is a projection too.
+        // The table stays in the file: its pages come into memory with the rows that are read, and are not
+        // there twice where the same tensor is a projection too.
         let tensor = self.find_matrix(name, rows, columns)?;
         let (table, start, bytes) = self.table(tensor, rows * columns)?;
         let mapping = Arc::clone(&self.mapping);

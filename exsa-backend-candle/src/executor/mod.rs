@@ -6,8 +6,8 @@
 
 mod host;
 mod layer;
-mod room;
 mod tensors;
+mod workspace;
 
 pub(crate) use host::HostExecutor;
 pub(crate) use tensors::TensorExecutor;
@@ -21,12 +21,12 @@ use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, StepError};
 use std::io::{Read, Write};
 
-/// RoPE of the layers that see everything, and of those with a window.
+/// RoPE of global and of sliding-window layers.
 pub(crate) struct Ropes {
-    /// Of the layers that see everything.
-    pub full: Rope,
-    /// Of the layers with a window.
-    pub windowed: Rope,
+    /// Of global layers.
+    pub global: Rope,
+    /// Of sliding-window layers.
+    pub sliding_window: Rope,
 }
 
 /// What a pass needs to know beside the batch.

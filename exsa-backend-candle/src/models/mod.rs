@@ -22,7 +22,7 @@ static ARCHITECTURES: [&Architecture; 6] =
 pub(crate) struct Architecture {
     /// `general.architecture`, and the prefix of the metadata keys.
     pub name: &'static str,
-    /// Which two values of a head RoPE turns together.
+    /// Pairing of the rotary dimensions.
     pub rope_pairs: RopePairs,
     /// Queries, keys and values come from one matrix, `attn_qkv`, in this order.
     pub fused_qkv: bool,
@@ -36,10 +36,10 @@ pub(crate) struct Architecture {
     pub activation: Activation,
     /// Embeddings are multiplied by the square root of their width.
     pub scaled_embeddings: bool,
-    /// Which layers see a sliding window only.
+    /// Layers with sliding-window attention.
     pub windows: Windows,
-    /// RoPE base of layers with a window, where it differs from that of the others; those layers are not scaled.
-    pub rope_base_windowed: Option<f32>,
+    /// RoPE base of sliding-window layers, where it differs from that of the global ones; it is not scaled.
+    pub rope_base_sliding_window: Option<f32>,
     /// Soft-capping of attention scores; the value holds where the metadata have none.
     pub attention_softcap: Option<f32>,
     /// Soft-capping of logits.
@@ -49,18 +49,18 @@ pub(crate) struct Architecture {
     pub layers_with_wide_queries: Option<usize>,
 }
 
-/// Which layers see a sliding window only.
+/// Layers with sliding-window attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Windows {
     /// None; `attention.sliding_window` is not looked at.
     Never,
     /// All, if the metadata give a window.
     All,
-    /// Of every `period` layers all but the last.
-    AllButEvery {
+    /// Local and global layers alternate: of every `period` layers all but the last have a window.
+    LocalGlobal {
         /// Layers after which the pattern repeats.
         period: usize,
-        /// The window where the metadata have none; without one, all layers see everything.
+        /// Window where the metadata have none; `None` makes all layers global.
         default: Option<usize>,
     },
 }
@@ -77,7 +77,7 @@ pub(crate) enum LogitSoftcap {
 /// What holds for most families: the llama architecture without its name.
 const PLAIN: Architecture = Architecture {
     name: "",
-    rope_pairs: RopePairs::Halves,
+    rope_pairs: RopePairs::Neox,
     fused_qkv: false,
     fused_gate_up: false,
     qk_norm: false,
@@ -85,7 +85,7 @@ const PLAIN: Architecture = Architecture {
     activation: Activation::Silu,
     scaled_embeddings: false,
     windows: Windows::Never,
-    rope_base_windowed: None,
+    rope_base_sliding_window: None,
     attention_softcap: None,
     logit_softcap: LogitSoftcap::Never,
     layers_with_wide_queries: None,

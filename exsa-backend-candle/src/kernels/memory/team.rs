@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 /// How long a helper looks out for the next step before it parks: longer than what an engine does between two passes.
 const SPIN: Duration = Duration::from_micros(200);
 
-/// Looks between two glances at the clock.
-const GLANCES: u32 = 64;
+/// Spins of a helper between two reads of the clock.
+const SPINS_PER_CLOCK_READ: u32 = 64;
 
-/// Looks of the caller at its helpers before it offers them its core.
-const PATIENCE: u32 = 2_000;
+/// Spins of the caller, waiting for its helpers, before it yields its core.
+const SPINS_BEFORE_YIELD: u32 = 2_000;
 
 /// In a step's state: helpers may join it.
 const OPEN: usize = 1 << 15;
@@ -31,9 +31,9 @@ const STEP: usize = 1 << 16;
 
 type Job<'a> = dyn Fn(usize) + Sync + 'a;
 
-/// A value on cache lines of its own, so that writing it disturbs nobody who reads its neighbours.
+/// A value padded to cache lines of its own, against false sharing with its neighbours.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
 /// What a thread has left to hand out of the items of a step: they begin at `next`, and end at `end`.
 struct Share {
@@ -43,11 +43,11 @@ struct Share {
 
 struct Shared {
     /// Number of the step, whether it is open, and how many joined it.
-    state: Apart<AtomicUsize>,
+    state: CachePadded<AtomicUsize>,
     /// Helpers that have finished the step, and before the first one: that have started.
-    left: Apart<AtomicUsize>,
+    left: CachePadded<AtomicUsize>,
     /// One for each thread.
-    shares: Box<[Apart<Share>]>,
+    shares: Box<[CachePadded<Share>]>,
     /// One for each helper: it is about to park, or parks.
     parked: Box<[AtomicBool]>,
     stop: AtomicBool,
@@ -68,10 +68,10 @@ pub struct Team {
 impl Team {
     /// A team of `threads` threads in all, the caller's included, fewer than 2^15.
     pub fn new(threads: usize) -> std::io::Result<Self> {
-        let share = |_| Apart(Share { next: AtomicUsize::new(0), end: AtomicUsize::new(0) });
+        let share = |_| CachePadded(Share { next: AtomicUsize::new(0), end: AtomicUsize::new(0) });
         let shared = Arc::new(Shared {
-            state: Apart(AtomicUsize::new(0)),
-            left: Apart(AtomicUsize::new(0)),
+            state: CachePadded(AtomicUsize::new(0)),
+            left: CachePadded(AtomicUsize::new(0)),
             shares: (0..threads.max(1)).map(share).collect(),
             parked: (1..threads).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
@@ -125,7 +125,7 @@ impl Team {
         while shared.left.0.load(Ordering::Acquire) < joined {
             looks = looks.saturating_add(1);
             // With more threads than cores the one waited for may need this core.
-            if looks > PATIENCE { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if looks > SPINS_BEFORE_YIELD { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         if let Err(panic) = mine {
             resume_unwind(panic);
@@ -165,12 +165,12 @@ impl Team {
         }
         let (shared, threads) = (Arc::clone(&self.shared), self.threads());
         let start = |thread: usize| (n * thread / threads).next_multiple_of(grain).min(n);
-        for (thread, Apart(share)) in shared.shares.iter().enumerate() {
+        for (thread, CachePadded(share)) in shared.shares.iter().enumerate() {
             share.next.store(start(thread), Ordering::Relaxed);
             share.end.store(if thread + 1 == threads { n } else { start(thread + 1) }, Ordering::Relaxed);
         }
         self.run(|thread| {
-            for Apart(share) in shared.shares[thread..].iter().chain(&shared.shares[..thread]) {
+            for CachePadded(share) in shared.shares[thread..].iter().chain(&shared.shares[..thread]) {
                 let end = share.end.load(Ordering::Relaxed);
                 while share.next.load(Ordering::Relaxed) < end {
                     let first = share.next.fetch_add(grain, Ordering::Relaxed);
@@ -269,7 +269,7 @@ fn next_step(shared: &Shared, index: usize, seen: usize) -> Option<usize> {
     };
     let begin = Instant::now();
     while begin.elapsed() < SPIN {
-        for _ in 0..GLANCES {
+        for _ in 0..SPINS_PER_CLOCK_READ {
             if let Some(step) = look(Ordering::Acquire) {
                 return Some(step);
             }

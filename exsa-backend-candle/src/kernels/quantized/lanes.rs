@@ -4,8 +4,8 @@
 //! few operations in f32 that follow have one order and fused multiply-adds everywhere.
 
 use super::args::Args;
-use super::layout::{Kind, TILE};
-use crate::kernels::memory::prefetch as ahead;
+use super::layout::{PackedType, TILE};
+use crate::kernels::memory::prefetch::prefetch_stream;
 
 /// What a kernel needs of an instruction set: vectors of 16 lanes, one for each row of a tile, in as many registers as
 /// it takes.
@@ -128,7 +128,7 @@ pub(super) trait Lanes {
 ///
 /// The processor has the instructions of `L`, and `args` were made for weights of `kind`.
 #[inline(always)]
-pub(super) unsafe fn tile<L: Lanes>(kind: Kind, args: &Args) {
+pub(super) unsafe fn tile<L: Lanes>(kind: PackedType, args: &Args) {
     let mut row = 0;
     while row < args.rows {
         // SAFETY: passed on; the rows are in the panel.
@@ -148,16 +148,16 @@ pub(super) unsafe fn tile<L: Lanes>(kind: Kind, args: &Args) {
 ///
 /// As of [`tile`], and `row + R` is at most the padded rows.
 #[inline(always)]
-unsafe fn rows<L: Lanes, const R: usize>(kind: Kind, args: &Args, row: usize) -> usize {
+unsafe fn rows<L: Lanes, const R: usize>(kind: PackedType, args: &Args, row: usize) -> usize {
     // SAFETY: passed on from the caller.
     let sums = unsafe {
         match kind {
-            Kind::Q8_0 => small::<L, R, 8>(args, row),
-            Kind::Q4_0 => small::<L, R, 4>(args, row),
-            Kind::Q5_0 => small::<L, R, 5>(args, row),
-            Kind::Q4K => q45_k::<L, R, false>(args, row),
-            Kind::Q5K => q45_k::<L, R, true>(args, row),
-            Kind::Q6K => q6_k::<L, R>(args, row),
+            PackedType::Q8_0 => small::<L, R, 8>(args, row),
+            PackedType::Q4_0 => small::<L, R, 4>(args, row),
+            PackedType::Q5_0 => small::<L, R, 5>(args, row),
+            PackedType::Q4K => q45_k::<L, R, false>(args, row),
+            PackedType::Q5K => q45_k::<L, R, true>(args, row),
+            PackedType::Q6K => q6_k::<L, R>(args, row),
         }
     };
     for (i, sums) in sums.into_iter().enumerate() {
@@ -191,21 +191,21 @@ unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: u
     // SAFETY: lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a) = (args.weights, args.q.add(row * 64));
-        let (mut scale, mut correction) = (args.scales.add(row), args.corrections.add(row));
+        let (mut scale, mut zero_point) = (args.scales.add(row), args.zero_points.add(row));
         let mut sums = [L::splat_float(0.0); R];
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             for second in 0..2 {
                 let d = L::halves(w.add(second * 32));
                 match BITS {
-                    8 => ahead::ask::<9>(w.add(second * 512)),
-                    5 => ahead::ask::<6>(w.add(second * 320)),
-                    _ => ahead::ask::<5>(w.add(second * 256)),
+                    8 => prefetch_stream::<9>(w.add(second * 512)),
+                    5 => prefetch_stream::<6>(w.add(second * 320)),
+                    _ => prefetch_stream::<5>(w.add(second * 256)),
                 }
-                let corrected = !(BITS == 8 && L::SIGNED);
+                let has_zero_point = !(BITS == 8 && L::SIGNED);
                 let mut dots = [L::splat(0); R];
-                if corrected {
+                if has_zero_point {
                     for (i, dot) in dots.iter_mut().enumerate() {
-                        *dot = L::splat(*correction.add(i));
+                        *dot = L::splat(*zero_point.add(i));
                     }
                 }
                 let a = a.add(second * 32);
@@ -223,7 +223,7 @@ unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: u
                     let both = L::mul(d, L::splat_float(*scale.add(i)));
                     *sum = L::fma(L::floats(dots[i]), both, *sum);
                 }
-                correction = correction.add(args.padded);
+                zero_point = zero_point.add(args.padded);
                 scale = scale.add(args.padded);
             }
             a = a.add(args.padded * 64);
@@ -250,13 +250,13 @@ unsafe fn q45_k<L: Lanes, const R: usize, const FIFTH: bool>(args: &Args, row: u
         let (mut w, mut a) = (args.weights, args.q.add(row * 64));
         let (mut scale, mut sum32) = (args.scales.add(row), args.sums32.add(row * 8));
         let mut sums = [L::splat_float(0.0); R];
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             let (mut scaled, mut mins) = ([L::splat(0); R], [L::splat(0); R]);
             for part in 0..4 {
                 let p = w.add(64 + part * step);
                 for plane in 0..2 {
                     let mut dots = [L::splat(0); R];
-                    ahead::ask::<6>(p.add(plane * 320));
+                    prefetch_stream::<6>(p.add(plane * 320));
                     for j in 0..8 {
                         let q = L::nibbles(L::bytes(p.add(j * 64)), plane);
                         let q = if FIFTH {
@@ -304,12 +304,12 @@ unsafe fn q6_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> [L::Floats;
         let (mut w, mut a) = (args.weights, args.q.add(row * 64));
         let (mut scale, mut sum16) = (args.scales.add(row), args.sums16.add(row * 16));
         let mut sums = [L::splat_float(0.0); R];
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             let mut scaled = [L::splat(0); R];
             for part in 0..4 {
                 let p = w.add(64 + part * 832);
                 for plane in 0..2 {
-                    ahead::ask::<7>(p.add(plane * 416));
+                    prefetch_stream::<7>(p.add(plane * 416));
                     for half in 0..2 {
                         let mut dots = [L::splat(0); R];
                         for (i, dot) in dots.iter_mut().enumerate() {

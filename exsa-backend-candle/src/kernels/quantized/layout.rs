@@ -1,11 +1,12 @@
 //! How packed weights lie in memory.
 //!
-//! A tile is 16 output rows over the whole width `k`; everything that a pass over it needs lies in one linear stream
-//! of *units*, 64 or 256 values wide, because several streams side by side cost a third of the memory bandwidth. Within
-//! a unit, 64 bytes are 16 rows × 4 consecutive values of `k`: one 512-bit operand of a 4-way byte dot product.
-//! Weights are unsigned; what that adds is taken off through the sums of the activations.
+//! A tile is 16 output rows over the whole width `k`; everything that a pass over it needs lies in one linear
+//! stream of *super-blocks*, 64 or 256 values wide, because several streams side by side cost a third of the
+//! memory bandwidth. Within a super-block, 64 bytes are 16 rows × 4 consecutive values of `k`: one 512-bit
+//! operand of a 4-way byte dot product. Weights are unsigned; what that adds is taken off through the sums of
+//! the activations.
 //!
-//! | kind | unit | bytes | content, per 16 rows |
+//! | kind | super-block | bytes | content, per 16 rows |
 //! |---|---|---|---|
 //! | Q8_0 | 64 | 1088 | `d` of two blocks (2×16 f16), 1024 bytes `q + 128` |
 //! | Q4_0 | 64 | 576 | `d` of two blocks, 512 bytes: first block in the low nibbles, second in the high ones |
@@ -21,10 +22,10 @@ use half::f16;
 /// Rows of a tile.
 pub const TILE: usize = 16;
 
-/// Quantizations that have a packed form.
+/// Packed types: quantizations that have a packed form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are ggml's")]
-pub enum Kind {
+pub enum PackedType {
     Q8_0,
     Q4_0,
     Q5_0,
@@ -33,7 +34,7 @@ pub enum Kind {
     Q6K,
 }
 
-impl Kind {
+impl PackedType {
     /// The packed form of a type, if it has one.
     pub fn of(dtype: GgmlType) -> Option<Self> {
         Some(match dtype {
@@ -47,16 +48,16 @@ impl Kind {
         })
     }
 
-    /// Values of `k` in a unit.
-    pub fn unit(self) -> usize {
+    /// Values of `k` in a super-block.
+    pub fn super_block(self) -> usize {
         match self {
             Self::Q8_0 | Self::Q4_0 | Self::Q5_0 => 64,
             Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
-    /// Bytes of a unit of 16 rows.
-    pub fn unit_bytes(self) -> usize {
+    /// Bytes of a super-block of 16 rows.
+    pub fn super_block_bytes(self) -> usize {
         match self {
             Self::Q8_0 => 1088,
             Self::Q4_0 => 576,
@@ -69,7 +70,7 @@ impl Kind {
 
     /// Values of `k` that share a scale of the activations: 32 or 256.
     pub fn activation_block(self) -> usize {
-        if self.unit() == 64 { 32 } else { 256 }
+        if self.super_block() == 64 { 32 } else { 256 }
     }
 
     /// What unsigned weights are greater by than the real ones, where it is one number.
@@ -95,33 +96,37 @@ impl Kind {
     }
 }
 
-/// Packs one unit of up to 16 rows: `blocks(row, i)` gives the `i`-th block of the unit in that row, as in the file, or
-/// `None` beyond the matrix. `out` is zero and of `unit_bytes`.
+/// Packs one super-block of up to 16 rows: `blocks(row, i)` gives the `i`-th block of the super-block in that
+/// row, as in the file, or `None` beyond the matrix. `out` is zero and of `super_block_bytes`.
 ///
-/// Bytes move by fours: the four values of a row that lie side by side in the file do so in the unit.
-pub fn pack_unit<'a>(kind: Kind, blocks: impl Fn(usize, usize) -> Option<&'a [u8]>, out: &mut [u8]) {
+/// Bytes move by fours: the four values of a row that lie side by side in the file do so in the super-block.
+pub fn pack_super_block<'a>(
+    kind: PackedType,
+    blocks: impl Fn(usize, usize) -> Option<&'a [u8]>,
+    out: &mut [u8],
+) {
     for row in 0..TILE {
         match kind {
-            Kind::Q8_0 => {
+            PackedType::Q8_0 => {
                 for second in 0..2 {
                     if let Some(bytes) = blocks(row, second) {
                         put_q8_0(bytes, row, second, out);
                     }
                 }
             }
-            Kind::Q4_0 | Kind::Q5_0 => {
+            PackedType::Q4_0 | PackedType::Q5_0 => {
                 for second in 0..2 {
                     if let Some(bytes) = blocks(row, second) {
                         put_q45_0(kind, bytes, row, second, out);
                     }
                 }
             }
-            Kind::Q4K | Kind::Q5K => {
+            PackedType::Q4K | PackedType::Q5K => {
                 if let Some(bytes) = blocks(row, 0) {
                     put_q45k(kind, bytes, row, out);
                 }
             }
-            Kind::Q6K => {
+            PackedType::Q6K => {
                 if let Some(bytes) = blocks(row, 0) {
                     put_q6k(bytes, row, out);
                 }
@@ -160,9 +165,9 @@ fn put_q8_0(bytes: &[u8], row: usize, second: usize, out: &mut [u8]) {
     }
 }
 
-fn put_q45_0(kind: Kind, bytes: &[u8], row: usize, second: usize, out: &mut [u8]) {
+fn put_q45_0(kind: PackedType, bytes: &[u8], row: usize, second: usize, out: &mut [u8]) {
     out[second * 32 + row * 2..][..2].copy_from_slice(&bytes[..2]);
-    let fifth = if kind == Kind::Q5_0 { Some(word(bytes, 2)) } else { None };
+    let fifth = if kind == PackedType::Q5_0 { Some(word(bytes, 2)) } else { None };
     let nibbles = &bytes[bytes.len() - 16..];
     for group in 0..8 {
         // The first half of a block is in the low nibbles of the file.
@@ -174,10 +179,10 @@ fn put_q45_0(kind: Kind, bytes: &[u8], row: usize, second: usize, out: &mut [u8]
     }
 }
 
-fn put_q45k(kind: Kind, bytes: &[u8], row: usize, out: &mut [u8]) {
+fn put_q45k(kind: PackedType, bytes: &[u8], row: usize, out: &mut [u8]) {
     out[row * 2..][..2].copy_from_slice(&bytes[..2]);
     out[32 + row * 2..][..2].copy_from_slice(&bytes[2..4]);
-    let (step, nibbles) = if kind == Kind::Q5K { (704, &bytes[48..]) } else { (576, &bytes[16..]) };
+    let (step, nibbles) = if kind == PackedType::Q5K { (704, &bytes[48..]) } else { (576, &bytes[16..]) };
     for part in 0..4 {
         let at = 64 + part * step;
         for group in 0..8 {
@@ -189,7 +194,7 @@ fn put_q45k(kind: Kind, bytes: &[u8], row: usize, out: &mut [u8]) {
             let (scale, min) = scale_and_min(&bytes[4..16], sub);
             out[at + 512 + plane * 16 + row] = scale;
             out[at + 544 + row * 2 + plane] = min;
-            if kind == Kind::Q5K {
+            if kind == PackedType::Q5K {
                 for group in 0..8 {
                     let x = word(bytes, 16 + group * 4) >> sub & 0x0101_0101;
                     put_fifth(out, at + 576 + plane * 64, row, group, x | x >> 7 | x >> 14 | x >> 21);
@@ -226,42 +231,44 @@ fn put_q6k(bytes: &[u8], row: usize, out: &mut [u8]) {
     }
 }
 
-/// For tests: dequantizes one unit of one row of a packed tile; `out` has the length of a unit.
+/// For tests: dequantizes one super-block of one row of a packed tile; `out` has the length of a super-block.
 #[cfg(test)]
-pub fn unpack_unit(kind: Kind, unit: &[u8], row: usize, out: &mut [f32]) {
-    let half = |at: usize| f16::from_le_bytes([unit[at], unit[at + 1]]).to_f32();
+pub fn unpack_super_block(kind: PackedType, super_block: &[u8], row: usize, out: &mut [f32]) {
+    let half = |at: usize| f16::from_le_bytes([super_block[at], super_block[at + 1]]).to_f32();
     let bit = |masks: &[u8], plane: usize, at: usize| masks[plane * 64 + at / 8] >> (at % 8) & 1;
     match kind {
-        Kind::Q8_0 | Kind::Q4_0 | Kind::Q5_0 => {
+        PackedType::Q8_0 | PackedType::Q4_0 | PackedType::Q5_0 => {
             for (i, value) in out.iter_mut().enumerate() {
                 let (second, at) = (i / 32, place(row, i % 32));
                 let q = match kind {
-                    Kind::Q8_0 => unit[64 + second * 512 + at],
-                    Kind::Q4_0 => unit[64 + at] >> (second * 4) & 15,
-                    _ => unit[64 + at] >> (second * 4) & 15 | bit(&unit[576..], second, at) << 4,
+                    PackedType::Q8_0 => super_block[64 + second * 512 + at],
+                    PackedType::Q4_0 => super_block[64 + at] >> (second * 4) & 15,
+                    _ => {
+                        super_block[64 + at] >> (second * 4) & 15 | bit(&super_block[576..], second, at) << 4
+                    }
                 };
                 *value = half(second * 32 + row * 2) * (i32::from(q) - kind.offset()) as f32;
             }
         }
-        Kind::Q4K | Kind::Q5K => {
-            let step = if kind == Kind::Q5K { 576 + 128 } else { 576 };
+        PackedType::Q4K | PackedType::Q5K => {
+            let step = if kind == PackedType::Q5K { 576 + 128 } else { 576 };
             let (d, dmin) = (half(row * 2), half(32 + row * 2));
             for (i, value) in out.iter_mut().enumerate() {
                 let (sub, at) = (i / 32, place(row, i % 32));
-                let part = &unit[64 + sub / 2 * step..][..step];
+                let part = &super_block[64 + sub / 2 * step..][..step];
                 let mut q = part[at] >> (sub % 2 * 4) & 15;
-                if kind == Kind::Q5K {
+                if kind == PackedType::Q5K {
                     q |= bit(&part[576..], sub % 2, at) << 4;
                 }
                 let scale = d * f32::from(part[512 + sub % 2 * 16 + row]);
                 *value = scale * f32::from(q) - dmin * f32::from(part[544 + row * 2 + sub % 2]);
             }
         }
-        Kind::Q6K => {
+        PackedType::Q6K => {
             let d = half(row * 2);
             for (i, value) in out.iter_mut().enumerate() {
                 let (sub, at) = (i / 32, place(row, i % 32));
-                let part = &unit[64 + sub / 2 * 832..][..832];
+                let part = &super_block[64 + sub / 2 * 832..][..832];
                 let plane = sub % 2;
                 let low = part[at] >> (plane * 4) & 15;
                 let high = part[512 + at % 256] >> (plane * 4 + at / 256 * 2) & 3;

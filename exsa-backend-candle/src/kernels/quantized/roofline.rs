@@ -64,7 +64,7 @@ crate::kernels::simd::dispatch! {
 fn sum_words_body<S: crate::kernels::simd::Simd>(words: &[[u64; 32]], total: &mut u64) {
     let mut sums = [0u64; 32];
     for chunk in words {
-        crate::kernels::memory::prefetch::ask::<4>(chunk.as_ptr().cast());
+        crate::kernels::memory::prefetch::prefetch_stream::<4>(chunk.as_ptr().cast());
         for (sum, word) in sums.iter_mut().zip(chunk) {
             *sum = sum.wrapping_add(*word);
         }

@@ -7,9 +7,9 @@
 //! Rows are unrolled by macro with an empty `asm!` between them. Without that, the compiler hoists the broadcasts of
 //! all rows above the products and spills the weight registers, which halves the speed.
 
-use crate::kernels::memory::prefetch as ahead;
+use crate::kernels::memory::prefetch::prefetch_stream;
 use crate::kernels::quantized::args::Args;
-use crate::kernels::quantized::layout::{Kind, TILE};
+use crate::kernels::quantized::layout::{PackedType, TILE};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -62,8 +62,9 @@ fn hidden(sums: &mut Sums) -> *mut __m512 {
 /// # Safety
 ///
 /// The processor has what [`available`] asks for, and `args` were made for weights of `kind`.
-pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
-    // SAFETY: the instructions and the arguments are the caller's promise; the panel has that many padded rows.
+pub(in crate::kernels::quantized) unsafe fn multiply(kind: PackedType, args: &Args) {
+    // SAFETY: the instructions and the arguments are the caller's promise; the panel has that many padded
+    // rows.
     unsafe {
         match args.padded {
             1 => run::<1>(kind, args),
@@ -85,16 +86,16 @@ pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
 /// # Safety
 ///
 /// As of [`multiply`], for panels of `R` padded rows.
-unsafe fn run<const R: usize>(kind: Kind, args: &Args) {
+unsafe fn run<const R: usize>(kind: PackedType, args: &Args) {
     // SAFETY: passed on from the caller.
     unsafe {
         match kind {
-            Kind::Q8_0 => q8_0::<R>(args),
-            Kind::Q4_0 => q45_0::<R, false>(args),
-            Kind::Q5_0 => q45_0::<R, true>(args),
-            Kind::Q4K => q4_k::<R>(args),
-            Kind::Q5K => q5_k::<R>(args),
-            Kind::Q6K => q6_k::<R>(args),
+            PackedType::Q8_0 => q8_0::<R>(args),
+            PackedType::Q4_0 => q45_0::<R, false>(args),
+            PackedType::Q5_0 => q45_0::<R, true>(args),
+            PackedType::Q4K => q4_k::<R>(args),
+            PackedType::Q5K => q5_k::<R>(args),
+            PackedType::Q6K => q6_k::<R>(args),
         }
     }
 }
@@ -224,25 +225,25 @@ unsafe fn store<const R: usize>(args: &Args, sums: &[__m512; R]) {
 unsafe fn q8_0<const R: usize>(args: &Args) {
     // SAFETY: the instructions by the caller's promise; lengths by the contract of `Args`.
     unsafe {
-        let (mut w, mut a, mut scale, mut correction) = (args.weights, args.q, args.scales, args.corrections);
+        let (mut w, mut a, mut scale, mut zero_point) = (args.weights, args.q, args.scales, args.zero_points);
         let mut sums = [_mm512_setzero_ps(); R];
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             for second in 0..2 {
                 let mut bytes = w.add(64 + second * 512);
                 reload!(bytes);
                 let q = load8(bytes);
                 let d = halves(w.add(second * 32));
-                ahead::ask::<8>(w.add(second * 512));
+                prefetch_stream::<8>(w.add(second * 512));
                 rows!(R, I, {
                     fence!();
-                    let start = _mm512_set1_epi32(*correction.add(I));
+                    let start = _mm512_set1_epi32(*zero_point.add(I));
                     let dots = dot!(start, a.add(I * 64).cast(), q, 0, [0 1 2 3 4 5 6 7]);
                     let both = _mm512_mul_ps(d, _mm512_set1_ps(*scale.add(I)));
                     sums[I] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), both, sums[I]);
                     settle!(sums[I]);
                 });
                 a = a.add(32);
-                correction = correction.add(R);
+                zero_point = zero_point.add(R);
                 scale = scale.add(R);
             }
             a = a.add((R - 1) * 64);
@@ -262,24 +263,24 @@ unsafe fn q8_0<const R: usize>(args: &Args) {
 unsafe fn q45_0<const R: usize, const FIFTH: bool>(args: &Args) {
     // SAFETY: the instructions by the caller's promise; lengths by the contract of `Args`.
     unsafe {
-        let (mut w, mut a, mut scale, mut correction) = (args.weights, args.q, args.scales, args.corrections);
+        let (mut w, mut a, mut scale, mut zero_point) = (args.weights, args.q, args.scales, args.zero_points);
         let mut sums = [_mm512_setzero_ps(); R];
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             for second in 0..2 {
                 let mut nibbles = w.add(64);
                 reload!(nibbles);
                 let q = nibble_plane::<FIFTH>(load8(nibbles), second, nibbles.add(512));
                 let d = halves(w.add(second * 32));
-                ahead::ask::<5>(w.add(second * 320));
+                prefetch_stream::<5>(w.add(second * 320));
                 rows!(R, I, {
                     fence!();
-                    let start = _mm512_set1_epi32(*correction.add(I));
+                    let start = _mm512_set1_epi32(*zero_point.add(I));
                     let dots = dot!(start, a.add(I * 64).cast(), q, 0, [0 1 2 3 4 5 6 7]);
                     let both = _mm512_mul_ps(d, _mm512_set1_ps(*scale.add(I)));
                     sums[I] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), both, sums[I]);
                 });
                 a = a.add(32);
-                correction = correction.add(R);
+                zero_point = zero_point.add(R);
                 scale = scale.add(R);
             }
             a = a.add((R - 1) * 64);
@@ -330,7 +331,7 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
         let (mut w, mut a, mut scale, mut sum32) = (args.weights, args.q, args.scales, args.sums32);
         let (mut total, mut first) = (Sums([[0.0; TILE]; 16]), Sums([[0.0; TILE]; 16]));
         let (total, first) = (hidden(&mut total), hidden(&mut first));
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             let mut part = w.add(64);
             let mut sums = [_mm512_setzero_ps(); R];
             for half in 0..2 {
@@ -341,7 +342,7 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
                         let q = nibble_plane::<false>(load8(part), plane, part);
                         let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
                         let scales = _mm512_cvtepi32_ps(scales);
-                        ahead::ask::<5>(part.add(plane * 320));
+                        prefetch_stream::<5>(part.add(plane * 320));
                         rows!(R, I, {
                             fence!();
                             let zero = _mm512_setzero_si512();
@@ -419,7 +420,7 @@ unsafe fn q5_k<const R: usize>(args: &Args) {
         let (mut w, mut a, mut scale, mut sum32) = (args.weights, args.q, args.scales, args.sums32);
         let mut total = Sums([[0.0; TILE]; 16]);
         let total = hidden(&mut total);
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             let mut part = w.add(64);
             let mut sums = [_mm512_setzero_si512(); R];
             for _ in 0..4 {
@@ -427,7 +428,7 @@ unsafe fn q5_k<const R: usize>(args: &Args) {
                     reload!(part);
                     let q = nibble_plane::<true>(load8(part), plane, part.add(576));
                     let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
-                    ahead::ask::<6>(part.add(plane * 384));
+                    prefetch_stream::<6>(part.add(plane * 384));
                     rows!(R, I, {
                         fence!();
                         let zero = _mm512_setzero_si512();
@@ -468,7 +469,7 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
         let (mut w, mut a, mut scale, mut sum16) = (args.weights, args.q, args.scales, args.sums16);
         let mut total = Sums([[0.0; TILE]; 16]);
         let total = hidden(&mut total);
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             let mut part = w.add(64);
             let mut sums = [_mm512_setzero_si512(); R];
             for _ in 0..4 {
@@ -478,7 +479,7 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
                     let pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(part.add(768 + plane * 32).cast()));
                     let first = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs));
                     let second = _mm512_srai_epi32::<16>(pairs);
-                    ahead::ask::<7>(part.add(plane * 448));
+                    prefetch_stream::<7>(part.add(plane * 448));
                     rows!(R, I, {
                         fence!();
                         let row: *const i32 = a.add(I * 64).cast();
