@@ -27,6 +27,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Multiplications below which other threads are left alone.
 const SHARED_PRODUCTS_MIN: usize = 1 << 15;
 
+/// Results of splits up to which one thread merges them all.
+const LONE_MERGES_MAX: usize = 256;
+
 /// Floats that results of splits may take, for each thread.
 const PARTIALS_MAX: usize = 1 << 21;
 
@@ -89,7 +92,7 @@ impl AttentionKernel {
         let partials = Target(self.partials.as_mut_ptr());
         let interrupted = AtomicBool::new(false);
         let (tiles, n) = (&self.tiles.all, self.tiles.all.len() * heads);
-        let grain = if products < SHARED_PRODUCTS_MIN { n } else { (n / (team.threads() * 8)).max(1) };
+        let grain = if products < SHARED_PRODUCTS_MIN { n } else { team.grain(n) };
         team.for_each_with(&mut self.work, n, grain, |work, range| {
             for i in range.clone() {
                 let (head, tile) = (i / tiles.len(), &tiles[i % tiles.len()]);
@@ -110,7 +113,7 @@ impl AttentionKernel {
         }
         let (shared, n) = (&self.tiles.shared, self.tiles.shared.len() * heads);
         let partials = &self.partials;
-        let long = n * shared.iter().map(|tile| tile.splits.len()).max().unwrap_or(0) > 256;
+        let long = n * shared.iter().map(|tile| tile.splits.len()).max().unwrap_or(0) > LONE_MERGES_MAX;
         team.for_each_with(&mut self.work, n, if long { 1 } else { n }, |work, range| {
             for i in range {
                 let (head, tile) = (i / shared.len(), &shared[i % shared.len()]);

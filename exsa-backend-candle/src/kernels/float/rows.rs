@@ -10,6 +10,12 @@ use crate::shape::{Activation, BLOCK_TOKENS, RopePairs, Slot};
 /// Values below which one thread does it all: sharing costs a microsecond or two.
 const SHARED_VALUES_MIN: usize = 1 << 14;
 
+/// Values of a run of an elementwise pass that is shared out.
+const RUN_VALUES: usize = 4096;
+
+/// Runs of rows for each thread.
+const RUNS_PER_THREAD: usize = 4;
+
 /// A weight and what is added to the mean square, of a norm.
 #[derive(Clone, Copy)]
 pub(crate) struct Norm<'a> {
@@ -21,7 +27,7 @@ pub(crate) struct Norm<'a> {
 
 /// Items that a thread takes at a time, of `n` items of `width` values each.
 fn grain(n: usize, width: usize, team: &Team) -> usize {
-    if n * width < SHARED_VALUES_MIN { n } else { (n / (team.threads() * 4)).max(1) }
+    if n * width < SHARED_VALUES_MIN { n } else { (n / (team.threads() * RUNS_PER_THREAD)).max(1) }
 }
 
 /// `out = norm(x)`, row by row.
@@ -80,7 +86,7 @@ pub(crate) fn gate(
         Some(up) => {
             assert_eq!(gate.len(), up.len(), "as many gates as values");
             let len = gate.len();
-            let run = if len < SHARED_VALUES_MIN { len.max(1) } else { 4096 };
+            let run = if len < SHARED_VALUES_MIN { len.max(1) } else { RUN_VALUES };
             team.for_each_run(gate, run, |i, gate| apply(gate, &up[i * run..]));
         }
         None => {
@@ -115,7 +121,7 @@ pub(crate) fn add_bias(out: &mut [f32], bias: &[f32]) {
 
 /// `x = cap * tanh(x / cap)`.
 pub(crate) fn cap(x: &mut [f32], cap: f32, team: &mut Team) {
-    let run = if x.len() < SHARED_VALUES_MIN { x.len().max(1) } else { 4096 };
+    let run = if x.len() < SHARED_VALUES_MIN { x.len().max(1) } else { RUN_VALUES };
     team.for_each_run(x, run, |_, x| soft_cap(x, cap));
 }
 

@@ -20,6 +20,10 @@ const SPINS_PER_CLOCK_READ: u32 = 64;
 /// Spins of the caller, waiting for its helpers, before it yields its core.
 const SPINS_BEFORE_YIELD: u32 = 2_000;
 
+/// Runs of a step for each thread: small ones cost little, and a slower thread must not keep the others
+/// waiting at the end.
+const RUNS_PER_THREAD: usize = 8;
+
 /// In a step's state: helpers may join it.
 const OPEN: usize = 1 << 15;
 
@@ -95,6 +99,12 @@ impl Team {
     /// Threads in the team.
     pub fn threads(&self) -> usize {
         self.helpers.len() + 1
+    }
+
+    /// Items of a run where `n` items are shared out in [`RUNS_PER_THREAD`] runs for each thread; at least
+    /// one.
+    pub fn grain(&self, n: usize) -> usize {
+        (n / (self.threads() * RUNS_PER_THREAD)).max(1)
     }
 
     /// Runs `job(0)` here and `job(index)` on those of the others that come before it has ended, and returns when all are
@@ -195,7 +205,7 @@ impl Team {
         let (total, len) = (out.len(), len.max(1));
         let target = Target(out.as_mut_ptr());
         let runs = total.div_ceil(len);
-        let grain = (runs / (self.threads() * 8)).max(1);
+        let grain = self.grain(runs);
         self.for_each(runs, grain, |range| {
             for i in range {
                 let (start, end) = (i * len, total.min((i + 1) * len));

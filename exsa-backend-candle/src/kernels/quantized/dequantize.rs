@@ -61,7 +61,7 @@ pub(crate) fn matmul<T: Dequantize>(
         });
     };
     if m * k * n >= SHARED_PRODUCTS_MIN {
-        team.for_each(tiles, (tiles / (team.threads() * 8)).max(1), work);
+        team.for_each(tiles, team.grain(tiles), work);
     } else {
         work(0..tiles);
     }

@@ -4,7 +4,7 @@
 //! few operations in f32 that follow have one order and fused multiply-adds everywhere.
 
 use super::args::Args;
-use super::layout::{PackedType, TILE};
+use super::layout::*;
 use crate::kernels::memory::prefetch::prefetch_stream;
 
 /// What a kernel needs of an instruction set: vectors of 16 lanes, one for each row of a tile, in as many registers as
@@ -211,10 +211,10 @@ unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: u
                 let a = a.add(second * 32);
                 for j in 0..8 {
                     if BITS == 8 {
-                        dots!(L, dots, dot_full, L::bytes(w.add(64 + second * 512 + j * 64)), a, j);
+                        dots!(L, dots, dot_full, L::bytes(w.add(HEADER + second * QUANTS + j * 64)), a, j);
                     } else {
-                        let q = L::nibbles(L::bytes(w.add(64 + j * 64)), second);
-                        let masks = w.add(576 + second * 64 + j * 8).cast::<u64>();
+                        let q = L::nibbles(L::bytes(w.add(HEADER + j * 64)), second);
+                        let masks = w.add(Q5_0_FIFTHS + second * 64 + j * 8).cast::<u64>();
                         let q = if BITS == 5 { L::add_fifth(q, masks.read_unaligned()) } else { q };
                         dots!(L, dots, dot, q, a, j);
                     }
@@ -228,9 +228,9 @@ unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: u
             }
             a = a.add(args.padded * 64);
             w = w.add(match BITS {
-                8 => 1088,
-                5 => 704,
-                _ => 576,
+                8 => Q8_0_BYTES,
+                5 => Q5_0_BYTES,
+                _ => Q4_0_BYTES,
             });
         }
         sums
@@ -244,7 +244,7 @@ unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: u
 /// As of [`rows`], for Q4_K or Q5_K.
 #[inline(always)]
 unsafe fn q45_k<L: Lanes, const R: usize, const FIFTH: bool>(args: &Args, row: usize) -> [L::Floats; R] {
-    let step = if FIFTH { 576 + 128 } else { 576 };
+    let step = if FIFTH { Q5K_PART } else { Q4K_PART };
     // SAFETY: lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a) = (args.weights, args.q.add(row * 64));
@@ -253,21 +253,21 @@ unsafe fn q45_k<L: Lanes, const R: usize, const FIFTH: bool>(args: &Args, row: u
         for _ in 0..args.super_blocks {
             let (mut scaled, mut mins) = ([L::splat(0); R], [L::splat(0); R]);
             for part in 0..4 {
-                let p = w.add(64 + part * step);
+                let p = w.add(HEADER + part * step);
                 for plane in 0..2 {
                     let mut dots = [L::splat(0); R];
                     prefetch_stream::<6>(p.add(plane * 320));
                     for j in 0..8 {
                         let q = L::nibbles(L::bytes(p.add(j * 64)), plane);
                         let q = if FIFTH {
-                            let masks = p.add(576 + plane * 64 + j * 8).cast::<u64>();
+                            let masks = p.add(Q5K_FIFTHS + plane * 64 + j * 8).cast::<u64>();
                             L::add_fifth(q, masks.read_unaligned())
                         } else {
                             q
                         };
                         dots!(L, dots, dot, q, a.add(plane * 32), j);
                     }
-                    let (factors, mins_at) = (p.add(512 + plane * 16), p.add(544 + plane));
+                    let (factors, mins_at) = (p.add(K_SCALES + plane * TILE), p.add(K_MINS + plane));
                     let factor = L::ints(&std::array::from_fn(|i| i32::from(*factors.add(i))));
                     let min = L::ints(&std::array::from_fn(|i| i32::from(*mins_at.add(i * 2))));
                     for i in 0..R {
@@ -286,7 +286,7 @@ unsafe fn q45_k<L: Lanes, const R: usize, const FIFTH: bool>(args: &Args, row: u
             }
             sum32 = sum32.add(args.padded * 8);
             scale = scale.add(args.padded);
-            w = w.add(64 + 4 * step);
+            w = w.add(HEADER + 4 * step);
         }
         sums
     }
@@ -307,7 +307,7 @@ unsafe fn q6_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> [L::Floats;
         for _ in 0..args.super_blocks {
             let mut scaled = [L::splat(0); R];
             for part in 0..4 {
-                let p = w.add(64 + part * 832);
+                let p = w.add(HEADER + part * Q6K_PART);
                 for plane in 0..2 {
                     prefetch_stream::<7>(p.add(plane * 416));
                     for half in 0..2 {
@@ -318,11 +318,11 @@ unsafe fn q6_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> [L::Floats;
                         }
                         for j in half * 4..half * 4 + 4 {
                             let q = L::nibbles(L::bytes(p.add(j * 64)), plane);
-                            let high = L::bytes(p.add(512 + j % 4 * 64));
+                            let high = L::bytes(p.add(Q6K_HIGH + j % 4 * 64));
                             let q = L::add_pairs(q, high, plane * 4 + half * 2);
                             dots!(L, dots, dot, q, a.add(plane * 32), j);
                         }
-                        let factors = p.add(768 + plane * 32 + half).cast::<i8>();
+                        let factors = p.add(Q6K_SCALES + plane * 32 + half).cast::<i8>();
                         let factor = L::ints(&std::array::from_fn(|i| i32::from(*factors.add(i * 2))));
                         for i in 0..R {
                             scaled[i] = L::mul_add(scaled[i], dots[i], factor);
@@ -338,7 +338,7 @@ unsafe fn q6_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> [L::Floats;
             }
             sum16 = sum16.add(args.padded * 16);
             scale = scale.add(args.padded);
-            w = w.add(3392);
+            w = w.add(Q6K_BYTES);
         }
         sums
     }

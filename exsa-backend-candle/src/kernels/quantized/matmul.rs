@@ -15,6 +15,9 @@ use std::ops::Range;
 /// Bytes of weights that stay in the second-level cache while all rows pass over them.
 const CACHED_BYTES: usize = 256 << 10;
 
+/// Maximum tiles that a thread takes at a time.
+const GRAIN_MAX: usize = 16;
+
 /// Multiplications below which other threads are left alone: sharing costs a few microseconds.
 pub(super) const SHARED_PRODUCTS_MIN: usize = 1 << 18;
 
@@ -143,8 +146,7 @@ pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &mut Activ
         work += m * weights.n * weights.k;
         group = group.max(weights.group(isa, acts));
     }
-    // Small pieces at little cost: a slower thread must not keep the others waiting at the end.
-    let grain = (tiles / (team.threads() * 8)).clamp(1, 16).next_multiple_of(group);
+    let grain = team.grain(tiles).min(GRAIN_MAX).next_multiple_of(group);
     let grain = if work < SHARED_PRODUCTS_MIN { tiles } else { grain };
     let mut scratch = std::mem::take(&mut acts.scratch);
     // For every thread before any works: a helper may come to its first product at any time.

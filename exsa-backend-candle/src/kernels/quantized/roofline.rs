@@ -49,7 +49,7 @@ fn best(team: &mut Team, work: impl Fn() -> u64 + Sync) -> f64 {
 pub fn read(bytes: &[u8], team: &mut Team) {
     const RUN: usize = 256 << 10;
     let runs = bytes.len().div_ceil(RUN);
-    team.for_each(runs, (runs / (team.threads() * 8)).max(1), |range| {
+    team.for_each(runs, team.grain(runs), |range| {
         let end = bytes.len().min(range.end * RUN);
         black_box(sum(&bytes[range.start * RUN..end]));
     });

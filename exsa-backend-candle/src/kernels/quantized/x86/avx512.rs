@@ -9,7 +9,7 @@
 
 use crate::kernels::memory::prefetch::prefetch_stream;
 use crate::kernels::quantized::args::Args;
-use crate::kernels::quantized::layout::{PackedType, TILE};
+use crate::kernels::quantized::layout::*;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -229,7 +229,7 @@ unsafe fn q8_0<const R: usize>(args: &Args) {
         let mut sums = [_mm512_setzero_ps(); R];
         for _ in 0..args.super_blocks {
             for second in 0..2 {
-                let mut bytes = w.add(64 + second * 512);
+                let mut bytes = w.add(HEADER + second * QUANTS);
                 reload!(bytes);
                 let q = load8(bytes);
                 let d = halves(w.add(second * 32));
@@ -247,7 +247,7 @@ unsafe fn q8_0<const R: usize>(args: &Args) {
                 scale = scale.add(R);
             }
             a = a.add((R - 1) * 64);
-            w = w.add(1088);
+            w = w.add(Q8_0_BYTES);
         }
         store(args, &sums);
     }
@@ -267,9 +267,9 @@ unsafe fn q45_0<const R: usize, const FIFTH: bool>(args: &Args) {
         let mut sums = [_mm512_setzero_ps(); R];
         for _ in 0..args.super_blocks {
             for second in 0..2 {
-                let mut nibbles = w.add(64);
+                let mut nibbles = w.add(HEADER);
                 reload!(nibbles);
-                let q = nibble_plane::<FIFTH>(load8(nibbles), second, nibbles.add(512));
+                let q = nibble_plane::<FIFTH>(load8(nibbles), second, nibbles.add(Q5_0_FIFTHS - HEADER));
                 let d = halves(w.add(second * 32));
                 prefetch_stream::<5>(w.add(second * 320));
                 rows!(R, I, {
@@ -284,7 +284,7 @@ unsafe fn q45_0<const R: usize, const FIFTH: bool>(args: &Args) {
                 scale = scale.add(R);
             }
             a = a.add((R - 1) * 64);
-            w = w.add(if FIFTH { 704 } else { 576 });
+            w = w.add(if FIFTH { Q5_0_BYTES } else { Q4_0_BYTES });
         }
         store(args, &sums);
     }
@@ -332,7 +332,7 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
         let (mut total, mut first) = (Sums([[0.0; TILE]; 16]), Sums([[0.0; TILE]; 16]));
         let (total, first) = (hidden(&mut total), hidden(&mut first));
         for _ in 0..args.super_blocks {
-            let mut part = w.add(64);
+            let mut part = w.add(HEADER);
             let mut sums = [_mm512_setzero_ps(); R];
             for half in 0..2 {
                 // Sums of half a block are integers below 2^24: exact, in whatever order.
@@ -340,7 +340,8 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
                     for plane in 0..2 {
                         reload!(part);
                         let q = nibble_plane::<false>(load8(part), plane, part);
-                        let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
+                        let scales =
+                            _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(K_SCALES + plane * TILE).cast()));
                         let scales = _mm512_cvtepi32_ps(scales);
                         prefetch_stream::<5>(part.add(plane * 320));
                         rows!(R, I, {
@@ -352,7 +353,7 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
                         a = a.add(32);
                     }
                     a = a.add((R - 1) * 64);
-                    part = part.add(576);
+                    part = part.add(Q4K_PART);
                 }
                 if half == 0 {
                     for (i, sum) in sums.iter_mut().enumerate() {
@@ -362,7 +363,7 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
                 }
             }
             let (d, dmin) = (halves(w), halves(w.add(32)));
-            let m = mins::<576>(w.add(64 + 544));
+            let m = mins::<Q4K_PART>(w.add(HEADER + K_MINS));
             rows!(R, I, {
                 fence!();
                 let value = _mm512_mul_ps(_mm512_add_ps(*first.add(I), sums[I]), d);
@@ -371,7 +372,7 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
             });
             sum32 = sum32.add(R * 8);
             scale = scale.add(R);
-            w = w.add(2368);
+            w = w.add(Q4K_BYTES);
         }
         store(args, &*total.cast::<[__m512; R]>());
     }
@@ -421,13 +422,14 @@ unsafe fn q5_k<const R: usize>(args: &Args) {
         let mut total = Sums([[0.0; TILE]; 16]);
         let total = hidden(&mut total);
         for _ in 0..args.super_blocks {
-            let mut part = w.add(64);
+            let mut part = w.add(HEADER);
             let mut sums = [_mm512_setzero_si512(); R];
             for _ in 0..4 {
                 for plane in 0..2 {
                     reload!(part);
-                    let q = nibble_plane::<true>(load8(part), plane, part.add(576));
-                    let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
+                    let q = nibble_plane::<true>(load8(part), plane, part.add(Q5K_FIFTHS));
+                    let scales =
+                        _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(K_SCALES + plane * TILE).cast()));
                     prefetch_stream::<6>(part.add(plane * 384));
                     rows!(R, I, {
                         fence!();
@@ -438,10 +440,10 @@ unsafe fn q5_k<const R: usize>(args: &Args) {
                     a = a.add(32);
                 }
                 a = a.add((R - 1) * 64);
-                part = part.add(704);
+                part = part.add(Q5K_PART);
             }
             let (d, dmin) = (halves(w), halves(w.add(32)));
-            let m = mins::<704>(w.add(64 + 544));
+            let m = mins::<Q5K_PART>(w.add(HEADER + K_MINS));
             rows!(R, I, {
                 fence!();
                 let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[I]), d);
@@ -450,7 +452,7 @@ unsafe fn q5_k<const R: usize>(args: &Args) {
             });
             sum32 = sum32.add(R * 8);
             scale = scale.add(R);
-            w = w.add(2880);
+            w = w.add(Q5K_BYTES);
         }
         store(args, &*total.cast::<[__m512; R]>());
     }
@@ -470,13 +472,14 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
         let mut total = Sums([[0.0; TILE]; 16]);
         let total = hidden(&mut total);
         for _ in 0..args.super_blocks {
-            let mut part = w.add(64);
+            let mut part = w.add(HEADER);
             let mut sums = [_mm512_setzero_si512(); R];
             for _ in 0..4 {
                 for plane in 0..2 {
                     reload!(part);
-                    let q = six_bits(load8(part), part.add(512), plane);
-                    let pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(part.add(768 + plane * 32).cast()));
+                    let q = six_bits(load8(part), part.add(Q6K_HIGH), plane);
+                    let pairs =
+                        _mm512_cvtepi8_epi16(_mm256_loadu_si256(part.add(Q6K_SCALES + plane * 32).cast()));
                     let first = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs));
                     let second = _mm512_srai_epi32::<16>(pairs);
                     prefetch_stream::<7>(part.add(plane * 448));
@@ -493,12 +496,12 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
                     a = a.add(32);
                 }
                 a = a.add((R - 1) * 64);
-                part = part.add(832);
+                part = part.add(Q6K_PART);
             }
             let d = halves(w);
-            let scales = w.add(64 + 768);
+            let scales = w.add(HEADER + Q6K_SCALES);
             let pair = |i: usize| {
-                _mm512_cvtepi8_epi16(_mm256_loadu_si256(scales.add(i / 2 * 832 + i % 2 * 32).cast()))
+                _mm512_cvtepi8_epi16(_mm256_loadu_si256(scales.add(i / 2 * Q6K_PART + i % 2 * 32).cast()))
             };
             let m = [pair(0), pair(1), pair(2), pair(3), pair(4), pair(5), pair(6), pair(7)];
             rows!(R, I, {
@@ -514,7 +517,7 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
             });
             sum16 = sum16.add(R * 16);
             scale = scale.add(R);
-            w = w.add(3392);
+            w = w.add(Q6K_BYTES);
         }
         store(args, &*total.cast::<[__m512; R]>());
     }

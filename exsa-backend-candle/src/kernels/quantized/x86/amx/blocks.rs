@@ -6,7 +6,7 @@
 use super::job::Job;
 use crate::kernels::memory::prefetch::prefetch_stream;
 use crate::kernels::quantized::activations::Panel;
-use crate::kernels::quantized::layout::{PackedType, TILE};
+use crate::kernels::quantized::layout::{HEADER, PackedType, Q5_0_FIFTHS, QUANTS, TILE};
 use crate::kernels::quantized::scratch::{Scratch, Sums};
 use crate::kernels::quantized::x86::avx512::{halves, load8, nibble_plane};
 use std::arch::asm;
@@ -18,7 +18,7 @@ const CHUNK: usize = 16;
 
 /// A super-block, unpacked: the two scales of each row in f32, then two blocks of signed bytes.
 const HEAD: usize = 128;
-const UNPACKED: usize = HEAD + 2 * 512;
+const UNPACKED: usize = HEAD + 2 * QUANTS;
 
 /// Bytes of what is unpacked of a tile.
 pub(super) const CHUNK_BYTES: usize = CHUNK * UNPACKED;
@@ -137,12 +137,12 @@ unsafe fn unpack(kind: PackedType, w: *const u8, out: *mut u8) {
             _mm512_storeu_ps(out.add(second * 64).cast(), halves(w.add(second * 32)));
             prefetch_stream::<9>(w.add(second * kind.super_block_bytes() / 2));
             let q = match kind {
-                PackedType::Q8_0 => load8(w.add(64 + second * 512)),
-                PackedType::Q5_0 => nibble_plane::<true>(load8(w.add(64)), second, w.add(576)),
-                _ => nibble_plane::<false>(load8(w.add(64)), second, w),
+                PackedType::Q8_0 => load8(w.add(HEADER + second * QUANTS)),
+                PackedType::Q5_0 => nibble_plane::<true>(load8(w.add(HEADER)), second, w.add(Q5_0_FIFTHS)),
+                _ => nibble_plane::<false>(load8(w.add(HEADER)), second, w),
             };
             for (j, q) in q.into_iter().enumerate() {
-                let to = out.add(HEAD + second * 512 + j * 64);
+                let to = out.add(HEAD + second * QUANTS + j * 64);
                 _mm512_storeu_si512(to.cast(), _mm512_sub_epi8(q, offset));
             }
         }

@@ -7,7 +7,10 @@
 use super::job::Job;
 use crate::kernels::memory::prefetch::prefetch_stream;
 use crate::kernels::quantized::activations::{Activations, Panel};
-use crate::kernels::quantized::layout::{PackedType, TILE};
+use crate::kernels::quantized::layout::{
+    HEADER, K_MINS, K_SCALES, PackedType, Q4K_PART, Q5K_FIFTHS, Q5K_PART, Q6K_HIGH, Q6K_PART, Q6K_SCALES,
+    TILE,
+};
 use crate::kernels::quantized::scratch::{Scratch, Sums};
 use crate::kernels::quantized::x86::avx512::{halves, load, load8, mins, nibble_plane, six_bits, take_mins};
 use std::arch::asm;
@@ -257,11 +260,12 @@ unsafe fn unpack(kind: PackedType, w: *const u8, out: *mut u8) {
         match kind {
             PackedType::Q6K => {
                 for part in 0..4 {
-                    let p = w.add(64 + part * 832);
+                    let p = w.add(HEADER + part * Q6K_PART);
                     for plane in 0..2 {
                         prefetch_stream::<7>(p.add(plane * 416));
-                        let q = six_bits(load8(p), p.add(512), plane);
-                        let pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.add(768 + plane * 32).cast()));
+                        let q = six_bits(load8(p), p.add(Q6K_HIGH), plane);
+                        let pairs =
+                            _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.add(Q6K_SCALES + plane * 32).cast()));
                         let first = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs));
                         let second = _mm512_srai_epi32::<16>(pairs);
                         planes(q, [twice(first), twice(second)], 32, to.add(part * 2048 + plane * 512));
@@ -270,22 +274,27 @@ unsafe fn unpack(kind: PackedType, w: *const u8, out: *mut u8) {
             }
             _ => {
                 let fifth = kind == PackedType::Q5K;
-                let step = if fifth { 704 } else { 576 };
+                let step = if fifth { Q5K_PART } else { Q4K_PART };
                 _mm512_storeu_ps(out.add(64).cast(), halves(w.add(32)));
-                let m = if fifth { mins::<704>(w.add(64 + 544)) } else { mins::<576>(w.add(64 + 544)) };
+                let m = if fifth {
+                    mins::<Q5K_PART>(w.add(HEADER + K_MINS))
+                } else {
+                    mins::<Q4K_PART>(w.add(HEADER + K_MINS))
+                };
                 for (i, m) in m.into_iter().enumerate() {
                     _mm512_storeu_si512(out.add(128 + i * 64).cast(), m);
                 }
                 for part in 0..4 {
-                    let p = w.add(64 + part * step);
+                    let p = w.add(HEADER + part * step);
                     for plane in 0..2 {
                         prefetch_stream::<6>(p.add(plane * step / 2));
                         let q = if fifth {
-                            nibble_plane::<true>(load8(p), plane, p.add(576))
+                            nibble_plane::<true>(load8(p), plane, p.add(Q5K_FIFTHS))
                         } else {
                             nibble_plane::<false>(load8(p), plane, p)
                         };
-                        let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.add(512 + plane * 16).cast()));
+                        let scales =
+                            _mm512_cvtepu8_epi32(_mm_loadu_si128(p.add(K_SCALES + plane * TILE).cast()));
                         planes(q, [twice(scales); 2], 0, to.add(part * 2048 + plane * 512));
                     }
                 }
