@@ -18,7 +18,7 @@ const EPSILON: RangeInclusive<f32> = 0.0..=1.0;
 /// Hyperparameters of a model. Every size is at least 1 and small enough that products of any two fit into `usize`.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// What the family of models does.
+    /// Architecture of the family of models.
     pub architecture: &'static Architecture,
     /// Layers.
     pub n_layer: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Config {
     pub n_ff: usize,
     /// Tokens of context that the model was trained for.
     pub n_ctx: usize,
-    /// What is added to the mean square in a norm.
+    /// Epsilon, added to the mean square in a norm.
     pub norm_epsilon: f32,
     /// Factor on the embeddings.
     pub embedding_scale: f32,

@@ -208,7 +208,8 @@ impl Session for CandleSession {
     }
 }
 
-/// What a session by `options` can do, of a model trained for `n_ctx` tokens, within the bytes that its KV may take.
+/// Capabilities of a session by `options`, of a model trained for `n_ctx` tokens, within the bytes that its
+/// KV may take.
 fn plan(n_ctx: usize, kv: &KvShape, options: &SessionOptions) -> Result<Capabilities, LoadError> {
     let positive = |option: &'static str, value: usize, max: usize| {
         let problem = format!("{value}, but 1 to {max} is allowed");

@@ -8,7 +8,7 @@ pub(crate) const BLOCK_TOKENS: usize = 32;
 /// Index of a block in the pool.
 pub(crate) type BlockId = u32;
 
-/// Where one token goes.
+/// Slot of one token in the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     /// Its block.

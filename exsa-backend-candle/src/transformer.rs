@@ -50,7 +50,7 @@ pub(crate) struct Layer {
 pub(crate) struct Step<'a> {
     /// Tokens of all spans, each below `n_vocab`.
     pub tokens: &'a [u32],
-    /// Where they belong.
+    /// Their spans and slots.
     pub placement: Placement<'a>,
     /// RoPE of global layers.
     pub rope: RopeTensors,

@@ -41,7 +41,7 @@ pub(crate) struct Weights<'a, 'p> {
     /// Instruction set of the host's kernels; `None` where passes run over tensors.
     isa: Option<Isa>,
     team: Team,
-    /// Where packed matrices lie.
+    /// Memory of packed matrices.
     memory: Arena,
 }
 
@@ -246,7 +246,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok((start, bytes))
     }
 
-    /// Where the bytes of a tensor begin in the mapping, and how many they are.
+    /// Start of a tensor in the mapping, and its length in bytes.
     fn place(&self, tensor: &TensorInfo) -> Result<(usize, usize), LoadError> {
         let start = usize::try_from(tensor.offset).map_err(|_| damaged(tensor))?;
         let bytes = usize::try_from(tensor.bytes).map_err(|_| damaged(tensor))?;

@@ -17,7 +17,7 @@ use crate::transformer::Layer;
 use exsa_core::backend::Interrupt;
 use exsa_core::error::StepError;
 
-/// What a layer works with. `workspace.normed` holds its normalized input, and at the end that of the next.
+/// Operands of a layer. `workspace.normed` holds its normalized input, and at the end that of the next.
 pub(super) struct Pass<'a> {
     pub layer: &'a Layer,
     pub config: &'a Config,
@@ -56,7 +56,7 @@ impl Pass<'_> {
         let (x, normed) = (&mut x[..n * n_embd], &mut normed[..n * n_embd]);
         let (team, activations) = (&mut *self.team, &mut *self.activations);
         let qkv = &mut qkv[..n * all];
-        // Where queries, keys and values begin, and how far one row is from the next.
+        // Starts and row strides of queries, keys and values.
         let (starts, strides) = match &attention.input {
             Qkv::Split { query, key, value } => {
                 let (q, kv) = qkv.split_at_mut(n * width);

@@ -1,5 +1,5 @@
-//! What runs a [`Transformer`](crate::transformer::Transformer): our own kernels on slices on the CPU, candle's operations on
-//! tensors elsewhere.
+//! Executors of a [`Transformer`](crate::transformer::Transformer): our own kernels on slices on the CPU,
+//! candle's operations on tensors elsewhere.
 //!
 //! Both read the same description of the layers. They differ in the form of the weights, which is settled when a model
 //! is loaded, and in where keys and values lie, which each owns.
@@ -29,7 +29,7 @@ pub(crate) struct Ropes {
     pub sliding_window: Rope,
 }
 
-/// What a pass needs to know beside the batch.
+/// Context of a pass beside its batch.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     /// The model.

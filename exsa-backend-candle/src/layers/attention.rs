@@ -39,7 +39,7 @@ pub(crate) enum Qkv {
     Fused(Linear),
 }
 
-/// Where the rows of a batch belong, the same for all layers.
+/// Spans and slots of the rows of a batch, the same for all layers.
 pub(crate) struct Placement<'a> {
     /// The spans with their blocks.
     pub spans: Vec<PagedSpan<'a>>,

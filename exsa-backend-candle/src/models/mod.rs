@@ -15,7 +15,7 @@ use exsa_core::error::LoadError;
 static ARCHITECTURES: [&Architecture; 6] =
     [&llama::LLAMA, &qwen::QWEN2, &qwen::QWEN3, &gemma::GEMMA2, &gemma::GEMMA3, &phi::PHI3];
 
-/// What distinguishes a family of decoder-only transformers.
+/// Characteristics of a family of decoder-only transformers.
 ///
 /// All have this in common: RMSNorm before attention and before the MLP, RoPE, grouped-query attention, a gated MLP.
 #[derive(Debug)]
@@ -30,7 +30,8 @@ pub(crate) struct Architecture {
     pub fused_gate_up: bool,
     /// Queries and keys are normalized, head by head, before RoPE (`attn_q_norm`, `attn_k_norm`).
     pub qk_norm: bool,
-    /// What attention and MLP give is normalized before it is added (`post_attention_norm`, `post_ffw_norm`).
+    /// The outputs of attention and MLP are normalized before they are added (`post_attention_norm`,
+    /// `post_ffw_norm`).
     pub post_norms: bool,
     /// The gate's activation.
     pub activation: Activation,
@@ -74,7 +75,7 @@ pub(crate) enum LogitSoftcap {
     Metadata(Option<f32>),
 }
 
-/// What holds for most families: the llama architecture without its name.
+/// Defaults that hold for most families: the llama architecture without its name.
 const PLAIN: Architecture = Architecture {
     name: "",
     rope_pairs: RopePairs::Neox,

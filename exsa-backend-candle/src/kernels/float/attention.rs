@@ -383,7 +383,7 @@ mod tests {
             let layout = HeadLayout::new(format, heads.head_dim);
             let blocks: usize = lengths.iter().map(|len| len.div_ceil(BLOCK_TOKENS)).sum();
             let words = blocks * heads.n_head_kv * layout.bytes / 8;
-            // What nobody wrote is not a number, in every format.
+            // Slots that were never written are NaN, in every format.
             let mut cache = vec![u64::MAX; words];
             let mut next = blocks as BlockId;
             let sequences = lengths.iter().enumerate().map(|(i, &len)| {

@@ -1,4 +1,4 @@
-//! What attention is given: spans of queries, and the blocks of keys and values that they see.
+//! Inputs of attention: spans of queries, and the blocks of keys and values that they see.
 
 use super::kv_layout::HeadLayout;
 use crate::shape::{BLOCK_TOKENS, BlockId, Heads};
@@ -22,11 +22,11 @@ pub(crate) struct AttentionSpan {
     pub len: usize,
     /// Position of the first token.
     pub position: usize,
-    /// Where the sequence's blocks are in [`Inputs::blocks`].
+    /// Blocks of the sequence, as a range of [`Inputs::blocks`].
     pub blocks: Range<usize>,
 }
 
-/// What attends to what.
+/// Queries of a batch, and the keys and values of its sequences.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     /// Queries; those of a row begin at `row * stride`: `[n_head][head_dim]`.
@@ -48,7 +48,7 @@ pub(crate) struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// Where the keys and values of a head are, of block `block` of a span.
+    /// Keys and values of head `head` in block `block` of a span.
     #[inline(always)]
     pub fn place(&self, span: &AttentionSpan, block: usize, head: usize) -> *const u8 {
         let id = self.blocks[span.blocks.start + block] as usize;

@@ -1,4 +1,4 @@
-//! What happens to the rows of a batch between products: sums, norms, RoPE, gates; each row by itself.
+//! Passes over the rows of a batch between products: sums, norms, RoPE, gates; each row by itself.
 
 use super::elementwise::{gelu_gate, silu_gate};
 use super::kv_layout::HeadLayout;
@@ -141,7 +141,7 @@ pub(crate) struct RopeTable<'a> {
 /// Heads that lie in the rows of a matrix: those of row `r` begin at `start + r * stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct HeadRows<'a> {
-    /// Where those of the first row begin.
+    /// Index of the first row's heads.
     pub start: usize,
     /// From one row to the next.
     pub stride: usize,
@@ -174,7 +174,7 @@ impl HeadRows<'_> {
     }
 }
 
-/// Where keys and values of a layer go.
+/// KV cache of a layer, and the slots that new keys and values go to.
 pub(crate) struct Cache<'a> {
     /// `[blocks][heads]`, each as `layout` says.
     pub bytes: &'a mut [u8],

@@ -55,9 +55,9 @@ impl KvElement for i8 {
     }
 }
 
-/// What rows are multiplied with: a matrix whose rows are read as vectors.
+/// Right operand: a matrix whose rows are read as vectors.
 pub(crate) trait Operand<V: Vector>: Copy {
-    /// What vector `n` is multiplied by in the rows `k..k + 32`, for `k` a multiple of 32.
+    /// Scale of vector `n` in the rows `k..k + 32`, for `k` a multiple of 32.
     ///
     /// # Safety
     ///

@@ -17,7 +17,7 @@ pub(crate) struct Tile {
     pub tokens: Range<usize>,
     /// Splits of the keys.
     pub splits: Range<usize>,
-    /// Where the results go if others compute other splits of the same rows.
+    /// Place of the results among the partial ones, if other tiles have other splits of the same rows.
     pub partial: Option<usize>,
 }
 

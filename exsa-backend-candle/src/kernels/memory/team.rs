@@ -30,7 +30,7 @@ const OPEN: usize = 1 << 15;
 /// In a step's state: the number of helpers that joined it.
 const JOINED: usize = OPEN - 1;
 
-/// What is added to the state for the next step.
+/// Increment of the state for the next step.
 const STEP: usize = 1 << 16;
 
 type Job<'a> = dyn Fn(usize) + Sync + 'a;
@@ -39,7 +39,7 @@ type Job<'a> = dyn Fn(usize) + Sync + 'a;
 #[repr(align(128))]
 struct CachePadded<T>(T);
 
-/// What a thread has left to hand out of the items of a step: they begin at `next`, and end at `end`.
+/// Items of a step that a thread has left to hand out: they begin at `next`, and end at `end`.
 struct Share {
     next: AtomicUsize,
     end: AtomicUsize,
@@ -89,7 +89,7 @@ impl Team {
             let handle = builder.spawn(move || help(&shared, index))?;
             team.helpers.push((handle.thread().clone(), handle));
         }
-        // What a thread needs for itself it takes while it starts, and not in the middle of a pass.
+        // Threads allocate for themselves while they start, and not in the middle of a pass.
         while team.shared.left.0.load(Ordering::Acquire) < team.helpers.len() {
             std::thread::yield_now();
         }

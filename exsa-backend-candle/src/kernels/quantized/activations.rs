@@ -46,7 +46,7 @@ pub struct Activations {
     pub(super) sums32: Vec<i16>,
     /// Sums of 16 quantized values each: for blocks of 256, `[block][row][16]`.
     pub(super) sums16: Vec<i16>,
-    /// What each thread of the products works in.
+    /// Scratch memory of each thread of the products.
     pub(super) scratch: Vec<Scratch>,
 }
 
@@ -139,7 +139,7 @@ pub(crate) struct Shape {
     offset: i32,
 }
 
-/// Where the numbers of one panel go.
+/// Outputs of quantization for one panel.
 pub(crate) struct PanelValues<'a> {
     q: &'a mut [i8],
     scales: &'a mut [f32],
@@ -148,7 +148,7 @@ pub(crate) struct PanelValues<'a> {
     sums16: &'a mut [i16],
 }
 
-/// Where the numbers of all panels go.
+/// Outputs of quantization for all panels.
 struct Targets {
     q: Target<i8>,
     scales: Target<f32>,

@@ -3,7 +3,7 @@
 use super::activations::{Activations, PANEL_SIZES, Panel};
 use super::layout::{PackedType, TILE};
 
-/// Where a kernel reads and writes. All pointers are to the first element of the panel and tile.
+/// Inputs and output of a kernel. All pointers are to the first element of the panel and tile.
 ///
 /// # Contract
 ///

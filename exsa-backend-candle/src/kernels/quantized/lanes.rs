@@ -7,8 +7,8 @@ use super::args::Args;
 use super::layout::*;
 use crate::kernels::memory::prefetch::prefetch_stream;
 
-/// What a kernel needs of an instruction set: vectors of 16 lanes, one for each row of a tile, in as many registers as
-/// it takes.
+/// Operations that a kernel needs of an instruction set: vectors of 16 lanes, one for each row of a tile, in
+/// as many registers as it takes.
 ///
 /// # Safety
 ///

@@ -130,7 +130,7 @@ impl PackedType {
         if self.super_block() == 64 { 32 } else { 256 }
     }
 
-    /// What unsigned weights are greater by than the real ones, where it is one number.
+    /// Zero point: the difference of unsigned weights from the real ones, where it is one number.
     pub fn offset(self) -> i32 {
         match self {
             Self::Q8_0 => 128,

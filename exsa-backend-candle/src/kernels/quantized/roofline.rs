@@ -1,4 +1,4 @@
-//! What the machine can do at most, for benchmarks to compare kernels with: integer products from registers, and plain
+//! Limits of the machine, for benchmarks to compare kernels with: integer products from registers, and plain
 //! reads.
 
 use crate::kernels::memory::team::Team;

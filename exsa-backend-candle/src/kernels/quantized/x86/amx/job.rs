@@ -4,7 +4,7 @@ use crate::kernels::memory::team::Target;
 use crate::kernels::quantized::activations::Activations;
 use crate::kernels::quantized::layout::PackedType;
 
-/// Where the weights are and where the products go.
+/// Operands and output of a product.
 pub(in crate::kernels::quantized) struct Job<'a> {
     pub kind: PackedType,
     pub weights: &'a [u8],

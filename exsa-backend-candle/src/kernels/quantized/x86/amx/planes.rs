@@ -184,7 +184,7 @@ unsafe fn pass<const P: usize, const MINS: bool>(
     }
 }
 
-/// What the integers of a super-block are scaled with.
+/// Scales and mins for the integers of a super-block.
 struct Head {
     d: __m512,
     dmin: __m512,
