@@ -18,7 +18,7 @@ pub(crate) struct LoadedModel {
     pub n_vocab: usize,
     /// Weights.
     pub transformer: Transformer,
-    /// FreqFactors of the RoPE frequencies.
+    /// Frequency factors of RoPE.
     pub freq_factors: RopeFreqFactors,
     /// Tells models apart.
     pub fingerprint: Fingerprint,

@@ -106,7 +106,7 @@ impl Rope {
 }
 
 impl RopeTensors {
-    /// RopeTable `x`, `[tokens, heads, head_dim]` f32.
+    /// Applies RoPE to `x`, `[tokens, heads, head_dim]` f32.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let (tokens, heads, head_dim) = x.dims3()?;
         let n_pairs = self.cos.dim(D::Minus1)?;

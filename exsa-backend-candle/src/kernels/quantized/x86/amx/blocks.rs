@@ -122,7 +122,7 @@ unsafe fn pass(
     }
 }
 
-/// RopeTable a packed super-block into scales and signed bytes.
+/// Unpacks a super-block into scales and signed bytes.
 ///
 /// # Safety
 ///

@@ -245,7 +245,7 @@ unsafe fn scale<const MINS: bool>(
     }
 }
 
-/// RopeTable a packed super-block into planes.
+/// Unpacks a super-block into planes.
 ///
 /// # Safety
 ///
