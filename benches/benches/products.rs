@@ -7,7 +7,7 @@
 //! that of the product. With `best=1` the best time instead of the median: for a machine that others use too.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use exsa_backend_candle::measure::{Machine, Products};
+use exsa_backend_candle::bench_hooks::{Machine, Products};
 use exsa_core::gguf::GgmlType;
 use std::time::{Duration, Instant};
 

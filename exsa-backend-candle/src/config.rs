@@ -18,7 +18,7 @@ const EPSILON: RangeInclusive<f32> = 0.0..=1.0;
 /// Hyperparameters of a model. Every size is at least 1 and small enough that products of any two fit into `usize`.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// What the family of models does.
+    /// Architecture of the family of models.
     pub architecture: &'static Architecture,
     /// Layers.
     pub n_layer: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Config {
     pub n_ff: usize,
     /// Tokens of context that the model was trained for.
     pub n_ctx: usize,
-    /// What is added to the mean square in a norm.
+    /// Epsilon, added to the mean square in a norm.
     pub norm_epsilon: f32,
     /// Factor on the embeddings.
     pub embedding_scale: f32,
@@ -44,20 +44,20 @@ pub(crate) struct Config {
     pub attention_softcap: Option<f32>,
     /// Cap of the logits.
     pub logit_softcap: Option<f32>,
-    /// RoPE of layers that see everything.
+    /// RoPE of global layers.
     pub rope: RopeConfig,
-    /// RoPE of layers with a window.
-    pub rope_windowed: RopeConfig,
+    /// RoPE of sliding-window layers.
+    pub rope_sliding_window: RopeConfig,
     /// Tokens in the window of the layers that have one, the token itself included.
     window: Option<usize>,
-    /// Period of [`Windows::AllButEvery`].
+    /// Period of [`Windows::LocalGlobal`].
     window_period: usize,
 }
 
 /// Parameters of rotary position embedding (Su et al., arXiv:2104.09864).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RopeConfig {
-    /// Values of a head that are turned, even; the others pass.
+    /// Rotary dimensions of a head, even; the others pass.
     pub dims: usize,
     /// Base of the frequencies.
     pub base: f32,
@@ -67,11 +67,11 @@ pub(crate) struct RopeConfig {
     pub magnitude: f32,
     /// Tokens of context before scaling.
     pub original_context: usize,
-    /// Whether the divisors that the file has for single frequencies apply.
-    pub divisors: Divisors,
+    /// Whether the frequency factors of the file apply.
+    pub freq_factors: FreqFactors,
 }
 
-/// How RoPE is scaled to a context longer than that of the training, besides [`Divisors`].
+/// How RoPE is scaled to a context longer than that of the training, besides [`FreqFactors`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum RopeScaling {
     /// Not.
@@ -88,10 +88,10 @@ pub(crate) enum RopeScaling {
     },
 }
 
-/// Divisors of single frequencies: `rope_freqs.weight` as in Llama 3, or `rope_factors_short.weight` and
-/// `rope_factors_long.weight` as in LongRoPE (Ding et al., arXiv:2402.13753).
+/// Frequency factors, divisors of single frequencies: `rope_freqs.weight` as in Llama 3, or
+/// `rope_factors_short.weight` and `rope_factors_long.weight` as in LongRoPE (Ding et al., arXiv:2402.13753).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Divisors {
+pub(crate) enum FreqFactors {
     /// They do not apply.
     Never,
     /// They apply if the file has them.
@@ -127,14 +127,14 @@ impl Config {
             format!("the key_length {head_dim}")
         })?;
         let rope = keys.rope(head_dim, n_ctx)?;
-        let rope_windowed = match architecture.rope_base_windowed {
+        let rope_sliding_window = match architecture.rope_base_sliding_window {
             Some(base) => RopeConfig {
                 dims: rope.dims,
                 base: keys.float("rope.freq_base_swa", &ROPE_BASE, Some(base))?,
                 scaling: RopeScaling::None,
                 magnitude: 1.0,
                 original_context: n_ctx,
-                divisors: Divisors::Never,
+                freq_factors: FreqFactors::Never,
             },
             None => rope.clone(),
         };
@@ -162,7 +162,7 @@ impl Config {
                 LogitSoftcap::Never => None,
             },
             rope,
-            rope_windowed,
+            rope_sliding_window,
             window,
             window_period,
         })
@@ -173,7 +173,7 @@ impl Config {
         match self.architecture.windows {
             Windows::Never => None,
             Windows::All => self.window,
-            Windows::AllButEvery { .. } => {
+            Windows::LocalGlobal { .. } => {
                 self.window.filter(|_| index % self.window_period != self.window_period - 1)
             }
         }
@@ -246,7 +246,7 @@ impl Keys<'_> {
         let (default, period) = match windows {
             Windows::Never => return Ok((None, 1)),
             Windows::All => (None, 1),
-            Windows::AllButEvery { period, default } => {
+            Windows::LocalGlobal { period, default } => {
                 (default, self.size("attention.sliding_window_pattern", &LAYERS, Some(period))?)
             }
         };
@@ -259,18 +259,18 @@ impl Keys<'_> {
         let dims = self.size("rope.dimension_count", &(2..=head_dim), Some(head_dim))?;
         self.check("rope.dimension_count", dims, dims.is_multiple_of(2), || "even counts".into())?;
         let base = self.float("rope.freq_base", &ROPE_BASE, Some(10_000.0))?;
-        let (scaling, divisors) = self.rope_scaling()?;
+        let (scaling, freq_factors) = self.rope_scaling()?;
         Ok(RopeConfig {
             dims,
             base,
             scaling,
             magnitude: self.float("rope.scaling.attn_factor", &SCALE, Some(1.0))?,
             original_context: self.size("rope.scaling.original_context_length", &CONTEXT, Some(n_ctx))?,
-            divisors,
+            freq_factors,
         })
     }
 
-    fn rope_scaling(&self) -> Result<(RopeScaling, Divisors), LoadError> {
+    fn rope_scaling(&self) -> Result<(RopeScaling, FreqFactors), LoadError> {
         // Files from before `rope.scaling.type` have `rope.scale_linear` alone.
         let old = self.get::<f32>("rope.scale_linear")?;
         let kind = self.get::<String>("rope.scaling.type")?;
@@ -296,6 +296,6 @@ impl Keys<'_> {
             }
         };
         let long = kind.as_deref() == Some("longrope");
-        Ok((scaling, if long { Divisors::Required } else { Divisors::IfPresent }))
+        Ok((scaling, if long { FreqFactors::Required } else { FreqFactors::IfPresent }))
     }
 }

@@ -53,7 +53,7 @@ fn logits(name: &str, device: Option<Device>, format: Format) -> Vec<f32> {
     all
 }
 
-/// What runs on GPUs, on candle's CPU device, against our kernels.
+/// The executor of GPUs, on candle's CPU device, against our kernels.
 #[test]
 fn both_executors_agree() {
     for name in [

@@ -39,6 +39,8 @@
 #![deny(clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
 
 mod backend;
+#[doc(hidden)]
+pub mod bench_hooks;
 mod compute;
 mod config;
 mod device;
@@ -52,8 +54,6 @@ mod layers;
 mod load;
 mod mapped_weights;
 mod mapping;
-#[doc(hidden)]
-pub mod measure;
 mod models;
 mod session;
 mod shape;

@@ -1,6 +1,6 @@
 //! From a GGUF to a model that runs.
 
-use crate::config::{Config, Divisors};
+use crate::config::{Config, FreqFactors};
 use crate::error::CandleError;
 use crate::kv::Fingerprint;
 use crate::layers::attention::{Attention, Qkv};
@@ -18,15 +18,15 @@ pub(crate) struct LoadedModel {
     pub n_vocab: usize,
     /// Weights.
     pub transformer: Transformer,
-    /// Divisors of the RoPE frequencies.
-    pub divisors: RopeDivisors,
+    /// Frequency factors of RoPE.
+    pub freq_factors: RopeFreqFactors,
     /// Tells models apart.
     pub fingerprint: Fingerprint,
 }
 
-/// Divisors of the RoPE frequencies, one for each pair of values that is turned.
+/// Frequency factors of RoPE, one for each pair of rotary dimensions, which divide its frequencies.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RopeDivisors {
+pub(crate) struct RopeFreqFactors {
     /// For every context.
     pub all: Option<Vec<f32>>,
     /// For contexts up to the original one.
@@ -50,7 +50,7 @@ pub(crate) fn load(
         });
     }
     let embedding = weights.embedding("token_embd.weight", n_vocab, config.n_embd, config.embedding_scale)?;
-    let divisors = load_divisors(&config, &mut weights)?;
+    let freq_factors = load_freq_factors(&config, &mut weights)?;
     // The count is a claim of the file: the layers are made one by one, and the first that is missing ends it.
     let mut layers = Vec::new();
     for index in 0..config.n_layer {
@@ -63,7 +63,7 @@ pub(crate) fn load(
         weights.linear("token_embd", n_vocab, config.n_embd)?
     };
     let transformer = Transformer { embedding, layers, norm, output, softcap: config.logit_softcap };
-    Ok(LoadedModel { n_vocab, transformer, divisors, fingerprint: weights.finish()?, config })
+    Ok(LoadedModel { n_vocab, transformer, freq_factors, fingerprint: weights.finish()?, config })
 }
 
 fn load_layer(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> Result<Layer, LoadError> {
@@ -79,8 +79,8 @@ fn load_layer(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> R
     } else {
         (None, None)
     };
-    let windowed = config.window(index).is_some();
-    Ok(Layer { attention_norm, attention, post_attention_norm, mlp_norm, mlp, post_mlp_norm, windowed })
+    let sliding_window = config.window(index).is_some();
+    Ok(Layer { attention_norm, attention, post_attention_norm, mlp_norm, mlp, post_mlp_norm, sliding_window })
 }
 
 fn load_attention(
@@ -138,23 +138,23 @@ fn load_mlp(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> Res
     Ok(Mlp { input, down, activation: config.architecture.activation, n_ff })
 }
 
-fn load_divisors(config: &Config, weights: &mut Weights<'_, '_>) -> Result<RopeDivisors, LoadError> {
+fn load_freq_factors(config: &Config, weights: &mut Weights<'_, '_>) -> Result<RopeFreqFactors, LoadError> {
     let pairs = config.rope.dims / 2;
     let mut load = |name: &str| -> Result<Option<Vec<f32>>, LoadError> {
         let Some(tensor) = weights.optional_vector(name, pairs)? else { return Ok(None) };
-        let divisors: Vec<f32> = tensor.to_vec1().load()?;
-        match divisors.iter().find(|divisor| !(divisor.is_finite() && **divisor > 0.0)) {
+        let freq_factors: Vec<f32> = tensor.to_vec1().load()?;
+        match freq_factors.iter().find(|factor| !(factor.is_finite() && **factor > 0.0)) {
             Some(bad) => Err(LoadError::Tensor {
                 name: name.to_owned(),
-                problem: format!("it holds {bad}, but divisors of frequencies are positive"),
+                problem: format!("it holds {bad}, but frequency factors are positive"),
             }),
-            None => Ok(Some(divisors)),
+            None => Ok(Some(freq_factors)),
         }
     };
     let all = load("rope_freqs.weight")?;
     let short = load("rope_factors_short.weight")?;
     let long = load("rope_factors_long.weight")?;
-    let required = config.rope.divisors == Divisors::Required;
+    let required = config.rope.freq_factors == FreqFactors::Required;
     for (name, present, other) in [
         ("rope_factors_short.weight", short.is_some(), long.is_some()),
         ("rope_factors_long.weight", long.is_some(), short.is_some()),
@@ -163,5 +163,5 @@ fn load_divisors(config: &Config, weights: &mut Weights<'_, '_>) -> Result<RopeD
             return Err(LoadError::Tensor { name: name.to_owned(), problem: "missing".to_owned() });
         }
     }
-    Ok(RopeDivisors { all, short, long })
+    Ok(RopeFreqFactors { all, short, long })
 }

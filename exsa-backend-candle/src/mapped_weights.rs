@@ -1,7 +1,8 @@
-//! Weights in the mapped file, in the types of the file: rows of embeddings and vectors, and matrices without a packed form.
+//! Weights in the mapped file, in the types of the file: rows of embeddings and vectors, and matrices without
+//! a packed form.
 
 use crate::kernels::memory::team::Team;
-use crate::kernels::quantized::dequantize::{self as widen, Widen};
+use crate::kernels::quantized::dequantize::{self, Dequantize};
 use crate::mapping::Mapping;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::k_quants::{self, GgmlType};
@@ -38,19 +39,19 @@ plain! {
 }
 
 /// Types that are multiplied in f32.
-macro_rules! widened {
-    ($($block:ty, |$blocks:ident, $scratch:ident| $widen:expr;)*) => { $(
-        impl Widen for $block {
+macro_rules! dequantized {
+    ($($block:ty, |$blocks:ident, $scratch:ident| $dequantize:expr;)*) => { $(
+        impl Dequantize for $block {
             const BLOCK_LEN: usize = Self::BLCK_SIZE;
 
-            fn widen<'a>($blocks: &'a [Self], $scratch: &'a mut Vec<f32>) -> &'a [f32] {
-                $widen
+            fn dequantize<'a>($blocks: &'a [Self], $scratch: &'a mut Vec<f32>) -> &'a [f32] {
+                $dequantize
             }
         }
     )* };
 }
 
-widened! {
+dequantized! {
     f32, |blocks, _scratch| blocks;
     f16, |blocks, scratch| to_float(blocks, scratch);
     bf16, |blocks, scratch| to_float(blocks, scratch);
@@ -95,8 +96,8 @@ impl<T: Plain> TableRows for Blocks<T> {
     }
 }
 
-/// The weights in `bytes` bytes at `start` as a table; `None` if they are not all there, are not whole blocks, are misaligned,
-/// or of a type that files do not have.
+/// The weights in `bytes` bytes at `start` as a table; `None` if they are not all there, are not whole
+/// blocks, are misaligned, or of a type that files do not have.
 pub(crate) fn table(
     mapping: &Arc<Mapping>,
     start: usize,
@@ -130,20 +131,21 @@ pub(crate) trait WideRows: Send + Sync {
     fn multiply(&self, mkn: (usize, usize, usize), left: &[f32], out: &mut [f32], team: &mut Team);
 }
 
-impl<T: Plain + Widen> WideRows for Blocks<T> {
+impl<T: Plain + Dequantize> WideRows for Blocks<T> {
     fn multiply(&self, mkn: (usize, usize, usize), left: &[f32], out: &mut [f32], team: &mut Team) {
-        widen::matmul(mkn, left, self.as_slice(), out, team);
+        dequantize::matmul(mkn, left, self.as_slice(), out, team);
     }
 }
 
-/// The weights in `bytes` bytes at `start`, if they are of a type that is multiplied in f32; otherwise as [`table`].
+/// The weights in `bytes` bytes at `start`, if they are of a type that is multiplied in f32; otherwise as
+/// [`table`].
 pub(crate) fn wide_rows(
     mapping: &Arc<Mapping>,
     start: usize,
     bytes: usize,
     dtype: GgmlDType,
 ) -> Option<Arc<dyn WideRows>> {
-    fn rows<T: Plain + Widen>(
+    fn rows<T: Plain + Dequantize>(
         mapping: &Arc<Mapping>,
         start: usize,
         bytes: usize,
@@ -185,7 +187,8 @@ mod tests {
         GgmlDType::Q6K,
     ];
 
-    /// A mapping of `[n, k]` random weights of type `dtype`, its length, and the weights as candle dequantizes them.
+    /// A mapping of `[n, k]` random weights of type `dtype`, its length, and the weights as candle
+    /// dequantizes them.
     fn mapped(dtype: GgmlDType, n: usize, k: usize) -> (Arc<Mapping>, usize, Vec<Vec<f32>>) {
         let weights = Tensor::randn(0f32, 1.0, (n, k), &Device::Cpu).unwrap();
         let weights = QTensor::quantize(&weights, dtype).unwrap();

@@ -1,7 +1,7 @@
 //! Sessions: the KV of several sequences, and forward passes over ragged batches.
 
 use crate::compute;
-use crate::config::{Divisors, RopeConfig};
+use crate::config::{FreqFactors, RopeConfig};
 use crate::executor::{Context, Executor, HostExecutor, Ropes, TensorExecutor};
 use crate::kernels::float::kv_layout::Format;
 use crate::kv::{BlockTables, Fingerprint, KvShape, SavedHeader};
@@ -60,16 +60,16 @@ impl CandleSession {
             problem: format!("{n_blocks} blocks, but {} can be told apart", u32::MAX),
         })?;
         let long = capabilities.context_tokens_max > config.rope.original_context;
-        let divisors = &model.divisors;
-        let by_length = if long { &divisors.long } else { &divisors.short };
-        let divisors = divisors.all.as_deref().or(by_length.as_deref());
+        let freq_factors = &model.freq_factors;
+        let by_length = if long { &freq_factors.long } else { &freq_factors.short };
+        let freq_factors = freq_factors.all.as_deref().or(by_length.as_deref());
         let pairs = config.architecture.rope_pairs;
         let rope = |config: &RopeConfig| {
-            Rope::new(config, pairs, divisors.filter(|_| config.divisors != Divisors::Never))
+            Rope::new(config, pairs, freq_factors.filter(|_| config.freq_factors != FreqFactors::Never))
         };
         let mut fingerprint = model.fingerprint;
         fingerprint.update(&[u8::from(long)]);
-        let ropes = Ropes { full: rope(&config.rope), windowed: rope(&config.rope_windowed) };
+        let ropes = Ropes { global: rope(&config.rope), sliding_window: rope(&config.rope_sliding_window) };
         let executor: Box<dyn Executor> = match device {
             Some(device) => Box::new(TensorExecutor::new(device, &kv_shape, n_blocks)?),
             None => {
@@ -183,7 +183,8 @@ impl Session for CandleSession {
     }
 }
 
-/// What a session by `options` can do, of a model trained for `n_ctx` tokens, within the bytes that its KV may take.
+/// Capabilities of a session by `options`, of a model trained for `n_ctx` tokens, within the bytes that its
+/// KV may take.
 fn plan(n_ctx: usize, kv: &KvShape, options: &SessionOptions) -> Result<Capabilities, LoadError> {
     let positive = |option: &'static str, value: usize, max: usize| {
         let problem = format!("{value}, but 1 to {max} is allowed");

@@ -8,7 +8,7 @@ pub(crate) const BLOCK_TOKENS: usize = 32;
 /// Index of a block in the pool.
 pub(crate) type BlockId = u32;
 
-/// Where one token goes.
+/// Slot of one token in the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     /// Its block.
@@ -42,13 +42,13 @@ impl Heads {
     }
 }
 
-/// Which values of a head RoPE turns together, of the `n` that it turns at all.
+/// Pairing of the `n` rotary dimensions of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RopePairs {
-    /// `2i` and `2i + 1`.
-    Adjacent,
-    /// `i` and `i + n / 2`.
-    Halves,
+    /// `2i` and `2i + 1`, as in the original RoPE.
+    Interleaved,
+    /// `i` and `i + n / 2`, as in GPT-NeoX.
+    Neox,
 }
 
 /// Activation of a gated MLP.

@@ -9,7 +9,7 @@ use crate::layers::embedding::Embedding;
 use crate::layers::linear::Linear;
 use crate::layers::mlp::Mlp;
 use crate::layers::norm::RmsNorm;
-use crate::layers::rope::RopeTable;
+use crate::layers::rope::RopeTensors;
 use candle_core::{Result, Tensor};
 use exsa_core::backend::Interrupt;
 use exsa_core::error::StepError;
@@ -42,20 +42,20 @@ pub(crate) struct Layer {
     pub mlp: Mlp,
     /// Norm of what the MLP gives.
     pub post_mlp_norm: Option<RmsNorm>,
-    /// Which of the tables of [`Step`] its RoPE takes.
-    pub windowed: bool,
+    /// Whether it has sliding-window attention, and the RoPE of such layers.
+    pub sliding_window: bool,
 }
 
 /// A batch on its way through the layers.
 pub(crate) struct Step<'a> {
     /// Tokens of all spans, each below `n_vocab`.
     pub tokens: &'a [u32],
-    /// Where they belong.
+    /// Their spans and slots.
     pub placement: Placement<'a>,
-    /// RoPE of the layers that see everything.
-    pub rope: RopeTable,
-    /// RoPE of the layers with a window.
-    pub rope_windowed: RopeTable,
+    /// RoPE of global layers.
+    pub rope: RopeTensors,
+    /// RoPE of sliding-window layers.
+    pub rope_sliding_window: RopeTensors,
     /// Rows that want logits.
     pub rows: Rows,
 }
@@ -102,9 +102,9 @@ impl Layer {
         index: usize,
         rows: Option<&Rows>,
     ) -> Result<Option<Tensor>> {
-        let rope = if self.windowed { &step.rope_windowed } else { &step.rope };
+        let rope = if self.sliding_window { &step.rope_sliding_window } else { &step.rope };
         let normed = self.attention_norm.forward(x)?;
-        let Some(mixed) = self.attention.forward(&normed, rope, &step.placement, kv.layer(index), rows)?
+        let Some(attended) = self.attention.forward(&normed, rope, &step.placement, kv.layer(index), rows)?
         else {
             return Ok(None);
         };
@@ -112,7 +112,7 @@ impl Layer {
             Some(rows) => rows.select(x)?,
             None => x.clone(),
         };
-        let x = (x + normalize(mixed, self.post_attention_norm.as_ref())?)?;
+        let x = (x + normalize(attended, self.post_attention_norm.as_ref())?)?;
         let y = self.mlp.forward(&self.mlp_norm.forward(&x)?)?;
         let y = normalize(y, self.post_mlp_norm.as_ref())?;
         (x + y).map(Some)

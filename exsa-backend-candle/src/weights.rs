@@ -41,7 +41,7 @@ pub(crate) struct Weights<'a, 'p> {
     /// Instruction set of the host's kernels; `None` where passes run over tensors.
     isa: Option<Isa>,
     team: Team,
-    /// Where packed matrices lie.
+    /// Memory of packed matrices.
     memory: Arena,
 }
 
@@ -174,8 +174,8 @@ impl<'a, 'p> Weights<'a, 'p> {
         if self.isa.is_none() {
             return Ok(Embedding::device(self.matrix(name, rows, columns)?, scale));
         }
-        // The table stays in the file: its pages come into memory with the rows that are read, and are not there twice where
-        // the same tensor is a projection too.
+        // The table stays in the file: its pages come into memory with the rows that are read, and are not
+        // there twice where the same tensor is a projection too.
         let tensor = self.find_matrix(name, rows, columns)?;
         let (table, start, bytes) = self.table(tensor, rows * columns)?;
         let mapping = Arc::clone(&self.mapping);
@@ -246,7 +246,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok((start, bytes))
     }
 
-    /// Where the bytes of a tensor begin in the mapping, and how many they are.
+    /// Start of a tensor in the mapping, and its length in bytes.
     fn place(&self, tensor: &TensorInfo) -> Result<(usize, usize), LoadError> {
         let start = usize::try_from(tensor.offset).map_err(|_| damaged(tensor))?;
         let bytes = usize::try_from(tensor.bytes).map_err(|_| damaged(tensor))?;

@@ -1,4 +1,4 @@
-//! What loads, and what is refused with words that help.
+//! Files that load, and errors for those that do not.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;

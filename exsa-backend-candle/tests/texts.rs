@@ -46,7 +46,7 @@ fn answer(name: &str, request: Request) -> Option<Completion> {
 
 #[test]
 fn a_stop_string_may_be_the_text_of_a_control_token() {
-    let sampling = SamplingParams { logit_bias: vec![(3, 100.0)], ..SamplingParams::greedy() };
+    let sampling = SamplingParams::greedy().logit_bias(vec![(3, 100.0)]);
     let request = Request::text("Once").sampling(sampling).max_tokens(8);
     let name = "exsa-tiny-q8_0.gguf";
     let Some(stopped) = answer(name, request.clone().stop("x").stop("<|im_start|>")) else { return };

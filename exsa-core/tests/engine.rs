@@ -203,7 +203,7 @@ fn a_drain_answers_what_was_accepted_and_an_abort_does_not() {
 fn a_stop_string_may_be_the_text_of_a_control_token() {
     let engine = engine(ScriptedModel::echo("one two"));
     let run = |stop: &[&str], token| {
-        let sampling = SamplingParams { logit_bias: vec![(token, 1000.0)], ..SamplingParams::greedy() };
+        let sampling = SamplingParams::greedy().logit_bias(vec![(token, 1000.0)]);
         let request = Request::text("x").sampling(sampling).max_tokens(8);
         let request = stop.iter().fold(request, |request, stop| request.stop(*stop));
         let answer = engine.submit(request).unwrap().complete().unwrap();

@@ -1,10 +1,10 @@
 //! Passes on the CPU, on slices, by our own kernels.
 
 use super::layer::Pass;
-use super::room::{Placed, Room};
+use super::workspace::{BatchMetadata, Workspace};
 use super::{Context, Executor, Ropes};
 use crate::error::CandleError;
-use crate::kernels::float::attention::Attend;
+use crate::kernels::float::attention::AttentionKernel;
 use crate::kernels::float::rows;
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::activations::Activations;
@@ -21,9 +21,9 @@ use std::io::{Read, Write};
 pub(crate) struct HostExecutor {
     team: Team,
     activations: Activations,
-    attend: Attend,
-    room: Room,
-    placed: Placed,
+    attention: AttentionKernel,
+    workspace: Workspace,
+    metadata: BatchMetadata,
     kv: HostKv,
     logits: Vec<f32>,
 }
@@ -42,18 +42,18 @@ impl HostExecutor {
         let sequences = capabilities.sequences_max.min(tokens);
         let heads = &model.transformer.layers[0].attention.heads;
         Ok(Self {
-            attend: Attend::new(heads, &kv.layout(), tokens, context, team.threads()),
+            attention: AttentionKernel::new(heads, &kv.layout(), tokens, context, team.threads()),
             activations: Activations::default(),
-            room: Room::new(&model.config, tokens)?,
-            placed: Placed {
+            workspace: Workspace::new(&model.config, tokens)?,
+            metadata: BatchMetadata {
                 spans: Vec::with_capacity(sequences),
                 wanted: Vec::with_capacity(sequences),
                 // Those that sequences share are in it several times; then it grows once.
                 blocks: Vec::with_capacity(capabilities.kv_tokens_max / BLOCK_TOKENS),
                 slots: Vec::with_capacity(tokens),
                 rows: Vec::with_capacity(tokens),
-                rope: ropes.full.room(tokens),
-                rope_windowed: ropes.windowed.room(tokens),
+                rope: ropes.global.host_table_for(tokens),
+                rope_sliding_window: ropes.sliding_window.host_table_for(tokens),
             },
             logits: Vec::new(),
             team,
@@ -67,15 +67,15 @@ impl Executor for HostExecutor {
         let Context { model, tables, ropes, interrupt } = context;
         let transformer = &model.transformer;
         let (n_tokens, width) = (batch.len(), model.config.n_embd);
-        let placed = &mut self.placed;
-        placed.fill(batch, tables);
+        let metadata = &mut self.metadata;
+        metadata.fill(batch, tables);
         let positions = || batch.spans().flat_map(|span| span.position..span.end());
-        ropes.full.host_table(positions(), &mut placed.rope);
-        ropes.windowed.host_table(positions(), &mut placed.rope_windowed);
-        let room = &mut self.room;
-        transformer.embedding.look_up(batch.tokens(), &mut room.x[..n_tokens * width]).step()?;
+        ropes.global.host_table(positions(), &mut metadata.rope);
+        ropes.sliding_window.host_table(positions(), &mut metadata.rope_sliding_window);
+        let workspace = &mut self.workspace;
+        transformer.embedding.gather(batch.tokens(), &mut workspace.x[..n_tokens * width]).step()?;
         if let Some(first) = transformer.layers.first() {
-            let (x, normed) = (&room.x[..n_tokens * width], &mut room.normed[..n_tokens * width]);
+            let (x, normed) = (&workspace.x[..n_tokens * width], &mut workspace.normed[..n_tokens * width]);
             rows::norm(first.attention_norm.host(), x, normed, &mut self.team);
         }
         for (index, layer) in transformer.layers.iter().enumerate() {
@@ -84,25 +84,25 @@ impl Executor for HostExecutor {
             }
             let next = transformer.layers.get(index + 1);
             // After the last layer's keys only the rows that want logits matter.
-            let wanted = next.is_none() && self.placed.rows.len() < n_tokens;
-            let (rope, table) = if layer.windowed {
-                (&ropes.windowed, &self.placed.rope_windowed)
+            let wanted = next.is_none() && self.metadata.rows.len() < n_tokens;
+            let (rope, table) = if layer.sliding_window {
+                (&ropes.sliding_window, &self.metadata.rope_sliding_window)
             } else {
-                (&ropes.full, &self.placed.rope)
+                (&ropes.global, &self.metadata.rope)
             };
             let mut pass = Pass {
                 layer,
                 config: &model.config,
-                room: &mut self.room,
-                placed: &self.placed,
-                turns: rope.turns(table),
+                workspace: &mut self.workspace,
+                metadata: &self.metadata,
+                rope: rope.view(table),
                 layout: self.kv.layout(),
                 cache: self.kv.layer_mut(index),
-                attend: &mut self.attend,
+                attention: &mut self.attention,
                 activations: &mut self.activations,
                 team: &mut self.team,
                 interrupt,
-                wanted: wanted.then_some(self.placed.rows.as_slice()),
+                wanted: wanted.then_some(self.metadata.rows.as_slice()),
             };
             if pass.attention(n_tokens)? == 0 {
                 return Ok(&[]);
@@ -110,13 +110,13 @@ impl Executor for HostExecutor {
             let next = next.map_or(&transformer.norm, |layer| &layer.attention_norm);
             pass.mlp(next)?;
         }
-        let n = self.placed.rows.len();
+        let n = self.metadata.rows.len();
         let len = n * model.n_vocab;
         // Only ever longer: values that are there already are written over.
         if self.logits.len() < len {
             self.logits.resize(len, 0.0);
         }
-        let (logits, normed) = (&mut self.logits[..len], &self.room.normed[..n * width]);
+        let (logits, normed) = (&mut self.logits[..len], &self.workspace.normed[..n * width]);
         let output = [(&transformer.output, &mut *logits)];
         Linear::multiply(output, normed, n, &mut self.team, &mut self.activations).step()?;
         if let Some(cap) = transformer.softcap {

@@ -1,12 +1,12 @@
 //! One layer of a pass on the CPU.
 
-use super::room::{Placed, Room};
+use super::workspace::{BatchMetadata, Workspace};
 use crate::config::Config;
 use crate::error::CandleError;
 use crate::kernels::float::Inputs;
-use crate::kernels::float::attention::Attend;
+use crate::kernels::float::attention::AttentionKernel;
 use crate::kernels::float::kv_layout::HeadLayout;
-use crate::kernels::float::rows::{self, Cache, HeadRows, Turns};
+use crate::kernels::float::rows::{self, Cache, HeadRows, RopeTable};
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::activations::Activations;
 use crate::layers::attention::Qkv;
@@ -17,16 +17,16 @@ use crate::transformer::Layer;
 use exsa_core::backend::Interrupt;
 use exsa_core::error::StepError;
 
-/// What a layer works with. `room.normed` holds its normalized input, and at the end that of the next.
+/// Operands of a layer. `workspace.normed` holds its normalized input, and at the end that of the next.
 pub(super) struct Pass<'a> {
     pub layer: &'a Layer,
     pub config: &'a Config,
-    pub room: &'a mut Room,
-    pub placed: &'a Placed,
-    pub turns: Turns<'a>,
+    pub workspace: &'a mut Workspace,
+    pub metadata: &'a BatchMetadata,
+    pub rope: RopeTable<'a>,
     pub layout: HeadLayout,
     pub cache: &'a mut [u8],
-    pub attend: &'a mut Attend,
+    pub attention: &'a mut AttentionKernel,
     pub activations: &'a mut Activations,
     pub team: &'a mut Team,
     pub interrupt: &'a Interrupt,
@@ -52,11 +52,11 @@ impl Pass<'_> {
             head_dim: attention.heads.head_dim,
             norm,
         };
-        let Room { x, normed, qkv, mixed, projected, .. } = &mut *self.room;
+        let Workspace { x, normed, qkv, attended, projected, .. } = &mut *self.workspace;
         let (x, normed) = (&mut x[..n * n_embd], &mut normed[..n * n_embd]);
         let (team, activations) = (&mut *self.team, &mut *self.activations);
         let qkv = &mut qkv[..n * all];
-        // Where queries, keys and values begin, and how far one row is from the next.
+        // Starts and row strides of queries, keys and values.
         let (starts, strides) = match &attention.input {
             Qkv::Split { query, key, value } => {
                 let (q, kv) = qkv.split_at_mut(n * width);
@@ -85,8 +85,8 @@ impl Pass<'_> {
         let key_norm = attention.key_norm.as_ref().map(RmsNorm::host);
         let keys = head_rows(starts[1], strides[1], heads.n_head_kv, key_norm);
         let values = head_rows(starts[2], strides[1], heads.n_head_kv, None);
-        let cache = Cache { bytes: &mut *self.cache, layout: self.layout, slots: &self.placed.slots };
-        rows::write_keys(qkv, keys, values, self.turns, cache, team);
+        let cache = Cache { bytes: &mut *self.cache, layout: self.layout, slots: &self.metadata.slots };
+        rows::write_keys(qkv, keys, values, self.rope, cache, team);
         if m == 0 {
             return Ok(0);
         }
@@ -98,23 +98,23 @@ impl Pass<'_> {
         }
         let query_norm = attention.query_norm.as_ref().map(RmsNorm::host);
         let queries = head_rows(0, strides[0], heads.n_head, query_norm);
-        rows::turn_queries(qkv, queries, m, wanted, self.turns, team);
+        rows::apply_rope(qkv, queries, m, wanted, self.rope, team);
         let inputs = Inputs {
             queries: qkv,
             stride: strides[0],
-            spans: if wanted.is_some() { &self.placed.wanted } else { &self.placed.spans },
-            blocks: &self.placed.blocks,
+            spans: if wanted.is_some() { &self.metadata.wanted } else { &self.metadata.spans },
+            blocks: &self.metadata.blocks,
             cache: self.cache,
             layout: self.layout,
             heads,
             interrupt: self.interrupt,
         };
-        let (mixed, projected) = (&mut mixed[..m * width], &mut projected[..m * n_embd]);
-        if !self.attend.run(inputs, team, mixed) {
+        let (attended, projected) = (&mut attended[..m * width], &mut projected[..m * n_embd]);
+        if !self.attention.run(inputs, team, attended) {
             return Err(StepError::Interrupted);
         }
         let output = [(&attention.output, &mut *projected)];
-        Linear::multiply(output, mixed, m, team, activations).step()?;
+        Linear::multiply(output, attended, m, team, activations).step()?;
         let post = layer.post_attention_norm.as_ref().map(RmsNorm::host);
         let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
         rows::add(x, projected, post, layer.mlp_norm.host(), n_embd, normed, team);
@@ -125,8 +125,8 @@ impl Pass<'_> {
     pub fn mlp(&mut self, next: &RmsNorm) -> Result<(), StepError> {
         let mlp = &self.layer.mlp;
         let (n_embd, n_ff) = (self.config.n_embd, mlp.n_ff);
-        let m = self.wanted.map_or(self.placed.slots.len(), <[u32]>::len);
-        let Room { x, normed, projected, hidden, .. } = &mut *self.room;
+        let m = self.wanted.map_or(self.metadata.slots.len(), <[u32]>::len);
+        let Workspace { x, normed, projected, hidden, .. } = &mut *self.workspace;
         let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
         let (team, activations) = (&mut *self.team, &mut *self.activations);
         let hidden = &mut hidden[..m * 2 * n_ff];

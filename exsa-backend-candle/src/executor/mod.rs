@@ -1,13 +1,13 @@
-//! What runs a [`Transformer`](crate::transformer::Transformer): our own kernels on slices on the CPU, candle's operations on
-//! tensors elsewhere.
+//! Executors of a [`Transformer`](crate::transformer::Transformer): our own kernels on slices on the CPU,
+//! candle's operations on tensors elsewhere.
 //!
 //! Both read the same description of the layers. They differ in the form of the weights, which is settled when a model
 //! is loaded, and in where keys and values lie, which each owns.
 
 mod host;
 mod layer;
-mod room;
 mod tensors;
+mod workspace;
 
 pub(crate) use host::HostExecutor;
 pub(crate) use tensors::TensorExecutor;
@@ -21,15 +21,15 @@ use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, StepError};
 use std::io::{Read, Write};
 
-/// RoPE of the layers that see everything, and of those with a window.
+/// RoPE of global and of sliding-window layers.
 pub(crate) struct Ropes {
-    /// Of the layers that see everything.
-    pub full: Rope,
-    /// Of the layers with a window.
-    pub windowed: Rope,
+    /// Of global layers.
+    pub global: Rope,
+    /// Of sliding-window layers.
+    pub sliding_window: Rope,
 }
 
-/// What a pass needs to know beside the batch.
+/// Context of a pass beside its batch.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     /// The model.

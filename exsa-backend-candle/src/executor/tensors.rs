@@ -44,8 +44,8 @@ impl Executor for TensorExecutor {
         let step = Step {
             tokens: batch.tokens(),
             placement,
-            rope: context.ropes.full.table(&positions, &self.device).step()?,
-            rope_windowed: context.ropes.windowed.table(&positions, &self.device).step()?,
+            rope: context.ropes.global.table(&positions, &self.device).step()?,
+            rope_sliding_window: context.ropes.sliding_window.table(&positions, &self.device).step()?,
             rows: Rows::new(rows, batch.len()),
         };
         let logits = context.model.transformer.forward(&step, &self.kv, context.interrupt)?;

@@ -1,7 +1,7 @@
 //! Kernels on the CPU, on slices of host memory.
 //!
-//! [`memory`] and [`simd`] are what the others are made of; [`float`] works on f32 and on the KV cache, [`quantized`] on
-//! the weights of a model.
+//! [`memory`] and [`simd`] are what the others are made of; [`float`] works on f32 and on the KV cache,
+//! [`quantized`] on the weights of a model.
 
 pub mod float;
 pub mod memory;

@@ -1,4 +1,4 @@
-//! Who holds which block: block tables, reference counts, copy on write. No tensors here.
+//! Block tables, reference counts, and copy on write. No tensors here.
 
 use crate::shape::{BLOCK_TOKENS, BlockId};
 use exsa_core::SeqId;

@@ -110,7 +110,7 @@ impl SavedHeader {
     }
 }
 
-/// What a short read means here.
+/// Error of a short read.
 pub(crate) fn truncated(error: std::io::Error) -> KvError {
     match error.kind() {
         std::io::ErrorKind::UnexpectedEof => KvError::Format("it ends too early".to_owned()),

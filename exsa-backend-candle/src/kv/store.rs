@@ -41,7 +41,7 @@ pub(crate) struct KvShape {
     pub n_head_kv: usize,
     /// Values in a head.
     pub head_dim: usize,
-    /// What numbers are held in.
+    /// Element type.
     pub format: Format,
 }
 

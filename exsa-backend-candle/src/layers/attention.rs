@@ -3,7 +3,7 @@
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::paged::{self, PagedSpan};
-use super::rope::RopeTable;
+use super::rope::RopeTensors;
 use crate::kv::{KvLayer, SlotRun};
 use crate::shape::Heads;
 use candle_core::{D, Result, Tensor};
@@ -39,7 +39,7 @@ pub(crate) enum Qkv {
     Fused(Linear),
 }
 
-/// Where the rows of a batch belong, the same for all layers.
+/// Spans and slots of the rows of a batch, the same for all layers.
 pub(crate) struct Placement<'a> {
     /// The spans with their blocks.
     pub spans: Vec<PagedSpan<'a>>,
@@ -54,7 +54,7 @@ impl Attention {
     pub fn forward(
         &self,
         x: &Tensor,
-        rope: &RopeTable,
+        rope: &RopeTensors,
         placement: &Placement<'_>,
         kv: &KvLayer,
         rows: Option<&Rows>,
@@ -72,12 +72,12 @@ impl Attention {
             Some(norm) => norm.forward(&query)?,
             None => query,
         };
-        let mixed = paged::attend(&rope.apply(&query)?, kv, &placement.spans, &self.heads)?;
-        let mixed = match rows {
-            Some(rows) => rows.select(&mixed)?,
-            None => mixed,
+        let attended = paged::attention(&rope.apply(&query)?, kv, &placement.spans, &self.heads)?;
+        let attended = match rows {
+            Some(rows) => rows.select(&attended)?,
+            None => attended,
         };
-        self.output.forward(&mixed).map(Some)
+        self.output.forward(&attended).map(Some)
     }
 
     /// Queries `[tokens, n_head, head_dim]`, keys and values `[tokens, n_head_kv, head_dim]`.

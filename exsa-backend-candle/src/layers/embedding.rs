@@ -40,8 +40,8 @@ impl Embedding {
         if self.scale == 1.0 { Ok(embeddings) } else { embeddings * f64::from(self.scale) }
     }
 
-    /// Writes the embeddings of `tokens`, each below `n_vocab`, to `out`, `[tokens, n_embd]`, on the host.
-    pub fn look_up(&self, tokens: &[u32], out: &mut [f32]) -> Result<()> {
+    /// Gathers the embeddings of `tokens`, each below `n_vocab`, into `out`, `[tokens, n_embd]`, on the host.
+    pub fn gather(&self, tokens: &[u32], out: &mut [f32]) -> Result<()> {
         let Table::Host(table) = &self.table else {
             candle_core::bail!("embeddings on a device, in a pass on the host")
         };

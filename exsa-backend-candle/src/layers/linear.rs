@@ -21,7 +21,7 @@ pub(crate) struct Linear {
 enum Weight {
     /// Packed for our own products, on the CPU.
     Packed(Arc<PackedMatrix>, Isa),
-    /// Where they lie in host memory, `[out, in]`, of a type that is multiplied in f32.
+    /// In place in host memory, `[out, in]`, of a type that is multiplied in f32.
     Wide(Arc<dyn WideRows>, [usize; 2]),
     /// On a device, where candle widens floats to f32.
     Device(QMatMul),

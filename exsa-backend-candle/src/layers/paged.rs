@@ -21,7 +21,7 @@ pub(crate) struct PagedSpan<'a> {
 /// of its scores: `[tokens, n_head * head_dim]` f32. The tokens' own keys and values are in `kv` already.
 ///
 /// Span by span, in candle's operations; the keys and values of a sequence are gathered first.
-pub(crate) fn attend(
+pub(crate) fn attention(
     queries: &Tensor,
     kv: &KvLayer,
     spans: &[PagedSpan<'_>],
@@ -70,12 +70,12 @@ pub(crate) fn attend(
         let mask = Tensor::from_vec(mask, (1, 1, span.len, seen), device)?;
         let scores = scores.reshape((n_head_kv, group, span.len, seen))?.broadcast_add(&mask)?;
         let weights = softmax(&scores)?.reshape((n_head_kv, group * span.len, seen))?;
-        let mixed = weights
+        let attended = weights
             .matmul(&values)?
             .reshape((n_head_kv, group, span.len, head_dim))?
             .permute((2, 0, 1, 3))?
             .reshape((span.len, n_head * head_dim))?;
-        outputs.push(mixed);
+        outputs.push(attended);
     }
     Tensor::cat(&outputs, 0)
 }

@@ -1,7 +1,7 @@
 //! Rotary position embedding.
 
 use crate::config::{RopeConfig, RopeScaling};
-use crate::kernels::float::rows::Turns;
+use crate::kernels::float::rows::RopeTable;
 use crate::shape::RopePairs;
 use candle_core::{D, Device, Result, Tensor};
 use std::f64::consts::PI;
@@ -11,7 +11,7 @@ use std::f64::consts::PI;
 const YARN_TURNS_LOW: f64 = 1.0;
 const YARN_TURNS_HIGH: f64 = 32.0;
 
-/// Angle per token of every pair of values that is turned.
+/// Rotation per token of every pair of rotary dimensions.
 #[derive(Clone, Debug)]
 pub(crate) struct Rope {
     /// Radians per token, `[dims / 2]`.
@@ -20,28 +20,28 @@ pub(crate) struct Rope {
     pairs: RopePairs,
 }
 
-/// Cosines and sines of the positions in a batch: `[tokens, dims / 2]` f32 each.
+/// Tensors of cosines and sines for the positions in a batch: `[tokens, dims / 2]` f32 each.
 #[derive(Clone, Debug)]
-pub(crate) struct RopeTable {
+pub(crate) struct RopeTensors {
     cos: Tensor,
     sin: Tensor,
     pairs: RopePairs,
 }
 
-/// The same in host memory.
+/// Cosines and sines in host memory, `[tokens][dims / 2]` each.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HostTable {
+pub(crate) struct HostRopeTable {
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
 impl Rope {
-    /// RoPE by `config`; `divisors`, one for each pair, divide the frequencies.
-    pub fn new(config: &RopeConfig, pairs: RopePairs, divisors: Option<&[f32]>) -> Self {
+    /// RoPE by `config`; `freq_factors`, one for each pair, divide the frequencies.
+    pub fn new(config: &RopeConfig, pairs: RopePairs, freq_factors: Option<&[f32]>) -> Self {
         let dims = config.dims as f64;
         let base = f64::from(config.base);
-        let divisor = |pair| divisors.and_then(|d: &[f32]| d.get(pair)).map_or(1.0, |&d| f64::from(d));
-        let plain = |pair: usize| base.powf(-2.0 * pair as f64 / dims) / divisor(pair);
+        let factor = |pair| freq_factors.and_then(|f: &[f32]| f.get(pair)).map_or(1.0, |&f| f64::from(f));
+        let plain = |pair: usize| base.powf(-2.0 * pair as f64 / dims) / factor(pair);
         let mut magnitude = f64::from(config.magnitude);
         let n_pairs = config.dims / 2;
         let frequencies = match config.scaling {
@@ -69,7 +69,7 @@ impl Rope {
     }
 
     /// Cosines and sines for tokens at `positions`, on the host.
-    pub fn host_table(&self, positions: impl IntoIterator<Item = usize>, table: &mut HostTable) {
+    pub fn host_table(&self, positions: impl IntoIterator<Item = usize>, table: &mut HostRopeTable) {
         table.cos.clear();
         table.sin.clear();
         for position in positions {
@@ -82,67 +82,68 @@ impl Rope {
     }
 
     /// The table for tokens at `positions`.
-    pub fn table(&self, positions: &[usize], device: &Device) -> Result<RopeTable> {
-        let mut table = HostTable::default();
+    pub fn table(&self, positions: &[usize], device: &Device) -> Result<RopeTensors> {
+        let mut table = HostRopeTable::default();
         self.host_table(positions.iter().copied(), &mut table);
         let shape = (positions.len(), self.frequencies.len());
-        Ok(RopeTable {
+        Ok(RopeTensors {
             cos: Tensor::from_vec(table.cos, shape, device)?,
             sin: Tensor::from_vec(table.sin, shape, device)?,
             pairs: self.pairs,
         })
     }
 
-    /// A table of the host, for its kernels.
-    pub fn turns<'a>(&self, table: &'a HostTable) -> Turns<'a> {
-        Turns { cos: &table.cos, sin: &table.sin, n_pairs: self.frequencies.len(), pairs: self.pairs }
+    /// View of a table in host memory, for the kernels.
+    pub fn view<'a>(&self, table: &'a HostRopeTable) -> RopeTable<'a> {
+        RopeTable { cos: &table.cos, sin: &table.sin, n_pairs: self.frequencies.len(), pairs: self.pairs }
     }
 
-    /// An empty table with room for `tokens` tokens.
-    pub fn room(&self, tokens: usize) -> HostTable {
-        let room = || Vec::with_capacity(tokens * self.frequencies.len());
-        HostTable { cos: room(), sin: room() }
+    /// Empty table in host memory with capacity for `tokens` tokens.
+    pub fn host_table_for(&self, tokens: usize) -> HostRopeTable {
+        let empty = || Vec::with_capacity(tokens * self.frequencies.len());
+        HostRopeTable { cos: empty(), sin: empty() }
     }
 }
 
-impl RopeTable {
-    /// Turns `x`, `[tokens, heads, head_dim]` f32.
+impl RopeTensors {
+    /// Applies RoPE to `x`, `[tokens, heads, head_dim]` f32.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let (tokens, heads, head_dim) = x.dims3()?;
         let n_pairs = self.cos.dim(D::Minus1)?;
-        let turned = x.narrow(D::Minus1, 0, 2 * n_pairs)?;
+        let rotated = x.narrow(D::Minus1, 0, 2 * n_pairs)?;
         let (cos, sin) = (self.cos.unsqueeze(1)?, self.sin.unsqueeze(1)?);
-        let turn = |a: &Tensor, b: &Tensor| -> Result<(Tensor, Tensor)> {
+        let rotate = |a: &Tensor, b: &Tensor| -> Result<(Tensor, Tensor)> {
             let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
             let second = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
             Ok((first, second))
         };
-        let turned = match self.pairs {
-            RopePairs::Halves => {
-                let (a, b) = turn(
-                    &turned.narrow(D::Minus1, 0, n_pairs)?,
-                    &turned.narrow(D::Minus1, n_pairs, n_pairs)?,
+        let rotated = match self.pairs {
+            RopePairs::Neox => {
+                let (a, b) = rotate(
+                    &rotated.narrow(D::Minus1, 0, n_pairs)?,
+                    &rotated.narrow(D::Minus1, n_pairs, n_pairs)?,
                 )?;
                 Tensor::cat(&[a, b], D::Minus1)?
             }
-            RopePairs::Adjacent => {
-                let pairs = turned.contiguous()?.reshape((tokens, heads, n_pairs, 2))?;
-                let (a, b) = turn(&pairs.narrow(3, 0, 1)?.squeeze(3)?, &pairs.narrow(3, 1, 1)?.squeeze(3)?)?;
+            RopePairs::Interleaved => {
+                let pairs = rotated.contiguous()?.reshape((tokens, heads, n_pairs, 2))?;
+                let (a, b) =
+                    rotate(&pairs.narrow(3, 0, 1)?.squeeze(3)?, &pairs.narrow(3, 1, 1)?.squeeze(3)?)?;
                 Tensor::stack(&[a, b], D::Minus1)?.reshape((tokens, heads, 2 * n_pairs))?
             }
         };
         if 2 * n_pairs == head_dim {
-            return Ok(turned);
+            return Ok(rotated);
         }
-        Tensor::cat(&[turned, x.narrow(D::Minus1, 2 * n_pairs, head_dim - 2 * n_pairs)?], D::Minus1)
+        Tensor::cat(&[rotated, x.narrow(D::Minus1, 2 * n_pairs, head_dim - 2 * n_pairs)?], D::Minus1)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Divisors;
-    use crate::kernels::float::rows::{HeadRows, turn_queries};
+    use crate::config::FreqFactors;
+    use crate::kernels::float::rows::{HeadRows, apply_rope};
     use crate::kernels::memory::team::Team;
 
     fn config(dims: usize, scaling: RopeScaling) -> RopeConfig {
@@ -152,25 +153,25 @@ mod tests {
             scaling,
             magnitude: 1.25,
             original_context: 4096,
-            divisors: Divisors::Never,
+            freq_factors: FreqFactors::Never,
         }
     }
 
     #[test]
     fn both_ways_agree_and_lengths_stay() {
-        for pairs in [RopePairs::Adjacent, RopePairs::Halves] {
+        for pairs in [RopePairs::Interleaved, RopePairs::Neox] {
             for dims in [8, 6] {
                 let rope = Rope::new(&config(dims, RopeScaling::None), pairs, None);
                 let positions = [0, 7, 100_000];
                 let x = Tensor::randn(0f32, 1.0, (3, 2, 8), &Device::Cpu).unwrap();
                 let before: Vec<f32> = x.narrow(2, 6, 2).unwrap().flatten_all().unwrap().to_vec1().unwrap();
                 let y = rope.table(&positions, &Device::Cpu).unwrap().apply(&x).unwrap();
-                let mut table = rope.room(3);
+                let mut table = rope.host_table_for(3);
                 rope.host_table(positions, &mut table);
                 let mut host: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
                 let rows = HeadRows { start: 0, stride: 16, heads: 2, head_dim: 8, norm: None };
                 let mut team = Team::new(1).unwrap();
-                turn_queries(&mut host, rows, 3, None, rope.turns(&table), &mut team);
+                apply_rope(&mut host, rows, 3, None, rope.view(&table), &mut team);
                 let host = Tensor::from_vec(host, (3, 2, 8), &Device::Cpu).unwrap();
                 let worst = (&y - host).unwrap().abs().unwrap().max_all().unwrap();
                 assert!(worst.to_scalar::<f32>().unwrap() < 1e-5);
@@ -189,15 +190,15 @@ mod tests {
 
     #[test]
     fn scaling_leaves_high_frequencies_and_divides_low_ones() {
-        let plain = Rope::new(&config(64, RopeScaling::None), RopePairs::Halves, None);
-        let linear = Rope::new(&config(64, RopeScaling::Linear { factor: 4.0 }), RopePairs::Halves, None);
-        let yarn = Rope::new(&config(64, RopeScaling::Yarn { factor: 4.0 }), RopePairs::Halves, None);
+        let plain = Rope::new(&config(64, RopeScaling::None), RopePairs::Neox, None);
+        let linear = Rope::new(&config(64, RopeScaling::Linear { factor: 4.0 }), RopePairs::Neox, None);
+        let yarn = Rope::new(&config(64, RopeScaling::Yarn { factor: 4.0 }), RopePairs::Neox, None);
         assert!((plain.frequencies[5] / linear.frequencies[5] - 4.0).abs() < 1e-12);
         assert_eq!(plain.frequencies[0], yarn.frequencies[0]);
         assert!((plain.frequencies[31] / yarn.frequencies[31] - 4.0).abs() < 1e-9);
         assert!(yarn.frequencies.windows(2).all(|pair| pair[0] > pair[1]));
         assert!((yarn.magnitude / plain.magnitude - (1.0 + 0.1 * 4f64.ln())).abs() < 1e-12);
-        let divided = Rope::new(&config(64, RopeScaling::None), RopePairs::Halves, Some(&[2.0; 32]));
+        let divided = Rope::new(&config(64, RopeScaling::None), RopePairs::Neox, Some(&[2.0; 32]));
         assert!((plain.frequencies[9] / divided.frequencies[9] - 2.0).abs() < 1e-12);
     }
 }

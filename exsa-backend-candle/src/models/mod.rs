@@ -15,14 +15,14 @@ use exsa_core::error::LoadError;
 static ARCHITECTURES: [&Architecture; 6] =
     [&llama::LLAMA, &qwen::QWEN2, &qwen::QWEN3, &gemma::GEMMA2, &gemma::GEMMA3, &phi::PHI3];
 
-/// What distinguishes a family of decoder-only transformers.
+/// Characteristics of a family of decoder-only transformers.
 ///
 /// All have this in common: RMSNorm before attention and before the MLP, RoPE, grouped-query attention, a gated MLP.
 #[derive(Debug)]
 pub(crate) struct Architecture {
     /// `general.architecture`, and the prefix of the metadata keys.
     pub name: &'static str,
-    /// Which two values of a head RoPE turns together.
+    /// Pairing of the rotary dimensions.
     pub rope_pairs: RopePairs,
     /// Queries, keys and values come from one matrix, `attn_qkv`, in this order.
     pub fused_qkv: bool,
@@ -30,16 +30,17 @@ pub(crate) struct Architecture {
     pub fused_gate_up: bool,
     /// Queries and keys are normalized, head by head, before RoPE (`attn_q_norm`, `attn_k_norm`).
     pub qk_norm: bool,
-    /// What attention and MLP give is normalized before it is added (`post_attention_norm`, `post_ffw_norm`).
+    /// The outputs of attention and MLP are normalized before they are added (`post_attention_norm`,
+    /// `post_ffw_norm`).
     pub post_norms: bool,
     /// The gate's activation.
     pub activation: Activation,
     /// Embeddings are multiplied by the square root of their width.
     pub scaled_embeddings: bool,
-    /// Which layers see a sliding window only.
+    /// Layers with sliding-window attention.
     pub windows: Windows,
-    /// RoPE base of layers with a window, where it differs from that of the others; those layers are not scaled.
-    pub rope_base_windowed: Option<f32>,
+    /// RoPE base of sliding-window layers, where it differs from that of the global ones; it is not scaled.
+    pub rope_base_sliding_window: Option<f32>,
     /// Soft-capping of attention scores; the value holds where the metadata have none.
     pub attention_softcap: Option<f32>,
     /// Soft-capping of logits.
@@ -49,18 +50,18 @@ pub(crate) struct Architecture {
     pub layers_with_wide_queries: Option<usize>,
 }
 
-/// Which layers see a sliding window only.
+/// Layers with sliding-window attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Windows {
     /// None; `attention.sliding_window` is not looked at.
     Never,
     /// All, if the metadata give a window.
     All,
-    /// Of every `period` layers all but the last.
-    AllButEvery {
+    /// Local and global layers alternate: of every `period` layers all but the last have a window.
+    LocalGlobal {
         /// Layers after which the pattern repeats.
         period: usize,
-        /// The window where the metadata have none; without one, all layers see everything.
+        /// Window where the metadata have none; `None` makes all layers global.
         default: Option<usize>,
     },
 }
@@ -74,10 +75,10 @@ pub(crate) enum LogitSoftcap {
     Metadata(Option<f32>),
 }
 
-/// What holds for most families: the llama architecture without its name.
+/// Defaults that hold for most families: the llama architecture without its name.
 const PLAIN: Architecture = Architecture {
     name: "",
-    rope_pairs: RopePairs::Halves,
+    rope_pairs: RopePairs::Neox,
     fused_qkv: false,
     fused_gate_up: false,
     qk_norm: false,
@@ -85,7 +86,7 @@ const PLAIN: Architecture = Architecture {
     activation: Activation::Silu,
     scaled_embeddings: false,
     windows: Windows::Never,
-    rope_base_windowed: None,
+    rope_base_sliding_window: None,
     attention_softcap: None,
     logit_softcap: LogitSoftcap::Never,
     layers_with_wide_queries: None,

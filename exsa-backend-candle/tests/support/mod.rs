@@ -1,4 +1,4 @@
-//! What the integration tests share: finding models, running tokens, comparing logits.
+//! Shared by the integration tests: finding models, running tokens, comparing logits.
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod edit;

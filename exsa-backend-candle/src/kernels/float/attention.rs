@@ -1,20 +1,21 @@
 //! Attention over blocks of keys and values in host memory.
 //!
-//! An item of work is a few consecutive tokens of one span with the query heads that share a head of keys and values, so
-//! that what is read serves all of them. It goes through the keys in chunks of [`CHUNK`], with a running maximum of the scores
-//! (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135); only the scores of one chunk exist at a time.
+//! A tile of work is a few consecutive tokens of one span with the query heads that share a head of keys and
+//! values, so that what is read serves all of them. It goes through the keys in chunks of [`CHUNK`], with a
+//! running maximum of the scores (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135);
+//! only the scores of one chunk exist at a time.
 //!
 //! Every [`SPLIT`] keys the running result is set aside and a new one begun, and the results are merged in order. Where a
 //! batch has few rows and long contexts, threads take different splits (as in Flash-Decoding). Chunks and splits begin at
 //! multiples of their length in the sequence, so that a row's result is the same, bit by bit, whoever computes it and
 //! whatever is computed beside it.
 
-use super::attention_inputs::{AttendSpan, CHUNK, Inputs, SPLIT};
+use super::attention_inputs::{AttentionSpan, CHUNK, Inputs, SPLIT};
 use super::kv_layout::{Format, HeadLayout};
-use super::skinny_gemm::{Keys, Left, Number, Sums, Values, multiply};
-use super::softmax::{Running, weigh};
-use super::tiles::{ITEM_ROWS, ITEMS_ENOUGH, Item, Items, item_splits, partial_len, split_len};
-use crate::kernels::memory::prefetch as ahead;
+use super::skinny_gemm::{Keys, KvElement, Lhs, Sums, Values, multiply};
+use super::softmax::{OnlineSoftmax, online_softmax};
+use super::tiles::{TILE_ROWS, TILES_PER_THREAD, Tile, Tiles, partial_len, split_len, tile_splits};
+use crate::kernels::memory::prefetch::prefetch;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::simd::Vector;
 use crate::kernels::simd::{Simd, dispatch};
@@ -26,12 +27,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Multiplications below which other threads are left alone.
 const SHARED_PRODUCTS_MIN: usize = 1 << 15;
 
+/// Results of splits up to which one thread merges them all.
+const LONE_MERGES_MAX: usize = 256;
+
 /// Floats that results of splits may take, for each thread.
 const PARTIALS_MAX: usize = 1 << 21;
 
-/// Memory to attend with, sized once.
-pub(crate) struct Attend {
-    items: Items,
+/// Attention, with memory for its tiles that is sized once.
+pub(crate) struct AttentionKernel {
+    tiles: Tiles,
     partials: Vec<f32>,
     work: Vec<Work>,
 }
@@ -40,11 +44,11 @@ pub(crate) struct Attend {
 pub(crate) struct Work {
     queries: Vec<f32>,
     scores: Vec<f32>,
-    running: Running,
-    merged: Running,
+    running: OnlineSoftmax,
+    merged: OnlineSoftmax,
 }
 
-impl Attend {
+impl AttentionKernel {
     /// Memory for batches of up to `tokens_max` tokens with contexts of up to `context_max` tokens.
     pub fn new(
         heads: &Heads,
@@ -54,12 +58,12 @@ impl Attend {
         threads: usize,
     ) -> Self {
         let group = heads.n_head / heads.n_head_kv;
-        let rows = ITEM_ROWS.max(group);
+        let rows = TILE_ROWS.max(group);
         let splits = context_max.div_ceil(SPLIT);
-        let shared = (threads * ITEMS_ENOUGH).min(tokens_max);
+        let shared = (threads * TILES_PER_THREAD).min(tokens_max);
         let partial = rows.saturating_mul(layout.value_room() + 2).saturating_mul(splits * heads.n_head_kv);
         let partials = if threads > 1 && splits > 1 { partial.saturating_mul(shared) } else { 0 };
-        let running = || Running::new(rows, layout.value_room());
+        let running = || OnlineSoftmax::new(rows, layout.value_room());
         let work = || Work {
             queries: vec![0.0; rows * heads.head_dim],
             scores: vec![0.0; rows * CHUNK],
@@ -67,16 +71,16 @@ impl Attend {
             merged: running(),
         };
         Self {
-            items: Items::new(tokens_max, shared, splits, threads),
+            tiles: Tiles::new(tokens_max, shared, splits, threads),
             partials: vec![0.0; partials.min(threads * PARTIALS_MAX)],
             work: (0..threads).map(|_| work()).collect(),
         }
     }
 
-    /// Attends with all spans: `out` is `[rows, n_head * head_dim]`. False if it was interrupted; the result is then good for
-    /// nothing.
+    /// Computes attention for all spans: `out` is `[rows, n_head * head_dim]`. Returns false if it was
+    /// interrupted; `out` is then unspecified.
     pub fn run(&mut self, inputs: Inputs<'_>, team: &mut Team, out: &mut [f32]) -> bool {
-        let products = self.items.plan(&inputs, team.threads(), self.partials.len());
+        let products = self.tiles.plan(&inputs, team.threads(), self.partials.len());
         let heads = inputs.heads.n_head_kv;
         let target = Target(out.as_mut_ptr());
         let rows = out.len() / (inputs.heads.n_head * inputs.heads.head_dim);
@@ -87,13 +91,13 @@ impl Attend {
         );
         let partials = Target(self.partials.as_mut_ptr());
         let interrupted = AtomicBool::new(false);
-        let (items, n) = (&self.items.all, self.items.all.len() * heads);
-        let grain = if products < SHARED_PRODUCTS_MIN { n } else { (n / (team.threads() * 8)).max(1) };
+        let (tiles, n) = (&self.tiles.all, self.tiles.all.len() * heads);
+        let grain = if products < SHARED_PRODUCTS_MIN { n } else { team.grain(n) };
         team.for_each_with(&mut self.work, n, grain, |work, range| {
             for i in range.clone() {
-                let (head, item) = (i / items.len(), &items[i % items.len()]);
+                let (head, tile) = (i / tiles.len(), &tiles[i % tiles.len()]);
                 if i + 1 < range.end {
-                    bring_keys(&inputs, &items[(i + 1) % items.len()], (i + 1) / items.len());
+                    prefetch_keys(&inputs, &tiles[(i + 1) % tiles.len()], (i + 1) / tiles.len());
                 }
                 if inputs.interrupt.is_raised() {
                     interrupted.store(true, Ordering::Relaxed);
@@ -101,38 +105,38 @@ impl Attend {
                 if interrupted.load(Ordering::Relaxed) {
                     return;
                 }
-                attend(work, &inputs, item, head, &partials, &target);
+                attention(work, &inputs, tile, head, &partials, &target);
             }
         });
         if interrupted.into_inner() {
             return false;
         }
-        let (shared, n) = (&self.items.shared, self.items.shared.len() * heads);
+        let (shared, n) = (&self.tiles.shared, self.tiles.shared.len() * heads);
         let partials = &self.partials;
-        let long = n * shared.iter().map(|item| item.splits.len()).max().unwrap_or(0) > 256;
+        let long = n * shared.iter().map(|tile| tile.splits.len()).max().unwrap_or(0) > LONE_MERGES_MAX;
         team.for_each_with(&mut self.work, n, if long { 1 } else { n }, |work, range| {
             for i in range {
-                let (head, item) = (i / shared.len(), &shared[i % shared.len()]);
-                merge(work, &inputs, item, head, partials, &target);
+                let (head, tile) = (i / shared.len(), &shared[i % shared.len()]);
+                merge(work, &inputs, tile, head, partials, &target);
             }
         });
         true
     }
 }
 
-/// Asks memory for the first keys that an item sees.
-fn bring_keys(inputs: &Inputs<'_>, item: &Item, head: usize) {
-    let span = &inputs.spans[item.span];
-    let first = inputs.heads.seen(span.position + item.tokens.start).start.max(item.splits.start * SPLIT);
-    ahead::bring(inputs.place(span, first / BLOCK_TOKENS, head), inputs.layout.values());
+/// Prefetches the first keys that a tile sees.
+fn prefetch_keys(inputs: &Inputs<'_>, tile: &Tile, head: usize) {
+    let span = &inputs.spans[tile.span];
+    let first = inputs.heads.seen(span.position + tile.tokens.start).start.max(tile.splits.start * SPLIT);
+    prefetch(inputs.place(span, first / BLOCK_TOKENS, head), inputs.layout.values());
 }
 
 dispatch! {
-    /// Attends with the tokens of `item`, for one head of keys and values.
-    attend = attend_body(
+    /// Attention of the tokens of `tile` for one head of keys and values.
+    attention = attention_body(
         work: &mut Work,
         inputs: &Inputs<'_>,
-        item: &Item,
+        tile: &Tile,
         head: usize,
         partials: &Target<f32>,
         out: &Target<f32>,
@@ -140,165 +144,173 @@ dispatch! {
 }
 
 #[inline(always)]
-fn attend_body<S: Simd>(
+fn attention_body<S: Simd>(
     work: &mut Work,
     inputs: &Inputs<'_>,
-    item: &Item,
+    tile: &Tile,
     head: usize,
     partials: &Target<f32>,
     out: &Target<f32>,
 ) {
     match inputs.layout.format {
-        Format::F32 => attend_as::<S, f32>(work, inputs, item, head, partials, out),
-        Format::F16 => attend_as::<S, f16>(work, inputs, item, head, partials, out),
-        Format::Q8 => attend_as::<S, i8>(work, inputs, item, head, partials, out),
+        Format::F32 => attention_as::<S, f32>(work, inputs, tile, head, partials, out),
+        Format::F16 => attention_as::<S, f16>(work, inputs, tile, head, partials, out),
+        Format::Q8 => attention_as::<S, i8>(work, inputs, tile, head, partials, out),
     }
 }
 
 #[inline(always)]
-fn attend_as<S: Simd, T: Number>(
+fn attention_as<S: Simd, T: KvElement>(
     work: &mut Work,
     inputs: &Inputs<'_>,
-    item: &Item,
+    tile: &Tile,
     head: usize,
     partials: &Target<f32>,
     out: &Target<f32>,
 ) {
-    let span = &inputs.spans[item.span];
+    let span = &inputs.spans[tile.span];
     let group = inputs.heads.n_head / inputs.heads.n_head_kv;
     let room = inputs.layout.value_room();
-    let rows = item.tokens.len() * group;
-    load(work, inputs, span, item, head);
-    let first = inputs.heads.seen(span.position + item.tokens.start).start;
-    let seen = first..span.position + item.tokens.end;
-    for split in item.splits.clone() {
+    let rows = tile.tokens.len() * group;
+    load(work, inputs, span, tile, head);
+    let first = inputs.heads.seen(span.position + tile.tokens.start).start;
+    let seen = first..span.position + tile.tokens.end;
+    for split in tile.splits.clone() {
         work.running.begin(rows, room);
         let keys = seen.start.max(split * SPLIT)..seen.end.min((split + 1) * SPLIT);
         let mut chunk = keys.start / CHUNK * CHUNK;
         while chunk < keys.end {
             let part = keys.start.max(chunk)..keys.end.min(chunk + CHUNK);
-            see::<S, T>(work, inputs, span, item, head, chunk, part);
+            score_tile::<S, T>(work, inputs, span, tile, head, chunk, part);
             chunk += CHUNK;
         }
-        if let Some(start) = item.partial {
+        if let Some(start) = tile.partial {
             // All splits of the heads before come first.
-            let all = item_splits(inputs, span, item) * split_len(item, group, room);
+            let all = tile_splits(inputs, span, tile) * split_len(tile, group, room);
             let at = start + head * all;
             // SAFETY: `plan` made room for it, and nobody else has the same split and head.
-            let to = unsafe { std::slice::from_raw_parts_mut(partials.at(at), split_len(item, group, room)) };
+            let to = unsafe { std::slice::from_raw_parts_mut(partials.at(at), split_len(tile, group, room)) };
             work.running.save(rows, room, to);
-        } else if split == item.splits.start {
+        } else if split == tile.splits.start {
             std::mem::swap(&mut work.running, &mut work.merged);
         } else {
-            let Running { mixed, largest, total } = &work.running;
-            work.merged.add(mixed, largest, total, rows, room);
+            let OnlineSoftmax { acc, row_max, row_sum } = &work.running;
+            work.merged.add(acc, row_max, row_sum, rows, room);
         }
     }
-    if item.partial.is_none() {
-        finish(work, inputs, span, item, head, out);
+    if tile.partial.is_none() {
+        finish(work, inputs, span, tile, head, out);
     }
 }
 
-/// Takes the queries of an item, those of a token side by side.
+/// Loads the scaled queries of a tile, those of a token side by side.
 #[inline(always)]
-fn load(work: &mut Work, inputs: &Inputs<'_>, span: &AttendSpan, item: &Item, head: usize) {
+fn load(work: &mut Work, inputs: &Inputs<'_>, span: &AttentionSpan, tile: &Tile, head: usize) {
     let heads = inputs.heads;
     let run = heads.n_head / heads.n_head_kv * heads.head_dim;
-    for (token, queries) in item.tokens.clone().zip(work.queries.chunks_exact_mut(run)) {
+    for (token, queries) in tile.tokens.clone().zip(work.queries.chunks_exact_mut(run)) {
         let start = (span.row + token) * inputs.stride + head * run;
         let from = &inputs.queries[start..start + run];
         queries.iter_mut().zip(from).for_each(|(to, from)| *to = from * heads.scale);
     }
 }
 
-/// Lets the queries see the keys `part`, which lie in the chunk that begins at key `chunk`.
+/// Scores of the tile's queries with the keys `part`, which lie in the chunk that begins at key `chunk`,
+/// their softmax, and the weighted sums of the values.
 #[inline(always)]
-fn see<S: Simd, T: Number>(
+fn score_tile<S: Simd, T: KvElement>(
     work: &mut Work,
     inputs: &Inputs<'_>,
-    span: &AttendSpan,
-    item: &Item,
+    span: &AttentionSpan,
+    tile: &Tile,
     head: usize,
     chunk: usize,
     part: Range<usize>,
 ) {
     let (heads, layout) = (inputs.heads, &inputs.layout);
     let group = heads.n_head / heads.n_head_kv;
-    let rows = item.tokens.len() * group;
+    let rows = tile.tokens.len() * group;
     let blocks = part.start / BLOCK_TOKENS..part.end.div_ceil(BLOCK_TOKENS);
     let place = |block: usize| inputs.place(span, block, head);
     let (room, scales) = (layout.value_room(), layout.scales());
     for block in blocks.clone() {
         let at = place(block);
         // With few rows the reads take longer than the products.
-        ahead::bring(at.wrapping_add(layout.values()), layout.bytes - layout.values());
+        prefetch(at.wrapping_add(layout.values()), layout.bytes - layout.values());
         if block + 1 < span.blocks.len() {
-            ahead::bring(place(block + 1), layout.values());
+            prefetch(place(block + 1), layout.values());
         }
         let keys = Keys::<T> {
-            numbers: at.cast(),
+            elements: at.cast(),
             scale: at.wrapping_add(layout.key_scales()).cast(),
             head_dim: heads.head_dim,
             scales,
         };
         let column = block * BLOCK_TOKENS - chunk;
-        let left = Left { at: work.queries.as_ptr(), stride: heads.head_dim, rows, len: heads.head_dim };
+        let lhs = Lhs { at: work.queries.as_ptr(), stride: heads.head_dim, rows, len: heads.head_dim };
         let sums = Sums { at: work.scores[column..].as_mut_ptr(), stride: CHUNK, add: false };
         // SAFETY: the processor has what `S` stands for; a block has keys for `BLOCK_TOKENS` columns, which fit into the
         // scores' rows, and those are as many as there are rows of queries.
-        unsafe { multiply::<S::Vector, _>(left, keys, BLOCK_TOKENS / S::Vector::LANES, sums) };
+        unsafe { multiply::<S::Vector, _>(lhs, keys, BLOCK_TOKENS / S::Vector::LANES, sums) };
     }
     let columns = blocks.start * BLOCK_TOKENS - chunk..blocks.end * BLOCK_TOKENS - chunk;
-    let Running { mixed, largest, total } = &mut work.running;
+    let OnlineSoftmax { acc, row_max, row_sum } = &mut work.running;
     for row in 0..rows {
         let scores = &mut work.scores[row * CHUNK..][columns.clone()];
-        let visible = heads.seen(span.position + item.tokens.start + row / group);
+        let visible = heads.seen(span.position + tile.tokens.start + row / group);
         let from = visible.start.clamp(chunk + columns.start, chunk + columns.end) - chunk - columns.start;
         let to = visible.end.clamp(chunk + columns.start, chunk + columns.end) - chunk - columns.start;
-        let mixed = &mut mixed[row * room..(row + 1) * room];
-        weigh(scores, from..to.max(from), heads.softcap, mixed, &mut largest[row], &mut total[row]);
+        let acc = &mut acc[row * room..(row + 1) * room];
+        online_softmax(scores, from..to.max(from), heads.softcap, acc, &mut row_max[row], &mut row_sum[row]);
     }
     for block in blocks {
         let at = place(block);
         let tokens = part.start.max(block * BLOCK_TOKENS)..part.end.min((block + 1) * BLOCK_TOKENS);
         let (first, column) = (tokens.start - block * BLOCK_TOKENS, tokens.start - chunk);
         let values = Values::<T> {
-            numbers: at.wrapping_add(layout.values()).cast::<T>().wrapping_add(first * room),
+            elements: at.wrapping_add(layout.values()).cast::<T>().wrapping_add(first * room),
             scale: at.wrapping_add(layout.value_scales()).cast::<f32>().wrapping_add(first * scales),
             room,
             scales,
         };
-        let left = Left { at: work.scores[column..].as_ptr(), stride: CHUNK, rows, len: tokens.len() };
-        let sums = Sums { at: mixed.as_mut_ptr(), stride: room, add: true };
+        let lhs = Lhs { at: work.scores[column..].as_ptr(), stride: CHUNK, rows, len: tokens.len() };
+        let sums = Sums { at: acc.as_mut_ptr(), stride: room, add: true };
         // SAFETY: as above; a row of sums has room for all vectors of a value.
-        unsafe { multiply::<S::Vector, _>(left, values, room / S::Vector::LANES, sums) };
+        unsafe { multiply::<S::Vector, _>(lhs, values, room / S::Vector::LANES, sums) };
     }
 }
 
-/// Writes the weighted means of an item to their rows.
+/// Writes the results of a tile to their rows.
 #[inline(always)]
-fn finish(work: &Work, inputs: &Inputs<'_>, span: &AttendSpan, item: &Item, head: usize, out: &Target<f32>) {
+fn finish(
+    work: &Work,
+    inputs: &Inputs<'_>,
+    span: &AttentionSpan,
+    tile: &Tile,
+    head: usize,
+    out: &Target<f32>,
+) {
     let (heads, room) = (inputs.heads, inputs.layout.value_room());
     let (group, head_dim) = (heads.n_head / heads.n_head_kv, heads.head_dim);
-    let Running { mixed, total, .. } = &work.merged;
-    for (row, (mixed, total)) in
-        mixed.chunks_exact(room).zip(total).take(item.tokens.len() * group).enumerate()
+    let OnlineSoftmax { acc, row_sum, .. } = &work.merged;
+    for (row, (acc, row_sum)) in
+        acc.chunks_exact(room).zip(row_sum).take(tile.tokens.len() * group).enumerate()
     {
-        let token = span.row + item.tokens.start + row / group;
+        let token = span.row + tile.tokens.start + row / group;
         let at = (token * heads.n_head + head * group + row % group) * head_dim;
         // SAFETY: `run` saw that the output has a row for every token, and each token and head is finished once.
         let out = unsafe { std::slice::from_raw_parts_mut(out.at(at), head_dim) };
-        let factor = 1.0 / total;
-        out.iter_mut().zip(mixed).for_each(|(out, x)| *out = x * factor);
+        let factor = 1.0 / row_sum;
+        out.iter_mut().zip(acc).for_each(|(out, x)| *out = x * factor);
     }
 }
 
 dispatch! {
-    /// Merges the results of all splits of `item`, in order, and finishes.
+    /// Merges the results of all splits of `tile`, in order, and finishes.
     merge = merge_body(
         work: &mut Work,
         inputs: &Inputs<'_>,
-        item: &Item,
+        tile: &Tile,
         head: usize,
         partials: &[f32],
         out: &Target<f32>,
@@ -309,28 +321,28 @@ dispatch! {
 fn merge_body<S: Simd>(
     work: &mut Work,
     inputs: &Inputs<'_>,
-    item: &Item,
+    tile: &Tile,
     head: usize,
     partials: &[f32],
     out: &Target<f32>,
 ) {
-    let span = &inputs.spans[item.span];
+    let span = &inputs.spans[tile.span];
     let group = inputs.heads.n_head / inputs.heads.n_head_kv;
-    let (rows, room) = (item.tokens.len() * group, inputs.layout.value_room());
-    let len = split_len(item, group, room);
-    let start = item.partial.unwrap_or(0) + head * partial_len(item, group, room);
-    for (i, partial) in partials[start..].chunks_exact(len).take(item.splits.len()).enumerate() {
-        let (mixed, rest) = partial.split_at(rows * room);
-        let (largest, total) = rest.split_at(rows);
+    let (rows, room) = (tile.tokens.len() * group, inputs.layout.value_room());
+    let len = split_len(tile, group, room);
+    let start = tile.partial.unwrap_or(0) + head * partial_len(tile, group, room);
+    for (i, partial) in partials[start..].chunks_exact(len).take(tile.splits.len()).enumerate() {
+        let (acc, rest) = partial.split_at(rows * room);
+        let (row_max, row_sum) = rest.split_at(rows);
         if i == 0 {
-            work.merged.mixed[..mixed.len()].copy_from_slice(mixed);
-            work.merged.largest[..rows].copy_from_slice(largest);
-            work.merged.total[..rows].copy_from_slice(total);
+            work.merged.acc[..acc.len()].copy_from_slice(acc);
+            work.merged.row_max[..rows].copy_from_slice(row_max);
+            work.merged.row_sum[..rows].copy_from_slice(row_sum);
         } else {
-            work.merged.add(mixed, largest, total, rows, room);
+            work.merged.add(acc, row_max, row_sum, rows, room);
         }
     }
-    finish(work, inputs, span, item, head, out);
+    finish(work, inputs, span, tile, head, out);
 }
 
 #[cfg(test)]
@@ -371,7 +383,7 @@ mod tests {
             let layout = HeadLayout::new(format, heads.head_dim);
             let blocks: usize = lengths.iter().map(|len| len.div_ceil(BLOCK_TOKENS)).sum();
             let words = blocks * heads.n_head_kv * layout.bytes / 8;
-            // What nobody wrote is not a number, in every format.
+            // Slots that were never written are NaN, in every format.
             let mut cache = vec![u64::MAX; words];
             let mut next = blocks as BlockId;
             let sequences = lengths.iter().enumerate().map(|(i, &len)| {
@@ -410,7 +422,7 @@ mod tests {
                 let sequence = &self.sequences[index];
                 let (first, position) = (blocks.len(), self.len(index) - len);
                 blocks.extend_from_slice(&sequence.blocks);
-                attend_spans.push(AttendSpan { row, len, position, blocks: first..blocks.len() });
+                attend_spans.push(AttentionSpan { row, len, position, blocks: first..blocks.len() });
                 queries.extend((position..position + len).flat_map(|at| self.query(index, at)));
                 row += len;
             }
@@ -429,12 +441,12 @@ mod tests {
                 interrupt: &interrupt,
             };
             let mut team = Team::new(threads).unwrap();
-            let mut attend = Attend::new(&self.heads, &self.layout, row, 4096, threads);
+            let mut attend = AttentionKernel::new(&self.heads, &self.layout, row, 4096, threads);
             let mut out = vec![f32::NAN; row * width];
             assert!(attend.run(inputs, &mut team, &mut out));
             interrupt.raise();
             let interrupted = attend.run(inputs, &mut team, &mut vec![0.0; row * width]);
-            assert!(!interrupted, "raised before the first item");
+            assert!(!interrupted, "raised before the first tile");
             out
         }
 
@@ -464,10 +476,10 @@ mod tests {
                     softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
                 };
                 let weights: Vec<f64> = seen.clone().map(|key| score(key).exp()).collect();
-                let total: f64 = weights.iter().sum();
+                let row_sum: f64 = weights.iter().sum();
                 for i in 0..head_dim {
                     let values = seen.clone().map(|key| f64::from(sequence.values[at(key) + i]));
-                    out.push(weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / total);
+                    out.push(weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / row_sum);
                 }
             }
             out
@@ -518,10 +530,10 @@ mod tests {
                     assert_eq!(case.run(&[(0, 1)], threads), last, "alone");
                     assert_eq!(&case.run(&[(0, 5)], threads)[4 * width..], last, "in a short chunk");
                     assert_eq!(case.run(&[(0, 1300)], threads), whole, "all on {threads} threads");
-                    let mixed = case.run(&[(1, 1), (0, 1), (2, 40)], threads);
-                    assert_eq!(&mixed[width..2 * width], last, "among others");
-                    let mixed = case.run(&[(1, 300), (0, 9), (2, 40)], threads);
-                    assert_eq!(&mixed[308 * width..309 * width], last, "among many");
+                    let acc = case.run(&[(1, 1), (0, 1), (2, 40)], threads);
+                    assert_eq!(&acc[width..2 * width], last, "among others");
+                    let acc = case.run(&[(1, 300), (0, 9), (2, 40)], threads);
+                    assert_eq!(&acc[308 * width..309 * width], last, "among many");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What attention is given: spans of queries, and the blocks of keys and values that they see.
+//! Inputs of attention: spans of queries, and the blocks of keys and values that they see.
 
 use super::kv_layout::HeadLayout;
 use crate::shape::{BLOCK_TOKENS, BlockId, Heads};
@@ -13,20 +13,20 @@ pub(crate) const SPLIT: usize = 512;
 
 const _: () = assert!(CHUNK.is_multiple_of(BLOCK_TOKENS) && SPLIT.is_multiple_of(CHUNK));
 
-/// Consecutive tokens of a sequence that attend.
+/// Consecutive tokens of a sequence whose attention is computed.
 #[derive(Clone, Debug)]
-pub(crate) struct AttendSpan {
+pub(crate) struct AttentionSpan {
     /// Row of the first token's queries, and of its result.
     pub row: usize,
     /// Number of tokens.
     pub len: usize,
     /// Position of the first token.
     pub position: usize,
-    /// Where the sequence's blocks are in [`Inputs::blocks`].
+    /// Blocks of the sequence, as a range of [`Inputs::blocks`].
     pub blocks: Range<usize>,
 }
 
-/// What attends to what.
+/// Queries of a batch, and the keys and values of its sequences.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     /// Queries; those of a row begin at `row * stride`: `[n_head][head_dim]`.
@@ -34,7 +34,7 @@ pub(crate) struct Inputs<'a> {
     /// From one row of queries to the next.
     pub stride: usize,
     /// All spans.
-    pub spans: &'a [AttendSpan],
+    pub spans: &'a [AttentionSpan],
     /// Blocks of all spans.
     pub blocks: &'a [BlockId],
     /// Keys and values of the layer: `[blocks][n_head_kv]`, each as `layout` says.
@@ -48,9 +48,9 @@ pub(crate) struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// Where the keys and values of a head are, of block `block` of a span.
+    /// Keys and values of head `head` in block `block` of a span.
     #[inline(always)]
-    pub fn place(&self, span: &AttendSpan, block: usize, head: usize) -> *const u8 {
+    pub fn place(&self, span: &AttentionSpan, block: usize, head: usize) -> *const u8 {
         let id = self.blocks[span.blocks.start + block] as usize;
         let start = (id * self.heads.n_head_kv + head) * self.layout.bytes;
         self.cache[start..start + self.layout.bytes].as_ptr()

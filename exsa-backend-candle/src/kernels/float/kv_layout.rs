@@ -22,7 +22,7 @@ const ALIGN: usize = 64;
 
 const _: () = assert!(BLOCK_TOKENS.is_multiple_of(GROUP));
 
-/// What keys and values are held in.
+/// Element type of keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// f32.
@@ -33,10 +33,10 @@ pub(crate) enum Format {
     Q8,
 }
 
-/// Where things lie in the part of a block that belongs to one head.
+/// Layout of the part of a block that belongs to one head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadLayout {
-    /// What keys and values are held in.
+    /// Element type of keys and values.
     pub format: Format,
     /// Coordinates of a key or value.
     pub head_dim: usize,

@@ -8,11 +8,11 @@ const RIGHT: usize = 4;
 
 dispatch! {
     /// The products of each row of `left`, `[m, width]`, with each row of `right`, `[n, width]`: `out`, `[m, n]`.
-    products = products_body(left: &[f32], right: &[f32], width: usize, out: &mut [f32])
+    matmul_f32 = matmul_f32_body(left: &[f32], right: &[f32], width: usize, out: &mut [f32])
 }
 
 #[inline(always)]
-fn products_body<S: Simd>(left: &[f32], right: &[f32], width: usize, out: &mut [f32]) {
+fn matmul_f32_body<S: Simd>(left: &[f32], right: &[f32], width: usize, out: &mut [f32]) {
     let n = right.len() / width;
     for (left, out) in left.chunks(LEFT * width).zip(out.chunks_mut(LEFT * n)) {
         if left.len() == LEFT * width {
@@ -117,10 +117,10 @@ mod tests {
             for (m, n) in [(1, 1), (2, 3), (3, 4), (7, 9)] {
                 let (left, right) = (numbers(m * width, 7), numbers(n * width, 99));
                 let mut out = vec![0.0; m * n];
-                products(&left, &right, width, &mut out);
+                matmul_f32(&left, &right, width, &mut out);
                 for i in 0..m {
                     let mut alone = vec![0.0; n];
-                    products(&left[i * width..(i + 1) * width], &right, width, &mut alone);
+                    matmul_f32(&left[i * width..(i + 1) * width], &right, width, &mut alone);
                     assert_eq!(out[i * n..(i + 1) * n], alone);
                     for j in 0..n {
                         let exact: f64 = (0..width)

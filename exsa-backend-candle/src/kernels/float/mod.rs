@@ -1,4 +1,5 @@
-//! Kernels on f32: attention over the KV cache, products, and what happens to the rows of a batch between products.
+//! Kernels on f32: attention over the KV cache, products, and what happens to the rows of a batch between
+//! products.
 
 pub mod attention;
 mod attention_inputs;
@@ -10,4 +11,4 @@ mod skinny_gemm;
 mod softmax;
 mod tiles;
 
-pub(crate) use attention_inputs::{AttendSpan, Inputs};
+pub(crate) use attention_inputs::{AttentionSpan, Inputs};

@@ -1,4 +1,4 @@
-//! What happens to the rows of a batch between products: sums, norms, RoPE, gates; each row by itself.
+//! Passes over the rows of a batch between products: sums, norms, RoPE, gates; each row by itself.
 
 use super::elementwise::{gelu_gate, silu_gate};
 use super::kv_layout::HeadLayout;
@@ -9,6 +9,12 @@ use crate::shape::{Activation, BLOCK_TOKENS, RopePairs, Slot};
 
 /// Values below which one thread does it all: sharing costs a microsecond or two.
 const SHARED_VALUES_MIN: usize = 1 << 14;
+
+/// Values of a run of an elementwise pass that is shared out.
+const RUN_VALUES: usize = 4096;
+
+/// Runs of rows for each thread.
+const RUNS_PER_THREAD: usize = 4;
 
 /// A weight and what is added to the mean square, of a norm.
 #[derive(Clone, Copy)]
@@ -21,7 +27,7 @@ pub(crate) struct Norm<'a> {
 
 /// Items that a thread takes at a time, of `n` items of `width` values each.
 fn grain(n: usize, width: usize, team: &Team) -> usize {
-    if n * width < SHARED_VALUES_MIN { n } else { (n / (team.threads() * 4)).max(1) }
+    if n * width < SHARED_VALUES_MIN { n } else { (n / (team.threads() * RUNS_PER_THREAD)).max(1) }
 }
 
 /// `out = norm(x)`, row by row.
@@ -80,7 +86,7 @@ pub(crate) fn gate(
         Some(up) => {
             assert_eq!(gate.len(), up.len(), "as many gates as values");
             let len = gate.len();
-            let run = if len < SHARED_VALUES_MIN { len.max(1) } else { 4096 };
+            let run = if len < SHARED_VALUES_MIN { len.max(1) } else { RUN_VALUES };
             team.for_each_run(gate, run, |i, gate| apply(gate, &up[i * run..]));
         }
         None => {
@@ -115,18 +121,18 @@ pub(crate) fn add_bias(out: &mut [f32], bias: &[f32]) {
 
 /// `x = cap * tanh(x / cap)`.
 pub(crate) fn cap(x: &mut [f32], cap: f32, team: &mut Team) {
-    let run = if x.len() < SHARED_VALUES_MIN { x.len().max(1) } else { 4096 };
+    let run = if x.len() < SHARED_VALUES_MIN { x.len().max(1) } else { RUN_VALUES };
     team.for_each_run(x, run, |_, x| soft_cap(x, cap));
 }
 
-/// Cosines and sines of the batch's rows.
+/// RoPE table: cosines and sines for the rows of a batch.
 #[derive(Clone, Copy)]
-pub(crate) struct Turns<'a> {
+pub(crate) struct RopeTable<'a> {
     /// `[rows, pairs]`.
     pub cos: &'a [f32],
     /// `[rows, pairs]`.
     pub sin: &'a [f32],
-    /// Pairs of a head that are turned.
+    /// Pairs of rotary dimensions of a head.
     pub n_pairs: usize,
     /// Which values make a pair.
     pub pairs: RopePairs,
@@ -135,7 +141,7 @@ pub(crate) struct Turns<'a> {
 /// Heads that lie in the rows of a matrix: those of row `r` begin at `start + r * stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct HeadRows<'a> {
-    /// Where those of the first row begin.
+    /// Index of the first row's heads.
     pub start: usize,
     /// From one row to the next.
     pub stride: usize,
@@ -168,7 +174,7 @@ impl HeadRows<'_> {
     }
 }
 
-/// Where keys and values of a layer go.
+/// KV cache of a layer, and the slots that new keys and values go to.
 pub(crate) struct Cache<'a> {
     /// `[blocks][heads]`, each as `layout` says.
     pub bytes: &'a mut [u8],
@@ -178,13 +184,14 @@ pub(crate) struct Cache<'a> {
     pub slots: &'a [Slot],
 }
 
-/// Normalizes and turns `n` rows of queries in `matrix`; `rows` lists the rows of `turns` that they take, if not all in order.
-pub(crate) fn turn_queries(
+/// Normalizes `n` rows of queries in `matrix` and applies RoPE; `rows` lists their rows of the table, if not
+/// all in order.
+pub(crate) fn apply_rope(
     matrix: &mut [f32],
     queries: HeadRows<'_>,
     n: usize,
     rows: Option<&[u32]>,
-    turns: Turns<'_>,
+    rope: RopeTable<'_>,
     team: &mut Team,
 ) {
     assert!(queries.fits(n, matrix.len()), "a row of queries for every row");
@@ -194,17 +201,18 @@ pub(crate) fn turn_queries(
         for i in range {
             let row = rows.map_or(i, |rows| rows[i] as usize);
             // SAFETY: the row is there, and handed out once.
-            turn(unsafe { queries.row(&matrix, i) }, queries.head_dim, queries.norm, turns, row);
+            rotate(unsafe { queries.row(&matrix, i) }, queries.head_dim, queries.norm, rope, row);
         }
     });
 }
 
-/// Normalizes and turns keys in `matrix`, and writes them and the values to the cache; one row for each slot.
+/// Normalizes keys in `matrix`, applies RoPE, and writes them and the values to the cache; one row for each
+/// slot.
 pub(crate) fn write_keys(
     matrix: &mut [f32],
     keys: HeadRows<'_>,
     values: HeadRows<'_>,
-    turns: Turns<'_>,
+    rope: RopeTable<'_>,
     cache: Cache<'_>,
     team: &mut Team,
 ) {
@@ -220,7 +228,7 @@ pub(crate) fn write_keys(
         for row in range {
             // SAFETY: the row's keys and values are there, do not overlap, and are handed out once.
             let (keys, values) = unsafe { (keys.row(&matrix, row), values.row(&matrix, row)) };
-            turn(keys, head_dim, norm, turns, row);
+            rotate(keys, head_dim, norm, rope, row);
             let Slot { block, token } = slots[row];
             for (head, (key, value)) in
                 keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim)).enumerate()
@@ -234,34 +242,35 @@ pub(crate) fn write_keys(
 }
 
 dispatch! {
-    /// Normalizes the heads of a row, if there is a norm, and turns them.
-    turn = turn_body(values: &mut [f32], head_dim: usize, norm: Option<Norm<'_>>, turns: Turns<'_>, row: usize)
+    /// Normalizes the heads of a row, if there is a norm, and applies RoPE.
+    rotate = rotate_body(values: &mut [f32], head_dim: usize, norm: Option<Norm<'_>>, rope: RopeTable<'_>, row: usize)
 }
 
-/// RoPE (Su et al., arXiv:2104.09864): each pair of values is turned by its angle; what has no angle passes.
+/// RoPE (Su et al., arXiv:2104.09864): rotates each pair of values by its angle; dimensions beyond the rotary
+/// ones pass.
 #[inline(always)]
-fn turn_body<S: Simd>(
+fn rotate_body<S: Simd>(
     values: &mut [f32],
     head_dim: usize,
     norm: Option<Norm<'_>>,
-    turns: Turns<'_>,
+    rope: RopeTable<'_>,
     row: usize,
 ) {
-    let n = turns.n_pairs;
-    let (cos, sin) = (&turns.cos[row * n..(row + 1) * n], &turns.sin[row * n..(row + 1) * n]);
+    let n = rope.n_pairs;
+    let (cos, sin) = (&rope.cos[row * n..(row + 1) * n], &rope.sin[row * n..(row + 1) * n]);
     for head in values.chunks_exact_mut(head_dim) {
         if let Some(norm) = norm {
             scale_in_place::<S>(head, norm.weight, norm.epsilon);
         }
-        match turns.pairs {
-            RopePairs::Adjacent => {
+        match rope.pairs {
+            RopePairs::Interleaved => {
                 for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
                     let (a, b) = (pair[0], pair[1]);
                     pair[0] = a * cos - b * sin;
                     pair[1] = a * sin + b * cos;
                 }
             }
-            RopePairs::Halves => {
+            RopePairs::Neox => {
                 let (first, second) = head.split_at_mut(n);
                 for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
                     (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);

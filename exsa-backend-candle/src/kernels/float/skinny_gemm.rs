@@ -1,4 +1,5 @@
-//! Products of a few rows with keys or values of a block: the two loops that attention spends its time in.
+//! Skinny GEMM: a few rows times the keys or values of a block, the two loops that attention spends its time
+//! in.
 //!
 //! `out[r][n] (+)= Σ a[r][k] · b[k][n]`, with `n` along vector registers and `k` in order for every `r` and `n`: the result of a
 //! row does not depend on how many rows are computed at once.
@@ -11,9 +12,9 @@ use half::f16;
 const ROWS_NARROW: usize = 8;
 const ROWS_WIDE: usize = 6;
 
-/// A number as keys and values are held.
-pub(crate) trait Number: Copy {
-    /// Whether it has to be multiplied by a scale.
+/// Element type of the KV cache.
+pub(crate) trait KvElement: Copy {
+    /// Whether elements are multiplied by a scale.
     const SCALED: bool;
 
     /// A vector of them as f32.
@@ -24,7 +25,7 @@ pub(crate) trait Number: Copy {
     unsafe fn load<V: Vector>(from: *const Self) -> V;
 }
 
-impl Number for f32 {
+impl KvElement for f32 {
     const SCALED: bool = false;
 
     #[inline(always)]
@@ -34,7 +35,7 @@ impl Number for f32 {
     }
 }
 
-impl Number for f16 {
+impl KvElement for f16 {
     const SCALED: bool = false;
 
     #[inline(always)]
@@ -44,7 +45,7 @@ impl Number for f16 {
     }
 }
 
-impl Number for i8 {
+impl KvElement for i8 {
     const SCALED: bool = true;
 
     #[inline(always)]
@@ -54,9 +55,9 @@ impl Number for i8 {
     }
 }
 
-/// What rows are multiplied with: a matrix whose rows are read as vectors.
+/// Right operand: a matrix whose rows are read as vectors.
 pub(crate) trait Operand<V: Vector>: Copy {
-    /// What vector `n` is multiplied by in the rows `k..k + 32`, for `k` a multiple of 32.
+    /// Scale of vector `n` in the rows `k..k + 32`, for `k` a multiple of 32.
     ///
     /// # Safety
     ///
@@ -75,7 +76,7 @@ pub(crate) trait Operand<V: Vector>: Copy {
 #[derive(Clone, Copy)]
 pub(crate) struct Keys<T> {
     /// `[tokens / 16][head_dim][16]`.
-    pub numbers: *const T,
+    pub elements: *const T,
     /// `[tokens / 16][scales][16]`.
     pub scale: *const f32,
     /// Coordinates of a key.
@@ -84,7 +85,7 @@ pub(crate) struct Keys<T> {
     pub scales: usize,
 }
 
-impl<V: Vector, T: Number> Operand<V> for Keys<T> {
+impl<V: Vector, T: KvElement> Operand<V> for Keys<T> {
     #[inline(always)]
     unsafe fn scale(&self, k: usize, n: usize) -> V {
         let (group, lane) = (n * V::LANES / GROUP, n * V::LANES % GROUP);
@@ -103,7 +104,7 @@ impl<V: Vector, T: Number> Operand<V> for Keys<T> {
         let (group, lane) = (n * V::LANES / GROUP, n * V::LANES % GROUP);
         // SAFETY: the caller's promise.
         unsafe {
-            let x: V = T::load(self.numbers.add((group * self.head_dim + k) * GROUP + lane));
+            let x: V = T::load(self.elements.add((group * self.head_dim + k) * GROUP + lane));
             if T::SCALED { x.multiply(scale) } else { x }
         }
     }
@@ -113,7 +114,7 @@ impl<V: Vector, T: Number> Operand<V> for Keys<T> {
 #[derive(Clone, Copy)]
 pub(crate) struct Values<T> {
     /// `[tokens][room]`.
-    pub numbers: *const T,
+    pub elements: *const T,
     /// `[tokens][scales]`.
     pub scale: *const f32,
     /// Numbers from one token to the next.
@@ -122,7 +123,7 @@ pub(crate) struct Values<T> {
     pub scales: usize,
 }
 
-impl<V: Vector, T: Number> Operand<V> for Values<T> {
+impl<V: Vector, T: KvElement> Operand<V> for Values<T> {
     #[inline(always)]
     unsafe fn scale(&self, _: usize, _: usize) -> V {
         // SAFETY: the caller's promise.
@@ -133,7 +134,7 @@ impl<V: Vector, T: Number> Operand<V> for Values<T> {
     unsafe fn at(&self, k: usize, n: usize, _: V) -> V {
         // SAFETY: the caller's promise.
         unsafe {
-            let x: V = T::load(self.numbers.add(k * self.room + n * V::LANES));
+            let x: V = T::load(self.elements.add(k * self.room + n * V::LANES));
             if T::SCALED {
                 x.multiply(V::splat(*self.scale.add(k * self.scales + n * V::LANES / SCALED)))
             } else {
@@ -143,9 +144,9 @@ impl<V: Vector, T: Number> Operand<V> for Values<T> {
     }
 }
 
-/// Rows of f32 in memory.
+/// Left operand: rows of f32 in memory.
 #[derive(Clone, Copy)]
-pub(crate) struct Left {
+pub(crate) struct Lhs {
     /// The first.
     pub at: *const f32,
     /// From one to the next.
@@ -167,28 +168,29 @@ pub(crate) struct Sums {
     pub add: bool,
 }
 
-/// Multiplies `left` with vectors `0..vectors` of `b`.
+/// Multiplies `lhs` with vectors `0..vectors` of `b`.
 ///
 /// # Safety
 ///
-/// The processor has the vector's instructions; `left`, `b` and `out` are that large, and nobody else uses `out`.
+/// The processor has the vector's instructions; `lhs`, `b` and `out` are that large, and nobody else uses
+/// `out`.
 #[inline(always)]
-pub(crate) unsafe fn multiply<V: Vector, B: Operand<V>>(left: Left, b: B, vectors: usize, out: Sums) {
+pub(crate) unsafe fn multiply<V: Vector, B: Operand<V>>(lhs: Lhs, b: B, vectors: usize, out: Sums) {
     // Of 32 registers, 24 hold sums; of 16, 12 or fewer.
     let wide = V::LANES >= 16;
     let mut n = 0;
     // SAFETY: the caller's promise.
     unsafe {
         while wide && n + 4 <= vectors {
-            rows::<V, B, 4>(left, b, n, out);
+            rows::<V, B, 4>(lhs, b, n, out);
             n += 4;
         }
         while n + 2 <= vectors {
-            rows::<V, B, 2>(left, b, n, out);
+            rows::<V, B, 2>(lhs, b, n, out);
             n += 2;
         }
         if n < vectors {
-            rows::<V, B, 1>(left, b, n, out);
+            rows::<V, B, 1>(lhs, b, n, out);
         }
     }
 }
@@ -199,25 +201,25 @@ pub(crate) unsafe fn multiply<V: Vector, B: Operand<V>>(left: Left, b: B, vector
 ///
 /// As of [`multiply`], and `b` has vectors `first..first + N`.
 #[inline(always)]
-unsafe fn rows<V: Vector, B: Operand<V>, const N: usize>(left: Left, b: B, first: usize, out: Sums) {
+unsafe fn rows<V: Vector, B: Operand<V>, const N: usize>(lhs: Lhs, b: B, first: usize, out: Sums) {
     let most = if N > 2 || V::LANES < 16 { ROWS_WIDE } else { ROWS_NARROW };
     let mut done = 0;
-    while done < left.rows {
-        let rest = left.rows - done;
+    while done < lhs.rows {
+        let rest = lhs.rows - done;
         let rows = rest.div_ceil(rest.div_ceil(most));
         // SAFETY: the rows are there, by the caller's promise.
         unsafe {
-            let left = Left { at: left.at.add(done * left.stride), ..left };
+            let lhs = Lhs { at: lhs.at.add(done * lhs.stride), ..lhs };
             let out = Sums { at: out.at.add(done * out.stride), ..out };
             match rows {
-                1 => tile::<V, B, 1, N>(left, b, first, out),
-                2 => tile::<V, B, 2, N>(left, b, first, out),
-                3 => tile::<V, B, 3, N>(left, b, first, out),
-                4 => tile::<V, B, 4, N>(left, b, first, out),
-                5 => tile::<V, B, 5, N>(left, b, first, out),
-                6 => tile::<V, B, 6, N>(left, b, first, out),
-                7 if N <= 2 => tile::<V, B, 7, N>(left, b, first, out),
-                _ if N <= 2 => tile::<V, B, 8, N>(left, b, first, out),
+                1 => tile::<V, B, 1, N>(lhs, b, first, out),
+                2 => tile::<V, B, 2, N>(lhs, b, first, out),
+                3 => tile::<V, B, 3, N>(lhs, b, first, out),
+                4 => tile::<V, B, 4, N>(lhs, b, first, out),
+                5 => tile::<V, B, 5, N>(lhs, b, first, out),
+                6 => tile::<V, B, 6, N>(lhs, b, first, out),
+                7 if N <= 2 => tile::<V, B, 7, N>(lhs, b, first, out),
+                _ if N <= 2 => tile::<V, B, 8, N>(lhs, b, first, out),
                 _ => {}
             }
         }
@@ -229,11 +231,11 @@ unsafe fn rows<V: Vector, B: Operand<V>, const N: usize>(left: Left, b: B, first
 ///
 /// # Safety
 ///
-/// As of [`multiply`]; `left` and `out` have `R` rows, and `b` has vectors `first..first + N`.
+/// As of [`multiply`]; `lhs` and `out` have `R` rows, and `b` has vectors `first..first + N`.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "the same indices everywhere show what stays in registers")]
 unsafe fn tile<V: Vector, B: Operand<V>, const R: usize, const N: usize>(
-    left: Left,
+    lhs: Lhs,
     b: B,
     first: usize,
     out: Sums,
@@ -249,8 +251,8 @@ unsafe fn tile<V: Vector, B: Operand<V>, const R: usize, const N: usize>(
             }
         }
         let mut k = 0;
-        while k < left.len {
-            let end = left.len.min(k + SCALED);
+        while k < lhs.len {
+            let end = lhs.len.min(k + SCALED);
             let mut scales = [V::splat(0.0); N];
             for n in 0..N {
                 scales[n] = b.scale(k, first + n);
@@ -261,7 +263,7 @@ unsafe fn tile<V: Vector, B: Operand<V>, const R: usize, const N: usize>(
                     row[n] = b.at(k, first + n, scales[n]);
                 }
                 for r in 0..R {
-                    let x = V::splat(*left.at.add(r * left.stride + k));
+                    let x = V::splat(*lhs.at.add(r * lhs.stride + k));
                     for n in 0..N {
                         sums[r][n] = x.multiply_add(row[n], sums[r][n]);
                     }

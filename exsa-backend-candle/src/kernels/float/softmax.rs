@@ -1,67 +1,68 @@
-//! Softmax in parts: weighted sums of values whose weights are relative to the largest score so far (Milakov and Gimelshein,
-//! arXiv:1805.02867).
+//! Online softmax: weighted sums of values whose weights are relative to the largest score so far (Milakov
+//! and Gimelshein, arXiv:1805.02867).
 
 use crate::kernels::simd::exp::exp;
 use std::ops::Range;
 
-/// Weighted sums of values, and what their weights are relative to.
-pub(super) struct Running {
-    /// `[rows][room]`.
-    pub mixed: Vec<f32>,
+/// State of an online softmax: accumulators, and the maximum and the sum of each row.
+pub(super) struct OnlineSoftmax {
+    /// Weighted sums of values, `[rows][room]`.
+    pub acc: Vec<f32>,
     /// Largest score of each row.
-    pub largest: Vec<f32>,
+    pub row_max: Vec<f32>,
     /// Sum of each row's weights.
-    pub total: Vec<f32>,
+    pub row_sum: Vec<f32>,
 }
 
-impl Running {
+impl OnlineSoftmax {
     /// Room for `rows` rows of `room` values.
     pub fn new(rows: usize, room: usize) -> Self {
-        Self { mixed: vec![0.0; rows * room], largest: vec![0.0; rows], total: vec![0.0; rows] }
+        Self { acc: vec![0.0; rows * room], row_max: vec![0.0; rows], row_sum: vec![0.0; rows] }
     }
 
     /// Nothing is seen yet.
     #[inline(always)]
     pub fn begin(&mut self, rows: usize, room: usize) {
-        self.mixed[..rows * room].fill(0.0);
+        self.acc[..rows * room].fill(0.0);
         // Not infinity, so that the difference of two of them is a number.
-        self.largest[..rows].fill(f32::MIN);
-        self.total[..rows].fill(0.0);
+        self.row_max[..rows].fill(f32::MIN);
+        self.row_sum[..rows].fill(0.0);
     }
 
-    /// Copies the result to `to`: sums, largest scores and totals.
+    /// Copies the state to `to`: accumulators, maxima and sums.
     #[inline(always)]
     pub fn save(&self, rows: usize, room: usize, to: &mut [f32]) {
-        let (mixed, rest) = to.split_at_mut(rows * room);
-        let (largest, total) = rest.split_at_mut(rows);
-        mixed.copy_from_slice(&self.mixed[..rows * room]);
-        largest.copy_from_slice(&self.largest[..rows]);
-        total.copy_from_slice(&self.total[..rows]);
+        let (acc, rest) = to.split_at_mut(rows * room);
+        let (row_max, row_sum) = rest.split_at_mut(rows);
+        acc.copy_from_slice(&self.acc[..rows * room]);
+        row_max.copy_from_slice(&self.row_max[..rows]);
+        row_sum.copy_from_slice(&self.row_sum[..rows]);
     }
 
     /// Adds the result of the next split.
     #[inline(always)]
-    pub fn add(&mut self, mixed: &[f32], largest: &[f32], total: &[f32], rows: usize, room: usize) {
+    pub fn add(&mut self, acc: &[f32], row_max: &[f32], row_sum: &[f32], rows: usize, room: usize) {
         for row in 0..rows {
-            let highest = if largest[row] > self.largest[row] { largest[row] } else { self.largest[row] };
-            let (old, new) = (exp(self.largest[row] - highest), exp(largest[row] - highest));
-            self.largest[row] = highest;
-            self.total[row] = self.total[row] * old + total[row] * new;
-            let sums = self.mixed[row * room..(row + 1) * room].iter_mut();
-            sums.zip(&mixed[row * room..]).for_each(|(sum, x)| *sum = *sum * old + x * new);
+            let highest = if row_max[row] > self.row_max[row] { row_max[row] } else { self.row_max[row] };
+            let (old, new) = (exp(self.row_max[row] - highest), exp(row_max[row] - highest));
+            self.row_max[row] = highest;
+            self.row_sum[row] = self.row_sum[row] * old + row_sum[row] * new;
+            let sums = self.acc[row * room..(row + 1) * room].iter_mut();
+            sums.zip(&acc[row * room..]).for_each(|(sum, x)| *sum = *sum * old + x * new);
         }
     }
 }
 
-/// Turns the scores of a row, of which those in `visible` count, into weights relative to the largest score so far.
+/// One step of the online softmax of a row: its scores, of which those in `visible` count, become weights
+/// relative to the largest score so far.
 #[inline(always)]
-pub(super) fn weigh(
+pub(super) fn online_softmax(
     scores: &mut [f32],
     visible: Range<usize>,
     softcap: Option<f32>,
-    mixed: &mut [f32],
-    largest: &mut f32,
-    total: &mut f32,
+    acc: &mut [f32],
+    row_max: &mut f32,
+    row_sum: &mut f32,
 ) {
     if visible.is_empty() {
         return scores.fill(0.0);
@@ -82,18 +83,18 @@ pub(super) fn weigh(
             .for_each(|(lane, score)| *lane = if *score > *lane { *score } else { *lane });
     }
     let highest = lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    if highest > *largest {
-        let shrink = exp(*largest - highest);
-        mixed.iter_mut().for_each(|value| *value *= shrink);
-        *total *= shrink;
-        *largest = highest;
+    if highest > *row_max {
+        let shrink = exp(*row_max - highest);
+        acc.iter_mut().for_each(|value| *value *= shrink);
+        *row_sum *= shrink;
+        *row_max = highest;
     }
     let mut lanes = [0.0f32; 16];
     for scores in scores.chunks_exact_mut(16) {
         for (lane, score) in lanes.iter_mut().zip(scores) {
-            *score = exp(*score - *largest);
+            *score = exp(*score - *row_max);
             *lane += *score;
         }
     }
-    *total += super::matmul::sum(&lanes);
+    *row_sum += super::matmul::sum(&lanes);
 }

@@ -10,7 +10,7 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Bytes that an [`Arena`] asks the system for at a time.
 const CHUNK: usize = 64 << 20;
 
-/// Where a run of bytes begins at least.
+/// Alignment of a run of bytes.
 const ALIGNMENT: usize = 128;
 
 /// A run of zeroed memory.

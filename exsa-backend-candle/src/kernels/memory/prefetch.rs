@@ -1,19 +1,21 @@
-//! Asking memory for weights, keys and values before they are used.
+//! Software prefetch of weights, keys and values.
 //!
-//! Left to itself a processor looks ahead within a page and by a few lines, which keeps fewer reads in flight than memory
-//! can serve. So kernels ask twice: far ahead for the second-level cache, and near for the first.
+//! The hardware prefetcher stays within a page and a few lines ahead, which keeps fewer reads in flight than
+//! memory can serve. Kernels therefore prefetch twice: far ahead into the second-level cache, and near into
+//! the first.
 
-/// Bytes from a use to what is asked for from memory.
+/// Prefetch distance in bytes, from memory into the second-level cache.
 #[cfg(target_arch = "x86_64")]
 const FAR: usize = 8192;
 
-/// Bytes from a use to what is taken from the second-level cache into the first.
+/// Prefetch distance in bytes, from the second-level cache into the first.
 #[cfg(target_arch = "x86_64")]
 const NEAR: usize = 640;
 
-/// Asks for the `LINES` cache lines that come so far after `at`, which may be past the end of what there is.
+/// Prefetches `LINES` cache lines of a stream that is read at `at`, far and near ahead of it; they may lie
+/// past its end.
 #[inline(always)]
-pub(crate) fn ask<const LINES: usize>(at: *const u8) {
+pub(crate) fn prefetch_stream<const LINES: usize>(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
@@ -32,9 +34,9 @@ pub(crate) fn ask<const LINES: usize>(at: *const u8) {
     let _ = at;
 }
 
-/// Asks for the cache lines of `bytes` bytes at `at`, for soon.
+/// Prefetches the cache lines of `bytes` bytes at `at` into the first-level cache.
 #[inline(always)]
-pub(crate) fn bring(at: *const u8, bytes: usize) {
+pub(crate) fn prefetch(at: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..bytes).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -14,11 +14,15 @@ use std::time::{Duration, Instant};
 /// How long a helper looks out for the next step before it parks: longer than what an engine does between two passes.
 const SPIN: Duration = Duration::from_micros(200);
 
-/// Looks between two glances at the clock.
-const GLANCES: u32 = 64;
+/// Spins of a helper between two reads of the clock.
+const SPINS_PER_CLOCK_READ: u32 = 64;
 
-/// Looks of the caller at its helpers before it offers them its core.
-const PATIENCE: u32 = 2_000;
+/// Spins of the caller, waiting for its helpers, before it yields its core.
+const SPINS_BEFORE_YIELD: u32 = 2_000;
+
+/// Runs of a step for each thread: small ones cost little, and a slower thread must not keep the others
+/// waiting at the end.
+const RUNS_PER_THREAD: usize = 8;
 
 /// In a step's state: helpers may join it.
 const OPEN: usize = 1 << 15;
@@ -26,16 +30,16 @@ const OPEN: usize = 1 << 15;
 /// In a step's state: the number of helpers that joined it.
 const JOINED: usize = OPEN - 1;
 
-/// What is added to the state for the next step.
+/// Increment of the state for the next step.
 const STEP: usize = 1 << 16;
 
 type Job<'a> = dyn Fn(usize) + Sync + 'a;
 
-/// A value on cache lines of its own, so that writing it disturbs nobody who reads its neighbours.
+/// A value padded to cache lines of its own, against false sharing with its neighbours.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
-/// What a thread has left to hand out of the items of a step: they begin at `next`, and end at `end`.
+/// Items of a step that a thread has left to hand out: they begin at `next`, and end at `end`.
 struct Share {
     next: AtomicUsize,
     end: AtomicUsize,
@@ -43,11 +47,11 @@ struct Share {
 
 struct Shared {
     /// Number of the step, whether it is open, and how many joined it.
-    state: Apart<AtomicUsize>,
+    state: CachePadded<AtomicUsize>,
     /// Helpers that have finished the step, and before the first one: that have started.
-    left: Apart<AtomicUsize>,
+    left: CachePadded<AtomicUsize>,
     /// One for each thread.
-    shares: Box<[Apart<Share>]>,
+    shares: Box<[CachePadded<Share>]>,
     /// One for each helper: it is about to park, or parks.
     parked: Box<[AtomicBool]>,
     stop: AtomicBool,
@@ -68,10 +72,10 @@ pub struct Team {
 impl Team {
     /// A team of `threads` threads in all, the caller's included, fewer than 2^15.
     pub fn new(threads: usize) -> std::io::Result<Self> {
-        let share = |_| Apart(Share { next: AtomicUsize::new(0), end: AtomicUsize::new(0) });
+        let share = |_| CachePadded(Share { next: AtomicUsize::new(0), end: AtomicUsize::new(0) });
         let shared = Arc::new(Shared {
-            state: Apart(AtomicUsize::new(0)),
-            left: Apart(AtomicUsize::new(0)),
+            state: CachePadded(AtomicUsize::new(0)),
+            left: CachePadded(AtomicUsize::new(0)),
             shares: (0..threads.max(1)).map(share).collect(),
             parked: (1..threads).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
@@ -85,7 +89,7 @@ impl Team {
             let handle = builder.spawn(move || help(&shared, index))?;
             team.helpers.push((handle.thread().clone(), handle));
         }
-        // What a thread needs for itself it takes while it starts, and not in the middle of a pass.
+        // Threads allocate for themselves while they start, and not in the middle of a pass.
         while team.shared.left.0.load(Ordering::Acquire) < team.helpers.len() {
             std::thread::yield_now();
         }
@@ -95,6 +99,12 @@ impl Team {
     /// Threads in the team.
     pub fn threads(&self) -> usize {
         self.helpers.len() + 1
+    }
+
+    /// Items of a run where `n` items are shared out in [`RUNS_PER_THREAD`] runs for each thread; at least
+    /// one.
+    pub fn grain(&self, n: usize) -> usize {
+        (n / (self.threads() * RUNS_PER_THREAD)).max(1)
     }
 
     /// Runs `job(0)` here and `job(index)` on those of the others that come before it has ended, and returns when all are
@@ -125,7 +135,7 @@ impl Team {
         while shared.left.0.load(Ordering::Acquire) < joined {
             looks = looks.saturating_add(1);
             // With more threads than cores the one waited for may need this core.
-            if looks > PATIENCE { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if looks > SPINS_BEFORE_YIELD { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         if let Err(panic) = mine {
             resume_unwind(panic);
@@ -165,12 +175,12 @@ impl Team {
         }
         let (shared, threads) = (Arc::clone(&self.shared), self.threads());
         let start = |thread: usize| (n * thread / threads).next_multiple_of(grain).min(n);
-        for (thread, Apart(share)) in shared.shares.iter().enumerate() {
+        for (thread, CachePadded(share)) in shared.shares.iter().enumerate() {
             share.next.store(start(thread), Ordering::Relaxed);
             share.end.store(if thread + 1 == threads { n } else { start(thread + 1) }, Ordering::Relaxed);
         }
         self.run(|thread| {
-            for Apart(share) in shared.shares[thread..].iter().chain(&shared.shares[..thread]) {
+            for CachePadded(share) in shared.shares[thread..].iter().chain(&shared.shares[..thread]) {
                 let end = share.end.load(Ordering::Relaxed);
                 while share.next.load(Ordering::Relaxed) < end {
                     let first = share.next.fetch_add(grain, Ordering::Relaxed);
@@ -195,7 +205,7 @@ impl Team {
         let (total, len) = (out.len(), len.max(1));
         let target = Target(out.as_mut_ptr());
         let runs = total.div_ceil(len);
-        let grain = (runs / (self.threads() * 8)).max(1);
+        let grain = self.grain(runs);
         self.for_each(runs, grain, |range| {
             for i in range {
                 let (start, end) = (i * len, total.min((i + 1) * len));
@@ -269,7 +279,7 @@ fn next_step(shared: &Shared, index: usize, seen: usize) -> Option<usize> {
     };
     let begin = Instant::now();
     while begin.elapsed() < SPIN {
-        for _ in 0..GLANCES {
+        for _ in 0..SPINS_PER_CLOCK_READ {
             if let Some(step) = look(Ordering::Acquire) {
                 return Some(step);
             }

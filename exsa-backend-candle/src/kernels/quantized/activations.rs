@@ -4,7 +4,7 @@
 //! lie side by side: `[k / 64][rows][64]`. Scales and sums are `[block][rows]`. A row's numbers do not depend on the
 //! other rows.
 
-use super::layout::Kind;
+use super::layout::PackedType;
 use super::scratch::Scratch;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::simd::{Simd, dispatch};
@@ -31,7 +31,7 @@ pub struct Panel {
 /// Quantized rows `[m, k]`. The vectors are kept between calls, so that the steady state allocates nothing.
 #[derive(Debug, Default)]
 pub struct Activations {
-    /// Values in a row, with zeros up to a whole unit.
+    /// Values in a row, with zeros up to a whole super-block.
     pub(super) k_padded: usize,
     /// Values that share a scale: 32 or 256.
     pub(super) block: usize,
@@ -40,13 +40,13 @@ pub struct Activations {
     q: Vec<Line>,
     /// One for each row and block.
     pub(super) scales: Vec<f32>,
-    /// Sums of 32 quantized values each, times minus the weights' offset: for blocks of 32.
-    pub(super) corrections: Vec<i32>,
+    /// Zero-point terms for blocks of 32: sums of 32 quantized values each, times minus the weights' offset.
+    pub(super) zero_points: Vec<i32>,
     /// Sums of 32 quantized values each: for blocks of 256, `[block][row][8]`.
     pub(super) sums32: Vec<i16>,
     /// Sums of 16 quantized values each: for blocks of 256, `[block][row][16]`.
     pub(super) sums16: Vec<i16>,
-    /// What each thread of the products works in.
+    /// Scratch memory of each thread of the products.
     pub(super) scratch: Vec<Scratch>,
 }
 
@@ -73,7 +73,7 @@ impl Activations {
         let end = panel.before + panel.padded;
         let blocks = end * (self.k_padded / self.block);
         let sums = if self.block == 32 {
-            self.corrections.len() >= blocks
+            self.zero_points.len() >= blocks
         } else {
             self.sums32.len() >= blocks * 8 && self.sums16.len() >= blocks * 16
         };
@@ -81,24 +81,24 @@ impl Activations {
     }
 
     /// Quantizes `x`, `[m, k]` row-major, for weights of `kind`.
-    pub fn quantize(&mut self, x: &[f32], k: usize, kind: Kind, team: &mut Team) {
+    pub fn quantize(&mut self, x: &[f32], k: usize, kind: PackedType, team: &mut Team) {
         let m = x.len() / k;
         self.block = kind.activation_block();
-        self.k_padded = k.next_multiple_of(kind.unit());
+        self.k_padded = k.next_multiple_of(kind.super_block());
         self.plan_panels(m);
         let padded_rows = self.panels.last().map_or(0, |panel| panel.before + panel.padded);
         let blocks = padded_rows * (self.k_padded / self.block);
         let (n32, n256) = if self.block == 32 { (blocks, 0) } else { (0, blocks) };
         refill(&mut self.q, padded_rows * self.k_padded / 64);
         refill(&mut self.scales, blocks);
-        refill(&mut self.corrections, n32);
+        refill(&mut self.zero_points, n32);
         refill(&mut self.sums32, n256 * 8);
         refill(&mut self.sums16, n256 * 16);
         let shape = Shape { k, k_padded: self.k_padded, block: self.block, offset: kind.offset() };
         let values = Targets {
             q: Target(self.q.as_mut_ptr().cast()),
             scales: Target(self.scales.as_mut_ptr()),
-            corrections: Target(self.corrections.as_mut_ptr()),
+            zero_points: Target(self.zero_points.as_mut_ptr()),
             sums32: Target(self.sums32.as_mut_ptr()),
             sums16: Target(self.sums16.as_mut_ptr()),
         };
@@ -139,20 +139,20 @@ pub(crate) struct Shape {
     offset: i32,
 }
 
-/// Where the numbers of one panel go.
+/// Outputs of quantization for one panel.
 pub(crate) struct PanelValues<'a> {
     q: &'a mut [i8],
     scales: &'a mut [f32],
-    corrections: &'a mut [i32],
+    zero_points: &'a mut [i32],
     sums32: &'a mut [i16],
     sums16: &'a mut [i16],
 }
 
-/// Where the numbers of all panels go.
+/// Outputs of quantization for all panels.
 struct Targets {
     q: Target<i8>,
     scales: Target<f32>,
-    corrections: Target<i32>,
+    zero_points: Target<i32>,
     sums32: Target<i16>,
     sums16: Target<i16>,
 }
@@ -176,7 +176,7 @@ impl Targets {
                     panel.padded * shape.k_padded,
                 ),
                 scales: std::slice::from_raw_parts_mut(self.scales.at(before), blocks),
-                corrections: std::slice::from_raw_parts_mut(self.corrections.at(before * n32), blocks * n32),
+                zero_points: std::slice::from_raw_parts_mut(self.zero_points.at(before * n32), blocks * n32),
                 sums32: std::slice::from_raw_parts_mut(self.sums32.at(before * n256 * 8), blocks * n256 * 8),
                 sums16: std::slice::from_raw_parts_mut(
                     self.sums16.at(before * n256 * 16),
@@ -245,7 +245,7 @@ fn quantize_panel_by(
                 let Some(q) = out.q[to..].first_chunk_mut() else { continue };
                 let sums = quantize32(part, inverse, q);
                 if parts == 1 {
-                    out.corrections[at] = (sums[0].wrapping_add(sums[1])).wrapping_mul(-shape.offset);
+                    out.zero_points[at] = (sums[0].wrapping_add(sums[1])).wrapping_mul(-shape.offset);
                 } else {
                     out.sums32[at * 8 + j] = sums[0].wrapping_add(sums[1]) as i16;
                     out.sums16[at * 16 + j * 2] = sums[0] as i16;

@@ -1,15 +1,15 @@
-//! Products with weights that are widened to f32 on the way: exact up to f32's rounding.
+//! Products with weights that are dequantized to f32 tile by tile: exact up to f32's rounding.
 //!
 //! For types that are floats already, and for quantized ones that candle has no vector code for.
 
 use super::matmul::SHARED_PRODUCTS_MIN;
-use crate::kernels::float::matmul::products;
+use crate::kernels::float::matmul::matmul_f32;
 use crate::kernels::memory::team::Team;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of widened weights that stay in a core's cache while all rows of the left pass by.
+/// Bytes of dequantized weights that stay in a core's cache while all rows of the left pass by.
 const TILE_BYTES: usize = 256 << 10;
 
 /// Rows of weights in a tile where the left is too short to make use of a cache.
@@ -20,18 +20,18 @@ thread_local! {
     static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
-/// Weights that can be widened.
-pub(crate) trait Widen: Sync + Sized {
+/// Weights that can be dequantized to f32.
+pub(crate) trait Dequantize: Sync + Sized {
     /// Values in an element.
     const BLOCK_LEN: usize;
 
     /// The values of `blocks`, where they are or in `scratch`.
-    fn widen<'a>(blocks: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32];
+    fn dequantize<'a>(blocks: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32];
 }
 
 /// Multiplies each of the `m` rows of `left`, `[m, k]`, with each row of `weights`, `[n, k]`: `out`, `[m, n]`. On this
 /// thread alone where there is little to do.
-pub(crate) fn matmul<T: Widen>(
+pub(crate) fn matmul<T: Dequantize>(
     (m, k, n): (usize, usize, usize),
     left: &[f32],
     weights: &[T],
@@ -49,9 +49,10 @@ pub(crate) fn matmul<T: Widen>(
         SCRATCH.with_borrow_mut(|(scratch, part)| {
             for first in tiles.map(|tile| tile * tile_rows) {
                 let rows = tile_rows.min(n - first);
-                let weights = T::widen(&weights[first * row_blocks..(first + rows) * row_blocks], scratch);
+                let weights =
+                    T::dequantize(&weights[first * row_blocks..(first + rows) * row_blocks], scratch);
                 part.resize(m * rows, 0.0);
-                products(left, weights, k, part);
+                matmul_f32(left, weights, k, part);
                 let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
                 for (part, out) in part.chunks_exact(rows).zip(out.chunks_exact_mut(n)) {
                     out[first..first + rows].copy_from_slice(part);
@@ -60,7 +61,7 @@ pub(crate) fn matmul<T: Widen>(
         });
     };
     if m * k * n >= SHARED_PRODUCTS_MIN {
-        team.for_each(tiles, (tiles / (team.threads() * 8)).max(1), work);
+        team.for_each(tiles, team.grain(tiles), work);
     } else {
         work(0..tiles);
     }
@@ -72,10 +73,10 @@ mod tests {
 
     struct Half(f32);
 
-    impl Widen for Half {
+    impl Dequantize for Half {
         const BLOCK_LEN: usize = 2;
 
-        fn widen<'a>(blocks: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        fn dequantize<'a>(blocks: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32] {
             scratch.clear();
             scratch.extend(blocks.iter().flat_map(|block| [block.0, -block.0]));
             scratch
@@ -93,7 +94,7 @@ mod tests {
             for i in 0..m {
                 for j in 0..n {
                     let mut wide = Vec::new();
-                    Half::widen(&weights[j * k / 2..(j + 1) * k / 2], &mut wide);
+                    Half::dequantize(&weights[j * k / 2..(j + 1) * k / 2], &mut wide);
                     let exact: f32 = left[i * k..(i + 1) * k].iter().zip(&wide).map(|(a, b)| a * b).sum();
                     assert_eq!(out[i * n + j], exact);
                 }

@@ -1,7 +1,7 @@
 //! Instruction sets of the kernels, as a proof that the processor has them.
 
 use super::args::Args;
-use super::layout::Kind;
+use super::layout::PackedType;
 #[cfg(target_arch = "aarch64")]
 use super::neon;
 #[cfg(target_arch = "x86_64")]
@@ -10,8 +10,8 @@ use super::{lanes, scalar};
 
 /// An instruction set that this processor has. Results are the same with all of them, to the bit.
 ///
-/// A value is a proof: [`available`](Self::available) makes the only ones, after it asked the processor. Safe functions
-/// that take an `Isa` rely on it.
+/// A value is a proof: [`available`](Self::available) makes the only ones, after it asked the processor. Safe
+/// functions that take an `Isa` rely on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa(Set);
 
@@ -85,7 +85,7 @@ impl Isa {
     /// # Safety
     ///
     /// `args` were made for weights of `kind`, and their contract holds.
-    pub(super) unsafe fn multiply(self, kind: Kind, args: &Args) {
+    pub(super) unsafe fn multiply(self, kind: PackedType, args: &Args) {
         // SAFETY: the processor has the instructions, by the token; the rest is passed on.
         unsafe {
             match self.0 {

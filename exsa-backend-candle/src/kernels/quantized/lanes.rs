@@ -4,11 +4,11 @@
 //! few operations in f32 that follow have one order and fused multiply-adds everywhere.
 
 use super::args::Args;
-use super::layout::{Kind, TILE};
-use crate::kernels::memory::prefetch as ahead;
+use super::layout::*;
+use crate::kernels::memory::prefetch::prefetch_stream;
 
-/// What a kernel needs of an instruction set: vectors of 16 lanes, one for each row of a tile, in as many registers as
-/// it takes.
+/// Operations that a kernel needs of an instruction set: vectors of 16 lanes, one for each row of a tile, in
+/// as many registers as it takes.
 ///
 /// # Safety
 ///
@@ -128,7 +128,7 @@ pub(super) trait Lanes {
 ///
 /// The processor has the instructions of `L`, and `args` were made for weights of `kind`.
 #[inline(always)]
-pub(super) unsafe fn tile<L: Lanes>(kind: Kind, args: &Args) {
+pub(super) unsafe fn tile<L: Lanes>(kind: PackedType, args: &Args) {
     let mut row = 0;
     while row < args.rows {
         // SAFETY: passed on; the rows are in the panel.
@@ -148,16 +148,16 @@ pub(super) unsafe fn tile<L: Lanes>(kind: Kind, args: &Args) {
 ///
 /// As of [`tile`], and `row + R` is at most the padded rows.
 #[inline(always)]
-unsafe fn rows<L: Lanes, const R: usize>(kind: Kind, args: &Args, row: usize) -> usize {
+unsafe fn rows<L: Lanes, const R: usize>(kind: PackedType, args: &Args, row: usize) -> usize {
     // SAFETY: passed on from the caller.
     let sums = unsafe {
         match kind {
-            Kind::Q8_0 => small::<L, R, 8>(args, row),
-            Kind::Q4_0 => small::<L, R, 4>(args, row),
-            Kind::Q5_0 => small::<L, R, 5>(args, row),
-            Kind::Q4K => q45_k::<L, R, false>(args, row),
-            Kind::Q5K => q45_k::<L, R, true>(args, row),
-            Kind::Q6K => q6_k::<L, R>(args, row),
+            PackedType::Q8_0 => small::<L, R, 8>(args, row),
+            PackedType::Q4_0 => small::<L, R, 4>(args, row),
+            PackedType::Q5_0 => small::<L, R, 5>(args, row),
+            PackedType::Q4K => q45_k::<L, R, false>(args, row),
+            PackedType::Q5K => q45_k::<L, R, true>(args, row),
+            PackedType::Q6K => q6_k::<L, R>(args, row),
         }
     };
     for (i, sums) in sums.into_iter().enumerate() {
@@ -191,30 +191,30 @@ unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: u
     // SAFETY: lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a) = (args.weights, args.q.add(row * 64));
-        let (mut scale, mut correction) = (args.scales.add(row), args.corrections.add(row));
+        let (mut scale, mut zero_point) = (args.scales.add(row), args.zero_points.add(row));
         let mut sums = [L::splat_float(0.0); R];
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             for second in 0..2 {
                 let d = L::halves(w.add(second * 32));
                 match BITS {
-                    8 => ahead::ask::<9>(w.add(second * 512)),
-                    5 => ahead::ask::<6>(w.add(second * 320)),
-                    _ => ahead::ask::<5>(w.add(second * 256)),
+                    8 => prefetch_stream::<9>(w.add(second * 512)),
+                    5 => prefetch_stream::<6>(w.add(second * 320)),
+                    _ => prefetch_stream::<5>(w.add(second * 256)),
                 }
-                let corrected = !(BITS == 8 && L::SIGNED);
+                let has_zero_point = !(BITS == 8 && L::SIGNED);
                 let mut dots = [L::splat(0); R];
-                if corrected {
+                if has_zero_point {
                     for (i, dot) in dots.iter_mut().enumerate() {
-                        *dot = L::splat(*correction.add(i));
+                        *dot = L::splat(*zero_point.add(i));
                     }
                 }
                 let a = a.add(second * 32);
                 for j in 0..8 {
                     if BITS == 8 {
-                        dots!(L, dots, dot_full, L::bytes(w.add(64 + second * 512 + j * 64)), a, j);
+                        dots!(L, dots, dot_full, L::bytes(w.add(HEADER + second * QUANTS + j * 64)), a, j);
                     } else {
-                        let q = L::nibbles(L::bytes(w.add(64 + j * 64)), second);
-                        let masks = w.add(576 + second * 64 + j * 8).cast::<u64>();
+                        let q = L::nibbles(L::bytes(w.add(HEADER + j * 64)), second);
+                        let masks = w.add(Q5_0_FIFTHS + second * 64 + j * 8).cast::<u64>();
                         let q = if BITS == 5 { L::add_fifth(q, masks.read_unaligned()) } else { q };
                         dots!(L, dots, dot, q, a, j);
                     }
@@ -223,14 +223,14 @@ unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: u
                     let both = L::mul(d, L::splat_float(*scale.add(i)));
                     *sum = L::fma(L::floats(dots[i]), both, *sum);
                 }
-                correction = correction.add(args.padded);
+                zero_point = zero_point.add(args.padded);
                 scale = scale.add(args.padded);
             }
             a = a.add(args.padded * 64);
             w = w.add(match BITS {
-                8 => 1088,
-                5 => 704,
-                _ => 576,
+                8 => Q8_0_BYTES,
+                5 => Q5_0_BYTES,
+                _ => Q4_0_BYTES,
             });
         }
         sums
@@ -244,30 +244,30 @@ unsafe fn small<L: Lanes, const R: usize, const BITS: usize>(args: &Args, row: u
 /// As of [`rows`], for Q4_K or Q5_K.
 #[inline(always)]
 unsafe fn q45_k<L: Lanes, const R: usize, const FIFTH: bool>(args: &Args, row: usize) -> [L::Floats; R] {
-    let step = if FIFTH { 576 + 128 } else { 576 };
+    let step = if FIFTH { Q5K_PART } else { Q4K_PART };
     // SAFETY: lengths by the contract of `Args`.
     unsafe {
         let (mut w, mut a) = (args.weights, args.q.add(row * 64));
         let (mut scale, mut sum32) = (args.scales.add(row), args.sums32.add(row * 8));
         let mut sums = [L::splat_float(0.0); R];
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             let (mut scaled, mut mins) = ([L::splat(0); R], [L::splat(0); R]);
             for part in 0..4 {
-                let p = w.add(64 + part * step);
+                let p = w.add(HEADER + part * step);
                 for plane in 0..2 {
                     let mut dots = [L::splat(0); R];
-                    ahead::ask::<6>(p.add(plane * 320));
+                    prefetch_stream::<6>(p.add(plane * 320));
                     for j in 0..8 {
                         let q = L::nibbles(L::bytes(p.add(j * 64)), plane);
                         let q = if FIFTH {
-                            let masks = p.add(576 + plane * 64 + j * 8).cast::<u64>();
+                            let masks = p.add(Q5K_FIFTHS + plane * 64 + j * 8).cast::<u64>();
                             L::add_fifth(q, masks.read_unaligned())
                         } else {
                             q
                         };
                         dots!(L, dots, dot, q, a.add(plane * 32), j);
                     }
-                    let (factors, mins_at) = (p.add(512 + plane * 16), p.add(544 + plane));
+                    let (factors, mins_at) = (p.add(K_SCALES + plane * TILE), p.add(K_MINS + plane));
                     let factor = L::ints(&std::array::from_fn(|i| i32::from(*factors.add(i))));
                     let min = L::ints(&std::array::from_fn(|i| i32::from(*mins_at.add(i * 2))));
                     for i in 0..R {
@@ -286,7 +286,7 @@ unsafe fn q45_k<L: Lanes, const R: usize, const FIFTH: bool>(args: &Args, row: u
             }
             sum32 = sum32.add(args.padded * 8);
             scale = scale.add(args.padded);
-            w = w.add(64 + 4 * step);
+            w = w.add(HEADER + 4 * step);
         }
         sums
     }
@@ -304,12 +304,12 @@ unsafe fn q6_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> [L::Floats;
         let (mut w, mut a) = (args.weights, args.q.add(row * 64));
         let (mut scale, mut sum16) = (args.scales.add(row), args.sums16.add(row * 16));
         let mut sums = [L::splat_float(0.0); R];
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             let mut scaled = [L::splat(0); R];
             for part in 0..4 {
-                let p = w.add(64 + part * 832);
+                let p = w.add(HEADER + part * Q6K_PART);
                 for plane in 0..2 {
-                    ahead::ask::<7>(p.add(plane * 416));
+                    prefetch_stream::<7>(p.add(plane * 416));
                     for half in 0..2 {
                         let mut dots = [L::splat(0); R];
                         for (i, dot) in dots.iter_mut().enumerate() {
@@ -318,11 +318,11 @@ unsafe fn q6_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> [L::Floats;
                         }
                         for j in half * 4..half * 4 + 4 {
                             let q = L::nibbles(L::bytes(p.add(j * 64)), plane);
-                            let high = L::bytes(p.add(512 + j % 4 * 64));
+                            let high = L::bytes(p.add(Q6K_HIGH + j % 4 * 64));
                             let q = L::add_pairs(q, high, plane * 4 + half * 2);
                             dots!(L, dots, dot, q, a.add(plane * 32), j);
                         }
-                        let factors = p.add(768 + plane * 32 + half).cast::<i8>();
+                        let factors = p.add(Q6K_SCALES + plane * 32 + half).cast::<i8>();
                         let factor = L::ints(&std::array::from_fn(|i| i32::from(*factors.add(i * 2))));
                         for i in 0..R {
                             scaled[i] = L::mul_add(scaled[i], dots[i], factor);
@@ -338,7 +338,7 @@ unsafe fn q6_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> [L::Floats;
             }
             sum16 = sum16.add(args.padded * 16);
             scale = scale.add(args.padded);
-            w = w.add(3392);
+            w = w.add(Q6K_BYTES);
         }
         sums
     }

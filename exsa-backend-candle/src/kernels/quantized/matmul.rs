@@ -15,6 +15,9 @@ use std::ops::Range;
 /// Bytes of weights that stay in the second-level cache while all rows pass over them.
 const CACHED_BYTES: usize = 256 << 10;
 
+/// Maximum tiles that a thread takes at a time.
+const GRAIN_MAX: usize = 16;
+
 /// Multiplications below which other threads are left alone: sharing costs a few microseconds.
 pub(super) const SHARED_PRODUCTS_MIN: usize = 1 << 18;
 
@@ -46,8 +49,8 @@ impl PackedMatrix {
     ///
     /// # Safety
     ///
-    /// `acts` was quantized for this matrix, `target` has a row of `n` columns for every row of it, and nobody else uses the
-    /// columns of these tiles.
+    /// `acts` was quantized for this matrix, `target` has a row of `n` columns for every row of it, and
+    /// nobody else uses the columns of these tiles.
     unsafe fn multiply_tiles(
         &self,
         isa: Isa,
@@ -63,8 +66,14 @@ impl PackedMatrix {
         let panels = {
             let whole = self.whole_panels(isa, acts);
             let weights = self.bytes();
-            let job =
-                amx::Job { kind: self.kind, weights, units: self.units(), acts, out: target, n: self.n };
+            let job = amx::Job {
+                kind: self.kind,
+                weights,
+                super_blocks: self.super_blocks(),
+                acts,
+                out: target,
+                n: self.n,
+            };
             // SAFETY: there are whole panels only where the token has AMX; the rest is passed on.
             unsafe { amx::multiply(&job, whole, range.clone(), scratch) };
             &panels[whole.len()..]
@@ -94,8 +103,9 @@ impl PackedMatrix {
                     let column = tile * TILE;
                     let columns = TILE.min(self.n - column);
                     let out = target.at(panel.start * self.n + column);
-                    let (weights, out) = ((weights, self.units()), (out, self.n, columns));
-                    // SAFETY: a tile is whole units of the matrix's kind; the rest is the caller's promise.
+                    let (weights, out) = ((weights, self.super_blocks()), (out, self.n, columns));
+                    // SAFETY: a tile is whole super-blocks of the matrix's kind; the rest is the caller's
+                    // promise.
                     let args = unsafe { Args::new(self.kind, acts, *panel, weights, out) };
                     // SAFETY: the arguments are of this kind.
                     unsafe { isa.multiply(self.kind, &args) };
@@ -127,7 +137,7 @@ pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &mut Activ
     for Product { weights, len, .. } in products.iter().flatten() {
         assert_eq!(
             acts.k_padded,
-            weights.k.next_multiple_of(weights.kind.unit()),
+            weights.k.next_multiple_of(weights.kind.super_block()),
             "activations of another width"
         );
         assert_eq!(acts.block, weights.kind.activation_block(), "activations quantized for another kind");
@@ -136,8 +146,7 @@ pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &mut Activ
         work += m * weights.n * weights.k;
         group = group.max(weights.group(isa, acts));
     }
-    // Small pieces at little cost: a slower thread must not keep the others waiting at the end.
-    let grain = (tiles / (team.threads() * 8)).clamp(1, 16).next_multiple_of(group);
+    let grain = team.grain(tiles).min(GRAIN_MAX).next_multiple_of(group);
     let grain = if work < SHARED_PRODUCTS_MIN { tiles } else { grain };
     let mut scratch = std::mem::take(&mut acts.scratch);
     // For every thread before any works: a helper may come to its first product at any time.
@@ -148,8 +157,9 @@ pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &mut Activ
         for Product { weights, target, .. } in products.iter().flatten() {
             let end = first + weights.tiles();
             let part = range.start.clamp(first, end) - first..range.end.clamp(first, end) - first;
-            // SAFETY: widths, blocks and the output's shape are checked above; tiles are handed out once, and so are their
-            // columns of an output that the product has to itself. `isa` stands for the instructions.
+            // SAFETY: widths, blocks and the output's shape are checked above; tiles are handed out once, and
+            // so are their columns of an output that the product has to itself. `isa` stands for the
+            // instructions.
             unsafe { weights.multiply_tiles(isa, shared, part, target, scratch) };
             first = end;
         }

@@ -1,9 +1,9 @@
 //! Products of quantized weights, exact on the quantized operands.
 //!
-//! Weights are packed once, when a model is loaded, into tiles of 16 rows ([`layout`]); activations are quantized to
-//! bytes once per row ([`activations`]); a [`team`](super::memory::team) of threads shares out the tiles. Every output
-//! is computed by the same operations in the same order whatever the number of rows and threads, so a row's result does
-//! not depend on what else is in the batch.
+//! Weights are packed once, when a model is loaded, into tiles of 16 rows ([`layout`]); activations are
+//! quantized to bytes once per row ([`activations`]); a [`team`](super::memory::team) of threads shares out
+//! the tiles. Every output is computed by the same operations in the same order whatever the number of rows
+//! and threads, so a row's result does not depend on what else is in the batch.
 
 pub mod activations;
 mod args;

@@ -2,7 +2,7 @@
 
 use super::args::Args;
 use super::lanes::{Lanes, tile};
-use super::layout::{Kind, TILE};
+use super::layout::{PackedType, TILE};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -16,7 +16,7 @@ pub(super) fn has_dotprod() -> bool {
 /// # Safety
 ///
 /// `args` were made for weights of `kind`.
-pub(super) unsafe fn multiply(kind: Kind, args: &Args) {
+pub(super) unsafe fn multiply(kind: PackedType, args: &Args) {
     // SAFETY: passed on; NEON is part of the architecture.
     unsafe { tile::<Neon<false>>(kind, args) }
 }
@@ -27,7 +27,7 @@ pub(super) unsafe fn multiply(kind: Kind, args: &Args) {
 ///
 /// As of [`multiply`], and the processor has DotProd.
 #[target_feature(enable = "dotprod")]
-pub(super) unsafe fn multiply_dotprod(kind: Kind, args: &Args) {
+pub(super) unsafe fn multiply_dotprod(kind: PackedType, args: &Args) {
     // SAFETY: passed on.
     unsafe { tile::<Neon<true>>(kind, args) }
 }

@@ -2,8 +2,8 @@
 
 use super::activations::Activations;
 #[cfg(test)]
-use super::layout::unpack_unit;
-use super::layout::{Kind, TILE, pack_unit};
+use super::layout::unpack_super_block;
+use super::layout::{PackedType, TILE, pack_super_block};
 use crate::kernels::memory::pages::{Arena, Pages};
 use crate::kernels::memory::team::Team;
 use exsa_core::gguf::GgmlType;
@@ -14,7 +14,7 @@ const PART_BYTES: usize = 16 << 20;
 
 /// A matrix of `n` rows and `k` columns, packed for `y = x · Wᵀ`.
 pub struct PackedMatrix {
-    pub(super) kind: Kind,
+    pub(super) kind: PackedType,
     pub(super) n: usize,
     pub(super) k: usize,
     data: Pages,
@@ -23,11 +23,11 @@ pub struct PackedMatrix {
 impl PackedMatrix {
     /// Whether a type has a packed form.
     pub fn supports(dtype: GgmlType) -> bool {
-        Kind::of(dtype).is_some()
+        PackedType::of(dtype).is_some()
     }
 
-    /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF, into `memory`. `None` where the type has no packed
-    /// form or the lengths do not fit.
+    /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF, into `memory`. `None` where the
+    /// type has no packed form or the lengths do not fit.
     pub fn pack(
         dtype: GgmlType,
         bytes: &[u8],
@@ -55,27 +55,27 @@ impl PackedMatrix {
         memory: &mut Arena,
         mut done: impl FnMut(Range<usize>) -> Result<(), E>,
     ) -> std::io::Result<Option<Result<Self, E>>> {
-        let Some(kind) = Kind::of(dtype) else { return Ok(None) };
+        let Some(kind) = PackedType::of(dtype) else { return Ok(None) };
         let (block_bytes, block) = kind.file_block();
         if n == 0 || k == 0 || !k.is_multiple_of(block) || bytes.len() != n * (k / block) * block_bytes {
             return Ok(None);
         }
-        let (row_blocks, per_unit) = (k / block, kind.unit() / block);
-        let units = k.div_ceil(kind.unit());
-        let (tiles, tile_bytes) = (n.div_ceil(TILE), units * kind.unit_bytes());
+        let (row_blocks, blocks_per_super_block) = (k / block, kind.super_block() / block);
+        let super_blocks = k.div_ceil(kind.super_block());
+        let (tiles, tile_bytes) = (n.div_ceil(TILE), super_blocks * kind.super_block_bytes());
         let file_tile = TILE * row_blocks * block_bytes;
         let per_part = (PART_BYTES / file_tile).max(1);
         let mut data = memory.take(tiles * tile_bytes)?;
         for (i, part) in data.as_mut_slice().chunks_mut(per_part * tile_bytes).enumerate() {
             team.for_each_run(part, tile_bytes, |tile, out| {
                 let tile = i * per_part + tile;
-                for (unit, out) in out.chunks_exact_mut(kind.unit_bytes()).enumerate() {
+                for (super_block, out) in out.chunks_exact_mut(kind.super_block_bytes()).enumerate() {
                     let block_at = |row: usize, i: usize| {
-                        let (row, at) = (tile * TILE + row, unit * per_unit + i);
+                        let (row, at) = (tile * TILE + row, super_block * blocks_per_super_block + i);
                         (row < n && at < row_blocks)
                             .then(|| &bytes[(row * row_blocks + at) * block_bytes..][..block_bytes])
                     };
-                    pack_unit(kind, block_at, out);
+                    pack_super_block(kind, block_at, out);
                 }
             });
             let start = i * per_part * file_tile;
@@ -109,7 +109,7 @@ impl PackedMatrix {
     /// Whether activations quantized for `other` serve this matrix too.
     pub fn shares_activations(&self, other: &Self) -> bool {
         self.k == other.k
-            && self.kind.unit() == other.kind.unit()
+            && self.kind.super_block() == other.kind.super_block()
             && self.kind.offset() == other.kind.offset()
     }
 
@@ -117,23 +117,24 @@ impl PackedMatrix {
         self.n.div_ceil(TILE)
     }
 
-    pub(super) fn units(&self) -> usize {
-        self.k.div_ceil(self.kind.unit())
+    pub(super) fn super_blocks(&self) -> usize {
+        self.k.div_ceil(self.kind.super_block())
     }
 
     pub(super) fn tile_bytes(&self) -> usize {
-        self.units() * self.kind.unit_bytes()
+        self.super_blocks() * self.kind.super_block_bytes()
     }
 
     /// For tests: dequantizes row `i` into `out`, of `k` values.
     #[cfg(test)]
     pub(super) fn row(&self, i: usize, out: &mut [f32]) {
-        let unit = self.kind.unit();
-        let tile_bytes = self.k.div_ceil(unit) * self.kind.unit_bytes();
+        let super_block = self.kind.super_block();
+        let tile_bytes = self.k.div_ceil(super_block) * self.kind.super_block_bytes();
         let tile = &self.data.as_slice()[i / TILE * tile_bytes..][..tile_bytes];
         let mut values = [0.0; 256];
-        for (bytes, out) in tile.chunks_exact(self.kind.unit_bytes()).zip(out.chunks_mut(unit)) {
-            unpack_unit(self.kind, bytes, i % TILE, &mut values[..unit]);
+        for (bytes, out) in tile.chunks_exact(self.kind.super_block_bytes()).zip(out.chunks_mut(super_block))
+        {
+            unpack_super_block(self.kind, bytes, i % TILE, &mut values[..super_block]);
             out.copy_from_slice(&values[..out.len()]);
         }
     }

@@ -1,4 +1,4 @@
-//! What the machine can do at most, for benchmarks to compare kernels with: integer products from registers, and plain
+//! Limits of the machine, for benchmarks to compare kernels with: integer products from registers, and plain
 //! reads.
 
 use crate::kernels::memory::team::Team;
@@ -49,7 +49,7 @@ fn best(team: &mut Team, work: impl Fn() -> u64 + Sync) -> f64 {
 pub fn read(bytes: &[u8], team: &mut Team) {
     const RUN: usize = 256 << 10;
     let runs = bytes.len().div_ceil(RUN);
-    team.for_each(runs, (runs / (team.threads() * 8)).max(1), |range| {
+    team.for_each(runs, team.grain(runs), |range| {
         let end = bytes.len().min(range.end * RUN);
         black_box(sum(&bytes[range.start * RUN..end]));
     });
@@ -64,7 +64,7 @@ crate::kernels::simd::dispatch! {
 fn sum_words_body<S: crate::kernels::simd::Simd>(words: &[[u64; 32]], total: &mut u64) {
     let mut sums = [0u64; 32];
     for chunk in words {
-        crate::kernels::memory::prefetch::ask::<4>(chunk.as_ptr().cast());
+        crate::kernels::memory::prefetch::prefetch_stream::<4>(chunk.as_ptr().cast());
         for (sum, word) in sums.iter_mut().zip(chunk) {
             *sum = sum.wrapping_add(*word);
         }

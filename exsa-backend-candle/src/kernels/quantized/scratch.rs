@@ -15,7 +15,7 @@ mod tiles {
     #[derive(Clone, Copy, Debug)]
     pub struct Line(pub [u8; 64]);
 
-    /// What a thread works in, sized once.
+    /// Scratch memory of a thread, sized once.
     #[derive(Debug)]
     pub struct Scratch {
         pub unpacked: Vec<Line>,

@@ -22,7 +22,7 @@ pub(crate) trait Simd {
     }
 }
 
-/// What every processor of the target has.
+/// Instructions that every processor of the target has.
 pub(crate) struct Baseline;
 
 impl Simd for Baseline {

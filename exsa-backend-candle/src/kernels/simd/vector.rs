@@ -1,7 +1,7 @@
 //! Vectors of f32 in a register, for kernels whose registers are counted.
 //!
-//! [`Simd`](super::Simd) leaves it to the compiler how loops over arrays become vector code. Where many sums have to stay in
-//! registers that is not reliable; these kernels say what a register holds.
+//! [`Simd`](super::Simd) leaves it to the compiler how loops over arrays become vector code. Where many sums
+//! have to stay in registers that is not reliable; these kernels say what a register holds.
 
 /// A vector register of f32.
 ///

@@ -2,7 +2,7 @@
 
 use crate::kernels::quantized::args::Args;
 use crate::kernels::quantized::lanes::{Lanes, tile};
-use crate::kernels::quantized::layout::{Kind, TILE};
+use crate::kernels::quantized::layout::{PackedType, TILE};
 use std::arch::x86_64::*;
 
 /// Whether this processor has what [`multiply`] needs, and what [`multiply_vnni`] needs.
@@ -19,7 +19,7 @@ pub fn available() -> (bool, bool) {
 ///
 /// The processor has AVX2, FMA and F16C, and `args` were made for weights of `kind`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
+pub(in crate::kernels::quantized) unsafe fn multiply(kind: PackedType, args: &Args) {
     // SAFETY: passed on.
     unsafe { tile::<Avx2<false>>(kind, args) }
 }
@@ -30,7 +30,7 @@ pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
 ///
 /// As of [`multiply`], and the processor has AVX-VNNI.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub(in crate::kernels::quantized) unsafe fn multiply_vnni(kind: Kind, args: &Args) {
+pub(in crate::kernels::quantized) unsafe fn multiply_vnni(kind: PackedType, args: &Args) {
     // SAFETY: passed on.
     unsafe { tile::<Avx2<true>>(kind, args) }
 }

@@ -7,9 +7,9 @@
 //! Rows are unrolled by macro with an empty `asm!` between them. Without that, the compiler hoists the broadcasts of
 //! all rows above the products and spills the weight registers, which halves the speed.
 
-use crate::kernels::memory::prefetch as ahead;
+use crate::kernels::memory::prefetch::prefetch_stream;
 use crate::kernels::quantized::args::Args;
-use crate::kernels::quantized::layout::{Kind, TILE};
+use crate::kernels::quantized::layout::*;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -62,8 +62,9 @@ fn hidden(sums: &mut Sums) -> *mut __m512 {
 /// # Safety
 ///
 /// The processor has what [`available`] asks for, and `args` were made for weights of `kind`.
-pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
-    // SAFETY: the instructions and the arguments are the caller's promise; the panel has that many padded rows.
+pub(in crate::kernels::quantized) unsafe fn multiply(kind: PackedType, args: &Args) {
+    // SAFETY: the instructions and the arguments are the caller's promise; the panel has that many padded
+    // rows.
     unsafe {
         match args.padded {
             1 => run::<1>(kind, args),
@@ -85,16 +86,16 @@ pub(in crate::kernels::quantized) unsafe fn multiply(kind: Kind, args: &Args) {
 /// # Safety
 ///
 /// As of [`multiply`], for panels of `R` padded rows.
-unsafe fn run<const R: usize>(kind: Kind, args: &Args) {
+unsafe fn run<const R: usize>(kind: PackedType, args: &Args) {
     // SAFETY: passed on from the caller.
     unsafe {
         match kind {
-            Kind::Q8_0 => q8_0::<R>(args),
-            Kind::Q4_0 => q45_0::<R, false>(args),
-            Kind::Q5_0 => q45_0::<R, true>(args),
-            Kind::Q4K => q4_k::<R>(args),
-            Kind::Q5K => q5_k::<R>(args),
-            Kind::Q6K => q6_k::<R>(args),
+            PackedType::Q8_0 => q8_0::<R>(args),
+            PackedType::Q4_0 => q45_0::<R, false>(args),
+            PackedType::Q5_0 => q45_0::<R, true>(args),
+            PackedType::Q4K => q4_k::<R>(args),
+            PackedType::Q5K => q5_k::<R>(args),
+            PackedType::Q6K => q6_k::<R>(args),
         }
     }
 }
@@ -224,29 +225,29 @@ unsafe fn store<const R: usize>(args: &Args, sums: &[__m512; R]) {
 unsafe fn q8_0<const R: usize>(args: &Args) {
     // SAFETY: the instructions by the caller's promise; lengths by the contract of `Args`.
     unsafe {
-        let (mut w, mut a, mut scale, mut correction) = (args.weights, args.q, args.scales, args.corrections);
+        let (mut w, mut a, mut scale, mut zero_point) = (args.weights, args.q, args.scales, args.zero_points);
         let mut sums = [_mm512_setzero_ps(); R];
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             for second in 0..2 {
-                let mut bytes = w.add(64 + second * 512);
+                let mut bytes = w.add(HEADER + second * QUANTS);
                 reload!(bytes);
                 let q = load8(bytes);
                 let d = halves(w.add(second * 32));
-                ahead::ask::<8>(w.add(second * 512));
+                prefetch_stream::<8>(w.add(second * 512));
                 rows!(R, I, {
                     fence!();
-                    let start = _mm512_set1_epi32(*correction.add(I));
+                    let start = _mm512_set1_epi32(*zero_point.add(I));
                     let dots = dot!(start, a.add(I * 64).cast(), q, 0, [0 1 2 3 4 5 6 7]);
                     let both = _mm512_mul_ps(d, _mm512_set1_ps(*scale.add(I)));
                     sums[I] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), both, sums[I]);
                     settle!(sums[I]);
                 });
                 a = a.add(32);
-                correction = correction.add(R);
+                zero_point = zero_point.add(R);
                 scale = scale.add(R);
             }
             a = a.add((R - 1) * 64);
-            w = w.add(1088);
+            w = w.add(Q8_0_BYTES);
         }
         store(args, &sums);
     }
@@ -262,28 +263,28 @@ unsafe fn q8_0<const R: usize>(args: &Args) {
 unsafe fn q45_0<const R: usize, const FIFTH: bool>(args: &Args) {
     // SAFETY: the instructions by the caller's promise; lengths by the contract of `Args`.
     unsafe {
-        let (mut w, mut a, mut scale, mut correction) = (args.weights, args.q, args.scales, args.corrections);
+        let (mut w, mut a, mut scale, mut zero_point) = (args.weights, args.q, args.scales, args.zero_points);
         let mut sums = [_mm512_setzero_ps(); R];
-        for _ in 0..args.units {
+        for _ in 0..args.super_blocks {
             for second in 0..2 {
-                let mut nibbles = w.add(64);
+                let mut nibbles = w.add(HEADER);
                 reload!(nibbles);
-                let q = nibble_plane::<FIFTH>(load8(nibbles), second, nibbles.add(512));
+                let q = nibble_plane::<FIFTH>(load8(nibbles), second, nibbles.add(Q5_0_FIFTHS - HEADER));
                 let d = halves(w.add(second * 32));
-                ahead::ask::<5>(w.add(second * 320));
+                prefetch_stream::<5>(w.add(second * 320));
                 rows!(R, I, {
                     fence!();
-                    let start = _mm512_set1_epi32(*correction.add(I));
+                    let start = _mm512_set1_epi32(*zero_point.add(I));
                     let dots = dot!(start, a.add(I * 64).cast(), q, 0, [0 1 2 3 4 5 6 7]);
                     let both = _mm512_mul_ps(d, _mm512_set1_ps(*scale.add(I)));
                     sums[I] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), both, sums[I]);
                 });
                 a = a.add(32);
-                correction = correction.add(R);
+                zero_point = zero_point.add(R);
                 scale = scale.add(R);
             }
             a = a.add((R - 1) * 64);
-            w = w.add(if FIFTH { 704 } else { 576 });
+            w = w.add(if FIFTH { Q5_0_BYTES } else { Q4_0_BYTES });
         }
         store(args, &sums);
     }
@@ -330,8 +331,8 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
         let (mut w, mut a, mut scale, mut sum32) = (args.weights, args.q, args.scales, args.sums32);
         let (mut total, mut first) = (Sums([[0.0; TILE]; 16]), Sums([[0.0; TILE]; 16]));
         let (total, first) = (hidden(&mut total), hidden(&mut first));
-        for _ in 0..args.units {
-            let mut part = w.add(64);
+        for _ in 0..args.super_blocks {
+            let mut part = w.add(HEADER);
             let mut sums = [_mm512_setzero_ps(); R];
             for half in 0..2 {
                 // Sums of half a block are integers below 2^24: exact, in whatever order.
@@ -339,9 +340,10 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
                     for plane in 0..2 {
                         reload!(part);
                         let q = nibble_plane::<false>(load8(part), plane, part);
-                        let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
+                        let scales =
+                            _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(K_SCALES + plane * TILE).cast()));
                         let scales = _mm512_cvtepi32_ps(scales);
-                        ahead::ask::<5>(part.add(plane * 320));
+                        prefetch_stream::<5>(part.add(plane * 320));
                         rows!(R, I, {
                             fence!();
                             let zero = _mm512_setzero_si512();
@@ -351,7 +353,7 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
                         a = a.add(32);
                     }
                     a = a.add((R - 1) * 64);
-                    part = part.add(576);
+                    part = part.add(Q4K_PART);
                 }
                 if half == 0 {
                     for (i, sum) in sums.iter_mut().enumerate() {
@@ -361,7 +363,7 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
                 }
             }
             let (d, dmin) = (halves(w), halves(w.add(32)));
-            let m = mins::<576>(w.add(64 + 544));
+            let m = mins::<Q4K_PART>(w.add(HEADER + K_MINS));
             rows!(R, I, {
                 fence!();
                 let value = _mm512_mul_ps(_mm512_add_ps(*first.add(I), sums[I]), d);
@@ -370,7 +372,7 @@ unsafe fn q4_k<const R: usize>(args: &Args) {
             });
             sum32 = sum32.add(R * 8);
             scale = scale.add(R);
-            w = w.add(2368);
+            w = w.add(Q4K_BYTES);
         }
         store(args, &*total.cast::<[__m512; R]>());
     }
@@ -419,15 +421,16 @@ unsafe fn q5_k<const R: usize>(args: &Args) {
         let (mut w, mut a, mut scale, mut sum32) = (args.weights, args.q, args.scales, args.sums32);
         let mut total = Sums([[0.0; TILE]; 16]);
         let total = hidden(&mut total);
-        for _ in 0..args.units {
-            let mut part = w.add(64);
+        for _ in 0..args.super_blocks {
+            let mut part = w.add(HEADER);
             let mut sums = [_mm512_setzero_si512(); R];
             for _ in 0..4 {
                 for plane in 0..2 {
                     reload!(part);
-                    let q = nibble_plane::<true>(load8(part), plane, part.add(576));
-                    let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(512 + plane * 16).cast()));
-                    ahead::ask::<6>(part.add(plane * 384));
+                    let q = nibble_plane::<true>(load8(part), plane, part.add(Q5K_FIFTHS));
+                    let scales =
+                        _mm512_cvtepu8_epi32(_mm_loadu_si128(part.add(K_SCALES + plane * TILE).cast()));
+                    prefetch_stream::<6>(part.add(plane * 384));
                     rows!(R, I, {
                         fence!();
                         let zero = _mm512_setzero_si512();
@@ -437,10 +440,10 @@ unsafe fn q5_k<const R: usize>(args: &Args) {
                     a = a.add(32);
                 }
                 a = a.add((R - 1) * 64);
-                part = part.add(704);
+                part = part.add(Q5K_PART);
             }
             let (d, dmin) = (halves(w), halves(w.add(32)));
-            let m = mins::<704>(w.add(64 + 544));
+            let m = mins::<Q5K_PART>(w.add(HEADER + K_MINS));
             rows!(R, I, {
                 fence!();
                 let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[I]), d);
@@ -449,7 +452,7 @@ unsafe fn q5_k<const R: usize>(args: &Args) {
             });
             sum32 = sum32.add(R * 8);
             scale = scale.add(R);
-            w = w.add(2880);
+            w = w.add(Q5K_BYTES);
         }
         store(args, &*total.cast::<[__m512; R]>());
     }
@@ -468,17 +471,18 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
         let (mut w, mut a, mut scale, mut sum16) = (args.weights, args.q, args.scales, args.sums16);
         let mut total = Sums([[0.0; TILE]; 16]);
         let total = hidden(&mut total);
-        for _ in 0..args.units {
-            let mut part = w.add(64);
+        for _ in 0..args.super_blocks {
+            let mut part = w.add(HEADER);
             let mut sums = [_mm512_setzero_si512(); R];
             for _ in 0..4 {
                 for plane in 0..2 {
                     reload!(part);
-                    let q = six_bits(load8(part), part.add(512), plane);
-                    let pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(part.add(768 + plane * 32).cast()));
+                    let q = six_bits(load8(part), part.add(Q6K_HIGH), plane);
+                    let pairs =
+                        _mm512_cvtepi8_epi16(_mm256_loadu_si256(part.add(Q6K_SCALES + plane * 32).cast()));
                     let first = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs));
                     let second = _mm512_srai_epi32::<16>(pairs);
-                    ahead::ask::<7>(part.add(plane * 448));
+                    prefetch_stream::<7>(part.add(plane * 448));
                     rows!(R, I, {
                         fence!();
                         let row: *const i32 = a.add(I * 64).cast();
@@ -492,12 +496,12 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
                     a = a.add(32);
                 }
                 a = a.add((R - 1) * 64);
-                part = part.add(832);
+                part = part.add(Q6K_PART);
             }
             let d = halves(w);
-            let scales = w.add(64 + 768);
+            let scales = w.add(HEADER + Q6K_SCALES);
             let pair = |i: usize| {
-                _mm512_cvtepi8_epi16(_mm256_loadu_si256(scales.add(i / 2 * 832 + i % 2 * 32).cast()))
+                _mm512_cvtepi8_epi16(_mm256_loadu_si256(scales.add(i / 2 * Q6K_PART + i % 2 * 32).cast()))
             };
             let m = [pair(0), pair(1), pair(2), pair(3), pair(4), pair(5), pair(6), pair(7)];
             rows!(R, I, {
@@ -513,7 +517,7 @@ unsafe fn q6_k<const R: usize>(args: &Args) {
             });
             sum16 = sum16.add(R * 16);
             scale = scale.add(R);
-            w = w.add(3392);
+            w = w.add(Q6K_BYTES);
         }
         store(args, &*total.cast::<[__m512; R]>());
     }

@@ -2,13 +2,13 @@
 
 use crate::kernels::memory::team::Target;
 use crate::kernels::quantized::activations::Activations;
-use crate::kernels::quantized::layout::Kind;
+use crate::kernels::quantized::layout::PackedType;
 
-/// Where the weights are and where the products go.
+/// Operands and output of a product.
 pub(in crate::kernels::quantized) struct Job<'a> {
-    pub kind: Kind,
+    pub kind: PackedType,
     pub weights: &'a [u8],
-    pub units: usize,
+    pub super_blocks: usize,
     pub acts: &'a Activations,
     pub out: &'a Target<f32>,
     /// Columns of `out`.

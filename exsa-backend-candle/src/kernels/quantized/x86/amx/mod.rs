@@ -10,7 +10,7 @@ pub(in crate::kernels::quantized) use job::Job;
 
 use super::avx512;
 use crate::kernels::quantized::activations::Panel;
-use crate::kernels::quantized::layout::{Kind, TILE};
+use crate::kernels::quantized::layout::{PackedType, TILE};
 use crate::kernels::quantized::scratch::{Line, Scratch};
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Rows at least for which unpacking pays.
-pub fn rows_min(kind: Kind) -> usize {
+pub fn rows_min(kind: PackedType) -> usize {
     if planes::supports(kind) { 32 } else { 48 }
 }
 
@@ -107,8 +107,9 @@ impl Default for Scratch {
 ///
 /// # Safety
 ///
-/// If there are any panels, the processor has what [`available`] asks for. `job` has `units` units of its kind for each of
-/// `tiles`, and activations quantized for them; nobody else uses the columns of these tiles in the panels' rows of its output.
+/// If there are any panels, the processor has what [`available`] asks for. `job` has `super_blocks`
+/// super-blocks of its kind for each of `tiles`, and activations quantized for them; nobody else uses the
+/// columns of these tiles in the panels' rows of its output.
 pub(in crate::kernels::quantized) unsafe fn multiply(
     job: &Job<'_>,
     panels: &[Panel],

@@ -5,9 +5,12 @@
 //! follows is the arithmetic of the other kernels, and so are the results, to the bit.
 
 use super::job::Job;
-use crate::kernels::memory::prefetch as ahead;
+use crate::kernels::memory::prefetch::prefetch_stream;
 use crate::kernels::quantized::activations::{Activations, Panel};
-use crate::kernels::quantized::layout::{Kind, TILE};
+use crate::kernels::quantized::layout::{
+    HEADER, K_MINS, K_SCALES, PackedType, Q4K_PART, Q5K_FIFTHS, Q5K_PART, Q6K_HIGH, Q6K_PART, Q6K_SCALES,
+    TILE,
+};
 use crate::kernels::quantized::scratch::{Scratch, Sums};
 use crate::kernels::quantized::x86::avx512::{halves, load, load8, mins, nibble_plane, six_bits, take_mins};
 use std::arch::asm;
@@ -15,14 +18,15 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 /// Whether weights are of such a kind.
-pub(super) fn supports(kind: Kind) -> bool {
-    matches!(kind, Kind::Q4K | Kind::Q5K | Kind::Q6K)
+pub(super) fn supports(kind: PackedType) -> bool {
+    matches!(kind, PackedType::Q4K | PackedType::Q5K | PackedType::Q6K)
 }
 
-/// Units that are unpacked at a time.
+/// Super-blocks that are unpacked at a time.
 const CHUNK: usize = 2;
 
-/// A unit, unpacked: `d`, `dmin` and the mins, then for each 64 values a high and a low plane of 1024 bytes.
+/// A super-block, unpacked: `d`, `dmin` and the mins, then for each 64 values a high and a low plane of 1024
+/// bytes.
 const HEAD: usize = 64 + 64 + 256;
 const UNPACKED: usize = HEAD + 4 * 2048;
 
@@ -36,19 +40,22 @@ pub(super) const CHUNK_BYTES: usize = CHUNK * UNPACKED;
 /// As of [`super::multiply`]; the registers are wide; and `scratch` has room.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usize>, scratch: &mut Scratch) {
-    let unit_bytes = job.kind.unit_bytes();
+    let super_block_bytes = job.kind.super_block_bytes();
     let rows = panels.len() * TILE;
     let unpacked = scratch.unpacked.as_mut_ptr().cast::<u8>();
     let sums = scratch.sums.as_mut_ptr().cast::<f32>();
     let ints = &mut *scratch.ints;
-    // SAFETY: `scratch` has room for a group of tiles; instructions, weights and panels by this function's contract.
+    // SAFETY: `scratch` has room for a group of tiles; instructions, weights and panels by this function's
+    // contract.
     unsafe {
-        for first in (0..job.units).step_by(CHUNK) {
-            let units = CHUNK.min(job.units - first);
+        for first in (0..job.super_blocks).step_by(CHUNK) {
+            let super_blocks = CHUNK.min(job.super_blocks - first);
             for (i, tile) in tiles.clone().enumerate() {
-                for unit in 0..units {
-                    let packed = &job.weights[(tile * job.units + first + unit) * unit_bytes..][..unit_bytes];
-                    unpack(job.kind, packed.as_ptr(), unpacked.add((i * CHUNK + unit) * UNPACKED));
+                for super_block in 0..super_blocks {
+                    let packed = &job.weights
+                        [(tile * job.super_blocks + first + super_block) * super_block_bytes..]
+                        [..super_block_bytes];
+                    unpack(job.kind, packed.as_ptr(), unpacked.add((i * CHUNK + super_block) * UNPACKED));
                 }
             }
             for (pair, both) in panels.chunks(2).enumerate() {
@@ -57,10 +64,10 @@ pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usiz
                     let weights = unpacked.add(i * CHUNK * UNPACKED);
                     let sums = sums.add((i * rows + pair * 2 * TILE) * TILE);
                     match (both.len(), job.kind) {
-                        (2, Kind::Q6K) => pass::<2, false>(weights, units, &a, ints, sums),
-                        (2, _) => pass::<2, true>(weights, units, &a, ints, sums),
-                        (_, Kind::Q6K) => pass::<1, false>(weights, units, &a, ints, sums),
-                        _ => pass::<1, true>(weights, units, &a, ints, sums),
+                        (2, PackedType::Q6K) => pass::<2, false>(weights, super_blocks, &a, ints, sums),
+                        (2, _) => pass::<2, true>(weights, super_blocks, &a, ints, sums),
+                        (_, PackedType::Q6K) => pass::<1, false>(weights, super_blocks, &a, ints, sums),
+                        _ => pass::<1, true>(weights, super_blocks, &a, ints, sums),
                     }
                 }
             }
@@ -68,7 +75,7 @@ pub(super) unsafe fn multiply(job: &Job<'_>, panels: &[Panel], tiles: Range<usiz
     }
 }
 
-/// Activations of a panel from one unit on.
+/// Activations of a panel from one super-block on.
 struct Rows {
     q: *const i8,
     scales: *const f32,
@@ -76,17 +83,18 @@ struct Rows {
 }
 
 impl Rows {
-    fn of(acts: &Activations, panel: Panel, unit: usize) -> Self {
-        let block = panel.before * (acts.k_padded / 256) + unit * TILE;
+    fn of(acts: &Activations, panel: Panel, super_block: usize) -> Self {
+        let block = panel.before * (acts.k_padded / 256) + super_block * TILE;
         Self {
-            q: acts.values(panel.before * acts.k_padded + unit * 256 * TILE),
+            q: acts.values(panel.before * acts.k_padded + super_block * 256 * TILE),
             scales: acts.scales[block..].as_ptr(),
             sums32: acts.sums32[block * 8..].as_ptr(),
         }
     }
 }
 
-/// One of the four steps of a unit: 64 values. Its first two operands are the panels, its third the planes.
+/// One of the four steps of a super-block: 64 values. Its first two operands are the panels, its third the
+/// planes.
 macro_rules! step {
     ($panels:expr, $a:expr, $b:expr) => {
         asm!(
@@ -112,27 +120,27 @@ macro_rules! step {
     };
 }
 
-/// Adds the products of `units` units to `sums`, `[16 · P, 16]`; with mins where `MINS`.
+/// Adds the products of `super_blocks` super-blocks to `sums`, `[16 · P, 16]`; with mins where `MINS`.
 ///
-/// While the tiles of a unit are multiplied, the integers of the one before are scaled.
+/// While the tiles of a super-block are multiplied, the integers of the one before are scaled.
 ///
 /// # Safety
 ///
-/// The processor has AMX tiles, configured as for [`multiply`]; `weights` holds `units` unpacked units, the first `P` of `a`
-/// as many of a whole panel, and `sums` 16 · `P` rows of 16.
+/// The processor has AMX tiles, configured as for [`multiply`]; `weights` holds `super_blocks` unpacked
+/// super-blocks, the first `P` of `a` as many of a whole panel, and `sums` 16 · `P` rows of 16.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn pass<const P: usize, const MINS: bool>(
     weights: *const u8,
-    units: usize,
+    super_blocks: usize,
     a: &[Rows; 2],
     ints: &mut [Sums; 2],
     sums: *mut f32,
 ) {
-    // SAFETY: units, panels and sums are there, by the caller's promise.
+    // SAFETY: super-blocks, panels and sums are there, by the caller's promise.
     unsafe {
-        for unit in 0..=units {
-            if unit < units {
+        for super_block in 0..=super_blocks {
+            if super_block < super_blocks {
                 asm!(
                     "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -140,12 +148,12 @@ unsafe fn pass<const P: usize, const MINS: bool>(
                 );
             }
             for part in 0..4 {
-                if unit < units {
-                    let q = [0, 1].map(|p: usize| a[p].q.add((unit * 4 + part) * 64 * TILE));
-                    step!(P, q, weights.add(unit * UNPACKED + HEAD + part * 2048));
+                if super_block < super_blocks {
+                    let q = [0, 1].map(|p: usize| a[p].q.add((super_block * 4 + part) * 64 * TILE));
+                    step!(P, q, weights.add(super_block * UNPACKED + HEAD + part * 2048));
                 }
-                if unit > 0 {
-                    let done = unit - 1;
+                if super_block > 0 {
+                    let done = super_block - 1;
                     let ints = &ints[done % 2];
                     let head = weights.add(done * UNPACKED);
                     let head = Head::read::<MINS>(head);
@@ -155,8 +163,8 @@ unsafe fn pass<const P: usize, const MINS: bool>(
                     }
                 }
             }
-            if unit < units {
-                let to = ints[unit % 2].0.as_mut_ptr();
+            if super_block < super_blocks {
+                let to = ints[super_block % 2].0.as_mut_ptr();
                 asm!(
                     "tilestored [{to} + {stride}], tmm0",
                     "tilestored [{to} + {stride} + 1024], tmm1",
@@ -176,7 +184,7 @@ unsafe fn pass<const P: usize, const MINS: bool>(
     }
 }
 
-/// What the integers of a unit are scaled with.
+/// Scales and mins for the integers of a super-block.
 struct Head {
     d: __m512,
     dmin: __m512,
@@ -184,15 +192,15 @@ struct Head {
 }
 
 impl Head {
-    /// From an unpacked unit.
+    /// From an unpacked super-block.
     ///
     /// # Safety
     ///
-    /// The processor has AVX-512 with VNNI, and an unpacked unit is at `p`.
+    /// The processor has AVX-512 with VNNI, and an unpacked super-block is at `p`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn read<const MINS: bool>(p: *const u8) -> Self {
-        // SAFETY: an unpacked unit is at `p`.
+        // SAFETY: an unpacked super-block is at `p`.
         unsafe {
             let zero = (_mm512_setzero_ps(), [_mm512_setzero_si512(); 4]);
             let (dmin, mins) = if MINS {
@@ -205,11 +213,12 @@ impl Head {
     }
 }
 
-/// Adds to `sum` the product of row `r` of panel `p` with one unit, from its integers.
+/// Adds to `sum` the product of row `r` of panel `p` with one super-block, from its integers.
 ///
 /// # Safety
 ///
-/// The processor has AVX-512 with VNNI; `rows` hold unit `unit` of a whole panel, and `sum` 16 values.
+/// The processor has AVX-512 with VNNI; `rows` hold super-block `super_block` of a whole panel, and `sum` 16
+/// values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn scale<const MINS: bool>(
@@ -218,43 +227,45 @@ unsafe fn scale<const MINS: bool>(
     p: usize,
     r: usize,
     rows: &Rows,
-    unit: usize,
+    super_block: usize,
     sum: *mut f32,
 ) {
-    // SAFETY: the caller's pointers hold a unit of weights and of activations.
+    // SAFETY: the caller's pointers hold a super-block of weights and of activations.
     unsafe {
         let high = _mm512_load_si512(ints.0[p * 2][r * TILE..].as_ptr().cast());
         let low = _mm512_load_si512(ints.0[p * 2 + 1][r * TILE..].as_ptr().cast());
         let exact = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), low);
         let mut value = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), head.d);
         if MINS {
-            let s = rows.sums32.add((unit * TILE + r) * 8);
+            let s = rows.sums32.add((super_block * TILE + r) * 8);
             value = take_mins(value, s, head.mins, head.dmin);
         }
-        let scale = _mm512_set1_ps(*rows.scales.add(unit * TILE + r));
+        let scale = _mm512_set1_ps(*rows.scales.add(super_block * TILE + r));
         _mm512_storeu_ps(sum, _mm512_fmadd_ps(value, scale, _mm512_loadu_ps(sum)));
     }
 }
 
-/// Turns a packed unit into planes.
+/// Unpacks a super-block into planes.
 ///
 /// # Safety
 ///
-/// The processor has AVX-512 with VNNI; a packed unit of `kind` is at `w`, and `out` has room for an unpacked one.
+/// The processor has AVX-512 with VNNI; a packed super-block of `kind` is at `w`, and `out` has room for an
+/// unpacked one.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn unpack(kind: Kind, w: *const u8, out: *mut u8) {
-    // SAFETY: a packed unit is at `w`, and `out` has room for an unpacked one.
+unsafe fn unpack(kind: PackedType, w: *const u8, out: *mut u8) {
+    // SAFETY: a packed super-block is at `w`, and `out` has room for an unpacked one.
     unsafe {
         _mm512_storeu_ps(out.cast(), halves(w));
         let to = out.add(HEAD);
         match kind {
-            Kind::Q6K => {
+            PackedType::Q6K => {
                 for part in 0..4 {
-                    let p = w.add(64 + part * 832);
+                    let p = w.add(HEADER + part * Q6K_PART);
                     for plane in 0..2 {
-                        ahead::ask::<7>(p.add(plane * 416));
-                        let q = six_bits(load8(p), p.add(512), plane);
-                        let pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.add(768 + plane * 32).cast()));
+                        prefetch_stream::<7>(p.add(plane * 416));
+                        let q = six_bits(load8(p), p.add(Q6K_HIGH), plane);
+                        let pairs =
+                            _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.add(Q6K_SCALES + plane * 32).cast()));
                         let first = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs));
                         let second = _mm512_srai_epi32::<16>(pairs);
                         planes(q, [twice(first), twice(second)], 32, to.add(part * 2048 + plane * 512));
@@ -262,23 +273,28 @@ unsafe fn unpack(kind: Kind, w: *const u8, out: *mut u8) {
                 }
             }
             _ => {
-                let fifth = kind == Kind::Q5K;
-                let step = if fifth { 704 } else { 576 };
+                let fifth = kind == PackedType::Q5K;
+                let step = if fifth { Q5K_PART } else { Q4K_PART };
                 _mm512_storeu_ps(out.add(64).cast(), halves(w.add(32)));
-                let m = if fifth { mins::<704>(w.add(64 + 544)) } else { mins::<576>(w.add(64 + 544)) };
+                let m = if fifth {
+                    mins::<Q5K_PART>(w.add(HEADER + K_MINS))
+                } else {
+                    mins::<Q4K_PART>(w.add(HEADER + K_MINS))
+                };
                 for (i, m) in m.into_iter().enumerate() {
                     _mm512_storeu_si512(out.add(128 + i * 64).cast(), m);
                 }
                 for part in 0..4 {
-                    let p = w.add(64 + part * step);
+                    let p = w.add(HEADER + part * step);
                     for plane in 0..2 {
-                        ahead::ask::<6>(p.add(plane * step / 2));
+                        prefetch_stream::<6>(p.add(plane * step / 2));
                         let q = if fifth {
-                            nibble_plane::<true>(load8(p), plane, p.add(576))
+                            nibble_plane::<true>(load8(p), plane, p.add(Q5K_FIFTHS))
                         } else {
                             nibble_plane::<false>(load8(p), plane, p)
                         };
-                        let scales = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.add(512 + plane * 16).cast()));
+                        let scales =
+                            _mm512_cvtepu8_epi32(_mm_loadu_si128(p.add(K_SCALES + plane * TILE).cast()));
                         planes(q, [twice(scales); 2], 0, to.add(part * 2048 + plane * 512));
                     }
                 }

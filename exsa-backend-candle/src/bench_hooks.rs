@@ -1,4 +1,4 @@
-//! Products by themselves, for benchmarks. Not part of the interface: it may change or go at any time.
+//! Hooks for benchmarks: products by themselves. Not part of the interface: it may change or go at any time.
 
 #![allow(missing_docs, reason = "hidden from the documentation, for this project's benchmarks alone")]
 
