@@ -51,10 +51,9 @@ fn step(scheduler: &mut Scheduler, now: Duration, work: &mut Vec<Work>) {
     work.clear();
     work.extend_from_slice(&scheduler.plan(now).work);
     for item in work.iter() {
-        scheduler.commit(item, item.sample.then_some(1));
+        scheduler.commit(item, &[1][..item.rows]);
     }
-    let tokens = work.iter().map(|item| item.len).sum();
-    scheduler.observe(&StepCost { tokens, decodes: work.len(), elapsed: Duration::from_millis(20) });
+    scheduler.observe(&StepCost::of(work, Duration::from_millis(20)));
 }
 
 #[test]

@@ -208,6 +208,22 @@ impl KvManager {
         self.blocks.grow(seq, tokens)
     }
 
+    /// The same from free blocks alone.
+    pub fn grow_free(&mut self, seq: SeqId, tokens: usize) -> bool {
+        self.blocks.grow(seq, tokens)
+    }
+
+    /// Frees the blocks of `seq`, in use, behind its first `tokens` tokens, of which the session has none.
+    pub fn return_blocks(&mut self, seq: SeqId, tokens: usize) {
+        self.blocks.truncate(seq, tokens);
+    }
+
+    /// Cuts `seq`, in use, to its first `len` tokens, and frees the blocks behind them.
+    pub fn truncate(&mut self, seq: SeqId, len: usize) {
+        self.blocks.truncate(seq, len);
+        self.ops.push(KvOp::Truncate { seq, len });
+    }
+
     /// Takes memory for the records of `tokens` tokens of `seq`.
     pub fn reserve(&mut self, seq: SeqId, tokens: usize) {
         self.blocks.reserve(seq, tokens);
