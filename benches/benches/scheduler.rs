@@ -57,8 +57,10 @@ impl Busy {
         let plan = self.scheduler.plan(Duration::ZERO);
         self.work.clear();
         self.work.extend_from_slice(&plan.work);
-        self.work.iter().for_each(|work| self.scheduler.commit(work, work.sample.then_some(1)));
-        self.work.iter().filter(|work| work.sample).count()
+        self.work.iter().for_each(|work| {
+            self.scheduler.commit(work, &[1][..work.rows]);
+        });
+        self.work.iter().filter(|work| work.rows > 0).count()
     }
 
     /// The same, with the oldest request ending and another one arriving.

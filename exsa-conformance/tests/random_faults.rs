@@ -1,5 +1,5 @@
 //! Faults of every kind at random calls, on schedules with too little KV and too few sequences, so that requests give way to each
-//! other and their KV is saved and restored. What must hold all the same is checked after every step.
+//! other and their KV is saved and restored, half of them with drafts. What must hold all the same is checked after every step.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_conformance::faulty::{Effect, Faults, FaultyModel, Operation, When};
@@ -8,9 +8,10 @@ use exsa_core::clock::ManualClock;
 use exsa_core::queue::FairQueue;
 use exsa_core::sampler::{SampleScratch, SamplerContext, SamplingParams};
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
+use exsa_core::speculate::{Proposer, Speculation};
 use exsa_core::{
-    EngineLoop, EngineOptions, Event, FinishReason, PrefixCacheOptions, Priority, Request, TokenId,
-    TokenStream,
+    EngineLoop, EngineOptions, Event, FinishReason, PrefixCacheOptions, Priority, Request, RequestId,
+    TokenId, TokenStream,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,29 @@ impl Random {
     }
 }
 
+/// Drafts some tokens that the model will say, then others.
+#[derive(Debug)]
+struct Drafts {
+    model: ScriptedModel,
+    right: usize,
+}
+
+impl Proposer for Drafts {
+    fn propose(&mut self, _: RequestId, tokens: &[TokenId], max: usize, drafts: &mut Vec<TokenId>) {
+        self.right = (self.right + 1) % (max + 1);
+        let (mut tokens, mut row) = (tokens.to_vec(), vec![0.0; ByteTokenizer::N_VOCAB]);
+        for i in 0..max {
+            self.model.logits(&tokens, &mut row);
+            row.truncate(ByteTokenizer::EOS as usize);
+            let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0 as TokenId;
+            row.resize(ByteTokenizer::N_VOCAB, 0.0);
+            let draft = if i < self.right { best } else { (best + 1) % 256 };
+            drafts.push(draft);
+            tokens.push(draft);
+        }
+    }
+}
+
 struct Submitted {
     prompt: Vec<TokenId>,
     stream: TokenStream,
@@ -51,6 +75,8 @@ struct Totals {
     expired: u64,
     cancelled: u64,
     saved: u64,
+    drafted: u64,
+    accepted: u64,
     /// Rounds in which no fault came about.
     without_fault: u64,
     /// Calls of [`KV_OPERATIONS`].
@@ -130,7 +156,11 @@ fn engine(random: &mut Random, faults: &Faults) -> (EngineLoop, ScriptedModel, M
     };
     let faulty = FaultyModel::new(model.clone().shared(), faults.clone()).shared();
     let queue = Box::new(FairQueue::new(options.fair));
-    let engine = EngineLoop::new(faulty, options, queue, Arc::new(clock.clone())).unwrap();
+    let mut engine = EngineLoop::new(faulty, options, queue, Arc::new(clock.clone())).unwrap();
+    if random.chance(50) {
+        let drafts = Drafts { model: model.clone(), right: 0 };
+        engine.speculate(Some(Speculation::new(drafts).drafts_max(1 + random.below(6) as usize)));
+    }
     (engine, model, clock)
 }
 
@@ -226,6 +256,8 @@ fn run(round: u64, totals: &mut Totals) {
         totals.without_fault += 1;
     }
     totals.saved += stats.preemptions_saved;
+    totals.drafted += engine.scheduler().counters().drafted_tokens;
+    totals.accepted += engine.scheduler().counters().accepted_drafts;
     KV_OPERATIONS.iter().zip(&mut totals.calls).for_each(|(op, calls)| *calls += faults.calls(*op));
 
     faults.clear();
@@ -248,7 +280,19 @@ fn random_faults_leave_every_promise_kept() {
     rounds.for_each(|round| run(round, &mut totals));
     println!("{totals:?}");
     if all {
-        let Totals { answered, failed, expired, cancelled, saved, without_fault, calls, fired } = totals;
+        let Totals {
+            answered,
+            failed,
+            expired,
+            cancelled,
+            saved,
+            drafted,
+            accepted,
+            without_fault,
+            calls,
+            fired,
+        } = totals;
+        assert!(accepted > 1000 && drafted - accepted > 1000, "{accepted} of {drafted} drafts accepted");
         let counts = [answered, failed, expired, cancelled, saved, without_fault];
         assert!(
             counts.iter().all(|n| *n > 100),

@@ -87,6 +87,17 @@ pub enum SubmitError {
         /// What sets the limit.
         what: &'static str,
     },
+    /// A text or a conversation cannot end with tokens that were generated before: only token ids can.
+    #[error("only a prompt of token ids can be resumed, not a text or a conversation")]
+    ResumeWithoutTokens,
+    /// A resumed prompt has fewer tokens than were generated before.
+    #[error("{generated} tokens of the prompt are said to be generated before, but it has only {tokens}")]
+    ResumeTooLong {
+        /// Tokens said to be generated before.
+        generated: usize,
+        /// Tokens of the prompt, those included.
+        tokens: usize,
+    },
     /// A token id of the prompt or of the stop tokens is not in the vocabulary.
     #[error("token id {token} is outside the vocabulary of {n_vocab}")]
     InvalidToken {

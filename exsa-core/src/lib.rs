@@ -43,6 +43,7 @@ pub mod sampler;
 #[doc(hidden)]
 pub mod schedule;
 pub mod scripted;
+pub mod speculate;
 pub mod stats;
 pub mod stream;
 pub mod text;
@@ -55,7 +56,7 @@ pub use finish::{FinishReason, RequestError, Usage};
 pub use generator::{Generator, SubmitError};
 pub use options::EngineOptions;
 pub use priority::Priority;
-pub use request::{Prompt, Request};
+pub use request::{Prompt, Request, Resume};
 pub use sampler::SamplingParams;
 pub use schedule::Mode;
 pub use schedule::prefix::PrefixCacheOptions;

@@ -20,6 +20,46 @@ pub enum Prompt {
     Chat(Vec<Message>),
 }
 
+/// What was done of an answer before its request was submitted, by this engine or another: the request goes on as if
+/// nothing had happened between.
+///
+/// ```
+/// use exsa_core::request::{Request, Resume};
+/// use std::time::Duration;
+///
+/// // Three tokens of prompt and two of answer, which took 80 ms.
+/// let request = Request::tokens([1, 2, 3, 10, 11]).max_tokens(64).resume(Resume::new(2).elapsed(Duration::from_millis(80)));
+/// # let _ = request;
+/// ```
+///
+/// The request itself is that of the uncut answer, with its limits, its penalties and its
+/// [`seed`](SamplingParams::seed), without which drawn tokens could not continue. Only new tokens and new text are emitted: text that
+/// was held back before the cut comes with the first new token that settles it. Usage counts the whole answer, except for
+/// the times of queue and first token. An answer that has ended already ends at once, for the same reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resume {
+    /// Tokens at the end of a [`Prompt::Tokens`] that are answer.
+    pub generated: usize,
+    /// Time that has passed since the answer was first asked for. It counts against the request's time limits. With a token
+    /// generated, `first_token_timeout` is met.
+    pub elapsed: Duration,
+}
+
+impl Resume {
+    /// The last `generated` tokens of the prompt are answer.
+    pub fn new(generated: usize) -> Self {
+        Self { generated, elapsed: Duration::ZERO }
+    }
+
+    /// Sets the time that was spent.
+    #[must_use]
+    pub fn elapsed(mut self, elapsed: Duration) -> Self {
+        self.elapsed = elapsed;
+        self
+    }
+}
+
 /// One request for generated text.
 ///
 /// ```
@@ -67,6 +107,8 @@ pub struct Request {
     /// Requests share cached prefixes only with those of the same salt: so that nobody learns from the time that an answer
     /// takes what others asked.
     pub cache_salt: Option<String>,
+    /// What was done of the answer before.
+    pub resume: Option<Resume>,
 }
 
 impl Request {
@@ -88,6 +130,7 @@ impl Request {
             user: None,
             weight: 1.0,
             cache_salt: None,
+            resume: None,
         }
     }
 
@@ -176,6 +219,13 @@ impl Request {
     /// Shares cached prefixes only with requests of the same salt.
     pub fn cache_salt(mut self, salt: impl Into<String>) -> Self {
         self.cache_salt = Some(salt.into());
+        self
+    }
+
+    /// Goes on with an answer of which a part was generated before.
+    #[must_use]
+    pub fn resume(mut self, resume: Resume) -> Self {
+        self.resume = Some(resume);
         self
     }
 }

@@ -4,6 +4,7 @@
 use exsa_core::backend::{Model, SessionOptions};
 use exsa_core::sampler::SamplingParams;
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
+use exsa_core::speculate::{PromptLookup, Speculation};
 use exsa_core::{
     Engine, EngineOptions, Event, FinishReason, Generator, Message, Request, RequestError, Shutdown,
     SubmitError,
@@ -81,6 +82,20 @@ fn one_seed_one_text() {
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn drafts_can_be_turned_on_and_off() {
+    let engine = engine(ScriptedModel::echo("row row row row row row row"));
+    let run = || engine.submit(greedy(Request::text("x"))).unwrap().complete().unwrap();
+    let (plain, steps) = (run(), engine.stats().steps);
+    engine.speculate(Some(Speculation::new(PromptLookup::default())));
+    let (drafted, with_drafts) = (run(), engine.stats().steps - steps);
+    assert_eq!((&drafted.tokens, &drafted.reason), (&plain.tokens, &plain.reason));
+    assert!(with_drafts * 2 < steps, "{with_drafts} steps, {steps} without drafts");
+    engine.speculate(None);
+    assert_eq!(run().tokens, plain.tokens);
+    assert_eq!(engine.stats().steps, 2 * steps + with_drafts);
 }
 
 #[test]

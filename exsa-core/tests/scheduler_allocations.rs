@@ -5,6 +5,8 @@ use exsa_core::backend::Capabilities;
 use exsa_core::priority::{Priority, UserId};
 use exsa_core::queue::{FairOptions, FairQueue};
 use exsa_core::schedule::{SchedRequest, Scheduler, SchedulerOptions, StepCost, Work};
+use exsa_core::speculate::{Proposer, Speculation};
+use exsa_core::{RequestId, TokenId};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,14 +53,54 @@ fn step(scheduler: &mut Scheduler, now: Duration, work: &mut Vec<Work>) {
     work.clear();
     work.extend_from_slice(&scheduler.plan(now).work);
     for item in work.iter() {
-        scheduler.commit(item, item.sample.then_some(1));
+        scheduler.commit(item, &[1][..item.rows]);
     }
-    let tokens = work.iter().map(|item| item.len).sum();
-    scheduler.observe(&StepCost { tokens, decodes: work.len(), elapsed: Duration::from_millis(20) });
+    scheduler.observe(&StepCost::of(work, Duration::from_millis(20)));
+}
+
+/// Drafts one token over and over.
+#[derive(Debug)]
+struct Repeat;
+
+impl Proposer for Repeat {
+    fn propose(&mut self, _: RequestId, _: &[TokenId], max: usize, drafts: &mut Vec<TokenId>) {
+        drafts.resize(max, 1);
+    }
 }
 
 #[test]
-fn decoding_takes_no_memory() {
+fn speculating_takes_no_memory() {
+    let mut scheduler = scheduler();
+    (0..RUNNING + 100).for_each(|id| submit(&mut scheduler, id as u64));
+    let mut speculation = Speculation::new(Repeat).drafts_max(3);
+    let mut work: Vec<Work> = Vec::with_capacity(RUNNING);
+    let mut now = Duration::ZERO;
+    let mut run = |scheduler: &mut Scheduler, steps: usize| {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for i in 0..steps {
+            now += Duration::from_millis(20);
+            scheduler.plan(now);
+            scheduler.plan_drafts(&mut speculation);
+            work.clear();
+            work.extend_from_slice(&scheduler.last_plan().work);
+            for item in &work {
+                // All are accepted, some, or none.
+                let generated: &[TokenId] = [&[1, 1, 1, 1][..], &[1, 2], &[2]][i % 3];
+                scheduler.commit(item, &generated[..item.rows.min(generated.len())]);
+            }
+            scheduler.observe(&StepCost::of(&work, Duration::from_millis(20)));
+        }
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    run(&mut scheduler, 100);
+    let steady = run(&mut scheduler, 500);
+    let counters = scheduler.counters();
+    assert_eq!(scheduler.running_len(), RUNNING);
+    assert!(counters.drafted_tokens > 500 * 3 * RUNNING as u64 && counters.accepted_drafts > 0);
+    assert_eq!(steady, 0, "allocations in 500 steps of {RUNNING} decodes with 3 drafts each");
+}
+
+fn scheduler() -> Scheduler {
     let capabilities = Capabilities::new(RUNNING + 32, 1 << 20)
         .kv_tokens(1 << 20)
         .block_tokens(16)
@@ -69,7 +111,12 @@ fn decoding_takes_no_memory() {
     let options =
         SchedulerOptions { batch_tokens_max: 4096, running_max: RUNNING, ..SchedulerOptions::default() };
     let queue = Box::new(FairQueue::new(FairOptions::default()));
-    let mut scheduler = Scheduler::new(&capabilities, options, queue);
+    Scheduler::new(&capabilities, options, queue)
+}
+
+#[test]
+fn decoding_takes_no_memory() {
+    let mut scheduler = scheduler();
     let mut next = 0;
     for _ in 0..RUNNING + WAITING {
         submit(&mut scheduler, next);

@@ -1,15 +1,20 @@
 //! Ten thousand random schedules on the scripted backend, with what must hold checked after every step.
 //!
 //! Each schedule draws its own limits (tiny KV caches among them), what its session can do, its mode and the changes of it, arrivals
-//! of all classes and several users, prompts that share their beginnings, cancels, deadlines and slow readers from a seed. The seed is in every message, so that a failure can be run again alone:
+//! of all classes and several users, prompts that share their beginnings, cancels, deadlines, slow readers and a proposer of drafts
+//! (or none) from a seed. The seed is in every message, so that a failure can be run again alone:
 //! `EXSA_SIMULATION_SEED=17 cargo nextest run -p exsa-core --test simulation`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod drafts;
+
+use drafts::{Answers, Kind, Oracle};
 use exsa_core::backend::SessionOptions;
 use exsa_core::clock::ManualClock;
 use exsa_core::queue::{FairOptions, FairQueue, Fcfs, QueueOrder};
 use exsa_core::sampler::{SampleScratch, SamplerContext, SamplingParams};
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
+use exsa_core::speculate::Speculation;
 use exsa_core::stream::Finished;
 use exsa_core::{
     EngineLoop, EngineOptions, Event, FinishReason, Mode, PrefixCacheOptions, Priority, Request, SubmitError,
@@ -44,7 +49,8 @@ impl Random {
 /// A request that was submitted, and what came of it so far.
 struct Submitted {
     prompt: Vec<TokenId>,
-    params: SamplingParams,
+    /// The answer of a run alone, to the end of generation or the limit, without drafts.
+    expected: Vec<TokenId>,
     tokens_max: Option<usize>,
     /// `None` once it was dropped.
     stream: Option<TokenStream>,
@@ -81,6 +87,8 @@ struct Totals {
     late: u64,
     refused: u64,
     full: u64,
+    /// Drafts verified and accepted, by kind of proposer.
+    drafts: [(u64, u64); Kind::ALL.len()],
 }
 
 struct Simulation {
@@ -94,6 +102,8 @@ struct Simulation {
     /// What prompts begin with.
     stems: Vec<Vec<TokenId>>,
     refused: u64,
+    /// The kind of proposer, and what it knows.
+    proposer: Option<(usize, Answers)>,
 }
 
 const MODES: [Mode; 3] = [Mode::Latency, Mode::Throughput, Mode::Balanced];
@@ -141,6 +151,16 @@ impl Simulation {
         let queue: Box<dyn QueueOrder> =
             if random.chance(15) { Box::new(Fcfs::new()) } else { Box::new(FairQueue::new(options.fair)) };
         let engine = EngineLoop::new(Arc::new(model.clone()), options, queue, Arc::new(clock.clone()));
+        let mut engine = engine.unwrap();
+        // Not from `random`: schedules are the same with and without drafts.
+        let mut drawn = Random(!seed);
+        let kind = drawn.within(0, Kind::ALL.len());
+        let proposer = (kind < Kind::ALL.len()).then(|| {
+            let answers = Answers::default();
+            let oracle = Oracle::new(Kind::ALL[kind], seed, &answers);
+            engine.speculate(Some(Speculation::new(oracle).drafts_max(drawn.within(1, 9))));
+            (kind, answers)
+        });
         let stems = (0..3).map(|_| (0..40).map(|_| random.within(0, 255) as TokenId).collect()).collect();
         Self {
             seed,
@@ -148,10 +168,11 @@ impl Simulation {
             clock,
             model,
             context,
-            engine: engine.unwrap(),
+            engine,
             requests: Vec::new(),
             stems,
             refused: 0,
+            proposer,
         }
     }
 
@@ -177,7 +198,8 @@ impl Simulation {
         let tokens_max = random.chance(60).then(|| random.within(1, 40));
         let params = SamplingParams::default()
             .temperature(if random.chance(30) { 0.0 } else { 1.0 })
-            .seed(random.next());
+            .seed(random.next())
+            .repetition_penalty(if random.chance(30) { 1.5 } else { 1.0 });
         let mut request = Request::tokens(prompt.clone())
             .sampling(params.clone())
             .priority(Priority::ALL[random.within(0, 2)])
@@ -197,18 +219,24 @@ impl Simulation {
         }
         let asleep = random.chance(15);
         match self.engine.submit(request) {
-            Ok(stream) => self.requests.push(Submitted {
-                prompt,
-                params,
-                tokens_max,
-                stream: Some(stream),
-                tokens: Vec::new(),
-                finished: None,
-                cancelled: false,
-                has_deadline,
-                has_first_token_limit,
-                asleep,
-            }),
+            Ok(stream) => {
+                let expected = self.alone(&prompt, &params, tokens_max);
+                if let Some((_, answers)) = &self.proposer {
+                    answers.add([prompt.as_slice(), &expected].concat());
+                }
+                self.requests.push(Submitted {
+                    prompt,
+                    expected,
+                    tokens_max,
+                    stream: Some(stream),
+                    tokens: Vec::new(),
+                    finished: None,
+                    cancelled: false,
+                    has_deadline,
+                    has_first_token_limit,
+                    asleep,
+                });
+            }
             Err(
                 SubmitError::QueueFull { .. }
                 | SubmitError::PromptTooLong { .. }
@@ -264,12 +292,13 @@ impl Simulation {
         for request in self.requests.iter().filter(|request| request.stream.is_some()) {
             let seed = self.seed;
             let finished = request.finished.as_ref().unwrap_or_else(|| panic!("seed {seed}: did not end"));
-            let expected = self.alone(request);
+            let eos = request.expected.iter().position(|token| *token == ByteTokenizer::EOS);
+            let expected = &request.expected[..eos.unwrap_or(request.expected.len())];
             let n = request.tokens.len();
             assert_eq!(request.tokens, expected[..n], "seed {seed}: not the tokens of a run alone");
             let complete = match &finished.reason {
                 FinishReason::MaxTokens => Some(n) == request.tokens_max,
-                FinishReason::EndOfGeneration => n == expected.len(),
+                FinishReason::EndOfGeneration => eos == Some(n),
                 FinishReason::ContextFull => {
                     totals.full += 1;
                     let kv = self.engine.stats().kv_tokens_max;
@@ -290,26 +319,29 @@ impl Simulation {
                 other => panic!("seed {seed}: {other:?}"),
             };
             assert!(complete, "seed {seed}: {:?} after {n} tokens", finished.reason);
-            let Usage { prompt_tokens, cached_tokens, .. } = finished.usage;
+            let Usage { prompt_tokens, cached_tokens, completion_tokens, .. } = finished.usage;
+            let ended_by_token = finished.reason == FinishReason::EndOfGeneration;
+            assert_eq!(completion_tokens, n + usize::from(ended_by_token), "seed {seed}: {finished:?}");
             assert!(cached_tokens < prompt_tokens, "seed {seed}: {cached_tokens} of {prompt_tokens} cached");
         }
     }
 
-    fn alone(&self, request: &Submitted) -> Vec<TokenId> {
-        let mut sampler = request.params.build(&SamplerContext::new(ByteTokenizer::N_VOCAB)).unwrap();
+    /// The answer without an engine, the end of generation included.
+    fn alone(&self, prompt: &[TokenId], params: &SamplingParams, tokens_max: Option<usize>) -> Vec<TokenId> {
+        let mut sampler = params.build(&SamplerContext::new(ByteTokenizer::N_VOCAB)).unwrap();
         let (mut scratch, mut row) = (SampleScratch::default(), vec![0.0; ByteTokenizer::N_VOCAB]);
-        let mut tokens = request.prompt.clone();
-        let limit = request.tokens_max.map_or(self.context, |max| request.prompt.len() + max);
+        let mut tokens = prompt.to_vec();
+        let limit = tokens_max.map_or(self.context, |max| prompt.len() + max);
         while tokens.len() < limit {
             self.model.logits(&tokens, &mut row);
             let position = tokens.len() as u64;
             let token = sampler.sample(&row, &tokens, position, &mut scratch).unwrap().token;
+            tokens.push(token);
             if token == ByteTokenizer::EOS {
                 break;
             }
-            tokens.push(token);
         }
-        tokens.split_off(request.prompt.len())
+        tokens.split_off(prompt.len())
     }
 }
 
@@ -335,6 +367,13 @@ fn run(seed: u64, totals: &mut Totals) {
     assert_eq!((stats.running, stats.waiting, stats.kv_tokens_used), (0, 0, 0), "seed {seed}");
     assert_eq!((stats.submitted, stats.failed), (stats.finished, 0), "seed {seed}: each ends exactly once");
     assert_eq!(stats.submitted, simulation.requests.len() as u64, "seed {seed}");
+    if let Some((kind, answers)) = &simulation.proposer {
+        let counters = simulation.engine.scheduler().counters();
+        assert_eq!(answers.verified(), (counters.drafted_tokens, counters.accepted_drafts), "seed {seed}");
+        assert_eq!(answers.finished(), stats.finished, "seed {seed}: the proposer hears of each end");
+        totals.drafts[*kind].0 += counters.drafted_tokens;
+        totals.drafts[*kind].1 += counters.accepted_drafts;
+    }
     totals.requests += stats.submitted;
     totals.steps += stats.steps;
     totals.preemptions += stats.preemptions;
@@ -353,13 +392,38 @@ fn random_schedules_keep_every_promise() {
     for seed in seeds.clone() {
         run(seed, &mut totals);
     }
-    let Totals { requests, steps, preemptions, saved, cached, cancelled, expired, late, refused, full } =
-        totals;
+    let Totals {
+        requests,
+        steps,
+        preemptions,
+        saved,
+        cached,
+        cancelled,
+        expired,
+        late,
+        refused,
+        full,
+        drafts,
+    } = totals;
     println!(
         "{requests} requests in {steps} steps: {preemptions} preemptions, {saved} of them saved, {cached} tokens cached, \
          {cancelled} cancelled, {expired} expired, {late} without a first token in time, {full} filled the context or the KV cache, {refused} refused"
     );
+    for (kind, (drafted, accepted)) in Kind::ALL.iter().zip(drafts) {
+        println!("{kind:?} proposers: {accepted} of {drafted} drafts accepted");
+    }
     if seeds.end - seeds.start == SCHEDULES {
+        for (kind, (drafted, accepted)) in Kind::ALL.iter().zip(drafts) {
+            let share = accepted as f64 / drafted as f64;
+            let expected = match kind {
+                Kind::Right => 0.95..=1.0,
+                Kind::Wrong => 0.0..=0.01,
+                Kind::Random => 0.0..=0.05,
+                Kind::Mixed | Kind::EndOfGeneration => 0.2..=0.8,
+                Kind::OutOfVocabulary => 0.9..=1.0,
+            };
+            assert!(drafted > 1000 && expected.contains(&share), "{kind:?}: {accepted} of {drafted}");
+        }
         assert!(
             [preemptions, saved, cached, cancelled, expired, late, refused, full].iter().all(|n| *n > 1000),
             "all paths are taken"

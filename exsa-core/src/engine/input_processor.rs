@@ -6,14 +6,14 @@ use crate::clock::Clock;
 use crate::engine::admission_control::AdmissionControl;
 use crate::engine::in_flight::InFlight;
 use crate::engine::mailbox::{Command, Mailbox};
-use crate::engine::request_state::RequestState;
+use crate::engine::request_state::{Limits, RequestState};
 use crate::generator::SubmitError;
 use crate::options::EngineOptions;
 use crate::priority::UserId;
 use crate::request::{Prompt, Request};
 use crate::sampler::SamplerContext;
 use crate::schedule::prefix::Namespace;
-use crate::schedule::sched_request::{History, SchedRequest};
+use crate::schedule::sched_request::SchedRequest;
 use crate::stream::{StreamSignal, TokenStream, channel};
 use crate::text::Detokenizer;
 use crate::text::StopMatcher;
@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Checks requests, tokenizes them and leaves them in the mailbox.
 pub(crate) struct InputProcessor {
@@ -68,12 +69,14 @@ impl InputProcessor {
 
     pub(crate) fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
         let n_vocab = self.model.info().n_vocab;
-        let tokens = self.encode(&request)?;
-        self.check_length(tokens.len())?;
+        let resume = request.resume.unwrap_or_default();
+        let mut tokens = self.encode(&request)?;
+        let prompt_len = self.prompt_len(&request, tokens.len())?;
+        self.check_length(prompt_len)?;
         if request.max_tokens == Some(0) {
             return Err(SubmitError::NoTokens);
         }
-        self.check_kv(tokens.len(), request.max_tokens)?;
+        self.check_kv(prompt_len, request.max_tokens)?;
         if !(0.001..=1000.0).contains(&request.weight) {
             return Err(SubmitError::Weight(request.weight));
         }
@@ -108,28 +111,14 @@ impl InputProcessor {
             }
         });
         let submitted = self.clock.now();
-        let preceded = tokens.iter().any(|token| !self.tokenizer.is_control(*token));
+        let preceded = tokens[..prompt_len].iter().any(|token| !self.tokenizer.is_control(*token));
         let user: Arc<str> = request.user.unwrap_or_default().into();
-        let max_tokens = request.max_tokens.unwrap_or(usize::MAX);
-        let sched_request = Box::new(SchedRequest {
-            arrival: id.0,
-            prompt_len: tokens.len(),
-            len_max: tokens.len().saturating_add(max_tokens).min(self.capabilities.context_tokens_max),
-            tokens: tokens.clone(),
-            namespace: Namespace { adapter: None, salt: request.cache_salt.map(Arc::from) },
-            priority: request.priority,
-            user: UserId(self.seeds.hash_one(&user)),
-            weight: request.weight,
-            deadline: request.timeout.map(|timeout| submitted.saturating_add(timeout)),
-            first_token_by: request.first_token_timeout.map(|timeout| submitted.saturating_add(timeout)),
-            history: History::default(),
+        let limits = Limits {
+            len_max: request.max_tokens.map_or(usize::MAX, |max| prompt_len.saturating_add(max)),
+            context_max: self.capabilities.context_tokens_max,
+        };
+        let mut state = Box::new(RequestState {
             id,
-        });
-        let state = Box::new(RequestState {
-            id,
-            prompt_tokens: tokens.len(),
-            tokens,
-            max_tokens,
             sampler,
             stop_tokens,
             end_of_generation,
@@ -137,6 +126,9 @@ impl InputProcessor {
             stop,
             stream,
             submitted,
+            elapsed: resume.elapsed,
+            resumed: resume.generated > 0,
+            ended: None,
             priority: request.priority,
             user: user.clone(),
             cached_tokens: 0,
@@ -144,6 +136,15 @@ impl InputProcessor {
             first_token: None,
             last_token: None,
         });
+        tokens.truncate(state.replay(&tokens, prompt_len, &limits, &*self.tokenizer));
+        let expiry = |timeout: Duration| submitted.saturating_add(timeout.saturating_sub(resume.elapsed));
+        let mut sched_request = Box::new(SchedRequest::new(id.0, tokens, limits.len_max));
+        sched_request.prompt_len = prompt_len;
+        sched_request.namespace = Namespace { adapter: None, salt: request.cache_salt.map(Arc::from) };
+        (sched_request.priority, sched_request.weight) = (request.priority, request.weight);
+        sched_request.user = UserId(self.seeds.hash_one(&user));
+        sched_request.deadline = request.timeout.map(expiry);
+        sched_request.first_token_by = request.first_token_timeout.map(expiry);
         let user_limit = self.options.user_queue_max.unwrap_or(usize::MAX);
         self.admission.enter(request.priority, &user, self.options.queue_max, user_limit)?;
         match self.mailbox.post(Command::Submit(state, sched_request)) {
@@ -152,6 +153,22 @@ impl InputProcessor {
                 self.admission.leave(request.priority, &user);
                 Err(SubmitError::ShuttingDown)
             }
+        }
+    }
+
+    /// Tokens of the prompt: all of `tokens` but those that were generated before.
+    fn prompt_len(&self, request: &Request, tokens: usize) -> Result<usize, SubmitError> {
+        let generated = request.resume.unwrap_or_default().generated;
+        if generated > 0 && !matches!(request.prompt, Prompt::Tokens(_)) {
+            return Err(SubmitError::ResumeWithoutTokens);
+        }
+        let limit = self.capabilities.context_tokens_max;
+        match tokens.checked_sub(generated) {
+            None => Err(SubmitError::ResumeTooLong { generated, tokens }),
+            Some(_) if generated > 0 && tokens > limit => {
+                Err(SubmitError::PromptTooLong { tokens, limit, what: "the context" })
+            }
+            Some(prompt_len) => Ok(prompt_len),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::engine::request_state::RequestState;
 use crate::schedule::sched_request::SchedRequest;
 use crate::schedule::scheduler::Mode;
+use crate::speculate::Speculation;
 use crate::token::RequestId;
 use parking_lot::{Condvar, Mutex};
 use std::time::Duration;
@@ -12,6 +13,7 @@ pub(crate) enum Command {
     Cancel(RequestId),
     Resume(RequestId),
     Mode(Mode),
+    Speculate(Option<Box<Speculation>>),
     Position(RequestId),
 }
 

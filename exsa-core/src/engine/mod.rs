@@ -17,6 +17,7 @@ use crate::options::EngineOptions;
 use crate::request::Request;
 use crate::schedule::queue::{FairQueue, QueueOrder};
 use crate::schedule::scheduler::Mode;
+use crate::speculate::Speculation;
 use crate::stats::EngineStats;
 use crate::stream::TokenStream;
 use input_processor::InputProcessor;
@@ -76,6 +77,12 @@ impl Engine {
     pub fn set_mode(&self, mode: Mode) {
         // An engine that has gone needs no mode.
         let _ = self.input.mailbox.post(Command::Mode(mode));
+    }
+
+    /// Verifies the drafts of a proposer from the next step on, or none: the default.
+    pub fn speculate(&self, speculation: Option<Speculation>) {
+        // An engine that has gone needs no drafts.
+        let _ = self.input.mailbox.post(Command::Speculate(speculation.map(Box::new)));
     }
 
     /// Requests waiting, by user; those without a user under an empty name.

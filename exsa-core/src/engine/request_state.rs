@@ -2,7 +2,7 @@
 
 use crate::finish::{FinishReason, Usage};
 use crate::priority::Priority;
-use crate::sampler::Sampler;
+use crate::sampler::{Sampled, Sampler};
 use crate::stream::{Finished, StreamSender, Token};
 use crate::text::Detokenizer;
 use crate::text::StopMatcher;
@@ -14,10 +14,6 @@ use std::time::Duration;
 
 pub(crate) struct RequestState {
     pub(crate) id: RequestId,
-    /// The prompt, then what was generated.
-    pub(crate) tokens: Vec<TokenId>,
-    pub(crate) prompt_tokens: usize,
-    pub(crate) max_tokens: usize,
     pub(crate) sampler: Sampler,
     /// Tokens that end the answer, sorted.
     pub(crate) stop_tokens: Vec<TokenId>,
@@ -27,6 +23,12 @@ pub(crate) struct RequestState {
     pub(crate) stop: StopMatcher,
     pub(crate) stream: StreamSender,
     pub(crate) submitted: Duration,
+    /// Time spent on the answer before it was submitted.
+    pub(crate) elapsed: Duration,
+    /// Whether part of the answer was generated before it was submitted.
+    pub(crate) resumed: bool,
+    /// Why the answer had ended before it was submitted.
+    pub(crate) ended: Option<FinishReason>,
     pub(crate) priority: Priority,
     pub(crate) user: Arc<str>,
     /// Tokens of the prompt that were not computed for it.
@@ -34,6 +36,14 @@ pub(crate) struct RequestState {
     pub(crate) admitted: Option<Duration>,
     pub(crate) first_token: Option<Duration>,
     pub(crate) last_token: Option<Duration>,
+}
+
+/// Lengths, prompt included, at which an answer ends.
+pub(crate) struct Limits {
+    /// By the request's own limit.
+    pub(crate) len_max: usize,
+    /// Because the context is full.
+    pub(crate) context_max: usize,
 }
 
 /// What came of a sampled token.
@@ -47,49 +57,82 @@ pub(crate) enum TokenOutcome {
 }
 
 impl RequestState {
-    pub(crate) fn completion_tokens(&self) -> usize {
-        self.tokens.len() - self.prompt_tokens
-    }
-
-    /// Takes in a sampled token: text out, and whether the answer ends. `context_max` is the number of tokens
-    /// at which it has to.
+    /// Takes in a sampled token, which makes the request `len` tokens long: text out, and whether the answer ends.
     pub(crate) fn advance(
         &mut self,
-        id: TokenId,
-        logprob: Option<f32>,
+        sampled: Sampled,
+        len: usize,
+        limits: &Limits,
         tokenizer: &dyn Tokenizer,
-        context_max: usize,
         now: Duration,
     ) -> TokenOutcome {
-        self.tokens.push(id);
-        self.sampler.accept(id);
         self.first_token.get_or_insert(now);
-        self.stop.push_control(tokenizer, id);
-        if self.stop_tokens.binary_search(&id).is_ok() {
-            return TokenOutcome::End(FinishReason::StopToken(id));
+        let (id, logprob, mut text) = (sampled.token, sampled.logprob, String::new());
+        let reason = self.take(id, len, limits, tokenizer, &mut text);
+        if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration) = reason {
+            return TokenOutcome::End(reason.unwrap_or(FinishReason::EndOfGeneration));
         }
-        if self.end_of_generation.binary_search(&id).is_ok() {
-            return TokenOutcome::End(FinishReason::EndOfGeneration);
-        }
-        let (mut decoded, mut text) = (String::new(), String::new());
-        self.detokenizer.push(tokenizer, id, &mut decoded);
-        let stopped = self.stop.push(&decoded, &mut text);
         let has_room = self.stream.token(Token { id, text, logprob });
-        if let Some(index) = stopped {
-            TokenOutcome::End(FinishReason::StopString(index))
-        } else if self.completion_tokens() >= self.max_tokens {
-            TokenOutcome::End(FinishReason::MaxTokens)
-        } else if self.tokens.len() >= context_max {
-            TokenOutcome::End(FinishReason::ContextFull)
-        } else if has_room {
-            TokenOutcome::Continue
-        } else {
-            TokenOutcome::StreamFull
+        match reason {
+            Some(reason) => TokenOutcome::End(reason),
+            None if has_room => TokenOutcome::Continue,
+            None => TokenOutcome::StreamFull,
         }
     }
 
-    /// Sends the last event.
-    pub(crate) fn finish(mut self, mut reason: FinishReason, now: Duration) {
+    /// Takes in the answer so far of a request that resumes: `tokens` from `prompt_len` on, whose text was given out
+    /// before. Returns the number of tokens up to the end of the answer, if it has ended.
+    pub(crate) fn replay(
+        &mut self,
+        tokens: &[TokenId],
+        prompt_len: usize,
+        limits: &Limits,
+        tokenizer: &dyn Tokenizer,
+    ) -> usize {
+        let mut text = String::new();
+        for (i, token) in tokens.iter().enumerate().skip(prompt_len) {
+            text.clear();
+            self.ended = self.take(*token, i + 1, limits, tokenizer, &mut text);
+            if self.ended.is_some() {
+                return i + 1;
+            }
+        }
+        tokens.len()
+    }
+
+    /// Takes in a token of the answer: appends the text that became certain to `text`, and returns why the answer ends with
+    /// it, if it does. A token that ends it by itself has no text.
+    fn take(
+        &mut self,
+        id: TokenId,
+        len: usize,
+        limits: &Limits,
+        tokenizer: &dyn Tokenizer,
+        text: &mut String,
+    ) -> Option<FinishReason> {
+        self.sampler.accept(id);
+        self.stop.push_control(tokenizer, id);
+        if self.stop_tokens.binary_search(&id).is_ok() {
+            return Some(FinishReason::StopToken(id));
+        }
+        if self.end_of_generation.binary_search(&id).is_ok() {
+            return Some(FinishReason::EndOfGeneration);
+        }
+        let mut decoded = String::new();
+        self.detokenizer.push(tokenizer, id, &mut decoded);
+        if let Some(index) = self.stop.push(&decoded, text) {
+            Some(FinishReason::StopString(index))
+        } else if len >= limits.len_max {
+            Some(FinishReason::MaxTokens)
+        } else if len >= limits.context_max {
+            Some(FinishReason::ContextFull)
+        } else {
+            None
+        }
+    }
+
+    /// Sends the last event. `lens` are the tokens of prompt and answer.
+    pub(crate) fn finish(mut self, mut reason: FinishReason, lens: (usize, usize), now: Duration) {
         let mut text = String::new();
         if !self.stop.has_matched() {
             let mut decoded = String::new();
@@ -101,12 +144,15 @@ impl RequestState {
             }
         }
         let usage = Usage {
-            prompt_tokens: self.prompt_tokens,
+            prompt_tokens: lens.0,
             cached_tokens: self.cached_tokens,
-            completion_tokens: self.completion_tokens(),
+            completion_tokens: lens.1,
             queue_time: self.admitted.map(|at| at.saturating_sub(self.submitted)),
-            time_to_first_token: self.first_token.map(|at| at.saturating_sub(self.submitted)),
-            total_time: now.saturating_sub(self.submitted),
+            time_to_first_token: self
+                .first_token
+                .filter(|_| !self.resumed)
+                .map(|at| at.saturating_sub(self.submitted).saturating_add(self.elapsed)),
+            total_time: now.saturating_sub(self.submitted).saturating_add(self.elapsed),
         };
         self.stream.finish(Finished { text, reason, usage });
     }

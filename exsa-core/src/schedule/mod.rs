@@ -12,5 +12,5 @@ pub(crate) mod scheduler;
 pub use sched_request::{History, SchedRequest};
 pub use scheduler::{
     Admitted, Mode, PAUSE_GRACE, Plan, Preset, Scheduler, SchedulerCounters, SchedulerOptions, StepCost,
-    Work, budget,
+    Work, WorkKind, budget,
 };

@@ -1,4 +1,4 @@
-//! What the scheduler knows of a request.
+//! A request as the scheduler sees it; the owner of its tokens.
 
 use crate::priority::{Priority, UserId};
 use crate::schedule::prefix::Namespace;
@@ -12,11 +12,14 @@ pub struct SchedRequest {
     pub id: RequestId,
     /// Place in the order of arrival; kept when the request is preempted.
     pub arrival: u64,
-    /// Tokens known: the prompt, then what was generated.
-    pub tokens: Vec<TokenId>,
-    /// Tokens of the prompt.
+    /// The prompt, the answer so far, and the drafts of the step in progress.
+    tokens: Vec<TokenId>,
+    /// Drafts at the end of `tokens`.
+    drafts: usize,
+    /// Tokens of the prompt; the answer begins behind them.
     pub prompt_len: usize,
-    /// Tokens, prompt included, at which the answer ends at the latest.
+    /// Tokens, prompt included, that the request's limit allows; `usize::MAX` without a limit. The context may end it
+    /// earlier.
     pub len_max: usize,
     /// With whom it may share KV.
     pub namespace: Namespace,
@@ -50,13 +53,14 @@ pub struct History {
 }
 
 impl SchedRequest {
-    /// A request of the default class and user that arrives as number `id`.
+    /// A request of the default class and user that arrives as number `id`. All of `tokens` is prompt.
     pub fn new(id: u64, tokens: Vec<TokenId>, len_max: usize) -> Self {
         Self {
             id: RequestId(id),
             arrival: id,
             prompt_len: tokens.len(),
             tokens,
+            drafts: 0,
             len_max,
             namespace: Namespace::default(),
             priority: Priority::default(),
@@ -79,8 +83,50 @@ impl SchedRequest {
         self.deadline.into_iter().chain(first).min()
     }
 
+    /// The known tokens: the prompt, then the answer so far.
+    pub fn tokens(&self) -> &[TokenId] {
+        &self.tokens[..self.tokens.len() - self.drafts]
+    }
+
+    /// The known tokens, then the drafts that the step in progress verifies.
+    pub fn tokens_and_drafts(&self) -> &[TokenId] {
+        &self.tokens
+    }
+
+    /// Tokens of the answer so far.
+    pub fn answer_len(&self) -> usize {
+        self.tokens().len() - self.prompt_len
+    }
+
     /// Whether no token was generated yet.
     pub fn awaits_first_token(&self) -> bool {
-        self.tokens.len() == self.prompt_len
+        self.answer_len() == 0
+    }
+
+    /// Takes memory for `more` tokens.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.tokens.reserve(more);
+    }
+
+    /// Puts drafts behind the known tokens.
+    pub(super) fn set_drafts(&mut self, drafts: &[TokenId]) {
+        debug_assert_eq!(self.drafts, 0);
+        self.tokens.extend_from_slice(drafts);
+        self.drafts = drafts.len();
+    }
+
+    /// Drops the drafts.
+    pub(super) fn clear_drafts(&mut self) {
+        self.tokens.truncate(self.tokens.len() - self.drafts);
+        self.drafts = 0;
+    }
+
+    /// Puts generated tokens in place of the drafts; how many of the drafts, from the first, are among them.
+    pub(super) fn append(&mut self, generated: &[TokenId]) -> usize {
+        let drafts = &self.tokens[self.tokens.len() - self.drafts..];
+        let accepted = drafts.iter().zip(generated).take_while(|(draft, token)| draft == token).count();
+        self.clear_drafts();
+        self.tokens.extend_from_slice(generated);
+        accepted
     }
 }

@@ -140,8 +140,8 @@ impl Bare {
         let tokens: usize = work.iter().map(|item| item.len).sum();
         self.now += self.per_pass + self.per_token * tokens as u32;
         for item in &work {
-            self.scheduler.commit(item, item.sample.then_some(7));
-            if !item.sample {
+            self.scheduler.commit(item, &[7][..item.rows]);
+            if item.rows == 0 {
                 continue;
             }
             self.serve(item.id, 0, 1);

@@ -58,7 +58,7 @@ fn weights_share_in_their_proportion() {
             served[admitted.id.0 as usize % 3] += 1;
         }
         for item in work {
-            scheduler.commit(&item, item.sample.then_some(1));
+            scheduler.commit(&item, &[1][..item.rows]);
             if item.start + item.len >= 29 {
                 scheduler.finish(item.id);
             }

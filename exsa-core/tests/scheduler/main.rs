@@ -12,6 +12,7 @@ mod modes;
 mod preemption;
 mod prefix_cache;
 mod queue_answers;
+mod speculation;
 mod starvation;
 mod transforms;
 mod vtc_bound;

@@ -1,8 +1,11 @@
 //! What is cached is not computed again, what is told of it is true, and answers are as without it.
 
+use super::bare::capabilities;
 use super::driver::{Driver, greedy, tokens};
 use exsa_core::backend::SessionOptions;
 use exsa_core::clock::ManualClock;
+use exsa_core::schedule::kv::{KvManager, KvOptions};
+use exsa_core::schedule::prefix::Namespace;
 use exsa_core::scripted::ScriptedModel;
 use exsa_core::{EngineOptions, Mode, PrefixCacheOptions, TokenId};
 
@@ -184,4 +187,25 @@ fn cached_tokens_are_those_that_were_not_computed() {
     assert_eq!((driver.stats().prompt_tokens, driver.stats().cached_tokens), (prompts, cached));
     println!("{cached} of {prompts} prompt tokens cached");
     assert!(cached * 2 > prompts);
+}
+
+#[test]
+fn blocks_that_a_release_leaves_to_idle_sequences_count_against_the_limit() {
+    let prefix = PrefixCacheOptions { tokens_max: Some(8), ..PrefixCacheOptions::default() };
+    let mut kv = KvManager::new(&capabilities(64, 4, 4), &KvOptions { prefix, bytes_per_token: 1 });
+    let (namespace, shared) = (Namespace::default(), tokens(1, 8));
+    let (first, _) = kv.admit(None).unwrap();
+    assert!(kv.grow(first, 8));
+    kv.cache(first, &namespace, &shared);
+    // The second request uses the cached blocks, so that there is room for others in the cache.
+    let longer = [shared.clone(), tokens(2, 4)].concat();
+    let (second, held) = kv.admit(kv.find(&namespace, &longer)).unwrap();
+    assert!(held == 8 && kv.grow(second, 12));
+    let (third, _) = kv.admit(None).unwrap();
+    assert!(kv.grow(third, 8));
+    kv.cache(third, &namespace, &tokens(3, 8));
+    assert_eq!(kv.blocks().blocks_cached(), 2);
+    kv.release(second);
+    kv.check().unwrap();
+    assert_eq!(kv.blocks().blocks_cached(), 2, "four, if nothing were evicted");
 }

@@ -1,11 +1,12 @@
-//! From logits to events: sample, commit, emit.
+//! From logits to events: sample, emit, commit.
 
 use crate::backend::Output;
 use crate::clock::Clock;
-use crate::engine::request_state::{RequestState, TokenOutcome};
+use crate::engine::request_state::{Limits, RequestState, TokenOutcome};
 use crate::finish::FinishReason;
-use crate::sampler::{SampleError, SampleScratch};
+use crate::sampler::SampleScratch;
 use crate::schedule::scheduler::{Scheduler, Work};
+use crate::speculate::Speculation;
 use crate::stats::Recorder;
 use crate::token::RequestId;
 use crate::token::TokenId;
@@ -13,16 +14,15 @@ use crate::tokenizer::Tokenizer;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What was sampled for a piece of work, and its logarithm of probability.
-pub(super) type Sampled = Option<Result<(TokenId, Option<f32>), SampleError>>;
-
 /// Everything that takes part when logits become tokens.
 pub(super) struct Commit<'a> {
     pub(super) scheduler: &'a mut Scheduler,
     pub(super) requests: &'a mut HashMap<RequestId, Box<RequestState>>,
     pub(super) tokenizer: &'a dyn Tokenizer,
+    pub(super) speculation: Option<&'a mut Speculation>,
     pub(super) scratch: &'a mut SampleScratch,
-    pub(super) sampled: &'a mut Vec<Sampled>,
+    /// Memory for the tokens that a piece of work gives.
+    pub(super) generated: &'a mut Vec<TokenId>,
     pub(super) recorder: &'a mut Recorder,
     pub(super) clock: &'a dyn Clock,
     pub(super) context_max: usize,
@@ -31,61 +31,69 @@ pub(super) struct Commit<'a> {
 }
 
 impl Commit<'_> {
-    /// Samples, commits and emits each piece of work; the requests that ended with it.
+    /// Samples, emits and commits each piece of work; the requests that ended with it.
     pub(super) fn run(mut self, work: &[Work], output: Output<'_>) -> Vec<(RequestId, FinishReason)> {
-        self.sample(work, output);
-        let sampled = self.clock.now();
-        let ended = self.emit(work);
-        let times = &mut self.recorder.stats.step_times;
-        times.sample += sampled.saturating_sub(self.now);
-        times.emit += self.clock.now().saturating_sub(sampled);
-        ended
-    }
-
-    fn sample(&mut self, work: &[Work], output: Output<'_>) {
-        self.sampled.clear();
-        let (logits, mut rows) = (output.logits(), 0);
-        for work in work {
-            let row = work.sample.then(|| logits?.row(rows)).flatten();
-            rows += usize::from(work.sample);
-            self.sampled.push(row.zip(self.requests.get_mut(&work.id)).map(|(row, sequence)| {
-                let position = sequence.tokens.len() as u64;
-                let sampled = sequence.sampler.sample(row, &sequence.tokens, position, self.scratch)?;
-                Ok((sampled.token, sampled.logprob))
-            }));
-        }
-    }
-
-    fn emit(&mut self, work: &[Work]) -> Vec<(RequestId, FinishReason)> {
         let mut ended = Vec::new();
-        for (i, work) in work.iter().enumerate() {
-            match self.sampled[i].take() {
-                None => self.scheduler.commit(work, None),
-                Some(Err(error)) => {
-                    self.scheduler.commit(work, None);
-                    ended.push((work.id, FinishReason::Failed(error.into())));
-                }
-                Some(Ok((token, logprob))) => {
-                    self.scheduler.commit(work, Some(token));
-                    match self.advance(work.id, token, logprob) {
-                        TokenOutcome::Continue => {}
-                        TokenOutcome::StreamFull => self.scheduler.pause(work.id, self.now),
-                        TokenOutcome::End(reason) => ended.push((work.id, reason)),
-                    }
-                }
+        let mut rows = 0;
+        for work in work {
+            self.generated.clear();
+            let outcome =
+                if work.rows > 0 { self.verify(work, output, rows) } else { TokenOutcome::Continue };
+            rows += work.rows;
+            let accepted = self.scheduler.commit(work, self.generated);
+            if let Some(speculation) = self.speculation.as_mut().filter(|_| work.drafts > 0) {
+                speculation.verified(work.id, work.drafts, accepted);
+            }
+            match outcome {
+                TokenOutcome::Continue => {}
+                TokenOutcome::StreamFull => self.scheduler.pause(work.id, self.now),
+                TokenOutcome::End(reason) => ended.push((work.id, reason)),
             }
         }
         ended
     }
 
-    fn advance(&mut self, id: RequestId, token: TokenId, logprob: Option<f32>) -> TokenOutcome {
-        let Some(sequence) = self.requests.get_mut(&id) else {
+    /// Draws and emits the tokens that follow the known ones, from the rows of `work`, which begin at `first`.
+    ///
+    /// Each row is sampled as it would be in a pass of its own. It is the right row as long as the draft that it was
+    /// computed with equals the token drawn from the row before: the first draft that does not is rejected with all after it.
+    /// Where the request ends, or its stream is full, the remaining rows are left alone.
+    fn verify(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
+        let request = self.scheduler.request(work.seq).filter(|request| request.id == work.id);
+        let (Some(request), Some(state)) = (request, self.requests.get_mut(&work.id)) else {
             return TokenOutcome::End(FinishReason::Cancelled);
         };
-        match sequence.last_token.replace(self.now) {
-            Some(before) => self.recorder.inter_token(self.now.saturating_sub(before)),
-            None => self.recorder.first_token(self.now.saturating_sub(sequence.submitted)),
+        let limits = Limits { len_max: request.len_max, context_max: self.context_max };
+        let tokens = request.tokens_and_drafts();
+        let mut begun = self.clock.now();
+        for (row, len) in (first..first + work.rows).zip(work.known()..) {
+            let Some(logits) = output.row(row) else { break };
+            let sampled = match state.sampler.sample(logits, &tokens[..len], len as u64, self.scratch) {
+                Ok(sampled) => sampled,
+                Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
+            };
+            let token = sampled.token;
+            self.generated.push(token);
+            let drawn = self.clock.now();
+            match state.last_token.replace(self.now) {
+                Some(before) => self.recorder.inter_token(self.now.saturating_sub(before)),
+                None if state.resumed => {}
+                None => self.recorder.first_token(self.now.saturating_sub(state.submitted)),
+            }
+            let outcome = state.advance(sampled, len + 1, &limits, self.tokenizer, self.now);
+            let emitted = self.clock.now();
+            let stats = &mut self.recorder.stats;
+            stats.tokens_generated += 1;
+            stats.step_times.sample += drawn.saturating_sub(begun);
+            stats.step_times.emit += emitted.saturating_sub(drawn);
+            begun = emitted;
+            if !matches!(outcome, TokenOutcome::Continue) {
+                return outcome;
+            }
+            if tokens.get(len) != Some(&token) {
+                break;
+            }
         }
-        sequence.advance(token, logprob, self.tokenizer, self.context_max, self.now)
+        TokenOutcome::Continue
     }
 }

@@ -16,11 +16,8 @@ impl EngineLoop {
         while !self.work.is_empty() {
             self.batch.clear();
             for work in &self.work {
-                if let Some(sequence) = self.requests.get(&work.id) {
-                    let tokens = &sequence.tokens[work.start..work.start + work.len];
-                    let span = Span::tokens(work.seq, work.start, tokens).rows(usize::from(work.sample));
-                    self.batch.push(span);
-                }
+                let span = Span::tokens(work.seq, work.start, self.scheduler.tokens_of(work)).rows(work.rows);
+                self.batch.push(span);
             }
             let wanted = self.work.iter().map(|work| (work.id, self.scheduler.expiry(work.seq)));
             self.input.in_flight.begin(wanted);
@@ -40,16 +37,15 @@ impl EngineLoop {
                     let stats = &mut self.recorder.stats;
                     stats.steps += 1;
                     stats.tokens_computed += batch.len() as u64;
-                    stats.tokens_generated += batch.rows() as u64;
                     stats.step_times.forward += elapsed;
-                    let decodes = self.work.iter().filter(|work| work.len == 1).count();
-                    self.scheduler.observe(&StepCost { tokens: batch.len(), decodes, elapsed });
+                    self.scheduler.observe(&StepCost::of(&self.work, elapsed));
                     let ended = Commit {
                         scheduler: &mut self.scheduler,
                         requests: &mut self.requests,
                         tokenizer: &*self.tokenizer,
+                        speculation: self.speculation.as_mut(),
                         scratch: &mut self.scratch,
-                        sampled: &mut self.sampled,
+                        generated: &mut self.generated,
                         recorder: &mut self.recorder,
                         clock: &*self.clock,
                         context_max: self.context_max,

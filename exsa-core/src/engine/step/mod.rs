@@ -21,11 +21,11 @@ use crate::sampler::SampleScratch;
 use crate::schedule::kv::KvOp;
 use crate::schedule::queue::QueueOrder;
 use crate::schedule::scheduler::{Mode, Scheduler, SchedulerOptions, Work};
+use crate::speculate::Speculation;
 use crate::stats::{EngineStats, Recorder};
 use crate::stream::{QueuePosition, TokenStream};
-use crate::token::RequestId;
+use crate::token::{RequestId, TokenId};
 use crate::tokenizer::Tokenizer;
-use commit::Sampled;
 pub(crate) use forward::panic_text;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -54,7 +54,8 @@ pub struct EngineLoop {
     batch: Batch,
     work: Vec<Work>,
     scratch: SampleScratch,
-    sampled: Vec<Sampled>,
+    generated: Vec<TokenId>,
+    speculation: Option<Speculation>,
     recorder: Recorder,
     shared_stats: Arc<Mutex<EngineStats>>,
     stopped: bool,
@@ -115,7 +116,8 @@ impl EngineLoop {
             batch: Batch::new(),
             work: Vec::new(),
             scratch: SampleScratch::default(),
-            sampled: Vec::new(),
+            generated: Vec::new(),
+            speculation: None,
             shared_stats: Arc::new(Mutex::new(recorder.stats)),
             recorder,
             stopped: false,
@@ -125,6 +127,12 @@ impl EngineLoop {
     /// Tunes for something else from the next step on.
     pub fn set_mode(&mut self, mode: Mode) {
         self.scheduler.set_mode(mode);
+    }
+
+    /// Verifies the drafts of a proposer from the next step on, or none: the default.
+    pub fn speculate(&mut self, speculation: Option<Speculation>) {
+        let n_vocab = self.input.model.info().n_vocab;
+        self.speculation = speculation.map(|speculation| speculation.n_vocab(n_vocab));
     }
 
     /// Accepts a request, or says why not.
@@ -141,6 +149,9 @@ impl EngineLoop {
         }
         let start = self.clock.now();
         self.scheduler.plan(start);
+        if let Some(speculation) = &mut self.speculation {
+            self.scheduler.plan_drafts(speculation);
+        }
         let changes = !self.scheduler.last_plan().is_empty();
         self.apply_plan();
         self.recorder.stats.step_times.plan += self.clock.now().saturating_sub(start);
@@ -206,14 +217,19 @@ impl EngineLoop {
         let now = self.clock.now();
         for command in commands.drain(..) {
             match command {
-                Command::Submit(sequence, request) => {
+                Command::Submit(mut state, request) => {
+                    let (id, ended) = (state.id, state.ended.take());
                     self.recorder.stats.submitted += 1;
                     self.scheduler.enqueue(*request, now);
-                    self.requests.insert(sequence.id, sequence);
+                    self.requests.insert(id, state);
+                    if let Some(reason) = ended {
+                        self.end(id, reason);
+                    }
                 }
                 Command::Cancel(id) => self.end(id, FinishReason::Cancelled),
                 Command::Resume(id) => self.scheduler.resume(id, now),
                 Command::Mode(mode) => self.scheduler.set_mode(mode),
+                Command::Speculate(speculation) => self.speculate(speculation.map(|boxed| *boxed)),
                 Command::Position(id) => self.tell_position(id),
             }
         }
@@ -265,10 +281,9 @@ impl EngineLoop {
         let Some(sequence) = self.requests.remove(&id) else { return };
         let failed = matches!(reason, FinishReason::Failed(_));
         // What a sequence holds that failed is in doubt.
-        if failed {
-            self.scheduler.remove(id)
-        } else {
-            self.scheduler.finish(id)
+        let request = if failed { self.scheduler.remove(id) } else { self.scheduler.finish(id) };
+        if let Some(speculation) = &mut self.speculation {
+            speculation.finished(id);
         }
         self.saved.remove(&id);
         if sequence.admitted.is_none() {
@@ -278,7 +293,8 @@ impl EngineLoop {
         self.recorder.stats.failed += u64::from(failed);
         // Who reads the end of a stream finds it in the counters.
         self.publish();
-        sequence.finish(reason, self.clock.now());
+        let lens = request.map_or((0, 0), |request| (request.prompt_len, request.answer_len()));
+        sequence.finish(reason, lens, self.clock.now());
     }
 
     fn publish(&mut self) {

@@ -208,6 +208,22 @@ impl KvManager {
         self.blocks.grow(seq, tokens)
     }
 
+    /// The same from free blocks alone.
+    pub fn grow_free(&mut self, seq: SeqId, tokens: usize) -> bool {
+        self.blocks.grow(seq, tokens)
+    }
+
+    /// Frees the blocks of `seq`, in use, behind its first `tokens` tokens, of which the session has none.
+    pub fn return_blocks(&mut self, seq: SeqId, tokens: usize) {
+        self.blocks.truncate(seq, tokens);
+    }
+
+    /// Cuts `seq`, in use, to its first `len` tokens, and frees the blocks behind them.
+    pub fn truncate(&mut self, seq: SeqId, len: usize) {
+        self.blocks.truncate(seq, len);
+        self.ops.push(KvOp::Truncate { seq, len });
+    }
+
     /// Takes memory for the records of `tokens` tokens of `seq`.
     pub fn reserve(&mut self, seq: SeqId, tokens: usize) {
         self.blocks.reserve(seq, tokens);
@@ -220,8 +236,13 @@ impl KvManager {
         }
     }
 
-    /// Empties `seq` and frees its id.
+    /// Empties `seq` and frees its id. Blocks that it shared with idle sequences count as cached from here on.
     pub fn release(&mut self, seq: SeqId) {
+        self.drop_sequence(seq);
+        self.trim();
+    }
+
+    fn drop_sequence(&mut self, seq: SeqId) {
         self.idle.retain(|other| *other != seq);
         self.tree.remove(seq);
         self.blocks.release(seq);
@@ -252,8 +273,13 @@ impl KvManager {
         let mut covered = Vec::new();
         self.tree.covered_by(seq, |other| covered.push(other));
         covered.retain(|other| self.idle.contains(other));
-        covered.into_iter().for_each(|other| self.release(other));
+        covered.into_iter().for_each(|other| self.drop_sequence(other));
         self.idle.push(seq);
+        self.trim();
+    }
+
+    /// Evicts down to the limit of cached blocks.
+    fn trim(&mut self) {
         while self.blocks.blocks_cached() > self.cached_blocks_max {
             if !self.evict(self.blocks.blocks_cached() - self.cached_blocks_max) {
                 break;
@@ -264,7 +290,7 @@ impl KvManager {
     /// Evicts the sequence used least recently and gives its id away. Spares `except`.
     fn evict_for_id(&mut self, except: Option<SeqId>) -> Option<SeqId> {
         let seq = self.least_recent(except)?;
-        self.release(seq);
+        self.drop_sequence(seq);
         self.blocks.take_id()
     }
 
@@ -275,12 +301,12 @@ impl KvManager {
         let enough = self.blocks.blocks_held(seq).saturating_sub(blocks) * block_tokens;
         let len = enough.max(self.tree.len_shared(seq) / block_tokens * block_tokens);
         if len == 0 || !self.truncate || len >= self.tree.len_of(seq) {
-            self.release(seq);
+            self.drop_sequence(seq);
             return true;
         }
         self.tree.truncate(seq, len);
         if self.tree.is_covered(seq) {
-            self.release(seq);
+            self.drop_sequence(seq);
         } else {
             self.blocks.truncate(seq, len);
             self.ops.push(KvOp::Truncate { seq, len });

@@ -61,7 +61,7 @@ impl Scheduler {
         self.choose(now)?;
         let request = self.queue.chosen()?;
         let (id, level) = (request.id, request.effective_priority());
-        if self.kv.blocks().blocks_of(request.tokens.len()) > self.kv.blocks().blocks_total() {
+        if self.kv.blocks().blocks_of(request.tokens().len()) > self.kv.blocks().blocks_total() {
             let request = self.queue.pop(now)?;
             self.plan.exhausted.push(id);
             self.suspended.insert(id, request);
@@ -84,7 +84,7 @@ impl Scheduler {
 
     fn choose(&mut self, now: Duration) -> Option<RequestId> {
         let kv = &self.kv;
-        let cached = |request: &SchedRequest| kv.saved_by(&request.namespace, &request.tokens);
+        let cached = |request: &SchedRequest| kv.saved_by(&request.namespace, request.tokens());
         let cached: Option<&dyn Fn(&SchedRequest) -> usize> =
             if kv.knows_anything() { Some(&cached) } else { None };
         self.queue.choose(&View { now, cached, quantum: self.preset.quantum })
@@ -102,7 +102,7 @@ impl Scheduler {
         if request.history.no_sharing {
             return Origin::Cached(None);
         }
-        let prefix = self.kv.find(&request.namespace, &request.tokens);
+        let prefix = self.kv.find(&request.namespace, request.tokens());
         let len = prefix.map_or(0, |prefix| prefix.len);
         if request.history.saved > len {
             return Origin::Saved;
@@ -115,20 +115,20 @@ impl Scheduler {
 
     /// A sequence at least as urgent that is about to compute `least` or more tokens that the request begins with.
     fn leader_of(&self, request: &SchedRequest, least: usize) -> Option<Follow> {
-        if !self.kv.forks() || request.tokens.len() <= least {
+        if !self.kv.forks() || request.tokens().len() <= least {
             return None;
         }
         let leads = |leader: &&Running| {
             leader.paused.is_none()
                 && leader.computed < leader.request.prompt_len
                 && leader.request.effective_priority() <= request.effective_priority()
-                && leader.request.tokens.get(least - 1) == request.tokens.get(least - 1)
+                && leader.request.tokens().get(least - 1) == request.tokens().get(least - 1)
                 && leader.request.namespace == request.namespace
         };
         let leaders = self.order.iter().filter_map(|seq| self.get(*seq)).filter(leads);
         let shared = |leader: &Running| {
-            let prompt = &leader.request.tokens[..leader.request.prompt_len];
-            self.kv.usable(common_len(prompt, &request.tokens), request.tokens.len())
+            let prompt = &leader.request.tokens()[..leader.request.prompt_len];
+            self.kv.usable(common_len(prompt, request.tokens()), request.tokens().len())
         };
         let (len, leader) = leaders.map(|leader| (shared(leader), leader)).max_by_key(|(len, _)| *len)?;
         let first = !request.history.admitted;
@@ -139,8 +139,8 @@ impl Scheduler {
     fn tokens_promised(&self, request: &SchedRequest, protected: bool) -> usize {
         let ahead = if protected { PROTECTED_AHEAD } else { self.preset.reserve_tokens };
         let kv = self.kv.blocks();
-        let most = request.len_max.min(kv.blocks_total() * kv.block_tokens());
-        request.tokens.len().saturating_add(ahead).min(most).max(request.tokens.len())
+        let most = self.len_limit(request).min(kv.blocks_total() * kv.block_tokens());
+        request.tokens().len().saturating_add(ahead).min(most).max(request.tokens().len())
     }
 
     fn is_protected(&self, request: &SchedRequest) -> bool {
@@ -186,18 +186,21 @@ impl Scheduler {
         }
         let follows = if let Origin::Following(follow) = origin { Some(follow) } else { None };
         let protected = self.is_protected(&request);
-        let mut running = Running { request, seq, computed, paused: None, follows, worked: now, protected };
+        let prefill_len = request.tokens().len() - 1;
+        let (paused, worked) = (None, now);
+        let mut running = Running { request, seq, computed, prefill_len, paused, follows, worked, protected };
         self.saved_bytes -= self.bytes_of(std::mem::take(&mut running.request.history.saved));
-        let grown = follows.is_some() || self.kv.grow(seq, running.request.tokens.len());
+        let grown = follows.is_some() || self.kv.grow(seq, running.request.tokens().len());
         if restores {
             // After the evictions that make room for it.
             self.kv.push_op(KvOp::Restore { id: running.request.id, seq, len: saved });
         }
-        let answer = running.request.len_max.saturating_sub(running.request.tokens.len()).min(RESERVED_MAX);
-        running.request.tokens.reserve(answer);
-        self.kv.reserve(seq, running.request.tokens.len() + answer);
+        let len = running.request.tokens().len();
+        let answer = self.len_limit(&running.request).saturating_sub(len).min(RESERVED_MAX);
+        running.request.reserve(answer);
+        self.kv.reserve(seq, len + answer);
         if computed > 0 && grown {
-            self.kv.computed(seq, &running.request.namespace, &running.request.tokens[..computed]);
+            self.kv.computed(seq, &running.request.namespace, &running.request.tokens()[..computed]);
         }
         self.record_admission(&mut running.request, seq, follows.map_or(cached, |follow| follow.len), cached);
         self.start(running);
@@ -219,9 +222,9 @@ impl Scheduler {
             return;
         }
         self.counters.prompt_tokens += request.prompt_len as u64;
-        self.count_cached(id, cached);
+        self.count_cached(id, cached.min(request.prompt_len));
         let (priority, user) = (request.priority, request.user);
-        let input = request.prompt_len.saturating_sub(shared);
+        let input = request.tokens().len().saturating_sub(shared);
         self.queue.charge(Service { priority, user, input, output: 0 });
     }
 }

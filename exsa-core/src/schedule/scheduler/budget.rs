@@ -73,7 +73,7 @@ impl BatchPolicy for Adaptive {
         let seconds = step.elapsed.as_secs_f64();
         self.fit.add(step.tokens as f64, seconds);
         // Steps without prefill say nothing about its budget, nor do those in which nobody waited for a token.
-        if step.decodes == 0 || step.tokens == step.decodes {
+        if step.decodes == 0 || step.prefill() == 0 {
             return;
         }
         let change = if seconds > self.limit(step.decodes) {
@@ -137,7 +137,12 @@ mod tests {
             let tokens = decodes + policy.prefill_budget(decodes);
             let slow = if i * 7919 % 100 < 20 { 1.5 } else { 1.0 };
             let seconds = (0.005 + 0.001 * tokens as f64) * slow;
-            policy.observe(&StepCost { tokens, decodes, elapsed: Duration::from_secs_f64(seconds) });
+            policy.observe(&StepCost {
+                tokens,
+                decodes,
+                drafts: 0,
+                elapsed: Duration::from_secs_f64(seconds),
+            });
             if i >= 1000 {
                 steps += 1;
                 over += u32::from(seconds > 0.1);
@@ -153,7 +158,7 @@ mod tests {
         assert_eq!(policy.prefill_budget(4), 256);
         for tokens in [4, 40, 4, 50].into_iter().cycle().take(40) {
             let elapsed = Duration::from_millis(50 + tokens as u64);
-            policy.observe(&StepCost { tokens, decodes: 4, elapsed });
+            policy.observe(&StepCost { tokens, decodes: 4, drafts: 0, elapsed });
         }
         // The decodes take 54 ms, and as much again is for prefill.
         let budget = policy.prefill_budget(4);

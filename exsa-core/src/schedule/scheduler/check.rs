@@ -16,14 +16,22 @@ impl Scheduler {
                 return Err(format!("{seq} is out of order"));
             }
             before = Some(running.key());
-            if running.seq != *seq || running.computed > running.request.tokens.len() {
+            if running.seq != *seq || running.computed > running.request.tokens().len() {
                 return Err(format!("{seq}: {running:?}"));
             }
             if self.kv().blocks_held(*seq) < self.kv().blocks_of(running.computed) {
                 return Err(format!("{seq} computed more than it holds blocks for"));
             }
+            let request = &running.request;
+            let most = self.len_limit(request).max(request.tokens().len());
+            if request.tokens_and_drafts().len() > most {
+                return Err(format!("{seq} has drafts past the limit of {most} tokens"));
+            }
         }
         let planned: usize = self.plan.work.iter().map(|work| work.len).sum();
+        if planned != self.plan.tokens() {
+            return Err(format!("{planned} tokens planned, {} counted", self.plan.tokens()));
+        }
         if planned > self.options.batch_tokens_max {
             return Err(format!("{planned} tokens planned, {} allowed", self.options.batch_tokens_max));
         }

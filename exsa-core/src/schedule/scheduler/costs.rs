@@ -1,5 +1,6 @@
 //! What steps and transfers were seen to cost.
 
+use super::plan::{Work, WorkKind};
 use std::time::Duration;
 
 /// What one step cost.
@@ -7,10 +8,30 @@ use std::time::Duration;
 pub struct StepCost {
     /// Tokens computed.
     pub tokens: usize,
-    /// Of them, decodes: streams that waited for this step.
+    /// Streams that waited for this step: one token of each is a decode.
     pub decodes: usize,
+    /// Drafts verified beside them.
+    pub drafts: usize,
     /// How long the step took.
     pub elapsed: Duration,
+}
+
+impl StepCost {
+    /// The cost of a step that did `work` in `elapsed`.
+    pub fn of(work: &[Work], elapsed: Duration) -> Self {
+        let mut cost = Self { tokens: 0, decodes: 0, drafts: 0, elapsed };
+        for work in work {
+            cost.tokens += work.len;
+            cost.drafts += work.drafts;
+            cost.decodes += usize::from(work.kind == WorkKind::Decode);
+        }
+        cost
+    }
+
+    /// Tokens that were prefill.
+    pub(super) fn prefill(&self) -> usize {
+        self.tokens.saturating_sub(self.decodes + self.drafts)
+    }
 }
 
 /// Bytes in a second that saving and restoring are taken to move before they were measured.
@@ -33,7 +54,7 @@ pub(super) struct Costs {
 impl Costs {
     pub(super) fn step(&mut self, step: &StepCost) {
         // Steps of few tokens are bound by reading weights and say little about prefill.
-        if step.tokens >= 2 * step.decodes + 8 {
+        if step.prefill() >= step.decodes + step.drafts + 8 {
             average(&mut self.prefill, step.elapsed.as_secs_f64() / step.tokens as f64);
         }
     }

@@ -1,23 +1,21 @@
 //! One token more for every stream.
 
-use super::{Scheduler, Work};
+use super::Scheduler;
 use crate::token::SeqId;
 use std::time::Duration;
 
 impl Scheduler {
     pub(super) fn plan_decodes(&mut self, now: Duration) {
         let mut i = 0;
-        while i < self.order.len() && self.plan.work.len() < self.options.batch_tokens_max {
-            let seq = self.order[i];
+        while i < self.order.len() && self.batch_room() > 0 {
+            let (seq, room) = (self.order[i], self.batch_room());
             i += 1;
-            let Some(running) = self.running_mut(seq).filter(|r| r.is_active() && r.remaining() == 1) else {
-                continue;
-            };
+            let Some(running) = self.running_mut(seq).filter(|running| running.decodes()) else { continue };
             running.worked = now;
-            let (id, key, start) = (running.request.id, running.key(), running.computed);
+            let (id, key, work) = (running.request.id, running.key(), running.work(room));
             let preempted = self.plan.preempted.len();
-            if self.make_room(seq, start + 1, now) {
-                self.plan.work.push(Work { id, seq, start, len: 1, sample: true });
+            if self.make_room(seq, work.known(), now) {
+                self.plan.push(work);
             } else if self.order.len() == 1 {
                 self.plan.exhausted.push(id);
             } else {
@@ -32,14 +30,17 @@ impl Scheduler {
         }
     }
 
-    /// Plans the decode of a sequence that has joined since the others' were planned, if one token is all that it has left to
-    /// compute.
+    /// Plans the decode of a sequence that has joined since the others' were planned, if it has no prefill left.
     pub(super) fn plan_late_decode(&mut self, seq: SeqId) {
-        let room = self.plan.work.len() < self.options.batch_tokens_max;
-        if let Some(running) = self.get(seq).filter(|r| room && r.is_active() && r.remaining() == 1) {
-            let (id, start) = (running.request.id, running.computed);
-            self.plan.work.push(Work { id, seq, start, len: 1, sample: true });
+        let room = self.batch_room();
+        if let Some(running) = self.get(seq).filter(|running| room > 0 && running.decodes()) {
+            self.plan.push(running.work(room));
         }
+    }
+
+    /// Tokens for which this plan has room.
+    pub(super) fn batch_room(&self) -> usize {
+        self.options.batch_tokens_max - self.plan.tokens()
     }
 
     /// Grows `seq` to `tokens`: from what is free, what is cached, and then from the sequences after it, last first, paused

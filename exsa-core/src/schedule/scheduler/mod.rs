@@ -10,6 +10,7 @@ mod check;
 mod costs;
 mod deadlines;
 mod decode;
+mod draft;
 mod mode;
 mod options;
 mod plan;
@@ -20,7 +21,7 @@ mod running;
 pub use costs::StepCost;
 pub use mode::{Mode, Preset};
 pub use options::{SchedulerCounters, SchedulerOptions};
-pub use plan::{Admitted, Plan, Work};
+pub use plan::{Admitted, Plan, Work, WorkKind};
 
 use crate::backend::Capabilities;
 use crate::priority::Priority;
@@ -44,7 +45,9 @@ pub struct Scheduler {
     options: SchedulerOptions,
     /// Sequences for requests; the session may have more, for prefixes.
     sequences: usize,
+    context_tokens_max: usize,
     can_save: bool,
+    can_truncate: bool,
     preset: Preset,
     policy: Box<dyn BatchPolicy>,
     kv: KvManager,
@@ -77,7 +80,9 @@ impl Scheduler {
         let mut running = Vec::new();
         running.resize_with(capabilities.sequences_max, || None);
         Self {
+            context_tokens_max: capabilities.context_tokens_max,
             can_save: capabilities.save,
+            can_truncate: capabilities.truncate,
             preset: options.mode.preset(sequences),
             policy: options.mode.policy(options.prefill_chunk_max, options.inter_token_target),
             kv: KvManager::new(capabilities, &kv),
@@ -104,6 +109,7 @@ impl Scheduler {
 
     /// Plans the next step for the time `now`.
     pub fn plan(&mut self, now: Duration) -> &Plan {
+        self.drop_drafts();
         self.plan.clear();
         self.expire(now);
         self.plan_decodes(now);
@@ -119,24 +125,60 @@ impl Scheduler {
         &self.plan
     }
 
-    /// Takes note that `work` was computed, and of the token that was appended to its sequence.
-    pub fn commit(&mut self, work: &Work, appended: Option<TokenId>) {
-        let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else { return };
+    /// Takes note that `work` was computed, and of the tokens that its rows gave: none, or up to one more than it had
+    /// drafts. A draft is accepted where all generated tokens up to its place equal the drafts. Returns the number of
+    /// accepted drafts.
+    ///
+    /// The KV of rejected drafts is truncated before the next pass, and the blocks that only they needed are free from
+    /// here on.
+    pub fn commit(&mut self, work: &Work, generated: &[TokenId]) -> usize {
+        let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else { return 0 };
         debug_assert_eq!((running.computed, running.request.id), (work.start, work.id));
-        running.computed += work.len;
+        debug_assert!(generated.len() <= work.rows, "{} tokens from {} rows", generated.len(), work.rows);
         let request = &mut running.request;
+        if !generated.is_empty() && request.awaits_first_token() {
+            self.deadlines.first_token(request);
+        }
+        let accepted = request.append(generated);
+        // The logits of the last token are still to come, even where it was a draft.
+        let len = request.tokens().len();
+        running.computed = (work.known() + accepted).min(if generated.is_empty() { len } else { len - 1 });
         if work.start < request.prompt_len {
             let computed = running.computed.min(request.prompt_len);
-            self.kv.computed(work.seq, &request.namespace, &request.tokens[..computed]);
+            self.kv.computed(work.seq, &request.namespace, &request.tokens()[..computed]);
         }
-        if let Some(token) = appended {
-            if request.awaits_first_token() {
-                self.deadlines.first_token(request);
-            }
-            request.tokens.push(token);
+        if running.computed < work.start + work.len {
+            self.kv.truncate(work.seq, running.computed);
+        }
+        self.counters.drafted_tokens += work.drafts as u64;
+        self.counters.accepted_drafts += accepted as u64;
+        if !generated.is_empty() {
             let (priority, user) = (request.priority, request.user);
-            self.queue.charge(Service { priority, user, input: 0, output: 1 });
+            self.queue.charge(Service { priority, user, input: 0, output: generated.len() });
         }
+        accepted
+    }
+
+    /// The request that holds `seq`.
+    pub fn request(&self, seq: SeqId) -> Option<&SchedRequest> {
+        self.get(seq).map(|running| &running.request)
+    }
+
+    /// The tokens known of the request that holds `seq`: prompt, then answer.
+    pub fn tokens(&self, seq: SeqId) -> &[TokenId] {
+        self.request(seq).map_or(&[], SchedRequest::tokens)
+    }
+
+    /// The tokens that `work` computes, drafts included.
+    pub fn tokens_of(&self, work: &Work) -> &[TokenId] {
+        let request = self.request(work.seq).filter(|request| request.id == work.id);
+        let tokens = request.and_then(|r| r.tokens_and_drafts().get(work.start..work.start + work.len));
+        tokens.unwrap_or_default()
+    }
+
+    /// Tokens, prompt included, at which an answer ends at the latest, by its own limit or the context's.
+    fn len_limit(&self, request: &SchedRequest) -> usize {
+        request.len_max.min(self.context_tokens_max)
     }
 
     /// Learns what a step cost.
@@ -150,34 +192,34 @@ impl Scheduler {
         self.costs.transfer(self.bytes_of(tokens), elapsed);
     }
 
-    /// Takes a request out, wherever it is, because it has ended. What its sequence holds is kept for its prefix.
-    pub fn finish(&mut self, id: RequestId) {
-        self.take_out(id, true);
+    /// Takes a request out, wherever it is, because it has ended, and gives it back. What its sequence holds is kept for
+    /// its prefix.
+    pub fn finish(&mut self, id: RequestId) -> Option<SchedRequest> {
+        self.take_out(id, true)
     }
 
-    /// Takes a request out, wherever it is. Nothing of its sequence is kept: it may not hold what it should.
-    pub fn remove(&mut self, id: RequestId) {
-        self.take_out(id, false);
+    /// Takes a request out, wherever it is, and gives it back. Nothing of its sequence is kept: it may not hold what it
+    /// should.
+    pub fn remove(&mut self, id: RequestId) -> Option<SchedRequest> {
+        self.take_out(id, false)
     }
 
-    fn take_out(&mut self, id: RequestId, keep: bool) {
+    fn take_out(&mut self, id: RequestId, keep: bool) -> Option<SchedRequest> {
         let request = match self.seqs.get(&id).copied() {
             Some(seq) => {
-                let Some(Running { request, computed, .. }) = self.stop(seq) else { return };
+                let Running { request, computed, .. } = self.stop(seq)?;
                 if keep {
-                    self.kv.cache(seq, &request.namespace, &request.tokens[..computed]);
+                    self.kv.cache(seq, &request.namespace, &request.tokens()[..computed]);
                 } else {
                     self.kv.release(seq);
                 }
                 request
             }
-            None => match self.queue.remove(id).or_else(|| self.suspended.remove(&id)) {
-                Some(request) => request,
-                None => return,
-            },
+            None => self.queue.remove(id).or_else(|| self.suspended.remove(&id))?,
         };
         self.saved_bytes -= self.bytes_of(request.history.saved);
         self.deadlines.remove(&request);
+        Some(request)
     }
 
     /// Moves the operations that became due outside of a plan to the end of `into`.
@@ -293,7 +335,8 @@ impl Scheduler {
 
     /// Takes a sequence out of those that run; its KV is left to the caller.
     fn stop(&mut self, seq: SeqId) -> Option<Running> {
-        let running = self.running.get_mut(seq.index())?.take()?;
+        let mut running = self.running.get_mut(seq.index())?.take()?;
+        running.request.clear_drafts();
         self.order.retain(|other| *other != seq);
         self.seqs.remove(&running.request.id);
         Some(running)

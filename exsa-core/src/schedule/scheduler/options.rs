@@ -55,4 +55,8 @@ pub struct SchedulerCounters {
     pub prompt_tokens: u64,
     /// Those of them that were not computed, because their KV was here.
     pub cached_tokens: u64,
+    /// Drafts that were verified.
+    pub drafted_tokens: u64,
+    /// Those of them that became part of an answer.
+    pub accepted_drafts: u64,
 }

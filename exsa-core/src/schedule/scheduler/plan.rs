@@ -4,8 +4,18 @@ use crate::schedule::kv::KvOp;
 use crate::token::RequestId;
 use crate::token::SeqId;
 
+/// Kinds of [`Work`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkKind {
+    /// Known tokens without KV: of a prompt, or of a request that lost its KV when it was preempted.
+    Prefill,
+    /// The next token of a stream, and the drafts that are verified with it.
+    Decode,
+}
+
 /// One sequence's share of a step: `len` tokens from position `start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Work {
     /// The request.
     pub id: RequestId,
@@ -13,10 +23,22 @@ pub struct Work {
     pub seq: SeqId,
     /// Position of the first token to compute.
     pub start: usize,
-    /// Tokens to compute, at least 1.
+    /// Tokens to compute, drafts included, at least 1.
     pub len: usize,
-    /// Whether the last of them is the last token known, so that a new one is sampled from its logits.
-    pub sample: bool,
+    /// Drafts among them: the last ones.
+    pub drafts: usize,
+    /// Rows of logits wanted: of the last known token and of each draft, or 0 where known tokens remain to be computed
+    /// in later steps.
+    pub rows: usize,
+    /// Whether a stream waits for it.
+    pub kind: WorkKind,
+}
+
+impl Work {
+    /// Number of tokens known of the request, from which those drawn from the first row follow.
+    pub fn known(&self) -> usize {
+        self.start + self.len - self.drafts
+    }
 }
 
 /// A request that was given a sequence.
@@ -49,6 +71,8 @@ pub struct Plan {
     pub late: Vec<RequestId>,
     /// Requests that need more KV than there is; likewise.
     pub exhausted: Vec<RequestId>,
+    tokens: usize,
+    decodes: usize,
 }
 
 impl Plan {
@@ -62,7 +86,42 @@ impl Plan {
         !(self.expired.is_empty() && self.late.is_empty() && self.exhausted.is_empty())
     }
 
+    /// Tokens that the step computes.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Decodes among the work.
+    pub fn decodes(&self) -> usize {
+        self.decodes
+    }
+
+    pub(super) fn push(&mut self, work: Work) {
+        self.tokens += work.len;
+        self.decodes += usize::from(work.kind == WorkKind::Decode);
+        self.work.push(work);
+    }
+
+    /// Adds drafts to the work at `index`.
+    pub(super) fn add_drafts(&mut self, index: usize, drafts: usize) {
+        let work = &mut self.work[index];
+        work.len += drafts;
+        work.drafts += drafts;
+        work.rows += drafts;
+        self.tokens += drafts;
+    }
+
+    /// Takes the work of a request out again.
+    pub(super) fn withdraw(&mut self, id: RequestId) {
+        if let Some(at) = self.work.iter().position(|work| work.id == id) {
+            let work = self.work.remove(at);
+            self.tokens -= work.len;
+            self.decodes -= usize::from(work.kind == WorkKind::Decode);
+        }
+    }
+
     pub(super) fn clear(&mut self) {
+        (self.tokens, self.decodes) = (0, 0);
         self.kv.clear();
         self.work.clear();
         self.preempted.clear();

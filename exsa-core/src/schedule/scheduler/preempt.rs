@@ -26,9 +26,9 @@ impl Scheduler {
             self.saved_bytes += bytes;
             self.counters.preemptions_saved += 1;
         }
-        self.kv.cache(seq, &request.namespace, &request.tokens[..computed]);
+        self.kv.cache(seq, &request.namespace, &request.tokens()[..computed]);
         let id = request.id;
-        self.plan.work.retain(|work| work.id != id);
+        self.plan.withdraw(id);
         self.plan.preempted.push(id);
         self.counters.preemptions += 1;
         if running.paused.is_some() {
@@ -43,7 +43,7 @@ impl Scheduler {
     pub fn requeue(&mut self, id: RequestId, now: Duration) {
         let Some(running) = self.seqs.get(&id).copied().and_then(|seq| self.stop(seq)) else { return };
         self.kv.release(running.seq);
-        self.plan.work.retain(|work| work.id != id);
+        self.plan.withdraw(id);
         self.counters.preemptions += 1;
         if running.paused.is_some() {
             self.suspended.insert(id, running.request);

@@ -1,7 +1,7 @@
 //! Prompts, chunk by chunk, and sequences that wait for another to compute what they share.
 
+use super::Scheduler;
 use super::running::{Follow, Running};
-use super::{Scheduler, Work};
 use crate::schedule::queue::Service;
 use crate::token::SeqId;
 use std::time::Duration;
@@ -12,8 +12,7 @@ const STALLED: Duration = Duration::from_secs(5);
 impl Scheduler {
     /// Tokens of prefill that this plan has room for beside its decodes.
     pub(super) fn prefill_budget(&self) -> usize {
-        let decodes = self.plan.work.len();
-        let rest = self.options.batch_tokens_max - decodes;
+        let (decodes, rest) = (self.plan.decodes(), self.batch_room());
         if decodes == 0 { rest } else { self.policy.prefill_budget(decodes).min(rest) }
     }
 
@@ -25,14 +24,11 @@ impl Scheduler {
                 break;
             }
             let seq = self.order[i];
-            // One token left is a decode, and has been planned as such.
             let Some(running) = self.running_mut(seq).filter(|running| running.prefills()) else { continue };
-            let len = running.remaining().min(budget);
             running.worked = now;
-            let (id, start) = (running.request.id, running.computed);
-            let work = Work { id, seq, start, len, sample: len == running.remaining() };
-            self.plan.work.push(work);
-            budget -= len;
+            let work = running.work(budget);
+            self.plan.push(work);
+            budget -= work.len;
         }
     }
 
@@ -66,17 +62,17 @@ impl Scheduler {
         running.follows = None;
         running.worked = now;
         let request = &running.request;
-        let (priority, user, tokens) = (request.priority, request.user, request.tokens.len());
-        let prefix = self.kv.find(&request.namespace, &request.tokens);
+        let (priority, user, tokens) = (request.priority, request.user, request.tokens().len());
+        let prefix = self.kv.find(&request.namespace, request.tokens());
         let len = prefix.map_or(0, |prefix| prefix.len);
         if let Some(prefix) = prefix {
             self.kv.share_prefix(&prefix, seq);
-            self.kv.computed(seq, &request.namespace, &request.tokens[..len]);
+            self.kv.computed(seq, &request.namespace, &request.tokens()[..len]);
             running.computed = len;
         }
         if follow.first {
-            let id = request.id;
-            self.count_cached(id, len);
+            let (id, prompt_len) = (request.id, request.prompt_len);
+            self.count_cached(id, len.min(prompt_len));
             // It was charged for what it would have to compute with all of the shared part there.
             let input = follow.len.saturating_sub(len);
             self.queue.charge(Service { priority, user, input, output: 0 });

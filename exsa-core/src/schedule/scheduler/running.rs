@@ -1,5 +1,6 @@
 //! A request that holds a sequence.
 
+use super::plan::{Work, WorkKind};
 use crate::priority::Priority;
 use crate::schedule::sched_request::SchedRequest;
 use crate::token::RequestId;
@@ -12,6 +13,8 @@ pub(super) struct Running {
     pub(super) seq: SeqId,
     /// Tokens whose KV the session holds.
     pub(super) computed: usize,
+    /// Tokens that are computed as prefill: those known at admission, less the last. After them it decodes.
+    pub(super) prefill_len: usize,
     /// Since when the sequence is given no work. It keeps its KV while nobody else needs it.
     pub(super) paused: Option<Duration>,
     /// Whose computation it waits for.
@@ -41,8 +44,9 @@ impl Running {
         (!self.protected, self.request.effective_priority(), self.request.arrival)
     }
 
+    /// Known tokens whose KV is missing.
     pub(super) fn remaining(&self) -> usize {
-        self.request.tokens.len() - self.computed
+        self.request.tokens().len() - self.computed
     }
 
     /// Whether it may be given work.
@@ -50,8 +54,21 @@ impl Running {
         self.paused.is_none() && self.follows.is_none()
     }
 
-    /// Whether it has part of a prompt to compute, and may.
+    /// Whether it may be given work, and that is prefill.
     pub(super) fn prefills(&self) -> bool {
-        self.is_active() && self.remaining() > 1
+        self.is_active() && self.computed < self.prefill_len
+    }
+
+    /// Whether it may be given work, and that is its next token.
+    pub(super) fn decodes(&self) -> bool {
+        self.is_active() && self.computed >= self.prefill_len && self.remaining() > 0
+    }
+
+    /// Its work for a step that has room for `room` tokens, without drafts.
+    pub(super) fn work(&self, room: usize) -> Work {
+        let len = self.remaining().min(room);
+        let kind = if self.computed < self.prefill_len { WorkKind::Prefill } else { WorkKind::Decode };
+        let rows = usize::from(len == self.remaining());
+        Work { id: self.request.id, seq: self.seq, start: self.computed, len, drafts: 0, rows, kind }
     }
 }
