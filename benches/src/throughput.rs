@@ -206,15 +206,13 @@ impl Loaded {
 
     /// An engine with such a session.
     pub fn contender(&self, options: &Options, case: &Case, room: Room) -> Result<Contender, BenchError> {
-        let engine_options = EngineOptions {
-            session: room.session,
-            queue_max: case.parallel,
-            prefill_chunk_max: options.prefill_chunk,
-            mode: options.mode,
-            // Every prompt is to be computed.
-            prefix_cache: PrefixCacheOptions::disabled(),
-            ..EngineOptions::default()
-        };
+        // Every prompt is computed: no prefix is shared.
+        let engine_options = EngineOptions::default()
+            .session(room.session)
+            .queue_max(case.parallel)
+            .prefill_chunk_max(options.prefill_chunk)
+            .mode(options.mode)
+            .prefix_cache(PrefixCacheOptions::disabled());
         let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
         let engine = EngineLoop::new(self.model.clone(), engine_options, queue, clock)
             .map_err(|source| BenchError::Load { what: "session".into(), source })?;

@@ -73,7 +73,7 @@ impl ModelArgs {
     pub fn engine_options(&self) -> EngineOptions {
         let session =
             SessionOptions { threads: ThreadOptions { compute: self.threads }, ..SessionOptions::default() };
-        EngineOptions { session, ..EngineOptions::default() }
+        EngineOptions::default().session(session)
     }
 
     /// Loads the model.

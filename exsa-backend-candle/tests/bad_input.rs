@@ -24,7 +24,7 @@ fn engine(edit: &Edit) -> Engine {
         threads: ThreadOptions { compute: NonZeroUsize::new(1) },
         ..SessionOptions::default()
     };
-    Engine::start(edit.load().unwrap(), EngineOptions { session, ..EngineOptions::default() }).unwrap()
+    Engine::start(edit.load().unwrap(), EngineOptions::default().session(session)).unwrap()
 }
 
 fn refused(engine: &Engine, request: Request, words: &[&str]) -> SubmitError {

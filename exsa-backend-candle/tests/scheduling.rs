@@ -52,11 +52,11 @@ fn answers(model: &Arc<dyn Model>, options: EngineOptions) -> (Vec<Completion>, 
 }
 
 fn ids(answer: &Completion) -> Vec<TokenId> {
-    answer.tokens.iter().map(|token| token.id).collect()
+    answer.tokens.iter().filter_map(|token| token.id).collect()
 }
 
 fn without_cache() -> EngineOptions {
-    EngineOptions { prefix_cache: PrefixCacheOptions::disabled(), ..EngineOptions::default() }
+    EngineOptions::default().prefix_cache(PrefixCacheOptions::disabled())
 }
 
 #[test]
@@ -110,13 +110,11 @@ fn preempted_streams_go_on_as_undisturbed_ones() {
         (64 << 20, PrefixCacheOptions::disabled()),
         (0, PrefixCacheOptions::disabled()),
     ] {
-        let options = EngineOptions {
-            session: session.clone(),
-            mode: exsa_core::Mode::Throughput,
-            saved_kv_bytes_max,
-            prefix_cache,
-            ..EngineOptions::default()
-        };
+        let options = EngineOptions::default()
+            .session(session.clone())
+            .mode(exsa_core::Mode::Throughput)
+            .saved_kv_bytes_max(saved_kv_bytes_max)
+            .prefix_cache(prefix_cache);
         let engine = Engine::start(model.clone(), options).unwrap();
         let streams: Vec<_> = requests().into_iter().map(|request| engine.submit(request).unwrap()).collect();
         for (stream, expected) in streams.into_iter().zip(&undisturbed) {
@@ -134,7 +132,7 @@ fn a_more_urgent_request_takes_the_sequence_and_gives_it_back() {
     let model = model();
     for prefix_cache in [PrefixCacheOptions::default(), PrefixCacheOptions::disabled()] {
         let session = SessionOptions { sequences_max: 1, ..SessionOptions::default() };
-        let options = EngineOptions { session, prefix_cache, ..EngineOptions::default() };
+        let options = EngineOptions::default().session(session).prefix_cache(prefix_cache);
         let request =
             || Request::text(STORY).max_tokens(150).ignore_eos(true).sampling(SamplingParams::greedy());
         let (undisturbed, engine) = (
@@ -149,7 +147,7 @@ fn a_more_urgent_request_takes_the_sequence_and_gives_it_back() {
         assert_eq!(engine.stats().finished, 1, "the batch request still runs");
         let rest = slow.complete().unwrap();
         let Some(exsa_core::Event::Token(first)) = first else { panic!("no first token") };
-        let all: Vec<_> = std::iter::once(first.id).chain(ids(&rest)).collect();
+        let all: Vec<_> = first.id.into_iter().chain(ids(&rest)).collect();
         assert_eq!(all, ids(&expected));
         assert_eq!(engine.stats().preemptions, 1);
     }

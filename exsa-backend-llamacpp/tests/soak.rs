@@ -58,7 +58,7 @@ fn client(engine: &Engine, seed: u64, end: Instant) -> (u64, u64) {
                     finished += 1;
                     break;
                 }
-                None => unreachable!("a stream ends with Finished"),
+                other => unreachable!("a stream ends with Finished: {other:?}"),
             }
         }
     }
@@ -79,7 +79,7 @@ fn soak(layout: KvLayout, length: Duration) {
     let kv_tokens_max = (layout == KvLayout::Unified).then_some(3000);
     // One thread, so that a busy machine does not slow it down to nothing.
     let session = SessionOptions { sequences_max: STREAMS as usize, kv_tokens_max, ..support::options() };
-    let engine = Engine::start(model, EngineOptions { session, ..EngineOptions::default() }).unwrap();
+    let engine = Engine::start(model, EngineOptions::default().session(session)).unwrap();
     let start = Instant::now();
     let mut samples = Vec::new();
     let (finished, cancelled) = std::thread::scope(|scope| {

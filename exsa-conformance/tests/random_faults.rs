@@ -121,15 +121,13 @@ fn engine(random: &mut Random, faults: &Faults) -> (EngineLoop, ScriptedModel, M
     if random.chance(25) {
         model = model.without_fork();
     }
-    let options = EngineOptions {
-        session: SessionOptions {
+    let options = EngineOptions::default()
+        .session(SessionOptions {
             sequences_max: 2 + random.below(5) as usize,
             batch_tokens_max: 16 + random.below(64) as usize,
             ..SessionOptions::default()
-        },
-        prefix_cache: PrefixCacheOptions { enabled: random.chance(50), ..PrefixCacheOptions::default() },
-        ..EngineOptions::default()
-    };
+        })
+        .prefix_cache(PrefixCacheOptions::default().enabled(random.chance(50)));
     let faulty = FaultyModel::new(model.clone().shared(), faults.clone()).shared();
     let queue = Box::new(FairQueue::new(options.fair));
     let engine = EngineLoop::new(faulty, options, queue, Arc::new(clock.clone())).unwrap();
@@ -163,8 +161,9 @@ fn read(requests: &mut [Submitted], round: u64) {
         while let Some(event) = request.stream.try_next() {
             assert!(request.end.is_none(), "round {round}: an event after the last");
             match event {
-                Event::Token(token) => request.tokens.push(token.id),
+                Event::Token(token) => request.tokens.extend(token.id),
                 Event::Finished(finished) => request.end = Some(finished.reason),
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -235,7 +234,8 @@ fn run(round: u64, totals: &mut Totals) {
     let again = Request::tokens(prompt.clone()).max_tokens(ANSWER).ignore_eos(true);
     let stream = engine.submit(again.sampling(SamplingParams::greedy())).unwrap();
     while engine.step() {}
-    let tokens: Vec<TokenId> = stream.complete().unwrap().tokens.iter().map(|token| token.id).collect();
+    let tokens: Vec<TokenId> =
+        stream.complete().unwrap().tokens.iter().filter_map(|token| token.id).collect();
     assert_eq!(tokens, alone(&model, &prompt), "round {round}: not the same without faults");
 }
 

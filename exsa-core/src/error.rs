@@ -67,7 +67,7 @@ pub enum LoadError {
 }
 
 /// Why a forward pass failed.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
     /// One sequence cannot go on; the others can, once it has left the batch.

@@ -1,4 +1,4 @@
-//! Seam 2: whatever turns a [`Request`] into a [`TokenStream`].
+//! Seam 2: the token level. A [`Generator`] turns a [`Request`] into a [`TokenStream`].
 
 use crate::chat::ChatTemplateError;
 use crate::model_info::ModelInfo;
@@ -10,6 +10,7 @@ use crate::stream::TokenStream;
 use crate::text::StopError;
 use crate::token::TokenId;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Generates text: the in-process [`Engine`](crate::engine::Engine), a worker process, a remote engine, or a
@@ -22,13 +23,18 @@ use std::time::Duration;
 ///   happens to the generator.
 /// - A consumer that does not read, or drops its stream, holds no other request up.
 pub trait Generator: Send + Sync {
-    /// The model that answers.
-    fn model(&self) -> &ModelInfo;
+    /// The models that answer, the default one first; for a pool whose models come and go, those it has now.
+    /// [`Request::model`] chooses among them by [`ModelInfo::name`].
+    fn models(&self) -> Vec<Arc<ModelInfo>>;
 
-    /// Accepts a request, or says why not.
+    /// Accepts a request.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError>;
 
-    /// How the generator is doing.
+    /// A snapshot of the counters, over all models.
     fn stats(&self) -> EngineStats;
 }
 
@@ -107,13 +113,33 @@ pub enum SubmitError {
     /// The conversation could not be rendered.
     #[error(transparent)]
     Chat(#[from] ChatTemplateError),
+    /// The generator has no model of this name.
+    #[error("there is no model '{model}'; available: {}", available.join(", "))]
+    UnknownModel {
+        /// The name asked for.
+        model: String,
+        /// Names of the models that there are.
+        available: Vec<String>,
+    },
+    /// The generator, or its model, cannot do this.
+    #[error("{operation}: {reason}")]
+    Unsupported {
+        /// The operation: `embed`, `rerank`.
+        operation: &'static str,
+        /// Why not, and what to do about it.
+        reason: String,
+    },
+    /// A worker process or a remote engine failed for a reason of its own.
+    #[error("generator: {0}")]
+    Generator(String),
     /// The generator takes no more requests.
     #[error("the engine is shutting down")]
     ShuttingDown,
 }
 
-/// Whose queue is full.
+/// The queue that is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum QueueScope {
     /// The engine's.
     All,

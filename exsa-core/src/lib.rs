@@ -1,28 +1,24 @@
 //! The core of Exsa, an LLM inference engine that lives inside a Rust program.
 //!
 //! A host loads a [`Model`](backend::Model) with a backend, starts an [`Engine`] on it, submits [`Request`]s and
-//! reads [`TokenStream`]s:
+//! reads the text of their [`TokenStream`]s:
 //!
 //! ```
 //! use exsa_core::scripted::ScriptedModel;
-//! use exsa_core::stream::Event;
 //! use exsa_core::{Engine, EngineOptions, Generator, Request};
 //!
 //! let model = ScriptedModel::echo("Hello, world.").shared(); // a real program: backend.load(...)
 //! let engine = Engine::start(model, EngineOptions::default())?;
-//! let mut text = String::new();
-//! for event in engine.submit(Request::text("Hello").max_tokens(100))? {
-//!     match event {
-//!         Event::Token(token) => text.push_str(&token.text),
-//!         Event::Finished(finished) => println!("{:?}, {:?}", finished.reason, finished.usage),
-//!     }
+//! let mut answer = engine.submit(Request::text("Hello").max_tokens(100))?;
+//! for piece in answer.text() {
+//!     print!("{}", piece?); // an error, if the request fails
 //! }
-//! assert_eq!(text, ", world.");
+//! println!("\n{:?}", answer.usage());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The crate has two seams. [`backend`] is where engines that Exsa schedules plug in, at the level of logits;
-//! [`generator`] is what applications talk to, at the level of tokens. It needs no async runtime, has no global
+//! The crate has two seams. [`backend`] is the interface to engines that Exsa schedules, at the level of logits;
+//! [`generator`] is the interface to applications, at the level of tokens. It needs no async runtime, has no global
 //! state and no `unsafe`.
 #![forbid(unsafe_code)]
 

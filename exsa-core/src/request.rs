@@ -1,4 +1,4 @@
-//! What is asked of the engine.
+//! A request for generated text.
 
 use crate::chat::{ChatOptions, Message};
 use crate::priority::Priority;
@@ -25,12 +25,16 @@ pub enum Prompt {
 ///
 /// let request = Request::text("Once upon a time")
 ///     .max_tokens(64)
-///     .sampling(SamplingParams { temperature: 0.0, ..SamplingParams::default() })
+///     .sampling(SamplingParams::greedy())
 ///     .stop("\n\n");
 /// # let _ = request;
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Request {
+    /// Name of the model, for generators that have several; `None`, the default, takes the first of
+    /// [`Generator::models`](crate::Generator::models). A generator with one model answers with that.
+    pub model: Option<String>,
     /// What the answer starts from.
     pub prompt: Prompt,
     /// How tokens are chosen.
@@ -68,6 +72,7 @@ impl Request {
     /// A request with the default settings.
     pub fn new(prompt: Prompt) -> Self {
         Self {
+            model: None,
             prompt,
             sampling: SamplingParams::default(),
             max_tokens: None,
@@ -100,67 +105,113 @@ impl Request {
         Self::new(Prompt::Chat(messages.into()))
     }
 
+    /// Sets the name of the model.
+    #[must_use]
+    pub fn model(mut self, name: impl Into<String>) -> Self {
+        self.model = Some(name.into());
+        self
+    }
+
     /// Sets how tokens are chosen.
+    #[must_use]
     pub fn sampling(mut self, sampling: SamplingParams) -> Self {
         self.sampling = sampling;
         self
     }
 
+    /// Sets the temperature; see [`SamplingParams::temperature`].
+    #[must_use]
+    pub fn temperature(mut self, temperature: f32) -> Self {
+        self.sampling.temperature = temperature;
+        self
+    }
+
+    /// Sets the seed; see [`SamplingParams::seed`].
+    #[must_use]
+    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.sampling.seed = seed.into();
+        self
+    }
+
     /// Generates at most `n` tokens, at least 1.
-    pub fn max_tokens(mut self, n: usize) -> Self {
-        self.max_tokens = Some(n);
+    #[must_use]
+    pub fn max_tokens(mut self, n: impl Into<Option<usize>>) -> Self {
+        self.max_tokens = n.into();
         self
     }
 
     /// Adds a text that ends the answer.
+    #[must_use]
     pub fn stop(mut self, text: impl Into<String>) -> Self {
         self.stop.push(text.into());
         self
     }
 
     /// Adds a token that ends the answer.
+    #[must_use]
     pub fn stop_token(mut self, token: TokenId) -> Self {
         self.stop_tokens.push(token);
         self
     }
 
     /// Whether end-of-generation tokens are never generated.
+    #[must_use]
     pub fn ignore_eos(mut self, ignore: bool) -> Self {
         self.ignore_eos = ignore;
         self
     }
 
+    /// Whether control tokens written out in a [`Prompt::Text`] become their ids.
+    #[must_use]
+    pub fn parse_special(mut self, parse: bool) -> Self {
+        self.parse_special = parse;
+        self
+    }
+
+    /// Sets the variables for the chat template.
+    #[must_use]
+    pub fn chat_options(mut self, options: ChatOptions) -> Self {
+        self.chat = options;
+        self
+    }
+
     /// Ends the request when `timeout` has passed since it was submitted.
+    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
     /// Ends the request when `timeout` has passed since it was submitted and no token was generated.
+    #[must_use]
     pub fn first_token_timeout(mut self, timeout: Duration) -> Self {
         self.first_token_timeout = Some(timeout);
         self
     }
 
     /// Sets how urgent it is.
+    #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
     /// Says who asks.
+    #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
     /// Sets the user's share relative to that of others.
+    #[must_use]
     pub fn weight(mut self, weight: f32) -> Self {
         self.weight = weight;
         self
     }
 
     /// Shares cached prefixes only with requests of the same salt.
+    #[must_use]
     pub fn cache_salt(mut self, salt: impl Into<String>) -> Self {
         self.cache_salt = Some(salt.into());
         self

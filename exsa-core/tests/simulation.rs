@@ -62,8 +62,9 @@ impl Submitted {
         while let Some(event) = self.stream.as_mut().and_then(TokenStream::try_next) {
             assert!(self.finished.is_none(), "seed {seed}: an event after the last");
             match event {
-                Event::Token(token) => self.tokens.push(token.id),
+                Event::Token(token) => self.tokens.extend(token.id),
                 Event::Finished(finished) => self.finished = Some(finished),
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -119,29 +120,27 @@ impl Simulation {
         if random.chance(20) {
             model = model.without_save();
         }
-        let prefix_cache = PrefixCacheOptions {
-            enabled: random.chance(85),
-            tokens_max: random.chance(20).then(|| random.within(0, kv)),
-            bytes_max: random.chance(20).then(|| random.within(0, 4 * kv) as u64),
-            sequences_max: random.within(0, 6),
-        };
-        let options = EngineOptions {
-            session: SessionOptions {
+        let prefix_cache = PrefixCacheOptions::default()
+            .enabled(random.chance(85))
+            .tokens_max(random.chance(20).then(|| random.within(0, kv)))
+            .bytes_max(random.chance(20).then(|| random.within(0, 4 * kv) as u64))
+            .sequences_max(random.within(0, 6));
+        let options = EngineOptions::default()
+            .session(SessionOptions {
                 sequences_max: random.within(1, 8),
                 batch_tokens_max: random.within(1, 40),
                 ..SessionOptions::default()
-            },
-            queue_max: random.within(2, 24),
-            user_queue_max: random.chance(30).then(|| random.within(1, 10)),
-            prefill_chunk_max: random.within(1, 24),
-            mode: MODES[random.within(0, 2)],
-            inter_token_target: Duration::from_millis(random.within(1, 60) as u64),
-            prefix_cache,
-            fair: FairOptions { ageing: Duration::from_millis(random.within(10, 2000) as u64) },
-            saved_kv_bytes_max: if random.chance(30) { 0 } else { random.within(0, 2000) as u64 },
-            preemptions_max: random.within(1, 4) as u32,
-            stream_events_max: random.within(1, 64),
-        };
+            })
+            .queue_max(random.within(2, 24))
+            .user_queue_max(random.chance(30).then(|| random.within(1, 10)))
+            .prefill_chunk_max(random.within(1, 24))
+            .mode(MODES[random.within(0, 2)])
+            .inter_token_target(Duration::from_millis(random.within(1, 60) as u64))
+            .prefix_cache(prefix_cache)
+            .fair(FairOptions::default().ageing(Duration::from_millis(random.within(10, 2000) as u64)))
+            .saved_kv_bytes_max(if random.chance(30) { 0 } else { random.within(0, 2000) as u64 })
+            .preemptions_max(random.within(1, 4) as u32)
+            .stream_events_max(random.within(1, 64));
         let queue: Box<dyn QueueOrder> =
             if random.chance(15) { Box::new(Fcfs::new()) } else { Box::new(FairQueue::new(options.fair)) };
         let engine = EngineLoop::new(Arc::new(model.clone()), options, queue, Arc::new(clock.clone()));

@@ -219,7 +219,7 @@ pub struct SessionOptions {
     /// What [`Session::embed`] shall do; `None` takes what the model's file says. What became of it is in
     /// [`Capabilities::embed`].
     pub pooling: Option<Pooling>,
-    /// Ends a running forward pass from another thread.
+    /// Ends a running forward pass from another thread. For sessions without an engine: an engine gives its session its own.
     pub interrupt: Interrupt,
 }
 

@@ -82,7 +82,8 @@ impl InputProcessor {
         }
         let id = RequestId(self.ids.fetch_add(1, Ordering::Relaxed));
         let mut sampling = request.sampling;
-        sampling.seed.get_or_insert_with(|| self.seeds.hash_one(id));
+        // 53 bits, which every reader of JSON keeps exactly.
+        let seed = *sampling.seed.get_or_insert_with(|| self.seeds.hash_one(id) >> 11);
         let mut end_of_generation = self.tokenizer.special().end_of_generation.clone();
         if request.ignore_eos {
             sampling.logit_bias.retain(|(token, _)| end_of_generation.binary_search(token).is_err());
@@ -129,6 +130,7 @@ impl InputProcessor {
             tokens,
             max_tokens,
             sampler,
+            seed,
             stop_tokens,
             end_of_generation,
             detokenizer: Detokenizer::new(&*self.tokenizer, preceded),
@@ -179,7 +181,7 @@ impl InputProcessor {
         }
     }
 
-    fn encode(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
+    pub(crate) fn encode(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
         let special = self.tokenizer.special();
         let mut tokens = Vec::new();
         match &request.prompt {

@@ -1,4 +1,4 @@
-//! What other threads tell an engine between its steps.
+//! Commands from other threads, which the engine takes between its steps.
 
 use crate::engine::request_state::RequestState;
 use crate::schedule::sched_request::SchedRequest;
@@ -17,6 +17,7 @@ pub(crate) enum Command {
 
 /// How an engine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Shutdown {
     /// Requests that were accepted are answered to the end first.
     Drain,

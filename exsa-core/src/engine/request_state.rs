@@ -19,6 +19,7 @@ pub(crate) struct RequestState {
     pub(crate) prompt_tokens: usize,
     pub(crate) max_tokens: usize,
     pub(crate) sampler: Sampler,
+    pub(crate) seed: u64,
     /// Tokens that end the answer, sorted.
     pub(crate) stop_tokens: Vec<TokenId>,
     /// Tokens that end any answer, sorted; empty where they are ignored.
@@ -72,7 +73,7 @@ impl RequestState {
         let (mut decoded, mut text) = (String::new(), String::new());
         self.detokenizer.push(tokenizer, id, &mut decoded);
         let stopped = self.stop.push(&decoded, &mut text);
-        let has_room = self.stream.token(Token { id, text, logprob });
+        let has_room = self.stream.token(Token::new(id, text).logprob(logprob));
         if let Some(index) = stopped {
             TokenOutcome::End(FinishReason::StopString(index))
         } else if self.completion_tokens() >= self.max_tokens {
@@ -106,6 +107,6 @@ impl RequestState {
             time_to_first_token: self.first_token.map(|at| at.saturating_sub(self.submitted)),
             total_time: now.saturating_sub(self.submitted),
         };
-        self.stream.finish(Finished { text, reason, usage });
+        self.stream.finish(Finished::new(reason).text(text).usage(usage).seed(self.seed));
     }
 }

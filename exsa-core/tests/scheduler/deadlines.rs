@@ -13,7 +13,7 @@ fn driver() -> Driver {
     let clock = ManualClock::new();
     let model = costly(ScriptedModel::ngram(1).context(4000).kv(16_000, 16), &clock);
     let session = SessionOptions { batch_tokens_max: 5000, ..SessionOptions::default() };
-    let options = EngineOptions { session, mode: Mode::Throughput, ..EngineOptions::default() };
+    let options = EngineOptions::default().session(session).mode(Mode::Throughput);
     Driver::new(model, clock, options)
 }
 

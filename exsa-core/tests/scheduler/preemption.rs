@@ -47,12 +47,10 @@ fn kv_pressure_changes_no_token() {
         ),
     ] {
         let prefix_cache = if cache { PrefixCacheOptions::default() } else { PrefixCacheOptions::disabled() };
-        let options = EngineOptions {
-            mode: Mode::Throughput,
-            saved_kv_bytes_max,
-            prefix_cache,
-            ..EngineOptions::default()
-        };
+        let options = EngineOptions::default()
+            .mode(Mode::Throughput)
+            .saved_kv_bytes_max(saved_kv_bytes_max)
+            .prefix_cache(prefix_cache);
         let driver = answers(options, model);
         for (a, b) in driver.answers.iter().zip(&undisturbed.answers) {
             assert_eq!(a.tokens, b.tokens, "{what}");
@@ -75,7 +73,7 @@ fn kv_pressure_changes_no_token() {
 fn a_more_urgent_request_takes_the_newest_of_the_least_urgent() {
     let session = SessionOptions { sequences_max: 3, ..SessionOptions::default() };
     for prefix_cache in [PrefixCacheOptions::default(), PrefixCacheOptions::disabled()] {
-        let options = EngineOptions { session: session.clone(), prefix_cache, ..EngineOptions::default() };
+        let options = EngineOptions::default().session(session.clone()).prefix_cache(prefix_cache);
         let clock = ManualClock::new();
         let mut driver = Driver::new(costly(ScriptedModel::ngram(5), &clock), clock, options);
         let request = |seed| greedy(tokens(seed, 40), 60);

@@ -8,7 +8,7 @@ use exsa_core::{EngineOptions, Mode, PrefixCacheOptions, TokenId};
 
 fn driver(model: ScriptedModel, prefix_cache: PrefixCacheOptions) -> Driver {
     // Throughput: batches do not depend on what steps cost.
-    let options = EngineOptions { prefix_cache, mode: Mode::Throughput, ..EngineOptions::default() };
+    let options = EngineOptions::default().prefix_cache(prefix_cache).mode(Mode::Throughput);
     Driver::new(model, ManualClock::new(), options)
 }
 
@@ -112,8 +112,8 @@ fn a_shared_beginning_outlives_what_grew_from_it() {
 fn limits_in_tokens_and_bytes_hold() {
     // The scripted model counts 4 bytes of KV for a token.
     for options in [
-        PrefixCacheOptions { tokens_max: Some(320), ..PrefixCacheOptions::default() },
-        PrefixCacheOptions { bytes_max: Some(4 * 320), ..PrefixCacheOptions::default() },
+        PrefixCacheOptions::default().tokens_max(Some(320)),
+        PrefixCacheOptions::default().bytes_max(Some(4 * 320)),
     ] {
         let mut driver = driver(ScriptedModel::ngram(1), options);
         for seed in 0..10 {
@@ -154,8 +154,8 @@ fn without_fork_an_idle_sequence_moves_to_its_next_turn() {
 #[test]
 fn a_session_without_sequences_to_spare_still_caches() {
     let session = SessionOptions { sequences_max: 1, ..SessionOptions::default() };
-    let prefix_cache = PrefixCacheOptions { sequences_max: 0, ..PrefixCacheOptions::default() };
-    let options = EngineOptions { session, prefix_cache, ..EngineOptions::default() };
+    let prefix_cache = PrefixCacheOptions::default().sequences_max(0);
+    let options = EngineOptions::default().session(session).prefix_cache(prefix_cache);
     let mut driver = Driver::new(ScriptedModel::ngram(1), ManualClock::new(), options);
     for (seed, expected) in [(1, 0), (1, 96), (2, 0), (1, 0)] {
         assert_eq!(driver.run(greedy(tokens(seed, 100), 4)).usage.cached_tokens, expected);

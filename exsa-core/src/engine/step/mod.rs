@@ -4,7 +4,7 @@ mod commit;
 mod forward;
 mod transfer;
 
-use crate::backend::{Interrupt, Model, Session, SessionOptions};
+use crate::backend::{Model, Session, SessionOptions};
 use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::engine::in_flight::InFlight;
@@ -29,6 +29,7 @@ use commit::Sampled;
 pub(crate) use forward::panic_text;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +42,6 @@ pub struct EngineLoop {
     input: Arc<InputProcessor>,
     tokenizer: Arc<dyn Tokenizer>,
     session: Box<dyn Session>,
-    /// The host's.
-    interrupt: Interrupt,
     context_max: usize,
     scheduler: Scheduler,
     requests: HashMap<RequestId, Box<RequestState>>,
@@ -60,6 +59,15 @@ pub struct EngineLoop {
     stopped: bool,
 }
 
+impl fmt::Debug for EngineLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineLoop")
+            .field("requests", &self.requests.len())
+            .field("stopped", &self.stopped)
+            .finish_non_exhaustive()
+    }
+}
+
 impl EngineLoop {
     /// Makes a session of `model`.
     pub fn new(
@@ -70,10 +78,9 @@ impl EngineLoop {
     ) -> Result<Self, LoadError> {
         let idle = if options.prefix_cache.enabled { options.prefix_cache.sequences_max } else { 0 };
         let in_flight = Arc::new(InFlight::new(clock.clone()));
-        let interrupt = options.session.interrupt.clone();
         let wanted = SessionOptions {
             sequences_idle_max: idle,
-            interrupt: in_flight.interrupt(&interrupt),
+            interrupt: in_flight.interrupt(),
             ..options.session.clone()
         };
         let session = catch_unwind(AssertUnwindSafe(|| model.session(&wanted))).unwrap_or_else(|panic| {
@@ -97,7 +104,6 @@ impl EngineLoop {
             tokenizer: model.tokenizer(),
             scheduler: Scheduler::new(&capabilities, scheduling, queue),
             context_max: capabilities.context_tokens_max,
-            interrupt,
             input: Arc::new(InputProcessor::new(
                 model,
                 capabilities,
@@ -257,7 +263,7 @@ impl EngineLoop {
         sequence.stream.position(self.scheduler.position(id).map(|ahead| {
             let each = self.scheduler.admission_interval();
             let places = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
-            QueuePosition { ahead, estimated_wait: each.map(|each| each.saturating_mul(places)) }
+            QueuePosition::new(ahead, each.map(|each| each.saturating_mul(places)))
         }));
     }
 

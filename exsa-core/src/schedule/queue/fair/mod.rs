@@ -15,6 +15,7 @@ use std::time::Duration;
 
 /// How a [`FairQueue`] works.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct FairOptions {
     /// A class that has waited this long without being served gets one turn, whatever more urgent ones wait, and its request
     /// then counts as of the most urgent class; 5 s by default. So nothing starves, and the most urgent class loses one
@@ -25,6 +26,15 @@ pub struct FairOptions {
 impl Default for FairOptions {
     fn default() -> Self {
         Self { ageing: Duration::from_secs(5) }
+    }
+}
+
+impl FairOptions {
+    /// Sets the time after which a class that was not served gets one turn.
+    #[must_use]
+    pub fn ageing(mut self, ageing: Duration) -> Self {
+        self.ageing = ageing;
+        self
     }
 }
 
