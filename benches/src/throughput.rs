@@ -235,8 +235,8 @@ impl Loaded {
             warmup: options.warmup,
             batch: options.batch,
             prefill_chunk: options.prefill_chunk,
-            kv_tokens: stats.kv_tokens_max,
-            preemptions: stats.preemptions,
+            kv_tokens: stats.scheduler.kv_tokens_max,
+            preemptions: stats.scheduler.preemptions,
             seed: options.seed,
             version: env!("CARGO_PKG_VERSION"),
         };

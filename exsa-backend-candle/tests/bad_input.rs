@@ -60,7 +60,7 @@ fn prompts_that_cannot_be_answered() {
     // The longest that fits, and then one token.
     let answer = engine.submit(Request::tokens(&long[1..]).ignore_eos(true)).unwrap().complete().unwrap();
     assert_eq!((answer.usage.prompt_tokens, answer.usage.completion_tokens), (47, 1));
-    assert_eq!(engine.stats().kv_tokens_used, 0);
+    assert_eq!(engine.stats().scheduler.kv_tokens_used, 0);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn logits_that_are_not_numbers() {
         }
     }
     let stats = engine.stats();
-    assert_eq!((stats.failed, stats.kv_tokens_used), (6, 0));
+    assert_eq!((stats.failed, stats.scheduler.kv_tokens_used), (6, 0));
 }
 
 /// Infinite weights end in infinities or in none; either way the engine goes on.
@@ -162,7 +162,7 @@ fn logits_that_are_infinite() {
                 assert!(matches!(error, RequestError::Sample(_)), "{error}");
             }
         }
-        assert_eq!(engine.stats().kv_tokens_used, 0);
+        assert_eq!(engine.stats().scheduler.kv_tokens_used, 0);
     }
 }
 

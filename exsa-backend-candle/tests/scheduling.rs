@@ -63,7 +63,7 @@ fn without_cache() -> EngineOptions {
 fn cached_prefixes_change_no_token() {
     let model = model();
     let (cold, stats) = answers(&model, without_cache());
-    assert_eq!(stats.cached_tokens, 0);
+    assert_eq!(stats.scheduler.cached_tokens, 0);
     let (warm, stats) = answers(&model, EngineOptions::default());
     for (cold, warm) in cold.iter().zip(&warm) {
         assert_eq!(ids(cold), ids(warm));
@@ -121,8 +121,11 @@ fn preempted_streams_go_on_as_undisturbed_ones() {
             assert_eq!(ids(&stream.complete().unwrap()), ids(expected));
         }
         let stats = engine.stats();
-        println!("{} preemptions, {} of them saved", stats.preemptions, stats.preemptions_saved);
-        assert_eq!(stats.kv_tokens_used, 0);
+        println!(
+            "{} preemptions, {} of them saved",
+            stats.scheduler.preemptions, stats.scheduler.preemptions_saved
+        );
+        assert_eq!(stats.scheduler.kv_tokens_used, 0);
     }
 }
 
@@ -149,6 +152,6 @@ fn a_more_urgent_request_takes_the_sequence_and_gives_it_back() {
         let Some(exsa_core::Event::Token(first)) = first else { panic!("no first token") };
         let all: Vec<_> = first.id.into_iter().chain(ids(&rest)).collect();
         assert_eq!(all, ids(&expected));
-        assert_eq!(engine.stats().preemptions, 1);
+        assert_eq!(engine.stats().scheduler.preemptions, 1);
     }
 }

@@ -73,7 +73,7 @@ fn expire(name: &str, backend: &dyn InferenceBackend) {
             let (streams, cut) = prefill(&mut engine, |request| limit(request, whole / 4));
             println!("{name}: {reason:?} after {:?} ends a pass of {whole:?} after {cut:?}", whole / 4);
             assert!(finish(&mut engine, streams).all(|ended| ended == (reason.clone(), vec![])), "{name}");
-            assert_eq!(engine.stats().kv_tokens_used, 0);
+            assert_eq!(engine.stats().scheduler.kv_tokens_used, 0);
             cuts.push(cut);
         }
     }

@@ -100,13 +100,16 @@ fn soak(layout: KvLayout, length: Duration) {
     });
     let mut stats = engine.stats();
     let wait = Instant::now();
-    while stats.running > 0 && wait.elapsed() < Duration::from_secs(10) {
+    while stats.scheduler.running > 0 && wait.elapsed() < Duration::from_secs(10) {
         std::thread::sleep(Duration::from_millis(10));
         stats = engine.stats();
     }
     println!("{layout:?}: {finished} finished, {cancelled} cancelled, {stats:?}");
     println!("MiB: {:?}", samples.iter().map(|bytes| bytes >> 20).collect::<Vec<_>>());
-    assert_eq!((stats.running, stats.waiting, stats.kv_tokens_used, stats.failed), (0, 0, 0, 0));
+    assert_eq!(
+        (stats.scheduler.running, stats.scheduler.waiting, stats.scheduler.kv_tokens_used, stats.failed),
+        (0, 0, 0, 0)
+    );
     assert!(finished > 0 && cancelled > 0);
     // The first tenth warms up.
     if let (Some(early), Some(late)) = (samples.get(2), samples.last()) {

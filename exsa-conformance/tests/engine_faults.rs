@@ -138,7 +138,7 @@ fn a_failed_pass_ends_its_batch_and_the_engine_goes_on() {
             }
             assert!(failed > 0 && faults.fired() == 1, "{effect:?} in pass {n}: {failed} failed");
             assert_eq!(answer(&engine), expected, "{effect:?}");
-            assert_eq!(engine.stats().kv_tokens_used, 0);
+            assert_eq!(engine.stats().scheduler.kv_tokens_used, 0);
         }
     }
 }

@@ -213,7 +213,11 @@ fn run(round: u64, totals: &mut Totals) {
     }
     let stats = engine.stats();
     assert_eq!((stats.submitted, stats.finished), (requests.len() as u64, stats.submitted), "round {round}");
-    assert_eq!((stats.running, stats.waiting, stats.kv_tokens_used), (0, 0, 0), "round {round}: {faults:?}");
+    assert_eq!(
+        (stats.scheduler.running, stats.scheduler.waiting, stats.scheduler.kv_tokens_used),
+        (0, 0, 0),
+        "round {round}: {faults:?}"
+    );
     if let Some(operation) = of_one {
         assert_eq!(
             stats.failed, 0,
@@ -226,7 +230,7 @@ fn run(round: u64, totals: &mut Totals) {
         assert_eq!(failed, [0; 4], "round {round}: the engine asks for what cannot be: {KV_OPERATIONS:?}");
         totals.without_fault += 1;
     }
-    totals.saved += stats.preemptions_saved;
+    totals.saved += stats.scheduler.preemptions_saved;
     KV_OPERATIONS.iter().zip(&mut totals.calls).for_each(|(op, calls)| *calls += faults.calls(*op));
 
     faults.clear();

@@ -1,6 +1,7 @@
 //! Seam 2: the token level. A [`Generator`] turns a [`Request`] into a [`TokenStream`].
 
 use crate::chat::ChatTemplateError;
+use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::model_info::ModelInfo;
 use crate::priority::Priority;
 use crate::request::Request;
@@ -33,6 +34,28 @@ pub trait Generator: Send + Sync {
     ///
     /// The reason why the request is refused.
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError>;
+
+    /// Accepts texts to embed, in an order that the output keeps. The default refuses.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
+    fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
+        let _ = request;
+        let reason = "this generator gives no embeddings".into();
+        Err(SubmitError::Unsupported { operation: "embed", reason })
+    }
+
+    /// Accepts documents to score against a query. The default refuses.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
+    fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
+        let _ = request;
+        let reason = "this generator gives no scores".into();
+        Err(SubmitError::Unsupported { operation: "rerank", reason })
+    }
 
     /// A snapshot of the counters, over all models.
     fn stats(&self) -> EngineStats;
@@ -92,6 +115,32 @@ pub enum SubmitError {
         limit: usize,
         /// What sets the limit.
         what: &'static str,
+    },
+    /// A text to embed has no token, and the model puts none around it.
+    #[error("text {index} is empty")]
+    EmptyText {
+        /// Index of the text in the request.
+        index: usize,
+    },
+    /// A text to embed, or a pair to score, does not fit into one pass.
+    #[error("text {index} has {tokens} tokens, but at most {limit} fit ({what})")]
+    TextTooLong {
+        /// Index of the text, or of the document, in the request.
+        index: usize,
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens that would fit.
+        limit: usize,
+        /// The limit's name.
+        what: &'static str,
+    },
+    /// A setting of the request is out of its range.
+    #[error("{option}: {problem}")]
+    Option {
+        /// Name of the field.
+        option: &'static str,
+        /// What is wrong and what is allowed.
+        problem: String,
     },
     /// A token id of the prompt or of the stop tokens is not in the vocabulary.
     #[error("token id {token} is outside the vocabulary of {n_vocab}")]

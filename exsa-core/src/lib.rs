@@ -26,6 +26,7 @@ pub mod backend;
 pub mod batch;
 pub mod chat;
 pub mod clock;
+pub mod embed;
 pub mod engine;
 pub mod error;
 pub mod finish;
@@ -46,6 +47,7 @@ pub mod token;
 pub mod tokenizer;
 
 pub use chat::Message;
+pub use embed::{EmbedRequest, RerankRequest};
 pub use engine::{Engine, EngineLoop, Shutdown};
 pub use finish::{FinishReason, RequestError, Usage};
 pub use generator::{Generator, SubmitError};

@@ -127,7 +127,7 @@ fn a_full_queue_refuses_with_its_limit() {
     let running = engine.submit(endless("x")).unwrap();
     let handle = running.cancel_handle();
     let reader = std::thread::spawn(move || running.last());
-    wait_until("the first runs", || engine.stats().running == 1);
+    wait_until("the first runs", || engine.stats().scheduler.running == 1);
     let waiting: Vec<_> = (0..2).map(|_| engine.submit(endless("y").max_tokens(1)).unwrap()).collect();
     let refused = engine.submit(Request::text("z")).err().unwrap();
     assert!(matches!(refused, SubmitError::QueueFull { waiting: 2, limit: 2, .. }), "{refused}");
@@ -147,11 +147,11 @@ fn a_dropped_or_cancelled_stream_frees_its_kv() {
     let mut stream = engine.submit(endless("x")).unwrap();
     assert!(stream.next().is_some());
     drop(stream);
-    wait_until("the dropped one is gone", || engine.stats().kv_tokens_used == 0);
+    wait_until("the dropped one is gone", || engine.stats().scheduler.kv_tokens_used == 0);
     let stream = engine.submit(endless("x")).unwrap();
     stream.cancel();
     assert_eq!(stream.complete().unwrap().reason, FinishReason::Cancelled);
-    wait_until("the cancelled one is gone", || engine.stats().kv_tokens_used == 0);
+    wait_until("the cancelled one is gone", || engine.stats().scheduler.kv_tokens_used == 0);
 }
 
 #[test]

@@ -277,7 +277,7 @@ impl Simulation {
                 FinishReason::EndOfGeneration => n == expected.len(),
                 FinishReason::ContextFull => {
                     totals.full += 1;
-                    let kv = self.engine.stats().kv_tokens_max;
+                    let kv = self.engine.stats().scheduler.kv_tokens_max;
                     request.prompt.len() + n >= self.context.min(kv)
                 }
                 FinishReason::Cancelled => {
@@ -337,14 +337,18 @@ fn run(seed: u64, totals: &mut Totals) {
     simulation.finish();
     simulation.check_answers(totals);
     let stats = simulation.engine.stats();
-    assert_eq!((stats.running, stats.waiting, stats.kv_tokens_used), (0, 0, 0), "seed {seed}");
+    assert_eq!(
+        (stats.scheduler.running, stats.scheduler.waiting, stats.scheduler.kv_tokens_used),
+        (0, 0, 0),
+        "seed {seed}"
+    );
     assert_eq!((stats.submitted, stats.failed), (stats.finished, 0), "seed {seed}: each ends exactly once");
     assert_eq!(stats.submitted, simulation.requests.len() as u64, "seed {seed}");
     totals.requests += stats.submitted;
     totals.steps += stats.steps;
-    totals.preemptions += stats.preemptions;
-    totals.saved += stats.preemptions_saved;
-    totals.cached += stats.cached_tokens;
+    totals.preemptions += stats.scheduler.preemptions;
+    totals.saved += stats.scheduler.preemptions_saved;
+    totals.cached += stats.scheduler.cached_tokens;
     totals.refused += simulation.refused;
 }
 

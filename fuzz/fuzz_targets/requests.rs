@@ -175,7 +175,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
         asked.read();
         assert_eq!(asked.ends, 1);
     }
-    assert_eq!(engine.stats().kv_tokens_used, 0);
+    assert_eq!(engine.stats().scheduler.kv_tokens_used, 0);
     Ok(())
 }
 

@@ -27,15 +27,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Checks requests, tokenizes them and leaves them in the mailbox.
 pub(crate) struct InputProcessor {
     pub(crate) model: Arc<dyn Model>,
-    tokenizer: Arc<dyn Tokenizer>,
-    capabilities: Capabilities,
+    pub(crate) tokenizer: Arc<dyn Tokenizer>,
+    pub(crate) capabilities: Capabilities,
     kv_bytes_per_token: u64,
-    options: EngineOptions,
+    pub(crate) options: EngineOptions,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) in_flight: Arc<InFlight>,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) admission: AdmissionControl,
-    ids: AtomicU64,
+    pub(crate) ids: AtomicU64,
     seeds: RandomState,
     template: Mutex<Option<Arc<ChatTemplate>>>,
 }

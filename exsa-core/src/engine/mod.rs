@@ -1,6 +1,8 @@
 //! The in-process engine: one loaded model, one session, and the thread that steps them.
 
 mod admission_control;
+mod embed_input;
+mod embed_job;
 mod in_flight;
 mod input_processor;
 mod mailbox;
@@ -10,6 +12,7 @@ mod thread;
 
 use crate::backend::Model;
 use crate::clock::{Clock, SystemClock};
+use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::error::LoadError;
 use crate::finish::{FinishReason, RequestError};
 use crate::generator::{Generator, SubmitError};
@@ -144,6 +147,14 @@ impl Generator for Engine {
 
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
         self.input.submit(request)
+    }
+
+    fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
+        self.input.embed(request)
+    }
+
+    fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
+        self.input.rerank(request)
     }
 
     fn stats(&self) -> EngineStats {

@@ -94,6 +94,8 @@ pub struct SpecialIds {
     pub eos: Option<TokenId>,
     /// Unknown token.
     pub unk: Option<TokenId>,
+    /// Separator between the two texts of a pair, where EOS is not enough.
+    pub sep: Option<TokenId>,
     /// Padding.
     pub pad: Option<TokenId>,
     /// Every token that ends an answer, EOS and EOT among them; sorted.
@@ -102,4 +104,6 @@ pub struct SpecialIds {
     pub add_bos: bool,
     /// Whether a prompt ends with EOS.
     pub add_eos: bool,
+    /// Whether the two texts of a pair are parted by the separator, after the EOS of the first.
+    pub add_sep: bool,
 }

@@ -33,7 +33,7 @@ fn run(requests: impl IntoIterator<Item = Request>) -> (Vec<Answer>, Duration, D
     }
     driver.finish();
     let end = driver.clock.now();
-    assert_eq!(driver.stats().kv_tokens_used, 0);
+    assert_eq!(driver.stats().scheduler.kv_tokens_used, 0);
     (driver.answers.clone(), end, driver)
 }
 

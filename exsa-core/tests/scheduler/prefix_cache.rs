@@ -60,9 +60,9 @@ fn the_next_turn_of_a_conversation_starts_from_the_last_answer() {
     // 159 tokens were computed, of which 9 blocks are whole.
     assert_eq!((answer.usage.prompt_tokens, answer.usage.cached_tokens), (180, 144));
     let stats = driver.stats();
-    assert_eq!((stats.prompt_tokens, stats.cached_tokens), (280, 144));
-    assert_eq!(stats.kv_tokens_used, 0);
-    assert!(stats.kv_tokens_cached >= 180);
+    assert_eq!((stats.scheduler.prompt_tokens, stats.scheduler.cached_tokens), (280, 144));
+    assert_eq!(stats.scheduler.kv_tokens_used, 0);
+    assert!(stats.scheduler.kv_tokens_cached >= 180);
 }
 
 #[test]
@@ -118,9 +118,9 @@ fn limits_in_tokens_and_bytes_hold() {
         let mut driver = driver(ScriptedModel::ngram(1), options);
         for seed in 0..10 {
             driver.run(greedy(tokens(seed, 200), 8));
-            assert!(driver.stats().kv_tokens_cached <= 320);
+            assert!(driver.stats().scheduler.kv_tokens_cached <= 320);
         }
-        assert!(driver.stats().kv_tokens_cached > 200);
+        assert!(driver.stats().scheduler.kv_tokens_cached > 200);
     }
 }
 
@@ -174,14 +174,17 @@ fn cached_tokens_are_those_that_were_not_computed() {
         }
     }
     driver.finish();
-    assert_eq!(driver.stats().preemptions, 0);
+    assert_eq!(driver.stats().scheduler.preemptions, 0);
     let sum = |of: fn(&exsa_core::finish::Usage) -> usize| {
         driver.answers.iter().map(|answer| of(&answer.usage) as u64).sum::<u64>()
     };
     let (prompts, cached) = (sum(|usage| usage.prompt_tokens), sum(|usage| usage.cached_tokens));
     let generated = sum(|usage| usage.completion_tokens - 1);
     assert_eq!(driver.stats().tokens_computed, prompts - cached + generated);
-    assert_eq!((driver.stats().prompt_tokens, driver.stats().cached_tokens), (prompts, cached));
+    assert_eq!(
+        (driver.stats().scheduler.prompt_tokens, driver.stats().scheduler.cached_tokens),
+        (prompts, cached)
+    );
     println!("{cached} of {prompts} prompt tokens cached");
     assert!(cached * 2 > prompts);
 }

@@ -10,6 +10,7 @@ mod check;
 mod costs;
 mod deadlines;
 mod decode;
+mod lend;
 mod mode;
 mod options;
 mod plan;
@@ -19,7 +20,7 @@ mod running;
 
 pub use costs::StepCost;
 pub use mode::{Mode, Preset};
-pub use options::{SchedulerCounters, SchedulerOptions};
+pub use options::SchedulerOptions;
 pub use plan::{Admitted, Plan, Work};
 
 use crate::backend::Capabilities;
@@ -27,6 +28,7 @@ use crate::priority::Priority;
 use crate::schedule::kv::{BlockManager, KvManager, KvOp, KvOptions};
 use crate::schedule::queue::{QueueOrder, Service};
 use crate::schedule::sched_request::SchedRequest;
+use crate::stats::SchedulerStats;
 use crate::token::{RequestId, SeqId, TokenId};
 use budget::BatchPolicy;
 use costs::Costs;
@@ -61,7 +63,9 @@ pub struct Scheduler {
     /// Bytes saved in host memory.
     saved_bytes: u64,
     plan: Plan,
-    counters: SchedulerCounters,
+    /// No request is admitted, so that a text to embed finds room.
+    admission_held: bool,
+    counters: SchedulerStats,
 }
 
 impl Scheduler {
@@ -90,7 +94,8 @@ impl Scheduler {
             costs: Costs::default(),
             saved_bytes: 0,
             plan: Plan::default(),
-            counters: SchedulerCounters::default(),
+            admission_held: false,
+            counters: SchedulerStats::default(),
             sequences,
             options,
         }
@@ -256,9 +261,19 @@ impl Scheduler {
         self.kv.blocks()
     }
 
-    /// What was counted so far.
-    pub fn counters(&self) -> SchedulerCounters {
-        self.counters
+    /// A snapshot of the counters.
+    pub fn stats(&self) -> SchedulerStats {
+        let (kv, tokens) = (self.kv(), self.kv().block_tokens());
+        SchedulerStats {
+            running: self.running_len(),
+            waiting: self.waiting_len(),
+            waiting_by_class: Priority::ALL.map(|class| self.depth(class)),
+            kv_tokens_used: kv.blocks_used() * tokens,
+            kv_tokens_cached: kv.blocks_cached() * tokens,
+            kv_tokens_shared: kv.blocks_shared() * tokens,
+            kv_tokens_max: kv.blocks_total() * tokens,
+            ..self.counters
+        }
     }
 
     /// Bytes of KV of `tokens` tokens.
