@@ -7,6 +7,11 @@ use std::time::Duration;
 
 /// Why a request ended.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(tag = "type", content = "value", rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum FinishReason {
     /// The model ended its answer with an end-of-generation token.
@@ -84,6 +89,7 @@ pub enum RequestError {
 
 /// Tokens and times of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Usage {
     /// Tokens of the prompt, BOS included.
@@ -93,10 +99,19 @@ pub struct Usage {
     /// Tokens generated, the one that ended the answer included.
     pub completion_tokens: usize,
     /// From submission until the request was first given a sequence.
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
+    )]
     pub queue_time: Option<Duration>,
     /// From submission until the first token.
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
+    )]
     pub time_to_first_token: Option<Duration>,
     /// From submission to the end.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub total_time: Duration,
 }
 

@@ -45,6 +45,8 @@ pub mod stream;
 pub mod text;
 pub mod token;
 pub mod tokenizer;
+#[cfg(feature = "serde")]
+mod wire;
 
 pub use chat::Message;
 pub use embed::{EmbedRequest, RerankRequest};
@@ -60,3 +62,5 @@ pub use schedule::prefix::PrefixCacheOptions;
 pub use schedule::queue;
 pub use stream::{Event, TokenStream};
 pub use token::{RequestId, SeqId, TokenId};
+#[cfg(feature = "serde")]
+pub use wire::ErrorReport;

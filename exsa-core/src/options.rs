@@ -15,6 +15,11 @@ use std::time::Duration;
 /// # let _ = options;
 /// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct EngineOptions {
     /// The session: KV, context, threads. The engine puts an [interrupt](crate::backend::Interrupt) of its own in place of
@@ -32,6 +37,7 @@ pub struct EngineOptions {
     pub mode: Mode,
     /// The time between two tokens of a stream that [`Mode::Balanced`] keeps to 95 % of the time; 200 ms by default. Where decoding
     /// alone takes more than half of it, twice that instead.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub inter_token_target: Duration,
     /// What is kept of prompts and answers, so as not to be computed again.
     pub prefix_cache: PrefixCacheOptions,

@@ -30,21 +30,32 @@ pub enum Prompt {
 /// # let _ = request;
 /// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default = "crate::wire::request")
+)]
 #[non_exhaustive]
 pub struct Request {
     /// Name of the model, for generators that have several; `None`, the default, takes the first of
     /// [`Generator::models`](crate::Generator::models). A generator with one model answers with that.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub model: Option<String>,
     /// What the answer starts from.
+    #[cfg_attr(feature = "serde", serde(flatten, with = "crate::wire::prompt"))]
     pub prompt: Prompt,
     /// How tokens are chosen.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub sampling: SamplingParams,
     /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub max_tokens: Option<usize>,
     /// Texts that end the answer, and are no part of it; at most
     /// [`STOP_STRINGS_MAX`](crate::text::STOP_STRINGS_MAX).
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::wire::one_or_more"))]
     pub stop: Vec<String>,
     /// Tokens that end the answer; their text is no part of it.
+    #[cfg_attr(feature = "serde", serde(rename = "stop_token_ids"))]
     pub stop_tokens: Vec<TokenId>,
     /// Never generate an end-of-generation token, so that only the other limits end the answer.
     pub ignore_eos: bool,
@@ -52,19 +63,30 @@ pub struct Request {
     /// default. Never set it for text that a user wrote.
     pub parse_special: bool,
     /// Variables for the chat template.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub chat: ChatOptions,
     /// The request ends when this much time has passed since it was submitted.
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
+    )]
     pub timeout: Option<Duration>,
     /// It ends when this much time has passed and no token was generated.
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
+    )]
     pub first_token_timeout: Option<Duration>,
     /// How urgent it is.
     pub priority: Priority,
     /// Who asks: users of one class share the engine evenly. Requests without a user count as one user's.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub user: Option<String>,
     /// The user's share relative to that of others, from this request on; 1 by default, 0.001 to 1000.
     pub weight: f32,
     /// Requests share cached prefixes only with those of the same salt: so that nobody learns from the time that an answer
     /// takes what others asked.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub cache_salt: Option<String>,
 }
 

@@ -154,6 +154,7 @@ pub struct Capabilities {
 
 /// How the vectors of a text's tokens, as the last layer leaves them, become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Pooling {
     /// Their mean.
@@ -197,6 +198,11 @@ pub struct LoadOptions {
 
 /// How a session is made. `None` leaves the choice to the backend.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct SessionOptions {
     /// Sequences that can hold tokens at one time; 16 by default.
     pub sequences_max: usize,
@@ -220,6 +226,7 @@ pub struct SessionOptions {
     /// [`Capabilities::embed`].
     pub pooling: Option<Pooling>,
     /// Ends a running forward pass from another thread. For sessions without an engine: an engine gives its session its own.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub interrupt: Interrupt,
 }
 
@@ -241,6 +248,11 @@ impl Default for SessionOptions {
 
 /// Threads that a backend may use. It starts no others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct ThreadOptions {
     /// Threads that compute, the calling one included; `None` is the number of physical cores that the process
     /// may use.

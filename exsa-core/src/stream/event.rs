@@ -12,6 +12,11 @@ use crate::token::TokenId;
 ///
 /// The in-process engine gives one answer and sends `Token` and `Finished` only.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(tag = "type", rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Event {
     /// A generated token.
@@ -28,6 +33,7 @@ pub enum Event {
 
 /// One generated token.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Token {
     /// Index of the answer, from 0.
@@ -73,6 +79,7 @@ impl Token {
 
 /// A candidate at a position, and its probability.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct TopLogprob {
     /// Token id; `None` from remote engines that do not tell.
@@ -105,6 +112,7 @@ impl From<(TokenId, f32)> for TopLogprob {
 
 /// A part of a call of a tool, as in OpenAI's streams: id and name come once, arguments in pieces to be joined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct ToolCallDelta {
     /// Index of the answer, from 0.
@@ -156,6 +164,7 @@ impl ToolCallDelta {
 
 /// The end of one of several answers.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct AnswerFinished {
     /// Index of the answer, from 0.
@@ -191,6 +200,7 @@ impl AnswerFinished {
 
 /// The end of a request.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Finished {
     /// Index of the answer that ended last, which `text`, `reason` and `seed` belong to.

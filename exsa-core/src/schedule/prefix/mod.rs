@@ -18,6 +18,11 @@ use std::sync::Arc;
 /// Kept KV is never in the way of a request: it is evicted, least recently used first, as soon as a request needs its
 /// room. The limits are for those who want to keep less than the KV cache would hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct PrefixCacheOptions {
     /// Whether prefixes are shared and kept; `true` by default.

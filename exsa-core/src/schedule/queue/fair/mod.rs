@@ -15,11 +15,17 @@ use std::time::Duration;
 
 /// How a [`FairQueue`] works.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct FairOptions {
     /// A class that has waited this long without being served gets one turn, whatever more urgent ones wait, and its request
     /// then counts as of the most urgent class; 5 s by default. So nothing starves, and the most urgent class loses one
     /// admission per interval and class at most.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub ageing: Duration,
 }
 
