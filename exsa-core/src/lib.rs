@@ -21,6 +21,7 @@
 //! [`generator`] is the interface to applications, at the level of tokens. It needs no async runtime, has no global
 //! state and no `unsafe`.
 #![forbid(unsafe_code)]
+#![warn(missing_debug_implementations)]
 
 pub mod backend;
 pub mod batch;

@@ -24,7 +24,7 @@ fn there_and_back<T: Serialize + DeserializeOwned + Debug>(value: &T) -> Value {
 
 #[test]
 fn a_request_has_the_names_of_openai_and_llama_cpp() {
-    let mut sampling = SamplingParams::default();
+    let mut sampling = SamplingParams::greedy();
     sampling.temperature = 0.5;
     sampling.repetition_penalty = 1.25;
     sampling.penalty_window = None;

@@ -309,3 +309,9 @@ impl<'a> LoadProgress<'a> {
         if go_on { Ok(()) } else { Err(LoadError::Cancelled) }
     }
 }
+
+impl std::fmt::Debug for LoadProgress<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadProgress").field("reported", &self.callback.is_some()).finish()
+    }
+}

@@ -113,7 +113,7 @@ fn normalise(vector: &mut [f32]) {
 /// class, the requests take turns, one text each, so that a long list delays no short one.
 #[derive(Default)]
 pub(crate) struct EmbedQueue {
-    jobs: HashMap<RequestId, Box<EmbedJob>>,
+    jobs: HashMap<RequestId, EmbedJob>,
     /// The requests with waiting texts, by class.
     turns: [VecDeque<RequestId>; Priority::COUNT],
     /// Texts taken since a class that waits had its turn.
@@ -137,19 +137,19 @@ impl EmbedQueue {
         self.jobs.is_empty()
     }
 
-    pub(crate) fn push(&mut self, job: Box<EmbedJob>) {
+    pub(crate) fn push(&mut self, job: EmbedJob) {
         self.turns[job.priority.index()].push_back(job.id);
         self.jobs.insert(job.id, job);
     }
 
-    pub(crate) fn remove(&mut self, id: RequestId) -> Option<Box<EmbedJob>> {
+    pub(crate) fn remove(&mut self, id: RequestId) -> Option<EmbedJob> {
         let job = self.jobs.remove(&id)?;
         self.turns[job.priority.index()].retain(|other| *other != id);
         Some(job)
     }
 
     /// All requests, in the order of their arrival.
-    pub(crate) fn drain(&mut self) -> Vec<Box<EmbedJob>> {
+    pub(crate) fn drain(&mut self) -> Vec<EmbedJob> {
         let mut jobs: Vec<_> = self.jobs.drain().map(|(_, job)| job).collect();
         self.turns.iter_mut().for_each(VecDeque::clear);
         jobs.sort_unstable_by_key(|job| job.id);
@@ -158,7 +158,7 @@ impl EmbedQueue {
 
     /// Requests whose deadline has passed.
     pub(crate) fn expired(&self, now: Duration) -> Vec<RequestId> {
-        let expired = |job: &&Box<EmbedJob>| job.deadline.is_some_and(|deadline| deadline <= now);
+        let expired = |job: &&EmbedJob| job.deadline.is_some_and(|deadline| deadline <= now);
         let mut ids: Vec<_> = self.jobs.values().filter(expired).map(|job| job.id).collect();
         ids.sort_unstable();
         ids
@@ -219,11 +219,7 @@ impl EmbedQueue {
     }
 
     /// Takes in the result of a text; the request, once that was the last one.
-    pub(crate) fn done(
-        &mut self,
-        text: TextId,
-        result: Result<&[f32], RequestError>,
-    ) -> Option<Box<EmbedJob>> {
+    pub(crate) fn done(&mut self, text: TextId, result: Result<&[f32], RequestError>) -> Option<EmbedJob> {
         let job = self.jobs.get_mut(&text.job)?;
         let result = result.and_then(|values| {
             let name = if matches!(job.reply, Reply::Scores(_)) { "score" } else { "vector" };
@@ -243,11 +239,11 @@ mod tests {
     use super::*;
     use crate::embed::pending;
 
-    fn job(id: u64, texts: usize, priority: Priority) -> Box<EmbedJob> {
+    fn job(id: u64, texts: usize, priority: Priority) -> EmbedJob {
         let (to, _) = pending(|| {});
         let reply = Reply::Vectors { to, normalize: false, dimensions: None };
         let (texts, user) = (vec![vec![1]; texts], Arc::from(""));
-        Box::new(EmbedJob::new(RequestId(id), texts, reply, priority, user, Duration::ZERO, None))
+        EmbedJob::new(RequestId(id), texts, reply, priority, user, Duration::ZERO, None)
     }
 
     /// Takes `n` texts.

@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 const VECTOR_WIDTH: usize = 16;
 
 /// A session of a [`ScriptedModel`].
+#[derive(Debug)]
 pub struct ScriptedSession {
     model: ScriptedModel,
     capabilities: Capabilities,

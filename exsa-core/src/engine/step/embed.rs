@@ -167,7 +167,7 @@ impl EngineLoop {
         }
     }
 
-    fn finish_embeds(&mut self, complete: Vec<Box<EmbedJob>>) {
+    fn finish_embeds(&mut self, complete: Vec<EmbedJob>) {
         for job in complete {
             self.count_ended(&job, job.all_failed());
             self.publish();

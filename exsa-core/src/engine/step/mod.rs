@@ -246,7 +246,7 @@ impl EngineLoop {
                 }
                 Command::Embed(job) => {
                     self.recorder.stats.submitted += 1;
-                    self.embeds.push(job);
+                    self.embeds.push(*job);
                 }
                 Command::Cancel(id) => {
                     if !self.end_embed(id, EmbedError::Cancelled) {

@@ -68,6 +68,12 @@ pub struct Scheduler {
     counters: SchedulerStats,
 }
 
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduler").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
 impl Scheduler {
     /// A scheduler for a session of these capabilities.
     pub fn new(capabilities: &Capabilities, options: SchedulerOptions, queue: Box<dyn QueueOrder>) -> Self {
