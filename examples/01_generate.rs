@@ -3,7 +3,7 @@
 //! Without arguments the built-in model tells a story.
 
 use clap::Parser;
-use exsa_core::{Event, FinishReason, Generator, Request, SamplingParams};
+use exsa_core::{Generator, Request, SamplingParams};
 use exsa_examples::ModelArgs;
 use std::io::Write;
 
@@ -50,25 +50,18 @@ fn main() -> exsa_examples::Result {
         eprintln!("{}\n", engine.model().summary());
     }
     let request = Request::text(&args.prompt).max_tokens(args.max_tokens).sampling(sampling);
-    let stream = engine.submit(request)?;
+    let mut answer = engine.submit(request)?;
     if !args.quiet {
         print!("{}", args.prompt);
     }
-    for event in stream {
-        match event {
-            Event::Token(token) => print!("{}", token.text),
-            Event::Finished(end) => {
-                println!("{}", end.text);
-                if let FinishReason::Failed(error) = end.reason {
-                    return Err(error.into());
-                }
-                if !args.quiet {
-                    let (n, speed) = (end.usage.completion_tokens, end.usage.tokens_per_second());
-                    eprintln!("\n{n} tokens, {:.1} tokens/s", speed.unwrap_or(0.0));
-                }
-            }
-        }
+    for piece in answer.text() {
+        print!("{}", piece?);
         std::io::stdout().flush()?;
+    }
+    println!();
+    if let (false, Some(usage)) = (args.quiet, answer.usage()) {
+        let speed = usage.tokens_per_second().unwrap_or(0.0);
+        eprintln!("\n{} tokens, {speed:.1} tokens/s", usage.completion_tokens);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The same as an asynchronous stream, here on tokio; any other runtime will do.
 
 use clap::Parser;
-use exsa_core::{Event, Generator, Request};
+use exsa_core::{Generator, Request};
 use exsa_examples::ModelArgs;
 use std::io::Write;
 use tokio_stream::StreamExt;
@@ -23,15 +23,13 @@ async fn main() -> exsa_examples::Result {
     let args = Args::parse();
     // Loading computes for a while: a server would do it on a thread for blocking work.
     let engine = args.model.start()?;
-    let mut stream = engine.submit(Request::text(&args.prompt).max_tokens(args.max_tokens))?;
+    let request = Request::text(&args.prompt).max_tokens(args.max_tokens);
+    let mut answer = engine.submit(request)?.into_text_stream();
     print!("{}", args.prompt);
-    // A `TokenStream` is an `Iterator` too, whose `next` would block.
-    while let Some(event) = StreamExt::next(&mut stream).await {
-        match event {
-            Event::Token(token) => print!("{}", token.text),
-            Event::Finished(end) => println!("{}\n\n{:?}", end.text, end.reason),
-        }
+    while let Some(piece) = answer.next().await {
+        print!("{}", piece?);
         std::io::stdout().flush()?;
     }
+    println!("\n\n{:?}", answer.finished().map(|finished| &finished.reason));
     Ok(())
 }

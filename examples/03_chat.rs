@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use exsa_core::stream::CancelHandle;
-use exsa_core::{Event, FinishReason, Generator, Message, Request, SubmitError};
+use exsa_core::{Generator, Message, Request, SubmitError};
 use exsa_examples::ModelArgs;
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +39,7 @@ fn main() -> exsa_examples::Result {
             return Ok(());
         }
         messages.push(Message::user(line.trim()));
-        let stream = loop {
+        let mut stream = loop {
             match engine.submit(Request::chat(messages.clone()).max_tokens(args.max_tokens)) {
                 // The conversation has outgrown the context: forget the oldest question and answer.
                 Err(SubmitError::PromptTooLong { .. }) if messages.len() > 2 => drop(messages.drain(1..3)),
@@ -48,17 +48,11 @@ fn main() -> exsa_examples::Result {
         };
         *answering.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream.cancel_handle());
         let mut answer = String::new();
-        for event in stream {
-            let text = match event {
-                Event::Token(token) => token.text,
-                Event::Finished(end) => match end.reason {
-                    FinishReason::Failed(error) => return Err(error.into()),
-                    _ => end.text,
-                },
-            };
-            print!("{text}");
+        for piece in stream.text() {
+            let piece = piece?;
+            print!("{piece}");
             std::io::stdout().flush()?;
-            answer.push_str(&text);
+            answer.push_str(&piece);
         }
         answering.lock().unwrap_or_else(PoisonError::into_inner).take();
         println!();

@@ -1,7 +1,7 @@
 //! Many requests that begin alike: what they share is computed once, while they wait for it together, and kept for later ones.
 
 use clap::Parser;
-use exsa_core::{Engine, EngineOptions, Generator, PrefixCacheOptions, Request, SamplingParams};
+use exsa_core::{Engine, Generator, PrefixCacheOptions, Request, SamplingParams};
 use exsa_examples::ModelArgs;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ fn main() -> exsa_examples::Result {
     let args = Args::parse();
     let model = args.model.load()?;
     for prefix_cache in [PrefixCacheOptions::disabled(), PrefixCacheOptions::default()] {
-        let options = EngineOptions { prefix_cache, ..args.model.engine_options() };
+        let options = args.model.engine_options().prefix_cache(prefix_cache);
         let engine = Engine::start(model.clone(), options)?;
         println!("prefix cache {}:", if prefix_cache.enabled { "on" } else { "off" });
         // The second round finds the whole prompts of the first.

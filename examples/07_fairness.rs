@@ -3,7 +3,7 @@
 
 use clap::Parser;
 use exsa_core::queue::{FairQueue, Fcfs, QueueOrder};
-use exsa_core::{Engine, EngineOptions, Event, Generator, Priority, Request, TokenStream};
+use exsa_core::{Engine, Generator, Priority, Request, TokenStream};
 use exsa_examples::{Failure, ModelArgs};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn main() -> exsa_examples::Result {
     let queues: [(&str, Box<dyn QueueOrder>); 2] =
         [("first come, first served", Box::new(Fcfs::new())), ("fair", fair())];
     for (name, queue) in queues {
-        let engine = Engine::start_with(model.clone(), EngineOptions { ..options.clone() }, queue)?;
+        let engine = Engine::start_with(model.clone(), options.clone(), queue)?;
         println!("{name}:");
         let submit = |user: &str, n: usize, priority| -> exsa_examples::Result<Vec<_>> {
             let request = |i| {
@@ -50,10 +50,9 @@ fn main() -> exsa_examples::Result {
 /// Mean time to the first token in milliseconds.
 fn first_token(streams: Vec<TokenStream>) -> exsa_examples::Result<f64> {
     let (n, mut sum) = (streams.len(), Duration::ZERO);
-    for event in streams.into_iter().flatten() {
-        if let Event::Finished(end) = event {
-            sum += end.usage.time_to_first_token.ok_or_else(|| Failure::new("no token came"))?;
-        }
+    for stream in streams {
+        let usage = stream.complete()?.usage;
+        sum += usage.time_to_first_token.ok_or_else(|| Failure::new("no token came"))?;
     }
     Ok(1000.0 * sum.as_secs_f64() / n as f64)
 }

@@ -8,9 +8,7 @@ use exsa_core::clock::SystemClock;
 use exsa_core::queue::Fcfs;
 use exsa_core::scripted::ScriptedModel;
 use exsa_core::{EngineLoop, EngineOptions, Event, Request, SamplingParams, TokenStream};
-use futures_core::Stream;
 use std::error::Error;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -27,7 +25,7 @@ struct Busy {
 impl Busy {
     fn new(running: usize, sampling: SamplingParams) -> Result<Self, Box<dyn Error>> {
         let session = SessionOptions::new().sequences(running).kv_tokens(2 * running * (PROMPT + GENERATE));
-        let options = EngineOptions { session, ..EngineOptions::default() };
+        let options = EngineOptions::default().session(session);
         let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
         let engine = EngineLoop::new(ScriptedModel::ngram(1).shared(), options, queue, clock)?;
         let mut busy = Self { engine, streams: Vec::with_capacity(running), sampling };
@@ -52,10 +50,10 @@ impl Busy {
         let mut tokens = 0;
         for i in 0..self.streams.len() {
             let mut context = Context::from_waker(Waker::noop());
-            while let Poll::Ready(event) = Pin::new(&mut self.streams[i]).poll_next(&mut context) {
+            while let Poll::Ready(event) = self.streams[i].poll_event(&mut context) {
                 match event {
                     Some(Event::Token(_)) => tokens += 1,
-                    Some(Event::Finished(_)) | None => {
+                    Some(_) | None => {
                         self.streams[i] = self.submit(GENERATE)?;
                         break;
                     }

@@ -150,6 +150,7 @@ impl Reader {
                     self.ended = true;
                     self.check(finished.reason, expected)?;
                 }
+                _ => {}
             }
         }
         Ok(())

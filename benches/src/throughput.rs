@@ -205,15 +205,13 @@ impl Loaded {
 
     /// An engine with such a session.
     pub fn contender(&self, options: &Options, case: &Case, room: Room) -> Result<Contender, BenchError> {
-        let engine_options = EngineOptions {
-            session: room.session,
-            queue_max: case.parallel,
-            prefill_chunk_max: options.prefill_chunk,
-            mode: options.mode,
-            // Every prompt is to be computed.
-            prefix_cache: PrefixCacheOptions::disabled(),
-            ..EngineOptions::default()
-        };
+        // Every prompt is computed: no prefix is shared.
+        let engine_options = EngineOptions::default()
+            .session(room.session)
+            .queue_max(case.parallel)
+            .prefill_chunk_max(options.prefill_chunk)
+            .mode(options.mode)
+            .prefix_cache(PrefixCacheOptions::disabled());
         let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
         let engine = EngineLoop::new(self.model.clone(), engine_options, queue, clock)
             .map_err(|source| BenchError::Load { what: "session".into(), source })?;
@@ -236,8 +234,8 @@ impl Loaded {
             warmup: options.warmup,
             batch: options.batch,
             prefill_chunk: options.prefill_chunk,
-            kv_tokens: stats.kv_tokens_max,
-            preemptions: stats.preemptions,
+            kv_tokens: stats.scheduler.kv_tokens_max,
+            preemptions: stats.scheduler.preemptions,
             seed: options.seed,
             version: env!("CARGO_PKG_VERSION"),
         };

@@ -11,6 +11,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The README's program, which the documentation tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
 /// Exsa's own story and chat model, so that the examples run without a download.
 pub const TINY: &[u8] = include_bytes!("../../models/exsa-tiny-q8_0.gguf");
 
@@ -72,7 +77,7 @@ impl ModelArgs {
     /// The options of an engine with these threads.
     pub fn engine_options(&self) -> EngineOptions {
         let session = SessionOptions::new().threads(ThreadOptions::new(self.threads));
-        EngineOptions { session, ..EngineOptions::default() }
+        EngineOptions::default().session(session)
     }
 
     /// Loads the model.

@@ -12,16 +12,14 @@ use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, GgufWriter, Value};
 use exsa_core::sampler::{SamplingError, SamplingParams};
 use exsa_core::{Engine, EngineOptions, Generator, Message, Request, RequestError, SubmitError};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use support::edit::Edit;
 
 const CONTEXT: usize = 48;
 
 fn engine(edit: &Edit) -> Engine {
-    let session =
-        SessionOptions::new().context_tokens(CONTEXT).threads(ThreadOptions::new(NonZeroUsize::new(1)));
-    Engine::start(edit.load().unwrap(), EngineOptions { session, ..EngineOptions::default() }).unwrap()
+    let session = SessionOptions::new().context_tokens(CONTEXT).threads(ThreadOptions::compute(1));
+    Engine::start(edit.load().unwrap(), EngineOptions::default().session(session)).unwrap()
 }
 
 fn refused(engine: &Engine, request: Request, words: &[&str]) -> SubmitError {
@@ -57,7 +55,7 @@ fn prompts_that_cannot_be_answered() {
     // The longest that fits, and then one token.
     let answer = engine.submit(Request::tokens(&long[1..]).ignore_eos(true)).unwrap().complete().unwrap();
     assert_eq!((answer.usage.prompt_tokens, answer.usage.completion_tokens), (47, 1));
-    assert_eq!(engine.stats().kv_tokens_used, 0);
+    assert_eq!(engine.stats().scheduler.kv_tokens_used, 0);
 }
 
 #[test]
@@ -137,7 +135,7 @@ fn logits_that_are_not_numbers() {
         }
     }
     let stats = engine.stats();
-    assert_eq!((stats.failed, stats.kv_tokens_used), (6, 0));
+    assert_eq!((stats.failed, stats.scheduler.kv_tokens_used), (6, 0));
 }
 
 /// Infinite weights end in infinities or in none; either way the engine goes on.
@@ -157,7 +155,7 @@ fn logits_that_are_infinite() {
                 assert!(matches!(error, RequestError::Sample(_)), "{error}");
             }
         }
-        assert_eq!(engine.stats().kv_tokens_used, 0);
+        assert_eq!(engine.stats().scheduler.kv_tokens_used, 0);
     }
 }
 

@@ -52,18 +52,18 @@ fn answers(model: &Arc<dyn Model>, options: EngineOptions) -> (Vec<Completion>, 
 }
 
 fn ids(answer: &Completion) -> Vec<TokenId> {
-    answer.tokens.iter().map(|token| token.id).collect()
+    answer.tokens.iter().filter_map(|token| token.id).collect()
 }
 
 fn without_cache() -> EngineOptions {
-    EngineOptions { prefix_cache: PrefixCacheOptions::disabled(), ..EngineOptions::default() }
+    EngineOptions::default().prefix_cache(PrefixCacheOptions::disabled())
 }
 
 #[test]
 fn cached_prefixes_change_no_token() {
     let model = model();
     let (cold, stats) = answers(&model, without_cache());
-    assert_eq!(stats.cached_tokens, 0);
+    assert_eq!(stats.scheduler.cached_tokens, 0);
     let (warm, stats) = answers(&model, EngineOptions::default());
     for (cold, warm) in cold.iter().zip(&warm) {
         assert_eq!(ids(cold), ids(warm));
@@ -110,21 +110,22 @@ fn preempted_streams_go_on_as_undisturbed_ones() {
         (64 << 20, PrefixCacheOptions::disabled()),
         (0, PrefixCacheOptions::disabled()),
     ] {
-        let options = EngineOptions {
-            session: session.clone(),
-            mode: exsa_core::Mode::Throughput,
-            saved_kv_bytes_max,
-            prefix_cache,
-            ..EngineOptions::default()
-        };
+        let options = EngineOptions::default()
+            .session(session.clone())
+            .mode(exsa_core::Mode::Throughput)
+            .saved_kv_bytes_max(saved_kv_bytes_max)
+            .prefix_cache(prefix_cache);
         let engine = Engine::start(model.clone(), options).unwrap();
         let streams: Vec<_> = requests().into_iter().map(|request| engine.submit(request).unwrap()).collect();
         for (stream, expected) in streams.into_iter().zip(&undisturbed) {
             assert_eq!(ids(&stream.complete().unwrap()), ids(expected));
         }
         let stats = engine.stats();
-        println!("{} preemptions, {} of them saved", stats.preemptions, stats.preemptions_saved);
-        assert_eq!(stats.kv_tokens_used, 0);
+        println!(
+            "{} preemptions, {} of them saved",
+            stats.scheduler.preemptions, stats.scheduler.preemptions_saved
+        );
+        assert_eq!(stats.scheduler.kv_tokens_used, 0);
     }
 }
 
@@ -134,7 +135,7 @@ fn a_more_urgent_request_takes_the_sequence_and_gives_it_back() {
     let model = model();
     for prefix_cache in [PrefixCacheOptions::default(), PrefixCacheOptions::disabled()] {
         let session = SessionOptions::new().sequences(1);
-        let options = EngineOptions { session, prefix_cache, ..EngineOptions::default() };
+        let options = EngineOptions::default().session(session).prefix_cache(prefix_cache);
         let request =
             || Request::text(STORY).max_tokens(150).ignore_eos(true).sampling(SamplingParams::greedy());
         let (undisturbed, engine) = (
@@ -149,8 +150,8 @@ fn a_more_urgent_request_takes_the_sequence_and_gives_it_back() {
         assert_eq!(engine.stats().finished, 1, "the batch request still runs");
         let rest = slow.complete().unwrap();
         let Some(exsa_core::Event::Token(first)) = first else { panic!("no first token") };
-        let all: Vec<_> = std::iter::once(first.id).chain(ids(&rest)).collect();
+        let all: Vec<_> = first.id.into_iter().chain(ids(&rest)).collect();
         assert_eq!(all, ids(&expected));
-        assert_eq!(engine.stats().preemptions, 1);
+        assert_eq!(engine.stats().scheduler.preemptions, 1);
     }
 }

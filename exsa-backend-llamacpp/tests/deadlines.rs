@@ -42,18 +42,16 @@ fn finish(
     assert!(engine.is_empty());
     streams.into_iter().map(|stream| {
         let answer = stream.complete().unwrap();
-        (answer.reason, answer.tokens.iter().map(|token| token.id).collect())
+        (answer.reason, answer.tokens.iter().filter_map(|token| token.id).collect())
     })
 }
 
 fn expire(name: &str, backend: &dyn InferenceBackend) {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf"));
-    let options = EngineOptions {
-        session: support::options().batch_tokens(4096),
-        mode: Mode::Throughput,
-        prefix_cache: PrefixCacheOptions { enabled: false, ..PrefixCacheOptions::default() },
-        ..EngineOptions::default()
-    };
+    let options = EngineOptions::default()
+        .session(support::options().batch_tokens(4096))
+        .mode(Mode::Throughput)
+        .prefix_cache(PrefixCacheOptions::default().enabled(false));
     let model = load_with(backend, &ModelSource::file(path));
     let mut engine =
         EngineLoop::new(model, options, Box::new(Fcfs::new()), Arc::new(SystemClock::new())).unwrap();
@@ -75,7 +73,7 @@ fn expire(name: &str, backend: &dyn InferenceBackend) {
             let (streams, cut) = prefill(&mut engine, |request| limit(request, whole / 4));
             println!("{name}: {reason:?} after {:?} ends a pass of {whole:?} after {cut:?}", whole / 4);
             assert!(finish(&mut engine, streams).all(|ended| ended == (reason.clone(), vec![])), "{name}");
-            assert_eq!(engine.stats().kv_tokens_used, 0);
+            assert_eq!(engine.stats().scheduler.kv_tokens_used, 0);
             cuts.push(cut);
         }
     }

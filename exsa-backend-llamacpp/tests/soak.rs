@@ -58,7 +58,7 @@ fn client(engine: &Engine, seed: u64, end: Instant) -> (u64, u64) {
                     finished += 1;
                     break;
                 }
-                None => unreachable!("a stream ends with Finished"),
+                other => unreachable!("a stream ends with Finished: {other:?}"),
             }
         }
     }
@@ -79,7 +79,7 @@ fn soak(layout: KvLayout, length: Duration) {
     let kv_tokens_max = (layout == KvLayout::Unified).then_some(3000);
     // One thread, so that a busy machine does not slow it down to nothing.
     let session = SessionOptions { sequences_max: STREAMS as usize, kv_tokens_max, ..support::options() };
-    let engine = Engine::start(model, EngineOptions { session, ..EngineOptions::default() }).unwrap();
+    let engine = Engine::start(model, EngineOptions::default().session(session)).unwrap();
     let start = Instant::now();
     let mut samples = Vec::new();
     let (finished, cancelled) = std::thread::scope(|scope| {
@@ -100,13 +100,16 @@ fn soak(layout: KvLayout, length: Duration) {
     });
     let mut stats = engine.stats();
     let wait = Instant::now();
-    while stats.running > 0 && wait.elapsed() < Duration::from_secs(10) {
+    while stats.scheduler.running > 0 && wait.elapsed() < Duration::from_secs(10) {
         std::thread::sleep(Duration::from_millis(10));
         stats = engine.stats();
     }
     println!("{layout:?}: {finished} finished, {cancelled} cancelled, {stats:?}");
     println!("MiB: {:?}", samples.iter().map(|bytes| bytes >> 20).collect::<Vec<_>>());
-    assert_eq!((stats.running, stats.waiting, stats.kv_tokens_used, stats.failed), (0, 0, 0, 0));
+    assert_eq!(
+        (stats.scheduler.running, stats.scheduler.waiting, stats.scheduler.kv_tokens_used, stats.failed),
+        (0, 0, 0, 0)
+    );
     assert!(finished > 0 && cancelled > 0);
     // The first tenth warms up.
     if let (Some(early), Some(late)) = (samples.get(2), samples.last()) {

@@ -147,13 +147,13 @@ fn engine(random: &mut Random, faults: &Faults) -> (EngineLoop, ScriptedModel, M
     if random.chance(25) {
         model = model.without_fork();
     }
-    let options = EngineOptions {
-        session: SessionOptions::new()
-            .sequences(2 + random.below(5) as usize)
-            .batch_tokens(16 + random.below(64) as usize),
-        prefix_cache: PrefixCacheOptions { enabled: random.chance(50), ..PrefixCacheOptions::default() },
-        ..EngineOptions::default()
-    };
+    let options = EngineOptions::default()
+        .session(
+            SessionOptions::new()
+                .sequences(2 + random.below(5) as usize)
+                .batch_tokens(16 + random.below(64) as usize),
+        )
+        .prefix_cache(PrefixCacheOptions::default().enabled(random.chance(50)));
     let faulty = FaultyModel::new(model.clone().shared(), faults.clone()).shared();
     let queue = Box::new(FairQueue::new(options.fair));
     let mut engine = EngineLoop::new(faulty, options, queue, Arc::new(clock.clone())).unwrap();
@@ -191,8 +191,9 @@ fn read(requests: &mut [Submitted], round: u64) {
         while let Some(event) = request.stream.try_next() {
             assert!(request.end.is_none(), "round {round}: an event after the last");
             match event {
-                Event::Token(token) => request.tokens.push(token.id),
+                Event::Token(token) => request.tokens.extend(token.id),
                 Event::Finished(finished) => request.end = Some(finished.reason),
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -242,7 +243,11 @@ fn run(round: u64, totals: &mut Totals) {
     }
     let stats = engine.stats();
     assert_eq!((stats.submitted, stats.finished), (requests.len() as u64, stats.submitted), "round {round}");
-    assert_eq!((stats.running, stats.waiting, stats.kv_tokens_used), (0, 0, 0), "round {round}: {faults:?}");
+    assert_eq!(
+        (stats.scheduler.running, stats.scheduler.waiting, stats.scheduler.kv_tokens_used),
+        (0, 0, 0),
+        "round {round}: {faults:?}"
+    );
     if let Some(operation) = of_one {
         assert_eq!(
             stats.failed, 0,
@@ -255,9 +260,9 @@ fn run(round: u64, totals: &mut Totals) {
         assert_eq!(failed, [0; 4], "round {round}: the engine asks for what cannot be: {KV_OPERATIONS:?}");
         totals.without_fault += 1;
     }
-    totals.saved += stats.preemptions_saved;
-    totals.drafted += engine.scheduler().counters().drafted_tokens;
-    totals.accepted += engine.scheduler().counters().accepted_drafts;
+    totals.saved += stats.scheduler.preemptions_saved;
+    totals.drafted += stats.scheduler.drafted_tokens;
+    totals.accepted += stats.scheduler.accepted_drafts;
     KV_OPERATIONS.iter().zip(&mut totals.calls).for_each(|(op, calls)| *calls += faults.calls(*op));
 
     faults.clear();
@@ -265,7 +270,8 @@ fn run(round: u64, totals: &mut Totals) {
     let again = Request::tokens(prompt.clone()).max_tokens(ANSWER).ignore_eos(true);
     let stream = engine.submit(again.sampling(SamplingParams::greedy())).unwrap();
     while engine.step() {}
-    let tokens: Vec<TokenId> = stream.complete().unwrap().tokens.iter().map(|token| token.id).collect();
+    let tokens: Vec<TokenId> =
+        stream.complete().unwrap().tokens.iter().filter_map(|token| token.id).collect();
     assert_eq!(tokens, alone(&model, &prompt), "round {round}: not the same without faults");
 }
 

@@ -88,7 +88,7 @@ fn listed(files: &[String]) -> String {
 }
 
 /// Why a forward pass failed.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
     /// One sequence cannot go on; the others can, once it has left the batch.

@@ -7,6 +7,11 @@ use std::time::Duration;
 
 /// Why a request ended.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(tag = "type", content = "value", rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum FinishReason {
     /// The model ended its answer with an end-of-generation token.
@@ -29,32 +34,63 @@ pub enum FinishReason {
     Failed(RequestError),
 }
 
+impl FinishReason {
+    /// The reason, or the error of [`Failed`](Self::Failed): for use with `?`.
+    ///
+    /// # Errors
+    ///
+    /// The error of [`Failed`](Self::Failed).
+    pub fn into_result(self) -> Result<Self, RequestError> {
+        match self {
+            Self::Failed(error) => Err(error),
+            reason => Ok(reason),
+        }
+    }
+
+    /// The error that the request failed with.
+    pub fn error(&self) -> Option<&RequestError> {
+        match self {
+            Self::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 /// Why a request failed after it was accepted.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// The forward pass failed for this sequence.
     #[error("forward pass: {0}")]
-    Step(String),
+    Step(#[from] StepError),
     /// No token could be sampled from the logits.
     #[error("sampling: {0}")]
     Sample(#[from] SampleError),
     /// The backend panicked; the engine has stopped.
     #[error("the backend panicked: {0}")]
     Panicked(String),
+    /// A value of the result is not a finite number.
+    #[error("value {index} of the {result} is {value}, not a finite number")]
+    NotFinite {
+        /// The result: a vector, a score.
+        result: &'static str,
+        /// Place of the value.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A worker process or a remote engine failed for a reason of its own.
+    #[error("generator: {0}")]
+    Generator(String),
     /// The engine stopped before the request ended.
     #[error("the engine has stopped")]
     EngineStopped,
 }
 
-impl From<&StepError> for RequestError {
-    fn from(error: &StepError) -> Self {
-        Self::Step(error.to_string())
-    }
-}
-
-/// What a request took.
+/// Tokens and times of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
 pub struct Usage {
     /// Tokens of the prompt, BOS included.
     pub prompt_tokens: usize,
@@ -63,14 +99,56 @@ pub struct Usage {
     /// Tokens generated, the one that ended the answer included.
     pub completion_tokens: usize,
     /// From submission until the request was first given a sequence.
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
+    )]
     pub queue_time: Option<Duration>,
     /// From submission until the first token.
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
+    )]
     pub time_to_first_token: Option<Duration>,
     /// From submission to the end.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub total_time: Duration,
 }
 
 impl Usage {
+    /// Numbers of tokens, and no times yet.
+    pub fn new(prompt_tokens: usize, completion_tokens: usize) -> Self {
+        Self { prompt_tokens, completion_tokens, ..Self::default() }
+    }
+
+    /// Sets the tokens of the prompt whose KV was there already.
+    #[must_use]
+    pub fn cached_tokens(mut self, tokens: usize) -> Self {
+        self.cached_tokens = tokens;
+        self
+    }
+
+    /// Sets the time from submission until the request was first given a sequence.
+    #[must_use]
+    pub fn queue_time(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.queue_time = time.into();
+        self
+    }
+
+    /// Sets the time from submission until the first token.
+    #[must_use]
+    pub fn time_to_first_token(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.time_to_first_token = time.into();
+        self
+    }
+
+    /// Sets the time from submission to the end.
+    #[must_use]
+    pub fn total_time(mut self, time: Duration) -> Self {
+        self.total_time = time;
+        self
+    }
+
     /// Tokens per second after the first; `None` for fewer than two tokens.
     pub fn tokens_per_second(&self) -> Option<f64> {
         let rest = self.completion_tokens.checked_sub(1).filter(|n| *n > 0)?;

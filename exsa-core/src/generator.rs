@@ -1,6 +1,7 @@
-//! Seam 2: whatever turns a [`Request`] into a [`TokenStream`].
+//! Seam 2: the token level. A [`Generator`] turns a [`Request`] into a [`TokenStream`].
 
 use crate::chat::ChatTemplateError;
+use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::model_info::ModelInfo;
 use crate::priority::Priority;
 use crate::request::Request;
@@ -10,6 +11,7 @@ use crate::stream::TokenStream;
 use crate::text::StopError;
 use crate::token::TokenId;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Generates text: the in-process [`Engine`](crate::engine::Engine), a worker process, a remote engine, or a
@@ -22,13 +24,40 @@ use std::time::Duration;
 ///   happens to the generator.
 /// - A consumer that does not read, or drops its stream, holds no other request up.
 pub trait Generator: Send + Sync {
-    /// The model that answers.
-    fn model(&self) -> &ModelInfo;
+    /// The models that answer, the default one first; for a pool whose models come and go, those it has now.
+    /// [`Request::model`] chooses among them by [`ModelInfo::name`].
+    fn models(&self) -> Vec<Arc<ModelInfo>>;
 
-    /// Accepts a request, or says why not.
+    /// Accepts a request.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError>;
 
-    /// How the generator is doing.
+    /// Accepts texts to embed, in an order that the output keeps. The default refuses.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
+    fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
+        let _ = request;
+        let reason = "this generator gives no embeddings".into();
+        Err(SubmitError::Unsupported { operation: "embed", reason })
+    }
+
+    /// Accepts documents to score against a query. The default refuses.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
+    fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
+        let _ = request;
+        let reason = "this generator gives no scores".into();
+        Err(SubmitError::Unsupported { operation: "rerank", reason })
+    }
+
+    /// A snapshot of the counters, over all models.
     fn stats(&self) -> EngineStats;
 }
 
@@ -98,6 +127,32 @@ pub enum SubmitError {
         /// Tokens of the prompt, those included.
         tokens: usize,
     },
+    /// A text to embed has no token, and the model puts none around it.
+    #[error("text {index} is empty")]
+    EmptyText {
+        /// Index of the text in the request.
+        index: usize,
+    },
+    /// A text to embed, or a pair to score, does not fit into one pass.
+    #[error("text {index} has {tokens} tokens, but at most {limit} fit ({what})")]
+    TextTooLong {
+        /// Index of the text, or of the document, in the request.
+        index: usize,
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens that would fit.
+        limit: usize,
+        /// The limit's name.
+        what: &'static str,
+    },
+    /// A setting of the request is out of its range.
+    #[error("{option}: {problem}")]
+    Option {
+        /// Name of the field.
+        option: &'static str,
+        /// What is wrong and what is allowed.
+        problem: String,
+    },
     /// A token id of the prompt or of the stop tokens is not in the vocabulary.
     #[error("token id {token} is outside the vocabulary of {n_vocab}")]
     InvalidToken {
@@ -118,13 +173,33 @@ pub enum SubmitError {
     /// The conversation could not be rendered.
     #[error(transparent)]
     Chat(#[from] ChatTemplateError),
+    /// The generator has no model of this name.
+    #[error("there is no model '{model}'; available: {}", available.join(", "))]
+    UnknownModel {
+        /// The name asked for.
+        model: String,
+        /// Names of the models that there are.
+        available: Vec<String>,
+    },
+    /// The generator, or its model, cannot do this.
+    #[error("{operation}: {reason}")]
+    Unsupported {
+        /// The operation: `embed`, `rerank`.
+        operation: &'static str,
+        /// Why not, and what to do about it.
+        reason: String,
+    },
+    /// A worker process or a remote engine failed for a reason of its own.
+    #[error("generator: {0}")]
+    Generator(String),
     /// The generator takes no more requests.
     #[error("the engine is shutting down")]
     ShuttingDown,
 }
 
-/// Whose queue is full.
+/// The queue that is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum QueueScope {
     /// The engine's.
     All,

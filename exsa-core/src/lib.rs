@@ -1,35 +1,33 @@
 //! The core of Exsa, an LLM inference engine that lives inside a Rust program.
 //!
 //! A host loads a [`Model`](backend::Model) with a backend, starts an [`Engine`] on it, submits [`Request`]s and
-//! reads [`TokenStream`]s:
+//! reads the text of their [`TokenStream`]s:
 //!
 //! ```
 //! use exsa_core::scripted::ScriptedModel;
-//! use exsa_core::stream::Event;
 //! use exsa_core::{Engine, EngineOptions, Generator, Request};
 //!
 //! let model = ScriptedModel::echo("Hello, world.").shared(); // a real program: backend.load(...)
 //! let engine = Engine::start(model, EngineOptions::default())?;
-//! let mut text = String::new();
-//! for event in engine.submit(Request::text("Hello").max_tokens(100))? {
-//!     match event {
-//!         Event::Token(token) => text.push_str(&token.text),
-//!         Event::Finished(finished) => println!("{:?}, {:?}", finished.reason, finished.usage),
-//!     }
+//! let mut answer = engine.submit(Request::text("Hello").max_tokens(100))?;
+//! for piece in answer.text() {
+//!     print!("{}", piece?); // an error, if the request fails
 //! }
-//! assert_eq!(text, ", world.");
+//! println!("\n{:?}", answer.usage());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The crate has two seams. [`backend`] is where engines that Exsa schedules plug in, at the level of logits;
-//! [`generator`] is what applications talk to, at the level of tokens. It needs no async runtime, has no global
+//! The crate has two seams. [`backend`] is the interface to engines that Exsa schedules, at the level of logits;
+//! [`generator`] is the interface to applications, at the level of tokens. It needs no async runtime, has no global
 //! state and no `unsafe`.
 #![forbid(unsafe_code)]
+#![warn(missing_debug_implementations)]
 
 pub mod backend;
 pub mod batch;
 pub mod chat;
 pub mod clock;
+pub mod embed;
 pub mod engine;
 pub mod error;
 pub mod finish;
@@ -49,8 +47,11 @@ pub mod stream;
 pub mod text;
 pub mod token;
 pub mod tokenizer;
+#[cfg(feature = "serde")]
+mod wire;
 
 pub use chat::Message;
+pub use embed::{EmbedRequest, RerankRequest};
 pub use engine::{Engine, EngineLoop, Shutdown};
 pub use finish::{FinishReason, RequestError, Usage};
 pub use generator::{Generator, SubmitError};
@@ -63,3 +64,5 @@ pub use schedule::prefix::PrefixCacheOptions;
 pub use schedule::queue;
 pub use stream::{Event, TokenStream};
 pub use token::{AdapterId, RequestId, SeqId, TokenId};
+#[cfg(feature = "serde")]
+pub use wire::ErrorReport;

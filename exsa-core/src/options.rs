@@ -6,10 +6,24 @@ use crate::schedule::queue::FairOptions;
 use crate::schedule::scheduler::Mode;
 use std::time::Duration;
 
-/// How an engine works.
+/// Settings of an engine. A clone shares nothing with its original: engines started from clones are independent.
+///
+/// ```
+/// use exsa_core::{EngineOptions, Mode};
+///
+/// let options = EngineOptions::default().mode(Mode::Latency).queue_max(64);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
+#[non_exhaustive]
 pub struct EngineOptions {
-    /// The session: KV, context, threads.
+    /// The session: KV, context, threads. The engine puts an [interrupt](crate::backend::Interrupt) of its own in place of
+    /// the one in here.
     pub session: SessionOptions,
     /// Requests that may wait for a sequence; 1,024 by default. More are refused with
     /// [`SubmitError::QueueFull`].
@@ -23,6 +37,7 @@ pub struct EngineOptions {
     pub mode: Mode,
     /// The time between two tokens of a stream that [`Mode::Balanced`] keeps to 95 % of the time; 200 ms by default. Where decoding
     /// alone takes more than half of it, twice that instead.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub inter_token_target: Duration,
     /// What is kept of prompts and answers, so as not to be computed again.
     pub prefix_cache: PrefixCacheOptions,
@@ -52,5 +67,84 @@ impl Default for EngineOptions {
             preemptions_max: 3,
             stream_events_max: 1024,
         }
+    }
+}
+
+impl EngineOptions {
+    /// Sets the options of the session.
+    #[must_use]
+    pub fn session(mut self, session: SessionOptions) -> Self {
+        self.session = session;
+        self
+    }
+
+    /// Sets how many requests may wait for a sequence.
+    #[must_use]
+    pub fn queue_max(mut self, queue_max: usize) -> Self {
+        self.queue_max = queue_max;
+        self
+    }
+
+    /// Sets how many requests of one user may wait.
+    #[must_use]
+    pub fn user_queue_max(mut self, user_queue_max: impl Into<Option<usize>>) -> Self {
+        self.user_queue_max = user_queue_max.into();
+        self
+    }
+
+    /// Sets the maximum of prefill tokens per step while streams decode.
+    #[must_use]
+    pub fn prefill_chunk_max(mut self, prefill_chunk_max: usize) -> Self {
+        self.prefill_chunk_max = prefill_chunk_max;
+        self
+    }
+
+    /// Sets the mode.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets the time between two tokens that [`Mode::Balanced`] aims at.
+    #[must_use]
+    pub fn inter_token_target(mut self, inter_token_target: Duration) -> Self {
+        self.inter_token_target = inter_token_target;
+        self
+    }
+
+    /// Sets the options of the prefix cache.
+    #[must_use]
+    pub fn prefix_cache(mut self, prefix_cache: PrefixCacheOptions) -> Self {
+        self.prefix_cache = prefix_cache;
+        self
+    }
+
+    /// Sets the options of [`Engine::start`]'s queue.
+    #[must_use]
+    pub fn fair(mut self, fair: FairOptions) -> Self {
+        self.fair = fair;
+        self
+    }
+
+    /// Sets the bytes of host memory for the KV of preempted requests.
+    #[must_use]
+    pub fn saved_kv_bytes_max(mut self, saved_kv_bytes_max: u64) -> Self {
+        self.saved_kv_bytes_max = saved_kv_bytes_max;
+        self
+    }
+
+    /// Sets the preemptions before a request is protected.
+    #[must_use]
+    pub fn preemptions_max(mut self, preemptions_max: u32) -> Self {
+        self.preemptions_max = preemptions_max;
+        self
+    }
+
+    /// Sets the unread events at which a sequence is paused.
+    #[must_use]
+    pub fn stream_events_max(mut self, stream_events_max: usize) -> Self {
+        self.stream_events_max = stream_events_max;
+        self
     }
 }

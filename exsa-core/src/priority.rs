@@ -3,6 +3,7 @@
 /// How urgent a request is. A more urgent class goes first, always; see
 /// [`FairOptions::ageing`](crate::schedule::queue::FairOptions::ageing) for how the others get on all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Priority {
     /// Somebody looks at the screen.
     Interactive,

@@ -1,4 +1,4 @@
-//! What is asked of the engine.
+//! A request for generated text.
 
 use crate::chat::{ChatOptions, Message};
 use crate::priority::Priority;
@@ -37,12 +37,18 @@ pub enum Prompt {
 /// was held back before the cut comes with the first new token that settles it. Usage counts the whole answer, except for
 /// the times of queue and first token. An answer that has ended already ends at once, for the same reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct Resume {
     /// Tokens at the end of a [`Prompt::Tokens`] that are answer.
     pub generated: usize,
     /// Time that has passed since the answer was first asked for. It counts against the request's time limits. With a token
     /// generated, `first_token_timeout` is met.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub elapsed: Duration,
 }
 
@@ -72,20 +78,36 @@ impl Resume {
 /// # let _ = request;
 /// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default = "crate::wire::request")
+)]
+#[non_exhaustive]
 pub struct Request {
+    /// Name of the model, for generators that have several; `None`, the default, takes the first of
+    /// [`Generator::models`](crate::Generator::models). A generator with one model answers with that.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub model: Option<String>,
     /// What the answer starts from.
+    #[cfg_attr(feature = "serde", serde(flatten, with = "crate::wire::prompt"))]
     pub prompt: Prompt,
     /// How tokens are chosen.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub sampling: SamplingParams,
     /// The host's own transforms, applied in this order after logit bias and penalties and before the
     /// filters, so that the filters choose among the tokens that the transforms leave.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub transforms: Vec<Arc<dyn TransformFactory>>,
     /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub max_tokens: Option<usize>,
     /// Texts that end the answer, and are no part of it; at most
     /// [`STOP_STRINGS_MAX`](crate::text::STOP_STRINGS_MAX). They may spell control tokens (`<|im_start|>`).
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::wire::one_or_more"))]
     pub stop: Vec<String>,
     /// Tokens that end the answer; their text is no part of it.
+    #[cfg_attr(feature = "serde", serde(rename = "stop_token_ids"))]
     pub stop_tokens: Vec<TokenId>,
     /// Never generate an end-of-generation token, so that only the other limits end the answer.
     pub ignore_eos: bool,
@@ -93,21 +115,33 @@ pub struct Request {
     /// default. Never set it for text that a user wrote.
     pub parse_special: bool,
     /// Variables for the chat template.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub chat: ChatOptions,
     /// The request ends when this much time has passed since it was submitted.
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
+    )]
     pub timeout: Option<Duration>,
     /// It ends when this much time has passed and no token was generated.
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
+    )]
     pub first_token_timeout: Option<Duration>,
     /// How urgent it is.
     pub priority: Priority,
     /// Who asks: users of one class share the engine evenly. Requests without a user count as one user's.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub user: Option<String>,
     /// The user's share relative to that of others, from this request on; 1 by default, 0.001 to 1000.
     pub weight: f32,
     /// Requests share cached prefixes only with those of the same salt: so that nobody learns from the time that an answer
     /// takes what others asked.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub cache_salt: Option<String>,
     /// What was done of the answer before.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub resume: Option<Resume>,
 }
 
@@ -115,6 +149,7 @@ impl Request {
     /// A request with the default settings.
     pub fn new(prompt: Prompt) -> Self {
         Self {
+            model: None,
             prompt,
             sampling: SamplingParams::default(),
             transforms: Vec::new(),
@@ -149,7 +184,15 @@ impl Request {
         Self::new(Prompt::Chat(messages.into()))
     }
 
+    /// Sets the name of the model.
+    #[must_use]
+    pub fn model(mut self, name: impl Into<String>) -> Self {
+        self.model = Some(name.into());
+        self
+    }
+
     /// Sets how tokens are chosen.
+    #[must_use]
     pub fn sampling(mut self, sampling: SamplingParams) -> Self {
         self.sampling = sampling;
         self
@@ -162,61 +205,99 @@ impl Request {
         self
     }
 
+    /// Sets the temperature; see [`SamplingParams::temperature`].
+    #[must_use]
+    pub fn temperature(mut self, temperature: f32) -> Self {
+        self.sampling.temperature = temperature;
+        self
+    }
+
+    /// Sets the seed; see [`SamplingParams::seed`].
+    #[must_use]
+    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.sampling.seed = seed.into();
+        self
+    }
+
     /// Generates at most `n` tokens, at least 1.
-    pub fn max_tokens(mut self, n: usize) -> Self {
-        self.max_tokens = Some(n);
+    #[must_use]
+    pub fn max_tokens(mut self, n: impl Into<Option<usize>>) -> Self {
+        self.max_tokens = n.into();
         self
     }
 
     /// Adds a text that ends the answer.
+    #[must_use]
     pub fn stop(mut self, text: impl Into<String>) -> Self {
         self.stop.push(text.into());
         self
     }
 
     /// Adds a token that ends the answer.
+    #[must_use]
     pub fn stop_token(mut self, token: TokenId) -> Self {
         self.stop_tokens.push(token);
         self
     }
 
     /// Whether end-of-generation tokens are never generated.
+    #[must_use]
     pub fn ignore_eos(mut self, ignore: bool) -> Self {
         self.ignore_eos = ignore;
         self
     }
 
+    /// Whether control tokens written out in a [`Prompt::Text`] become their ids.
+    #[must_use]
+    pub fn parse_special(mut self, parse: bool) -> Self {
+        self.parse_special = parse;
+        self
+    }
+
+    /// Sets the variables for the chat template.
+    #[must_use]
+    pub fn chat_options(mut self, options: ChatOptions) -> Self {
+        self.chat = options;
+        self
+    }
+
     /// Ends the request when `timeout` has passed since it was submitted.
+    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
     /// Ends the request when `timeout` has passed since it was submitted and no token was generated.
+    #[must_use]
     pub fn first_token_timeout(mut self, timeout: Duration) -> Self {
         self.first_token_timeout = Some(timeout);
         self
     }
 
     /// Sets how urgent it is.
+    #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
     /// Says who asks.
+    #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
     /// Sets the user's share relative to that of others.
+    #[must_use]
     pub fn weight(mut self, weight: f32) -> Self {
         self.weight = weight;
         self
     }
 
     /// Shares cached prefixes only with requests of the same salt.
+    #[must_use]
     pub fn cache_salt(mut self, salt: impl Into<String>) -> Self {
         self.cache_salt = Some(salt.into());
         self

@@ -1,15 +1,20 @@
 //! The engine on its thread: streams, limits, cancellation, shutdown.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use exsa_core::backend::{Model, SessionOptions};
+use exsa_core::backend::{Capabilities, Model, Output, Session, SessionOptions};
+use exsa_core::batch::Batch;
+use exsa_core::error::{KvError, LoadError, StepError};
+use exsa_core::model_info::ModelInfo;
 use exsa_core::sampler::SamplingParams;
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::speculate::{PromptLookup, Speculation};
+use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{
-    Engine, EngineOptions, Event, FinishReason, Generator, Message, Request, RequestError, Shutdown,
+    Engine, EngineOptions, Event, FinishReason, Generator, Message, Request, RequestError, SeqId, Shutdown,
     SubmitError,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 fn engine(model: ScriptedModel) -> Engine {
@@ -41,7 +46,7 @@ fn tokens_come_one_by_one_and_end_once() {
         .iter()
         .filter_map(|event| match event {
             Event::Token(token) => Some(token.text.as_str()),
-            Event::Finished(_) => None,
+            _ => None,
         })
         .collect();
     assert_eq!(texts, ["a", "b", "c"]);
@@ -131,13 +136,13 @@ fn requests_that_cannot_be_answered_are_refused_at_once() {
 #[test]
 fn a_full_queue_refuses_with_its_limit() {
     let session = SessionOptions::new().sequences(1);
-    let options = EngineOptions { session, queue_max: 2, ..EngineOptions::default() };
+    let options = EngineOptions::default().session(session).queue_max(2);
     let model = ScriptedModel::ngram(1).context(1 << 30).kv(1 << 20, 16);
     let engine = Engine::start(model.shared(), options).unwrap();
     let running = engine.submit(endless("x")).unwrap();
     let handle = running.cancel_handle();
     let reader = std::thread::spawn(move || running.last());
-    wait_until("the first runs", || engine.stats().running == 1);
+    wait_until("the first runs", || engine.stats().scheduler.running == 1);
     let waiting: Vec<_> = (0..2).map(|_| engine.submit(endless("y").max_tokens(1)).unwrap()).collect();
     let refused = engine.submit(Request::text("z")).err().unwrap();
     assert!(matches!(refused, SubmitError::QueueFull { waiting: 2, limit: 2, .. }), "{refused}");
@@ -157,17 +162,17 @@ fn a_dropped_or_cancelled_stream_frees_its_kv() {
     let mut stream = engine.submit(endless("x")).unwrap();
     assert!(stream.next().is_some());
     drop(stream);
-    wait_until("the dropped one is gone", || engine.stats().kv_tokens_used == 0);
+    wait_until("the dropped one is gone", || engine.stats().scheduler.kv_tokens_used == 0);
     let stream = engine.submit(endless("x")).unwrap();
     stream.cancel();
     assert_eq!(stream.complete().unwrap().reason, FinishReason::Cancelled);
-    wait_until("the cancelled one is gone", || engine.stats().kv_tokens_used == 0);
+    wait_until("the cancelled one is gone", || engine.stats().scheduler.kv_tokens_used == 0);
 }
 
 #[test]
 fn a_consumer_that_does_not_read_stalls_nobody() {
     let session = SessionOptions::new().sequences(2);
-    let options = EngineOptions { session, stream_events_max: 4, ..EngineOptions::default() };
+    let options = EngineOptions::default().session(session).stream_events_max(4);
     let engine = Engine::start(ScriptedModel::ngram(1).shared(), options).unwrap();
     // As many sleepers as there are sequences: others must still get in, and the sleepers go on later.
     let sleepers: Vec<_> =
@@ -186,7 +191,7 @@ fn a_consumer_that_does_not_read_stalls_nobody() {
 #[test]
 fn a_deadline_ends_running_and_waiting_requests() {
     let session = SessionOptions::new().sequences(1);
-    let options = EngineOptions { session, ..EngineOptions::default() };
+    let options = EngineOptions::default().session(session);
     let engine = Engine::start(ScriptedModel::ngram(1).context(1 << 30).shared(), options).unwrap();
     let submit = |ms| engine.submit(endless("x").timeout(Duration::from_millis(ms))).unwrap();
     let (running, waiting) = (submit(60), submit(20));
@@ -293,7 +298,7 @@ fn the_stream_works_without_a_runtime_of_its_own() {
         }
     }
     let engine = engine(ScriptedModel::echo("stream"));
-    let mut stream = engine.submit(greedy(Request::text("x"))).unwrap();
+    let mut stream = engine.submit(greedy(Request::text("x"))).unwrap().into_stream();
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let (mut context, mut text) = (Context::from_waker(&waker), String::new());
     loop {
@@ -304,6 +309,7 @@ fn the_stream_works_without_a_runtime_of_its_own() {
             Poll::Ready(Some(Event::Finished(finished))) => {
                 assert_eq!(finished.reason, FinishReason::EndOfGeneration);
             }
+            Poll::Ready(Some(event)) => panic!("{event:?}"),
         }
     }
     assert_eq!(text, "stream");
@@ -349,4 +355,153 @@ fn the_engine_outlives_its_model_handle_and_errors_are_send() {
     assert_send::<exsa_core::error::LoadError>();
     let model: Arc<dyn Model> = ScriptedModel::echo("a").shared();
     assert_eq!(model.tokenizer().n_vocab(), ByteTokenizer::N_VOCAB);
+}
+
+#[test]
+fn text_holds_back_nothing_in_the_end() {
+    // A stop string that began and was never completed, and bytes that are no whole character.
+    let run = |prompt: &str, request: fn(Request) -> Request| {
+        let engine = engine(ScriptedModel::echo("ab-- ü"));
+        let mut stream = engine.submit(request(greedy(Request::text(prompt)))).unwrap();
+        let pieces: Vec<_> = stream.text().map(|piece| piece.unwrap()).collect();
+        assert!(pieces.iter().all(|piece| !piece.is_empty()), "{pieces:?}");
+        assert_eq!(
+            stream.usage().unwrap().completion_tokens,
+            stream.finished().unwrap().usage.completion_tokens
+        );
+        pieces.concat()
+    };
+    assert_eq!(run("x", |request| request.stop("-- ü!")), "ab-- ü");
+    assert_eq!(run("x", |request| request.max_tokens(4).stop("--!")), "ab--");
+    assert_eq!(run("x", |request| request.max_tokens(6)), "ab-- \u{fffd}");
+}
+
+#[test]
+fn the_reported_seed_gives_the_same_answer() {
+    let engine = engine(ScriptedModel::ngram(3));
+    let run = |seed: Option<u64>| {
+        let request = endless("x").max_tokens(40).temperature(1.5).seed(seed);
+        engine.submit(request).unwrap().complete().unwrap()
+    };
+    let (first, other) = (run(None), run(None));
+    assert_ne!(first.tokens, other.tokens, "every request without a seed gets its own");
+    let seed = first.seed.expect("the engine reports the seed");
+    assert_eq!(run(Some(seed)).tokens, first.tokens);
+    assert_eq!(run(Some(7)).seed, Some(7));
+}
+
+#[test]
+fn counting_tokens_submits_nothing() {
+    let engine = engine(ScriptedModel::echo("ok").chat_template("{{ messages[0].content }}!"));
+    assert_eq!(engine.count_tokens(&Request::text("four")).unwrap(), 4);
+    assert_eq!(engine.count_tokens(&Request::chat([Message::user("four")])).unwrap(), 5);
+    assert_eq!(engine.stats().submitted, 0);
+    assert_eq!(engine.models()[0].name, engine.model().name);
+    assert_eq!(engine.tokenizer().n_vocab(), ByteTokenizer::N_VOCAB);
+}
+
+/// A model that counts the passes that were interrupted.
+#[derive(Clone)]
+struct Interruptions {
+    model: Arc<dyn Model>,
+    passes: Arc<AtomicUsize>,
+    interrupted: Arc<AtomicUsize>,
+}
+
+struct Counted {
+    session: Box<dyn Session>,
+    counts: Interruptions,
+}
+
+impl Model for Interruptions {
+    fn info(&self) -> &ModelInfo {
+        self.model.info()
+    }
+
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        self.model.tokenizer()
+    }
+
+    fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
+        Ok(Box::new(Counted { session: self.model.session(options)?, counts: self.clone() }))
+    }
+}
+
+impl Session for Counted {
+    fn capabilities(&self) -> &Capabilities {
+        self.session.capabilities()
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
+        let result = self.session.forward(batch);
+        self.counts.passes.fetch_add(1, Ordering::Relaxed);
+        if matches!(result, Err(StepError::Interrupted)) {
+            self.counts.interrupted.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn release(&mut self, seq: SeqId) {
+        self.session.release(seq);
+    }
+
+    fn truncate(&mut self, seq: SeqId, len: usize) -> Result<(), KvError> {
+        self.session.truncate(seq, len)
+    }
+
+    fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
+        self.session.fork(from, to, len)
+    }
+}
+
+/// An engine that was dropped once left the flag in its options raised, so that the next engine from a clone of them lost its
+/// first pass.
+#[test]
+fn engines_from_clones_of_the_same_options_share_no_interrupt() {
+    let counts = Interruptions {
+        model: ScriptedModel::echo("hello").without_save().shared(),
+        passes: Arc::default(),
+        interrupted: Arc::default(),
+    };
+    let options = EngineOptions::default();
+    let start = || Engine::start(Arc::new(counts.clone()), options.clone()).unwrap();
+    let answer =
+        |engine: &Engine| engine.submit(greedy(Request::text("x"))).unwrap().complete().unwrap().text;
+    let bystander = start();
+    let first = start();
+    assert_eq!(answer(&first), "hello");
+    drop(first);
+    let second = start();
+    counts.passes.store(0, Ordering::Relaxed);
+    assert_eq!(answer(&second), "hello");
+    assert_eq!(answer(&bystander), "hello");
+    // Five tokens and the end, twice.
+    assert_eq!((counts.passes.load(Ordering::Relaxed), counts.interrupted.load(Ordering::Relaxed)), (12, 0));
+    assert!(!options.session.interrupt.is_raised(), "the host's flag is the host's");
+}
+
+#[test]
+fn a_shutdown_can_be_begun_awaited_and_asked_about() {
+    let engine = Arc::new(engine(ScriptedModel::ngram(1).context(1 << 30)));
+    let stream = engine.submit(endless("x")).unwrap();
+    let start = Instant::now();
+    engine.begin_shutdown(Shutdown::Drain);
+    engine.begin_shutdown(Shutdown::Drain);
+    assert!(!engine.shut_down_timeout(Shutdown::Drain, Duration::from_millis(20)), "a request still runs");
+    assert!(!engine.is_shut_down() && start.elapsed() < Duration::from_secs(10));
+    assert!(matches!(engine.submit(Request::text("x")), Err(SubmitError::ShuttingDown)));
+    // Whoever waits, waits to the end.
+    let waiters: Vec<_> = (0..3)
+        .map(|_| {
+            let engine = engine.clone();
+            std::thread::spawn(move || {
+                engine.shut_down(Shutdown::Drain);
+                assert!(engine.is_shut_down());
+            })
+        })
+        .collect();
+    assert!(engine.shut_down_timeout(Shutdown::Abort, Duration::from_secs(20)), "an abort follows a drain");
+    waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+    assert_eq!(stream.complete().unwrap().reason, FinishReason::Cancelled);
+    assert!(engine.shut_down_timeout(Shutdown::Drain, Duration::ZERO));
 }

@@ -42,7 +42,7 @@ impl Answer {
             FinishReason::EndOfGeneration => Some(ByteTokenizer::EOS),
             _ => None,
         };
-        self.tokens.iter().map(|token| token.id).chain(last).collect()
+        self.tokens.iter().map(|token| token.id.unwrap()).chain(last).collect()
     }
 
     fn text(&self) -> String {
@@ -146,12 +146,10 @@ struct Engine {
 impl Engine {
     fn new(model: &ScriptedModel, setup: &Setup) -> Self {
         let clock = ManualClock::new();
-        let options = EngineOptions {
-            session: SessionOptions::new().sequences(2),
-            prefix_cache: PrefixCacheOptions { enabled: setup.cache, ..PrefixCacheOptions::default() },
-            stream_events_max: setup.capacity,
-            ..EngineOptions::default()
-        };
+        let options = EngineOptions::default()
+            .session(SessionOptions::new().sequences(2))
+            .prefix_cache(PrefixCacheOptions::default().enabled(setup.cache))
+            .stream_events_max(setup.capacity);
         let model = model.clone().cost(clock.clone(), Duration::from_millis(5), Duration::from_millis(1));
         let engine = EngineLoop::new(model.shared(), options, Box::new(Fcfs::new()), Arc::new(clock.clone()));
         Self { engine: engine.unwrap(), clock, slow: setup.capacity < 8 }
@@ -174,6 +172,7 @@ impl Engine {
                 match event {
                     Event::Token(token) => tokens.push(token),
                     Event::Finished(finished) => return Answer { tokens, finished },
+                    other => panic!("{other:?}"),
                 }
                 if self.slow {
                     break;
@@ -230,7 +229,7 @@ fn drafts_change_no_answer() {
         let mut engine = Engine::of(&case.model, Setup { speculation: lookup, ..Setup::default() });
         assert_same(&engine.run(case.request.clone()), &expected, case.name);
         if case.name == "a repetition" {
-            let accepted = engine.engine.scheduler().counters().accepted_drafts;
+            let accepted = engine.engine.scheduler().stats().accepted_drafts;
             assert!(accepted > 10, "prompt lookup finds what repeats: {accepted}");
         }
     }

@@ -110,11 +110,11 @@ fn the_facade_hears_what_the_snapshot_says() {
     let stats = engine.stats();
     assert_eq!(value("exsa_requests_finished_total{model=scripted}"), 20.0);
     assert_eq!(value("exsa_tokens_computed_total{model=scripted}"), stats.tokens_computed as f64);
-    assert_eq!(value("exsa_cached_tokens_total{model=scripted}"), stats.cached_tokens as f64);
+    assert_eq!(value("exsa_cached_tokens_total{model=scripted}"), stats.scheduler.cached_tokens as f64);
     assert_eq!(value("exsa_time_to_first_token_seconds{model=scripted}"), 20.0);
     assert_eq!(value("exsa_inter_token_seconds{model=scripted}"), 80.0);
     assert_eq!(value("exsa_queue_time_seconds{model=scripted}"), 20.0);
     let forward = value("exsa_step_microseconds_total{model=scripted,part=forward}");
     assert_eq!(forward, stats.step_times.forward.as_micros() as f64);
-    assert!(forward > 0.0 && stats.cached_tokens > 0);
+    assert!(forward > 0.0 && stats.scheduler.cached_tokens > 0);
 }

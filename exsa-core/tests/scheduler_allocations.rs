@@ -94,7 +94,7 @@ fn speculating_takes_no_memory() {
     };
     run(&mut scheduler, 100);
     let steady = run(&mut scheduler, 500);
-    let counters = scheduler.counters();
+    let counters = scheduler.stats();
     assert_eq!(scheduler.running_len(), RUNNING);
     assert!(counters.drafted_tokens > 500 * 3 * RUNNING as u64 && counters.accepted_drafts > 0);
     assert_eq!(steady, 0, "allocations in 500 steps of {RUNNING} decodes with 3 drafts each");

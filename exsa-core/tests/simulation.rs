@@ -68,8 +68,9 @@ impl Submitted {
         while let Some(event) = self.stream.as_mut().and_then(TokenStream::try_next) {
             assert!(self.finished.is_none(), "seed {seed}: an event after the last");
             match event {
-                Event::Token(token) => self.tokens.push(token.id),
+                Event::Token(token) => self.tokens.extend(token.id),
                 Event::Finished(finished) => self.finished = Some(finished),
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -129,25 +130,23 @@ impl Simulation {
         if random.chance(20) {
             model = model.without_save();
         }
-        let prefix_cache = PrefixCacheOptions {
-            enabled: random.chance(85),
-            tokens_max: random.chance(20).then(|| random.within(0, kv)),
-            bytes_max: random.chance(20).then(|| random.within(0, 4 * kv) as u64),
-            sequences_max: random.within(0, 6),
-        };
-        let options = EngineOptions {
-            session: SessionOptions::new().sequences(random.within(1, 8)).batch_tokens(random.within(1, 40)),
-            queue_max: random.within(2, 24),
-            user_queue_max: random.chance(30).then(|| random.within(1, 10)),
-            prefill_chunk_max: random.within(1, 24),
-            mode: MODES[random.within(0, 2)],
-            inter_token_target: Duration::from_millis(random.within(1, 60) as u64),
-            prefix_cache,
-            fair: FairOptions { ageing: Duration::from_millis(random.within(10, 2000) as u64) },
-            saved_kv_bytes_max: if random.chance(30) { 0 } else { random.within(0, 2000) as u64 },
-            preemptions_max: random.within(1, 4) as u32,
-            stream_events_max: random.within(1, 64),
-        };
+        let prefix_cache = PrefixCacheOptions::default()
+            .enabled(random.chance(85))
+            .tokens_max(random.chance(20).then(|| random.within(0, kv)))
+            .bytes_max(random.chance(20).then(|| random.within(0, 4 * kv) as u64))
+            .sequences_max(random.within(0, 6));
+        let options = EngineOptions::default()
+            .session(SessionOptions::new().sequences(random.within(1, 8)).batch_tokens(random.within(1, 40)))
+            .queue_max(random.within(2, 24))
+            .user_queue_max(random.chance(30).then(|| random.within(1, 10)))
+            .prefill_chunk_max(random.within(1, 24))
+            .mode(MODES[random.within(0, 2)])
+            .inter_token_target(Duration::from_millis(random.within(1, 60) as u64))
+            .prefix_cache(prefix_cache)
+            .fair(FairOptions::default().ageing(Duration::from_millis(random.within(10, 2000) as u64)))
+            .saved_kv_bytes_max(if random.chance(30) { 0 } else { random.within(0, 2000) as u64 })
+            .preemptions_max(random.within(1, 4) as u32)
+            .stream_events_max(random.within(1, 64));
         let queue: Box<dyn QueueOrder> =
             if random.chance(15) { Box::new(Fcfs::new()) } else { Box::new(FairQueue::new(options.fair)) };
         let engine = EngineLoop::new(Arc::new(model.clone()), options, queue, Arc::new(clock.clone()));
@@ -301,7 +300,7 @@ impl Simulation {
                 FinishReason::EndOfGeneration => eos == Some(n),
                 FinishReason::ContextFull => {
                     totals.full += 1;
-                    let kv = self.engine.stats().kv_tokens_max;
+                    let kv = self.engine.stats().scheduler.kv_tokens_max;
                     request.prompt.len() + n >= self.context.min(kv)
                 }
                 FinishReason::Cancelled => {
@@ -364,11 +363,15 @@ fn run(seed: u64, totals: &mut Totals) {
     simulation.finish();
     simulation.check_answers(totals);
     let stats = simulation.engine.stats();
-    assert_eq!((stats.running, stats.waiting, stats.kv_tokens_used), (0, 0, 0), "seed {seed}");
+    assert_eq!(
+        (stats.scheduler.running, stats.scheduler.waiting, stats.scheduler.kv_tokens_used),
+        (0, 0, 0),
+        "seed {seed}"
+    );
     assert_eq!((stats.submitted, stats.failed), (stats.finished, 0), "seed {seed}: each ends exactly once");
     assert_eq!(stats.submitted, simulation.requests.len() as u64, "seed {seed}");
     if let Some((kind, answers)) = &simulation.proposer {
-        let counters = simulation.engine.scheduler().counters();
+        let counters = simulation.engine.scheduler().stats();
         assert_eq!(answers.verified(), (counters.drafted_tokens, counters.accepted_drafts), "seed {seed}");
         assert_eq!(answers.finished(), stats.finished, "seed {seed}: the proposer hears of each end");
         totals.drafts[*kind].0 += counters.drafted_tokens;
@@ -376,9 +379,9 @@ fn run(seed: u64, totals: &mut Totals) {
     }
     totals.requests += stats.submitted;
     totals.steps += stats.steps;
-    totals.preemptions += stats.preemptions;
-    totals.saved += stats.preemptions_saved;
-    totals.cached += stats.cached_tokens;
+    totals.preemptions += stats.scheduler.preemptions;
+    totals.saved += stats.scheduler.preemptions_saved;
+    totals.cached += stats.scheduler.cached_tokens;
     totals.refused += simulation.refused;
 }
 

@@ -105,7 +105,7 @@ impl Asked {
             assert_eq!(self.ends, 0, "an event after the last");
             match event {
                 Event::Token(token) => {
-                    assert!((token.id as usize) < ByteTokenizer::N_VOCAB);
+                    assert!(token.id.is_some_and(|id| (id as usize) < ByteTokenizer::N_VOCAB));
                     assert!(token.logprob.is_none_or(|logprob| logprob <= 1e-4), "{:?}", token.logprob);
                     self.tokens += 1;
                 }
@@ -120,6 +120,7 @@ impl Asked {
                         assert!(!error.to_string().is_empty());
                     }
                 }
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -128,19 +129,18 @@ impl Asked {
 fn run(data: &mut Unstructured<'_>) -> Result<()> {
     let clock = ManualClock::new();
     let template = "{% for m in messages %}<|bos|>{{ m.role }}:{{ m.content }}{% endfor %}";
-    let model = if data.arbitrary()? { ScriptedModel::ngram(7) } else { ScriptedModel::echo("a story of two") };
+    let model =
+        if data.arbitrary()? { ScriptedModel::ngram(7) } else { ScriptedModel::echo("a story of two") };
     let model = model
         .kv(data.int_in_range(8..=256)?, data.int_in_range(1..=16)?)
         .context(CONTEXT)
         .chat_template(template)
         .cost(clock.clone(), Duration::from_millis(1), Duration::ZERO);
-    let options = EngineOptions {
-        session: SessionOptions::new().sequences(data.int_in_range(1..=4)?).batch_tokens(data.int_in_range(1..=40)?),
-        queue_max: data.int_in_range(0..=6)?,
-        prefill_chunk_max: data.int_in_range(1..=40)?,
-        stream_events_max: data.int_in_range(1..=8)?,
-        ..EngineOptions::default()
-    };
+    let options = EngineOptions::default()
+        .session(SessionOptions::new().sequences(data.int_in_range(1..=4)?).batch_tokens(data.int_in_range(1..=40)?))
+        .queue_max(data.int_in_range(0..=6)?)
+        .prefill_chunk_max(data.int_in_range(1..=40)?)
+        .stream_events_max(data.int_in_range(1..=8)?);
     let engine = EngineLoop::new(model.shared(), options, Box::new(Fcfs::new()), Arc::new(clock.clone()));
     let Ok(mut engine) = engine else { return Ok(()) };
     let mut asked = Vec::new();
@@ -171,7 +171,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
         asked.read();
         assert_eq!(asked.ends, 1);
     }
-    assert_eq!(engine.stats().kv_tokens_used, 0);
+    assert_eq!(engine.stats().scheduler.kv_tokens_used, 0);
     Ok(())
 }
 

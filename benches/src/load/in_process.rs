@@ -41,13 +41,11 @@ impl InProcess {
             .kv_bytes(options.kv_mib << 20)
             .batch_tokens(options.batch)
             .threads(threads);
-        let engine_options = EngineOptions {
-            session,
-            queue_max: 1 << 20,
-            prefill_chunk_max: options.prefill_chunk,
-            mode: options.mode,
-            ..EngineOptions::default()
-        };
+        let engine_options = EngineOptions::default()
+            .session(session)
+            .queue_max(1 << 20)
+            .prefill_chunk_max(options.prefill_chunk)
+            .mode(options.mode);
         let engine = Engine::start(model, engine_options).map_err(failed)?;
         Ok(Self { name: format!("exsa-{backend}"), engine })
     }
@@ -85,6 +83,7 @@ impl Target for InProcess {
                         reason => Err(answer(format!("{reason:?} after {}", usage.completion_tokens))),
                     };
                 }
+                _ => {}
             }
         }
         Err(answer("the stream ended without an end".into()))

@@ -6,11 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Asks a running [`Session::forward`](crate::backend::Session::forward) to return early with
-/// [`StepError::Interrupted`](crate::error::StepError::Interrupted). Clones share one flag; while it is up, every pass ends so.
+/// Ends forward passes of a session early, from another thread.
 ///
-/// The one that an engine gives its session is raised, too, once nobody waits any longer for the pass that runs: because the
-/// requests that it computes for were cancelled, or their time is over.
+/// Clones share one flag. While it is raised, every [`Session::forward`](crate::backend::Session::forward) and
+/// [`Session::embed`](crate::backend::Session::embed) of a session made with it returns
+/// [`StepError::Interrupted`](crate::error::StepError::Interrupted), the running one within a few milliseconds. Only
+/// [`clear`](Self::clear) lowers it.
+///
+/// It is for programs that drive a session themselves. **An engine makes its own** and gives that to its session in place of
+/// the one in [`SessionOptions`](crate::backend::SessionOptions), so engines started from clones of one
+/// [`EngineOptions`](crate::EngineOptions) have nothing in common. The engine's ends a pass once every request that it computes
+/// for was cancelled or has expired, at [`Engine::interrupt`](crate::Engine::interrupt), and at a
+/// [`Shutdown::Abort`](crate::Shutdown::Abort).
 #[derive(Clone, Default)]
 pub struct Interrupt {
     flag: Arc<AtomicBool>,
@@ -34,9 +41,9 @@ impl Interrupt {
         self.flag.load(Ordering::Acquire) || self.limit.as_deref().is_some_and(TimeLimit::is_over)
     }
 
-    /// One that shares the flag and is raised, too, while `limit` is over.
-    pub(crate) fn or_after(&self, limit: Arc<TimeLimit>) -> Self {
-        Self { flag: self.flag.clone(), limit: Some(limit) }
+    /// An interrupt with a flag of its own, which counts as raised, too, while `limit` is over.
+    pub(crate) fn with_limit(limit: Arc<TimeLimit>) -> Self {
+        Self { flag: Arc::default(), limit: Some(limit) }
     }
 }
 
@@ -46,7 +53,7 @@ impl fmt::Debug for Interrupt {
     }
 }
 
-/// A moment in the engine's time that can be moved while others look whether it has come.
+/// A moment in the engine's time, which can be moved while others look whether it has come.
 pub(crate) struct TimeLimit {
     clock: Arc<dyn Clock>,
     /// In nanoseconds.

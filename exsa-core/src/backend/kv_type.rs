@@ -5,6 +5,7 @@
 /// A backend refuses a type that it does not have with [`LoadError::Option`](crate::error::LoadError::Option), which lists
 /// those that it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum KvType {
     /// IEEE single precision, 32 bits.

@@ -46,6 +46,11 @@ impl LoadOptions {
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct SessionOptions {
     /// Sequences that can hold tokens at one time; 16 by default.
     pub sequences_max: usize,
@@ -70,11 +75,13 @@ pub struct SessionOptions {
     /// Threads for the forward pass; unused where [`team`](Self::team) is set.
     pub threads: ThreadOptions,
     /// Thread team shared with other sessions; `None`, the default, gives the session threads of its own.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub team: Option<ThreadTeam>,
     /// Pooling of [`Session::embed`](super::Session::embed); `None` takes the model's own. The effective value is reported in
     /// [`Capabilities::embed`](super::Capabilities::embed).
     pub pooling: Option<Pooling>,
-    /// Ends a running forward pass from another thread.
+    /// Ends a running forward pass from another thread. For sessions without an engine: an engine gives its session its own.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub interrupt: Interrupt,
 }
 
@@ -191,6 +198,11 @@ impl SessionOptions {
 
 /// Threads that a backend may use. It starts no others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct ThreadOptions {
     /// Threads that compute, the calling one included; `None` is the number of physical cores that the process

@@ -2,6 +2,7 @@
 
 /// How the vectors of a text's tokens, as the last layer leaves them, become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Pooling {
     /// Their mean.

@@ -1,4 +1,4 @@
-//! Whom the pass in progress computes for, so that one that nobody wants any more ends early.
+//! Tracks which requests the running pass serves, so that it can be interrupted once all are cancelled or expired.
 
 use crate::backend::Interrupt;
 use crate::backend::interrupt::TimeLimit;
@@ -8,13 +8,20 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The requests of the pass in progress that are still wanted. Shared by the engine's thread and those that cancel.
+/// The requests that the running pass serves, and the engine's interrupt. Shared by the engine's thread and those that cancel.
 ///
-/// What others get from a pass is worth more than the rest of it, so it ends early only when the last one has been cancelled or
-/// has expired.
+/// A pass ends early only when the last of its requests has been cancelled or has expired: its result serves the others.
 pub(crate) struct InFlight {
+    interrupt: Interrupt,
     limit: Arc<TimeLimit>,
-    wanted: Mutex<Vec<Wanted>>,
+    running: Mutex<Running>,
+}
+
+/// The running pass.
+#[derive(Default)]
+struct Running {
+    is_running: bool,
+    wanted: Vec<Wanted>,
 }
 
 /// A request, and when it expires, if ever.
@@ -23,39 +30,57 @@ pub(crate) type Wanted = (RequestId, Option<Duration>);
 impl InFlight {
     /// No pass yet.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { limit: Arc::new(TimeLimit::new(clock)), wanted: Mutex::default() }
+        let limit = Arc::new(TimeLimit::new(clock));
+        Self { interrupt: Interrupt::with_limit(limit.clone()), limit, running: Mutex::default() }
     }
 
-    /// What interrupts the session: the host's interrupt, and this.
-    pub(crate) fn interrupt(&self, of_host: &Interrupt) -> Interrupt {
-        of_host.or_after(self.limit.clone())
+    /// The interrupt for the engine's session.
+    pub(crate) fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
     }
 
     /// A pass for `requests` begins.
     pub(crate) fn begin(&self, requests: impl Iterator<Item = Wanted>) {
-        let mut wanted = self.wanted.lock();
-        wanted.clear();
-        wanted.extend(requests);
-        self.limit.set(last_expiry(&wanted));
+        let mut running = self.running.lock();
+        running.is_running = true;
+        running.wanted.clear();
+        running.wanted.extend(requests);
+        self.limit.set(last_expiry(&running.wanted));
     }
 
     /// The pass is over, in whatever way.
     pub(crate) fn end(&self) {
-        let mut wanted = self.wanted.lock();
-        wanted.clear();
+        let mut running = self.running.lock();
+        running.is_running = false;
+        running.wanted.clear();
         self.limit.set(None);
     }
 
-    /// Nobody waits for `request` any more.
+    /// `request` is no longer wanted.
     pub(crate) fn cancel(&self, request: RequestId) {
-        let mut wanted = self.wanted.lock();
-        let Some(at) = wanted.iter().position(|(id, _)| *id == request) else { return };
-        wanted.swap_remove(at);
-        if wanted.is_empty() {
+        let mut running = self.running.lock();
+        let Some(at) = running.wanted.iter().position(|(id, _)| *id == request) else { return };
+        running.wanted.swap_remove(at);
+        if running.wanted.is_empty() {
             self.limit.end();
         } else {
-            self.limit.set(last_expiry(&wanted));
+            self.limit.set(last_expiry(&running.wanted));
         }
+    }
+
+    /// Ends the running pass, if there is one, and no later one.
+    pub(crate) fn end_pass(&self) {
+        let mut running = self.running.lock();
+        if running.is_running {
+            // Cancels that follow must not move the limit on.
+            running.wanted.clear();
+            self.limit.end();
+        }
+    }
+
+    /// Ends the running pass and all later ones.
+    pub(crate) fn abort(&self) {
+        self.interrupt.raise();
     }
 }
 
@@ -69,13 +94,12 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    fn in_flight() -> (InFlight, Interrupt, Interrupt, ManualClock) {
+    fn in_flight() -> (InFlight, Interrupt, ManualClock) {
         let clock = ManualClock::new();
         clock.advance(Duration::from_secs(1));
         let in_flight = InFlight::new(Arc::new(clock.clone()));
-        let of_host = Interrupt::default();
-        let of_session = in_flight.interrupt(&of_host);
-        (in_flight, of_host, of_session, clock)
+        let interrupt = in_flight.interrupt();
+        (in_flight, interrupt, clock)
     }
 
     fn at(seconds: u64) -> Option<Duration> {
@@ -84,7 +108,7 @@ mod tests {
 
     #[test]
     fn only_the_last_one_interrupts() {
-        let (in_flight, of_host, interrupt, _) = in_flight();
+        let (in_flight, interrupt, _) = in_flight();
         let [a, b, c] = [1, 2, 3].map(RequestId);
         in_flight.cancel(a);
         in_flight.begin([(a, None), (b, None)].into_iter());
@@ -92,7 +116,6 @@ mod tests {
             in_flight.cancel(request);
             assert_eq!(interrupt.is_raised(), raised, "{request:?}");
         }
-        assert!(!of_host.is_raised());
         in_flight.end();
         in_flight.cancel(b);
         assert!(!interrupt.is_raised());
@@ -100,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_last_expiry_interrupts() {
-        let (in_flight, _, interrupt, clock) = in_flight();
+        let (in_flight, interrupt, clock) = in_flight();
         let [a, b, c] = [1, 2, 3].map(RequestId);
         in_flight.begin([(a, at(2)), (b, at(3))].into_iter());
         for raised in [false, true, true] {
@@ -108,9 +131,9 @@ mod tests {
             assert_eq!(interrupt.is_raised(), raised, "at {:?}", clock.now());
         }
         in_flight.begin([(a, at(2)), (b, None), (c, at(5))].into_iter());
-        assert!(!interrupt.is_raised(), "somebody waits without a limit");
+        assert!(!interrupt.is_raised(), "b waits without a limit");
         in_flight.cancel(b);
-        assert!(!interrupt.is_raised(), "somebody waits until 5 s");
+        assert!(!interrupt.is_raised(), "c waits until 5 s");
         clock.advance(Duration::from_secs(1));
         assert!(interrupt.is_raised());
         in_flight.end();
@@ -118,14 +141,21 @@ mod tests {
     }
 
     #[test]
-    fn what_the_host_raised_stays() {
-        let (in_flight, of_host, interrupt, _) = in_flight();
-        in_flight.begin([(RequestId(1), None)].into_iter());
-        of_host.raise();
+    fn an_interrupt_ends_the_running_pass_and_an_abort_every_later_one() {
+        let (in_flight, interrupt, _) = in_flight();
+        in_flight.end_pass();
+        assert!(!interrupt.is_raised(), "no pass is running");
+        let [a, b] = [1, 2].map(RequestId);
+        in_flight.begin([(a, None), (b, None)].into_iter());
+        in_flight.end_pass();
+        in_flight.cancel(a);
         assert!(interrupt.is_raised());
         in_flight.end();
-        assert!(of_host.is_raised() && interrupt.is_raised());
-        of_host.clear();
-        assert!(!interrupt.is_raised());
+        in_flight.begin([(b, None)].into_iter());
+        assert!(!interrupt.is_raised(), "the next pass is not meant");
+        in_flight.abort();
+        in_flight.end();
+        in_flight.begin([(b, None)].into_iter());
+        assert!(interrupt.is_raised());
     }
 }

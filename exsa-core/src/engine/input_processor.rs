@@ -29,15 +29,15 @@ use std::time::Duration;
 /// Checks requests, tokenizes them and leaves them in the mailbox.
 pub(crate) struct InputProcessor {
     pub(crate) model: Arc<dyn Model>,
-    tokenizer: Arc<dyn Tokenizer>,
-    capabilities: Capabilities,
+    pub(crate) tokenizer: Arc<dyn Tokenizer>,
+    pub(crate) capabilities: Capabilities,
     kv_bytes_per_token: u64,
-    options: EngineOptions,
+    pub(crate) options: EngineOptions,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) in_flight: Arc<InFlight>,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) admission: AdmissionControl,
-    ids: AtomicU64,
+    pub(crate) ids: AtomicU64,
     seeds: RandomState,
     template: Mutex<Option<Arc<ChatTemplate>>>,
 }
@@ -86,7 +86,8 @@ impl InputProcessor {
         }
         let id = RequestId(self.ids.fetch_add(1, Ordering::Relaxed));
         let mut sampling = request.sampling;
-        sampling.seed.get_or_insert_with(|| self.seeds.hash_one(id));
+        // 53 bits, which every reader of JSON keeps exactly.
+        let seed = *sampling.seed.get_or_insert_with(|| self.seeds.hash_one(id) >> 11);
         let mut end_of_generation = self.tokenizer.special().end_of_generation.clone();
         if request.ignore_eos {
             sampling.logit_bias.retain(|(token, _)| end_of_generation.binary_search(token).is_err());
@@ -120,6 +121,7 @@ impl InputProcessor {
         let mut state = Box::new(RequestState {
             id,
             sampler,
+            seed,
             stop_tokens,
             end_of_generation,
             detokenizer: Detokenizer::new(&*self.tokenizer, preceded),
@@ -198,7 +200,7 @@ impl InputProcessor {
         }
     }
 
-    fn encode(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
+    pub(crate) fn encode(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
         let tokens = match &request.prompt {
             Prompt::Tokens(ids) => ids.clone(),
             Prompt::Text(text) => {

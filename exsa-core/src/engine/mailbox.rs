@@ -1,5 +1,6 @@
-//! What other threads tell an engine between its steps.
+//! Commands from other threads, which the engine takes between its steps.
 
+use crate::engine::embed_job::EmbedJob;
 use crate::engine::request_state::RequestState;
 use crate::schedule::sched_request::SchedRequest;
 use crate::schedule::scheduler::Mode;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 pub(crate) enum Command {
     Submit(Box<RequestState>, Box<SchedRequest>),
+    Embed(Box<EmbedJob>),
     Cancel(RequestId),
     Resume(RequestId),
     Mode(Mode),
@@ -19,6 +21,7 @@ pub(crate) enum Command {
 
 /// How an engine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Shutdown {
     /// Requests that were accepted are answered to the end first.
     Drain,
@@ -45,7 +48,9 @@ impl Mailbox {
     /// Leaves a command; gives it back where the engine no longer takes it.
     pub(crate) fn post(&self, command: Command) -> Result<(), Command> {
         let mut inbox = self.inbox.lock();
-        if inbox.closed || inbox.shutdown.is_some() && matches!(command, Command::Submit(..)) {
+        if inbox.closed
+            || inbox.shutdown.is_some() && matches!(command, Command::Submit(..) | Command::Embed(_))
+        {
             return Err(command);
         }
         inbox.commands.push(command);

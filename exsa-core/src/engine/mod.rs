@@ -1,14 +1,18 @@
 //! The in-process engine: one loaded model, one session, and the thread that steps them.
 
 mod admission_control;
+mod embed_input;
+mod embed_job;
 mod in_flight;
 mod input_processor;
 mod mailbox;
 mod request_state;
 mod step;
+mod thread;
 
-use crate::backend::{Interrupt, Model};
+use crate::backend::Model;
 use crate::clock::{Clock, SystemClock};
+use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::error::LoadError;
 use crate::finish::{FinishReason, RequestError};
 use crate::generator::{Generator, SubmitError};
@@ -20,14 +24,17 @@ use crate::schedule::scheduler::Mode;
 use crate::speculate::Speculation;
 use crate::stats::EngineStats;
 use crate::stream::TokenStream;
+use crate::tokenizer::Tokenizer;
 use input_processor::InputProcessor;
 pub use mailbox::Shutdown;
 use mailbox::{Command, Mailbox};
 use parking_lot::Mutex;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::Duration;
 pub use step::EngineLoop;
+use thread::EngineThread;
 
 /// An in-process engine: a model, and a thread that answers requests to it with continuous batching.
 ///
@@ -45,8 +52,8 @@ pub use step::EngineLoop;
 pub struct Engine {
     input: Arc<InputProcessor>,
     stats: Arc<Mutex<EngineStats>>,
-    interrupt: Interrupt,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    info: Arc<ModelInfo>,
+    thread: EngineThread,
 }
 
 impl Engine {
@@ -63,14 +70,31 @@ impl Engine {
         queue: Box<dyn QueueOrder>,
     ) -> Result<Self, LoadError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let interrupt = options.session.interrupt.clone();
         let mut engine = EngineLoop::new(model, options, queue, clock)?;
         let (input, stats) = (engine.input().clone(), engine.shared_stats());
-        let thread = std::thread::Builder::new()
-            .name("exsa-engine".into())
-            .spawn(move || run(&mut engine))
+        let thread = EngineThread::spawn(move || run(&mut engine))
             .map_err(|e| LoadError::Backend(format!("cannot start the engine's thread: {e}")))?;
-        Ok(Self { input, stats, interrupt, thread: Mutex::new(Some(thread)) })
+        let info = Arc::new(input.model.info().clone());
+        Ok(Self { input, stats, info, thread })
+    }
+
+    /// Facts about the model.
+    pub fn model(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        self.input.model.tokenizer()
+    }
+
+    /// Tokens of the request's prompt, BOS and chat template included. The request is checked no further.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::Chat`] if the conversation cannot be rendered.
+    pub fn count_tokens(&self, request: &Request) -> Result<usize, SubmitError> {
+        Ok(self.input.encode(request)?.len())
     }
 
     /// Tunes for something else from the next step on.
@@ -90,30 +114,67 @@ impl Engine {
         self.input.admission.by_user()
     }
 
-    /// Ends the engine and waits until it has ended. No request is accepted from here on.
-    pub fn shut_down(&self, how: Shutdown) {
+    /// Ends the running forward pass early, if there is one. No request ends: their next pass computes the same tokens again.
+    pub fn interrupt(&self) {
+        self.input.in_flight.end_pass();
+    }
+
+    /// Asks the engine to end and returns at once. No request is accepted from here on. An abort can follow a drain; a
+    /// drain after an abort changes nothing.
+    pub fn begin_shutdown(&self, how: Shutdown) {
         self.input.mailbox.shut_down(how);
         if how == Shutdown::Abort {
-            self.interrupt.raise();
+            self.input.in_flight.abort();
         }
-        if let Some(thread) = self.thread.lock().take() {
-            // The thread catches panics of its own; there is nothing to learn from its result.
-            let _ = thread.join();
-        }
+    }
+
+    /// [`begin_shutdown`](Self::begin_shutdown), then waits until the engine has ended and its session is gone.
+    pub fn shut_down(&self, how: Shutdown) {
+        self.begin_shutdown(how);
+        self.thread.wait(None);
+    }
+
+    /// [`begin_shutdown`](Self::begin_shutdown), then waits for at most `timeout`. Whether the engine has ended.
+    #[must_use = "the engine may still be running"]
+    pub fn shut_down_timeout(&self, how: Shutdown, timeout: Duration) -> bool {
+        self.begin_shutdown(how);
+        self.thread.wait(Some(timeout))
+    }
+
+    /// Whether the engine has ended: after a shutdown, or because the backend panicked.
+    pub fn is_shut_down(&self) -> bool {
+        self.thread.has_ended()
     }
 }
 
 impl Generator for Engine {
-    fn model(&self) -> &ModelInfo {
-        self.input.model.info()
+    fn models(&self) -> Vec<Arc<ModelInfo>> {
+        vec![self.info.clone()]
     }
 
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
         self.input.submit(request)
     }
 
+    fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
+        self.input.embed(request)
+    }
+
+    fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
+        self.input.rerank(request)
+    }
+
     fn stats(&self) -> EngineStats {
         *self.stats.lock()
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("model", &self.info.name)
+            .field("shut_down", &self.is_shut_down())
+            .finish_non_exhaustive()
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 pub(crate) struct RequestState {
     pub(crate) id: RequestId,
     pub(crate) sampler: Sampler,
+    pub(crate) seed: u64,
     /// Tokens that end the answer, sorted.
     pub(crate) stop_tokens: Vec<TokenId>,
     /// Tokens that end any answer, sorted; empty where they are ignored.
@@ -67,12 +68,14 @@ impl RequestState {
         now: Duration,
     ) -> TokenOutcome {
         self.first_token.get_or_insert(now);
-        let (id, logprob, mut text) = (sampled.token, sampled.logprob, String::new());
+        let (id, mut text) = (sampled.token, String::new());
         let reason = self.take(id, len, limits, tokenizer, &mut text);
         if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration) = reason {
             return TokenOutcome::End(reason.unwrap_or(FinishReason::EndOfGeneration));
         }
-        let has_room = self.stream.token(Token { id, text, logprob });
+        let has_room = self
+            .stream
+            .token(Token::new(id, text).logprob(sampled.logprob).top_logprobs(sampled.top_logprobs));
         match reason {
             Some(reason) => TokenOutcome::End(reason),
             None if has_room => TokenOutcome::Continue,
@@ -154,6 +157,6 @@ impl RequestState {
                 .map(|at| at.saturating_sub(self.submitted).saturating_add(self.elapsed)),
             total_time: now.saturating_sub(self.submitted).saturating_add(self.elapsed),
         };
-        self.stream.finish(Finished { text, reason, usage });
+        self.stream.finish(Finished::new(reason).text(text).usage(usage).seed(self.seed));
     }
 }

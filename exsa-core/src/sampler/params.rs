@@ -21,6 +21,7 @@ use std::sync::Arc;
 /// assert!(params.build(&SamplerContext::new(32_000)).is_ok());
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct SamplingParams {
     /// Divides the logits: below 1 sharper, above 1 flatter; 0 is greedy. Finite, 0 or more; 0.8 by default.
@@ -35,6 +36,7 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// Divides positive and multiplies negative logits of tokens in the penalty window (Keskar et al. 2019, CTRL).
     /// `0.01..=100`, where 1 changes nothing, which is the default.
+    #[cfg_attr(feature = "serde", serde(rename = "repeat_penalty", alias = "repetition_penalty"))]
     pub repetition_penalty: f32,
     /// Taken off a token's logit once for each time that it occurs in the penalty window. `-100..=100`; 0 by default.
     pub frequency_penalty: f32,
@@ -42,9 +44,11 @@ pub struct SamplingParams {
     pub presence_penalty: f32,
     /// Number of last tokens, prompt and generated, that the three penalties look at; `None` is all of them.
     /// `Some(64)` by default.
+    #[cfg_attr(feature = "serde", serde(rename = "repeat_last_n", with = "crate::wire::last_n"))]
     pub penalty_window: Option<u32>,
     /// Values to add to the logits of single tokens, each token at most once; negative infinity forbids a token.
     /// Empty by default.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::logit_bias"))]
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Seed of the random numbers: the same seed and the same logits give the same tokens. `None`, the default,
     /// lets the engine choose one when a request is submitted.

@@ -11,6 +11,5 @@ pub(crate) mod scheduler;
 
 pub use sched_request::{History, SchedRequest};
 pub use scheduler::{
-    Admitted, Mode, PAUSE_GRACE, Plan, Preset, Scheduler, SchedulerCounters, SchedulerOptions, StepCost,
-    Work, WorkKind, budget,
+    Admitted, Mode, PAUSE_GRACE, Plan, Preset, Scheduler, SchedulerOptions, StepCost, Work, WorkKind, budget,
 };

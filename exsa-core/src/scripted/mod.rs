@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Loads one and the same [`ScriptedModel`] from any source.
+#[derive(Debug)]
 pub struct ScriptedBackend {
     model: ScriptedModel,
 }

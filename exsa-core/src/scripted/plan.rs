@@ -1,7 +1,7 @@
 //! What a scripted session is asked for, and what it then can do.
 
 use super::ScriptedModel;
-use crate::backend::{Capabilities, Pooling, SessionOptions};
+use crate::backend::{Capabilities, SessionOptions};
 use crate::error::LoadError;
 
 /// Most sequences and most tokens in a batch that a session can be asked for.
@@ -37,6 +37,6 @@ pub(super) fn plan(model: &ScriptedModel, options: &SessionOptions) -> Result<Ca
         .fork(model.can_fork)
         .truncate(model.can_truncate)
         .save(model.can_save)
-        .embed(options.pooling.filter(|pooling| *pooling != Pooling::Rank))
+        .embed(options.pooling)
         .batch_invariant(true))
 }

@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 const VECTOR_WIDTH: usize = 16;
 
 /// A session of a [`ScriptedModel`].
+#[derive(Debug)]
 pub struct ScriptedSession {
     model: ScriptedModel,
     capabilities: Capabilities,
@@ -172,6 +173,10 @@ impl Session for ScriptedSession {
         if let Some(span) = batch.spans().find(|span| span.position > 0) {
             return Err(StepError::Sequence { seq: span.seq, problem: "is not empty".into() });
         }
+        let width = if pooling == Pooling::Rank { 1 } else { VECTOR_WIDTH };
+        if let Some(cost) = &self.model.cost {
+            cost.clock.advance(cost.per_pass);
+        }
         self.vectors.clear();
         let mut row = vec![0.0; self.model.info.n_vocab];
         for span in batch.spans() {
@@ -187,9 +192,9 @@ impl Session for ScriptedSession {
                 self.model.logits(&tokens[..=end], &mut row);
                 sum.iter_mut().zip(&row).for_each(|(sum, value)| *sum += value / count);
             }
-            self.vectors.extend(sum);
+            self.vectors.extend_from_slice(&sum[..width]);
         }
-        Ok(Embeddings::new(&self.vectors, VECTOR_WIDTH))
+        Ok(Embeddings::new(&self.vectors, width))
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {

@@ -29,11 +29,11 @@ impl Facade {
         let step = |part: &'static str| counter!("exsa_step_microseconds_total", "model" => model.clone(), "part" => part);
         Self {
             gauges: vec![
-                (gauge("exsa_running"), |stats| stats.running as f64),
-                (gauge("exsa_kv_tokens_used"), |stats| stats.kv_tokens_used as f64),
-                (gauge("exsa_kv_tokens_cached"), |stats| stats.kv_tokens_cached as f64),
-                (gauge("exsa_kv_tokens_shared"), |stats| stats.kv_tokens_shared as f64),
-                (gauge("exsa_kv_tokens_max"), |stats| stats.kv_tokens_max as f64),
+                (gauge("exsa_running"), |stats| stats.scheduler.running as f64),
+                (gauge("exsa_kv_tokens_used"), |stats| stats.scheduler.kv_tokens_used as f64),
+                (gauge("exsa_kv_tokens_cached"), |stats| stats.scheduler.kv_tokens_cached as f64),
+                (gauge("exsa_kv_tokens_shared"), |stats| stats.scheduler.kv_tokens_shared as f64),
+                (gauge("exsa_kv_tokens_max"), |stats| stats.scheduler.kv_tokens_max as f64),
             ],
             waiting: Priority::ALL
                 .map(|class| {
@@ -44,17 +44,21 @@ impl Facade {
                 (counter("exsa_steps_total"), |stats| stats.steps),
                 (counter("exsa_tokens_computed_total"), |stats| stats.tokens_computed),
                 (counter("exsa_tokens_generated_total"), |stats| stats.tokens_generated),
-                (counter("exsa_prompt_tokens_total"), |stats| stats.prompt_tokens),
-                (counter("exsa_cached_tokens_total"), |stats| stats.cached_tokens),
+                (counter("exsa_prompt_tokens_total"), |stats| stats.scheduler.prompt_tokens),
+                (counter("exsa_cached_tokens_total"), |stats| stats.scheduler.cached_tokens),
                 (counter("exsa_requests_total"), |stats| stats.submitted),
                 (counter("exsa_requests_finished_total"), |stats| stats.finished),
                 (counter("exsa_requests_failed_total"), |stats| stats.failed),
-                (counter("exsa_preemptions_total"), |stats| stats.preemptions),
-                (counter("exsa_preemptions_saved_total"), |stats| stats.preemptions_saved),
+                (counter("exsa_preemptions_total"), |stats| stats.scheduler.preemptions),
+                (counter("exsa_preemptions_saved_total"), |stats| stats.scheduler.preemptions_saved),
+                (counter("exsa_embed_passes_total"), |stats| stats.embed_passes),
+                (counter("exsa_texts_embedded_total"), |stats| stats.texts_embedded),
+                (counter("exsa_tokens_embedded_total"), |stats| stats.tokens_embedded),
                 (step("plan"), |stats| stats.step_times.plan.as_micros() as u64),
                 (step("forward"), |stats| stats.step_times.forward.as_micros() as u64),
                 (step("sample"), |stats| stats.step_times.sample.as_micros() as u64),
                 (step("emit"), |stats| stats.step_times.emit.as_micros() as u64),
+                (step("embed"), |stats| stats.step_times.embed.as_micros() as u64),
             ],
             queue_time: histogram("exsa_queue_time_seconds"),
             time_to_first_token: histogram("exsa_time_to_first_token_seconds"),
@@ -66,7 +70,7 @@ impl Facade {
         self.gauges.iter().for_each(|(gauge, value)| gauge.set(value(stats)));
         self.waiting
             .iter()
-            .for_each(|(gauge, class)| gauge.set(stats.waiting_by_class[class.index()] as f64));
+            .for_each(|(gauge, class)| gauge.set(stats.scheduler.waiting_by_class[class.index()] as f64));
         self.counters.iter().for_each(|(counter, value)| counter.absolute(value(stats)));
     }
 }

@@ -12,11 +12,11 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     /// Counters at zero, of an engine on the model of this name.
-    pub(crate) fn new(kv_tokens_max: usize, model: &str) -> Self {
+    pub(crate) fn new(model: &str) -> Self {
         #[cfg(not(feature = "metrics"))]
         let _ = model;
         Self {
-            stats: EngineStats { kv_tokens_max, ..EngineStats::default() },
+            stats: EngineStats::default(),
             #[cfg(feature = "metrics")]
             facade: crate::stats::metrics::Facade::new(model),
         }

@@ -124,6 +124,8 @@ pub struct SpecialIds {
     pub eos: Option<TokenId>,
     /// Unknown token.
     pub unk: Option<TokenId>,
+    /// Separator between the two texts of a pair, where EOS is not enough.
+    pub sep: Option<TokenId>,
     /// Padding.
     pub pad: Option<TokenId>,
     /// All ids that the file gives a role, with the defaults for those that it leaves out.
@@ -134,4 +136,6 @@ pub struct SpecialIds {
     pub add_bos: bool,
     /// Whether a prompt ends with EOS.
     pub add_eos: bool,
+    /// Whether the two texts of a pair are parted by the separator, after the EOS of the first.
+    pub add_sep: bool,
 }

@@ -123,8 +123,11 @@ pub(super) fn resolve(
     ends.extend(eos.into_iter().chain(ids.eos));
     ends.sort_unstable();
     ends.dedup();
-    let (bos, unk, pad) = (ids.bos, ids.unk, ids.pad);
-    Ok(SpecialIds { bos, eos, unk, pad, roles: ids, end_of_generation: ends, add_bos, add_eos })
+    let (bos, unk, sep, pad) = (ids.bos, ids.unk, ids.sep, ids.pad);
+    // The separator of BERT is the EOS above.
+    let add_sep = sep.is_some() && model != TokenizerModel::Wpm && asked.sep == Some(true);
+    let roles = ids;
+    Ok(SpecialIds { bos, eos, unk, sep, pad, roles, end_of_generation: ends, add_bos, add_eos, add_sep })
 }
 
 /// Tokens whose texts tell what they are for.

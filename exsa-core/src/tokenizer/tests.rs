@@ -293,12 +293,11 @@ fn roles() {
     let expected = SpecialIds {
         bos: Some(0),
         eos: Some(6),
-        unk: None,
         pad: Some(4),
         roles: vocabulary.ids.clone(),
         end_of_generation: vec![1, 2, 5, 6],
         add_bos: true,
-        add_eos: false,
+        ..SpecialIds::default()
     };
     assert_eq!(tokenizer.special(), &expected);
     let control: Vec<TokenId> = tokenizer.control_tokens().into_iter().map(|(id, _)| id).collect();

@@ -13,7 +13,7 @@ fn driver() -> Driver {
     let clock = ManualClock::new();
     let model = costly(ScriptedModel::ngram(1).context(4000).kv(16_000, 16), &clock);
     let session = SessionOptions::new().batch_tokens(5000);
-    let options = EngineOptions { session, mode: Mode::Throughput, ..EngineOptions::default() };
+    let options = EngineOptions::default().session(session).mode(Mode::Throughput);
     Driver::new(model, clock, options)
 }
 
@@ -33,7 +33,7 @@ fn run(requests: impl IntoIterator<Item = Request>) -> (Vec<Answer>, Duration, D
     }
     driver.finish();
     let end = driver.clock.now();
-    assert_eq!(driver.stats().kv_tokens_used, 0);
+    assert_eq!(driver.stats().scheduler.kv_tokens_used, 0);
     (driver.answers.clone(), end, driver)
 }
 

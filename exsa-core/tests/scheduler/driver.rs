@@ -57,13 +57,14 @@ impl Driver {
             while let Some(event) = stream.try_next() {
                 match event {
                     Event::Token(token) => {
-                        answer.tokens.push(token.id);
+                        answer.tokens.extend(token.id);
                         answer.times.push(now);
                     }
                     Event::Finished(finished) => {
                         answer.reason = Some(finished.reason);
                         answer.usage = finished.usage;
                     }
+                    other => panic!("{other:?}"),
                 }
             }
         }

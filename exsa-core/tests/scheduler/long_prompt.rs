@@ -18,7 +18,7 @@ fn run(mode: Mode, batch: usize) -> (Duration, Duration, Duration) {
         ScriptedModel::ngram(1).context(40_000).kv(80_000, 16).cost(clock.clone(), per_pass, per_token);
     let session = SessionOptions::new().batch_tokens(batch);
     let target = Duration::from_millis(50);
-    let options = EngineOptions { session, mode, inter_token_target: target, ..EngineOptions::default() };
+    let options = EngineOptions::default().session(session).mode(mode).inter_token_target(target);
     let mut driver = Driver::new(model, clock, options);
     for seed in 0..8 {
         driver.submit(greedy(tokens(seed, 100), 2000));

@@ -28,7 +28,7 @@ fn driver(mode: Mode) -> Driver {
     let model =
         ScriptedModel::ngram(1).cost(clock.clone(), Duration::from_millis(20), Duration::from_micros(500));
     let inter_token_target = Duration::from_millis(60);
-    Driver::new(model, clock, EngineOptions { mode, inter_token_target, ..EngineOptions::default() })
+    Driver::new(model, clock, EngineOptions::default().mode(mode).inter_token_target(inter_token_target))
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn prompts_do_not_crawl_where_the_target_is_out_of_reach() {
         let clock = ManualClock::new();
         let (per_pass, per_token) = (Duration::from_millis(200), Duration::from_millis(8));
         let model = ScriptedModel::ngram(1).cost(clock.clone(), per_pass, per_token);
-        let mut driver = Driver::new(model, clock, EngineOptions { mode, ..EngineOptions::default() });
+        let mut driver = Driver::new(model, clock, EngineOptions::default().mode(mode));
         for i in 0..16 {
             let mut prompt = tokens(99, 512);
             prompt.extend(tokens(i, 128));

@@ -32,7 +32,7 @@ fn answers(options: EngineOptions, model: ScriptedModel) -> Driver {
 #[test]
 fn kv_pressure_changes_no_token() {
     let undisturbed = answers(EngineOptions::default(), ScriptedModel::ngram(5));
-    assert_eq!(undisturbed.stats().preemptions, 0);
+    assert_eq!(undisturbed.stats().scheduler.preemptions, 0);
     let tight = ScriptedModel::ngram(5).kv(448, 8);
     for (what, saved_kv_bytes_max, cache, model) in [
         ("saved", 1 << 20, true, tight.clone()),
@@ -47,12 +47,10 @@ fn kv_pressure_changes_no_token() {
         ),
     ] {
         let prefix_cache = if cache { PrefixCacheOptions::default() } else { PrefixCacheOptions::disabled() };
-        let options = EngineOptions {
-            mode: Mode::Throughput,
-            saved_kv_bytes_max,
-            prefix_cache,
-            ..EngineOptions::default()
-        };
+        let options = EngineOptions::default()
+            .mode(Mode::Throughput)
+            .saved_kv_bytes_max(saved_kv_bytes_max)
+            .prefix_cache(prefix_cache);
         let driver = answers(options, model);
         for (a, b) in driver.answers.iter().zip(&undisturbed.answers) {
             assert_eq!(a.tokens, b.tokens, "{what}");
@@ -60,13 +58,13 @@ fn kv_pressure_changes_no_token() {
         let stats = driver.stats();
         println!(
             "{what}: {} preemptions, {} saved; {} tokens computed, {} undisturbed",
-            stats.preemptions,
-            stats.preemptions_saved,
+            stats.scheduler.preemptions,
+            stats.scheduler.preemptions_saved,
             stats.tokens_computed,
             undisturbed.stats().tokens_computed
         );
-        assert!(stats.preemptions > 0, "{what}");
-        assert_eq!(stats.preemptions_saved > 0, what.starts_with("saved"), "{what}");
+        assert!(stats.scheduler.preemptions > 0, "{what}");
+        assert_eq!(stats.scheduler.preemptions_saved > 0, what.starts_with("saved"), "{what}");
         assert!(driver.answers.iter().all(|answer| answer.tokens.len() == 80));
     }
 }
@@ -75,7 +73,7 @@ fn kv_pressure_changes_no_token() {
 fn a_more_urgent_request_takes_the_newest_of_the_least_urgent() {
     let session = SessionOptions::new().sequences(3);
     for prefix_cache in [PrefixCacheOptions::default(), PrefixCacheOptions::disabled()] {
-        let options = EngineOptions { session: session.clone(), prefix_cache, ..EngineOptions::default() };
+        let options = EngineOptions::default().session(session.clone()).prefix_cache(prefix_cache);
         let clock = ManualClock::new();
         let mut driver = Driver::new(costly(ScriptedModel::ngram(5), &clock), clock, options);
         let request = |seed| greedy(tokens(seed, 40), 60);
@@ -90,7 +88,7 @@ fn a_more_urgent_request_takes_the_newest_of_the_least_urgent() {
         }
         assert_eq!(driver.answers[urgent].tokens.len(), 10, "it did not wait");
         assert!(driver.answers[batch[1]].tokens.len() < driver.answers[batch[0]].tokens.len());
-        assert_eq!(driver.stats().preemptions, 1);
+        assert_eq!(driver.stats().scheduler.preemptions, 1);
         driver.finish();
         let mut alone = Driver::new(ScriptedModel::ngram(5), ManualClock::new(), EngineOptions::default());
         for (seed, i) in [(1, normal), (2, batch[0]), (3, batch[1])] {

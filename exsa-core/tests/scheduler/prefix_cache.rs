@@ -11,7 +11,7 @@ use exsa_core::{EngineOptions, Mode, PrefixCacheOptions, TokenId};
 
 fn driver(model: ScriptedModel, prefix_cache: PrefixCacheOptions) -> Driver {
     // Throughput: batches do not depend on what steps cost.
-    let options = EngineOptions { prefix_cache, mode: Mode::Throughput, ..EngineOptions::default() };
+    let options = EngineOptions::default().prefix_cache(prefix_cache).mode(Mode::Throughput);
     Driver::new(model, ManualClock::new(), options)
 }
 
@@ -63,9 +63,9 @@ fn the_next_turn_of_a_conversation_starts_from_the_last_answer() {
     // 159 tokens were computed, of which 9 blocks are whole.
     assert_eq!((answer.usage.prompt_tokens, answer.usage.cached_tokens), (180, 144));
     let stats = driver.stats();
-    assert_eq!((stats.prompt_tokens, stats.cached_tokens), (280, 144));
-    assert_eq!(stats.kv_tokens_used, 0);
-    assert!(stats.kv_tokens_cached >= 180);
+    assert_eq!((stats.scheduler.prompt_tokens, stats.scheduler.cached_tokens), (280, 144));
+    assert_eq!(stats.scheduler.kv_tokens_used, 0);
+    assert!(stats.scheduler.kv_tokens_cached >= 180);
 }
 
 #[test]
@@ -115,15 +115,15 @@ fn a_shared_beginning_outlives_what_grew_from_it() {
 fn limits_in_tokens_and_bytes_hold() {
     // The scripted model counts 4 bytes of KV for a token.
     for options in [
-        PrefixCacheOptions { tokens_max: Some(320), ..PrefixCacheOptions::default() },
-        PrefixCacheOptions { bytes_max: Some(4 * 320), ..PrefixCacheOptions::default() },
+        PrefixCacheOptions::default().tokens_max(Some(320)),
+        PrefixCacheOptions::default().bytes_max(Some(4 * 320)),
     ] {
         let mut driver = driver(ScriptedModel::ngram(1), options);
         for seed in 0..10 {
             driver.run(greedy(tokens(seed, 200), 8));
-            assert!(driver.stats().kv_tokens_cached <= 320);
+            assert!(driver.stats().scheduler.kv_tokens_cached <= 320);
         }
-        assert!(driver.stats().kv_tokens_cached > 200);
+        assert!(driver.stats().scheduler.kv_tokens_cached > 200);
     }
 }
 
@@ -157,8 +157,8 @@ fn without_fork_an_idle_sequence_moves_to_its_next_turn() {
 #[test]
 fn a_session_without_sequences_to_spare_still_caches() {
     let session = SessionOptions::new().sequences(1);
-    let prefix_cache = PrefixCacheOptions { sequences_max: 0, ..PrefixCacheOptions::default() };
-    let options = EngineOptions { session, prefix_cache, ..EngineOptions::default() };
+    let prefix_cache = PrefixCacheOptions::default().sequences_max(0);
+    let options = EngineOptions::default().session(session).prefix_cache(prefix_cache);
     let mut driver = Driver::new(ScriptedModel::ngram(1), ManualClock::new(), options);
     for (seed, expected) in [(1, 0), (1, 96), (2, 0), (1, 0)] {
         assert_eq!(driver.run(greedy(tokens(seed, 100), 4)).usage.cached_tokens, expected);
@@ -177,21 +177,24 @@ fn cached_tokens_are_those_that_were_not_computed() {
         }
     }
     driver.finish();
-    assert_eq!(driver.stats().preemptions, 0);
+    assert_eq!(driver.stats().scheduler.preemptions, 0);
     let sum = |of: fn(&exsa_core::finish::Usage) -> usize| {
         driver.answers.iter().map(|answer| of(&answer.usage) as u64).sum::<u64>()
     };
     let (prompts, cached) = (sum(|usage| usage.prompt_tokens), sum(|usage| usage.cached_tokens));
     let generated = sum(|usage| usage.completion_tokens - 1);
     assert_eq!(driver.stats().tokens_computed, prompts - cached + generated);
-    assert_eq!((driver.stats().prompt_tokens, driver.stats().cached_tokens), (prompts, cached));
+    assert_eq!(
+        (driver.stats().scheduler.prompt_tokens, driver.stats().scheduler.cached_tokens),
+        (prompts, cached)
+    );
     println!("{cached} of {prompts} prompt tokens cached");
     assert!(cached * 2 > prompts);
 }
 
 #[test]
 fn blocks_that_a_release_leaves_to_idle_sequences_count_against_the_limit() {
-    let prefix = PrefixCacheOptions { tokens_max: Some(8), ..PrefixCacheOptions::default() };
+    let prefix = PrefixCacheOptions::default().tokens_max(8);
     let mut kv = KvManager::new(&capabilities(64, 4, 4), &KvOptions { prefix, bytes_per_token: 1 });
     let (namespace, shared) = (Namespace::default(), tokens(1, 8));
     let (first, _) = kv.admit(None).unwrap();

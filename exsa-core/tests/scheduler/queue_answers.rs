@@ -15,12 +15,7 @@ fn one_at_a_time() -> SessionOptions {
 #[test]
 fn a_refusal_tells_the_depth_of_the_class_and_the_wait() {
     let clock = ManualClock::new();
-    let options = EngineOptions {
-        session: one_at_a_time(),
-        queue_max: 8,
-        user_queue_max: Some(3),
-        ..EngineOptions::default()
-    };
+    let options = EngineOptions::default().session(one_at_a_time()).queue_max(8).user_queue_max(Some(3));
     let mut driver = Driver::new(costly(ScriptedModel::ngram(1), &clock), clock, options);
     let request = |user: &str| greedy(tokens(1, 10), 20).user(user);
     // Five one after the other: how fast the queue moves is known from then on.
@@ -63,7 +58,7 @@ fn a_refusal_tells_the_depth_of_the_class_and_the_wait() {
 
 #[test]
 fn a_waiting_request_can_ask_for_its_place() {
-    let options = EngineOptions { session: one_at_a_time(), ..EngineOptions::default() };
+    let options = EngineOptions::default().session(one_at_a_time());
     let model = ScriptedModel::ngram(1).context(1 << 30).kv(1 << 20, 16);
     let engine = Engine::start(model.shared(), options).unwrap();
     let second = Duration::from_secs(20);
@@ -94,7 +89,7 @@ fn a_waiting_request_can_ask_for_its_place() {
 
 #[test]
 fn what_can_never_fit_is_refused_with_what_would() {
-    let options = EngineOptions { session: one_at_a_time(), ..EngineOptions::default() };
+    let options = EngineOptions::default().session(one_at_a_time());
     let model = ScriptedModel::ngram(1).kv(256, 16).context(4096);
     let mut driver = Driver::new(model, ManualClock::new(), options);
     let refused = driver.engine.submit(greedy(tokens(1, 100), 200)).err().unwrap();
@@ -112,7 +107,7 @@ fn what_can_never_fit_is_refused_with_what_would() {
 #[test]
 fn limits_expire_in_the_queue_and_the_first_token_lifts_its_own() {
     let clock = ManualClock::new();
-    let options = EngineOptions { session: one_at_a_time(), ..EngineOptions::default() };
+    let options = EngineOptions::default().session(one_at_a_time());
     let mut driver = Driver::new(costly(ScriptedModel::ngram(1), &clock), clock.clone(), options);
     let ms = Duration::from_millis;
     let runs = driver.submit(greedy(tokens(1, 10), 100).first_token_timeout(ms(100)));

@@ -89,7 +89,7 @@ fn drafts_take_free_blocks_only_and_give_them_back() {
     assert_eq!((before, scheduler.kv().blocks_free()), (4, 8));
     // The first has 26 tokens then, in seven blocks; three are left for the second: 20 tokens in five.
     assert_eq!(drafts(&mut scheduler, 20), [20, 13]);
-    assert_eq!((scheduler.kv().blocks_free(), scheduler.counters().preemptions), (0, 0));
+    assert_eq!((scheduler.kv().blocks_free(), scheduler.stats().preemptions), (0, 0));
     // A pass that failed leaves nothing behind.
     scheduler.plan(Duration::ZERO);
     scheduler.check().unwrap();
@@ -105,7 +105,7 @@ fn drafts_take_free_blocks_only_and_give_them_back() {
     scheduler.drain_ops(&mut ops);
     let cut = |work: &Work, len| KvOp::Truncate { seq: work.seq, len };
     assert_eq!(ops, [cut(&work[0], 8), cut(&work[1], 7)]);
-    let counters = scheduler.counters();
+    let counters = scheduler.stats();
     assert_eq!((counters.drafted_tokens, counters.accepted_drafts), (33, 2));
     scheduler.check().unwrap();
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// When the batch request ended, and how many interactive ones did until then; `None` where it did not within ten minutes.
 fn run(ageing: Duration, batch: usize) -> (Option<Duration>, usize) {
     let options = SchedulerOptions { running_max: 4, ..SchedulerOptions::default() };
-    let queue = Box::new(FairQueue::new(FairOptions { ageing }));
+    let queue = Box::new(FairQueue::new(FairOptions::default().ageing(ageing)));
     let mut bare = Bare::with_queue(&capabilities(1 << 14, 16, 8), options, queue);
     for _ in 0..batch {
         bare.submit(9, Priority::Batch, 300, 20);

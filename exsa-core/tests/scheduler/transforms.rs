@@ -78,13 +78,13 @@ fn alone(model: &ScriptedModel, seed: u64) -> Vec<TokenId> {
 fn preemption_leaves_a_transforms_state_alone() {
     let model = ScriptedModel::ngram(5).kv(448, 8);
     let clock = ManualClock::new();
-    let options = EngineOptions { mode: Mode::Throughput, ..EngineOptions::default() };
+    let options = EngineOptions::default().mode(Mode::Throughput);
     let mut driver = Driver::new(costly(model.clone(), &clock), clock, options);
     requests().into_iter().for_each(|request| {
         driver.submit(request);
     });
     driver.finish();
-    assert!(driver.stats().preemptions > 0);
+    assert!(driver.stats().scheduler.preemptions > 0);
     for (seed, answer) in (0..).zip(&driver.answers) {
         assert_eq!(answer.tokens, alone(&model, seed), "request {seed}");
         let mut unique = answer.tokens.clone();

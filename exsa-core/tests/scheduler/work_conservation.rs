@@ -53,8 +53,8 @@ fn no_step_is_idle_while_a_request_is_here() {
             steps += 1;
         }
         assert!(bare.live.is_empty(), "seed {seed}: {} requests do not end", bare.live.len());
-        preemptions += bare.scheduler.counters().preemptions;
-        cached += bare.scheduler.counters().cached_tokens;
+        preemptions += bare.scheduler.stats().preemptions;
+        cached += bare.scheduler.stats().cached_tokens;
     }
     println!("{steps} steps, none idle; {preemptions} preemptions, {cached} tokens cached");
     assert!(preemptions > 100 && cached > 1000);

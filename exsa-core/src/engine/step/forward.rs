@@ -81,9 +81,6 @@ impl EngineLoop {
     fn recover(&mut self, error: &StepError) -> bool {
         let culprit = error.seq();
         let interrupted = matches!(error, StepError::Interrupted);
-        if interrupted {
-            self.interrupt.clear();
-        }
         let mut retry = Vec::with_capacity(self.work.len());
         for work in std::mem::take(&mut self.work) {
             let blamed = match culprit {
@@ -91,7 +88,7 @@ impl EngineLoop {
                 None => !interrupted,
             };
             if blamed {
-                self.end(work.id, FinishReason::Failed(error.into()));
+                self.end(work.id, FinishReason::Failed(error.clone().into()));
             } else if self.roll_back(work.id, work.seq, work.start) {
                 retry.push(work);
             }

@@ -1,12 +1,15 @@
 //! The engine's step: drain commands, plan, move KV, forward, sample, commit, emit.
 
 mod commit;
+mod embed;
 mod forward;
 mod transfer;
 
-use crate::backend::{Interrupt, Model, Session, SessionOptions};
+use crate::backend::{Model, Session, SessionOptions};
 use crate::batch::Batch;
 use crate::clock::Clock;
+use crate::embed::{EmbedError, EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
+use crate::engine::embed_job::EmbedQueue;
 use crate::engine::in_flight::InFlight;
 use crate::engine::input_processor::InputProcessor;
 use crate::engine::mailbox::{Command, Shutdown};
@@ -15,7 +18,6 @@ use crate::error::LoadError;
 use crate::finish::FinishReason;
 use crate::generator::SubmitError;
 use crate::options::EngineOptions;
-use crate::priority::Priority;
 use crate::request::Request;
 use crate::sampler::SampleScratch;
 use crate::schedule::kv::KvOp;
@@ -29,6 +31,7 @@ use crate::tokenizer::Tokenizer;
 pub(crate) use forward::panic_text;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,11 +44,11 @@ pub struct EngineLoop {
     input: Arc<InputProcessor>,
     tokenizer: Arc<dyn Tokenizer>,
     session: Box<dyn Session>,
-    /// The host's.
-    interrupt: Interrupt,
     context_max: usize,
     scheduler: Scheduler,
     requests: HashMap<RequestId, Box<RequestState>>,
+    embeds: EmbedQueue,
+    prefill_chunk_max: usize,
     /// KV of preempted requests.
     saved: HashMap<RequestId, Vec<u8>>,
     ops: Vec<KvOp>,
@@ -61,6 +64,15 @@ pub struct EngineLoop {
     stopped: bool,
 }
 
+impl fmt::Debug for EngineLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineLoop")
+            .field("requests", &self.requests.len())
+            .field("stopped", &self.stopped)
+            .finish_non_exhaustive()
+    }
+}
+
 impl EngineLoop {
     /// Makes a session of `model`.
     pub fn new(
@@ -71,10 +83,9 @@ impl EngineLoop {
     ) -> Result<Self, LoadError> {
         let idle = if options.prefix_cache.enabled { options.prefix_cache.sequences_max } else { 0 };
         let in_flight = Arc::new(InFlight::new(clock.clone()));
-        let interrupt = options.session.interrupt.clone();
         let wanted = SessionOptions {
             sequences_idle_max: idle,
-            interrupt: in_flight.interrupt(&interrupt),
+            interrupt: in_flight.interrupt(),
             ..options.session.clone()
         };
         let session = catch_unwind(AssertUnwindSafe(|| model.session(&wanted))).unwrap_or_else(|panic| {
@@ -82,7 +93,7 @@ impl EngineLoop {
         })?;
         let capabilities = session.capabilities().clone();
         let kv_bytes_per_token = session.kv_bytes_per_token().unwrap_or(model.info().kv_bytes_per_token);
-        let recorder = Recorder::new(capabilities.kv_tokens_max, &model.info().name);
+        let recorder = Recorder::new(&model.info().name);
         let scheduling = SchedulerOptions {
             batch_tokens_max: options.session.batch_tokens_max,
             prefill_chunk_max: options.prefill_chunk_max,
@@ -98,7 +109,7 @@ impl EngineLoop {
             tokenizer: model.tokenizer(),
             scheduler: Scheduler::new(&capabilities, scheduling, queue),
             context_max: capabilities.context_tokens_max,
-            interrupt,
+            prefill_chunk_max: options.prefill_chunk_max,
             input: Arc::new(InputProcessor::new(
                 model,
                 capabilities,
@@ -109,6 +120,7 @@ impl EngineLoop {
             )),
             session,
             requests: HashMap::new(),
+            embeds: EmbedQueue::default(),
             saved: HashMap::new(),
             ops: Vec::new(),
             clock,
@@ -140,6 +152,24 @@ impl EngineLoop {
         self.input.submit(request)
     }
 
+    /// Accepts a request for vectors.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
+    pub fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
+        self.input.embed(request)
+    }
+
+    /// Accepts a request for scores.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
+    pub fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
+        self.input.rerank(request)
+    }
+
     /// Goes one step on. `false` where there was nothing to do: then nothing will change before a request
     /// arrives, a stream is read or cancelled, or a deadline passes.
     pub fn step(&mut self) -> bool {
@@ -158,13 +188,14 @@ impl EngineLoop {
         if !self.work.is_empty() {
             self.forward();
         }
+        let embedded = !self.stopped && self.embed_texts();
         self.publish();
-        commands || changes
+        commands || changes || embedded
     }
 
     /// Whether no request is here, and none was submitted that the next step would find.
     pub fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.input.mailbox.is_empty()
+        self.requests.is_empty() && self.embeds.is_empty() && self.input.mailbox.is_empty()
     }
 
     /// Whether the backend panicked, so that no further step is possible.
@@ -184,7 +215,8 @@ impl EngineLoop {
 
     /// How long until a step finds something to do even if nothing happens before; `None` for never.
     pub fn until_wakeup(&self) -> Option<Duration> {
-        Some(self.scheduler.next_wakeup()?.saturating_sub(self.clock.now()))
+        let next = self.scheduler.next_wakeup().into_iter().chain(self.embed_wakeup()).min()?;
+        Some(next.saturating_sub(self.clock.now()))
     }
 
     /// Ends every request with `reason` and accepts no more.
@@ -198,6 +230,7 @@ impl EngineLoop {
         for id in ids {
             self.end(id, reason.clone());
         }
+        self.end_embeds(reason);
         self.input.mailbox.close();
         self.publish();
     }
@@ -226,7 +259,15 @@ impl EngineLoop {
                         self.end(id, reason);
                     }
                 }
-                Command::Cancel(id) => self.end(id, FinishReason::Cancelled),
+                Command::Embed(job) => {
+                    self.recorder.stats.submitted += 1;
+                    self.embeds.push(*job);
+                }
+                Command::Cancel(id) => {
+                    if !self.end_embed(id, EmbedError::Cancelled) {
+                        self.end(id, FinishReason::Cancelled);
+                    }
+                }
                 Command::Resume(id) => self.scheduler.resume(id, now),
                 Command::Mode(mode) => self.scheduler.set_mode(mode),
                 Command::Speculate(speculation) => self.speculate(speculation.map(|boxed| *boxed)),
@@ -273,7 +314,7 @@ impl EngineLoop {
         sequence.stream.position(self.scheduler.position(id).map(|ahead| {
             let each = self.scheduler.admission_interval();
             let places = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
-            QueuePosition { ahead, estimated_wait: each.map(|each| each.saturating_mul(places)) }
+            QueuePosition::new(ahead, each.map(|each| each.saturating_mul(places)))
         }));
     }
 
@@ -298,18 +339,7 @@ impl EngineLoop {
     }
 
     fn publish(&mut self) {
-        let (scheduler, stats) = (&self.scheduler, &mut self.recorder.stats);
-        let (kv, counters) = (scheduler.kv(), scheduler.counters());
-        stats.running = scheduler.running_len();
-        stats.waiting = scheduler.waiting_len();
-        stats.waiting_by_class = Priority::ALL.map(|class| scheduler.depth(class));
-        stats.kv_tokens_used = kv.blocks_used() * kv.block_tokens();
-        stats.kv_tokens_cached = kv.blocks_cached() * kv.block_tokens();
-        stats.kv_tokens_shared = kv.blocks_shared() * kv.block_tokens();
-        stats.preemptions = counters.preemptions;
-        stats.preemptions_saved = counters.preemptions_saved;
-        stats.prompt_tokens = counters.prompt_tokens;
-        stats.cached_tokens = counters.cached_tokens;
+        self.recorder.stats.scheduler = self.scheduler.stats();
         self.recorder.publish();
         self.input.admission.set_interval(self.scheduler.admission_interval());
         *self.shared_stats.lock() = self.recorder.stats;

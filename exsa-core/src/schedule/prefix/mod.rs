@@ -18,6 +18,12 @@ use std::sync::Arc;
 /// Kept KV is never in the way of a request: it is evicted, least recently used first, as soon as a request needs its
 /// room. The limits are for those who want to keep less than the KV cache would hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
+#[non_exhaustive]
 pub struct PrefixCacheOptions {
     /// Whether prefixes are shared and kept; `true` by default.
     pub enabled: bool,
@@ -40,6 +46,34 @@ impl PrefixCacheOptions {
     /// No prefix is shared or kept.
     pub fn disabled() -> Self {
         Self { enabled: false, sequences_max: 0, ..Self::default() }
+    }
+
+    /// Sets whether prefixes are shared and kept.
+    #[must_use]
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
+    /// Sets the tokens of KV that are kept and that no request uses.
+    #[must_use]
+    pub fn tokens_max(mut self, tokens_max: impl Into<Option<usize>>) -> Self {
+        self.tokens_max = tokens_max.into();
+        self
+    }
+
+    /// Sets the bytes of KV that are kept and that no request uses.
+    #[must_use]
+    pub fn bytes_max(mut self, bytes_max: impl Into<Option<u64>>) -> Self {
+        self.bytes_max = bytes_max.into();
+        self
+    }
+
+    /// Sets the sequences beyond those of the requests.
+    #[must_use]
+    pub fn sequences_max(mut self, sequences_max: usize) -> Self {
+        self.sequences_max = sequences_max;
+        self
     }
 }
 

@@ -71,6 +71,12 @@ pub struct View<'a> {
     pub quantum: f64,
 }
 
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("now", &self.now).field("quantum", &self.quantum).finish_non_exhaustive()
+    }
+}
+
 /// Service that a user got: tokens of prompts that were admitted, net of cached ones, and tokens generated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Service {

@@ -33,7 +33,7 @@ enum Origin {
 
 impl Scheduler {
     pub(super) fn admit(&mut self, now: Duration) {
-        if self.queue.is_empty() {
+        if self.queue.is_empty() || self.admission_held {
             return;
         }
         let before = self.plan.admitted.len();

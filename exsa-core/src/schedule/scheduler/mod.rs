@@ -11,6 +11,7 @@ mod costs;
 mod deadlines;
 mod decode;
 mod draft;
+mod lend;
 mod mode;
 mod options;
 mod plan;
@@ -20,7 +21,7 @@ mod running;
 
 pub use costs::StepCost;
 pub use mode::{Mode, Preset};
-pub use options::{SchedulerCounters, SchedulerOptions};
+pub use options::SchedulerOptions;
 pub use plan::{Admitted, Plan, Work, WorkKind};
 
 use crate::backend::Capabilities;
@@ -28,6 +29,7 @@ use crate::priority::Priority;
 use crate::schedule::kv::{BlockManager, KvManager, KvOp, KvOptions};
 use crate::schedule::queue::{QueueOrder, Service};
 use crate::schedule::sched_request::SchedRequest;
+use crate::stats::SchedulerStats;
 use crate::token::{RequestId, SeqId, TokenId};
 use budget::BatchPolicy;
 use costs::Costs;
@@ -64,7 +66,15 @@ pub struct Scheduler {
     /// Bytes saved in host memory.
     saved_bytes: u64,
     plan: Plan,
-    counters: SchedulerCounters,
+    /// No request is admitted, so that a text to embed finds room.
+    admission_held: bool,
+    counters: SchedulerStats,
+}
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduler").field("stats", &self.stats()).finish_non_exhaustive()
+    }
 }
 
 impl Scheduler {
@@ -95,7 +105,8 @@ impl Scheduler {
             costs: Costs::default(),
             saved_bytes: 0,
             plan: Plan::default(),
-            counters: SchedulerCounters::default(),
+            admission_held: false,
+            counters: SchedulerStats::default(),
             sequences,
             options,
         }
@@ -298,9 +309,19 @@ impl Scheduler {
         self.kv.blocks()
     }
 
-    /// What was counted so far.
-    pub fn counters(&self) -> SchedulerCounters {
-        self.counters
+    /// A snapshot of the counters.
+    pub fn stats(&self) -> SchedulerStats {
+        let (kv, tokens) = (self.kv(), self.kv().block_tokens());
+        SchedulerStats {
+            running: self.running_len(),
+            waiting: self.waiting_len(),
+            waiting_by_class: Priority::ALL.map(|class| self.depth(class)),
+            kv_tokens_used: kv.blocks_used() * tokens,
+            kv_tokens_cached: kv.blocks_cached() * tokens,
+            kv_tokens_shared: kv.blocks_shared() * tokens,
+            kv_tokens_max: kv.blocks_total() * tokens,
+            ..self.counters
+        }
     }
 
     /// Bytes of KV of `tokens` tokens.

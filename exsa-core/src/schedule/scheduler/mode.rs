@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// What an engine is tuned for. It can be changed while the engine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Mode {
     /// Tokens come smoothly: small prefill chunks beside running streams, half of the sequences, strict fairness, and much
     /// KV held ready for answers so that they are not preempted.

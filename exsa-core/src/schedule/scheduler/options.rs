@@ -1,4 +1,4 @@
-//! What the scheduler is told at the start, and what it counts.
+//! Settings of the scheduler.
 
 use super::Mode;
 use crate::schedule::prefix::PrefixCacheOptions;
@@ -42,21 +42,4 @@ impl Default for SchedulerOptions {
             preemptions_max: 3,
         }
     }
-}
-
-/// What a scheduler has counted since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SchedulerCounters {
-    /// Times a request lost its sequence to another.
-    pub preemptions: u64,
-    /// Those of them whose KV was saved in host memory.
-    pub preemptions_saved: u64,
-    /// Tokens of the prompts that were admitted.
-    pub prompt_tokens: u64,
-    /// Those of them that were not computed, because their KV was here.
-    pub cached_tokens: u64,
-    /// Drafts that were verified.
-    pub drafted_tokens: u64,
-    /// Those of them that became part of an answer.
-    pub accepted_drafts: u64,
 }

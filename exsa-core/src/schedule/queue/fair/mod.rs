@@ -15,16 +15,32 @@ use std::time::Duration;
 
 /// How a [`FairQueue`] works.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
+#[non_exhaustive]
 pub struct FairOptions {
     /// A class that has waited this long without being served gets one turn, whatever more urgent ones wait, and its request
     /// then counts as of the most urgent class; 5 s by default. So nothing starves, and the most urgent class loses one
     /// admission per interval and class at most.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub ageing: Duration,
 }
 
 impl Default for FairOptions {
     fn default() -> Self {
         Self { ageing: Duration::from_secs(5) }
+    }
+}
+
+impl FairOptions {
+    /// Sets the time after which a class that was not served gets one turn.
+    #[must_use]
+    pub fn ageing(mut self, ageing: Duration) -> Self {
+        self.ageing = ageing;
+        self
     }
 }
 

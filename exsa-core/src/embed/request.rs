@@ -1,0 +1,211 @@
+//! Requests for vectors and scores.
+
+use crate::priority::Priority;
+use crate::token::TokenId;
+use std::time::Duration;
+
+/// A text to embed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EmbedInput {
+    /// Text; BOS and EOS are put around it where the model wants them.
+    Text(String),
+    /// Token ids, taken as they are.
+    Tokens(Vec<TokenId>),
+}
+
+impl From<&str> for EmbedInput {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for EmbedInput {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Vec<TokenId>> for EmbedInput {
+    fn from(tokens: Vec<TokenId>) -> Self {
+        Self::Tokens(tokens)
+    }
+}
+
+/// The treatment of a text that is longer than the engine can embed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Truncate {
+    /// The request is refused.
+    #[default]
+    Refuse,
+    /// The text is cut at its end; an EOS that the model wants stays.
+    End,
+}
+
+/// A request for one vector per text.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct EmbedRequest {
+    /// Name of the model, for generators that have several; as in [`Request::model`](crate::Request::model).
+    pub model: Option<String>,
+    /// The texts.
+    pub inputs: Vec<EmbedInput>,
+    /// Whether vectors are scaled to length 1 (L2 norm); `true` by default. A vector of zeros stays.
+    pub normalize: bool,
+    /// Keeps the first `n` values of each vector, for models trained for it (Matryoshka representation learning, Kusupati et
+    /// al. 2022); they are cut before they are scaled. At least 1; all by default.
+    pub dimensions: Option<usize>,
+    /// The treatment of texts that are too long; [`Truncate::Refuse`] by default.
+    pub truncate: Truncate,
+    /// How urgent the request is.
+    pub priority: Priority,
+    /// The request ends with [`EmbedError::Deadline`](super::EmbedError::Deadline) when this much time has passed.
+    pub timeout: Option<Duration>,
+    /// The user, whose waiting requests [`EngineOptions::user_queue_max`](crate::EngineOptions::user_queue_max) limits.
+    pub user: Option<String>,
+}
+
+impl EmbedRequest {
+    /// A request with the default settings.
+    pub fn new(inputs: impl Into<Vec<EmbedInput>>) -> Self {
+        Self {
+            model: None,
+            inputs: inputs.into(),
+            normalize: true,
+            dimensions: None,
+            truncate: Truncate::default(),
+            priority: Priority::default(),
+            timeout: None,
+            user: None,
+        }
+    }
+
+    /// Vectors of texts, or of lists of token ids.
+    pub fn texts<T: Into<EmbedInput>>(texts: impl IntoIterator<Item = T>) -> Self {
+        Self::new(texts.into_iter().map(Into::into).collect::<Vec<_>>())
+    }
+
+    /// Sets the name of the model.
+    #[must_use]
+    pub fn model(mut self, name: impl Into<String>) -> Self {
+        self.model = Some(name.into());
+        self
+    }
+
+    /// Sets whether vectors are scaled to length 1.
+    #[must_use]
+    pub fn normalize(mut self, normalize: bool) -> Self {
+        self.normalize = normalize;
+        self
+    }
+
+    /// Sets the number of values to keep of each vector.
+    #[must_use]
+    pub fn dimensions(mut self, n: impl Into<Option<usize>>) -> Self {
+        self.dimensions = n.into();
+        self
+    }
+
+    /// Sets the treatment of texts that are too long.
+    #[must_use]
+    pub fn truncate(mut self, truncate: Truncate) -> Self {
+        self.truncate = truncate;
+        self
+    }
+
+    /// Sets how urgent the request is.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Ends the request when `timeout` has passed since it was submitted.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the user.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+}
+
+/// A request for scores: how well each document fits a query.
+///
+/// The model reads query and document in one: `[BOS] query [EOS] [SEP] document [EOS]`, each special token where the model's
+/// tokenizer adds it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RerankRequest {
+    /// Name of the model, for generators that have several; as in [`Request::model`](crate::Request::model).
+    pub model: Option<String>,
+    /// The query.
+    pub query: String,
+    /// The documents.
+    pub documents: Vec<String>,
+    /// The treatment of pairs that are too long; [`Truncate::Refuse`] by default. [`Truncate::End`] cuts documents, never the
+    /// query.
+    pub truncate: Truncate,
+    /// How urgent the request is.
+    pub priority: Priority,
+    /// The request ends with [`EmbedError::Deadline`](super::EmbedError::Deadline) when this much time has passed.
+    pub timeout: Option<Duration>,
+    /// The user, whose waiting requests [`EngineOptions::user_queue_max`](crate::EngineOptions::user_queue_max) limits.
+    pub user: Option<String>,
+}
+
+impl RerankRequest {
+    /// A request with the default settings.
+    pub fn new<T: Into<String>>(query: impl Into<String>, documents: impl IntoIterator<Item = T>) -> Self {
+        Self {
+            model: None,
+            query: query.into(),
+            documents: documents.into_iter().map(Into::into).collect(),
+            truncate: Truncate::default(),
+            priority: Priority::default(),
+            timeout: None,
+            user: None,
+        }
+    }
+
+    /// Sets the name of the model.
+    #[must_use]
+    pub fn model(mut self, name: impl Into<String>) -> Self {
+        self.model = Some(name.into());
+        self
+    }
+
+    /// Sets the treatment of pairs that are too long.
+    #[must_use]
+    pub fn truncate(mut self, truncate: Truncate) -> Self {
+        self.truncate = truncate;
+        self
+    }
+
+    /// Sets how urgent the request is.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Ends the request when `timeout` has passed since it was submitted.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the user.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+}

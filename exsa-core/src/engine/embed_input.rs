@@ -1,0 +1,221 @@
+//! From a request for vectors or scores to a job: the part done on the caller's thread.
+
+use crate::backend::Pooling;
+use crate::embed::{
+    EmbedInput, EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest, Truncate, pending,
+};
+use crate::engine::embed_job::{EmbedJob, Reply};
+use crate::engine::input_processor::InputProcessor;
+use crate::engine::mailbox::Command;
+use crate::generator::SubmitError;
+use crate::priority::Priority;
+use crate::token::{RequestId, TokenId};
+use crate::tokenizer::{EncodeOptions, SpecialIds, Tokenizer};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The settings that both kinds of request have.
+struct Settings {
+    priority: Priority,
+    user: Arc<str>,
+    timeout: Option<Duration>,
+}
+
+impl InputProcessor {
+    pub(crate) fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
+        let refused = |reason: &str| SubmitError::Unsupported { operation: "embed", reason: reason.into() };
+        match self.capabilities.embed {
+            Some(Pooling::Rank) => return Err(refused("the model is a reranker, which gives scores")),
+            Some(_) => {}
+            None => {
+                return Err(refused(
+                    "the session gives no vectors; load an embedding model, or set SessionOptions::pooling",
+                ));
+            }
+        }
+        if request.dimensions == Some(0) {
+            return Err(SubmitError::Option { option: "dimensions", problem: "0, but at least 1".into() });
+        }
+        if request.inputs.is_empty() {
+            return Err(SubmitError::Option { option: "inputs", problem: "no text".into() });
+        }
+        let texts = request.inputs.iter().enumerate().map(|(index, input)| {
+            let (mut tokens, end) = match input {
+                EmbedInput::Tokens(tokens) => (tokens.clone(), 0),
+                EmbedInput::Text(text) => single(&*self.tokenizer, text),
+            };
+            self.check_text(index, &mut tokens, request.truncate, 0, end)?;
+            Ok(tokens)
+        });
+        let texts = texts.collect::<Result<Vec<_>, SubmitError>>()?;
+        let (priority, timeout) = (request.priority, request.timeout);
+        let settings = Settings { priority, user: request.user.unwrap_or_default().into(), timeout };
+        let (id, to, output) = self.pending();
+        let reply = Reply::Vectors { to, normalize: request.normalize, dimensions: request.dimensions };
+        self.post_texts(id, texts, reply, settings)?;
+        Ok(output)
+    }
+
+    pub(crate) fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
+        if self.capabilities.embed != Some(Pooling::Rank) {
+            let reason = "the model gives no scores; load a reranker".into();
+            return Err(SubmitError::Unsupported { operation: "rerank", reason });
+        }
+        if request.documents.is_empty() {
+            return Err(SubmitError::Option { option: "documents", problem: "no document".into() });
+        }
+        let texts = request.documents.iter().enumerate().map(|(index, document)| {
+            let (mut tokens, start, end) = pair(&*self.tokenizer, &request.query, document);
+            self.check_text(index, &mut tokens, request.truncate, start, end)?;
+            Ok(tokens)
+        });
+        let texts = texts.collect::<Result<Vec<_>, SubmitError>>()?;
+        let (priority, timeout) = (request.priority, request.timeout);
+        let settings = Settings { priority, user: request.user.unwrap_or_default().into(), timeout };
+        let (id, to, output) = self.pending();
+        self.post_texts(id, texts, Reply::Scores(to), settings)?;
+        Ok(output)
+    }
+
+    /// Refuses a text that is empty, holds unknown ids or is too long; or cuts it, keeping the `start` first and `end` last tokens.
+    fn check_text(
+        &self,
+        index: usize,
+        tokens: &mut Vec<TokenId>,
+        truncate: Truncate,
+        start: usize,
+        end: usize,
+    ) -> Result<(), SubmitError> {
+        let n_vocab = self.model.info().n_vocab;
+        if tokens.is_empty() {
+            return Err(SubmitError::EmptyText { index });
+        }
+        if let Some(&token) = tokens.iter().find(|token| **token as usize >= n_vocab) {
+            return Err(SubmitError::InvalidToken { token, n_vocab });
+        }
+        let (limit, what) = self.text_limit();
+        if tokens.len() <= limit {
+            return Ok(());
+        }
+        // A query that leaves a document no token cannot be cut to fit.
+        if truncate == Truncate::Refuse || start + end >= limit {
+            return Err(SubmitError::TextTooLong { index, tokens: tokens.len(), limit, what });
+        }
+        tokens.drain(limit - end..tokens.len() - end);
+        Ok(())
+    }
+
+    /// Tokens of a text that fit into one pass, and the limit's name.
+    pub(crate) fn text_limit(&self) -> (usize, &'static str) {
+        let limits = [
+            (self.capabilities.context_tokens_max, "the context"),
+            (self.capabilities.kv_tokens_max, "the KV cache"),
+            (self.batch_tokens_max(), "the batch"),
+        ];
+        limits.into_iter().min_by_key(|(limit, _)| *limit).unwrap_or_default()
+    }
+
+    /// Tokens in one batch.
+    pub(crate) fn batch_tokens_max(&self) -> usize {
+        self.capabilities.batch_tokens_max.min(self.options.session.batch_tokens_max)
+    }
+
+    /// A new request's id, and the two ends of its output.
+    fn pending<T>(&self) -> (RequestId, crate::embed::PendingSender<T>, Pending<T>) {
+        let id = RequestId(self.ids.fetch_add(1, Ordering::Relaxed));
+        let (mailbox, in_flight) = (self.mailbox.clone(), self.in_flight.clone());
+        let (sender, output) = pending(move || {
+            // A mailbox that is closed has ended the request already.
+            let _ = mailbox.post(Command::Cancel(id));
+            in_flight.cancel(id);
+        });
+        (id, sender, output)
+    }
+
+    fn post_texts(
+        &self,
+        id: RequestId,
+        texts: Vec<Vec<TokenId>>,
+        reply: Reply,
+        settings: Settings,
+    ) -> Result<(), SubmitError> {
+        let Settings { priority, user, timeout } = settings;
+        let job = EmbedJob::new(id, texts, reply, priority, user.clone(), self.clock.now(), timeout);
+        let user_limit = self.options.user_queue_max.unwrap_or(usize::MAX);
+        self.admission.enter(priority, &user, self.options.queue_max, user_limit)?;
+        self.mailbox.post(Command::Embed(Box::new(job))).map_err(|_| {
+            self.admission.leave(priority, &user);
+            SubmitError::ShuttingDown
+        })
+    }
+}
+
+fn encode(tokenizer: &dyn Tokenizer, text: &str, tokens: &mut Vec<TokenId>) {
+    tokenizer.encode(text, &EncodeOptions::default(), tokens);
+}
+
+fn eos(special: &SpecialIds) -> Option<TokenId> {
+    special.eos.filter(|_| special.add_eos)
+}
+
+/// A text's tokens, and how many of the last ones close it.
+fn single(tokenizer: &dyn Tokenizer, text: &str) -> (Vec<TokenId>, usize) {
+    let special = tokenizer.special();
+    let mut tokens: Vec<_> = special.bos.filter(|_| special.add_bos).into_iter().collect();
+    encode(tokenizer, text, &mut tokens);
+    tokens.extend(eos(special));
+    (tokens, usize::from(eos(special).is_some()))
+}
+
+/// A pair's tokens, how many of the first ones come before the document, and how many of the last ones close it.
+fn pair(tokenizer: &dyn Tokenizer, query: &str, document: &str) -> (Vec<TokenId>, usize, usize) {
+    let special = tokenizer.special();
+    let (mut tokens, end) = single(tokenizer, query);
+    tokens.extend(special.sep.filter(|_| special.add_sep));
+    let start = tokens.len();
+    encode(tokenizer, document, &mut tokens);
+    tokens.extend(eos(special));
+    (tokens, start, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::{RoleIds, TokenType, TokenizerModel, Vocabulary};
+
+    /// A vocabulary of single letters and special tokens: 0 unknown, 1 BOS, 2 EOS, 3 SEP, 4 `a`, 5 `b`.
+    fn tokenizer(add_bos: bool, add_eos: bool, add_sep: bool) -> Arc<dyn Tokenizer> {
+        let texts = ["<unk>", "<s>", "</s>", "<sep>", "a", "b"];
+        let mut types = vec![TokenType::Control; 4];
+        types[0] = TokenType::Unknown;
+        types.extend([TokenType::Normal; 2]);
+        let vocabulary = Vocabulary {
+            model: TokenizerModel::Spm,
+            tokens: texts.to_vec(),
+            scores: vec![0.0; 6],
+            types,
+            ids: RoleIds { unk: Some(0), bos: Some(1), eos: Some(2), sep: Some(3), ..RoleIds::default() },
+            add_bos: Some(add_bos),
+            add_eos: Some(add_eos),
+            add_sep: Some(add_sep),
+            add_space_prefix: Some(false),
+            ..Vocabulary::default()
+        };
+        vocabulary.build().unwrap()
+    }
+
+    #[test]
+    fn special_tokens_are_where_the_model_wants_them() {
+        let all = tokenizer(true, true, true);
+        assert_eq!(single(&*all, "ab"), (vec![1, 4, 5, 2], 1));
+        assert_eq!(pair(&*all, "a", "b"), (vec![1, 4, 2, 3, 5, 2], 4, 1));
+        let ends = tokenizer(false, true, false);
+        assert_eq!(pair(&*ends, "a", "bb"), (vec![4, 2, 5, 5, 2], 2, 1));
+        let none = tokenizer(false, false, false);
+        assert_eq!(single(&*none, "ab"), (vec![4, 5], 0));
+        assert_eq!(pair(&*none, "a", "b"), (vec![4, 5], 1, 0));
+        let parted = tokenizer(true, false, true);
+        assert_eq!(pair(&*parted, "a", "b"), (vec![1, 4, 3, 5], 3, 0));
+    }
+}

@@ -1,0 +1,115 @@
+//! Whole answers, collected from the events of a stream.
+
+use super::event::{Event, Finished, Token};
+use crate::finish::{FinishReason, RequestError, Usage};
+use std::collections::BTreeMap;
+
+/// A whole answer, as [`TokenStream::complete`](super::TokenStream::complete) collects it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Completion {
+    /// Index of the answer, from 0.
+    pub index: usize,
+    /// The text of the answer.
+    pub text: String,
+    /// The text of the model's reasoning; empty where there is none.
+    pub reasoning: String,
+    /// Calls of tools, in order.
+    pub tool_calls: Vec<ToolCall>,
+    /// All tokens, those of the reasoning included.
+    pub tokens: Vec<Token>,
+    /// Why the answer ended; never [`FinishReason::Failed`].
+    pub reason: FinishReason,
+    /// Tokens and times of the whole request.
+    pub usage: Usage,
+    /// The seed that was used, where known: the same request with this seed gives the same answer.
+    pub seed: Option<u64>,
+}
+
+/// A call of a tool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ToolCall {
+    /// Id, which the message with the result repeats.
+    pub id: Option<String>,
+    /// Name of the tool.
+    pub name: String,
+    /// Arguments as the model wrote them: a JSON text, unless the model made a mistake.
+    pub arguments: String,
+}
+
+/// Answers in the making.
+#[derive(Default)]
+pub(super) struct Collector {
+    answers: BTreeMap<usize, Answer>,
+}
+
+#[derive(Default)]
+struct Answer {
+    text: String,
+    reasoning: String,
+    calls: BTreeMap<usize, ToolCall>,
+    tokens: Vec<Token>,
+    end: Option<(FinishReason, Option<u64>)>,
+}
+
+impl Collector {
+    /// Takes in an event; gives the last one back.
+    pub(super) fn push(&mut self, event: Event) -> Option<Finished> {
+        match event {
+            Event::Token(token) => {
+                let answer = self.answer(token.index);
+                answer.text.push_str(&token.text);
+                answer.tokens.push(token);
+            }
+            Event::Reasoning(token) => {
+                let answer = self.answer(token.index);
+                answer.reasoning.push_str(&token.text);
+                answer.tokens.push(token);
+            }
+            Event::ToolCall(delta) => {
+                let call = self.answer(delta.index).calls.entry(delta.call).or_default();
+                call.id = delta.id.or(call.id.take());
+                if let Some(name) = delta.name {
+                    call.name = name;
+                }
+                call.arguments.push_str(&delta.arguments);
+            }
+            Event::AnswerFinished(end) => {
+                let answer = self.answer(end.index);
+                answer.text.push_str(&end.text);
+                answer.end = Some((end.reason, end.seed));
+            }
+            Event::Finished(finished) => return Some(finished),
+        }
+        None
+    }
+
+    /// The answers by index, the first included even where nothing came of it.
+    pub(super) fn finish(
+        mut self,
+        finished: Finished,
+    ) -> impl Iterator<Item = Result<Completion, RequestError>> {
+        self.answer(0);
+        let last = self.answer(finished.index);
+        last.text.push_str(&finished.text);
+        last.end = Some((finished.reason.clone(), finished.seed));
+        self.answers.into_iter().map(move |(index, answer)| {
+            let (reason, seed) = answer.end.unwrap_or_else(|| (finished.reason.clone(), None));
+            Ok(Completion {
+                index,
+                text: answer.text,
+                reasoning: answer.reasoning,
+                tool_calls: answer.calls.into_values().collect(),
+                tokens: answer.tokens,
+                reason: reason.into_result()?,
+                usage: finished.usage.clone(),
+                seed,
+            })
+        })
+    }
+
+    fn answer(&mut self, index: usize) -> &mut Answer {
+        self.answers.entry(index).or_default()
+    }
+}

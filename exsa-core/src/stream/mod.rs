@@ -1,0 +1,20 @@
+//! The answer to one request, as it is generated.
+//!
+//! [`TokenStream::text`] gives the text, [`TokenStream::complete`] the whole answer, and the stream itself every
+//! [`Event`]. [`TokenStream::into_stream`] is the same for asynchronous programs, on any runtime. [`channel`] makes the two
+//! ends for implementations of [`Generator`](crate::generator::Generator).
+
+mod channel;
+mod completion;
+mod event;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use channel::{
+    CancelHandle, EventStream, QueuePosition, StreamSender, StreamSignal, TokenStream, channel,
+};
+pub use completion::{Completion, ToolCall};
+pub use event::{AnswerFinished, Event, Finished, Token, ToolCallDelta, TopLogprob};
+pub use text::{Text, TextStream};

@@ -1,0 +1,138 @@
+//! The text of an answer, piece by piece.
+
+use super::channel::{EventStream, TokenStream};
+use super::event::{Event, Finished};
+use crate::finish::{FinishReason, RequestError, Usage};
+use futures_core::Stream;
+use futures_core::stream::FusedStream;
+use std::iter::FusedIterator;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// The text of an answer as a blocking iterator: [`TokenStream::text`].
+///
+/// Each item is text that is certain, never empty; joined they are the whole answer, text that was held back until the end
+/// included. A request that fails ends with one `Err`, after the text that came before. Of several answers it gives the first.
+#[derive(Debug)]
+#[must_use = "an iterator does nothing unless it is read"]
+pub struct Text<'a> {
+    stream: &'a mut TokenStream,
+    pieces: Pieces,
+}
+
+impl<'a> Text<'a> {
+    pub(super) fn new(stream: &'a mut TokenStream) -> Self {
+        Self { stream, pieces: Pieces::default() }
+    }
+
+    /// How the request ended, once the last event was read.
+    pub fn finished(&self) -> Option<&Finished> {
+        self.stream.finished()
+    }
+
+    /// Tokens and times, once the last event was read.
+    pub fn usage(&self) -> Option<&Usage> {
+        self.stream.usage()
+    }
+}
+
+impl Iterator for Text<'_> {
+    type Item = Result<String, RequestError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.pieces.error.take() {
+            return Some(Err(error));
+        }
+        loop {
+            if let Some(piece) = self.pieces.of(self.stream.next()?) {
+                return Some(piece);
+            }
+        }
+    }
+}
+
+impl FusedIterator for Text<'_> {}
+
+/// The text of an answer as an asynchronous stream: [`TokenStream::into_text_stream`]. The items are those of [`Text`].
+#[derive(Debug)]
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct TextStream {
+    stream: EventStream,
+    pieces: Pieces,
+}
+
+impl TextStream {
+    pub(super) fn new(stream: EventStream) -> Self {
+        Self { stream, pieces: Pieces::default() }
+    }
+
+    /// How the request ended, once the last event was read.
+    pub fn finished(&self) -> Option<&Finished> {
+        self.stream.get_ref().finished()
+    }
+
+    /// Tokens and times, once the last event was read.
+    pub fn usage(&self) -> Option<&Usage> {
+        self.stream.get_ref().usage()
+    }
+}
+
+impl Stream for TextStream {
+    type Item = Result<String, RequestError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { stream, pieces } = &mut *self;
+        if let Some(error) = pieces.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        loop {
+            let Some(event) = ready!(Pin::new(&mut *stream).poll_next(context)) else {
+                return Poll::Ready(None);
+            };
+            if let Some(piece) = pieces.of(event) {
+                return Poll::Ready(Some(piece));
+            }
+        }
+    }
+}
+
+impl FusedStream for TextStream {
+    fn is_terminated(&self) -> bool {
+        self.pieces.error.is_none() && self.stream.is_terminated()
+    }
+}
+
+/// Turns events into text of the first answer.
+#[derive(Debug, Default)]
+struct Pieces {
+    /// The error that follows the text given last.
+    error: Option<RequestError>,
+    /// The first answer has ended.
+    ended: bool,
+}
+
+impl Pieces {
+    fn of(&mut self, event: Event) -> Option<Result<String, RequestError>> {
+        let (index, text) = match event {
+            Event::Token(token) => (token.index, token.text),
+            Event::AnswerFinished(end) => {
+                if end.index == 0 {
+                    self.end(end.reason);
+                }
+                (end.index, end.text)
+            }
+            Event::Finished(finished) => {
+                self.end(finished.reason);
+                (finished.index, finished.text)
+            }
+            Event::Reasoning(_) | Event::ToolCall(_) => return None,
+        };
+        if index == 0 && !text.is_empty() { Some(Ok(text)) } else { self.error.take().map(Err) }
+    }
+
+    fn end(&mut self, reason: FinishReason) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.error = reason.into_result().err();
+        }
+    }
+}

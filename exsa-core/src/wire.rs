@@ -1,0 +1,269 @@
+//! Names and forms of requests, options and errors in JSON, by serde.
+//!
+//! Names are those of OpenAI's API where it has the field, else llama.cpp's, else vLLM's. Times are seconds.
+
+use crate::finish::RequestError;
+use crate::generator::SubmitError;
+use crate::request::{Prompt, Request};
+use crate::token::TokenId;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An error as servers and worker processes report it: `{"type": "queue_full", "message": "...", "retry_after": 1.5}`.
+///
+/// [`SubmitError`] and [`RequestError`] serialize in this form. A [`RequestError`] that is read back keeps its type where it has
+/// no other content than the message, and is a [`RequestError::Generator`] with the message otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ErrorReport {
+    /// The error's type in snake case: the variant's name.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The error in words, for people.
+    pub message: String,
+    /// Estimated seconds until another try makes sense, where the error is about load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<f64>,
+}
+
+impl ErrorReport {
+    /// A report.
+    pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind: kind.into(), message: message.into(), retry_after: None }
+    }
+}
+
+impl From<&SubmitError> for ErrorReport {
+    fn from(error: &SubmitError) -> Self {
+        let kind = match error {
+            SubmitError::QueueFull { .. } => "queue_full",
+            SubmitError::KvTooLarge { .. } => "kv_too_large",
+            SubmitError::Weight(_) => "weight",
+            SubmitError::EmptyPrompt => "empty_prompt",
+            SubmitError::PromptTooLong { .. } => "prompt_too_long",
+            SubmitError::ResumeWithoutTokens | SubmitError::ResumeTooLong { .. } => "resume",
+            SubmitError::EmptyText { .. } => "empty_text",
+            SubmitError::TextTooLong { .. } => "text_too_long",
+            SubmitError::Option { .. } => "option",
+            SubmitError::InvalidToken { .. } => "invalid_token",
+            SubmitError::NoTokens => "no_tokens",
+            SubmitError::Sampling(_) => "sampling",
+            SubmitError::Stop(_) => "stop",
+            SubmitError::Chat(_) => "chat",
+            SubmitError::UnknownModel { .. } => "unknown_model",
+            SubmitError::Unsupported { .. } => "unsupported",
+            SubmitError::Generator(_) => "generator",
+            SubmitError::ShuttingDown => "shutting_down",
+        };
+        let retry_after = match error {
+            SubmitError::QueueFull { estimated_wait, .. } => estimated_wait.map(|wait| wait.as_secs_f64()),
+            _ => None,
+        };
+        Self { retry_after, ..Self::new(kind, error.to_string()) }
+    }
+}
+
+impl From<&RequestError> for ErrorReport {
+    fn from(error: &RequestError) -> Self {
+        let (kind, message) = match error {
+            RequestError::Step(_) => ("step", error.to_string()),
+            RequestError::Sample(_) => ("sample", error.to_string()),
+            RequestError::Panicked(message) => ("panicked", message.clone()),
+            RequestError::NotFinite { .. } => ("not_finite", error.to_string()),
+            RequestError::Generator(message) => ("generator", message.clone()),
+            RequestError::EngineStopped => ("engine_stopped", error.to_string()),
+        };
+        Self::new(kind, message)
+    }
+}
+
+impl From<ErrorReport> for RequestError {
+    fn from(report: ErrorReport) -> Self {
+        match report.kind.as_str() {
+            "engine_stopped" => Self::EngineStopped,
+            "panicked" => Self::Panicked(report.message),
+            _ => Self::Generator(report.message),
+        }
+    }
+}
+
+impl Serialize for SubmitError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ErrorReport::from(self).serialize(serializer)
+    }
+}
+
+impl Serialize for RequestError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ErrorReport::from(self).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestError {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ErrorReport::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// The settings of a request where the text does not give them.
+pub(crate) fn request() -> Request {
+    Request::tokens([])
+}
+
+/// A text or a list of texts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(match Option::<OneOrMore>::deserialize(deserializer)? {
+        None => Vec::new(),
+        Some(OneOrMore::One(text)) => vec![text],
+        Some(OneOrMore::More(texts)) => texts,
+    })
+}
+
+/// `prompt`: a text, or a list of token ids.
+pub(crate) mod prompt {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Fields {
+        prompt: TextOrTokens,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum TextOrTokens {
+        Text(String),
+        Tokens(Vec<TokenId>),
+    }
+
+    pub(crate) fn serialize<S: Serializer>(prompt: &Prompt, serializer: S) -> Result<S::Ok, S::Error> {
+        let prompt = match prompt {
+            Prompt::Text(text) => TextOrTokens::Text(text.clone()),
+            Prompt::Tokens(tokens) => TextOrTokens::Tokens(tokens.clone()),
+            Prompt::Chat(_) => return Err(serde::ser::Error::custom("a conversation has no form here")),
+        };
+        Fields { prompt }.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Prompt, D::Error> {
+        Ok(match Fields::deserialize(deserializer)?.prompt {
+            TextOrTokens::Text(text) => Prompt::Text(text),
+            TextOrTokens::Tokens(tokens) => Prompt::Tokens(tokens),
+        })
+    }
+}
+
+/// A time in seconds.
+pub(crate) mod seconds {
+    use super::*;
+    use std::time::Duration;
+
+    pub(crate) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(time.as_secs_f64())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// A time in seconds, or none.
+pub(crate) mod optional_seconds {
+    use super::*;
+    use std::time::Duration;
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(|time| time.as_secs_f64()).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?;
+        seconds.map(Duration::try_from_secs_f64).transpose().map_err(D::Error::custom)
+    }
+}
+
+/// llama.cpp's `repeat_last_n`: -1 for all tokens.
+pub(crate) mod last_n {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(window: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(window.map_or(-1, i64::from))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+        match i64::deserialize(deserializer)? {
+            -1 => Ok(None),
+            n => u32::try_from(n).map(Some).map_err(|_| D::Error::custom(format!("{n}, but -1 or more"))),
+        }
+    }
+}
+
+/// OpenAI's `logit_bias`, a map by token id; `false`, as in llama.cpp, forbids a token.
+pub(crate) mod logit_bias {
+    use super::*;
+    use serde::de::{MapAccess, Visitor};
+    use serde::ser::SerializeMap;
+    use std::fmt;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Bias {
+        Value(f32),
+        Allowed(bool),
+    }
+
+    pub(crate) fn serialize<S: Serializer>(
+        bias: &[(TokenId, f32)],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(bias.len()))?;
+        for (token, value) in bias {
+            let value = if *value == f32::NEG_INFINITY { Bias::Allowed(false) } else { Bias::Value(*value) };
+            map.serialize_entry(&token.to_string(), &value)?;
+        }
+        map.end()
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(TokenId, f32)>, D::Error> {
+        struct Biases;
+        impl<'de> Visitor<'de> for Biases {
+            type Value = Vec<(TokenId, f32)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map from token ids to numbers, or to false")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Vec::new())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut biases = Vec::new();
+                while let Some((token, bias)) = map.next_entry::<String, Bias>()? {
+                    let token: TokenId =
+                        token.parse().map_err(|_| A::Error::custom(format!("'{token}' is no token id")))?;
+                    biases.push(match bias {
+                        Bias::Value(value) => (token, value),
+                        Bias::Allowed(false) => (token, f32::NEG_INFINITY),
+                        Bias::Allowed(true) => return Err(A::Error::custom("true is no bias")),
+                    });
+                }
+                Ok(biases)
+            }
+        }
+        deserializer.deserialize_any(Biases)
+    }
+}
