@@ -1,27 +1,55 @@
-//! LoRA adapters, checked before llama.cpp sees them.
+//! LoRA adapters: checks before llama.cpp opens them, and sizes.
 
 use crate::source::{self, Checked};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value};
 use std::path::PathBuf;
 
-/// Types of an adapter's matrices.
+/// Allowed types of an adapter's matrices.
 const TYPES: [GgmlType; 4] = [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0];
 
-/// What tokens are looked up in. Where the output is computed with it, too, llama.cpp would multiply with matrices that are
-/// for looking up, and end the process.
+/// The token embedding. If the output shares its weights, llama.cpp would multiply by an adapter's lookup
+/// matrices and end the process.
 const EMBEDDING: &str = "token_embd.weight";
 
-/// An adapter, and how much of it is added to the weights.
+/// An adapter and its scale.
 #[derive(Clone, Debug)]
 pub(crate) struct Lora {
     pub path: PathBuf,
     pub scale: f32,
 }
 
+/// Memory that an adapter adds to a model and its passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AdapterSize {
+    /// Bytes of its matrices.
+    pub bytes: u64,
+    /// Values per token of a pass: its largest pair of products, which are there at a time.
+    pub values_per_token: u64,
+}
+
 impl Lora {
-    /// An error if this cannot be an adapter of `model`.
+    /// Checks that this can be an adapter of `model`.
     pub fn check(&self, model: &Checked<'_>) -> Result<(), LoadError> {
+        self.open(model).map(drop)
+    }
+
+    /// The size of this adapter, if it can be one of `model`.
+    pub fn size(&self, model: &Checked<'_>) -> Result<AdapterSize, LoadError> {
+        let gguf = self.open(model)?;
+        let rows = |tensor: &TensorInfo| tensor.shape.get(1).copied().unwrap_or(1);
+        let pairs = gguf.tensors().iter().filter_map(|a| {
+            let b = gguf.tensor(&format!("{}.lora_b", a.name.strip_suffix(".lora_a")?))?;
+            Some(rows(a).saturating_add(rows(b)))
+        });
+        // llama.cpp passes over an adapter with a scale of 0, but loads it.
+        let values_per_token = if self.scale == 0.0 { 0 } else { pairs.max().unwrap_or(0) };
+        let bytes = gguf.tensors().iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
+        Ok(AdapterSize { bytes, values_per_token })
+    }
+
+    /// The header of this adapter, checked against `model`.
+    fn open(&self, model: &Checked<'_>) -> Result<Gguf, LoadError> {
         if !self.scale.is_finite() {
             return Err(self.refuse(format!("its scale is {}, but finite ones are allowed", self.scale)));
         }
@@ -31,7 +59,8 @@ impl Lora {
         })?;
         metadata(gguf.metadata(), &model.info.architecture)
             .and_then(|()| tensors(&gguf, model))
-            .map_err(|problem| self.refuse(problem))
+            .map_err(|problem| self.refuse(problem))?;
+        Ok(gguf)
     }
 
     /// The error that this adapter cannot be used.
@@ -40,7 +69,7 @@ impl Lora {
     }
 }
 
-/// llama.cpp ends the process over values of another type.
+/// Checks the metadata: llama.cpp ends the process over values of another type.
 fn metadata(metadata: &Metadata, architecture: &str) -> Result<(), String> {
     for (key, expected) in
         [("general.type", "adapter"), ("general.architecture", architecture), ("adapter.type", "lora")]
@@ -63,7 +92,8 @@ fn metadata(metadata: &Metadata, architecture: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Pairs `X.lora_a` and `X.lora_b` whose product has the shape of the model's matrix `X`.
+/// Checks that the tensors are pairs `X.lora_a` and `X.lora_b` whose product has the shape of the model's
+/// matrix `X`.
 fn tensors(gguf: &Gguf, model: &Checked<'_>) -> Result<(), String> {
     if gguf.tensors().is_empty() {
         return Err("it holds no tensor".to_owned());
@@ -102,8 +132,9 @@ fn tensors(gguf: &Gguf, model: &Checked<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// `[n_in, rank]` and `[rank, n_out]` for a matrix `[n_in, n_out]`; of the embedding of tokens, which is looked up and not
-/// multiplied with, `[rank, n_vocab]` and `[rank, n_embd]`. Experts are a third dimension of all.
+/// Checks the shapes of a pair: `[n_in, rank]` and `[rank, n_out]` for a matrix `[n_in, n_out]`. For the
+/// token embedding, whose rows are looked up instead of multiplied, `[rank, n_vocab]` and `[rank, n_embd]`.
+/// Experts are a third dimension of all.
 fn shapes(weight: &str, a: &TensorInfo, b: &TensorInfo, base: &TensorInfo) -> Result<(), String> {
     let four = |tensor: &TensorInfo| -> [u64; 4] {
         std::array::from_fn(|i| tensor.shape.get(i).copied().unwrap_or(1))
