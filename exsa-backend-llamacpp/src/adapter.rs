@@ -12,6 +12,9 @@ const TYPES: [GgmlType; 4] = [GgmlType::F32, GgmlType::F16, GgmlType::BF16, Ggml
 /// matrices and end the process.
 const EMBEDDING: &str = "token_embd.weight";
 
+/// The matrix of the output, if it is not that of the token embedding.
+const OUTPUT: &str = "output.weight";
+
 /// An adapter and its scale.
 #[derive(Clone, Debug)]
 pub(crate) struct Lora {
@@ -24,8 +27,10 @@ pub(crate) struct Lora {
 pub(crate) struct AdapterSize {
     /// Bytes of its matrices.
     pub bytes: u64,
-    /// Values per token of a pass: its largest pair of products, which are there at a time.
-    pub values_per_token: u64,
+    /// Values per token of its largest pair of products in the layers.
+    pub layer_values: u64,
+    /// Values per token of its pair of products at the output.
+    pub output_values: u64,
 }
 
 impl Lora {
@@ -37,15 +42,21 @@ impl Lora {
     /// The size of this adapter, if it can be one of `model`.
     pub fn size(&self, model: &Checked<'_>) -> Result<AdapterSize, LoadError> {
         let gguf = self.open(model)?;
-        let rows = |tensor: &TensorInfo| tensor.shape.get(1).copied().unwrap_or(1);
-        let pairs = gguf.tensors().iter().filter_map(|a| {
-            let b = gguf.tensor(&format!("{}.lora_b", a.name.strip_suffix(".lora_a")?))?;
-            Some(rows(a).saturating_add(rows(b)))
-        });
-        // llama.cpp passes over an adapter with a scale of 0, but loads it.
-        let values_per_token = if self.scale == 0.0 { 0 } else { pairs.max().unwrap_or(0) };
         let bytes = gguf.tensors().iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
-        Ok(AdapterSize { bytes, values_per_token })
+        let mut size = AdapterSize { bytes, ..AdapterSize::default() };
+        if self.scale == 0.0 {
+            // llama.cpp loads the adapter, but does not apply it.
+            return Ok(size);
+        }
+        let rows = |tensor: &TensorInfo| tensor.shape.get(1).copied().unwrap_or(1);
+        for a in gguf.tensors() {
+            let Some(weight) = a.name.strip_suffix(".lora_a") else { continue };
+            let Some(b) = gguf.tensor(&format!("{weight}.lora_b")) else { continue };
+            let values = rows(a).saturating_add(rows(b));
+            let most = if weight == OUTPUT { &mut size.output_values } else { &mut size.layer_values };
+            *most = values.max(*most);
+        }
+        Ok(size)
     }
 
     /// The header of this adapter, checked against `model`.
@@ -120,7 +131,7 @@ fn tensors(gguf: &Gguf, model: &Checked<'_>) -> Result<(), String> {
         let Some(base) = model.tensor(weight) else {
             return problem(format!("the model has no tensor {weight}"));
         };
-        if weight == EMBEDDING && model.tensor("output.weight").is_none() {
+        if weight == EMBEDDING && model.tensor(OUTPUT).is_none() {
             return problem(
                 "the model's output has the same weights, for which llama.cpp has no adapters".to_owned(),
             );

@@ -144,9 +144,9 @@ impl LlamaCppBackend {
     }
 
     /// Adds a LoRA adapter (Hu et al., arXiv:2106.09685) to the models to load: a GGUF as llama.cpp's
-    /// converter writes it. A weight `W` for which it has matrices `A` and `B` of rank `r` becomes `W + scale
-    /// * alpha / r * B * A`, with the `alpha` of the file, or `W + scale * B * A` if the file has none.
-    /// Several adapters add up; a scale of 0 disables one.
+    /// converter writes it. A weight `W` for which it has matrices `A` and `B` of rank `r` becomes
+    /// `W + scale * alpha / r * B * A`, with the `alpha` of the file, or `W + scale * B * A` if the file has
+    /// none. Several adapters add up; a scale of 0 disables one.
     ///
     /// An adapter takes its own memory in addition to the model's, and two small products for each weight and
     /// pass.

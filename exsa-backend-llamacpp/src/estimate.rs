@@ -1,10 +1,10 @@
 //! Memory of a model and a session, computed before anything is loaded.
 //!
-//! llama.cpp itself plans it: a dry run reads the header, lays out weights, KV and compute graph as a real
-//! one would, and allocates none of them.
+//! llama.cpp itself plans it. A dry run reads the header and lays out weights, KV and compute graph as for a
+//! real session, but allocates only the output rows and recurrent states, which it frees again.
 
 use crate::adapter::Lora;
-use crate::ffi::Context;
+use crate::ffi::{Context, ContextSettings};
 use crate::load;
 use crate::options::{ContextOptions, ModelOptions};
 use crate::pooling::PoolingFacts;
@@ -48,17 +48,27 @@ pub(crate) fn estimate(checked: &Checked<'_>, wanted: &Wanted<'_>) -> Result<Mem
     let info = ModelInfo { n_vocab: model.n_vocab(), ..checked.info.clone() };
     let kind = ModelKind::of(&model, pooling);
     let plan = SessionPlan::new(&info, kind, wanted.context, wanted.session)?;
-    let used = Context::measure(&model, &plan.context_settings(wanted.context, wanted.session))?;
+    let settings = plan.context_settings(wanted.context, wanted.session);
+    let used = Context::measure(&model, &settings)?;
 
     let rows = if pooling.is_some() { plan.batch_tokens.max(plan.sequences) } else { plan.sequences };
     let embedding = pooling.map_or(0, |_| model.embedding_width(Pooling::Mean));
     let output = (info.n_vocab as u64 + embedding as u64) * rows as u64 * VALUE_BYTES;
     let mut estimate = MemoryEstimate { weights: used.weights, kv: used.kv, scratch: used.compute + output };
-    for adapter in wanted.adapters {
-        let size = adapter.size(checked)?;
+    if !wanted.adapters.is_empty() {
+        // llama.cpp sizes the compute buffers with adapters in the first pass only. Their products add to the
+        // peak of the layers, which a context without output shows.
+        let layers = Context::measure(&model, &ContextSettings { outputs: 1, ..settings })?.compute;
         let tokens = plan.ubatch_tokens.min(plan.cells) as u64;
-        estimate.weights += size.bytes;
-        estimate.scratch += size.values_per_token * tokens * VALUE_BYTES;
+        let mut peak = used.compute;
+        for adapter in wanted.adapters {
+            let size = adapter.size(checked)?;
+            let products = |per_token: u64| per_token * tokens * VALUE_BYTES;
+            estimate.weights += size.bytes;
+            peak = peak.max(layers + products(size.layer_values));
+            peak = peak.max(used.compute + products(size.output_values));
+        }
+        estimate.scratch += peak - used.compute;
     }
     Ok(estimate)
 }

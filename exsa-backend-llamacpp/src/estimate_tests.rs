@@ -36,6 +36,7 @@ struct Logged {
     kv: f64,
     compute: f64,
     output: f64,
+    adapters: f64,
 }
 
 impl Logged {
@@ -49,6 +50,7 @@ impl Logged {
                 "KV" | "RS" => &mut logged.kv,
                 "compute" => &mut logged.compute,
                 "output" => &mut logged.output,
+                "LoRA" => &mut logged.adapters,
                 other => panic!("unknown buffer {other}: {line}"),
             };
             *sum += mebibytes * 1048576.0;
@@ -150,12 +152,22 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// Whether the width of a head is a multiple of a quantized block.
+fn has_whole_blocks(checked: &Checked<'_>) -> bool {
+    let metadata = checked.gguf.metadata();
+    let key = format!("{}.attention.key_length", checked.info.architecture);
+    metadata.get::<u64>(&key).unwrap().is_none_or(|width| width % 32 == 0)
+}
+
 #[test]
 fn estimates_are_what_llama_cpp_takes() {
     for path in models() {
         for (number, case) in cases().into_iter().enumerate() {
             let source = ModelSource::file(&path);
             let checked = source::open(&source).unwrap();
+            if case.context.key_type == KvType::Q8_0 && !has_whole_blocks(&checked) {
+                continue;
+            }
             let estimate = case.estimate(&checked);
             let (mut session, logged) = case.create(&checked);
             let name = format!("{} {number}: {estimate:?}, {logged:?}", path.display());
@@ -182,8 +194,8 @@ fn estimates_are_what_llama_cpp_takes() {
             }
             println!("{name}");
 
-            // The largest pass takes no more.
-            if case.session.pooling.is_none() {
+            // The largest pass takes no more. With the large models of the folder it would take minutes.
+            if case.session.pooling.is_none() && checked.info.parameters < 20_000_000 {
                 run_largest(&mut session);
                 assert_eq!(session.memory_use(), MemoryUse { weights, kv, compute }, "{name}");
             }
@@ -202,7 +214,7 @@ fn models_in_memory_take_as_much() {
     assert_eq!(of(&memory), of(&file));
 }
 
-/// An adapter adds its matrices, and its products to the largest pass.
+/// An adapter adds its matrices, and its products to passes.
 #[test]
 fn adapters_count() {
     let checked_source = ModelSource::file(micro("llama-f32.gguf"));
@@ -230,7 +242,9 @@ fn adapters_count() {
 
     let (mut session, logged) = adapted.create(&checked);
     run_largest(&mut session);
-    let compute = session.memory_use().compute as f64;
-    assert!(close(with.scratch, compute + logged.output, 10.0), "{with:?}: {compute}, {logged:?}");
+    let used = session.memory_use();
+    let weights = used.weights as f64 + logged.adapters;
+    assert!(close(with.weights, weights, 1.0), "{with:?}: {used:?}, {logged:?}");
+    assert!(close(with.scratch, used.compute as f64 + logged.output, 10.0), "{with:?}: {used:?}, {logged:?}");
     std::fs::remove_file(path).unwrap();
 }

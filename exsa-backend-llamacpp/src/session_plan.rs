@@ -119,6 +119,9 @@ impl SessionPlan {
             unified: self.unified,
             batch_tokens: self.batch_tokens,
             ubatch_tokens: self.ubatch_tokens,
+            // llama.cpp plans the largest pass with a whole number of tokens for each sequence, which may be
+            // more than a batch.
+            outputs: self.batch_tokens.saturating_add(self.sequences),
             decode_threads: self.decode_threads,
             prefill_threads: self.prefill_threads,
             pooling: self.pooling,

@@ -69,8 +69,8 @@ fn a_panic_of_the_clock_ends_the_pass_with_an_error() {
     let (stream, readings) = prefill(&mut engine, &clock, None);
     let expected = finish(&mut engine, stream);
     assert_eq!(expected.0, FinishReason::Length);
-    // Nearly all readings are of the pass.
-    assert!(readings > 100, "{readings}");
+    // Nearly all readings are of the pass: one for each operation.
+    assert!(readings > 50, "{readings}");
 
     let (stream, _) = prefill(&mut engine, &clock, Some(readings / 2));
     let (reason, tokens) = finish(&mut engine, stream);

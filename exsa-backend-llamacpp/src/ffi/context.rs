@@ -26,6 +26,8 @@ pub(crate) struct ContextSettings<'a> {
     pub unified: bool,
     pub batch_tokens: usize,
     pub ubatch_tokens: usize,
+    /// Maximum number of output rows of a pass.
+    pub outputs: usize,
     pub decode_threads: usize,
     pub prefill_threads: usize,
     /// Pooling of a text's token embeddings, if the context computes embeddings.
@@ -304,9 +306,7 @@ fn create(
     params.n_seq_max = number(settings.sequences);
     params.n_batch = number(settings.batch_tokens);
     params.n_ubatch = number(settings.ubatch_tokens);
-    // The largest pass is planned with a whole number of tokens for each sequence, which may be more than a
-    // batch.
-    params.n_outputs_max = number(settings.batch_tokens.saturating_add(settings.sequences));
+    params.n_outputs_max = number(settings.outputs);
     params.n_threads = number(settings.decode_threads) as c_int;
     params.n_threads_batch = number(settings.prefill_threads) as c_int;
     params.kv_unified = settings.unified;
