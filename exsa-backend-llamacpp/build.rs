@@ -1,8 +1,9 @@
-//! The feature `native` is a promise that only a compiler flag can keep: without it llama.cpp would be built for an older
-//! processor, and nobody would notice but by the clock.
+//! Compiles the C++ part of the interface to llama.cpp, and checks what the feature `native` promises:
+//! without the compiler flag llama.cpp would silently be built for an older processor.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/ffi/memory.cpp");
     println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     if std::env::var_os("CARGO_FEATURE_NATIVE").is_some() && !flags.contains("target-cpu=native") {
@@ -11,4 +12,5 @@ fn main() {
              compiled for the processor that Rust compiles for"
         );
     }
+    cc::Build::new().cpp(true).std("c++17").file("src/ffi/memory.cpp").compile("exsa_llama_memory");
 }

@@ -1,27 +1,66 @@
-//! LoRA adapters, checked before llama.cpp sees them.
+//! LoRA adapters: checks before llama.cpp opens them, and sizes.
 
 use crate::source::{self, Checked};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value};
 use std::path::PathBuf;
 
-/// Types of an adapter's matrices.
+/// Allowed types of an adapter's matrices.
 const TYPES: [GgmlType; 4] = [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0];
 
-/// What tokens are looked up in. Where the output is computed with it, too, llama.cpp would multiply with matrices that are
-/// for looking up, and end the process.
+/// The token embedding. If the output shares its weights, llama.cpp would multiply by an adapter's lookup
+/// matrices and end the process.
 const EMBEDDING: &str = "token_embd.weight";
 
-/// An adapter, and how much of it is added to the weights.
+/// The matrix of the output, if it is not that of the token embedding.
+const OUTPUT: &str = "output.weight";
+
+/// An adapter and its scale.
 #[derive(Clone, Debug)]
 pub(crate) struct Lora {
     pub path: PathBuf,
     pub scale: f32,
 }
 
+/// Memory that an adapter adds to a model and its passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AdapterSize {
+    /// Bytes of its matrices.
+    pub bytes: u64,
+    /// Values per token of its largest pair of products in the layers.
+    pub layer_values: u64,
+    /// Values per token of its pair of products at the output.
+    pub output_values: u64,
+}
+
 impl Lora {
-    /// An error if this cannot be an adapter of `model`.
+    /// Checks that this can be an adapter of `model`.
     pub fn check(&self, model: &Checked<'_>) -> Result<(), LoadError> {
+        self.open(model).map(drop)
+    }
+
+    /// The size of this adapter, if it can be one of `model`.
+    pub fn size(&self, model: &Checked<'_>) -> Result<AdapterSize, LoadError> {
+        let gguf = self.open(model)?;
+        let bytes = gguf.tensors().iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
+        let mut size = AdapterSize { bytes, ..AdapterSize::default() };
+        if self.scale == 0.0 {
+            // llama.cpp loads the adapter, but does not apply it.
+            return Ok(size);
+        }
+        let rows = |tensor: &TensorInfo| tensor.shape.get(1).copied().unwrap_or(1);
+        for a in gguf.tensors() {
+            let Some(weight) = a.name.strip_suffix(".lora_a") else { continue };
+            let Some(b) = gguf.tensor(&format!("{weight}.lora_b")) else { continue };
+            let values = rows(a).saturating_add(rows(b));
+            let most = if weight == OUTPUT { &mut size.output_values } else { &mut size.layer_values };
+            *most = values.max(*most);
+        }
+        Ok(size)
+    }
+
+    /// The header of this adapter, checked against `model`.
+    fn open(&self, model: &Checked<'_>) -> Result<Gguf, LoadError> {
         if !self.scale.is_finite() {
             return Err(self.refuse(format!("its scale is {}, but finite ones are allowed", self.scale)));
         }
@@ -31,7 +70,8 @@ impl Lora {
         })?;
         metadata(gguf.metadata(), &model.info.architecture)
             .and_then(|()| tensors(&gguf, model))
-            .map_err(|problem| self.refuse(problem))
+            .map_err(|problem| self.refuse(problem))?;
+        Ok(gguf)
     }
 
     /// The error that this adapter cannot be used.
@@ -40,7 +80,7 @@ impl Lora {
     }
 }
 
-/// llama.cpp ends the process over values of another type.
+/// Checks the metadata: llama.cpp ends the process over values of another type.
 fn metadata(metadata: &Metadata, architecture: &str) -> Result<(), String> {
     for (key, expected) in
         [("general.type", "adapter"), ("general.architecture", architecture), ("adapter.type", "lora")]
@@ -63,7 +103,8 @@ fn metadata(metadata: &Metadata, architecture: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Pairs `X.lora_a` and `X.lora_b` whose product has the shape of the model's matrix `X`.
+/// Checks that the tensors are pairs `X.lora_a` and `X.lora_b` whose product has the shape of the model's
+/// matrix `X`.
 fn tensors(gguf: &Gguf, model: &Checked<'_>) -> Result<(), String> {
     if gguf.tensors().is_empty() {
         return Err("it holds no tensor".to_owned());
@@ -90,7 +131,7 @@ fn tensors(gguf: &Gguf, model: &Checked<'_>) -> Result<(), String> {
         let Some(base) = model.tensor(weight) else {
             return problem(format!("the model has no tensor {weight}"));
         };
-        if weight == EMBEDDING && model.tensor("output.weight").is_none() {
+        if weight == EMBEDDING && model.tensor(OUTPUT).is_none() {
             return problem(
                 "the model's output has the same weights, for which llama.cpp has no adapters".to_owned(),
             );
@@ -102,8 +143,9 @@ fn tensors(gguf: &Gguf, model: &Checked<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// `[n_in, rank]` and `[rank, n_out]` for a matrix `[n_in, n_out]`; of the embedding of tokens, which is looked up and not
-/// multiplied with, `[rank, n_vocab]` and `[rank, n_embd]`. Experts are a third dimension of all.
+/// Checks the shapes of a pair: `[n_in, rank]` and `[rank, n_out]` for a matrix `[n_in, n_out]`. For the
+/// token embedding, whose rows are looked up instead of multiplied, `[rank, n_vocab]` and `[rank, n_embd]`.
+/// Experts are a third dimension of all.
 fn shapes(weight: &str, a: &TensorInfo, b: &TensorInfo, base: &TensorInfo) -> Result<(), String> {
     let four = |tensor: &TensorInfo| -> [u64; 4] {
         std::array::from_fn(|i| tensor.shape.get(i).copied().unwrap_or(1))

@@ -1,7 +1,8 @@
-//! The backend and its models, as core sees them.
+//! The backend and its models.
 
 use crate::adapter::Lora;
 use crate::device;
+use crate::estimate::{self, MemoryEstimate, Wanted};
 use crate::ffi;
 use crate::fingerprint::Fingerprint;
 use crate::load;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 /// Runs GGUF models on llama.cpp.
 ///
-/// The options are for the models that are loaded, and for their sessions.
+/// Its options apply to the models that it loads and to their sessions.
 #[derive(Clone, Debug, Default)]
 pub struct LlamaCppBackend {
     model: ModelOptions,
@@ -32,124 +33,171 @@ pub struct LlamaCppBackend {
 }
 
 impl LlamaCppBackend {
-    /// The backend with its defaults.
+    /// The backend with default options.
+    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Layers that go to GPUs, the last ones first; all by default. Without GPUs, or with
-    /// [`LoadOptions::device`] `cpu`, none do.
+    /// Number of layers on GPUs, counted from the last one; all by default. Without GPUs, or with
+    /// [`LoadOptions::device`] `cpu`, no layer is.
+    #[must_use]
     pub fn gpu_layers(mut self, layers: u32) -> Self {
         self.model.gpu_layers = Some(layers);
         self
     }
 
     /// How the model is divided among several GPUs.
+    #[must_use]
     pub fn split_mode(mut self, mode: SplitMode) -> Self {
         self.model.split_mode = mode;
         self
     }
 
-    /// Index of the GPU that takes all, with [`SplitMode::None`].
+    /// Index of the only GPU to use, with [`SplitMode::None`].
+    #[must_use]
     pub fn main_gpu(mut self, index: u32) -> Self {
         self.model.main_gpu = index;
         self
     }
 
     /// Shares of the GPUs, in any unit; by default, by their free memory.
+    #[must_use]
     pub fn tensor_split(mut self, shares: impl Into<Vec<f32>>) -> Self {
         self.model.tensor_split = shares.into();
         self
     }
 
-    /// Whether files are mapped into memory (the default) or read. A mapped file must not change while its model is loaded.
+    /// Whether files are mapped into memory (the default) or read. A mapped file must not change as long as
+    /// its model is loaded.
+    #[must_use]
     pub fn mmap(mut self, on: bool) -> Self {
         self.model.mmap = on;
         self
     }
 
     /// Whether weights are locked into memory, so that they are never swapped out; not by default.
+    #[must_use]
     pub fn mlock(mut self, on: bool) -> Self {
         self.model.mlock = on;
         self
     }
 
-    /// Whether the values of all weights are checked while they are loaded, which takes time; not by default.
+    /// Whether the values of all weights are validated while they are loaded, which takes time; not by
+    /// default.
+    #[must_use]
     pub fn check_tensors(mut self, on: bool) -> Self {
         self.model.check_tensors = on;
         self
     }
 
-    /// Whether weights are rearranged for the processor where llama.cpp knows a faster order (the default). Those are copied
-    /// into memory, mapped file or not.
+    /// Whether weights are rearranged for the processor if llama.cpp has a faster layout for their type (the
+    /// default). They are then copied into memory even from a mapped file.
+    #[must_use]
     pub fn repack(mut self, on: bool) -> Self {
         self.model.repack = on;
         self
     }
 
-    /// How the KV of sessions is laid out.
+    /// Layout of the KV of sessions.
+    #[must_use]
     pub fn kv_layout(mut self, layout: KvLayout) -> Self {
         self.context.kv_layout = layout;
         self
     }
 
-    /// Types that sessions hold keys and values in; f16 both by default. A quantized type of values needs flash attention.
+    /// Types of keys and values in the KV cache of sessions; both f16 by default. Quantized values need flash
+    /// attention.
+    #[must_use]
     pub fn kv_types(mut self, keys: KvType, values: KvType) -> Self {
         (self.context.key_type, self.context.value_type) = (keys, values);
         self
     }
 
-    /// Whether KV lies with its layers on the GPU (the default) or in the host's memory.
+    /// Whether KV is on the GPU of its layer (the default) or in host memory.
+    #[must_use]
     pub fn kv_on_device(mut self, on: bool) -> Self {
         self.context.kv_on_device = on;
         self
     }
 
-    /// Whether layers with a sliding window hold KV of the whole context (the default) or of their window only. The latter takes
-    /// less memory, but such sequences can be neither cut nor shared.
+    /// Whether layers with a sliding window hold KV of the whole context (the default) or of their window
+    /// only. The latter takes less memory, but such sequences can be neither truncated nor forked.
+    #[must_use]
     pub fn swa_full(mut self, on: bool) -> Self {
         self.context.swa_full = on;
         self
     }
 
-    /// Whether attention is computed by the fused kernel.
+    /// Use of flash attention.
+    #[must_use]
     pub fn flash_attention(mut self, mode: FlashAttention) -> Self {
         self.context.flash_attention = mode;
         self
     }
 
-    /// Parameters of RoPE that take the place of the file's.
+    /// Parameters of RoPE in place of those of the file.
+    #[must_use]
     pub fn rope(mut self, options: RopeOptions) -> Self {
         self.context.rope = options;
         self
     }
 
-    /// Adds a LoRA adapter (Hu et al., arXiv:2106.09685), a GGUF as llama.cpp's converter writes it, to the models that are
-    /// loaded. A weight `W` that it has matrices `A` and `B` of rank `r` for then is `W + scale * alpha / r * B * A`, with the
-    /// `alpha` of the file; if it has none, `W + scale * B * A`. Several adapters add up, and a scale of 0 is as none.
+    /// Adds a LoRA adapter (Hu et al., arXiv:2106.09685) to the models to load: a GGUF as llama.cpp's
+    /// converter writes it. A weight `W` for which it has matrices `A` and `B` of rank `r` becomes
+    /// `W + scale * alpha / r * B * A`, with the `alpha` of the file, or `W + scale * B * A` if the file has
+    /// none. Several adapters add up; a scale of 0 disables one.
     ///
-    /// It takes the adapter's memory beside the model's, and two small products more for each weight and pass.
+    /// An adapter takes its own memory in addition to the model's, and two small products for each weight and
+    /// pass.
     ///
-    /// Loading fails with [`LoadError::Io`] if the file is not there, and with [`LoadError::Option`] if it is damaged, no
-    /// adapter, or one of another architecture or of weights that the model does not have. Adapters of norms, and those
-    /// that begin at certain tokens (aLoRA), are refused.
+    /// Loading fails with [`LoadError::Io`] if the file is missing, and with [`LoadError::Option`] if it is
+    /// damaged, is not an adapter, or is for another architecture or for weights that the model does not
+    /// have. Adapters of norms and adapters with invocation tokens (aLoRA) are refused.
+    #[must_use]
     pub fn lora(mut self, path: impl Into<PathBuf>, scale: f32) -> Self {
         self.adapters.push(Lora { path: path.into(), scale });
         self
     }
 
-    /// Threads for passes of more than one token for some sequence; by default, those of
-    /// [`SessionOptions::threads`], which decodes always have.
+    /// Threads for passes with more than one token of a sequence. The default is [`SessionOptions::threads`],
+    /// which passes of decodes always use.
+    #[must_use]
     pub fn prefill_threads(mut self, threads: NonZeroUsize) -> Self {
         self.context.prefill_threads = Some(threads);
         self
     }
 
-    /// Tokens that are computed at a time: a larger batch is cut into several passes. 512 by default, which sizes the
-    /// memory that passes work in.
+    /// Maximum number of tokens computed at a time (llama.cpp's `n_ubatch`): a larger batch is cut into
+    /// several passes. 512 by default. It decides the size of the compute buffers.
+    #[must_use]
     pub fn ubatch_tokens_max(mut self, tokens: usize) -> Self {
         self.context.ubatch_tokens_max = Some(tokens);
         self
+    }
+}
+
+impl LlamaCppBackend {
+    /// Estimates the memory of a model and of one session, from the file's header. Nothing of the estimated
+    /// size is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The errors that loading the model and creating the session would give without reading the weights.
+    pub fn estimate(
+        &self,
+        source: &ModelSource,
+        options: &LoadOptions,
+        session: &SessionOptions,
+    ) -> Result<MemoryEstimate, LoadError> {
+        let wanted = Wanted {
+            model: &self.model,
+            context: &self.context,
+            adapters: &self.adapters,
+            load: options,
+            session,
+        };
+        estimate::estimate(&source::open(source)?, &wanted)
     }
 }
 

@@ -1,17 +1,17 @@
-//! Devices by name.
+//! Devices by name, as `LoadOptions::device` gives it.
 
 use crate::ffi::{self, Device, Kind};
 use exsa_core::backend::{DeviceInfo, DeviceKind};
 use exsa_core::error::LoadError;
 
-/// The devices that a model can be loaded to, GPUs first.
+/// Devices that a model can be loaded to, GPUs first.
 pub(crate) fn list() -> Vec<DeviceInfo> {
     let mut infos: Vec<DeviceInfo> = usable().iter().map(info).collect();
     infos.sort_by_key(|info| info.kind == DeviceKind::Cpu);
     infos
 }
 
-/// The devices to load to for `LoadOptions::device`: all for `None`, else none (the CPU) or one.
+/// Devices to load to for a `LoadOptions::device`: `None` for all, an empty list for the CPU alone.
 pub(crate) fn choose(name: Option<&str>) -> Result<Option<Vec<Device>>, LoadError> {
     let Some(name) = name else { return Ok(None) };
     let device = usable().into_iter().find(|device| exsa_name(&device.name) == name);
@@ -43,7 +43,7 @@ fn info(device: &Device) -> DeviceInfo {
     }
 }
 
-/// llama.cpp's names as other backends write them: `CPU` is `cpu`, `CUDA0` is `cuda:0`.
+/// Converts llama.cpp's names to those of other backends: `CPU` is `cpu`, `CUDA0` is `cuda:0`.
 fn exsa_name(name: &str) -> String {
     let name = name.to_lowercase();
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());

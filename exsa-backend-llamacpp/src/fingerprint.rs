@@ -1,4 +1,4 @@
-//! Numbers that tell models, and bytes, apart.
+//! Fingerprints of models and digests of bytes.
 
 use crate::adapter::Lora;
 use crate::source::{self, Bytes, Checked};
@@ -7,16 +7,16 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Samples of each file's weights that count.
+/// Number of samples of each file's weights.
 const SAMPLES: u64 = 64;
 
-/// Bytes in a sample.
+/// Size of a sample in bytes.
 const SAMPLE_BYTES: u64 = 4096;
 
-/// Appends bytes of a file to a buffer: as many as are asked for from an offset on, or as many as there are.
+/// Appends up to `len` bytes from an offset of a file to a buffer, fewer at its end.
 type ReadAt<'a> = dyn FnMut(u64, usize, &mut Vec<u8>) -> Result<(), LoadError> + 'a;
 
-/// Tells models apart: their headers, and samples of their weights. Good against mistakes, not against malice.
+/// Fingerprint of a model's headers and of samples of its weights. It detects mistakes, not malice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fingerprint(pub u64);
 
@@ -43,7 +43,7 @@ impl Fingerprint {
         Ok(fingerprint)
     }
 
-    /// Takes in an adapter, if it changes anything.
+    /// Adds an adapter, unless its scale is 0.
     pub fn add(&mut self, adapter: &Lora) -> Result<(), LoadError> {
         if adapter.scale != 0.0 {
             self.file(&adapter.path, source::read(&adapter.path)?.data_offset())?;
@@ -52,7 +52,7 @@ impl Fingerprint {
         Ok(())
     }
 
-    /// Takes in a file with a header of `header` bytes.
+    /// Adds a file with a header of `header` bytes.
     fn file(&mut self, path: &Path, header: u64) -> Result<(), LoadError> {
         let io = |source| LoadError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;
@@ -64,7 +64,7 @@ impl Fingerprint {
         })
     }
 
-    /// Takes in the length, the first `header` bytes, and samples of the rest.
+    /// Adds the length, the first `header` bytes, and samples of the rest.
     fn sample(&mut self, len: u64, header: u64, read: &mut ReadAt<'_>) -> Result<(), LoadError> {
         self.update(&len.to_le_bytes());
         let mut buffer = Vec::new();
@@ -81,7 +81,7 @@ impl Fingerprint {
         Ok(())
     }
 
-    /// Takes in `bytes`.
+    /// Adds `bytes`.
     pub fn update(&mut self, bytes: &[u8]) {
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut add = |word: u64| self.0 = (self.0 ^ word).wrapping_mul(FACTOR).rotate_left(29);

@@ -1,27 +1,47 @@
-//! From a source to a model that runs.
+//! Loads models with llama.cpp: all of them, or their sizes alone.
 
-use crate::check;
 use crate::device;
 use crate::ffi::{self, Model, ModelSettings, Weights};
+use crate::header_check;
 use crate::options::ModelOptions;
 use crate::source::{Bytes, Checked};
 use exsa_core::backend::{LoadOptions, LoadProgress};
 use exsa_core::error::LoadError;
 
-/// Loads the weights of `checked`.
+/// Loads the model `checked`.
 pub(crate) fn load(
     checked: &Checked<'_>,
     model_options: &ModelOptions,
     options: &LoadOptions,
     progress: &mut LoadProgress<'_>,
 ) -> Result<Model, LoadError> {
+    open(checked, model_options, options, progress, false)
+}
+
+/// Sizes the model `checked` without allocating or reading its weights: only contexts for measuring can be
+/// created of it.
+pub(crate) fn dry_run(
+    checked: &Checked<'_>,
+    model_options: &ModelOptions,
+    options: &LoadOptions,
+) -> Result<Model, LoadError> {
+    open(checked, model_options, options, &mut LoadProgress::none(), true)
+}
+
+fn open(
+    checked: &Checked<'_>,
+    model_options: &ModelOptions,
+    options: &LoadOptions,
+    progress: &mut LoadProgress<'_>,
+    dry_run: bool,
+) -> Result<Model, LoadError> {
     instruction_set()?;
-    check::header(&checked.gguf)?;
+    header_check::check(&checked.gguf)?;
     ffi::init();
     let devices = device::choose(options.device.as_deref())?;
     let bytes = checked.info.weights_bytes;
     progress.report(0, bytes)?;
-    let settings = ModelSettings { options: model_options, devices: devices.as_deref(), bytes };
+    let settings = ModelSettings { options: model_options, devices: devices.as_deref(), bytes, dry_run };
     let weights = match &checked.bytes {
         Bytes::Files(paths) => Weights::Files(paths),
         Bytes::Memory(bytes) => Weights::Memory(bytes),
@@ -31,7 +51,7 @@ pub(crate) fn load(
     Ok(model)
 }
 
-/// What llama.cpp logged, as one of core's errors where it is a known one.
+/// Turns llama.cpp's log of a failure into one of core's errors, if it is a known one.
 fn explain(error: LoadError, checked: &Checked<'_>) -> LoadError {
     match error {
         LoadError::Backend(text) if text.contains("unknown model architecture") => LoadError::Unsupported {
@@ -45,7 +65,7 @@ fn explain(error: LoadError, checked: &Checked<'_>) -> LoadError {
     }
 }
 
-/// Models that llama.cpp runs otherwise than a token after another.
+/// Refuses models that do not generate token by token.
 fn refuse_unsupported(model: &Model, architecture: &str) -> Result<(), LoadError> {
     let what = match model.parts() {
         (true, true) => "an encoder before its decoder",
@@ -54,11 +74,12 @@ fn refuse_unsupported(model: &Model, architecture: &str) -> Result<(), LoadError
     };
     Err(LoadError::Unsupported {
         what: format!("{architecture}, a model with {what}"),
-        supported: "models that continue a text, or give vectors of one".to_owned(),
+        supported: "models that continue a text or compute embeddings of it".to_owned(),
     })
 }
 
-/// What the library was compiled for, on processors where that is more than the Rust target promises.
+/// Refuses processors without the instructions that llama.cpp was compiled for, beyond those of the Rust
+/// target.
 fn instruction_set() -> Result<(), LoadError> {
     #[cfg(all(target_arch = "x86_64", not(feature = "dynamic-backends")))]
     {

@@ -1,32 +1,30 @@
-//! llama.cpp's log, line by line, to `tracing`, and its last errors to whoever asks.
+//! llama.cpp's log: line by line to `tracing`, and the errors of a call to its caller.
 
 use std::cell::RefCell;
 
 /// Target of the events.
 const TARGET: &str = "llama.cpp";
 
-/// Longest text that is kept of an unfinished line or of errors, in bytes.
+/// Maximum length in bytes of an unfinished line, and of collected errors.
 const BYTES_MAX: usize = 4096;
 
 /// Severity of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// For llama.cpp's developers.
     Debug,
-    /// For the curious.
     Info,
-    /// Something that may be wrong.
     Warn,
-    /// Something that failed.
     Error,
 }
 
 thread_local! {
     static LINE: RefCell<(Option<Level>, String)> = const { RefCell::new((None, String::new())) };
     static ERRORS: RefCell<Option<String>> = const { RefCell::new(None) };
+    #[cfg(test)]
+    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Takes a piece of the log; `None` goes on with the line before. A line ends with `\n`.
+/// Appends a piece of the log; without a level it continues the line before. A line ends with `\n`.
 pub(crate) fn append(level: Option<Level>, text: &str) {
     let done = LINE.with_borrow_mut(|(current, line)| {
         let unfinished = (level.is_some() && !line.is_empty()).then(|| std::mem::take(line));
@@ -49,6 +47,8 @@ fn emit(level: Level, line: &str) {
     if line.is_empty() {
         return;
     }
+    #[cfg(test)]
+    LINES.with_borrow_mut(|lines| lines.iter_mut().for_each(|lines| lines.push(line.to_owned())));
     match level {
         Level::Debug => tracing::debug!(target: TARGET, "{line}"),
         Level::Info => tracing::info!(target: TARGET, "{line}"),
@@ -67,12 +67,20 @@ fn emit(level: Level, line: &str) {
     }
 }
 
-/// What `work` gives, and the errors that llama.cpp logged on this thread meanwhile.
+/// Runs `work`; returns its result and the errors that llama.cpp logged on this thread meanwhile.
 pub(crate) fn with_errors<T>(work: impl FnOnce() -> T) -> (T, String) {
     ERRORS.set(Some(String::new()));
     let result = work();
     let errors = ERRORS.take().unwrap_or_default();
     (result, errors)
+}
+
+/// Runs `work`; returns its result and all lines that llama.cpp logged on this thread meanwhile.
+#[cfg(test)]
+pub(crate) fn with_lines<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
+    LINES.set(Some(Vec::new()));
+    let result = work();
+    (result, LINES.take().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Options that only llama.cpp has.
+//! Options of the llama.cpp backend alone.
 
-/// Type that keys or values are held in.
+/// Type of the keys or values in the KV cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KvType {
-    /// 32 bits. The fused attention rounds them to 16 all the same.
+    /// 32 bits. Flash attention rounds them to 16 bits nevertheless.
     F32,
     /// 16 bits, 11 of them significant.
     #[default]
@@ -38,17 +38,19 @@ impl KvType {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KvLayout {
-    /// [`Streams`](Self::Streams) for models with a sliding window, which can be cut and shared there alone, and on the
-    /// CPU; where `sequences_max` times `context_tokens_max` fits what the session's options allow for KV. Else [`Unified`](Self::Unified).
+    /// [`Streams`](Self::Streams) on the CPU, and for models with a sliding window, whose sequences can be
+    /// truncated and forked in that layout only; provided that `sequences_max` times `context_tokens_max`
+    /// fits the session's limits for KV. Otherwise [`Unified`](Self::Unified).
     #[default]
     Auto,
-    /// One pool of cells for all sequences, and what every session that gives vectors has. `fork` shares cells without a
-    /// copy, and a long sequence may take what short ones leave; but attention of each token runs, masked, over the cells of all sequences.
+    /// One pool of cells for all sequences. `fork` shares cells without a copy, and long sequences may use
+    /// the cells that short ones leave; but attention of each token runs, masked, over the cells of all
+    /// sequences. Sessions for embeddings always have this layout.
     Unified,
-    /// A stream of cells for each sequence, as long as its context. Attention runs over the sequence's own cells; but the
-    /// memory is taken for all sequences at full length, and `fork` copies. llama.cpp computes in one pass those whose streams follow
-    /// each other; so a sequence that has left a gap between itself and the others of its batch is moved, by way of host
-    /// memory, where its KV is smaller than the weights.
+    /// One stream of cells per sequence, as long as its context. Attention runs over the sequence's own
+    /// cells; but memory is allocated for all sequences at full length, and `fork` copies. llama.cpp computes
+    /// adjacent streams in one pass: a sequence with a gap between itself and the others of its batch is
+    /// moved through host memory, if its KV is smaller than the weights.
     Streams,
 }
 
@@ -65,27 +67,26 @@ pub enum SplitMode {
     Row,
 }
 
-/// Whether attention is computed by the fused kernel, which never holds a whole row of scores (Dao et al.,
-/// arXiv:2205.14135).
+/// Use of flash attention, which never holds a whole row of scores (Dao et al., arXiv:2205.14135).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlashAttention {
-    /// llama.cpp decides by model and device: on the CPU it takes it.
+    /// llama.cpp decides by model and device. On the CPU it uses flash attention.
     #[default]
     Auto,
     /// Always.
     On,
-    /// Never. On the CPU that makes prompts slower and single tokens of long contexts faster, but only in
-    /// [`KvLayout::Streams`]: without the kernel each token is multiplied with the cells of all sequences of a pool. KV that is
-    /// saved in sessions with it is refused in sessions without, and the other way round.
+    /// Never. On the CPU, prompts get slower and decoding at long contexts gets faster, the latter in
+    /// [`KvLayout::Streams`] only: in one pool, each token is multiplied with the cells of all sequences. KV
+    /// saved with flash attention cannot be restored without, and vice versa.
     Off,
 }
 
-/// How RoPE is scaled to contexts longer than those of the training.
+/// Scaling of RoPE to contexts longer than those of the training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No scaling.
     None,
     /// Positions are multiplied by `freq_scale` (Chen et al., arXiv:2306.15595).
     Linear,
@@ -93,8 +94,16 @@ pub enum RopeScaling {
     Yarn,
 }
 
-/// Parameters of RoPE that take the place of the file's. `None` keeps the file's.
+/// Parameters of RoPE in place of those of the file. `None`, the default, keeps the file's.
+///
+/// ```
+/// use exsa_backend_llamacpp::{RopeOptions, RopeScaling};
+///
+/// let twice_the_context = RopeOptions::new().scaling(RopeScaling::Linear).freq_scale(0.5);
+/// assert_eq!(twice_the_context.freq_base, None);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct RopeOptions {
     /// Kind of scaling.
     pub scaling: Option<RopeScaling>,
@@ -106,15 +115,79 @@ pub struct RopeOptions {
     pub yarn_ext_factor: Option<f32>,
     /// YaRN's factor on the attention, at least 0.
     pub yarn_attn_factor: Option<f32>,
-    /// Turns over the original context above which YaRN leaves a frequency alone, at least 0.
+    /// Rotations over the original context above which YaRN leaves a frequency unchanged, at least 0.
     pub yarn_beta_fast: Option<f32>,
-    /// Turns over the original context below which YaRN interpolates a frequency, at least 0.
+    /// Rotations over the original context below which YaRN interpolates a frequency fully, at least 0.
     pub yarn_beta_slow: Option<f32>,
     /// Tokens of context before scaling, at least 1.
     pub yarn_orig_ctx: Option<u32>,
 }
 
-/// How a model is loaded, beyond what core's options say.
+impl RopeOptions {
+    /// All parameters of the file.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`scaling`](Self::scaling).
+    #[must_use]
+    pub fn scaling(mut self, scaling: RopeScaling) -> Self {
+        self.scaling = Some(scaling);
+        self
+    }
+
+    /// Sets [`freq_base`](Self::freq_base).
+    #[must_use]
+    pub fn freq_base(mut self, base: f32) -> Self {
+        self.freq_base = Some(base);
+        self
+    }
+
+    /// Sets [`freq_scale`](Self::freq_scale).
+    #[must_use]
+    pub fn freq_scale(mut self, scale: f32) -> Self {
+        self.freq_scale = Some(scale);
+        self
+    }
+
+    /// Sets [`yarn_ext_factor`](Self::yarn_ext_factor).
+    #[must_use]
+    pub fn yarn_ext_factor(mut self, factor: f32) -> Self {
+        self.yarn_ext_factor = Some(factor);
+        self
+    }
+
+    /// Sets [`yarn_attn_factor`](Self::yarn_attn_factor).
+    #[must_use]
+    pub fn yarn_attn_factor(mut self, factor: f32) -> Self {
+        self.yarn_attn_factor = Some(factor);
+        self
+    }
+
+    /// Sets [`yarn_beta_fast`](Self::yarn_beta_fast).
+    #[must_use]
+    pub fn yarn_beta_fast(mut self, rotations: f32) -> Self {
+        self.yarn_beta_fast = Some(rotations);
+        self
+    }
+
+    /// Sets [`yarn_beta_slow`](Self::yarn_beta_slow).
+    #[must_use]
+    pub fn yarn_beta_slow(mut self, rotations: f32) -> Self {
+        self.yarn_beta_slow = Some(rotations);
+        self
+    }
+
+    /// Sets [`yarn_orig_ctx`](Self::yarn_orig_ctx).
+    #[must_use]
+    pub fn yarn_orig_ctx(mut self, tokens: u32) -> Self {
+        self.yarn_orig_ctx = Some(tokens);
+        self
+    }
+}
+
+/// Options for loading a model, beyond core's.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ModelOptions {
     pub gpu_layers: Option<u32>,
@@ -142,7 +215,7 @@ impl Default for ModelOptions {
     }
 }
 
-/// How sessions are made, beyond what core's options say.
+/// Options of sessions, beyond core's.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ContextOptions {
     pub kv_layout: KvLayout,

@@ -1,20 +1,20 @@
-//! How a session makes one vector of a text.
+//! Pooling: how a session makes one embedding of the hidden states of a text.
 
 use exsa_core::backend::Pooling;
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
 
-/// What a model's file says about vectors.
+/// A model file's metadata about embeddings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PoolingFacts {
-    /// The pooling that the model was trained with, if it was.
+    /// The pooling that the model was trained with, if the file names one.
     of_file: Option<Pooling>,
     /// Whether there is a classification head.
     has_head: bool,
 }
 
 impl PoolingFacts {
-    /// Reads them off a GGUF, whose `pooling_type` llama.cpp numbers.
+    /// Reads them from a GGUF, whose `pooling_type` is a number of llama.cpp's.
     pub fn of(gguf: &Gguf) -> Result<Self, LoadError> {
         let metadata = gguf.metadata();
         let architecture: String = metadata.require("general.architecture")?;
@@ -36,7 +36,7 @@ impl PoolingFacts {
         Ok(Self { of_file, has_head })
     }
 
-    /// The pooling of a session for which `asked` was asked.
+    /// The pooling of a session whose options ask for `asked`.
     pub fn choose(self, asked: Option<Pooling>) -> Result<Option<Pooling>, LoadError> {
         let pooling = asked.or(self.of_file);
         if pooling == Some(Pooling::Rank) && !self.has_head {

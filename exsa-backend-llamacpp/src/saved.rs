@@ -1,10 +1,10 @@
-//! The KV of one sequence, saved: a header of ours and what llama.cpp writes.
+//! Saved KV of one sequence: Exsa's header and llama.cpp's state.
 
 use crate::fingerprint::Fingerprint;
 use exsa_core::error::KvError;
 use std::io::{Read, Write};
 
-/// What saved KV begins with; the last byte is the version of the format.
+/// First bytes of saved KV; the last one is the version of the format.
 const MAGIC: [u8; 8] = *b"EXSA-LC\x01";
 
 const HEADER_BYTES: usize = 40;
@@ -14,12 +14,12 @@ const HEADER_BYTES: usize = 40;
 pub(crate) struct Saved {
     /// Tokens held.
     pub tokens: u64,
-    /// llama.cpp's bytes.
+    /// State of the sequence, as llama.cpp writes it.
     pub state: Vec<u8>,
 }
 
 impl Saved {
-    /// Writes the KV of a session of `model`.
+    /// Writes the KV, for a session of `model`.
     pub fn write(&self, model: Fingerprint, to: &mut dyn Write) -> Result<(), KvError> {
         to.write_all(&MAGIC)?;
         for value in [model.0, self.tokens, self.state.len() as u64, self.digest(model)] {
@@ -29,7 +29,8 @@ impl Saved {
         Ok(())
     }
 
-    /// Reads what `write` wrote for `model`: at most `tokens_max` tokens. Damage is found before llama.cpp sees it.
+    /// Reads KV of at most `tokens_max` tokens that was written for `model`. Damage is detected before
+    /// llama.cpp parses the state.
     pub fn read(model: Fingerprint, tokens_max: usize, from: &mut dyn Read) -> Result<Self, KvError> {
         let format = |problem: String| Err(KvError::Format(problem));
         let mut header = [0; HEADER_BYTES];
@@ -50,7 +51,7 @@ impl Saved {
         if tokens > tokens_max as u64 {
             return format(format!("{tokens} tokens, over the session's context of {tokens_max}"));
         }
-        // Memory is taken as bytes arrive, not as the header claims.
+        // Memory grows with the bytes that arrive, not with the length in the header.
         let mut state = Vec::new();
         from.take(len).read_to_end(&mut state)?;
         if state.len() as u64 != len {
@@ -74,13 +75,14 @@ impl Saved {
 /// Bytes of llama.cpp's state before the number of streams.
 const STREAMS_AT: usize = 8;
 
-/// The state of sequence `seq` of a session with `streams` streams, as of one with one: of a single attention cache, whose state
-/// lists the cells of every stream. `None` if it is not laid out like that.
+/// Converts the state of a sequence in stream `seq` of `streams` to that of a session with a single stream.
+/// The state is of a single attention cache and lists the cells of every stream; `None` if its layout is
+/// another.
 pub(crate) fn to_one_stream(state: &[u8], seq: usize, streams: usize) -> Option<Vec<u8>> {
     let (start, _) = streams_of(state, streams)?;
-    // The one stream is everybody's.
+    // All sequences share the only stream.
     let seq = if streams == 1 { 0 } else { seq };
-    // Every stream but the sequence's own has 0 cells, in four bytes.
+    // All streams but the sequence's own have 0 cells, a number of four bytes.
     let after = 4 * streams.checked_sub(seq + 1)?;
     let cells = state.get(start + 4 * seq..state.len().checked_sub(after)?)?;
     let empty = state[start..start + 4 * seq].iter().chain(&state[state.len() - after..]);
@@ -90,14 +92,14 @@ pub(crate) fn to_one_stream(state: &[u8], seq: usize, streams: usize) -> Option<
     Some([&state[..STREAMS_AT], &1u32.to_le_bytes(), cells].concat())
 }
 
-/// What [`to_one_stream`] gave, for a session with `streams` streams.
+/// Converts a state from [`to_one_stream`] for a session with `streams` streams.
 pub(crate) fn from_one_stream(state: &[u8], streams: usize) -> Option<Vec<u8>> {
     let (start, header) = streams_of(state, 1)?;
     let number = u32::try_from(streams).ok()?.to_le_bytes();
     Some([header, &number, &state[start..], &vec![0; 4 * streams.checked_sub(1)?]].concat())
 }
 
-/// Where the streams begin, and what is before their number, which has to be `streams`.
+/// Offset of the first stream, and the bytes before the number of streams, which has to be `streams`.
 fn streams_of(state: &[u8], streams: usize) -> Option<(usize, &[u8])> {
     let start = STREAMS_AT + 4;
     let number = state.get(STREAMS_AT..start)?;

@@ -1,13 +1,15 @@
 //! Sessions: the KV of several sequences, and forward passes over ragged batches.
 
-use crate::ffi::{self, Context, ContextSettings, Decoded};
+mod streams;
+
+use crate::cells::Cells;
+use crate::ffi::{self, Context, Decoded};
 use crate::fingerprint::Fingerprint;
-use crate::kv::Cells;
 use crate::log;
 use crate::options::{ContextOptions, FlashAttention};
-use crate::places::{Places, plan_move};
-use crate::plan::{ModelKind, Plan};
 use crate::saved::{self, Saved};
+use crate::session_plan::{ModelKind, SessionPlan};
+use crate::stream_map::StreamMap;
 use exsa_core::SeqId;
 use exsa_core::backend::{Capabilities, Interrupt, Pooling, Session, SessionOptions};
 use exsa_core::batch::{Batch, Embeddings, Logits, Span};
@@ -16,7 +18,7 @@ use exsa_core::model_info::ModelInfo;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-/// Architectures with an index beside their attention cache: their states list streams twice.
+/// Architectures with an index beside their attention cache: a saved state lists the streams twice.
 const SEVERAL_CACHES: [&str; 8] =
     ["minimax-m3", "glm-dsa", "glm5-next", "deepseek32", "deepseek4", "hy_v4", "dots3note", "qwen4exp"];
 
@@ -26,21 +28,23 @@ pub(crate) struct LlamaCppSession {
     capabilities: Capabilities,
     interrupt: Interrupt,
     cells: Cells,
-    /// The stream of each sequence, which in one pool is its number.
-    places: Places,
+    /// Stream of each sequence; in one pool, a sequence's own number.
+    streams: StreamMap,
     unified: bool,
-    /// Whether the streams of the last batch had gaps, and how many tokens may be moved to close one.
+    /// Whether the streams of the last batch had gaps.
     had_gaps: bool,
+    /// Maximum number of tokens to move to close a gap.
     move_tokens_max: usize,
-    /// Streams that a saved state is taken out of, so that it goes into sessions of any layout; `None` where its layout is not known.
-    streams: Option<usize>,
+    /// Number of streams that a saved state lists. It is reduced to one stream, so that a session of any
+    /// layout can restore it. `None` for states of unknown layout.
+    state_streams: Option<usize>,
     n_vocab: usize,
     fingerprint: Fingerprint,
-    /// Rows of logits in the batch's order, where llama.cpp had them in another.
+    /// Logits in the order of the batch, if llama.cpp's order was another.
     rows: Vec<f32>,
-    /// Vectors of the last [`Session::embed`].
-    vectors: Vec<f32>,
-    vector_width: usize,
+    /// Embeddings of the last [`Session::embed`].
+    embeddings: Vec<f32>,
+    embedding_width: usize,
 }
 
 impl LlamaCppSession {
@@ -53,32 +57,21 @@ impl LlamaCppSession {
         context_options: &ContextOptions,
         options: &SessionOptions,
     ) -> Result<Self, LoadError> {
-        let (windowed, recurrent) = (model.window() > 0, model.is_recurrent());
-        let kind = ModelKind { windowed, recurrent, pooled: pooling.is_some(), on_cpu: model.is_on_cpu() };
-        let plan = Plan::new(info, kind, context_options, options)?;
-        // A recurrent state cannot be cut. Of layers with a window, llama.cpp gives away what lies before the window wherever
-        // it looks for room, so that a cut would need what is gone, but for streams of full length, where it never looks there.
+        let kind = ModelKind::of(&model, pooling);
+        let ModelKind { windowed, recurrent, .. } = kind;
+        let plan = SessionPlan::new(info, kind, context_options, options)?;
+        // A recurrent state cannot be truncated. In layers with a sliding window, llama.cpp reuses cells
+        // before the window wherever it looks for free cells, and a truncated sequence would need them.
+        // Streams of full length are the exception: there it never looks before the window.
         let cuttable = !recurrent && (!windowed || (context_options.swa_full && !plan.unified));
-        let settings = ContextSettings {
-            options: context_options,
-            cells: plan.cells,
-            sequences: plan.sequences,
-            unified: plan.unified,
-            batch_tokens: plan.batch_tokens,
-            // A text's vector is made in one pass.
-            ubatch_tokens: if pooling.is_some() { plan.batch_tokens } else { plan.ubatch_tokens },
-            pooling,
-            decode_threads: plan.decode_threads,
-            prefill_threads: plan.prefill_threads,
-            interrupt: options.interrupt.clone(),
-        };
-        let vector_width = pooling.map_or(0, |pooling| model.vector_width(pooling));
+        let settings = plan.context_settings(context_options, options);
+        let embedding_width = pooling.map_or(0, |pooling| model.embedding_width(pooling));
         let context = Context::new(model, &settings)?;
         let (cells, cells_of_one, batch_tokens) = context.sizes();
         let mut fingerprint = fingerprint;
         fingerprint
             .update(format!("{:?} {:?}", context_options.key_type, context_options.value_type).as_bytes());
-        // Without flash attention values lie the other way round.
+        // Without flash attention the values are stored transposed.
         fingerprint.update(&[u8::from(context_options.flash_attention == FlashAttention::Off)]);
         let streams = if plan.unified { 1 } else { plan.sequences };
         let plain = !windowed && !recurrent && !SEVERAL_CACHES.contains(&info.architecture.as_str());
@@ -92,7 +85,7 @@ impl LlamaCppSession {
             block_tokens: 1,
             sequences_max: plan.sequences,
             context_tokens_max: plan.context_tokens.min(cells_of_one),
-            // Where tokens see those after them, a batch cannot be cut.
+            // A batch with non-causal attention cannot be cut.
             batch_tokens_max: if context.is_causal() {
                 batch_tokens
             } else {
@@ -100,32 +93,33 @@ impl LlamaCppSession {
             },
             fork: cuttable,
             truncate: cuttable,
-            // What is saved of a window is the window: a sequence that may be cut further back must not come from there.
+            // A saved sliding window holds the window alone, and a sequence restored from it cannot be
+            // truncated.
             save: context.has_memory() && !(windowed && cuttable),
             embed: pooling,
         };
         let count = u32::try_from(kv_tokens).unwrap_or(u32::MAX);
         Ok(Self {
             cells: Cells::new(plan.sequences, count),
-            places: Places::new(plan.sequences),
+            streams: StreamMap::new(plan.sequences),
             had_gaps: false,
-            // A move is worth about as much as the pass over the weights that it saves.
+            // A move saves one pass over the weights and costs about as much as the bytes it copies.
             move_tokens_max: usize::try_from(info.weights_bytes / info.kv_bytes_per_token.max(1))
                 .unwrap_or(0),
             interrupt: options.interrupt.clone(),
             n_vocab: info.n_vocab,
             unified: plan.unified,
-            streams: plain.then_some(streams),
+            state_streams: plain.then_some(streams),
             fingerprint,
             rows: Vec::new(),
-            vectors: Vec::new(),
-            vector_width,
+            embeddings: Vec::new(),
+            embedding_width,
             capabilities,
             context,
         })
     }
 
-    /// Everything that can be wrong with a batch, before anything changes.
+    /// Validates a batch before anything changes.
     fn check(&self, batch: &Batch) -> Result<(), StepError> {
         let limit = self.capabilities.batch_tokens_max;
         if batch.len() > limit {
@@ -163,98 +157,47 @@ impl LlamaCppSession {
 
     fn run(&mut self, batch: &Batch) -> Result<(), StepError> {
         if !self.unified && self.close_gap(batch) {
-            // If a move went wrong, the pass must not begin.
+            // A failed move may have emptied a sequence of the batch.
             self.check(batch)?;
         }
         for span in batch.spans() {
-            self.settle(span.seq);
+            self.assign_stream(span.seq);
             self.cells.append(span.seq, span.len);
         }
         let mut spans: Vec<_> =
-            batch.iter().map(|(span, tokens)| (self.places.of(span.seq), span, tokens)).collect();
+            batch.iter().map(|(span, tokens)| (self.streams.stream_of(span.seq), span, tokens)).collect();
         if !self.unified {
-            // llama.cpp computes streams in one pass where they follow each other.
-            spans.sort_by_key(|(place, ..)| *place);
+            // llama.cpp computes adjacent streams in one pass.
+            spans.sort_by_key(|(stream, ..)| *stream);
         }
         let (decoded, errors) = log::with_errors(|| self.context.decode(&spans));
         match decoded {
             Decoded::Done => Ok(()),
             Decoded::Interrupted => Err(StepError::Interrupted),
             Decoded::Full => Err(StepError::KvFull { needed: batch.len(), free: self.cells.free() }),
+            Decoded::Panicked(message) => {
+                Err(StepError::Backend(format!("the session's interrupt panicked: {message}")))
+            }
             Decoded::Failed(code) => {
                 Err(StepError::Backend(format!("llama.cpp failed with {code}: {errors}")))
             }
         }
     }
 
-    /// Takes back what a failed pass left of `span`.
+    /// Undoes what a failed pass did to the sequence of `span`.
     fn roll_back(&mut self, span: &Span) {
         let len = if self.capabilities.truncate { span.position } else { 0 };
-        if self.context.truncate(self.places.of(span.seq), len) {
+        if self.context.truncate(self.streams.stream_of(span.seq), len) {
             self.cells.truncate(span.seq, len);
         } else {
             self.release(span.seq);
         }
     }
 
-    /// Gives `seq` its stream if it is empty.
-    fn settle(&mut self, seq: SeqId) {
-        let Self { cells, places, .. } = self;
-        if !self.unified && cells.len(seq) == Some(0) {
-            places.settle(seq, |seq| cells.len(seq) == Some(0));
-        }
-    }
-
-    /// Moves a sequence of `batch` so that the streams have fewer gaps, if the last batch had gaps too: one that comes and goes is
-    /// not worth a move. Returns whether it tried.
-    fn close_gap(&mut self, batch: &Batch) -> bool {
-        let held = |stream| self.cells.len(self.places.at(stream)).unwrap_or(0);
-        let mut streams: Vec<u32> = batch.spans().iter().map(|span| self.places.of(span.seq)).collect();
-        streams.retain(|stream| held(*stream) > 0);
-        streams.sort_unstable();
-        let planned = plan_move(&streams, self.capabilities.sequences_max, |stream| held(stream) == 0);
-        let had_gaps = std::mem::replace(&mut self.had_gaps, planned.is_some());
-        let Some((from, to)) = planned.filter(|_| had_gaps && self.capabilities.save) else { return false };
-        let worth = held(from) + held(to) <= self.move_tokens_max;
-        if worth {
-            self.exchange(from, to);
-        }
-        worth
-    }
-
-    /// Lets the sequences of two streams change places, by way of host memory. If llama.cpp refuses, all stays as it was; a sequence
-    /// that it does not take back either is empty then, so that passes with it are refused.
-    fn exchange(&mut self, from: u32, to: u32) {
-        let sequences = [from, to].map(|stream| self.places.at(stream));
-        let mut states = Vec::new();
-        for (stream, seq) in [from, to].into_iter().zip(sequences) {
-            let held = self.cells.len(seq).unwrap_or(0);
-            let Some(state) = (if held > 0 { self.context.state(stream) } else { Some(Vec::new()) }) else {
-                return;
-            };
-            states.push(state);
-        }
-        let context = &mut self.context;
-        if context.replace_state(to, &states[0]) && context.replace_state(from, &states[1]) {
-            return self.places.swap(from, to);
-        }
-        for ((stream, seq), state) in [from, to].into_iter().zip(sequences).zip(&states) {
-            if !self.context.replace_state(stream, state) {
-                self.context.truncate(stream, 0);
-                self.cells.truncate(seq, 0);
-            }
-        }
-    }
-
-    /// Copies `from` to `to`, each in a stream of its own; `false` if llama.cpp refuses.
-    fn copy(&mut self, from: u32, to: u32) -> bool {
-        if self.capabilities.save {
-            // At once, and no more than the sequence holds.
-            return self.context.state(from).is_some_and(|state| self.context.set_state(to, &state));
-        }
-        // The whole stream, when the next pass begins. Only saving and restoring would see that it is not there yet.
-        self.context.copy_stream(from, to);
-        true
+    /// Memory of the session and its model as of now.
+    #[cfg(test)]
+    pub fn memory_use(&self) -> ffi::MemoryUse {
+        self.context.memory_use()
     }
 
     fn unsupported<T>(&self, has: bool, what: &'static str, work: T) -> Result<T, KvError> {
@@ -278,7 +221,7 @@ impl Session for LlamaCppSession {
         if batch.is_empty() {
             return Ok(Logits::new(&[], self.n_vocab));
         }
-        self.context.give_vectors(false);
+        self.context.output_embeddings(false);
         if let Err(error) = self.run(batch) {
             batch.spans().iter().for_each(|span| self.roll_back(span));
             return Err(error);
@@ -287,15 +230,19 @@ impl Session for LlamaCppSession {
         if logits.len() != batch.rows() * self.n_vocab {
             return Err(StepError::Backend("this model gives no logits".to_owned()));
         }
-        let place = |span: &Span| self.places.of(span.seq);
-        if self.unified || batch.spans().is_sorted_by_key(place) {
+        let stream = |span: &Span| self.streams.stream_of(span.seq);
+        if self.unified || batch.spans().is_sorted_by_key(stream) {
             return Ok(Logits::new(logits, self.n_vocab));
         }
         self.rows.clear();
         for span in batch.spans() {
-            // Rows of the sequences before it: a batch has few spans.
-            let before: usize =
-                batch.spans().iter().filter(|other| place(other) < place(span)).map(|other| other.rows).sum();
+            // Rows of the streams before it. Quadratic, but a batch has few spans.
+            let before: usize = batch
+                .spans()
+                .iter()
+                .filter(|other| stream(other) < stream(span))
+                .map(|other| other.rows)
+                .sum();
             let values = before * self.n_vocab..(before + span.rows) * self.n_vocab;
             self.rows.extend_from_slice(&logits[values]);
         }
@@ -313,21 +260,21 @@ impl Session for LlamaCppSession {
         if let Some(span) = batch.spans().iter().find(|span| span.position > 0) {
             return Err(StepError::Sequence { seq: span.seq, problem: "it is not empty".to_owned() });
         }
-        self.vectors.clear();
+        self.embeddings.clear();
         if !batch.is_empty() {
-            self.context.give_vectors(true);
+            self.context.output_embeddings(true);
             let result = self.run(batch);
             for span in batch.spans() {
-                self.vectors
-                    .extend_from_slice(self.context.vector(self.places.of(span.seq), self.vector_width));
+                let stream = self.streams.stream_of(span.seq);
+                self.embeddings.extend_from_slice(self.context.embedding(stream, self.embedding_width));
                 self.release(span.seq);
             }
             result?;
         }
-        if self.vectors.len() != batch.spans().len() * self.vector_width {
-            return Err(StepError::Backend("llama.cpp gave no vectors".to_owned()));
+        if self.embeddings.len() != batch.spans().len() * self.embedding_width {
+            return Err(StepError::Backend("llama.cpp returned no embeddings".to_owned()));
         }
-        Ok(Embeddings::new(&self.vectors, self.vector_width))
+        Ok(Embeddings::new(&self.embeddings, self.embedding_width))
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
@@ -337,16 +284,16 @@ impl Session for LlamaCppSession {
         if len == 0 {
             return Ok(());
         }
-        self.settle(to);
-        let places = (self.places.of(from), self.places.of(to));
+        self.assign_stream(to);
+        let (source, target) = (self.streams.stream_of(from), self.streams.stream_of(to));
         let done = if self.unified {
-            self.context.share(places.0, places.1, len);
+            self.context.share(source, target, len);
             true
         } else {
-            self.copy(places.0, places.1) && self.context.truncate(places.1, len)
+            self.copy_stream(source, target) && self.context.truncate(target, len)
         };
         if !done {
-            self.context.truncate(places.1, 0);
+            self.context.truncate(target, 0);
             return Err(KvError::Backend(format!("llama.cpp cannot copy {from}")));
         }
         self.cells.share(from, to, len);
@@ -359,8 +306,8 @@ impl Session for LlamaCppSession {
             return Ok(());
         }
         self.unsupported(self.capabilities.truncate || len == 0, "truncate", ())?;
-        if !self.context.truncate(self.places.of(seq), len) {
-            return Err(KvError::Backend(format!("llama.cpp cannot cut {seq} to {len} tokens")));
+        if !self.context.truncate(self.streams.stream_of(seq), len) {
+            return Err(KvError::Backend(format!("llama.cpp cannot truncate {seq} to {len} tokens")));
         }
         self.cells.truncate(seq, len);
         Ok(())
@@ -368,7 +315,7 @@ impl Session for LlamaCppSession {
 
     fn release(&mut self, seq: SeqId) {
         if self.cells.len(seq).is_some() {
-            self.context.truncate(self.places.of(seq), 0);
+            self.context.truncate(self.streams.stream_of(seq), 0);
             self.cells.truncate(seq, 0);
         }
     }
@@ -376,16 +323,16 @@ impl Session for LlamaCppSession {
     fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
         self.unsupported(self.capabilities.save, "save", ())?;
         let tokens = self.cells.existing_len(seq)?;
-        let place = self.places.of(seq);
-        let state = match self.streams {
+        let stream = self.streams.stream_of(seq);
+        let state = match self.state_streams {
             _ if tokens == 0 => Some(Vec::new()),
             Some(streams) => self
                 .context
-                .state(place)
-                .and_then(|state| saved::to_one_stream(&state, place as usize, streams)),
-            None => self.context.state(place),
+                .state(stream)
+                .and_then(|state| saved::to_one_stream(&state, stream as usize, streams)),
+            None => self.context.state(stream),
         };
-        let state = state.ok_or_else(|| KvError::Backend("llama.cpp gave no state".to_owned()))?;
+        let state = state.ok_or_else(|| KvError::Backend("llama.cpp returned no state".to_owned()))?;
         Saved { tokens: tokens as u64, state }.write(self.fingerprint, to)
     }
 
@@ -401,16 +348,16 @@ impl Session for LlamaCppSession {
         if tokens == 0 {
             return Ok(0);
         }
-        let state = match self.streams {
+        let state = match self.state_streams {
             Some(streams) => saved::from_one_stream(&saved.state, streams),
             None => Some(saved.state),
         };
         let state = state.ok_or_else(|| KvError::Format("it is not the state of one sequence".to_owned()))?;
-        self.settle(seq);
-        let place = self.places.of(seq);
-        let (restored, errors) = log::with_errors(|| self.context.set_state(place, &state));
-        if !restored || self.context.held(place) != tokens {
-            self.context.truncate(place, 0);
+        self.assign_stream(seq);
+        let stream = self.streams.stream_of(seq);
+        let (restored, errors) = log::with_errors(|| self.context.set_state(stream, &state));
+        if !restored || self.context.held(stream) != tokens {
+            self.context.truncate(stream, 0);
             return Err(KvError::Format(format!("llama.cpp refuses it: {errors}")));
         }
         self.cells.append(seq, tokens);

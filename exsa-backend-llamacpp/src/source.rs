@@ -1,4 +1,4 @@
-//! Where a model comes from, its headers read and checked by core before llama.cpp opens anything.
+//! Sources of models. Core parses and checks all headers before llama.cpp opens anything.
 
 use exsa_core::backend::ModelSource;
 use exsa_core::error::LoadError;
@@ -8,31 +8,31 @@ use std::fs::File;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-/// Parts of a split model at most, as five digits in the names allow.
+/// Maximum number of parts of a split model: their names have five digits.
 const PARTS_MAX: usize = 99_999;
 
-/// A model whose headers are sound.
+/// A model whose headers core has checked.
 pub(crate) struct Checked<'a> {
-    /// Where the weights are.
+    /// Location of the weights.
     pub bytes: Bytes<'a>,
     /// The header; of a split model, that of the first part.
     pub gguf: Gguf,
     /// The headers of the other parts.
     rest: Vec<Gguf>,
-    /// What the model is, over all parts.
+    /// Description of the model, over all parts.
     pub info: ModelInfo,
 }
 
 impl Checked<'_> {
-    /// The tensor of this name, in whichever part.
+    /// The tensor of this name, from any part.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         std::iter::once(&self.gguf).chain(&self.rest).find_map(|part| part.tensor(name))
     }
 }
 
-/// Where weights are.
+/// Location of weights.
 pub(crate) enum Bytes<'a> {
-    /// Files in order; one, unless the model is split.
+    /// Files in order; a single one unless the model is split.
     Files(Vec<PathBuf>),
     /// In memory.
     Memory(&'a [u8]),
@@ -88,12 +88,12 @@ pub(crate) fn read(path: &Path) -> Result<Gguf, LoadError> {
     })
 }
 
-/// Parts of the model; 1 if it is not split.
+/// Number of parts of the model; 1 if it is not split.
 fn parts(gguf: &Gguf) -> Result<usize, LoadError> {
     Ok(gguf.metadata().get::<usize>("split.count")?.unwrap_or(1).max(1))
 }
 
-/// The files of all parts, by the names that llama.cpp's splitter gives: `NAME-00001-of-00003.gguf`.
+/// Files of all parts, named as llama.cpp's splitter does: `NAME-00001-of-00003.gguf`.
 fn part_paths(first: &Path, gguf: &Gguf) -> Result<Vec<PathBuf>, LoadError> {
     let parts = parts(gguf)?;
     if parts == 1 {

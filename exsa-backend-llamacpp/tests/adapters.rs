@@ -1,4 +1,5 @@
-//! LoRA adapters: what they add is what a merged weight has, and what is no adapter is refused before llama.cpp sees it.
+//! LoRA adapters: what they add is what a merged weight has, and what is no adapter is refused before
+//! llama.cpp sees it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;

@@ -7,8 +7,8 @@ use exsa_conformance::Fixture;
 use exsa_core::backend::ModelSource;
 use support::{data, exact, options};
 
-/// Differences of logits that come of summing in another order when a batch has another shape; of GELU, which llama.cpp looks up
-/// in a table of 16 bits; of activations in 8 bits.
+/// Differences of logits that come of summing in another order when a batch has another shape; of GELU, which
+/// llama.cpp looks up in a table of 16 bits; of activations in 8 bits.
 const SUMS: f32 = 1e-3;
 const GELU: f32 = 0.05;
 const EIGHT_BITS: f32 = 0.02;

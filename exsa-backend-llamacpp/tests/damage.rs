@@ -1,7 +1,7 @@
 //! Files that are sound GGUFs and senseless models: whatever one of their values says, the process lives on.
 //!
-//! llama.cpp checks much of what it reads by assertions that end the process, so each case runs in a child process, and one that
-//! ends it is a case that this crate has to refuse first.
+//! llama.cpp checks much of what it reads by assertions that end the process, so each case runs in a child
+//! process, and one that ends it is a case that this crate has to refuse first.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use support::edit::{Edit, Tensor};
 
-/// Where a child takes up the cases.
+/// Number of the case at which a child starts.
 const START: &str = "EXSA_DAMAGE_START";
 
 const MODELS: [&str; 4] = ["llama-f32", "gemma3-f32", "qwen2-f32", "phi3-f32"];

@@ -1,4 +1,5 @@
-//! A long prefill ends when nobody waits for it any more, and the session works on. With the candle backend, too.
+//! A long prefill ends when nobody waits for it any more, and the session works on. With the candle backend,
+//! too.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
@@ -22,7 +23,8 @@ const PROMPTS: u32 = 8;
 /// Passes of which one at least is cut in time.
 const ATTEMPTS: usize = 8;
 
-/// Submits prompts of 500 tokens each with `change`; gives their streams and how long the pass over all of them took.
+/// Submits prompts of 500 tokens each with `change`; gives their streams and how long the pass over all of
+/// them took.
 fn prefill(engine: &mut EngineLoop, change: impl Fn(Request) -> Request) -> (Vec<TokenStream>, Duration) {
     let submit = |seed| {
         let request = Request::tokens(tokens(500, seed)).max_tokens(4).ignore_eos(true);

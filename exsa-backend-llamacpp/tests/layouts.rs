@@ -1,7 +1,7 @@
-//! What the two layouts of KV cost: times of decoding steps and of forks, side by side.
+//! Cost of the two layouts of KV: times of decoding steps and of forks, side by side.
 //!
-//! `EXSA_MODEL=FILE cargo nextest run -p exsa-backend-llamacpp --test layouts --run-ignored all --no-capture`; the built-in model without
-//! `EXSA_MODEL`. llama.cpp is optimized in every profile.
+//! `EXSA_MODEL=FILE cargo nextest run -p exsa-backend-llamacpp --test layouts --run-ignored all
+//! --no-capture`; the built-in model without `EXSA_MODEL`. llama.cpp is optimized in every profile.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -41,7 +41,8 @@ fn decode(session: &mut dyn Session, n: u32, held: usize) -> Duration {
     median(times)
 }
 
-/// Fills `n` sequences with `len` tokens: each its own, or all forks of the first. Gives the time of one fork.
+/// Fills `n` sequences with `len` tokens: each its own, or all forks of the first. Gives the time of one
+/// fork.
 fn fill(session: &mut dyn Session, n: u32, len: usize, shared: bool) -> Duration {
     let mut forks = vec![Duration::ZERO];
     for seq in 0..n {

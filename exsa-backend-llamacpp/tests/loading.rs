@@ -1,4 +1,4 @@
-//! What loads, and what is refused with words that help before llama.cpp sees it.
+//! Loading of models, and errors that help before llama.cpp opens a bad one.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
@@ -141,14 +141,14 @@ fn options_that_make_no_sense() {
     };
     let backend = LlamaCppBackend::new;
     let rope = |options| backend().rope(options);
-    let default = RopeOptions::default();
+    let default = RopeOptions::new();
     for (backend, option) in [
         (backend().kv_types(KvType::F16, KvType::Q8_0).flash_attention(FlashAttention::Off), "kv_types"),
-        (rope(RopeOptions { freq_base: Some(0.0), ..default }), "rope.freq_base"),
-        (rope(RopeOptions { freq_base: Some(f32::NAN), ..default }), "rope.freq_base"),
-        (rope(RopeOptions { freq_scale: Some(-1.0), ..default }), "rope.freq_scale"),
-        (rope(RopeOptions { yarn_ext_factor: Some(2.0), ..default }), "rope.yarn_ext_factor"),
-        (rope(RopeOptions { yarn_orig_ctx: Some(0), ..default }), "rope.yarn_orig_ctx"),
+        (rope(default.freq_base(0.0)), "rope.freq_base"),
+        (rope(default.freq_base(f32::NAN)), "rope.freq_base"),
+        (rope(default.freq_scale(-1.0)), "rope.freq_scale"),
+        (rope(default.yarn_ext_factor(2.0)), "rope.yarn_ext_factor"),
+        (rope(default.yarn_orig_ctx(0)), "rope.yarn_orig_ctx"),
         (backend().ubatch_tokens_max(0), "ubatch_tokens_max"),
         (backend().prefill_threads(std::num::NonZeroUsize::MAX), "prefill_threads"),
     ] {
@@ -165,7 +165,7 @@ fn rope_options_do_something() {
         feed(&mut *session(&load_with(backend, &source)), 0, 0, &[1, 50, 300, 7, 7, 8], 6)
     };
     let plain = rows(&support::exact());
-    let scaled = support::exact().rope(RopeOptions { freq_base: Some(1e6), ..RopeOptions::default() });
+    let scaled = support::exact().rope(RopeOptions::new().freq_base(1e6));
     assert_ne!(rows(&scaled), plain);
 }
 

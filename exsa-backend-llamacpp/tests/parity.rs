@@ -1,5 +1,5 @@
-//! candle and llama.cpp side by side: two implementations of the same mathematics, by different people. Where they differ, and
-//! which of them rounds, is in the documentation of this crate.
+//! candle and llama.cpp side by side: two implementations of the same mathematics, by different people. Where
+//! they differ, and which of them rounds, is in the documentation of this crate.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,8 +17,8 @@ use support::{argmax, candle_backend, data, feed, greedy, load_with, micro_model
 /// Mean KL divergence of next-token distributions that is allowed, in nats.
 const DIVERGENCE_MAX: f64 = 1e-3;
 
-/// The same for models whose types candle multiplies exactly while llama.cpp rounds the activations to 8 bits. Random weights
-/// make the most of it: there is no token that the model is sure of.
+/// The same for models whose types candle multiplies exactly while llama.cpp rounds the activations to 8
+/// bits. Random weights make the most of it: there is no token that the model is sure of.
 const DIVERGENCE_ROUNDED_MAX: f64 = 2e-3;
 
 /// Logits whose difference may be turned by 16-bit activations, which llama.cpp has with 16-bit weights.
@@ -155,7 +155,7 @@ fn distributions_of_trained_models() {
     }
 }
 
-/// What the defaults cost: keys and values in 16 bits, and the fused attention.
+/// Cost of the defaults: keys and values in 16 bits, and the fused attention.
 #[test]
 fn default_options_are_close() {
     let built_in = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf"));
@@ -166,7 +166,8 @@ fn default_options_are_close() {
     assert!(divergence < DIVERGENCE_MAX, "{divergence}");
 }
 
-/// exp of the mean negative log likelihood of a text in windows of 256 tokens, of which the second half counts.
+/// exp of the mean negative log likelihood of a text in windows of 256 tokens, of which the second half
+/// counts.
 fn perplexity(model: &Arc<dyn Model>, text: &[u32]) -> f64 {
     const WINDOW: usize = 256;
     let mut session = session(model);

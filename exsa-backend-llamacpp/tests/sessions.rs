@@ -1,5 +1,5 @@
-//! A session's contract in both layouts of KV: however tokens are cut, batched, forked, cut back or saved, the logits are those
-//! of the plain run.
+//! A session's contract in both layouts of KV: however tokens are cut, batched, forked, cut back or saved,
+//! the logits are those of the plain run.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
@@ -17,10 +17,12 @@ use support::{data, feed, layouts, load_with, session, tokens, worst};
 /// Models of several kinds, gemma with windows of 32 tokens.
 const MODELS: [&str; 4] = ["llama-f32", "qwen3-f32", "gemma2-f32", "gemma3-f32"];
 
-/// Of logits whose standard deviation is about 2. llama.cpp sums in another order when a batch has another shape.
+/// Of logits whose standard deviation is about 2. llama.cpp sums in another order when a batch has another
+/// shape.
 const TOLERANCE: f32 = 1e-3;
 
-/// The same of models with GELU, which llama.cpp looks up in a table of 16 bits: it turns small differences into steps.
+/// The same of models with GELU, which llama.cpp looks up in a table of 16 bits: it turns small differences
+/// into steps.
 const TOLERANCE_GELU: f32 = 0.03;
 
 fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>], what: &str) {
@@ -412,7 +414,7 @@ fn quantized_kv_is_close() {
     }
 }
 
-/// What can be done with a sequence depends on model and layout, and is told truly.
+/// Capabilities depend on model and layout, and are true.
 #[test]
 fn capabilities() {
     let of = |backend: &LlamaCppBackend, name: &str| {
@@ -503,7 +505,8 @@ fn saved_kv_and_flash_attention() {
     }
 }
 
-/// Those that are left over with gaps between them are moved together, also over one that waits; none of them notices.
+/// Those that are left over with gaps between them are moved together, also over one that waits; none of them
+/// notices.
 #[test]
 fn sequences_with_gaps_between_them() {
     each(|name, model| {

@@ -1,7 +1,7 @@
 //! Hours in minutes: many streams, random cancels, and nothing may pile up.
 //!
-//! `cargo nextest run -p exsa-backend-llamacpp --test soak --run-ignored all --no-capture`; `EXSA_SOAK_SECONDS` sets how long, 600
-//! by default.
+//! `cargo nextest run -p exsa-backend-llamacpp --test soak --run-ignored all --no-capture`;
+//! `EXSA_SOAK_SECONDS` sets how long, 600 by default.
 #![allow(clippy::unwrap_used)]
 
 mod support;

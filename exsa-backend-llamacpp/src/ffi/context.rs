@@ -1,5 +1,8 @@
 //! Contexts: the KV of several sequences, and the forward pass.
 
+use super::abort::{AbortCheck, on_abort};
+use super::adapter::Adapter;
+use super::memory::MemoryUse;
 use super::model::Model;
 use super::threads::Threads;
 use crate::log;
@@ -9,11 +12,11 @@ use exsa_core::backend::{Interrupt, Pooling};
 use exsa_core::batch::Span;
 use exsa_core::error::LoadError;
 use llama_cpp_sys_2 as sys;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// How a context is made. Every number was checked to fit an `i32`.
+/// Settings of a context. Every number was checked to fit an `i32`.
 pub(crate) struct ContextSettings<'a> {
     pub options: &'a ContextOptions,
     /// Cells of KV over all sequences.
@@ -23,39 +26,43 @@ pub(crate) struct ContextSettings<'a> {
     pub unified: bool,
     pub batch_tokens: usize,
     pub ubatch_tokens: usize,
+    /// Maximum number of output rows of a pass.
+    pub outputs: usize,
     pub decode_threads: usize,
     pub prefill_threads: usize,
-    /// What is made of the vectors of a text's tokens, if anything.
+    /// Pooling of a text's token embeddings, if the context computes embeddings.
     pub pooling: Option<Pooling>,
     pub interrupt: Interrupt,
 }
 
 /// How a pass ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decoded {
     Done,
-    /// There were too few cells.
+    /// Too few cells were free.
     Full,
     Interrupted,
+    /// Reading the interrupt panicked with this message, which ended the pass.
+    Panicked(String),
+    /// llama.cpp's code of another failure.
     Failed(i32),
 }
 
-/// A context. Fields are dropped in order, after the context itself.
+/// A context. Its `drop` frees the context itself first, then the fields go in order.
 pub(crate) struct Context {
     ptr: NonNull<sys::llama_context>,
     memory: sys::llama_memory_t,
     _threads: Option<Threads>,
-    /// Read by the abort callback: its address must not change.
-    _interrupt: Box<Interrupt>,
-    arrays: Arrays,
-    /// Whether passes give vectors instead of logits.
-    gives_vectors: bool,
+    abort: Box<AbortCheck>,
+    arrays: BatchArrays,
+    /// Whether passes output embeddings instead of logits.
+    outputs_embeddings: bool,
     model: Arc<Model>,
 }
 
-/// The arrays of a batch, as llama.cpp takes them.
+/// Arrays of a batch in the layout of `llama_batch`.
 #[derive(Default)]
-struct Arrays {
+struct BatchArrays {
     tokens: Vec<sys::llama_token>,
     positions: Vec<sys::llama_pos>,
     /// One sequence for each token.
@@ -68,40 +75,15 @@ struct Arrays {
 unsafe impl Send for Context {}
 
 impl Context {
-    /// A context of `model`.
+    /// Creates a context of `model`.
     pub fn new(model: Arc<Model>, settings: &ContextSettings<'_>) -> Result<Self, LoadError> {
-        let interrupt = Box::new(settings.interrupt.clone());
-        // SAFETY: gives a structure by value.
-        let mut params = unsafe { sys::llama_context_default_params() };
-        let number = |n: usize| u32::try_from(n).unwrap_or(i32::MAX as u32);
-        params.n_ctx = number(settings.cells);
-        params.n_seq_max = number(settings.sequences);
-        params.n_batch = number(settings.batch_tokens);
-        params.n_ubatch = number(settings.ubatch_tokens);
-        // The largest pass is planned with a whole number of tokens for each sequence, which may be more than a batch.
-        params.n_outputs_max = number(settings.batch_tokens.saturating_add(settings.sequences));
-        params.n_threads = number(settings.decode_threads) as c_int;
-        params.n_threads_batch = number(settings.prefill_threads) as c_int;
-        params.kv_unified = settings.unified;
-        params.no_perf = true;
-        params.abort_callback = Some(on_abort);
-        params.abort_callback_data = std::ptr::from_ref::<Interrupt>(&interrupt).cast_mut().cast();
-        params.embeddings = settings.pooling.is_some();
-        params.pooling_type = pooling_type(settings.pooling)?;
-        apply(settings.options, &mut params);
-
-        let lock = model.lock();
-        // SAFETY: the model lives, its lock is held, and `interrupt` outlives the context.
-        let (ptr, errors) =
-            log::with_errors(|| unsafe { sys::llama_init_from_model(model.ptr.as_ptr(), params) });
-        drop(lock);
-        let Some(ptr) = NonNull::new(ptr) else {
-            let errors = if errors.is_empty() { "llama.cpp made no context".to_owned() } else { errors };
-            return Err(LoadError::Backend(errors));
-        };
-        model.adapt(ptr);
+        let abort = AbortCheck::new(settings.interrupt.clone());
+        let ptr = create(&model, settings, &abort)?;
+        // SAFETY: the context was created just now, of this model, which owns the adapters; the context keeps
+        // it alive.
+        unsafe { Adapter::apply(model.adapters(), ptr) };
         let threads = Threads::new(settings.decode_threads.max(settings.prefill_threads) as c_int);
-        // SAFETY: the context was made just now; the pool is freed after it.
+        // SAFETY: the context was created just now; the thread pool is freed after it.
         let memory = unsafe {
             if let Some(threads) = &threads {
                 sys::llama_attach_threadpool(ptr.as_ptr(), threads.as_ptr(), threads.as_ptr());
@@ -112,11 +94,35 @@ impl Context {
             ptr,
             memory,
             _threads: threads,
-            _interrupt: interrupt,
-            arrays: Arrays::default(),
-            gives_vectors: settings.pooling.is_some(),
+            abort,
+            arrays: BatchArrays::default(),
+            outputs_embeddings: settings.pooling.is_some(),
             model,
         })
+    }
+
+    /// Memory of `model` and of a context with `settings`, which is freed again. A model of a dry run makes
+    /// it allocate nothing but the rows of its output.
+    pub fn measure(model: &Model, settings: &ContextSettings<'_>) -> Result<MemoryUse, LoadError> {
+        let abort = AbortCheck::new(settings.interrupt.clone());
+        let ptr = create(model, settings, &abort)?;
+        let lock = model.lock();
+        // SAFETY: the context was created just now, is used by nothing else, and is freed once. `abort`
+        // outlives it.
+        let memory = unsafe {
+            let memory = MemoryUse::of(ptr);
+            sys::llama_free(ptr.as_ptr());
+            memory
+        };
+        drop(lock);
+        memory.ok_or_else(|| LoadError::Backend("llama.cpp could not tell its memory".to_owned()))
+    }
+
+    /// Memory of the context and its model as of now.
+    #[cfg(test)]
+    pub fn memory_use(&self) -> MemoryUse {
+        // SAFETY: context and model are alive, and the context is used by one thread at a time.
+        unsafe { MemoryUse::of(self.ptr) }.unwrap()
     }
 
     /// Cells over all sequences, cells of one sequence, and tokens in a batch, as llama.cpp rounded them.
@@ -134,8 +140,8 @@ impl Context {
         !self.memory.is_null()
     }
 
-    /// Runs a batch of `spans`, each with llama.cpp's number of its sequence; the rows come in their order. It is not empty, is not
-    /// over the limit, and names sequences and tokens that exist.
+    /// Runs a batch of `spans`, each with the number of its stream; rows of logits are in the order of the
+    /// spans. The batch was checked: it is not empty, not over the limit, and all sequences and tokens exist.
     pub fn decode(&mut self, spans: &[(u32, Span, &[TokenId])]) -> Decoded {
         let mut sequences = self.arrays.fill(spans);
         let arrays = &mut self.arrays;
@@ -148,8 +154,13 @@ impl Context {
             seq_id: sequences.as_mut_ptr(),
             logits: arrays.rows.as_mut_ptr(),
         };
-        // SAFETY: the context lives and is borrowed mutably; each array has `n_tokens` elements and outlives the call.
-        match unsafe { sys::llama_decode(self.ptr.as_ptr(), batch) } {
+        // SAFETY: the context lives and is borrowed mutably; each array has `n_tokens` elements and outlives
+        // the call.
+        let code = unsafe { sys::llama_decode(self.ptr.as_ptr(), batch) };
+        if let Some(message) = self.abort.take_panic() {
+            return Decoded::Panicked(message);
+        }
+        match code {
             0 => Decoded::Done,
             1 => Decoded::Full,
             2 => Decoded::Interrupted,
@@ -162,35 +173,35 @@ impl Context {
         if rows == 0 {
             return &[];
         }
-        // SAFETY: the context lives; this waits for the pass to be finished.
+        // SAFETY: the context lives; the call waits until the pass has finished.
         let logits = unsafe { sys::llama_get_logits(self.ptr.as_ptr()) };
         if logits.is_null() {
             return &[];
         }
-        // SAFETY: there are as many rows of as many values as there are tokens in the vocabulary, valid until the next call
-        // that changes the context, which needs it mutably.
+        // SAFETY: the pass output `rows` rows of `n_vocab` values. They are valid until the next call that
+        // changes the context, which needs it mutably.
         unsafe { std::slice::from_raw_parts(logits, rows * self.model.n_vocab()) }
     }
 
-    /// Whether passes shall give vectors, of all tokens, or logits.
-    pub fn give_vectors(&mut self, vectors: bool) {
-        if self.gives_vectors != vectors {
-            self.gives_vectors = vectors;
+    /// Selects the output of passes: embeddings, or logits.
+    pub fn output_embeddings(&mut self, embeddings: bool) {
+        if self.outputs_embeddings != embeddings {
+            self.outputs_embeddings = embeddings;
             // SAFETY: the context lives.
-            unsafe { sys::llama_set_embeddings(self.ptr.as_ptr(), vectors) };
+            unsafe { sys::llama_set_embeddings(self.ptr.as_ptr(), embeddings) };
         }
     }
 
-    /// The vector of `seq` from the last pass, of `width` values; empty if there is none.
-    pub fn vector(&self, seq: u32, width: usize) -> &[f32] {
-        // SAFETY: the context lives; this waits for the pass to be finished.
-        let vector = unsafe { sys::llama_get_embeddings_seq(self.ptr.as_ptr(), seq as i32) };
-        if vector.is_null() {
+    /// The pooled embedding of `seq` from the last pass, of `width` values; empty if there is none.
+    pub fn embedding(&self, seq: u32, width: usize) -> &[f32] {
+        // SAFETY: the context lives; the call waits until the pass has finished.
+        let embedding = unsafe { sys::llama_get_embeddings_seq(self.ptr.as_ptr(), seq as i32) };
+        if embedding.is_null() {
             return &[];
         }
-        // SAFETY: a vector has as many values as the model's width says for this pooling, valid until the next pass, which
-        // needs the context mutably.
-        unsafe { std::slice::from_raw_parts(vector, width) }
+        // SAFETY: an embedding has as many values as the model's width for this pooling. It is valid until
+        // the next pass, which needs the context mutably.
+        unsafe { std::slice::from_raw_parts(embedding, width) }
     }
 
     /// Whether tokens see only those before them.
@@ -211,9 +222,11 @@ impl Context {
         unsafe { sys::llama_memory_seq_cp(self.memory, from as i32, to as i32, 0, len as i32) };
     }
 
-    /// Copies the stream of `from` to that of the empty `to` when the next pass begins, in a context with a stream for each.
+    /// Schedules a copy of stream `from` to the empty stream `to`, done when the next pass begins. Only in a
+    /// context with one stream per sequence.
     pub fn copy_stream(&mut self, from: u32, to: u32) {
-        // SAFETY: the memory belongs to the context, and the sequences exist. Across streams it has to be all positions.
+        // SAFETY: the memory belongs to the context, and the sequences exist. Copies across streams are of
+        // all positions.
         unsafe { sys::llama_memory_seq_cp(self.memory, from as i32, to as i32, -1, -1) };
     }
 
@@ -244,7 +257,8 @@ impl Context {
         read > 0
     }
 
-    /// Makes what [`state`](Self::state) gave all that `seq` holds, and nothing of no bytes; `false` if llama.cpp refuses it.
+    /// Replaces the content of `seq` by `state`, from [`state`](Self::state); no bytes are an empty sequence.
+    /// `false` if llama.cpp refuses it.
     pub fn replace_state(&mut self, seq: u32, state: &[u8]) -> bool {
         self.truncate(seq, 0) && (state.is_empty() || self.set_state(seq, state))
     }
@@ -253,13 +267,14 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         let _lock = self.model.lock();
-        // SAFETY: this value owns the context; threads, interrupt and model, which it uses, are dropped after it.
+        // SAFETY: this value owns the context. Threads, abort check and model, which it uses, are dropped
+        // after it.
         unsafe { sys::llama_free(self.ptr.as_ptr()) };
     }
 }
 
-impl Arrays {
-    /// Takes over `spans`; gives the pointers to the sequence of each token.
+impl BatchArrays {
+    /// Fills the arrays with `spans` and returns a pointer to the sequence of each token.
     fn fill(&mut self, spans: &[(u32, Span, &[TokenId])]) -> Vec<*mut sys::llama_seq_id> {
         self.tokens.clear();
         self.positions.clear();
@@ -276,6 +291,38 @@ impl Arrays {
         self.counts.resize(self.tokens.len(), 1);
         self.sequences.iter_mut().map(std::ptr::from_mut).collect()
     }
+}
+
+/// Creates a llama.cpp context. The caller frees it before `abort` and the model go.
+fn create(
+    model: &Model,
+    settings: &ContextSettings<'_>,
+    abort: &AbortCheck,
+) -> Result<NonNull<sys::llama_context>, LoadError> {
+    // SAFETY: returns a structure by value.
+    let mut params = unsafe { sys::llama_context_default_params() };
+    let number = |n: usize| u32::try_from(n).unwrap_or(i32::MAX as u32);
+    params.n_ctx = number(settings.cells);
+    params.n_seq_max = number(settings.sequences);
+    params.n_batch = number(settings.batch_tokens);
+    params.n_ubatch = number(settings.ubatch_tokens);
+    params.n_outputs_max = number(settings.outputs);
+    params.n_threads = number(settings.decode_threads) as c_int;
+    params.n_threads_batch = number(settings.prefill_threads) as c_int;
+    params.kv_unified = settings.unified;
+    params.no_perf = true;
+    params.abort_callback = Some(on_abort);
+    params.abort_callback_data = abort.as_ptr();
+    params.embeddings = settings.pooling.is_some();
+    params.pooling_type = pooling_type(settings.pooling)?;
+    apply(settings.options, &mut params);
+
+    let _lock = model.lock();
+    // SAFETY: the model lives and its lock is held; `abort` outlives the context by this function's contract.
+    let (ptr, errors) =
+        log::with_errors(|| unsafe { sys::llama_init_from_model(model.ptr.as_ptr(), params) });
+    let reason = || if errors.is_empty() { "llama.cpp created no context".to_owned() } else { errors };
+    NonNull::new(ptr).ok_or_else(|| LoadError::Backend(reason()))
 }
 
 fn apply(options: &ContextOptions, params: &mut sys::llama_context_params) {
@@ -328,9 +375,4 @@ fn ggml_type(kv_type: KvType) -> sys::ggml_type {
         KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
         KvType::Q4_0 => sys::GGML_TYPE_Q4_0,
     }
-}
-
-unsafe extern "C" fn on_abort(data: *mut c_void) -> bool {
-    // SAFETY: `data` is the interrupt of the context that runs, which owns it.
-    unsafe { &*data.cast::<Interrupt>() }.is_raised()
 }

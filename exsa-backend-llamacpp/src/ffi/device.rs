@@ -1,4 +1,4 @@
-//! Devices that llama.cpp was built for and found.
+//! Devices that llama.cpp supports and found.
 
 use super::text;
 use llama_cpp_sys_2 as sys;
@@ -9,9 +9,9 @@ pub(crate) struct Device {
     pub(super) ptr: sys::ggml_backend_dev_t,
     /// llama.cpp's name: `CPU`, `CUDA0`.
     pub name: String,
-    /// What it is.
+    /// Kind of device.
     pub kind: Kind,
-    /// Bytes free and in total; 0 where unknown.
+    /// Free and total bytes; 0 if unknown.
     pub memory: (usize, usize),
 }
 
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 
 // SAFETY: a device is an entry of llama.cpp's registry, which is filled once, by `init`, and never freed.
 unsafe impl Send for Device {}
-// SAFETY: as above; the functions that take it read.
+// SAFETY: an entry of the registry is never changed, and the functions that take it only read.
 unsafe impl Sync for Device {}
 
 /// All devices, in llama.cpp's order. `init` was called.

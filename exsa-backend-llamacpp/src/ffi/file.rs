@@ -1,23 +1,26 @@
-//! Bytes in memory as a C file.
+//! C files that read from memory.
 
 use exsa_core::error::LoadError;
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 /// A C file that reads bytes in memory.
-pub(super) struct MemoryFile {
+pub(super) struct MemoryFile<'a> {
     file: NonNull<libc::FILE>,
+    bytes: PhantomData<&'a [u8]>,
 }
 
-impl MemoryFile {
-    /// A file with the content `bytes`, which outlive it.
+impl<'a> MemoryFile<'a> {
+    /// A file with the content `bytes`.
     ///
-    /// On Unix it reads them where they are; elsewhere it is a copy in a file that the system deletes when it is closed.
-    pub fn new(bytes: &[u8]) -> Result<Self, LoadError> {
+    /// On Unix it reads them where they are; elsewhere it is a copy in a file that the system deletes when it
+    /// is closed.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, LoadError> {
         let file = NonNull::new(open(bytes)).ok_or_else(|| {
             let error = std::io::Error::last_os_error();
             LoadError::Backend(format!("cannot make a file of the model in memory: {error}"))
         })?;
-        Ok(Self { file })
+        Ok(Self { file, bytes: PhantomData })
     }
 
     pub fn as_ptr(&self) -> *mut libc::FILE {
@@ -25,22 +28,23 @@ impl MemoryFile {
     }
 }
 
-impl Drop for MemoryFile {
+impl Drop for MemoryFile<'_> {
     fn drop(&mut self) {
-        // SAFETY: this value owns the file, and nobody else has closed it.
+        // SAFETY: this value owns the file and closes it once.
         unsafe { libc::fclose(self.file.as_ptr()) };
     }
 }
 
 #[cfg(unix)]
 fn open(bytes: &[u8]) -> *mut libc::FILE {
-    // SAFETY: mode "r" makes a file that only reads `bytes`; the caller keeps them alive.
+    // SAFETY: a file of mode "r" only reads `bytes`, which outlive it by the lifetime of `MemoryFile`.
     unsafe { libc::fmemopen(bytes.as_ptr().cast_mut().cast(), bytes.len(), c"r".as_ptr()) }
 }
 
 #[cfg(not(unix))]
 fn open(bytes: &[u8]) -> *mut libc::FILE {
-    // SAFETY: `bytes` is readable over its length; the file is rewound for its reader, and closed if it is not whole.
+    // SAFETY: `bytes` is readable over its length; the file is rewound for its reader, and closed if it is
+    // not whole.
     unsafe {
         let file = libc::tmpfile();
         if file.is_null() {

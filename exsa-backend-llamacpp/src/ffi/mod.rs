@@ -1,19 +1,26 @@
-//! llama.cpp's C interface, made safe. No other module of this crate has `unsafe`.
+//! Safe wrapper of llama.cpp's C interface. No other module of this crate has `unsafe`.
 //!
-//! What holds throughout: every pointer that llama.cpp gave is owned by one value of this module, which frees it once, after
-//! everything that was made from it; callbacks catch panics, since none may cross a C++ frame.
+//! Two rules hold throughout. Every pointer from llama.cpp is owned by one value of this module, which frees
+//! it once, after everything that was made from it. Every callback runs in [`callback::guarded`]: a panic
+//! must not unwind through C++ frames.
 
+mod abort;
 mod adapter;
+mod callback;
 mod context;
 mod device;
 mod file;
+mod memory;
 mod model;
+mod path;
 mod threads;
 #[cfg(test)]
 mod vocab;
 
 pub(crate) use context::{Context, ContextSettings, Decoded};
 pub(crate) use device::{Device, Kind, devices};
+#[cfg(test)]
+pub(crate) use memory::MemoryUse;
 pub(crate) use model::{Model, ModelSettings, Weights};
 #[cfg(test)]
 pub(crate) use vocab::Vocab;
@@ -21,24 +28,25 @@ pub(crate) use vocab::Vocab;
 use crate::log::{self, Level};
 use llama_cpp_sys_2 as sys;
 use std::ffi::{CStr, c_char, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 /// Makes llama.cpp ready, once in the life of the process, and sends its log to [`log`].
 pub(crate) fn init() {
     static READY: Once = Once::new();
     READY.call_once(|| {
-        // SAFETY: nothing else of llama.cpp runs yet, as its logger's state, which is global, asks for; the callback is a
+        // SAFETY: nothing else of llama.cpp runs yet, which its global logger requires. The callback is a
         // function of this program and needs no data.
         unsafe { sys::llama_log_set(Some(on_log), std::ptr::null_mut()) };
         #[cfg(feature = "dynamic-backends")]
         load_backends();
-        // SAFETY: called once, before any model is loaded. It is never freed: a model may live as long as the process.
+        // SAFETY: called once, before any model is loaded. Never freed: a model may live as long as the
+        // process.
         unsafe { sys::llama_backend_init() };
     });
 }
 
-/// Loads the variants of the CPU backend, and the GPUs', from beside the program, else from where they were built.
+/// Loads the variants of the CPU backend and the GPU backends from the program's folder, else from the
+/// build's.
 #[cfg(feature = "dynamic-backends")]
 fn load_backends() {
     // SAFETY: looks for libraries in the folder of the executable and in the current one.
@@ -64,8 +72,8 @@ unsafe extern "C" fn on_log(level: sys::ggml_log_level, line: *const c_char, _: 
         sys::GGML_LOG_LEVEL_ERROR => Some(Level::Error),
         _ => Some(Level::Info),
     };
-    // A subscriber of the host that panics loses a line, no more.
-    let _ = catch_unwind(AssertUnwindSafe(|| log::append(level, &text(line))));
+    // A panic of the host's log subscriber loses this line and nothing else.
+    let _ = callback::guarded(|| log::append(level, &text(line)));
 }
 
 /// A text of llama.cpp's; empty for a null pointer.
@@ -73,6 +81,7 @@ fn text(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: llama.cpp's texts end with a NUL, and this one is copied before the call that gave it can be repeated.
+    // SAFETY: llama.cpp's texts end with a NUL; this one is copied before the call that returned it can be
+    // repeated.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }

@@ -3,19 +3,20 @@
 use super::adapter::Adapter;
 use super::device::Device;
 use super::file::MemoryFile;
+use super::path::c_path;
 use crate::log;
 use crate::options::{ModelOptions, SplitMode};
 use exsa_core::backend::{LoadProgress, Pooling};
 use exsa_core::error::LoadError;
 use llama_cpp_sys_2 as sys;
 use std::any::Any;
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Where the weights are. They were checked.
+/// Location of the weights, which were checked.
 pub(crate) enum Weights<'a> {
     /// One file, or the parts of a split one in order.
     Files(&'a [PathBuf]),
@@ -23,26 +24,30 @@ pub(crate) enum Weights<'a> {
     Memory(&'a [u8]),
 }
 
-/// How a model is loaded.
+/// Settings for loading a model.
 pub(crate) struct ModelSettings<'a> {
     pub options: &'a ModelOptions,
-    /// Devices for the weights; `None` is all of them, an empty list the CPU alone.
+    /// Devices for the weights; `None` for all devices, an empty list for the CPU alone.
     pub devices: Option<&'a [Device]>,
-    /// Bytes of all weights, the measure of progress.
+    /// Bytes of all weights, the unit of progress.
     pub bytes: u64,
+    /// Read the header and size the weights, but neither allocate nor read them. Contexts of such a model
+    /// allocate nothing either and cannot run.
+    pub dry_run: bool,
 }
 
 /// A loaded model.
 pub(crate) struct Model {
     pub(super) ptr: NonNull<sys::llama_model>,
-    pub(super) adapters: Vec<Adapter>,
+    adapters: Vec<Adapter>,
     contexts: Mutex<()>,
     on_cpu: bool,
 }
 
-// SAFETY: after loading, llama.cpp only reads a model, but for the making and freeing of contexts, which `lock` serializes.
+// SAFETY: llama.cpp ties a model to no thread.
 unsafe impl Send for Model {}
-// SAFETY: as above.
+// SAFETY: once loaded, a model is only read, except while contexts are created and freed, which `lock`
+// serializes. Adapters are added through `&mut`.
 unsafe impl Sync for Model {}
 
 struct Progress<'a, 'b> {
@@ -88,14 +93,17 @@ impl Model {
         }
         let in_memory = matches!(weights, Weights::Memory(_));
         params.load_mode = match (options.mmap && !in_memory, options.mlock) {
+            _ if settings.dry_run => sys::LLAMA_LOAD_MODE_NONE,
             (true, true) => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
             (true, false) => sys::LLAMA_LOAD_MODE_MMAP,
             (false, true) => sys::LLAMA_LOAD_MODE_MLOCK,
             (false, false) => sys::LLAMA_LOAD_MODE_NONE,
         };
+        params.no_alloc = settings.dry_run;
         params.check_tensors = options.check_tensors;
         params.use_extra_bufts = options.repack;
         params.progress_callback = Some(on_progress);
+        // A pointer to a local of this call, which outlives the loading.
         params.progress_callback_user_data = std::ptr::from_mut(&mut progress).cast();
 
         let (model, errors) = log::with_errors(|| open(weights, params));
@@ -111,7 +119,20 @@ impl Model {
         }
     }
 
-    /// Held while a context of this model is made or freed: two at once are unsound.
+    /// Loads a LoRA adapter for the contexts that are created from here on. The file was checked. The error
+    /// is llama.cpp's text.
+    pub fn add_adapter(&mut self, path: &Path, scale: f32) -> Result<(), String> {
+        // SAFETY: the model is alive and borrowed mutably; it owns the adapter.
+        self.adapters.push(unsafe { Adapter::load(self.ptr, path, scale) }?);
+        Ok(())
+    }
+
+    /// The adapters that every context of this model applies.
+    pub(super) fn adapters(&self) -> &[Adapter] {
+        &self.adapters
+    }
+
+    /// Held while a context of this model is created or freed: two at once are unsound.
     pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
         self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,8 +149,8 @@ impl Model {
         usize::try_from(n).unwrap_or(0)
     }
 
-    /// Values in a vector of a text by `pooling`.
-    pub fn vector_width(&self, pooling: Pooling) -> usize {
+    /// Values in the embedding of a text under `pooling`.
+    pub fn embedding_width(&self, pooling: Pooling) -> usize {
         let model = self.ptr.as_ptr();
         // SAFETY: the model lives.
         unsafe {
@@ -140,14 +161,14 @@ impl Model {
         }
     }
 
-    /// Whether sequences have a state that grows no longer and cannot be cut (Mamba, RWKV), in all or some layers.
+    /// Whether some layers keep a recurrent state of fixed size, which cannot be truncated (Mamba, RWKV).
     pub fn is_recurrent(&self) -> bool {
         let model = self.ptr.as_ptr();
         // SAFETY: the model lives.
         unsafe { sys::llama_model_is_recurrent(model) || sys::llama_model_is_hybrid(model) }
     }
 
-    /// Tokens in the window of layers that have one, else 0.
+    /// Tokens in the sliding window of the layers that have one; 0 if none has.
     pub fn window(&self) -> usize {
         // SAFETY: the model lives.
         usize::try_from(unsafe { sys::llama_model_n_swa(self.ptr.as_ptr()) }).unwrap_or(0)
@@ -169,8 +190,8 @@ impl Model {
 
 impl Drop for Model {
     fn drop(&mut self) {
-        // SAFETY: this value owns the model; contexts hold it alive, so none is left. Its adapters are freed with it, and not
-        // used again.
+        // SAFETY: this value owns the model. Contexts keep it alive, so none is left. Its adapters are freed
+        // with it and not used again.
         unsafe { sys::llama_model_free(self.ptr.as_ptr()) };
     }
 }
@@ -196,20 +217,13 @@ fn open(weights: &Weights<'_>, params: sys::llama_model_params) -> Result<*mut s
     }
 }
 
-pub(super) fn c_path(path: &Path) -> Result<CString, LoadError> {
-    let problem = |problem: &str| LoadError::Io {
-        path: path.to_owned(),
-        source: std::io::Error::new(std::io::ErrorKind::InvalidInput, problem),
-    };
-    #[cfg(unix)]
-    let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-    #[cfg(not(unix))]
-    let bytes = path.to_str().ok_or_else(|| problem("the path is not Unicode"))?.as_bytes();
-    CString::new(bytes).map_err(|_| problem("the path contains a NUL"))
-}
-
+/// Reports progress; `false` ends the loading. Never unwinds.
+///
+/// # Safety
+///
+/// `data` points to a [`Progress`] that is alive and used by nothing else during the call.
 unsafe extern "C" fn on_progress(done: f32, data: *mut c_void) -> bool {
-    // SAFETY: `data` is the `Progress` of `load`, which waits on this thread for the call that calls back.
+    // SAFETY: by this function's contract.
     let state = unsafe { &mut *data.cast::<Progress<'_, '_>>() };
     if state.panic.is_some() {
         return false;

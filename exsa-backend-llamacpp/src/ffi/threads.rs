@@ -8,17 +8,17 @@ use std::ptr::NonNull;
 type New = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool;
 type Free = unsafe extern "C" fn(*mut sys::ggml_threadpool);
 
-/// A pool of threads. Without one, llama.cpp would start and end threads in every pass.
+/// A thread pool. Without one, llama.cpp would start and end threads in every pass.
 pub(super) struct Threads {
     pool: NonNull<sys::ggml_threadpool>,
     free: Free,
 }
 
 impl Threads {
-    /// A pool of `threads` threads, the caller's included; `None` if the CPU backend has none to give.
+    /// A pool of `threads` threads, the caller's included; `None` if the CPU backend has no pools.
     pub fn new(threads: c_int) -> Option<Self> {
-        // SAFETY: these are the signatures under these names in ggml-cpu.h; the backend may live in a library that was
-        // loaded at run time, so they are looked up.
+        // SAFETY: these are the signatures of the two names in ggml-cpu.h, and a null pointer becomes `None`.
+        // They are looked up because the backend may be a library that was loaded at run time.
         let (new, free) = unsafe {
             (
                 std::mem::transmute::<*mut std::ffi::c_void, Option<New>>(function(c"ggml_threadpool_new"))?,

@@ -1,6 +1,6 @@
 //! llama.cpp's own tokenizers, for comparison.
 
-use super::model::c_path;
+use super::path::c_path;
 use llama_cpp_sys_2 as sys;
 use std::path::Path;
 use std::ptr::NonNull;

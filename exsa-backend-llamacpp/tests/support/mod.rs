@@ -1,4 +1,4 @@
-//! What the integration tests share: finding models, running tokens, comparing logits.
+//! Shared parts of the integration tests: finding models, running tokens, comparing logits.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 pub mod edit;

@@ -1,16 +1,16 @@
-//! Which KV cells the sequences hold: the mirror of what llama.cpp keeps to itself.
+//! Accounts for the KV cells that sequences hold, since llama.cpp does not expose its own account.
 
 use exsa_core::SeqId;
 use exsa_core::error::KvError;
 
-/// Cells of one token each, and the sequences that hold them. A cell may belong to several.
+/// KV cells, of one token each, and the sequences that hold them. Several sequences may share a cell.
 #[derive(Debug)]
 pub(crate) struct Cells {
     /// Cells of each sequence, by position.
     sequences: Vec<Vec<u32>>,
-    /// Sequences that hold each cell that was ever held.
+    /// Reference count of each cell that was ever held.
     holders: Vec<u16>,
-    /// Cells that were held and are not any more.
+    /// Cells whose reference count fell back to 0.
     freed: Vec<u32>,
     total: usize,
 }
@@ -55,7 +55,7 @@ impl Cells {
         if len > held { Err(KvError::Length { seq, len, held }) } else { Ok(()) }
     }
 
-    /// Gives `seq` `n` more cells; `false`, and no change, where too few are free.
+    /// Appends `n` cells to `seq`; `false`, without a change, if fewer are free.
     pub fn append(&mut self, seq: SeqId, n: usize) -> bool {
         if n > self.free() {
             return false;
@@ -72,7 +72,7 @@ impl Cells {
         true
     }
 
-    /// Makes the empty `to` share the first `len` cells of `from`. Both were checked.
+    /// Shares the first `len` cells of `from` with the empty `to`. Both were checked.
     pub fn share(&mut self, from: SeqId, to: SeqId, len: usize) {
         let shared: Vec<u32> = self.sequences[from.index()][..len].to_vec();
         for &cell in &shared {
@@ -81,8 +81,7 @@ impl Cells {
         self.sequences[to.index()] = shared;
     }
 
-    /// Takes all but the first `len` cells from `seq`. A length that it does not reach, or a sequence that is not there, is no
-    /// error.
+    /// Truncates `seq` to its first `len` cells. Nothing happens if it is not longer or does not exist.
     pub fn truncate(&mut self, seq: SeqId, len: usize) {
         let Some(cells) = self.sequences.get_mut(seq.index()) else { return };
         for cell in cells.drain(len.min(cells.len())..) {

@@ -1,26 +1,31 @@
-//! What llama.cpp takes for granted in a GGUF, and would end the process over.
+//! Checks of a GGUF header for what llama.cpp assumes unchecked, or checks with assertions that end the
+//! process.
 
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value};
 
-/// Families whose models cannot do without RoPE.
+/// Families whose models need RoPE.
 const ROTATED: [&str; 6] = ["llama", "mistral", "qwen", "gemma", "phi", "deepseek"];
 
-/// Architectures whose queries, keys and values are three matrices with nothing else in them.
+/// Architectures with separate matrices for queries, keys and values that hold nothing else.
 const PLAIN_HEADS: [&str; 8] =
     ["llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3"];
 
-/// Layers at most, as llama.cpp was compiled.
+/// Maximum number of layers, llama.cpp's `LLAMA_MAX_LAYERS`.
 const LAYERS_MAX: u64 = 512;
 
-/// Experts at most, as llama.cpp was compiled.
+/// Maximum number of experts, llama.cpp's `LLAMA_MAX_EXPERTS`.
 const EXPERTS_MAX: u64 = 1024;
 
-/// Widths, lengths and counts beyond this are mistakes: products of two fit an `i64`.
+/// Maximum of widths, lengths and counts, so that products of two fit an `i64`.
 const SIZE_MAX: u64 = 1 << 30;
 
-/// An error for a sound GGUF that llama.cpp must not see.
-pub(crate) fn header(gguf: &Gguf) -> Result<(), LoadError> {
+/// Checks a header that core has parsed.
+///
+/// # Errors
+///
+/// Fails for a well-formed GGUF that llama.cpp must not open.
+pub(crate) fn check(gguf: &Gguf) -> Result<(), LoadError> {
     let metadata = gguf.metadata();
     let architecture: String = metadata.require("general.architecture")?;
     vocabulary(metadata)?;
@@ -48,7 +53,7 @@ pub(crate) fn header(gguf: &Gguf) -> Result<(), LoadError> {
     names(metadata, &architecture)
 }
 
-/// Lists beside the vocabulary have one entry for each token, of the type that llama.cpp reads unasked.
+/// Lists beside the vocabulary have one entry per token, of the type that llama.cpp reads without a check.
 fn vocabulary(metadata: &Metadata) -> Result<(), LoadError> {
     let Some(tokens) = metadata.get::<&[String]>("tokenizer.ggml.tokens")? else { return Ok(()) };
     let check = |key: &str, len: Option<usize>| match len {
@@ -76,8 +81,8 @@ fn vocabulary(metadata: &Metadata) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// llama.cpp compares shapes, of which it ignores any number of 1s at the end, and not types: an operation that does not know
-/// one ends the process.
+/// Types of tensors are supported. llama.cpp compares shapes only, without trailing 1s; an operation on an
+/// unsupported type ends the process.
 fn tensors(gguf: &Gguf) -> Result<(), LoadError> {
     use GgmlType::{F32, F64, I8, I16, I32, I64, Q8_1, Q8K};
     for TensorInfo { name, shape, dtype, .. } in gguf.tensors() {
@@ -98,7 +103,8 @@ fn tensors(gguf: &Gguf) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Which of at least `layers` layers have a window: a period, or a list. llama.cpp takes a list of any length.
+/// The sliding-window pattern is a period, or a list of at least `layers` entries. llama.cpp accepts a list
+/// of any length.
 fn windows(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     let key = "attention.sliding_window_pattern";
     match keys.metadata.get_value(&keys.name(key)) {
@@ -112,7 +118,7 @@ fn windows(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     }
 }
 
-/// Heads divide the width, and RoPE turns pairs within a head.
+/// Heads divide the width, and RoPE rotates pairs within a head.
 fn heads(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     keys.numbers("attention.head_count", 0..=SIZE_MAX, layers)?;
     keys.numbers("attention.head_count_kv", 0..=SIZE_MAX, layers)?;
@@ -135,8 +141,8 @@ fn heads(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Matrices of queries, keys and values have as many rows as their heads have values. llama.cpp knows some of these shapes
-/// from the width alone, and divides them among the heads later.
+/// Matrices of queries, keys and values have as many rows as their heads have values. llama.cpp derives some
+/// of these shapes from the width alone and divides them among the heads later.
 fn head_rows(gguf: &Gguf, keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     if !PLAIN_HEADS.contains(&keys.prefix) {
         return Ok(());
@@ -194,7 +200,7 @@ fn experts(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Tokens that llama.cpp looks up by name in models of one family.
+/// Tokens that llama.cpp looks up by name exist.
 fn names(metadata: &Metadata, architecture: &str) -> Result<(), LoadError> {
     if architecture != "phi3" {
         return Ok(());
@@ -286,7 +292,7 @@ impl Keys<'_> {
         }
     }
 
-    /// Refuses what cannot be added to a mean square.
+    /// Refuses values of `key` that are no epsilon of a norm.
     fn epsilon(&self, key: &str) -> Result<(), LoadError> {
         match self.metadata.get::<f32>(&self.name(key))? {
             Some(value) if !(0.0..=1.0).contains(&value) => Err(self.refuse(key, value, "0 to 1")),

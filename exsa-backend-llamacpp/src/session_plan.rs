@@ -1,49 +1,58 @@
-//! How large a session becomes.
+//! Sizes of a session: KV cells and their layout, sequences, batches, threads.
 
+use crate::ffi::{ContextSettings, Model};
 use crate::options::{ContextOptions, FlashAttention, KvLayout, RopeOptions};
-use exsa_core::backend::SessionOptions;
+use exsa_core::backend::{Pooling, SessionOptions};
 use exsa_core::error::LoadError;
 use exsa_core::model_info::ModelInfo;
 
-/// Sequences at most, as llama.cpp was compiled.
+/// Maximum number of sequences, llama.cpp's `LLAMA_MAX_SEQ`.
 const SEQUENCES_MAX: usize = 256;
 
-/// Tokens in a batch at most.
+/// Maximum number of tokens in a batch.
 const BATCH_TOKENS_MAX: usize = 1 << 20;
 
-/// Tokens of KV at most.
+/// Maximum number of tokens of KV.
 const KV_TOKENS_MAX: usize = i32::MAX as usize - CELLS_MULTIPLE;
 
-/// Threads at most, as llama.cpp was compiled.
+/// Maximum number of threads, llama.cpp's `GGML_MAX_N_THREADS`.
 const THREADS_MAX: usize = 512;
 
-/// llama.cpp rounds cells up to multiples of this.
+/// Unit in which llama.cpp allocates cells.
 const CELLS_MULTIPLE: usize = 256;
 
-/// Tokens computed at a time, by default.
+/// Default number of tokens computed at a time.
 const UBATCH_TOKENS: usize = 512;
 
-/// What of a model, and of what is wanted of it, decides about a session's sizes.
+/// Properties of a model, and of the use of it, that decide the sizes of a session.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ModelKind {
     /// Some layers have a sliding window.
     pub windowed: bool,
-    /// Some layers have a state instead of KV.
+    /// Some layers have a recurrent state instead of KV.
     pub recurrent: bool,
-    /// The session gives vectors.
-    pub pooled: bool,
+    /// Pooling of the session's embeddings, if it computes them.
+    pub pooling: Option<Pooling>,
     /// No GPU takes part.
     pub on_cpu: bool,
 }
 
+impl ModelKind {
+    /// The kind of `model`, for a session with `pooling`.
+    pub fn of(model: &Model, pooling: Option<Pooling>) -> Self {
+        let (windowed, recurrent) = (model.window() > 0, model.is_recurrent());
+        Self { windowed, recurrent, pooling, on_cpu: model.is_on_cpu() }
+    }
+}
+
 /// Sizes of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// One pool of cells for all sequences, or a stream of cells for each.
+pub(crate) struct SessionPlan {
+    /// One pool of cells for all sequences, instead of one stream of cells per sequence.
     pub unified: bool,
     /// Tokens of KV over all sequences.
     pub kv_tokens: usize,
-    /// Cells that are allocated, at least `kv_tokens`.
+    /// Cells to allocate, at least `kv_tokens`.
     pub cells: usize,
     pub sequences: usize,
     pub context_tokens: usize,
@@ -51,10 +60,12 @@ pub(crate) struct Plan {
     pub ubatch_tokens: usize,
     pub decode_threads: usize,
     pub prefill_threads: usize,
+    /// Pooling of the session's embeddings, if it computes them.
+    pub pooling: Option<Pooling>,
 }
 
-impl Plan {
-    /// The sizes of a session of the model `info`.
+impl SessionPlan {
+    /// Plans a session of the model `info`.
     pub fn new(
         info: &ModelInfo,
         kind: ModelKind,
@@ -72,9 +83,9 @@ impl Plan {
             Some(tokens) => within("context_tokens_max", tokens, usize::MAX)?.min(trained),
             None => trained,
         };
-        let kv = Kv { info, kind, context, options, sequences, context_tokens };
+        let kv = KvSizing { info, kind, context, options, sequences, context_tokens };
         let (unified, kv_tokens, cells) = kv.layout()?;
-        // In one pool an idle sequence costs nothing; a stream, or a recurrent state, is as large as any.
+        // In one pool an idle sequence costs nothing; a stream or a recurrent state has its full size always.
         let idle = if unified && !kind.recurrent { options.sequences_idle_max } else { 0 };
         let sequences = sequences.saturating_add(idle).min(SEQUENCES_MAX);
         let decode_threads = options.threads.compute.map_or_else(physical_cores, usize::from);
@@ -87,14 +98,40 @@ impl Plan {
             sequences,
             context_tokens: context_tokens.min(kv_tokens),
             batch_tokens: batch_tokens.min(cells),
-            ubatch_tokens,
+            // A text's embedding is computed in one pass.
+            ubatch_tokens: if kind.pooling.is_some() { batch_tokens.min(cells) } else { ubatch_tokens },
             decode_threads: useful(decode_threads),
             prefill_threads: useful(within("prefill_threads", prefill_threads, THREADS_MAX)?),
+            pooling: kind.pooling,
         })
+    }
+
+    /// Settings of llama.cpp's context for this session.
+    pub fn context_settings<'a>(
+        &self,
+        context: &'a ContextOptions,
+        options: &SessionOptions,
+    ) -> ContextSettings<'a> {
+        ContextSettings {
+            options: context,
+            cells: self.cells,
+            sequences: self.sequences,
+            unified: self.unified,
+            batch_tokens: self.batch_tokens,
+            ubatch_tokens: self.ubatch_tokens,
+            // llama.cpp plans the largest pass with a whole number of tokens for each sequence, which may be
+            // more than a batch.
+            outputs: self.batch_tokens.saturating_add(self.sequences),
+            decode_threads: self.decode_threads,
+            prefill_threads: self.prefill_threads,
+            pooling: self.pooling,
+            interrupt: options.interrupt.clone(),
+        }
     }
 }
 
-struct Kv<'a> {
+/// Sizes the KV of a session.
+struct KvSizing<'a> {
     info: &'a ModelInfo,
     kind: ModelKind,
     context: &'a ContextOptions,
@@ -103,7 +140,7 @@ struct Kv<'a> {
     context_tokens: usize,
 }
 
-impl Kv<'_> {
+impl KvSizing<'_> {
     /// Whether the layout is unified, tokens of KV, and cells to allocate.
     fn layout(&self) -> Result<(bool, usize, usize), LoadError> {
         let full = self.context_tokens.saturating_mul(self.sequences).min(KV_TOKENS_MAX);
@@ -117,8 +154,9 @@ impl Kv<'_> {
         let enough = asked.is_none_or(|tokens| tokens >= full);
         let fits = stream_cells <= KV_TOKENS_MAX && self.bytes(stream_cells) <= self.options.kv_bytes_max;
         match self.context.kv_layout {
-            // In streams llama.cpp cuts texts of unequal length into several passes, and a vector is made in one.
-            _ if self.kind.pooled => self.unified(asked, full),
+            // With streams llama.cpp cuts texts of unequal length into several passes; an embedding needs one
+            // pass.
+            _ if self.kind.pooling.is_some() => self.unified(asked, full),
             KvLayout::Streams if !fits => Err(self.memory(stream_cells)),
             KvLayout::Streams => Ok((false, asked.unwrap_or(full).min(full), stream_cells)),
             KvLayout::Auto if enough && fits && self.prefers_streams() => Ok((false, full, stream_cells)),
@@ -131,7 +169,7 @@ impl Kv<'_> {
         let affordable = usize::try_from(self.options.kv_bytes_max / token_bytes).unwrap_or(usize::MAX);
         let affordable = affordable / CELLS_MULTIPLE * CELLS_MULTIPLE;
         let tokens = asked.unwrap_or_else(|| {
-            // A context that was asked for has to fit; the model's own need not.
+            // A context length in the options has to fit; the model's own length need not.
             let least = if self.options.context_tokens_max.is_some() { self.context_tokens } else { 1 };
             full.min(affordable).max(least)
         });
@@ -143,17 +181,18 @@ impl Kv<'_> {
         }
     }
 
-    /// Whether a session that has memory for streams has them by default.
+    /// Whether a session with enough memory for streams uses them by default.
     fn prefers_streams(&self) -> bool {
-        // With a window for what only streams can do; else for attention over each sequence's own cells. Of recurrent
-        // states there is one for each sequence anyway. On GPUs it was not measured.
+        // With a sliding window, only streams can fork and truncate. Without, attention runs over each
+        // sequence's own cells. A recurrent state exists once per sequence in any layout. Not measured on
+        // GPUs.
         self.kind.windowed || (self.kind.on_cpu && !self.kind.recurrent)
     }
 
     /// Bytes of `cells` cells.
     fn bytes(&self, cells: usize) -> u64 {
         let ContextOptions { key_type, value_type, .. } = self.context;
-        // The model's figure is for two bytes a value, half of them keys.
+        // The model's figure is for 2 bytes per value, half of the values keys.
         let scaled = u128::from(self.info.kv_bytes_per_token)
             * u128::from(key_type.bytes_of_32() + value_type.bytes_of_32())
             * cells as u128
@@ -224,12 +263,12 @@ fn check_rope(rope: &RopeOptions) -> Result<(), LoadError> {
     }
 }
 
-/// No more threads than can run at once: llama.cpp's spin while they wait for each other.
+/// At most as many threads as can run at once: llama.cpp's threads spin while they wait for each other.
 fn useful(threads: usize) -> usize {
     threads.min(std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// Physical cores, but no more than the process may run on.
+/// Number of physical cores, at most those that the process may run on.
 fn physical_cores() -> usize {
     let allowed = std::thread::available_parallelism().map_or(1, usize::from);
     num_cpus::get_physical().clamp(1, allowed)
