@@ -236,7 +236,8 @@ fn templates_of_models_do_not_depend_on_what_is_a_control_token() {
             let (messages, options) = conversation(value);
             let text =
                 |template: &ChatTemplate| template.render(&messages, &options).map(|rendered| rendered.text);
-            assert_eq!(text(&guarded).ok(), text(&plain).ok(), "{:?}", value.get("name"));
+            let (guarded, plain) = (text(&guarded), text(&plain));
+            assert_eq!(guarded.as_ref().map_err(ToString::to_string).ok(), plain.as_ref().ok(), "{:?}: {guarded:?}", value.get("name"));
         }
     }
 }
