@@ -56,6 +56,7 @@ mod fixture;
 mod logits;
 mod parts;
 mod random;
+pub mod real_model;
 mod run;
 mod suite;
 
