@@ -73,7 +73,7 @@ macro_rules! list {
 
 /// Makes every case a test of its own, on one fixture or on several.
 ///
-/// A fixture is an expression that gives a [`Fixture`](crate::Fixture), or an `Option` of one: without one, the tests say
+/// A fixture is an expression that gives a [`Fixture`], or an `Option` of one: without one, the tests say
 /// that they are skipped. It is made anew for every test.
 ///
 /// ```

@@ -26,14 +26,15 @@ pub struct EngineOptions {
     /// the one in here.
     pub session: SessionOptions,
     /// Requests that may wait for a sequence; 1,024 by default. More are refused with
-    /// [`SubmitError::QueueFull`].
+    /// [`SubmitError::QueueFull`](crate::SubmitError::QueueFull).
     pub queue_max: usize,
     /// Of one user; `None`, the default, sets no limit but `queue_max`.
     pub user_queue_max: Option<usize>,
     /// Most prompt tokens of a step in which streams decode, where the mode keeps latency in view; 256 by default. Smaller
     /// values let running streams go on more smoothly while a long prompt comes in, larger ones compute it faster.
     pub prefill_chunk_max: usize,
-    /// What the engine is tuned for; [`Mode::Balanced`] by default. [`Engine::set_mode`] changes it later.
+    /// What the engine is tuned for; [`Mode::Balanced`] by default.
+    /// [`Engine::set_mode`](crate::Engine::set_mode) changes it later.
     pub mode: Mode,
     /// The time between two tokens of a stream that [`Mode::Balanced`] keeps to 95 % of the time; 200 ms by default. Where decoding
     /// alone takes more than half of it, twice that instead.
@@ -41,7 +42,7 @@ pub struct EngineOptions {
     pub inter_token_target: Duration,
     /// What is kept of prompts and answers, so as not to be computed again.
     pub prefix_cache: PrefixCacheOptions,
-    /// How [`Engine::start`]'s queue shares the engine out.
+    /// How [`Engine::start`](crate::Engine::start)'s queue shares the engine out.
     pub fair: FairOptions,
     /// Host memory for the KV of preempted requests in bytes; 256 MiB by default. 0 computes it again instead.
     pub saved_kv_bytes_max: u64,
@@ -120,7 +121,7 @@ impl EngineOptions {
         self
     }
 
-    /// Sets the options of [`Engine::start`]'s queue.
+    /// Sets the options of [`Engine::start`](crate::Engine::start)'s queue.
     #[must_use]
     pub fn fair(mut self, fair: FairOptions) -> Self {
         self.fair = fair;
