@@ -51,6 +51,8 @@ impl Facade {
                 (counter("exsa_requests_failed_total"), |stats| stats.failed),
                 (counter("exsa_preemptions_total"), |stats| stats.scheduler.preemptions),
                 (counter("exsa_preemptions_saved_total"), |stats| stats.scheduler.preemptions_saved),
+                (counter("exsa_drafted_tokens_total"), |stats| stats.scheduler.drafted_tokens),
+                (counter("exsa_accepted_drafts_total"), |stats| stats.scheduler.accepted_drafts),
                 (counter("exsa_embed_passes_total"), |stats| stats.embed_passes),
                 (counter("exsa_texts_embedded_total"), |stats| stats.texts_embedded),
                 (counter("exsa_tokens_embedded_total"), |stats| stats.tokens_embedded),
