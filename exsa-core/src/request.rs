@@ -81,7 +81,7 @@ impl Resume {
 /// As JSON, with the feature `serde`, a request has the form of OpenAI's: exactly one of `messages` and `prompt` (a text or a
 /// list of token ids), the fields of [`SamplingParams`] and [`ChatOptions`] beside them, and times in seconds. Fields of other
 /// names are ignored, such as `stream` and `response_format`. A server that reads requests of strangers resets what only the
-/// host may say: `chat_template_kwargs`, `parse_special`, `priority`, `user`, `weight`.
+/// host may say: `chat_template_kwargs`, `output_bytes_max`, `parse_special`, `priority`, `user`, `weight`.
 #[derive(Clone, Debug)]
 #[cfg_attr(
     feature = "serde",
