@@ -3,7 +3,7 @@
 //! Without arguments the built-in model tells a story.
 
 use clap::Parser;
-use exsa_core::{Generator, Request, SamplingParams};
+use exsa_core::{Request, SamplingParams};
 use exsa_examples::ModelArgs;
 use std::io::Write;
 

@@ -1,7 +1,7 @@
 //! The same as an asynchronous stream, here on tokio; any other runtime will do.
 
 use clap::Parser;
-use exsa_core::{Generator, Request};
+use exsa_core::Request;
 use exsa_examples::ModelArgs;
 use std::io::Write;
 use tokio_stream::StreamExt;

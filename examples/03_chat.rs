@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use exsa_core::stream::CancelHandle;
-use exsa_core::{Generator, Message, Request, SubmitError};
+use exsa_core::{Message, Request, SubmitError};
 use exsa_examples::ModelArgs;
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex, PoisonError};

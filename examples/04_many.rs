@@ -1,7 +1,7 @@
 //! Thirty-two prompts at once: the engine computes them together, token by token.
 
 use clap::Parser;
-use exsa_core::{Generator, Request, SamplingParams};
+use exsa_core::{Request, SamplingParams};
 use exsa_examples::ModelArgs;
 use std::time::Instant;
 

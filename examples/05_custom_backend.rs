@@ -8,7 +8,7 @@ use exsa_core::error::{LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
 use exsa_core::scripted::ByteTokenizer;
 use exsa_core::tokenizer::Tokenizer;
-use exsa_core::{Engine, EngineOptions, Generator, Request, SeqId, TokenId};
+use exsa_core::{Engine, EngineOptions, Request, SeqId, TokenId};
 use std::sync::Arc;
 
 const TEXT: &[u8] = b"she sells sea shells by the sea shore, and the shells she sells are sea shells. ";

@@ -1,7 +1,7 @@
 //! Many requests that begin alike: what they share is computed once, while they wait for it together, and kept for later ones.
 
 use clap::Parser;
-use exsa_core::{Engine, Generator, PrefixCacheOptions, Request, SamplingParams};
+use exsa_core::{Engine, PrefixCacheOptions, Request, SamplingParams};
 use exsa_examples::ModelArgs;
 use std::time::Instant;
 

@@ -3,7 +3,7 @@
 
 use clap::Parser;
 use exsa_core::queue::{FairQueue, Fcfs, QueueOrder};
-use exsa_core::{Engine, Generator, Priority, Request, TokenStream};
+use exsa_core::{Engine, Priority, Request, TokenStream};
 use exsa_examples::{Failure, ModelArgs};
 use std::time::Duration;
 

@@ -2,9 +2,9 @@
 //! of the unfinished word after each token, so that tokens can be taken back.
 
 use clap::Parser;
+use exsa_core::Request;
 use exsa_core::sampler::{Accepted, Candidates, SamplerContext, SamplingError};
 use exsa_core::sampler::{Step, Transform, TransformFactory};
-use exsa_core::{Generator, Request};
 use exsa_examples::ModelArgs;
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use exsa_core::backend::{
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, GgufWriter, Value};
 use exsa_core::sampler::{SamplingError, SamplingParams};
-use exsa_core::{Engine, EngineOptions, Generator, Message, Request, RequestError, SubmitError};
+use exsa_core::{Engine, EngineOptions, Message, Request, RequestError, SubmitError};
 use std::sync::Arc;
 use support::edit::Edit;
 

@@ -7,7 +7,7 @@ mod support;
 use exsa_core::sampler::SamplingParams;
 use exsa_core::stream::Completion;
 use exsa_core::tokenizer::EncodeOptions;
-use exsa_core::{Engine, EngineOptions, FinishReason, Generator, Request};
+use exsa_core::{Engine, EngineOptions, FinishReason, Request};
 use support::{greedy, load, session, shared_model};
 
 const STORY: &str = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One \

@@ -8,7 +8,7 @@ mod support;
 
 use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions};
-use exsa_core::{Engine, EngineOptions, Event, Generator, Request};
+use exsa_core::{Engine, EngineOptions, Event, Request};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

@@ -7,8 +7,7 @@ use exsa_core::error::LoadError;
 use exsa_core::sampler::SamplingParams;
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
 use exsa_core::{
-    Engine, EngineOptions, FinishReason, Generator, Request, RequestError, SeqId, Shutdown, SubmitError,
-    TokenId,
+    Engine, EngineOptions, FinishReason, Request, RequestError, SeqId, Shutdown, SubmitError, TokenId,
 };
 use std::time::{Duration, Instant};
 

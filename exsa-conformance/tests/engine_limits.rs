@@ -7,7 +7,7 @@ use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
 use exsa_core::scripted::ScriptedModel;
 use exsa_core::tokenizer::Tokenizer;
-use exsa_core::{Engine, EngineOptions, Generator, Request, SamplingParams, SeqId};
+use exsa_core::{Engine, EngineOptions, Request, SamplingParams, SeqId};
 use std::sync::Arc;
 
 /// A model whose sessions hold fewer sequences and take smaller batches than they are asked for.

@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use exsa_core::scripted::ScriptedModel;
-//! use exsa_core::{Engine, EngineOptions, Generator, Request};
+//! use exsa_core::{Engine, EngineOptions, Request};
 //!
 //! let model = ScriptedModel::echo("Hello, world.").shared(); // a real program: backend.load(...)
 //! let engine = Engine::start(model, EngineOptions::default())?;

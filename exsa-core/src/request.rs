@@ -77,6 +77,11 @@ impl Resume {
 ///     .stop("\n\n");
 /// # let _ = request;
 /// ```
+///
+/// As JSON, with the feature `serde`, a request has the form of OpenAI's: exactly one of `messages` and `prompt` (a text or a
+/// list of token ids), the fields of [`SamplingParams`] and [`ChatOptions`] beside them, and times in seconds. Fields of other
+/// names are ignored, such as `stream` and `response_format`. A server that reads requests of strangers resets what only the
+/// host may say: `chat_template_kwargs`, `output_bytes_max`, `parse_special`, `priority`, `user`, `weight`.
 #[derive(Clone, Debug)]
 #[cfg_attr(
     feature = "serde",
@@ -100,7 +105,10 @@ pub struct Request {
     #[cfg_attr(feature = "serde", serde(skip))]
     pub transforms: Vec<Arc<dyn TransformFactory>>,
     /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.
-    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(alias = "max_completion_tokens", skip_serializing_if = "Option::is_none")
+    )]
     pub max_tokens: Option<usize>,
     /// Texts that end the answer, and are no part of it; at most
     /// [`STOP_STRINGS_MAX`](crate::text::STOP_STRINGS_MAX). They may spell control tokens (`<|im_start|>`).
@@ -114,8 +122,8 @@ pub struct Request {
     /// Whether control tokens written out in a [`Prompt::Text`] (`<|im_start|>`) become their ids; `false` by
     /// default. Never set it for text that a user wrote.
     pub parse_special: bool,
-    /// Variables for the chat template.
-    #[cfg_attr(feature = "serde", serde(skip))]
+    /// Tools and variables for the chat template.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub chat: ChatOptions,
     /// The request ends when this much time has passed since it was submitted.
     #[cfg_attr(

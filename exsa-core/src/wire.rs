@@ -126,37 +126,98 @@ pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     })
 }
 
-/// `prompt`: a text, or a list of token ids.
+/// `prompt`, a text or a list of token ids, or else `messages`, a conversation.
 pub(crate) mod prompt {
     use super::*;
+    use crate::chat::Message;
+    use serde::ser::SerializeStruct;
 
-    #[derive(Serialize, Deserialize)]
+    #[derive(Deserialize)]
     struct Fields {
-        prompt: TextOrTokens,
+        prompt: Option<TextOrTokens>,
+        messages: Option<Vec<Message>>,
     }
 
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "prompt is a text or a list of token ids")]
     enum TextOrTokens {
         Text(String),
         Tokens(Vec<TokenId>),
     }
 
     pub(crate) fn serialize<S: Serializer>(prompt: &Prompt, serializer: S) -> Result<S::Ok, S::Error> {
-        let prompt = match prompt {
-            Prompt::Text(text) => TextOrTokens::Text(text.clone()),
-            Prompt::Tokens(tokens) => TextOrTokens::Tokens(tokens.clone()),
-            Prompt::Chat(_) => return Err(serde::ser::Error::custom("a conversation has no form here")),
-        };
-        Fields { prompt }.serialize(serializer)
+        let mut fields = serializer.serialize_struct("Prompt", 1)?;
+        match prompt {
+            Prompt::Text(text) => fields.serialize_field("prompt", text)?,
+            Prompt::Tokens(tokens) => fields.serialize_field("prompt", tokens)?,
+            Prompt::Chat(messages) => fields.serialize_field("messages", messages)?,
+        }
+        fields.end()
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Prompt, D::Error> {
-        Ok(match Fields::deserialize(deserializer)?.prompt {
-            TextOrTokens::Text(text) => Prompt::Text(text),
-            TextOrTokens::Tokens(tokens) => Prompt::Tokens(tokens),
+        match Fields::deserialize(deserializer)? {
+            Fields { prompt: Some(TextOrTokens::Text(text)), messages: None } => Ok(Prompt::Text(text)),
+            Fields { prompt: Some(TextOrTokens::Tokens(tokens)), messages: None } => {
+                Ok(Prompt::Tokens(tokens))
+            }
+            Fields { prompt: None, messages: Some(messages) } => Ok(Prompt::Chat(messages)),
+            Fields { prompt: Some(_), messages: Some(_) } => Err(D::Error::custom(
+                "a request has both prompt and messages, but only one of them is allowed",
+            )),
+            Fields { prompt: None, messages: None } => Err(D::Error::custom(
+                "a request has neither prompt nor messages, but one of them is required",
+            )),
+        }
+    }
+}
+
+/// `input` of OpenAI's embeddings: a text, a list of token ids, or a list of texts and of lists of ids. Written as a list.
+pub(crate) mod embed_inputs {
+    use super::*;
+    use crate::embed::EmbedInput;
+
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "input is a text, a list of texts, a list of token ids, or a list of lists of token ids"
+    )]
+    enum Inputs {
+        Text(String),
+        // Before the ids, for an empty list is no input and not an empty one.
+        List(Vec<EmbedInput>),
+        Tokens(Vec<TokenId>),
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<EmbedInput>, D::Error> {
+        Ok(match Inputs::deserialize(deserializer)? {
+            Inputs::Text(text) => vec![EmbedInput::Text(text)],
+            Inputs::List(inputs) => inputs,
+            Inputs::Tokens(tokens) => vec![EmbedInput::Tokens(tokens)],
         })
     }
+}
+
+/// `documents` of a rerank request: texts, or objects with a `text`.
+pub(crate) fn documents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a document is a text or an object with a text")]
+    enum Document {
+        Plain(String),
+        Object { text: String },
+    }
+    let documents = Vec::<Document>::deserialize(deserializer)?;
+    let text = |document| match document {
+        Document::Plain(text) | Document::Object { text } => text,
+    };
+    Ok(documents.into_iter().map(text).collect())
+}
+
+/// A setting that is on where the text does not give it.
+pub(crate) fn on() -> bool {
+    true
 }
 
 /// A time in seconds.

@@ -469,6 +469,53 @@ fn templates_find_control_texts_in_messages() {
 }
 
 #[test]
+fn lookups_and_comparisons_see_past_markers() {
+    // Control tokens of letters, which names and values complete.
+    let control = ["Bern", "\"city\"", "</s>", "function"];
+    let call = ToolCall::new("name", r#"{"name": "Bern", "</s>": ["n", "Bern", "7</s>"], "list": {"n": 1}}"#);
+    let message = Message::assistant("Bern").tool_call(call).with("B", "n");
+    let cases = [
+        ("m.B + call.name + a.name", "nnameBern"),
+        ("a['</s>'][0] + a.get('</s>')[1] + a.get('no', 'd') + (a.no is defined) | string", "nBerndFalse"),
+        ("[a[a['</s>'][0] ~ 'ame'], a.list[m.B], a.list.get(m.B)] | join(' ')", "Bern 1 1"),
+        (
+            "[m.content == 'Bern', 'Bern' == a.name, m.B == 'n', m.B != 'n', m.content != a.name] | join(' ')",
+            "True True True False False",
+        ),
+        (
+            "['n' in a['</s>'], m.B in ['n'], m.content not in ['Bern'], 'name' in a, m.B in a.list] | join(' ')",
+            "True True False True True",
+        ),
+        (
+            "[m.B is eq 'n', 'n' is ne m.B, m.B is in ['n'], 'n' is equalto(m.B)] | join(' ')",
+            "True False True True",
+        ),
+        ("m.tool_calls | selectattr('function.name', 'equalto', 'name') | list | length", "1"),
+        ("a['</s>'] == ['n', 'Bern', '7</s>']", "True"),
+        ("{'n': 'found'}.get(m.B) + {'n': 'found'}[m.B]", "foundfound"),
+        ("a | items | map('first') | join(' ')", "name </s> list"),
+        ("m.B | capitalize ~ ('n' | capitalize)", "NN"),
+        (
+            "a | tojson(sort_keys=true)",
+            r#"{"</s>": ["n", "Bern", "7</s>"], "list": {"n": 1}, "name": "Bern"}"#,
+        ),
+        ("[ns.a.name, ns.a == a, ns.a.list.n] | join(' ')", "Bern True 1"),
+    ];
+    for (expression, text) in cases {
+        let source = format!(
+            "{{% set m = messages[0] %}}{{% set call = m.tool_calls[0].function %}}{{% set a = call.arguments %}}\
+            {{% set ns = namespace(a=none) %}}{{% set ns.a = a %}}{{{{ {expression} }}}}"
+        );
+        let got = render_with(&control, &source, std::slice::from_ref(&message));
+        assert_eq!((got.0.as_str(), got.1.as_slice()), (text, &[] as &[String]), "{expression}");
+    }
+    // Compared text is user text still, and text of the template beside it completes no control token.
+    let source = "{% set m = messages[0] %}{% if m.B == 'n' %}Ber{{ m.B }}{% endif %} Bern {{ m.content }}";
+    let (text, found) = render_with(&control, source, std::slice::from_ref(&message));
+    assert_eq!((text.as_str(), found), ("Bern Bern Bern", vec!["Bern".to_owned()]));
+}
+
+#[test]
 fn old_reasoning_leaves_the_prompt() {
     // As templates of models that reason have it.
     let source = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}\

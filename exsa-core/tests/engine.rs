@@ -10,8 +10,7 @@ use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::speculate::{PromptLookup, Speculation};
 use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{
-    Engine, EngineOptions, Event, FinishReason, Generator, Message, Request, RequestError, SeqId, Shutdown,
-    SubmitError,
+    Engine, EngineOptions, Event, FinishReason, Message, Request, RequestError, SeqId, Shutdown, SubmitError,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

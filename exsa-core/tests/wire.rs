@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::Pooling;
+use exsa_core::chat::{ChatOptions, Json, ToolCall};
+use exsa_core::embed::{EmbedInput, Truncate};
 use exsa_core::error::StepError;
 use exsa_core::queue::FairOptions;
 use exsa_core::stream::{AnswerFinished, Event, Finished, Token, ToolCallDelta};
 use exsa_core::{
-    EngineOptions, ErrorReport, FinishReason, Mode, PrefixCacheOptions, Priority, Prompt, Request,
-    RequestError, SamplingParams, SubmitError, Usage,
+    EmbedRequest, EngineOptions, ErrorReport, FinishReason, Message, Mode, PrefixCacheOptions, Priority,
+    Prompt, Request, RequestError, RerankRequest, SamplingParams, SubmitError, Usage,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,10 +18,11 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 fn there_and_back<T: Serialize + DeserializeOwned + Debug>(value: &T) -> Value {
-    let json = to_value(value).unwrap();
-    let back: T = serde_json::from_str(&json.to_string()).unwrap();
+    // The text itself, for a `Value` forgets the order of fields, which tools and arguments keep.
+    let json = serde_json::to_string(value).unwrap();
+    let back: T = serde_json::from_str(&json).unwrap();
     assert_eq!(format!("{back:?}"), format!("{value:?}"), "{json}");
-    json
+    serde_json::from_str(&json).unwrap()
 }
 
 #[test]
@@ -74,6 +77,174 @@ fn a_request_of_few_words_has_the_defaults() {
         json!({"prompt": "x", "priority": "urgent"}),
     ] {
         assert!(from_value::<Request>(bad.clone()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn chat_requests_of_the_openai_api_are_read() {
+    // As in OpenAI's guide to function calling, with fields that the core does not know.
+    let tool = r#"{
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Get current temperature for a given location.",
+            "parameters": {
+                "type": "object",
+                "properties": {"location": {"type": "string", "description": "City and country"}},
+                "required": ["location"],
+                "additionalProperties": false
+            },
+            "strict": true
+        }
+    }"#;
+    let text = format!(
+        r#"{{
+            "model": "gpt-4.1",
+            "messages": [
+                {{"role": "developer", "content": "You are a helpful assistant."}},
+                {{"role": "user", "content": "What is the weather like in Paris today?"}},
+                {{"role": "assistant", "content": null, "tool_calls": [{{
+                    "id": "call_12345xyz", "type": "function",
+                    "function": {{"name": "get_weather", "arguments": "{{\"location\":\"Paris, France\"}}"}}
+                }}]}},
+                {{"role": "tool", "tool_call_id": "call_12345xyz", "content": "14"}}
+            ],
+            "tools": [{tool}],
+            "tool_choice": "auto", "stream": true, "stream_options": {{"include_usage": true}}, "n": 1,
+            "max_completion_tokens": 100, "temperature": 0.5, "top_p": 0.75, "seed": 7, "stop": ["a", "b"],
+            "chat_template_kwargs": {{"enable_thinking": false}}, "user": "user-123456"
+        }}"#
+    );
+    let request: Request = serde_json::from_str(&text).unwrap();
+    let call = ToolCall::new("get_weather", r#"{"location":"Paris, France"}"#).id("call_12345xyz");
+    let messages = vec![
+        Message::new("developer", "You are a helpful assistant."),
+        Message::user("What is the weather like in Paris today?"),
+        Message::assistant("").parts([]).tool_call(call),
+        Message::tool("call_12345xyz", "14"),
+    ];
+    let mut expected = Request::chat(messages)
+        .model("gpt-4.1")
+        .chat_options(
+            ChatOptions::default().tools([tool.parse::<Json>().unwrap()]).variable("enable_thinking", false),
+        )
+        .max_tokens(100)
+        .temperature(0.5)
+        .seed(7)
+        .stop("a")
+        .stop("b")
+        .user("user-123456");
+    expected.sampling.top_p = 0.75;
+    assert_eq!(format!("{request:?}"), format!("{expected:?}"));
+    let json = there_and_back(&request);
+    assert_eq!(
+        json["messages"][3],
+        json!({"role": "tool", "content": "14", "tool_call_id": "call_12345xyz"})
+    );
+    assert_eq!(json["tools"][0]["function"]["name"], "get_weather");
+    assert_eq!(json["chat_template_kwargs"], json!({"enable_thinking": false}));
+    assert!(json.get("prompt").is_none());
+    assert!(there_and_back(&Request::text("x")).get("messages").is_none());
+    there_and_back(&Request::chat([]));
+}
+
+#[test]
+fn a_request_has_either_a_prompt_or_messages() {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let request: Request = from_value(json!({"messages": messages, "prompt": null, "tools": null})).unwrap();
+    assert!(matches!(request.prompt, Prompt::Chat(messages) if messages == [Message::user("Hi")]));
+    for (bad, words) in [
+        (json!({"messages": messages, "prompt": "Hi"}), "both prompt and messages"),
+        (json!({"model": "m"}), "neither prompt nor messages"),
+        (json!({"messages": null}), "neither prompt nor messages"),
+        (json!({"prompt": ["a", "b"]}), "a text or a list of token ids"),
+        (json!({"messages": [{"content": "Hi"}]}), "role"),
+        (json!({"messages": "Hi"}), "expected a sequence"),
+        (json!({"prompt": "x", "tools": {}}), "expected a sequence"),
+    ] {
+        let error = from_value::<Request>(bad.clone()).unwrap_err().to_string();
+        assert!(error.contains(words), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn embedding_requests_of_the_openai_api_are_read() {
+    // As in OpenAI's reference.
+    let text = r#"{
+        "input": "The food was delicious and the waiter...",
+        "model": "text-embedding-ada-002",
+        "encoding_format": "float"
+    }"#;
+    let request: EmbedRequest = serde_json::from_str(text).unwrap();
+    let expected =
+        EmbedRequest::texts(["The food was delicious and the waiter..."]).model("text-embedding-ada-002");
+    assert_eq!(request, expected);
+    for (input, inputs) in [
+        (json!("a"), vec![EmbedInput::from("a")]),
+        (json!(["a", "b"]), vec!["a".into(), "b".into()]),
+        (json!([1, 2]), vec![vec![1, 2].into()]),
+        (json!([[1, 2], [3]]), vec![vec![1, 2].into(), vec![3].into()]),
+        (json!([]), vec![]),
+        (json!([[]]), vec![vec![].into()]),
+    ] {
+        let request: EmbedRequest = from_value(json!({"input": input})).unwrap();
+        assert_eq!(request, EmbedRequest::new(inputs));
+    }
+    let request = EmbedRequest::new(vec![EmbedInput::from("a"), vec![1, 2].into()])
+        .model("m")
+        .normalize(false)
+        .dimensions(256)
+        .truncate(Truncate::End)
+        .priority(Priority::Batch)
+        .timeout(Duration::from_millis(1500))
+        .user("u");
+    assert_eq!(
+        there_and_back(&request),
+        json!({"model": "m", "input": ["a", [1, 2]], "normalize": false, "dimensions": 256, "truncate": "end",
+            "priority": "batch", "timeout": 1.5, "user": "u"})
+    );
+    there_and_back(&EmbedRequest::texts(["a"]));
+    for (bad, words) in [
+        (json!({"model": "m"}), "missing field `input`"),
+        (json!({"input": 7}), "a list of lists of token ids"),
+        (json!({"input": [1.5]}), "a list of lists of token ids"),
+        (json!({"input": [-1]}), "a list of lists of token ids"),
+        (json!({"input": "a", "dimensions": -1}), "invalid value"),
+        (json!({"input": "a", "truncate": "middle"}), "middle"),
+    ] {
+        let error = from_value::<EmbedRequest>(bad.clone()).unwrap_err().to_string();
+        assert!(error.contains(words), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn rerank_requests_of_the_jina_api_are_read() {
+    // The form of Jina's and vLLM's documentation.
+    let text = r#"{
+        "model": "BAAI/bge-reranker-base",
+        "query": "What is the capital of France?",
+        "documents": ["The capital of Brazil is Brasilia.", {"text": "The capital of France is Paris."}],
+        "top_n": 1,
+        "return_documents": false
+    }"#;
+    let request: RerankRequest = serde_json::from_str(text).unwrap();
+    let documents = ["The capital of Brazil is Brasilia.", "The capital of France is Paris."];
+    let expected =
+        RerankRequest::new("What is the capital of France?", documents).model("BAAI/bge-reranker-base");
+    assert_eq!(request, expected);
+    let json = there_and_back(&expected.truncate(Truncate::End).timeout(Duration::from_secs(2)).user("u"));
+    assert_eq!((&json["documents"], &json["truncate"]), (&json!(documents), &json!("end")));
+    let request: RerankRequest =
+        from_value(json!({"query": "q", "documents": [], "truncate": "NONE"})).unwrap();
+    assert_eq!(request, RerankRequest::new("q", [""; 0]));
+    for (bad, words) in [
+        (json!({"documents": ["a"]}), "missing field `query`"),
+        (json!({"query": "q"}), "missing field `documents`"),
+        (json!({"query": "q", "documents": ["a", 7]}), "an object with a text"),
+        (json!({"query": "q", "documents": [{"image": "u"}]}), "an object with a text"),
+    ] {
+        let error = from_value::<RerankRequest>(bad.clone()).unwrap_err().to_string();
+        assert!(error.contains(words), "{bad}: {error}");
     }
 }
 

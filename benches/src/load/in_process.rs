@@ -10,7 +10,7 @@ use crate::progress::say;
 use exsa_core::backend::{LoadOptions, LoadProgress, ModelSource, SessionOptions, ThreadOptions};
 use exsa_core::error::LoadError;
 use exsa_core::finish::FinishReason;
-use exsa_core::{Engine, EngineOptions, Event, Generator, Request, SamplingParams};
+use exsa_core::{Engine, EngineOptions, Event, Request, SamplingParams};
 
 /// An engine with its thread, as a program that embeds it has it.
 pub struct InProcess {

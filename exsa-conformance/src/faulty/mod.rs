@@ -6,7 +6,7 @@
 //! ```
 //! use exsa_conformance::faulty::{Effect, Faults, FaultyModel, Operation, When};
 //! use exsa_core::scripted::ScriptedModel;
-//! use exsa_core::{Engine, EngineOptions, Generator, Request};
+//! use exsa_core::{Engine, EngineOptions, Request};
 //!
 //! let faults = Faults::new();
 //! let model = FaultyModel::new(ScriptedModel::echo("Hello").shared(), faults.clone());

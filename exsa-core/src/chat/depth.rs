@@ -3,6 +3,7 @@
 //! minijinja compares, writes and drops values by recursion. What a template assigns passes a filter here (see
 //! [`source`](super::source)), so that no loop makes values ever deeper.
 
+use super::mapping::Mapping;
 use super::source::{CHECK_ATTRIBUTE, CHECK_VARIABLE};
 use minijinja::value::{Kwargs, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
@@ -72,8 +73,11 @@ fn rebuilt(state: &State, value: &Value, objects: Objects, depth: usize) -> Resu
         return Err(invalid("lists and dicts are more than 100 deep"));
     }
     let mut items = Vec::new();
-    // Namespaces and macros look like any dict; the copy of one does not change any more, and is no macro.
-    let mut changed = kind == ValueKind::Iterable || kind == ValueKind::Map && objects == Objects::Refused;
+    // Namespaces and macros look like any dict; the copy of one does not change any more, and is no macro. A mapping of the
+    // conversation is data and stays, for a copy would not know its keys without markers.
+    let is_data = value.downcast_object_ref::<Mapping>().is_some();
+    let mut changed =
+        kind == ValueKind::Iterable || kind == ValueKind::Map && objects == Objects::Refused && !is_data;
     for key_or_item in value.try_iter()? {
         state.consume_fuel(1)?;
         let item = if kind == ValueKind::Map { value.get_item(&key_or_item)? } else { key_or_item.clone() };

@@ -4,6 +4,7 @@
 //! Python's methods of strings and dicts work, `tojson` writes what Python's `json.dumps` does, `raise_exception` and
 //! `strftime_now` are there, and `{% generation %}` marks a part without changing it.
 
+use super::mapping::to_value;
 use super::markers::{Marking, is_marker};
 use super::source::prepare;
 use super::strftime::strftime;
@@ -56,7 +57,8 @@ impl Program {
         let mut environment = self.environment.clone();
         let bytes: u64 = variables.iter().map(|(_, value)| weight(value)).sum();
         environment.set_fuel(Some(STEPS_MAX.saturating_add(bytes.saturating_mul(STEPS_PER_BYTE))));
-        python::install_marking(&mut environment, &Arc::new(marking));
+        let marking = Arc::new(marking);
+        python::install_marking(&mut environment, &marking);
         let now = options.now;
         environment.add_function("strftime_now", move |format: &str| {
             strftime(format, now.unwrap_or_else(SystemTime::now)).map_err(|conversion| {
@@ -65,7 +67,8 @@ impl Program {
             })
         });
         let template = environment.get_template(NAME).map_err(|error| explain(&error))?;
-        let context = Value::from_pairs(variables.into_iter().map(|(name, value)| (name, to_value(value))));
+        let context =
+            Value::from_pairs(variables.into_iter().map(|(name, value)| (name, to_value(value, &marking))));
         let mut out = Limited { out: Vec::new(), left: options.output_bytes_max, over: false };
         let result = template.render_captured_to(context, &mut out).map(|_| ());
         if out.over {
@@ -73,21 +76,6 @@ impl Program {
         }
         result.map_err(|error| explain(&error))?;
         String::from_utf8(out.out).map_err(|error| ChatTemplateError::Render { problem: error.to_string() })
-    }
-}
-
-/// A Jinja value with the same content.
-fn to_value(value: Json) -> Value {
-    match value {
-        Json::Null => Value::from(()),
-        Json::Bool(value) => Value::from(value),
-        Json::Int(value) => Value::from(value),
-        Json::Float(value) => Value::from(value),
-        Json::String(text) => Value::from(text),
-        Json::Array(items) => items.into_iter().map(to_value).collect(),
-        Json::Object(fields) => {
-            Value::from_pairs(fields.into_iter().map(|(key, value)| (key, to_value(value))))
-        }
     }
 }
 

@@ -21,6 +21,8 @@ mod depth;
 #[cfg(feature = "chat-template")]
 mod jinja;
 #[cfg(feature = "chat-template")]
+mod mapping;
+#[cfg(feature = "chat-template")]
 mod marked;
 #[cfg(feature = "chat-template")]
 mod python;

@@ -1,8 +1,9 @@
 //! What Python's values do and minijinja's do otherwise: methods, filters, and how numbers are written.
 
 use super::marked::Marked;
-use super::markers::Marking;
+use super::markers::{Marking, is_marker};
 use super::repr::{as_float, soft_str};
+use super::source::PLAIN;
 use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
@@ -35,6 +36,7 @@ pub(super) fn install(environment: &mut Environment<'_>) {
 
 /// Makes methods and filters of strings see past the markers of one conversation.
 pub(super) fn install_marking(environment: &mut Environment<'_>, marking: &Arc<Marking>) {
+    install_comparisons(environment, marking);
     let of_methods = Arc::clone(marking);
     environment.set_unknown_method_callback(move |state, value, name, args| {
         method(state, &of_methods, value, name, args)
@@ -60,6 +62,54 @@ pub(super) fn install_marking(environment: &mut Environment<'_>, marking: &Arc<M
     );
 }
 
+/// Makes comparisons and lookups see past the markers of one conversation. [`source`](super::source) passes subscripts and the operands of `==`, `!=`
+/// and `in` through a filter; the tests of the same names, which `selectattr` takes, do it themselves.
+fn install_comparisons(environment: &mut Environment<'_>, marking: &Arc<Marking>) {
+    let of_filter = Arc::clone(marking);
+    environment.add_filter(PLAIN, move |state: &State, value: &Value| {
+        Ok::<_, Error>(
+            unmarked(state, &of_filter, value, COMPARED_DEPTH_MAX)?.unwrap_or_else(|| value.clone()),
+        )
+    });
+    for (name, equal) in [("eq", true), ("equalto", true), ("==", true), ("ne", false), ("!=", false)] {
+        let marking = Arc::clone(marking);
+        environment.add_test(name, move |state: &State, value: &Value, other: &Value| {
+            let left = unmarked(state, &marking, value, COMPARED_DEPTH_MAX)?;
+            let right = unmarked(state, &marking, other, COMPARED_DEPTH_MAX)?;
+            Ok::<_, Error>((left.as_ref().unwrap_or(value) == right.as_ref().unwrap_or(other)) == equal)
+        });
+    }
+    let of_in = Arc::clone(marking);
+    environment.add_test("in", move |state: &State, value: &Value, container: &Value| {
+        let left = unmarked(state, &of_in, value, COMPARED_DEPTH_MAX)?;
+        let right = unmarked(state, &of_in, container, COMPARED_DEPTH_MAX)?;
+        minijinja::tests::is_in(state, left.as_ref().unwrap_or(value), right.as_ref().unwrap_or(container))
+    });
+}
+
+/// Lists within each other whose strings are compared without markers.
+const COMPARED_DEPTH_MAX: usize = 16;
+
+/// `value` without the markers of a string, or of the strings of a list; `None` if it has none.
+fn unmarked(state: &State, marking: &Marking, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
+    if let Some(text) = value.as_str() {
+        return Ok(marking.decode(text).map(|decoded| Value::from(decoded.plain)));
+    }
+    if depth == 0 || value.kind() != ValueKind::Seq {
+        return Ok(None);
+    }
+    let mut items = Vec::new();
+    let mut changed = false;
+    for item in value.try_iter()? {
+        state.consume_fuel(1)?;
+        let new = unmarked(state, marking, &item, depth - 1)?;
+        changed |= new.is_some();
+        items.push(new.unwrap_or(item));
+    }
+    let is_tuple = value.downcast_object_ref::<Tuple>().is_some();
+    Ok(changed.then(|| if is_tuple { Value::from(Tuple::from(items)) } else { Value::from(items) }))
+}
+
 /// Writes a value as `{{ value }}` does.
 fn format(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
     match value.kind() {
@@ -77,9 +127,10 @@ fn string(value: &Value) -> Result<Value, Error> {
 /// The first character in upper case, the others in lower case.
 fn capitalize(value: &Value) -> Result<String, Error> {
     let text = soft_str(value)?;
-    let mut chars = text.chars();
+    let (markers, rest) = text.split_at(text.find(|c| !is_marker(c)).unwrap_or(text.len()));
+    let mut chars = rest.chars();
     let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
-    Ok(first + &chars.as_str().to_lowercase())
+    Ok(format!("{markers}{first}{}", chars.as_str().to_lowercase()))
 }
 
 /// `center(value, width=80)`: Python's `str.center`.
@@ -87,7 +138,7 @@ fn center(state: &State, value: &Value, width: Option<usize>, args: Kwargs) -> R
     let width = width.or(args.get("width")?).unwrap_or(80);
     args.assert_all_used()?;
     let text = soft_str(value)?;
-    let fill = width.saturating_sub(text.chars().count());
+    let fill = width.saturating_sub(text.chars().filter(|c| !is_marker(*c)).count());
     state.consume_fuel((fill / 64) as u64)?;
     let before = fill / 2 + (fill & width & 1);
     Ok(format!("{}{text}{}", " ".repeat(before), " ".repeat(fill - before)))
@@ -95,7 +146,7 @@ fn center(state: &State, value: &Value, width: Option<usize>, args: Kwargs) -> R
 
 /// Runs of letters, digits and underscores.
 fn wordcount(value: &Value) -> Result<usize, Error> {
-    let text = soft_str(value)?;
+    let text = without_markers(&soft_str(value)?);
     Ok(text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count())
 }
 
@@ -185,8 +236,13 @@ fn replace(
     Ok(Marked::new(text, marking).replace(&old, new, count))
 }
 
+/// A text without all characters that could be markers, for numbers and words, which have none of them.
+fn without_markers(text: &str) -> String {
+    text.chars().filter(|c| !is_marker(*c)).collect()
+}
+
 /// A text without markers.
-fn plain<'a>(marking: &Marking, text: &'a str) -> Cow<'a, str> {
+pub(super) fn plain<'a>(marking: &Marking, text: &'a str) -> Cow<'a, str> {
     marking.decode(text).map_or(Cow::Borrowed(text), |decoded| Cow::Owned(decoded.plain))
 }
 
@@ -214,6 +270,7 @@ fn int(value: &Value, fallback: Option<Value>, base: Option<u32>, args: Kwargs) 
     }
     let number = match value.as_str() {
         Some(text) => {
+            let text = without_markers(text);
             let text = text.trim_matches(is_space);
             i128::from_str_radix(text, base).ok().or_else(|| text.parse().ok().and_then(truncate))
         }
@@ -232,7 +289,7 @@ fn to_float(value: &Value, fallback: Option<Value>, args: Kwargs) -> Result<Valu
     let fallback = fallback.or(args.get("default")?).unwrap_or_else(|| Value::from(0.0));
     args.assert_all_used()?;
     let number = match value.as_str() {
-        Some(text) => text.trim_matches(is_space).parse().ok(),
+        Some(text) => without_markers(text).trim_matches(is_space).parse().ok(),
         None => f64::try_from(value.clone()).ok(),
     };
     Ok(number.map_or(fallback, |x: f64| Value::from(x)))
@@ -256,7 +313,19 @@ fn method(
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
-    let Some(text) = value.as_str() else { return unknown_method_callback(state, value, method, args) };
+    let Some(text) = value.as_str() else {
+        // A key that a template wrote is found by the same text of a user, too.
+        if let ("get", ValueKind::Map, [key, ..]) = (method, value.kind(), args) {
+            let found = value.get_item(key)?;
+            let new = if found.is_undefined() { unmarked(state, marking, key, 0)? } else { None };
+            if let Some(found) =
+                new.map(|key| value.get_item(&key)).transpose()?.filter(|v| !v.is_undefined())
+            {
+                return Ok(found);
+            }
+        }
+        return unknown_method_callback(state, value, method, args);
+    };
     let marked = Marked::new(text, marking);
     match string_method(state, marking, &marked, method, args) {
         Err(error) if error.kind() == ErrorKind::UnknownMethod => {}

@@ -8,7 +8,6 @@
 //! Tags are found exactly as minijinja finds them. Where a tag is no valid one the text stays as it is, for minijinja
 //! to refuse.
 
-use std::fmt::Write;
 use std::ops::Range;
 
 /// Names, numbers, strings and operators in one tag.
@@ -27,8 +26,11 @@ const MACROS_MAX: usize = 64;
 pub(super) const CHECK_VARIABLE: &str = "exsa_variable";
 pub(super) const CHECK_ATTRIBUTE: &str = "exsa_attribute";
 
+/// The filter that subscripts and operands of `==`, `!=` and `in` pass, which takes the markers of user text out.
+pub(super) const PLAIN: &str = "exsa_plain";
+
 /// The source to compile: line ends made one, `generation` tags (which mark what the model said, for
-/// training) made blocks that always hold, and assignments checked. An error says what is over a limit, and where.
+/// training) made blocks that always hold, assignments checked, and comparisons and lookups made with text without markers. An error says what is over a limit, and where.
 pub(super) fn prepare(source: &str) -> Result<String, String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() + source.len() / 8);
@@ -47,31 +49,39 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
         if tokens.iter().any(|token| token.depth > BRACKETS_MAX as isize) {
             return over("brackets within each other", BRACKETS_MAX);
         }
-        if tag.kind == TagKind::Expression {
-            continue;
-        }
-        let Some(name) = tokens.first() else { continue };
-        let name_range = name.range.clone();
-        let mut replace = |range: Range<usize>, text: &str| {
-            out.push_str(&source[done..range.start]);
+        let mut insert = |at: usize, text: &str| {
+            out.push_str(&source[done..at]);
             out.push_str(text);
-            done = range.end;
+            done = at;
         };
-        match &source[name_range.clone()] {
-            "generation" if tokens.len() == 1 => replace(name_range, "if true"),
-            "endgeneration" if tokens.len() == 1 => replace(name_range, "endif"),
+        let block =
+            (tag.kind == TagKind::Block).then(|| tokens.first().map(|name| name.range.clone())).flatten();
+        let name = block.clone().map_or("", |name| &source[name]);
+        let mut check = None;
+        match name {
+            "generation" | "endgeneration" if tokens.len() == 1 => {
+                let name_range = block.unwrap_or_default();
+                insert(name_range.start, if name == "generation" { "if true" } else { "endif" });
+                done = name_range.end;
+                continue;
+            }
             "elif" => elifs += 1,
             "macro" | "call" => macros += 1,
-            "set" => {
-                if let Some((value, check)) = assignment(&source, &tokens) {
-                    replace(value.start..value.start, "(");
-                    let mut end = String::new();
-                    // A String takes any text.
-                    let _ = write!(end, ")|{check}");
-                    replace(value.end..value.end, &end);
-                }
-            }
+            "set" => check = assignment(&source, &tokens),
             _ => {}
+        }
+        if let Some((value, _)) = &check {
+            insert(value.start, "(");
+        }
+        let mut operands = comparisons(&source, &tokens, name);
+        // Operands lie within each other or apart, so that ends and beginnings are never at one place.
+        let plain = format!(")|{PLAIN}");
+        operands.sort_unstable();
+        for (at, opens) in operands {
+            insert(at, if opens { "(" } else { &plain });
+        }
+        if let Some((value, check)) = check {
+            insert(value.end, &format!(")|{check}"));
         }
         if elifs > ELIFS_MAX {
             return over("elif tags", ELIFS_MAX);
@@ -97,6 +107,90 @@ fn assignment(source: &str, tokens: &[Token]) -> Option<(Range<usize>, &'static 
     }
     let check = if target.iter().any(|token| text(token) == ".") { CHECK_ATTRIBUTE } else { CHECK_VARIABLE };
     Some((value.first()?.range.start..value.last()?.range.end, check))
+}
+
+/// The ends of subscripts and of the operands of `==`, `!=` and `in`: each offset, and whether an operand begins there. None
+/// where the tag's brackets do not match, which minijinja will refuse.
+fn comparisons(source: &str, tokens: &[Token], name: &str) -> Vec<(usize, bool)> {
+    /// What is known of the expression within one pair of brackets.
+    #[derive(Clone, Copy, Default)]
+    struct Level {
+        /// First and last token of the operand that is going on.
+        operand: Option<(usize, usize)>,
+        /// Whether it is the right side of a comparison.
+        compared: bool,
+        /// The first token, if the brackets hold a subscript that is no slice.
+        subscript: Option<usize>,
+    }
+    let text = |i: usize| tokens.get(i).map_or("", |token| &source[token.range.clone()]);
+    let mut ends = Vec::new();
+    // Numbers and strings of the template itself have no markers.
+    let is_literal = |i| text(i).starts_with(|c: char| matches!(c, '\'' | '"' | '-' | '0'..='9'));
+    let mut wrap = |first: usize, last: usize| {
+        if !(first..=last).all(is_literal) {
+            ends.push((tokens[first].range.start, true));
+            ends.push((tokens[last].range.end, false));
+        }
+    };
+    let mut end_operand = |level: &mut Level, is_compared: bool, next: bool| {
+        if let Some((first, last)) = level.operand.take().filter(|_| is_compared || level.compared) {
+            wrap(first, last);
+        }
+        level.compared = next;
+    };
+    let mut outer: Vec<Level> = Vec::new();
+    let mut level = Level::default();
+    // The `in` of a loop is none that compares.
+    let mut loop_in = name == "for";
+    for i in usize::from(!name.is_empty())..tokens.len() {
+        let is_attribute = i > 0 && text(i - 1) == ".";
+        let of_test = i > 0 && (text(i - 1) == "is" || text(i - 1) == "not" && i > 1 && text(i - 2) == "is");
+        match text(i) {
+            "(" | "[" | "{" => {
+                let follows_value = level.operand.is_some_and(|(_, last)| last + 1 == i)
+                    && !of_test
+                    && text(i - 1).ends_with(|c: char| c.is_alphanumeric() || "_)]}'\"".contains(c));
+                level.operand = Some((level.operand.map_or(i, |(first, _)| first), i));
+                outer.push(level);
+                let subscript = (text(i) == "[" && follows_value).then_some(i + 1);
+                level = Level { subscript, ..Level::default() };
+            }
+            ")" | "]" | "}" => {
+                let subscript = level.subscript.filter(|first| *first < i);
+                end_operand(&mut level, false, false);
+                if let Some(first) = subscript {
+                    level.operand = Some((first, i - 1));
+                    end_operand(&mut level, true, false);
+                }
+                let Some(outside) = outer.pop() else { return Vec::new() };
+                level = outside;
+                level.operand = level.operand.map(|(first, _)| (first, i));
+            }
+            "in" if loop_in && outer.is_empty() => {
+                loop_in = false;
+                level = Level::default();
+            }
+            "==" | "!=" => end_operand(&mut level, true, true),
+            "in" if !is_attribute && !of_test => end_operand(&mut level, true, true),
+            "not" if !is_attribute && !of_test && text(i + 1) == "in" => {
+                // The `in` that follows finds no operand before it.
+                end_operand(&mut level, true, true);
+            }
+            separator @ ("," | ":" | "=" | "<" | ">" | "<=" | ">=") => {
+                if matches!(separator, "," | ":") {
+                    level.subscript = None;
+                }
+                end_operand(&mut level, false, false);
+            }
+            "and" | "or" | "not" | "if" | "else" if !is_attribute && !of_test => {
+                end_operand(&mut level, false, false);
+            }
+            "recursive" if name == "for" && outer.is_empty() && i + 1 == tokens.len() => {}
+            _ => level.operand = Some((level.operand.map_or(i, |(first, _)| first), i)),
+        }
+    }
+    end_operand(&mut level, false, false);
+    if outer.is_empty() { ends } else { Vec::new() }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,7 +338,7 @@ mod tests {
             ("{%- set a=b|f(c=1) -%}", "{%- set a=(b|f(c=1))|exsa_variable -%}"),
             ("{% set n.a = [1, 2] %}", "{% set n.a = ([1, 2])|exsa_attribute %}"),
             ("{% set a, b = 1, 2 %}", "{% set a, b = (1, 2)|exsa_variable %}"),
-            ("{% set a = b == c %}", "{% set a = (b == c)|exsa_variable %}"),
+            ("{% set a = b + c %}", "{% set a = (b + c)|exsa_variable %}"),
             ("{% set a = '%}' ~ \"}}\\\"\" %}x", "{% set a = ('%}' ~ \"}}\\\"\")|exsa_variable %}x"),
             ("{% set a = {'b': {'c': 1}} %}", "{% set a = ({'b': {'c': 1}})|exsa_variable %}"),
             ("{% set a %}b = 1{% endset %}", "{% set a %}b = 1{% endset %}"),
@@ -257,6 +351,38 @@ mod tests {
             ("{ { % set a = 1 %} {%", "{ { % set a = 1 %} {%"),
         ] {
             assert_eq!(prepare(source).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn comparisons_and_lookups_are_of_text_without_markers() {
+        for (source, want) in [
+            ("{{ a == b }}", "{{ (a)|P == (b)|P }}"),
+            ("{{- a.b|f(1)!='c' -}}", "{{- (a.b|f(1))|P!='c' -}}"),
+            ("{% if not a in b and c %}", "{% if not (a)|P in (b)|P and c %}"),
+            ("{% elif a not in b or d %}", "{% elif (a)|P not in (b)|P or d %}"),
+            ("{% for a in b if a.c == 1 %}", "{% for a in b if (a.c)|P == 1 %}"),
+            ("{% for a, b in c recursive %}", "{% for a, b in c recursive %}"),
+            ("{% for a in b if c == d recursive %}", "{% for a in b if (c)|P == (d)|P recursive %}"),
+            ("{% set a = b == c %}", "{% set a = ((b)|P == (c)|P)|exsa_variable %}"),
+            ("{{ (a == b) == c }}", "{{ (((a)|P == (b)|P))|P == (c)|P }}"),
+            ("{{ a == b == c }}", "{{ (a)|P == (b)|P == (c)|P }}"),
+            (
+                "{{ f(a, b=c == d)[-1:] + 'x' != y if z else w }}",
+                "{{ (f(a, b=(c)|P == (d)|P)[-1:] + 'x')|P != (y)|P if z else w }}",
+            ),
+            ("{{ a is not none == b }}", "{{ (a is not none)|P == (b)|P }}"),
+            ("{{ a is in b and a is not in b }}", "{{ a is in b and a is not in b }}"),
+            ("{{ {'a': b == c, 'd': [e in f]} }}", "{{ {'a': (b)|P == (c)|P, 'd': [(e)|P in (f)|P]} }}"),
+            ("{{ a.in == b }}", "{{ (a.in)|P == (b)|P }}"),
+            ("{{ a < b == c }}", "{{ a < (b)|P == (c)|P }}"),
+            ("{{ a['b'][0][-1][c][:d] }}", "{{ a['b'][0][-1][(c)|P][:d] }}"),
+            ("{{ a[b if c == d else e] + [f] }}", "{{ a[(b if (c)|P == (d)|P else e)|P] + [f] }}"),
+            ("{{ f(a)[b] in 'c'[d] }}", "{{ (f(a)[(b)|P])|P in ('c'[(d)|P])|P }}"),
+            ("{{ == }}", "{{ == }}"),
+            ("{{ a == b) }}", "{{ a == b) }}"),
+        ] {
+            assert_eq!(prepare(source).unwrap(), want.replace("|P", "|exsa_plain"), "{source}");
         }
     }
 

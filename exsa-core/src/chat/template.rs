@@ -74,8 +74,9 @@ impl ControlTexts {
 /// beyond this.
 ///
 /// A template that looks for the text of a control token within a message finds it, as in Hugging Face transformers:
-/// with `in`, and with the methods and filters of strings. The rendered text is exactly theirs, but for templates that count
-/// the characters of a message that holds the text of a control token, or cut it at fixed places.
+/// with `in` and `==`, in lookups by key, and with the methods and filters of strings. The rendered text is exactly theirs, but
+/// for templates that count the characters of a message that holds the text of a control token, cut it at fixed places, or
+/// make it the key of a dict of their own.
 ///
 /// ```
 /// # #[cfg(feature = "chat-template")] {

@@ -113,7 +113,11 @@ impl Writer<'_, '_> {
             fields.push((name, field));
         }
         if self.style.sort_keys {
-            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            // Characters are in the order of their UTF-8 bytes.
+            fields.sort_by(|a, b| {
+                let chars = |name: &'_ str| name.chars().filter(|c| !is_marker(*c)).collect::<Vec<char>>();
+                chars(&a.0).cmp(&chars(&b.0))
+            });
         }
         self.out.push('{');
         for (i, (name, field)) in fields.iter().enumerate() {

@@ -7,7 +7,7 @@
 //! use exsa_core::backend::{Pooling, SessionOptions};
 //! use exsa_core::embed::EmbedRequest;
 //! use exsa_core::scripted::ScriptedModel;
-//! use exsa_core::{Engine, EngineOptions, Generator};
+//! use exsa_core::{Engine, EngineOptions};
 //!
 //! let mut options = EngineOptions::default();
 //! options.session.pooling = Some(Pooling::Mean); // a real embedding model says so itself

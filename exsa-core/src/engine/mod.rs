@@ -41,7 +41,7 @@ use thread::EngineThread;
 /// Dropping it ends all requests and waits for the thread.
 ///
 /// ```
-/// use exsa_core::{Engine, EngineOptions, Generator, Request};
+/// use exsa_core::{Engine, EngineOptions, Request};
 /// use exsa_core::scripted::ScriptedModel;
 ///
 /// let engine = Engine::start(ScriptedModel::echo("the quick brown fox").shared(), EngineOptions::default())?;
@@ -76,6 +76,43 @@ impl Engine {
             .map_err(|e| LoadError::Backend(format!("cannot start the engine's thread: {e}")))?;
         let info = Arc::new(input.model.info().clone());
         Ok(Self { input, stats, info, thread })
+    }
+
+    /// Accepts a request; see [`Generator::submit`].
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
+    pub fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
+        self.input.submit(request)
+    }
+
+    /// Accepts texts to embed; see [`Generator::embed`].
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
+    pub fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
+        self.input.embed(request)
+    }
+
+    /// Accepts documents to score against a query; see [`Generator::rerank`].
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
+    pub fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
+        self.input.rerank(request)
+    }
+
+    /// The model alone, in the form of [`Generator::models`].
+    pub fn models(&self) -> Vec<Arc<ModelInfo>> {
+        vec![self.info.clone()]
+    }
+
+    /// A snapshot of the counters.
+    pub fn stats(&self) -> EngineStats {
+        *self.stats.lock()
     }
 
     /// Facts about the model.
@@ -149,23 +186,23 @@ impl Engine {
 
 impl Generator for Engine {
     fn models(&self) -> Vec<Arc<ModelInfo>> {
-        vec![self.info.clone()]
+        Engine::models(self)
     }
 
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
-        self.input.submit(request)
+        Engine::submit(self, request)
     }
 
     fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
-        self.input.embed(request)
+        Engine::embed(self, request)
     }
 
     fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
-        self.input.rerank(request)
+        Engine::rerank(self, request)
     }
 
     fn stats(&self) -> EngineStats {
-        *self.stats.lock()
+        Engine::stats(self)
     }
 }
 

@@ -192,7 +192,7 @@ impl Shared {
 ///
 /// ```
 /// use exsa_core::scripted::ScriptedModel;
-/// use exsa_core::{Engine, EngineOptions, Generator, Request};
+/// use exsa_core::{Engine, EngineOptions, Request};
 ///
 /// let engine = Engine::start(ScriptedModel::echo("Hello, world.").shared(), EngineOptions::default())?;
 /// let mut stream = engine.submit(Request::text("Hello"))?;

@@ -1,6 +1,7 @@
 //! Whole answers, collected from the events of a stream.
 
 use super::event::{Event, Finished, Token};
+use crate::chat::{Message, ToolCall};
 use crate::finish::{FinishReason, RequestError, Usage};
 use std::collections::BTreeMap;
 
@@ -26,16 +27,31 @@ pub struct Completion {
     pub seed: Option<u64>,
 }
 
-/// A call of a tool.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ToolCall {
-    /// Id, which the message with the result repeats.
-    pub id: Option<String>,
-    /// Name of the tool.
-    pub name: String,
-    /// Arguments as the model wrote them: a JSON text, unless the model made a mistake.
-    pub arguments: String,
+/// The answer as the next message of the conversation: text, reasoning and calls of tools. The content is null where the
+/// answer is nothing but calls of tools.
+///
+/// ```
+/// use exsa_core::scripted::ScriptedModel;
+/// use exsa_core::{Engine, EngineOptions, Message, Request};
+///
+/// let engine = Engine::start(ScriptedModel::echo("Hello.").shared(), EngineOptions::default())?;
+/// let answer = engine.submit(Request::text("Hi").max_tokens(6))?.complete()?;
+/// let conversation = [Message::user("Hi"), answer.into()];
+/// assert_eq!(conversation[1], Message::assistant("Hello."));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl From<Completion> for Message {
+    fn from(completion: Completion) -> Self {
+        let Completion { text, reasoning, tool_calls, .. } = completion;
+        let mut message = Self::assistant("");
+        message.content.clear();
+        if !text.is_empty() || tool_calls.is_empty() {
+            message.content.push(text.into());
+        }
+        message.reasoning = Some(reasoning).filter(|reasoning| !reasoning.is_empty());
+        message.tool_calls = tool_calls;
+        message
+    }
 }
 
 /// Answers in the making.

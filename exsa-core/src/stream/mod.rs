@@ -15,6 +15,6 @@ mod tests;
 pub use channel::{
     CancelHandle, EventStream, QueuePosition, StreamSender, StreamSignal, TokenStream, channel,
 };
-pub use completion::{Completion, ToolCall};
+pub use completion::Completion;
 pub use event::{AnswerFinished, Event, Finished, Token, ToolCallDelta, TopLogprob};
 pub use text::{Text, TextStream};

@@ -1,4 +1,5 @@
 use super::*;
+use crate::chat::{Message, ToolCall};
 use crate::finish::{FinishReason, RequestError, Usage};
 use futures_core::stream::{FusedStream, Stream};
 use std::pin::{Pin, pin};
@@ -92,6 +93,23 @@ fn deltas_are_collected() {
     let calls: Vec<_> =
         answer.tool_calls.iter().map(|call| (call.id.as_deref(), &*call.name, &*call.arguments)).collect();
     assert_eq!(calls, [(Some("call-0"), "weather", "{\"city\":\"Ulm\"}"), (None, "time", "{}")]);
+    let expected = Message::assistant("It is mild")
+        .reasoning("let me see")
+        .tool_call(ToolCall::new("weather", "{\"city\":\"Ulm\"}").id("call-0"))
+        .tool_call(ToolCall::new("time", "{}"));
+    assert_eq!(Message::from(answer), expected);
+}
+
+#[test]
+fn answers_without_text_are_messages() {
+    let (sender, stream) = ends();
+    sender.finish(Finished::new(FinishReason::EndOfGeneration));
+    assert_eq!(Message::from(stream.complete().unwrap()), Message::assistant(""));
+    let (sender, stream) = ends();
+    sender.tool_call(ToolCallDelta::new(0).name("time").arguments("{}"));
+    sender.finish(Finished::new(FinishReason::EndOfGeneration));
+    let expected = Message::assistant("").parts([]).tool_call(ToolCall::new("time", "{}"));
+    assert_eq!(Message::from(stream.complete().unwrap()), expected);
 }
 
 /// Three answers, of which the first ends first, and the last at the end.

@@ -5,7 +5,7 @@ use exsa_core::backend::SessionOptions;
 use exsa_core::clock::ManualClock;
 use exsa_core::generator::QueueScope;
 use exsa_core::scripted::ScriptedModel;
-use exsa_core::{Engine, EngineOptions, FinishReason, Generator, Priority, Request, SubmitError};
+use exsa_core::{Engine, EngineOptions, FinishReason, Priority, Request, SubmitError};
 use std::time::Duration;
 
 fn one_at_a_time() -> SessionOptions {
