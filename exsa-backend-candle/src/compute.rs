@@ -11,8 +11,8 @@ const THREADS_MAX: usize = 1024;
 pub(crate) enum Threads {
     /// Its own.
     Own(Team),
-    /// Those of a team that it shares with other sessions.
-    Shared(ThreadTeam),
+    /// Those of a team that it shares with other sessions, and their number.
+    Shared(ThreadTeam, usize),
 }
 
 impl Threads {
@@ -21,9 +21,17 @@ impl Threads {
         match &options.team {
             None => team(&options.threads).map(Self::Own),
             Some(shared) => {
-                shared.run(|options| team(&options), |_: &mut Team| ())?;
-                Ok(Self::Shared(shared.clone()))
+                let count = shared.run(|options| team(&options), |team| team.threads())?;
+                Ok(Self::Shared(shared.clone(), count))
             }
+        }
+    }
+
+    /// Number of threads.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Own(own) => own.threads(),
+            Self::Shared(_, count) => *count,
         }
     }
 
@@ -35,7 +43,7 @@ impl Threads {
     pub fn run<R>(&mut self, work: impl FnOnce(&mut Team) -> R) -> Result<R, LoadError> {
         match self {
             Self::Own(own) => Ok(work(own)),
-            Self::Shared(shared) => shared.run(|options| team(&options), work),
+            Self::Shared(shared, _) => shared.run(|options| team(&options), work),
         }
     }
 }

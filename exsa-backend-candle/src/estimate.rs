@@ -1,4 +1,5 @@
-//! Memory of a model and a session on the CPU, from the header of the file: by the functions that size the allocations.
+//! Memory of a model and a session on the CPU, from the header of the file, by the functions that size the
+//! allocations.
 
 use crate::compute;
 use crate::config::Config;
@@ -16,7 +17,7 @@ use exsa_core::gguf::{GgmlType, Gguf, TensorInfo};
 
 /// Memory of the model of `gguf`, whose bytes are `mapping`, and of one session by `options`.
 ///
-/// A pass is counted with one row of logits for each sequence, as an engine asks for them; more rows take more.
+/// A pass counts with one row of logits for each sequence, as an engine asks for them; more rows take more.
 pub(crate) fn estimate(
     gguf: &Gguf,
     mapping: &Mapping,
@@ -65,7 +66,8 @@ fn vector_bytes(tensor: &TensorInfo) -> u64 {
     }
 }
 
-/// Bytes of the memory of products: of `m` rows by all matrices but the output projection, which has `output_rows`.
+/// Bytes of the memory of products: of `m` rows by all matrices but the output projection, which has
+/// `output_rows`.
 fn products(gguf: &Gguf, m: usize, output_rows: usize, threads: usize) -> u64 {
     let output = if gguf.tensor("output.weight").is_some() { "output.weight" } else { "token_embd.weight" };
     let mut activations = None::<ActivationSizes>;
@@ -75,7 +77,7 @@ fn products(gguf: &Gguf, m: usize, output_rows: usize, threads: usize) -> u64 {
         if let Some(kind) = kind {
             let sizes = ActivationSizes::new(m, columns, kind);
             activations = Some(activations.map_or(sizes, |others| others.max(sizes)));
-        } else if columns > 0 {
+        } else {
             let (of_weights, of_products) = dequantize::scratch_floats(m, columns);
             products = products.max(of_products);
             // Floats are multiplied where they lie.

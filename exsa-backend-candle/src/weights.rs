@@ -291,7 +291,8 @@ pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize,
     let tied = gguf.tensor("output.weight").is_none();
     gguf.tensors().iter().filter_map(move |tensor| {
         let [columns, rows] = tensor.shape[..] else { return None };
-        let size = |size: u64| usize::try_from(size).ok();
+        // Those without values have no bytes either, and their other length may be anything.
+        let size = |size: u64| usize::try_from(size).ok().filter(|size| *size > 0);
         let used = tied || tensor.name != "token_embd.weight";
         used.then_some((tensor, size(rows)?, size(columns)?, PackedType::of(tensor.dtype)))
     })

@@ -1,5 +1,5 @@
-//! Estimates of memory against what loading a model and running its largest batch takes: from the allocator, and from the
-//! pages that the backend takes from the system.
+//! Estimates of memory against what loading a model and running its largest batch takes, from the allocator and
+//! from the system.
 //!
 //! A binary of its own with a single test that measures, because it counts for the whole process.
 #![allow(clippy::unwrap_used, clippy::panic)]

@@ -43,12 +43,11 @@ impl HostExecutor {
         model: &LoadedModel,
         plan: &SessionPlan,
         ropes: &Ropes,
-        mut threads: Threads,
+        threads: Threads,
     ) -> Result<Self, LoadError> {
-        let count = threads.run(|team| team.threads())?;
         let memory = Memory {
             activations: Activations::default(),
-            attention: AttentionKernel::new(attention_sizes(&model.config, plan, count)),
+            attention: AttentionKernel::new(attention_sizes(&model.config, plan, threads.count())),
             workspace: Workspace::new(&model.config, plan.capabilities.batch_tokens_max)?,
             metadata: BatchMetadata::new(plan, ropes),
             kv: HostKv::new(&plan.kv_shape, plan.n_blocks as usize)?,
@@ -57,7 +56,7 @@ impl HostExecutor {
         Ok(Self { threads, memory })
     }
 
-    /// Bytes of an executor on `threads` threads beside its KV cache, its logits and the memory of its products.
+    /// Bytes of an executor on `threads` threads, without KV cache, logits and memory of products.
     pub fn bytes(config: &Config, plan: &SessionPlan, threads: usize) -> u64 {
         Workspace::bytes(config, plan.capabilities.batch_tokens_max)
             .saturating_add(BatchMetadata::bytes(plan, config))
