@@ -71,21 +71,41 @@ fn vector_bytes(tensor: &TensorInfo) -> u64 {
 fn products(gguf: &Gguf, m: usize, output_rows: usize, threads: usize) -> u64 {
     let output = if gguf.tensor("output.weight").is_some() { "output.weight" } else { "token_embd.weight" };
     let mut activations = None::<ActivationSizes>;
-    let (mut weights, mut products) = (0, 0);
-    for (tensor, _, columns, kind) in weights::matrices(gguf) {
+    // Scratch memory of the caller's thread and of each of the others.
+    let (mut caller, mut other) = (Scratch::default(), Scratch::default());
+    for (tensor, n, columns, kind) in weights::matrices(gguf) {
         let m = if tensor.name == output { output_rows } else { m };
         if let Some(kind) = kind {
             let sizes = ActivationSizes::new(m, columns, kind);
             activations = Some(activations.map_or(sizes, |others| others.max(sizes)));
         } else {
-            let (of_weights, of_products) = dequantize::scratch_floats(m, columns);
-            products = products.max(of_products);
+            let (weights, products) = dequantize::scratch_floats(m, columns);
             // Floats are multiplied where they lie.
-            if tensor.dtype != GgmlType::F32 {
-                weights = weights.max(of_weights);
+            let needed =
+                Scratch { weights: if tensor.dtype == GgmlType::F32 { 0 } else { weights }, products };
+            caller = caller.max(needed);
+            if dequantize::is_shared(m, columns, n) {
+                other = other.max(needed);
             }
         }
     }
     let packed = activations.map_or(0, |sizes| sizes.bytes() + (threads * scratch_bytes()) as u64);
-    packed + (threads * (weights + products) * size_of::<f32>()) as u64
+    packed + caller.bytes() + (threads as u64 - 1) * other.bytes()
+}
+
+/// Floats that a thread needs for products with dequantized weights.
+#[derive(Clone, Copy, Default)]
+struct Scratch {
+    weights: usize,
+    products: usize,
+}
+
+impl Scratch {
+    fn max(self, other: Self) -> Self {
+        Self { weights: self.weights.max(other.weights), products: self.products.max(other.products) }
+    }
+
+    fn bytes(self) -> u64 {
+        ((self.weights + self.products) * size_of::<f32>()) as u64
+    }
 }

@@ -35,6 +35,11 @@ fn tile_rows(m: usize, k: usize) -> usize {
     if m < 8 { SHORT_TILE_ROWS } else { (TILE_BYTES / (4 * k)).clamp(4, 64) / 4 * 4 }
 }
 
+/// Whether several threads share a product; of others the caller's thread needs scratch memory alone.
+pub(crate) fn is_shared(m: usize, k: usize, n: usize) -> bool {
+    m.saturating_mul(k).saturating_mul(n) >= SHARED_PRODUCTS_MIN
+}
+
 /// Floats of a thread's scratch memory for products of up to `m` rows with weights of `k` columns: of dequantized weights,
 /// and of their products.
 pub(crate) fn scratch_floats(m: usize, k: usize) -> (usize, usize) {
@@ -75,7 +80,7 @@ pub(crate) fn matmul<T: Dequantize>(
             }
         });
     };
-    if m * k * n >= SHARED_PRODUCTS_MIN {
+    if is_shared(m, k, n) {
         team.for_each(tiles, team.grain(tiles), work);
     } else {
         work(0..tiles);
