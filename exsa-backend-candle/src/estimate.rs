@@ -79,7 +79,7 @@ fn products(gguf: &Gguf, m: usize, output_rows: usize, threads: usize) -> u64 {
             let sizes = ActivationSizes::new(m, columns, kind);
             activations = Some(activations.map_or(sizes, |others| others.max(sizes)));
         } else {
-            let (weights, products) = dequantize::scratch_floats(m, columns);
+            let (weights, products) = dequantize::scratch_floats(m, columns, n);
             // Floats are multiplied where they lie.
             let needed =
                 Scratch { weights: if tensor.dtype == GgmlType::F32 { 0 } else { weights }, products };

@@ -40,10 +40,11 @@ pub(crate) fn is_shared(m: usize, k: usize, n: usize) -> bool {
     m.saturating_mul(k).saturating_mul(n) >= SHARED_PRODUCTS_MIN
 }
 
-/// Floats of a thread's scratch memory for products of up to `m` rows with weights of `k` columns: of dequantized weights,
-/// and of their products.
-pub(crate) fn scratch_floats(m: usize, k: usize) -> (usize, usize) {
-    let floats = |m: usize| (tile_rows(m, k) * k, m * tile_rows(m, k));
+/// Floats of a thread's scratch memory for products of up to `m` rows with weights of `k` columns and `n` rows: of
+/// dequantized weights, and of their products.
+pub(crate) fn scratch_floats(m: usize, k: usize, n: usize) -> (usize, usize) {
+    let rows = |m: usize| tile_rows(m, k).min(n);
+    let floats = |m: usize| (rows(m) * k, m * rows(m));
     // Of few rows the tiles may be the larger ones.
     let ((weights, products), (few_weights, few_products)) = (floats(m), floats(m.min(7)));
     (weights.max(few_weights), products.max(few_products))
