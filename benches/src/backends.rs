@@ -6,7 +6,7 @@
 use crate::error::BenchError;
 use clap::Args;
 use exsa_backend_candle::CandleBackend;
-use exsa_core::backend::InferenceBackend;
+use exsa_core::backend::{InferenceBackend, KvType, SessionOptions};
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
 
 /// Names of the backends in this program.
@@ -36,6 +36,16 @@ pub struct KvOptions {
     pub flash_attention: Option<String>,
 }
 
+impl KvOptions {
+    /// `session` with the type of keys and values.
+    pub fn session(&self, session: SessionOptions) -> SessionOptions {
+        match self.kv.as_deref().and_then(KvType::from_name) {
+            Some(kv_type) => session.kv_type(kv_type),
+            None => session,
+        }
+    }
+}
+
 /// The backend of this name, with its own choices.
 pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, BenchError> {
     backend_with(name, &KvOptions::default())
@@ -43,17 +53,15 @@ pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, BenchError> {
 
 /// The backend of this name, with what `options` do not leave to it.
 pub fn backend_with(name: &str, options: &KvOptions) -> Result<Box<dyn InferenceBackend>, BenchError> {
-    let kv = options.kv.as_deref();
+    #[cfg(not(feature = "llamacpp"))]
+    let _ = options;
     match name {
         "scripted" => Ok(Box::new(ScriptedBackend::new(ScriptedModel::ngram(1).context(SCRIPTED_CONTEXT)))),
-        "candle" => {
-            use exsa_backend_candle::KvType;
-            let kv = chosen(kv, [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)]);
-            Ok(Box::new(CandleBackend::new().kv_type(kv)))
-        }
+        "candle" => Ok(Box::new(CandleBackend::new())),
         #[cfg(feature = "llamacpp")]
         "llamacpp" => {
             use exsa_backend_llamacpp::{FlashAttention, KvLayout, KvType, LlamaCppBackend};
+            let kv = options.kv.as_deref();
             let kv = chosen(kv, [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)]);
             let layouts = [("unified", KvLayout::Unified), ("streams", KvLayout::Streams)];
             let modes = [("on", FlashAttention::On), ("off", FlashAttention::Off)];
@@ -68,6 +76,7 @@ pub fn backend_with(name: &str, options: &KvOptions) -> Result<Box<dyn Inference
 }
 
 /// The choice of that name, or the backend's own; clap knows the names.
+#[cfg(feature = "llamacpp")]
 fn chosen<T: Default, const N: usize>(name: Option<&str>, choices: [(&str, T); N]) -> T {
     choices.into_iter().find(|(known, _)| Some(*known) == name).map_or_else(T::default, |(_, choice)| choice)
 }
@@ -90,6 +99,17 @@ pub fn thread_variables(name: &str) -> &'static [&'static str] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_type_of_keys_and_values_reaches_the_session() {
+        let of = |kv: Option<&str>| {
+            let options = KvOptions { kv: kv.map(str::to_owned), ..KvOptions::default() };
+            let session = options.session(SessionOptions::new());
+            (session.key_type, session.value_type)
+        };
+        assert_eq!(of(None), (None, None));
+        assert_eq!(of(Some("q8_0")), (Some(KvType::Q8_0), Some(KvType::Q8_0)));
+    }
 
     #[test]
     fn every_name_has_its_backend_and_no_other() {

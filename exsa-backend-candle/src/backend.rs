@@ -3,14 +3,15 @@
 use crate::compute;
 use crate::config::Config;
 use crate::device;
-use crate::kernels::float::kv_layout::Format;
+use crate::estimate;
 use crate::load::{self, LoadedModel};
 use crate::mapping::Mapping;
 use crate::session::CandleSession;
 use crate::weights::Weights;
 use candle_core::Device;
 use exsa_core::backend::{
-    DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
+    DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource, Session,
+    SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
@@ -21,33 +22,14 @@ use std::sync::Arc;
 
 /// Runs GGUF models on candle.
 #[derive(Clone, Debug, Default)]
-pub struct CandleBackend {
-    kv_type: KvType,
-}
-
-/// Type that keys and values are held in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum KvType {
-    /// 32 bits: exact.
-    F32,
-    /// 16 bits: half the memory, and half of it to read for every token; keys and values are rounded to 11 significant bits.
-    #[default]
-    F16,
-    /// 8 bits, with an f32 scale for every 32 values of a head, on the CPU only: a quarter of the memory and a bit more.
-    Q8_0,
-}
+pub struct CandleBackend {}
 
 impl CandleBackend {
-    /// The backend with keys and values in f16.
+    /// The backend.
+    #[must_use]
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Sets the type that sessions hold keys and values in.
-    pub fn kv_type(mut self, kv_type: KvType) -> Self {
-        self.kv_type = kv_type;
-        self
     }
 }
 
@@ -61,9 +43,7 @@ impl InferenceBackend for CandleBackend {
     }
 
     fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError> {
-        let mapping = Mapping::open(source)?;
-        let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
-        model_info::check_type(&gguf)?;
+        let (_, gguf) = open(source)?;
         ModelInfo::from_gguf(&gguf).map_err(Into::into)
     }
 
@@ -74,12 +54,11 @@ impl InferenceBackend for CandleBackend {
         progress: &mut LoadProgress<'_>,
     ) -> Result<Arc<dyn Model>, LoadError> {
         let device = device::open(options.device.as_deref())?;
-        let mapping = Arc::new(Mapping::open(source)?);
-        let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
-        model_info::check_type(&gguf)?;
+        let (mapping, gguf) = open(source)?;
         if gguf.tensors().is_empty() {
             return Err(LoadError::NoWeights);
         }
+        let mapping = Arc::new(mapping);
         let config = Config::from_metadata(gguf.metadata())?;
         let info = ModelInfo::from_gguf(&gguf)?;
         let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;
@@ -87,14 +66,37 @@ impl InferenceBackend for CandleBackend {
         let host = device.is_cpu();
         let weights = Weights::new(&gguf, mapping, device.clone(), host, progress, team)?;
         let loaded = load::load(config, tokenizer.n_vocab(), weights)?;
-        let format = match self.kv_type {
-            KvType::F32 => Format::F32,
-            KvType::F16 => Format::F16,
-            KvType::Q8_0 => Format::Q8,
-        };
         let device = (!host).then_some(device);
-        Ok(Arc::new(CandleModel { info, tokenizer, loaded: Arc::new(loaded), device, format }))
+        Ok(Arc::new(CandleModel { info, tokenizer, loaded: Arc::new(loaded), device }))
     }
+
+    fn estimate(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        session: &SessionOptions,
+    ) -> Result<MemoryEstimate, LoadError> {
+        let device = device::find(load.device.as_deref())?;
+        if device != "cpu" {
+            return Err(LoadError::Unsupported {
+                what: format!("memory estimates on device '{device}'"),
+                supported: "cpu".to_owned(),
+            });
+        }
+        let (mapping, gguf) = open(source)?;
+        if gguf.tensors().is_empty() {
+            return Err(LoadError::NoWeights);
+        }
+        estimate::estimate(&gguf, &mapping, session)
+    }
+}
+
+/// The bytes of a model file and its header.
+fn open(source: &ModelSource) -> Result<(Mapping, Gguf), LoadError> {
+    let mapping = Mapping::open(source)?;
+    let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
+    model_info::check_type(&gguf)?;
+    Ok((mapping, gguf))
 }
 
 struct CandleModel {
@@ -103,7 +105,6 @@ struct CandleModel {
     loaded: Arc<LoadedModel>,
     /// `None` for the host's kernels.
     device: Option<Device>,
-    format: Format,
 }
 
 impl Model for CandleModel {
@@ -116,8 +117,7 @@ impl Model for CandleModel {
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
-        let session =
-            CandleSession::new(Arc::clone(&self.loaded), self.device.clone(), self.format, options)?;
+        let session = CandleSession::new(Arc::clone(&self.loaded), self.device.clone(), options)?;
         Ok(Box::new(session))
     }
 }

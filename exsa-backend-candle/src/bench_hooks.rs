@@ -2,11 +2,16 @@
 
 #![allow(missing_docs, reason = "hidden from the documentation, for this project's benchmarks alone")]
 
-use crate::kernels::memory::pages::Arena;
+use crate::kernels::memory::pages::{self, Arena};
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::activations::Activations;
 use crate::kernels::quantized::{Isa, PackedMatrix, roofline};
 use exsa_core::gguf::GgmlType;
+
+/// Bytes of packed weights and of KV that the process holds.
+pub fn page_bytes() -> usize {
+    pages::held()
+}
 
 /// Threads, and the limits of what they can do.
 pub struct Machine {

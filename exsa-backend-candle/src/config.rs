@@ -1,6 +1,7 @@
 //! A model's hyperparameters, read from the metadata and checked once.
 
 use crate::models::{self, Architecture, LogitSoftcap, Windows};
+use crate::shape::Heads;
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{FromValue, Metadata};
 use std::fmt::Display;
@@ -166,6 +167,18 @@ impl Config {
             window,
             window_period,
         })
+    }
+
+    /// Heads of layer `index`.
+    pub fn heads(&self, index: usize) -> Heads {
+        Heads {
+            n_head: self.n_head,
+            n_head_kv: self.n_head_kv,
+            head_dim: self.head_dim,
+            scale: self.query_scale,
+            softcap: self.attention_softcap,
+            window: self.window(index),
+        }
     }
 
     /// Tokens that layer `index` sees, the token itself included; `None` if it sees everything.

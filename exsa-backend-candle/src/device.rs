@@ -21,8 +21,8 @@ pub(crate) fn list() -> Vec<DeviceInfo> {
     devices
 }
 
-/// Opens the device called `name`; `None` takes the first of [`list`].
-pub(crate) fn open(name: Option<&str>) -> Result<Device, LoadError> {
+/// The name of the device called `name`, which exists; `None` takes the first of [`list`].
+pub(crate) fn find(name: Option<&str>) -> Result<String, LoadError> {
     let devices = list();
     let first = devices.first().map_or("cpu", |device| device.name.as_str());
     let name = name.unwrap_or(first);
@@ -33,6 +33,12 @@ pub(crate) fn open(name: Option<&str>) -> Result<Device, LoadError> {
             problem: format!("there is no device '{name}', but {}", names.join(", ")),
         });
     }
+    Ok(name.to_owned())
+}
+
+/// Opens the device called `name`; `None` takes the first of [`list`].
+pub(crate) fn open(name: Option<&str>) -> Result<Device, LoadError> {
+    let name = find(name)?;
     match name.split_once(':') {
         Some(("cuda", index)) => Device::new_cuda(index.parse().unwrap_or(0)).load(),
         _ if name == "metal" => Device::new_metal(0).load(),

@@ -1,7 +1,6 @@
 //! The executor on tensors, on candle's CPU device, against the kernels of the host.
 
 use crate::config::Config;
-use crate::kernels::float::kv_layout::Format;
 use crate::load::LoadedModel;
 use crate::mapping::Mapping;
 use crate::session::CandleSession;
@@ -9,7 +8,7 @@ use crate::weights::Weights;
 use crate::{compute, load};
 use candle_core::Device;
 use exsa_core::SeqId;
-use exsa_core::backend::{LoadProgress, ModelSource, Session, SessionOptions};
+use exsa_core::backend::{KvType, LoadProgress, ModelSource, Session, SessionOptions};
 use exsa_core::batch::{Batch, Span};
 use exsa_core::gguf::Gguf;
 use std::io::Cursor;
@@ -27,9 +26,11 @@ fn loaded(name: &str, host: bool) -> Arc<LoadedModel> {
 }
 
 /// Chunks of two sequences, with and without logits, and one that was forked.
-fn logits(name: &str, device: Option<Device>, format: Format) -> Vec<f32> {
+fn logits(name: &str, device: Option<Device>, kv_type: KvType) -> Vec<f32> {
     let model = loaded(name, device.is_none());
-    let mut session = CandleSession::new(model, device, format, &SessionOptions::default()).unwrap();
+    let host = device.is_none();
+    let mut session = CandleSession::new(model, device, &SessionOptions::new().kv_type(kv_type)).unwrap();
+    assert_eq!(session.capabilities().batch_invariant, host);
     let tokens: Vec<u32> = (0..90).map(|i| 3 + i * 37 % 500).collect();
     let mut all = Vec::new();
     let mut run = |session: &mut CandleSession, spans: &[(u32, usize, usize, usize)]| {
@@ -66,14 +67,14 @@ fn both_executors_agree() {
         "gemma3-f32",
         "phi3-f32",
     ] {
-        for format in [Format::F32, Format::F16] {
-            let host = logits(name, None, format);
-            let tensors = logits(name, Some(Device::Cpu), format);
+        for kv_type in [KvType::F32, KvType::F16] {
+            let host = logits(name, None, kv_type);
+            let tensors = logits(name, Some(Device::Cpu), kv_type);
             assert_eq!(host.len(), tensors.len());
             let scale = host.iter().fold(0.0f32, |scale, x| scale.max(x.abs()));
             let worst = host.iter().zip(&tensors).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            let tolerance = if format == Format::F32 { 1e-5 } else { 2e-3 };
-            assert!(worst < tolerance * scale, "{name} {format:?}: {worst} of {scale}");
+            let tolerance = if kv_type == KvType::F32 { 1e-5 } else { 2e-3 };
+            assert!(worst < tolerance * scale, "{name} {kv_type:?}: {worst} of {scale}");
         }
     }
 }

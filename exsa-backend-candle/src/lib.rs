@@ -30,10 +30,17 @@
 //! There are kernels for AMX, AVX-512 VNNI, AVX-VNNI, AVX2 (with FMA and F16C), NEON with and without DotProd, and plain Rust for the rest; the
 //! best that the processor has is chosen when a model is loaded. Products of packed weights are the same on all of them, to the bit.
 //!
+//! # KV cache
+//!
+//! [`SessionOptions::kv_type`](exsa_core::backend::SessionOptions::kv_type) is the element type of keys and values alike: `f32`
+//! (exact), `f16` (the default: half the memory, rounded to 11 significant bits), or on the CPU `q8_0` (8 bits, with an f32
+//! scale for every 32 values of a head: 9/32 of f32's memory).
+//!
 //! # Threads
 //!
-//! [`ThreadOptions`](exsa_core::backend::ThreadOptions) decide how many threads a session computes with: it owns them, they spin
-//! for a moment between two steps, and park when nothing comes. No product runs on a pool of the process, and no environment
+//! [`ThreadOptions`](exsa_core::backend::ThreadOptions) decide how many threads a session computes with: it owns them, or lends
+//! them from a [`ThreadTeam`](exsa_core::backend::ThreadTeam) for one pass at a time. They spin for a moment between two steps,
+//! and park when nothing comes. No product runs on a pool of the process, and no environment
 //! variable decides anything.
 
 #![deny(clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
@@ -45,6 +52,7 @@ mod compute;
 mod config;
 mod device;
 mod error;
+mod estimate;
 mod executor;
 #[cfg(test)]
 mod executors_agree;
@@ -55,10 +63,11 @@ mod load;
 mod mapped_weights;
 mod mapping;
 mod models;
+mod plan;
 mod session;
 mod shape;
 mod tensor_values;
 mod transformer;
 mod weights;
 
-pub use backend::{CandleBackend, KvType};
+pub use backend::CandleBackend;

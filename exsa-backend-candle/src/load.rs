@@ -2,12 +2,11 @@
 
 use crate::config::{Config, FreqFactors};
 use crate::error::CandleError;
-use crate::kv::Fingerprint;
 use crate::layers::attention::{Attention, Qkv};
 use crate::layers::mlp::{GateUp, Mlp};
-use crate::shape::Heads;
 use crate::transformer::{Layer, Transformer};
 use crate::weights::Weights;
+use exsa_core::backend::Fingerprint;
 use exsa_core::error::LoadError;
 
 /// A model on its device, shared by its sessions.
@@ -106,20 +105,12 @@ fn load_attention(
     } else {
         (None, None)
     };
-    let heads = Heads {
-        n_head,
-        n_head_kv,
-        head_dim,
-        scale: config.query_scale,
-        softcap: config.attention_softcap,
-        window: config.window(index),
-    };
     Ok(Attention {
         input,
         query_norm,
         key_norm,
         output: weights.linear(&name("attn_output"), n_embd, width)?,
-        heads,
+        heads: config.heads(index),
     })
 }
 

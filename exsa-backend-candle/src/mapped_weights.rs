@@ -1,6 +1,7 @@
 //! Weights in the mapped file, in the types of the file: rows of embeddings and vectors, and matrices without
 //! a packed form.
 
+use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::dequantize::{self, Dequantize};
 use crate::mapping::Mapping;
@@ -62,7 +63,7 @@ dequantized! {
 }
 
 fn to_float<'a, T: GgmlType>(blocks: &[T], scratch: &'a mut Vec<f32>) -> &'a [f32] {
-    scratch.resize(blocks.len() * T::BLCK_SIZE, 0.0);
+    resize(scratch, blocks.len() * T::BLCK_SIZE);
     T::to_float(blocks, scratch);
     scratch
 }

@@ -75,6 +75,14 @@ impl Mapping {
         }
     }
 
+    /// Bytes that the host holds beside the source.
+    pub fn copied_bytes(&self) -> u64 {
+        match self {
+            Self::Copied(map) => map.len() as u64,
+            Self::Mapped(_) | Self::Static(_) | Self::Shared(_) => 0,
+        }
+    }
+
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {

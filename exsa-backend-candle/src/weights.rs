@@ -3,8 +3,7 @@
 use crate::error::CandleError;
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
-use crate::kernels::quantized::{Isa, PackedMatrix};
-use crate::kv::Fingerprint;
+use crate::kernels::quantized::{Isa, PackedMatrix, PackedType};
 use crate::layers::embedding::Embedding;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
@@ -13,7 +12,7 @@ use crate::mapped_weights::{self, TableRows, WideRows};
 use crate::mapping::Mapping;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
-use exsa_core::backend::LoadProgress;
+use exsa_core::backend::{Fingerprint, LoadProgress};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Gguf, TensorInfo};
 use std::borrow::Cow;
@@ -58,7 +57,8 @@ impl<'a, 'p> Weights<'a, 'p> {
         let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
         progress.report(0, total)?;
         let (taken, fingerprint) = (BTreeSet::new(), Fingerprint::default());
-        let (isa, memory) = (host.then(Isa::detect), Arena::default());
+        let packed = if host { packed_bytes(gguf) } else { 0 };
+        let (isa, memory) = (host.then(Isa::detect), Arena::new(packed));
         Ok(Self { gguf, mapping, device, progress, taken, done: 0, total, fingerprint, isa, team, memory })
     }
 
@@ -285,6 +285,27 @@ impl<'a, 'p> Weights<'a, 'p> {
     }
 }
 
+/// Matrices of `gguf` on the host: each with its tensor, rows and columns, and the type that it is packed as, if it is. The
+/// embeddings are one where they are the output projection too.
+pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize, usize, Option<PackedType>)> {
+    let tied = gguf.tensor("output.weight").is_none();
+    gguf.tensors().iter().filter_map(move |tensor| {
+        let [columns, rows] = tensor.shape[..] else { return None };
+        // Those without values have no bytes either, and their other length may be anything.
+        let size = |size: u64| usize::try_from(size).ok().filter(|size| *size > 0);
+        let used = tied || tensor.name != "token_embd.weight";
+        used.then_some((tensor, size(rows)?, size(columns)?, PackedType::of(tensor.dtype)))
+    })
+}
+
+/// Bytes of the packed matrices of `gguf`.
+pub(crate) fn packed_bytes(gguf: &Gguf) -> usize {
+    let packed = matrices(gguf).filter_map(|(_, rows, columns, kind)| {
+        Some(Arena::step(PackedMatrix::packed_bytes(kind?, rows, columns)))
+    });
+    packed.fold(0, usize::saturating_add)
+}
+
 fn damaged(tensor: &TensorInfo) -> LoadError {
     LoadError::Tensor {
         name: tensor.name.clone(),
@@ -300,7 +321,7 @@ fn wrong_shape(tensor: &TensorInfo, expected: &str) -> LoadError {
 }
 
 /// The type of `tensor` as candle calls it.
-fn dtype(tensor: &TensorInfo) -> Result<GgmlDType, LoadError> {
+pub(crate) fn dtype(tensor: &TensorInfo) -> Result<GgmlDType, LoadError> {
     Ok(match tensor.dtype {
         GgmlType::F32 => GgmlDType::F32,
         GgmlType::F16 => GgmlDType::F16,

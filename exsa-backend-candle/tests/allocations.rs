@@ -5,12 +5,14 @@
 
 mod support;
 
-use exsa_backend_candle::{CandleBackend, KvType};
+use exsa_backend_candle::CandleBackend;
 use exsa_core::SeqId;
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions};
+use exsa_core::backend::{
+    InferenceBackend, KvType, LoadOptions, LoadProgress, ModelSource, SessionOptions, ThreadOptions,
+    ThreadTeam,
+};
 use exsa_core::batch::{Batch, Span};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Counting;
@@ -47,13 +49,11 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 /// Prefills in chunks beside decodes, twice; returns the allocations of the second time.
-fn allocations(name: &str, kv_type: KvType, threads: usize) -> usize {
+fn allocations(name: &str, options: &SessionOptions) -> usize {
     let source = ModelSource::file(support::data(&format!("{name}.gguf")));
-    let backend = CandleBackend::new().kv_type(kv_type);
+    let backend = CandleBackend::new();
     let model = backend.load(&source, &LoadOptions::default(), &mut LoadProgress::none()).unwrap();
-    let mut options = SessionOptions::default();
-    options.threads.compute = NonZeroUsize::new(threads);
-    let mut session = model.session(&options).unwrap();
+    let mut session = model.session(options).unwrap();
     let tokens: Vec<u32> = (0..200).map(|i| 3 + i * 37 % 500).collect();
     let mut batches = Vec::new();
     for step in 0..60 {
@@ -92,8 +92,12 @@ fn steady_state() {
     for (name, threads) in packed.into_iter().chain(widened) {
         for &threads in threads {
             for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
-                let count = allocations(name, kv_type, threads);
-                assert_eq!(count, 0, "{name}, {kv_type:?}, {threads} threads");
+                let threads = ThreadOptions::compute(threads);
+                let options = SessionOptions::new().kv_type(kv_type);
+                let own = allocations(name, &options.clone().threads(threads));
+                assert_eq!(own, 0, "{name}, {kv_type:?}, {threads:?}");
+                let shared = allocations(name, &options.team(&ThreadTeam::new(threads)));
+                assert_eq!(shared, 0, "{name}, {kv_type:?}, {threads:?}, a shared team");
             }
         }
     }

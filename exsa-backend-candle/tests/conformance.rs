@@ -2,20 +2,25 @@
 
 mod support;
 
-use exsa_backend_candle::{CandleBackend, KvType};
+use exsa_backend_candle::CandleBackend;
 use exsa_conformance::Fixture;
-use exsa_core::backend::ModelSource;
+use exsa_core::backend::{KvType, ModelSource, SessionOptions, ThreadOptions, ThreadTeam};
 use support::data;
 
 /// The model `name` of `tests/data`.
 fn micro(name: &str) -> Fixture {
-    fixture(CandleBackend::new(), name)
-}
-
-fn fixture(backend: CandleBackend, name: &str) -> Fixture {
     let other = if name == "qwen2-f32" { "llama-f32" } else { "qwen2-f32" };
     let file = |name: &str| ModelSource::file(data(&format!("{name}.gguf")));
-    Fixture::new(backend, file(name)).other_model(file(other)).checksummed()
+    Fixture::new(CandleBackend::new(), file(name)).other_model(file(other)).checksummed()
+}
+
+fn micro_with(name: &str, options: SessionOptions) -> Fixture {
+    micro(name).session_options(options)
+}
+
+/// Sessions on one thread team.
+fn shared_team() -> SessionOptions {
+    SessionOptions::new().team(&ThreadTeam::new(ThreadOptions::compute(2)))
 }
 
 /// The model that the examples run.
@@ -35,6 +40,8 @@ exsa_conformance::mount! {
     llama_f16: micro("llama-f16").bitwise(),
     llama_q4_k_m: micro("llama-q4_k_m").bitwise(),
     llama_q8_0: micro("llama-q8_0").bitwise(),
-    kv_of_32_bits: fixture(CandleBackend::new().kv_type(KvType::F32), "llama-f32").bitwise(),
+    kv_of_32_bits: micro_with("llama-f32", SessionOptions::new().kv_type(KvType::F32)).bitwise(),
+    kv_of_8_bits: micro_with("qwen2-f32", SessionOptions::new().kv_type(KvType::Q8_0)).bitwise(),
+    shared_team: micro_with("llama-q8_0", shared_team()).bitwise(),
     exsa_tiny: built_in().bitwise(),
 }

@@ -4,7 +4,9 @@
 mod support;
 
 use exsa_backend_candle::CandleBackend;
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource};
+use exsa_core::backend::{
+    InferenceBackend, KvType, LoadOptions, LoadProgress, Model, ModelSource, SessionOptions, ThreadOptions,
+};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Array, GgmlType, Value};
 use std::sync::Arc;
@@ -33,7 +35,8 @@ fn sources_give_the_same_model() {
     let path = data("llama-q5_0.gguf");
     let expected = logits(&load(path.clone()));
     let bytes = std::fs::read(path).unwrap();
-    let load = |source| support::exact().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
+    let load =
+        |source| CandleBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
     assert_eq!(logits(&load(ModelSource::Memory(bytes.clone().into())).unwrap()), expected);
     for shift in [0, 1, 2, 16] {
         let leaked: &'static [u8] = Vec::leak([&vec![0; shift], &bytes[..]].concat());
@@ -68,7 +71,7 @@ fn files_that_hold_no_model_are_told_from_one() {
     says(&inspect(&ModelSource::Memory(adapter.bytes().into())), &["an adapter, not a model"]);
     let folder = data("");
     let source = ModelSource::file(&folder);
-    let loaded = support::exact().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
+    let loaded = CandleBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
     for error in [loaded.err().unwrap(), inspect(&source)] {
         assert!(matches!(error, LoadError::Folder { .. }), "{error:?}");
         says(&error, &[&folder.display().to_string(), "is a folder", "gemma"]);
@@ -348,4 +351,39 @@ fn linear_and_yarn_scaling() {
     assert_ne!(scaled("yarn", 4.0), plain);
     let old = Edit::of("llama-f32").set("llama.rope.scale_linear", Value::F32(4.0));
     assert_eq!(logits(&old.load().unwrap()), scaled("linear", 4.0));
+}
+
+#[test]
+fn estimates_refuse_what_loading_and_sessions_refuse() {
+    let estimate = |source: &ModelSource, options: &SessionOptions| {
+        CandleBackend::new().estimate(source, &LoadOptions::new(), options)
+    };
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let refused = |options: SessionOptions| estimate(&source, &options).unwrap_err();
+    let memory = refused(SessionOptions::new().kv_tokens(1 << 40));
+    assert!(matches!(memory, LoadError::Memory { what: "the KV cache", .. }), "{memory}");
+    for (options, option) in [
+        (SessionOptions::new().sequences(0), "sequences_max"),
+        (SessionOptions::new().batch_tokens(usize::MAX), "batch_tokens_max"),
+        (SessionOptions::new().kv_type(KvType::Q4_0), "kv_type"),
+        (SessionOptions::new().threads(ThreadOptions::compute(1 << 20)), "threads.compute"),
+    ] {
+        let error = refused(options);
+        assert!(matches!(error, LoadError::Option { option: named, .. } if named == option), "{error}");
+    }
+    let load = LoadOptions::new().device("abacus");
+    let error = CandleBackend::new().estimate(&source, &load, &SessionOptions::new()).unwrap_err();
+    assert!(matches!(error, LoadError::Option { option: "device", .. }), "{error}");
+    let missing = estimate(&ModelSource::file("/nowhere/at-all.gguf"), &SessionOptions::new());
+    assert!(matches!(missing, Err(LoadError::Io { .. })));
+    let mut edit = Edit::of("llama-q4_0");
+    let tensor = edit.tensor("blk.0.attn_q.weight");
+    tensor.dtype = GgmlType::Iq4Nl;
+    let error = estimate(&ModelSource::Memory(edit.bytes().into()), &SessionOptions::new()).unwrap_err();
+    assert!(matches!(error, LoadError::Unsupported { .. }), "{error}");
+    // Weights of one session, KV of two.
+    let more = |tokens: usize| estimate(&source, &SessionOptions::new().kv_tokens(tokens)).unwrap();
+    let (small, large) = (more(64), more(640));
+    assert_eq!((small.weights, 10 * small.kv), (large.weights, large.kv));
+    assert!(small.scratch <= large.scratch);
 }

@@ -5,7 +5,7 @@ use exsa_backend_candle::CandleBackend;
 use exsa_conformance::real_model;
 use exsa_core::backend::SessionOptions;
 use exsa_core::speculate::{PromptLookup, Speculation};
-use exsa_core::{Engine, EngineOptions, Generator, Message, Request};
+use exsa_core::{Engine, EngineOptions, Message, Request};
 
 #[test]
 fn it_knows_the_capital_of_france() {
@@ -25,7 +25,8 @@ fn drafts_from_the_prompt_change_no_answer() {
     let request = Request::chat([Message::user(text)]).max_tokens(40).seed(3);
     for temperature in [0.0, 0.8] {
         let run = |drafts: usize| {
-            let speculation = (drafts > 0).then(|| Speculation::new(PromptLookup::default()).drafts_max(drafts));
+            let speculation =
+                (drafts > 0).then(|| Speculation::new(PromptLookup::default()).drafts_max(drafts));
             engine.speculate(speculation);
             engine.submit(request.clone().temperature(temperature)).unwrap().complete().unwrap().text
         };

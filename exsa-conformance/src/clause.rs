@@ -10,6 +10,7 @@ macro_rules! clauses {
 
 clauses! {
     INSPECT = "InferenceBackend::inspect", "describes a model without loading its weights";
+    ESTIMATE = "InferenceBackend::estimate", "bytes that the model and one session of it would take, by these options; the errors that `load` and `session` would give for them";
     DAMAGED = "InferenceBackend", "a damaged or unsupported file is a LoadError that says what is wrong and where, never a panic";
     PARALLEL_LOAD = "InferenceBackend", "`load` may be called from several threads at once";
     DEVICES = "InferenceBackend::devices", "the devices that this backend can run on, the preferred one first";

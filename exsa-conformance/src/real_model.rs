@@ -48,5 +48,5 @@ pub fn answer(
     let session = SessionOptions::new().sequences(1).context_tokens(1024);
     let engine = Engine::start(model?, EngineOptions::default().session(session))?;
     let request = Request::chat([Message::user(question)]).temperature(0.0).max_tokens(max_tokens);
-    Ok(Some(exsa_core::Generator::submit(&engine, request)?.complete()?.text))
+    Ok(Some(engine.submit(request)?.complete()?.text))
 }

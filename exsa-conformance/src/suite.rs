@@ -127,6 +127,7 @@ list! {
     tensors_that_cannot_be,
     embeddings_of_texts,
     embeds_that_are_refused,
+    estimates_of_memory,
     flags_tell_the_truth,
     fork_outlives_its_source,
     fork_then_diverge,

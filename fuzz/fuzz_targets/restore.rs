@@ -9,7 +9,6 @@ use exsa_core::backend::{
 use exsa_core::batch::{Batch, Span};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock, Mutex};
 
 static MODEL: LazyLock<Arc<dyn Model>> = LazyLock::new(|| {
@@ -21,7 +20,7 @@ static MODEL: LazyLock<Arc<dyn Model>> = LazyLock::new(|| {
 
 /// A session of three blocks.
 static SESSION: LazyLock<Mutex<Box<dyn Session>>> = LazyLock::new(|| {
-    let options = SessionOptions::new().kv_tokens(96).threads(ThreadOptions { compute: NonZeroUsize::new(1) });
+    let options = SessionOptions::new().kv_tokens(96).threads(ThreadOptions::compute(1));
     Mutex::new(MODEL.session(&options).expect("a session"))
 });
 

@@ -3,23 +3,32 @@
 use super::layer::Pass;
 use super::workspace::{BatchMetadata, Workspace};
 use super::{Context, Executor, Ropes};
+use crate::compute::Threads;
+use crate::config::Config;
 use crate::error::CandleError;
-use crate::kernels::float::attention::AttentionKernel;
+use crate::kernels::float::attention::{AttentionKernel, AttentionSizes};
 use crate::kernels::float::rows;
+use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::activations::Activations;
-use crate::kv::{BlockCopy, HostKv, KvShape, SavedHeader};
+use crate::kv::{BlockCopy, HostKv};
 use crate::layers::linear::Linear;
 use crate::load::LoadedModel;
-use crate::shape::{BLOCK_TOKENS, BlockId};
+use crate::plan::SessionPlan;
+use crate::shape::BlockId;
 use exsa_core::backend::Capabilities;
 use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, LoadError, StepError};
 use std::io::{Read, Write};
 
-/// Runs a model on the threads of one session.
+/// Runs a model on the threads of one session, or on those that it shares with others.
 pub(crate) struct HostExecutor {
-    team: Team,
+    threads: Threads,
+    memory: Memory,
+}
+
+/// Memory of passes, and the KV cache.
+struct Memory {
     activations: Activations,
     attention: AttentionKernel,
     workspace: Workspace,
@@ -29,41 +38,41 @@ pub(crate) struct HostExecutor {
 }
 
 impl HostExecutor {
-    /// An executor for the sessions that `capabilities` describes, on the threads of `team`.
+    /// An executor of a session by `plan`.
     pub fn new(
         model: &LoadedModel,
-        shape: &KvShape,
-        capabilities: &Capabilities,
+        plan: &SessionPlan,
         ropes: &Ropes,
-        team: Team,
+        threads: Threads,
     ) -> Result<Self, LoadError> {
-        let kv = HostKv::new(shape, capabilities.kv_tokens_max / BLOCK_TOKENS)?;
-        let (tokens, context) = (capabilities.batch_tokens_max, capabilities.context_tokens_max);
-        let sequences = capabilities.sequences_max.min(tokens);
-        let heads = &model.transformer.layers[0].attention.heads;
-        Ok(Self {
-            attention: AttentionKernel::new(heads, &kv.layout(), tokens, context, team.threads()),
+        let memory = Memory {
             activations: Activations::default(),
-            workspace: Workspace::new(&model.config, tokens)?,
-            metadata: BatchMetadata {
-                spans: Vec::with_capacity(sequences),
-                wanted: Vec::with_capacity(sequences),
-                // Those that sequences share are in it several times; then it grows once.
-                blocks: Vec::with_capacity(capabilities.kv_tokens_max / BLOCK_TOKENS),
-                slots: Vec::with_capacity(tokens),
-                rows: Vec::with_capacity(tokens),
-                rope: ropes.global.host_table_for(tokens),
-                rope_sliding_window: ropes.sliding_window.host_table_for(tokens),
-            },
+            attention: AttentionKernel::new(attention_sizes(&model.config, plan, threads.count())),
+            workspace: Workspace::new(&model.config, plan.capabilities.batch_tokens_max)?,
+            metadata: BatchMetadata::new(plan, ropes),
+            kv: HostKv::new(&plan.kv_shape, plan.n_blocks as usize)?,
             logits: Vec::new(),
-            team,
-            kv,
-        })
+        };
+        Ok(Self { threads, memory })
+    }
+
+    /// Bytes of an executor on `threads` threads, without KV cache, logits and memory of products.
+    pub fn bytes(config: &Config, plan: &SessionPlan, threads: usize) -> u64 {
+        Workspace::bytes(config, plan.capabilities.batch_tokens_max)
+            .saturating_add(BatchMetadata::bytes(plan, config))
+            .saturating_add(attention_sizes(config, plan, threads).bytes())
     }
 }
 
-impl Executor for HostExecutor {
-    fn forward(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
+fn attention_sizes(config: &Config, plan: &SessionPlan, threads: usize) -> AttentionSizes {
+    let Capabilities { batch_tokens_max, context_tokens_max, .. } = plan.capabilities;
+    let (heads, layout) = (config.heads(0), plan.kv_shape.layout());
+    AttentionSizes::new(&heads, &layout, batch_tokens_max, context_tokens_max, threads)
+}
+
+impl Memory {
+    /// Runs `batch` on `team`; returns the number of values at the front of `logits`.
+    fn forward(&mut self, batch: &Batch, context: Context<'_>, team: &mut Team) -> Result<usize, StepError> {
         let Context { model, tables, ropes, interrupt } = context;
         let transformer = &model.transformer;
         let (n_tokens, width) = (batch.len(), model.config.n_embd);
@@ -76,7 +85,7 @@ impl Executor for HostExecutor {
         transformer.embedding.gather(batch.tokens(), &mut workspace.x[..n_tokens * width]).step()?;
         if let Some(first) = transformer.layers.first() {
             let (x, normed) = (&workspace.x[..n_tokens * width], &mut workspace.normed[..n_tokens * width]);
-            rows::norm(first.attention_norm.host(), x, normed, &mut self.team);
+            rows::norm(first.attention_norm.host(), x, normed, team);
         }
         for (index, layer) in transformer.layers.iter().enumerate() {
             if interrupt.is_raised() {
@@ -100,12 +109,12 @@ impl Executor for HostExecutor {
                 cache: self.kv.layer_mut(index),
                 attention: &mut self.attention,
                 activations: &mut self.activations,
-                team: &mut self.team,
+                team: &mut *team,
                 interrupt,
                 wanted: wanted.then_some(self.metadata.rows.as_slice()),
             };
             if pass.attention(n_tokens)? == 0 {
-                return Ok(&[]);
+                return Ok(0);
             }
             let next = next.map_or(&transformer.norm, |layer| &layer.attention_norm);
             pass.mlp(next)?;
@@ -114,39 +123,36 @@ impl Executor for HostExecutor {
         let len = n * model.n_vocab;
         // Only ever longer: values that are there already are written over.
         if self.logits.len() < len {
-            self.logits.resize(len, 0.0);
+            resize(&mut self.logits, len);
         }
         let (logits, normed) = (&mut self.logits[..len], &self.workspace.normed[..n * width]);
         let output = [(&transformer.output, &mut *logits)];
-        Linear::multiply(output, normed, n, &mut self.team, &mut self.activations).step()?;
+        Linear::multiply(output, normed, n, team, &mut self.activations).step()?;
         if let Some(cap) = transformer.softcap {
-            rows::cap(logits, cap, &mut self.team);
+            rows::cap(logits, cap, team);
         }
-        Ok(&self.logits[..len])
+        Ok(len)
+    }
+}
+
+impl Executor for HostExecutor {
+    fn forward(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
+        let Self { threads, memory } = self;
+        let pass = threads.run(|team| memory.forward(batch, context, team));
+        let len = pass.map_err(|error| StepError::Backend(error.to_string()))??;
+        Ok(&memory.logits[..len])
     }
 
     fn copy(&mut self, copy: &BlockCopy) -> Result<(), StepError> {
-        self.kv.copy(copy);
+        self.memory.kv.copy(copy);
         Ok(())
     }
 
-    fn save(
-        &self,
-        header: &SavedHeader,
-        blocks: &[BlockId],
-        len: usize,
-        to: &mut dyn Write,
-    ) -> Result<(), KvError> {
-        self.kv.save(header, blocks, len, to)
+    fn save(&self, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError> {
+        self.memory.kv.save(blocks, len, to)
     }
 
-    fn restore(
-        &mut self,
-        header: &SavedHeader,
-        blocks: &[BlockId],
-        len: usize,
-        from: &mut dyn Read,
-    ) -> Result<(), KvError> {
-        self.kv.restore(header, blocks, len, from)
+    fn restore(&mut self, blocks: &[BlockId], len: usize, from: &mut dyn Read) -> Result<(), KvError> {
+        self.memory.kv.restore(blocks, len, from)
     }
 }

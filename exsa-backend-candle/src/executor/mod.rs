@@ -12,7 +12,7 @@ mod workspace;
 pub(crate) use host::HostExecutor;
 pub(crate) use tensors::TensorExecutor;
 
-use crate::kv::{BlockCopy, BlockTables, SavedHeader};
+use crate::kv::{BlockCopy, BlockTables};
 use crate::layers::rope::Rope;
 use crate::load::LoadedModel;
 use crate::shape::BlockId;
@@ -50,21 +50,10 @@ pub(crate) trait Executor: Send {
     /// Copies the start of a block to another, in every layer.
     fn copy(&mut self, copy: &BlockCopy) -> Result<(), StepError>;
 
-    /// Writes `header` and the keys and values of the first `len` tokens in `blocks`.
-    fn save(
-        &self,
-        header: &SavedHeader,
-        blocks: &[BlockId],
-        len: usize,
-        to: &mut dyn Write,
-    ) -> Result<(), KvError>;
+    /// Writes the keys and values of the first `len` tokens in `blocks`:
+    /// [`KvShape::saved_bytes`](crate::kv::KvShape::saved_bytes).
+    fn save(&self, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError>;
 
-    /// Reads what [`save`](Self::save) wrote after `header` into `blocks`.
-    fn restore(
-        &mut self,
-        header: &SavedHeader,
-        blocks: &[BlockId],
-        len: usize,
-        from: &mut dyn Read,
-    ) -> Result<(), KvError>;
+    /// Reads what [`save`](Self::save) wrote into `blocks`.
+    fn restore(&mut self, blocks: &[BlockId], len: usize, from: &mut dyn Read) -> Result<(), KvError>;
 }

@@ -2,9 +2,10 @@
 
 use super::{Context, Executor};
 use crate::error::CandleError;
-use crate::kv::{BlockCopy, KvShape, KvStore, SavedHeader, slot_runs};
+use crate::kv::{BlockCopy, KvStore, slot_runs};
 use crate::layers::attention::{Placement, Rows};
 use crate::layers::paged::PagedSpan;
+use crate::plan::SessionPlan;
 use crate::shape::BlockId;
 use crate::tensor_values as values;
 use crate::transformer::Step;
@@ -21,9 +22,9 @@ pub(crate) struct TensorExecutor {
 }
 
 impl TensorExecutor {
-    /// An executor on `device`, where the model's weights are, with `n_blocks` blocks of KV.
-    pub fn new(device: Device, shape: &KvShape, n_blocks: usize) -> Result<Self, LoadError> {
-        let kv = KvStore::new(shape, n_blocks, &device).load()?;
+    /// An executor of a session by `plan` on `device`, where the model's weights are.
+    pub fn new(device: Device, plan: &SessionPlan) -> Result<Self, LoadError> {
+        let kv = KvStore::new(&plan.kv_shape, plan.n_blocks as usize, &device).load()?;
         Ok(Self { device, kv, logits: Vec::new() })
     }
 }
@@ -60,23 +61,11 @@ impl Executor for TensorExecutor {
         self.kv.copy(copy).step()
     }
 
-    fn save(
-        &self,
-        header: &SavedHeader,
-        blocks: &[BlockId],
-        len: usize,
-        to: &mut dyn Write,
-    ) -> Result<(), KvError> {
-        self.kv.save(header, blocks, len, to)
+    fn save(&self, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError> {
+        self.kv.save(blocks, len, to)
     }
 
-    fn restore(
-        &mut self,
-        header: &SavedHeader,
-        blocks: &[BlockId],
-        len: usize,
-        from: &mut dyn Read,
-    ) -> Result<(), KvError> {
-        self.kv.restore(header, blocks, len, from)
+    fn restore(&mut self, blocks: &[BlockId], len: usize, from: &mut dyn Read) -> Result<(), KvError> {
+        self.kv.restore(blocks, len, from)
     }
 }

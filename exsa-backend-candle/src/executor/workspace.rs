@@ -1,9 +1,11 @@
 //! Workspace and batch metadata of passes on the host, sized once for the largest batch.
 
+use super::Ropes;
 use crate::config::Config;
 use crate::kernels::float::AttentionSpan;
 use crate::kv::BlockTables;
 use crate::layers::rope::HostRopeTable;
+use crate::plan::SessionPlan;
 use crate::shape::{BLOCK_TOKENS, BlockId, Slot};
 use exsa_core::batch::Batch;
 use exsa_core::error::LoadError;
@@ -28,24 +30,38 @@ pub(super) struct Workspace {
 impl Workspace {
     /// Workspace for batches of up to `tokens` tokens.
     pub fn new(config: &Config, tokens: usize) -> Result<Self, LoadError> {
-        let &Config { n_embd, n_head, n_head_kv, head_dim, n_ff, .. } = config;
-        let buffer = |width: usize| zeroed(tokens.saturating_mul(width));
+        let [x, normed, qkv, attended, projected, hidden] = widths(config).map(|width| width * tokens);
         Ok(Self {
-            x: buffer(n_embd)?,
-            normed: buffer(n_embd)?,
-            qkv: buffer((n_head + 2 * n_head_kv) * head_dim)?,
-            attended: buffer(n_head * head_dim)?,
-            projected: buffer(n_embd)?,
-            hidden: buffer(2 * n_ff)?,
+            x: zeroed(x)?,
+            normed: zeroed(normed)?,
+            qkv: zeroed(qkv)?,
+            attended: zeroed(attended)?,
+            projected: zeroed(projected)?,
+            hidden: zeroed(hidden)?,
         })
     }
+
+    /// Bytes of it.
+    pub fn bytes(config: &Config, tokens: usize) -> u64 {
+        widths(config).iter().map(|width| float_bytes(width * tokens)).sum()
+    }
+}
+
+/// Values of a token in the buffers, in their order. A product with the tokens of a batch fits into `usize`.
+fn widths(config: &Config) -> [usize; 6] {
+    let &Config { n_embd, n_head, n_head_kv, head_dim, n_ff, .. } = config;
+    [n_embd, n_embd, (n_head + 2 * n_head_kv) * head_dim, n_head * head_dim, n_embd, 2 * n_ff]
+}
+
+fn float_bytes(len: usize) -> u64 {
+    len as u64 * size_of::<f32>() as u64
 }
 
 /// `len` zeros, which take no memory yet. A batch size that no system has memory for is an error and not the end.
 fn zeroed(len: usize) -> Result<Vec<f32>, LoadError> {
     let memory = |_| LoadError::Memory {
         what: "a pass of batch_tokens_max tokens",
-        needed: len as u64 * 4,
+        needed: float_bytes(len),
         available: 0,
     };
     Vec::<f32>::new().try_reserve_exact(len).map_err(memory)?;
@@ -70,7 +86,46 @@ pub(super) struct BatchMetadata {
     pub rope_sliding_window: HostRopeTable,
 }
 
+/// Lengths that [`BatchMetadata`] has room for.
+struct Capacities {
+    spans: usize,
+    /// Those that sequences share are in the metadata several times; then they grow once.
+    blocks: usize,
+    tokens: usize,
+}
+
+impl Capacities {
+    fn of(plan: &SessionPlan) -> Self {
+        let tokens = plan.capabilities.batch_tokens_max;
+        Self { spans: plan.capabilities.sequences_max.min(tokens), blocks: plan.n_blocks as usize, tokens }
+    }
+}
+
 impl BatchMetadata {
+    /// Room for the batches of a session by `plan`.
+    pub fn new(plan: &SessionPlan, ropes: &Ropes) -> Self {
+        let Capacities { spans, blocks, tokens } = Capacities::of(plan);
+        Self {
+            spans: Vec::with_capacity(spans),
+            wanted: Vec::with_capacity(spans),
+            blocks: Vec::with_capacity(blocks),
+            slots: Vec::with_capacity(tokens),
+            rows: Vec::with_capacity(tokens),
+            rope: ropes.global.host_table_for(tokens),
+            rope_sliding_window: ropes.sliding_window.host_table_for(tokens),
+        }
+    }
+
+    /// Bytes of it.
+    pub fn bytes(plan: &SessionPlan, config: &Config) -> u64 {
+        let Capacities { spans, blocks, tokens } = Capacities::of(plan);
+        let lists = 2 * spans * size_of::<AttentionSpan>()
+            + blocks * size_of::<BlockId>()
+            + tokens * (size_of::<Slot>() + size_of::<u32>());
+        let ropes = [&config.rope, &config.rope_sliding_window];
+        lists as u64 + ropes.map(|rope| HostRopeTable::bytes(tokens, rope.dims / 2)).iter().sum::<u64>()
+    }
+
     /// Fills in all but RoPE for `batch`.
     pub fn fill(&mut self, batch: &Batch, tables: &BlockTables) {
         self.spans.clear();

@@ -50,6 +50,15 @@ impl BlockTables {
         }
     }
 
+    /// Bytes of tables that [`new`](Self::new) makes with these arguments, once all sequences have been full.
+    pub fn bytes(n_sequences: usize, n_blocks: u32, tokens_max: usize) -> u64 {
+        let n_blocks = n_blocks as usize;
+        let table =
+            size_of::<Table>() + tokens_max.div_ceil(BLOCK_TOKENS).min(n_blocks) * size_of::<BlockId>();
+        let sequences = n_sequences * (table + size_of::<BlockId>());
+        (sequences + n_blocks * (size_of::<BlockId>() + size_of::<u32>())) as u64
+    }
+
     /// Tokens that `seq` holds; `None` if there is no such sequence.
     pub fn len(&self, seq: SeqId) -> Option<usize> {
         self.tables.get(seq.index()).map(|table| table.len)

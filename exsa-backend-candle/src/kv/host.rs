@@ -1,11 +1,11 @@
 //! Keys and values in host memory, laid out for the kernels.
 
 use super::BlockCopy;
-use super::saved::{Fingerprint, SavedHeader, truncated};
 use super::store::KvShape;
 use crate::kernels::float::kv_layout::{HeadLayout, Part};
 use crate::kernels::memory::pages::Pages;
 use crate::shape::{BLOCK_TOKENS, BlockId};
+use exsa_core::backend::read_error;
 use exsa_core::error::{KvError, LoadError};
 use std::io::{Read, Write};
 
@@ -50,19 +50,9 @@ impl HostKv {
         }
     }
 
-    /// Writes `header` and the first `len` tokens in `blocks`.
-    pub fn save(
-        &self,
-        header: &SavedHeader,
-        blocks: &[BlockId],
-        len: usize,
-        to: &mut dyn Write,
-    ) -> Result<(), KvError> {
+    /// Writes the first `len` tokens in `blocks`: [`KvShape::saved_bytes`].
+    pub fn save(&self, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError> {
         let mut bytes = Vec::new();
-        header.write(&mut bytes)?;
-        let mut checksum = Fingerprint::default();
-        checksum.update(&bytes);
-        to.write_all(&bytes)?;
         for layer in &self.layers {
             for part in [Part::Keys, Part::Values] {
                 for (block, tokens) in parts(blocks, len) {
@@ -70,32 +60,21 @@ impl HostKv {
                     self.visit(block, tokens, part, |at, len| {
                         bytes.extend_from_slice(&layer.as_slice()[at..at + len]);
                     });
-                    checksum.update(&bytes);
                     to.write_all(&bytes)?;
                 }
             }
         }
-        Ok(to.write_all(&checksum.0.to_le_bytes())?)
+        Ok(())
     }
 
-    /// Reads what [`save`](Self::save) wrote after `header` into `blocks`.
-    pub fn restore(
-        &mut self,
-        header: &SavedHeader,
-        blocks: &[BlockId],
-        len: usize,
-        from: &mut dyn Read,
-    ) -> Result<(), KvError> {
+    /// Reads what [`save`](Self::save) wrote into `blocks`.
+    pub fn restore(&mut self, blocks: &[BlockId], len: usize, from: &mut dyn Read) -> Result<(), KvError> {
         let mut bytes = Vec::new();
-        header.write(&mut bytes)?;
-        let mut checksum = Fingerprint::default();
-        checksum.update(&bytes);
         for layer in 0..self.layers.len() {
             for part in [Part::Keys, Part::Values] {
                 for (block, tokens) in parts(blocks, len) {
                     bytes.resize(tokens * self.n_head_kv * self.layout.saved_bytes(), 0);
-                    from.read_exact(&mut bytes).map_err(truncated)?;
-                    checksum.update(&bytes);
+                    from.read_exact(&mut bytes).map_err(read_error)?;
                     let (layout, n_head_kv) = (self.layout, self.n_head_kv);
                     let to = self.layers[layer].as_mut_slice();
                     let mut rest = bytes.as_slice();
@@ -106,11 +85,6 @@ impl HostKv {
                     });
                 }
             }
-        }
-        let mut expected = [0; 8];
-        from.read_exact(&mut expected).map_err(truncated)?;
-        if u64::from_le_bytes(expected) != checksum.0 {
-            return Err(KvError::Format("its checksum is wrong".to_owned()));
         }
         Ok(())
     }

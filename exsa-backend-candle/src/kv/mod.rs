@@ -2,11 +2,9 @@
 
 mod blocks;
 mod host;
-mod saved;
 mod store;
 mod transfer;
 
 pub(crate) use blocks::{BlockCopy, BlockTables};
 pub(crate) use host::HostKv;
-pub(crate) use saved::{Fingerprint, SavedHeader};
 pub(crate) use store::{KvLayer, KvShape, KvStore, SlotRun, slot_runs};

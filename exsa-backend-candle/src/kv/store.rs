@@ -4,6 +4,7 @@ use super::BlockCopy;
 use crate::kernels::float::kv_layout::{Format, HeadLayout};
 use crate::shape::{BLOCK_TOKENS, BlockId};
 use candle_core::{DType, Device, Result, Tensor};
+use exsa_core::backend::Fingerprint;
 use exsa_core::batch::Span;
 
 /// Keys and values of all blocks: a pair of tensors `[n_blocks * BLOCK_TOKENS, n_head_kv, head_dim]` for each layer.
@@ -56,6 +57,22 @@ impl KvShape {
         [self.n_layer, self.n_head_kv, self.layout().bytes]
             .into_iter()
             .try_fold(1u64, |product, factor| product.checked_mul(factor as u64))
+    }
+
+    /// Bytes of the first `len` tokens of a sequence where they are saved: layer by layer, the keys and then the values of
+    /// all tokens in order. Those of a token are `[n_head_kv][head_dim]`, in little-endian; of bytes with a scale, the f32
+    /// scale comes before every 32.
+    pub fn saved_bytes(&self, len: usize) -> usize {
+        let token = self.n_layer * 2 * self.n_head_kv * self.layout().saved_bytes();
+        token.saturating_mul(len)
+    }
+
+    /// Adds the type and the shape to `fingerprint`.
+    pub fn fingerprint(&self, fingerprint: &mut Fingerprint) {
+        let bits = self.format.bytes() * 8;
+        for value in [bits, self.n_layer, self.n_head_kv * self.head_dim] {
+            fingerprint.update(&(value as u64).to_le_bytes());
+        }
     }
 
     /// The type of tensors that hold keys and values; there is none for [`Format::Q8`].

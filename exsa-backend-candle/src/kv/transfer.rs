@@ -1,70 +1,41 @@
 //! KV of one sequence, out of the blocks into a stream and back.
 
-use super::saved::{Fingerprint, SavedHeader, truncated};
 use super::store::KvStore;
 use crate::error::CandleError;
 use crate::shape::{BLOCK_TOKENS, BlockId};
 use crate::tensor_values as values;
 use candle_core::{DType, Device, Tensor};
+use exsa_core::backend::read_error;
 use exsa_core::error::KvError;
 use half::f16;
 use std::io::{Read, Write};
 
 impl KvStore {
-    /// Writes `header` and the first `len` tokens in `blocks`.
-    pub fn save(
-        &self,
-        header: &SavedHeader,
-        blocks: &[BlockId],
-        len: usize,
-        to: &mut dyn Write,
-    ) -> Result<(), KvError> {
-        let mut start = Vec::new();
-        header.write(&mut start)?;
-        let mut checksum = Fingerprint::default();
-        checksum.update(&start);
-        to.write_all(&start)?;
+    /// Writes the first `len` tokens in `blocks`: [`KvShape::saved_bytes`](super::KvShape::saved_bytes).
+    pub fn save(&self, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError> {
         for layer in self.layers() {
             for tensor in [&layer.keys, &layer.values] {
                 for (slot, tokens) in parts(blocks, len) {
-                    let bytes = bytes_of(&tensor.narrow(0, slot, tokens).kv()?)?;
-                    checksum.update(&bytes);
-                    to.write_all(&bytes)?;
+                    to.write_all(&bytes_of(&tensor.narrow(0, slot, tokens).kv()?)?)?;
                 }
             }
         }
-        Ok(to.write_all(&checksum.0.to_le_bytes())?)
+        Ok(())
     }
 
-    /// Reads what [`save`](Self::save) wrote after `header` into `blocks`.
-    pub fn restore(
-        &self,
-        header: &SavedHeader,
-        blocks: &[BlockId],
-        len: usize,
-        from: &mut dyn Read,
-    ) -> Result<(), KvError> {
-        let mut start = Vec::new();
-        header.write(&mut start)?;
-        let mut checksum = Fingerprint::default();
-        checksum.update(&start);
+    /// Reads what [`save`](Self::save) wrote into `blocks`.
+    pub fn restore(&self, blocks: &[BlockId], len: usize, from: &mut dyn Read) -> Result<(), KvError> {
         let mut bytes = Vec::new();
         for layer in self.layers() {
             for tensor in [&layer.keys, &layer.values] {
                 for (slot, tokens) in parts(blocks, len) {
                     let (_, n_head_kv, head_dim) = tensor.dims3().kv()?;
                     bytes.resize(tokens * n_head_kv * head_dim * tensor.dtype().size_in_bytes(), 0);
-                    from.read_exact(&mut bytes).map_err(truncated)?;
-                    checksum.update(&bytes);
+                    from.read_exact(&mut bytes).map_err(read_error)?;
                     let part = tensor_of(&bytes, (tokens, n_head_kv, head_dim), tensor)?;
                     tensor.slice_set(&part, 0, slot).kv()?;
                 }
             }
-        }
-        let mut expected = [0; 8];
-        from.read_exact(&mut expected).map_err(truncated)?;
-        if u64::from_le_bytes(expected) != checksum.0 {
-            return Err(KvError::Format("its checksum is wrong".to_owned()));
         }
         Ok(())
     }

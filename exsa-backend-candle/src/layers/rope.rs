@@ -105,6 +105,13 @@ impl Rope {
     }
 }
 
+impl HostRopeTable {
+    /// Bytes of a table for `tokens` tokens and `pairs` pairs of rotary dimensions.
+    pub fn bytes(tokens: usize, pairs: usize) -> u64 {
+        (2 * size_of::<f32>() * tokens * pairs) as u64
+    }
+}
+
 impl RopeTensors {
     /// Applies RoPE to `x`, `[tokens, heads, head_dim]` f32.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {

@@ -21,6 +21,11 @@ impl Vector {
         Ok(Self { tensor, values })
     }
 
+    /// Bytes of a vector of `len` values in host memory, which is there as a tensor and as a slice.
+    pub fn bytes(len: u64) -> u64 {
+        2 * len * size_of::<f32>() as u64
+    }
+
     /// As a tensor.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor

@@ -3,10 +3,10 @@
 
 pub mod edit;
 
-use exsa_backend_candle::{CandleBackend, KvType};
+use exsa_backend_candle::CandleBackend;
 use exsa_core::SeqId;
 use exsa_core::backend::{
-    InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
+    InferenceBackend, KvType, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
 };
 use exsa_core::batch::{Batch, Span};
 use std::path::PathBuf;
@@ -29,18 +29,18 @@ pub fn data(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data")).join(name)
 }
 
-/// Keeps keys and values exact, to be compared with exact ones.
-pub fn exact() -> CandleBackend {
-    CandleBackend::new().kv_type(KvType::F32)
+/// Options that keep keys and values exact, to be compared with exact ones.
+pub fn exact() -> SessionOptions {
+    SessionOptions::new().kv_type(KvType::F32)
 }
 
 pub fn load(path: PathBuf) -> Arc<dyn Model> {
     let options = LoadOptions::new().device("cpu".to_owned());
-    exact().load(&ModelSource::file(path), &options, &mut LoadProgress::none()).unwrap()
+    CandleBackend::new().load(&ModelSource::file(path), &options, &mut LoadProgress::none()).unwrap()
 }
 
 pub fn session(model: &Arc<dyn Model>) -> Box<dyn Session> {
-    model.session(&SessionOptions::default()).unwrap()
+    model.session(&exact()).unwrap()
 }
 
 /// Appends `tokens` to `seq` in one span and returns the logits of its last `rows` tokens.

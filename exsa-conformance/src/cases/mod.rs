@@ -7,6 +7,7 @@ mod batches;
 mod capacity;
 mod damage;
 mod embeddings;
+mod estimates;
 mod forks;
 mod interrupts;
 mod loading;
@@ -28,6 +29,7 @@ pub use capacity::{
 };
 pub use damage::{files_cut_short, impossible_headers, metadata_that_cannot_be, tensors_that_cannot_be};
 pub use embeddings::{embeddings_of_texts, embeds_that_are_refused};
+pub use estimates::estimates_of_memory;
 pub use forks::{flags_tell_the_truth, fork_outlives_its_source, fork_then_diverge, forks_that_are_refused};
 pub use interrupts::{interrupt_in_mid_pass, raised_interrupt};
 pub use loading::{

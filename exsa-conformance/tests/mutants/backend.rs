@@ -4,8 +4,8 @@ use crate::mutant::Mutant;
 use crate::session::MutantSession;
 use crate::tokenizer::MutantTokenizer;
 use exsa_core::backend::{
-    DeviceInfo, InferenceBackend, Interrupt, LoadOptions, LoadProgress, Model, ModelSource, Session,
-    SessionOptions,
+    DeviceInfo, InferenceBackend, Interrupt, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource,
+    Session, SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::model_info::ModelInfo;
@@ -43,6 +43,19 @@ impl InferenceBackend for MutantBackend {
             info.n_layer += 1;
         }
         Ok(info)
+    }
+
+    /// That of the model, whose file there is none of, and of a session that is made for it.
+    fn estimate(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        session: &SessionOptions,
+    ) -> Result<MemoryEstimate, LoadError> {
+        let model = self.inner.load(source, load, &mut LoadProgress::none())?;
+        let tokens = model.session(session)?.capabilities().kv_tokens_max as u64;
+        let tokens = if self.mutant == Mutant::EstimateWithoutKv { 0 } else { tokens };
+        Ok(MemoryEstimate::new(0, tokens, 0))
     }
 
     fn load(

@@ -14,7 +14,9 @@ use super::attention_inputs::{AttentionSpan, CHUNK, Inputs, SPLIT};
 use super::kv_layout::{Format, HeadLayout};
 use super::skinny_gemm::{Keys, KvElement, Lhs, Sums, Values, multiply};
 use super::softmax::{OnlineSoftmax, online_softmax};
-use super::tiles::{TILE_ROWS, TILES_PER_THREAD, Tile, Tiles, partial_len, split_len, tile_splits};
+use super::tiles::{
+    TILE_ROWS, TILES_PER_THREAD, Tile, TileCapacities, Tiles, partial_len, split_len, tile_splits,
+};
 use crate::kernels::memory::prefetch::prefetch;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::simd::Vector;
@@ -33,6 +35,20 @@ const LONE_MERGES_MAX: usize = 256;
 /// Floats that results of splits may take, for each thread.
 const PARTIALS_MAX: usize = 1 << 21;
 
+/// Sizes of the memory of an [`AttentionKernel`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionSizes {
+    threads: usize,
+    /// Query vectors of a tile.
+    rows: usize,
+    head_dim: usize,
+    /// Values of an accumulator.
+    room: usize,
+    /// Floats of the results of splits.
+    partials: usize,
+    tiles: TileCapacities,
+}
+
 /// Attention, with memory for its tiles that is sized once.
 pub(crate) struct AttentionKernel {
     tiles: Tiles,
@@ -41,6 +57,7 @@ pub(crate) struct AttentionKernel {
 }
 
 /// Memory of one thread.
+#[derive(Clone)]
 pub(crate) struct Work {
     queries: Vec<f32>,
     scores: Vec<f32>,
@@ -48,8 +65,8 @@ pub(crate) struct Work {
     merged: OnlineSoftmax,
 }
 
-impl AttentionKernel {
-    /// Memory for batches of up to `tokens_max` tokens with contexts of up to `context_max` tokens.
+impl AttentionSizes {
+    /// Sizes for batches of up to `tokens_max` tokens with contexts of up to `context_max` tokens.
     pub fn new(
         heads: &Heads,
         layout: &HeadLayout,
@@ -63,23 +80,47 @@ impl AttentionKernel {
         let shared = (threads * TILES_PER_THREAD).min(tokens_max);
         let partial = rows.saturating_mul(layout.value_room() + 2).saturating_mul(splits * heads.n_head_kv);
         let partials = if threads > 1 && splits > 1 { partial.saturating_mul(shared) } else { 0 };
-        let running = || OnlineSoftmax::new(rows, layout.value_room());
-        let work = || Work {
-            queries: vec![0.0; rows * heads.head_dim],
-            scores: vec![0.0; rows * CHUNK],
-            running: running(),
-            merged: running(),
-        };
         Self {
-            tiles: Tiles::new(tokens_max, shared, splits, threads),
-            partials: vec![0.0; partials.min(threads * PARTIALS_MAX)],
-            work: (0..threads).map(|_| work()).collect(),
+            threads,
+            rows,
+            head_dim: heads.head_dim,
+            room: layout.value_room(),
+            partials: partials.min(threads * PARTIALS_MAX),
+            tiles: TileCapacities::new(tokens_max, shared, splits, threads),
         }
+    }
+
+    /// Bytes of a kernel of these sizes.
+    pub fn bytes(&self) -> u64 {
+        let softmax = OnlineSoftmax::floats(self.rows, self.room);
+        let work = self.rows * (self.head_dim + CHUNK) + 2 * softmax;
+        let floats = self.partials + self.threads * work;
+        (floats * size_of::<f32>() + self.threads * size_of::<Work>()) as u64 + self.tiles.bytes()
+    }
+}
+
+impl AttentionKernel {
+    /// A kernel of these sizes.
+    pub fn new(sizes: AttentionSizes) -> Self {
+        let AttentionSizes { threads, rows, head_dim, room, partials, tiles } = sizes;
+        let work = Work {
+            queries: vec![0.0; rows * head_dim],
+            scores: vec![0.0; rows * CHUNK],
+            running: OnlineSoftmax::new(rows, room),
+            merged: OnlineSoftmax::new(rows, room),
+        };
+        let mut works = Vec::with_capacity(threads);
+        works.resize(threads, work);
+        Self { tiles: Tiles::new(tiles), partials: vec![0.0; partials], work: works }
     }
 
     /// Computes attention for all spans: `out` is `[rows, n_head * head_dim]`. Returns false if it was
     /// interrupted; `out` is then unspecified.
     pub fn run(&mut self, inputs: Inputs<'_>, team: &mut Team, out: &mut [f32]) -> bool {
+        // A shared team that was started anew may have another number of threads.
+        if let Some(first) = self.work.first().filter(|_| self.work.len() < team.threads()).cloned() {
+            self.work.resize(team.threads(), first);
+        }
         let products = self.tiles.plan(&inputs, team.threads(), self.partials.len());
         let heads = inputs.heads.n_head_kv;
         let target = Target(out.as_mut_ptr());
@@ -441,7 +482,8 @@ mod tests {
                 interrupt: &interrupt,
             };
             let mut team = Team::new(threads).unwrap();
-            let mut attend = AttentionKernel::new(&self.heads, &self.layout, row, 4096, threads);
+            let sizes = AttentionSizes::new(&self.heads, &self.layout, row, 4096, threads);
+            let mut attend = AttentionKernel::new(sizes);
             let mut out = vec![f32::NAN; row * width];
             assert!(attend.run(inputs, &mut team, &mut out));
             interrupt.raise();

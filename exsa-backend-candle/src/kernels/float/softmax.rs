@@ -5,6 +5,7 @@ use crate::kernels::simd::exp::exp;
 use std::ops::Range;
 
 /// State of an online softmax: accumulators, and the maximum and the sum of each row.
+#[derive(Clone)]
 pub(super) struct OnlineSoftmax {
     /// Weighted sums of values, `[rows][room]`.
     pub acc: Vec<f32>,
@@ -18,6 +19,11 @@ impl OnlineSoftmax {
     /// Room for `rows` rows of `room` values.
     pub fn new(rows: usize, room: usize) -> Self {
         Self { acc: vec![0.0; rows * room], row_max: vec![0.0; rows], row_sum: vec![0.0; rows] }
+    }
+
+    /// Floats of a state with room for `rows` rows of `room` values.
+    pub fn floats(rows: usize, room: usize) -> usize {
+        rows * (room + 2)
     }
 
     /// Nothing is seen yet.

@@ -29,13 +29,30 @@ pub(super) struct Tiles {
     pub shared: Vec<Tile>,
 }
 
-impl Tiles {
-    /// Room for the tiles of `tokens_max` tokens, of which `shared` are cut into up to `splits` splits.
+/// Lengths that [`Tiles`] has room for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TileCapacities {
+    all: usize,
+    shared: usize,
+}
+
+impl TileCapacities {
+    /// For the tiles of `tokens_max` tokens, of which `shared` are cut into up to `splits` splits.
     pub fn new(tokens_max: usize, shared: usize, splits: usize, threads: usize) -> Self {
-        Self {
-            all: Vec::with_capacity(tokens_max + shared * splits.min(threads * TILES_PER_THREAD * 64)),
-            shared: Vec::with_capacity(shared),
-        }
+        Self { all: tokens_max + shared * splits.min(threads * TILES_PER_THREAD * 64), shared }
+    }
+
+    /// Bytes of the tiles.
+    pub fn bytes(&self) -> u64 {
+        ((self.all + self.shared) * size_of::<Tile>()) as u64
+    }
+}
+
+impl Tiles {
+    /// Room for as many tiles.
+    pub fn new(capacities: TileCapacities) -> Self {
+        let TileCapacities { all, shared } = capacities;
+        Self { all: Vec::with_capacity(all), shared: Vec::with_capacity(shared) }
     }
 
     /// Cuts the spans into tiles, with up to `partials` floats for results of splits; returns about how many

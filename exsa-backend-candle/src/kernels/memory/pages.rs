@@ -4,6 +4,7 @@
 
 use memmap2::{MmapMut, MmapOptions};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -12,6 +13,14 @@ const CHUNK: usize = 64 << 20;
 
 /// Alignment of a run of bytes.
 const ALIGNMENT: usize = 128;
+
+/// Bytes of all [`Pages`] of the process.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of all [`Pages`] of the process, for tests and benchmarks.
+pub fn held() -> usize {
+    HELD.load(Ordering::Relaxed)
+}
 
 /// A run of zeroed memory.
 pub struct Pages {
@@ -45,11 +54,18 @@ impl Pages {
     }
 }
 
+impl Drop for Pages {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.len, Ordering::Relaxed);
+    }
+}
+
 /// Gives out runs of memory that lie side by side, so that small ones share large pages. The memory goes back to the system
 /// with the last of the runs that it was asked for together with.
-#[derive(Default)]
 pub struct Arena {
     chunk: Option<Chunk>,
+    /// Bytes that will still be taken, at most.
+    expected: usize,
 }
 
 struct Chunk {
@@ -61,12 +77,30 @@ struct Chunk {
 // SAFETY: what is left belongs to the chunk alone.
 unsafe impl Send for Chunk {}
 
+impl Default for Arena {
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
 impl Arena {
+    /// An arena of which about `expected` bytes will be taken: it asks the system for no more.
+    pub fn new(expected: usize) -> Self {
+        Self { chunk: None, expected }
+    }
+
+    /// Bytes that a run of `len` bytes takes.
+    pub fn step(len: usize) -> usize {
+        len.checked_next_multiple_of(ALIGNMENT).unwrap_or(usize::MAX)
+    }
+
     /// Takes `len` bytes. The error says what the system said.
     pub fn take(&mut self, len: usize) -> std::io::Result<Pages> {
+        let size = len.max(CHUNK.min(self.expected));
+        self.expected = self.expected.saturating_sub(Self::step(len));
         match &mut self.chunk {
             Some(chunk) if chunk.left >= len => Ok(chunk.take(len)),
-            _ => self.take_from_new(len, len.max(CHUNK)),
+            _ => self.take_from_new(len, size),
         }
     }
 
@@ -90,8 +124,9 @@ impl Arena {
 impl Chunk {
     /// The next `len` bytes, which are left.
     fn take(&mut self, len: usize) -> Pages {
+        HELD.fetch_add(len, Ordering::Relaxed);
         let pages = Pages { _map: Arc::clone(&self.map), at: self.next, len };
-        let step = len.next_multiple_of(ALIGNMENT).min(self.left);
+        let step = Arena::step(len).min(self.left);
         self.next = self.next.wrapping_add(step);
         self.left -= step;
         pages

@@ -1,4 +1,4 @@
-//! A team of threads that a session owns: spin, then park.
+//! A team of threads for one pass at a time: spin, then park.
 //!
 //! A forward pass is hundreds of small parallel steps, microseconds apart; waking a parked thread takes longer than
 //! most of them. So helpers spin for a while after each step, and park when nothing comes: idle costs no CPU.

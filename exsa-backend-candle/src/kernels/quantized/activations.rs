@@ -6,6 +6,7 @@
 
 use super::layout::PackedType;
 use super::scratch::Scratch;
+use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::simd::{Simd, dispatch};
 
@@ -62,6 +63,61 @@ impl Default for Line {
     }
 }
 
+/// Lengths of the vectors of [`Activations`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ActivationSizes {
+    panels: usize,
+    q: usize,
+    scales: usize,
+    zero_points: usize,
+    sums32: usize,
+    sums16: usize,
+}
+
+impl ActivationSizes {
+    /// Of `m` rows of `k` values for weights of `kind`.
+    pub fn new(m: usize, k: usize, kind: PackedType) -> Self {
+        let (k_padded, block) = (k.next_multiple_of(kind.super_block()), kind.activation_block());
+        let padded_rows = m / PANEL * PANEL + padded(m % PANEL);
+        let blocks = padded_rows * (k_padded / block);
+        let (n32, n256) = if block == 32 { (blocks, 0) } else { (0, blocks) };
+        Self {
+            panels: m.div_ceil(PANEL),
+            q: padded_rows * k_padded / 64,
+            scales: blocks,
+            zero_points: n32,
+            sums32: n256 * 8,
+            sums16: n256 * 16,
+        }
+    }
+
+    /// Sizes that serve for both.
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            panels: self.panels.max(other.panels),
+            q: self.q.max(other.q),
+            scales: self.scales.max(other.scales),
+            zero_points: self.zero_points.max(other.zero_points),
+            sums32: self.sums32.max(other.sums32),
+            sums16: self.sums16.max(other.sums16),
+        }
+    }
+
+    /// Bytes of the vectors.
+    pub fn bytes(&self) -> u64 {
+        let bytes = self.panels * size_of::<Panel>()
+            + self.q * size_of::<Line>()
+            + (self.scales + self.zero_points) * 4
+            + (self.sums32 + self.sums16) * 2;
+        bytes as u64
+    }
+}
+
+/// Rows of a panel of `rows` rows with padding.
+fn padded(rows: usize) -> usize {
+    if rows == 0 { 0 } else { PANEL_SIZES.into_iter().find(|n| *n >= rows).unwrap_or(PANEL) }
+}
+
 impl Activations {
     /// The quantized values from place `at` on, a multiple of 64.
     pub(super) fn values(&self, at: usize) -> *const i8 {
@@ -85,15 +141,13 @@ impl Activations {
         let m = x.len() / k;
         self.block = kind.activation_block();
         self.k_padded = k.next_multiple_of(kind.super_block());
+        let sizes = ActivationSizes::new(m, k, kind);
         self.plan_panels(m);
-        let padded_rows = self.panels.last().map_or(0, |panel| panel.before + panel.padded);
-        let blocks = padded_rows * (self.k_padded / self.block);
-        let (n32, n256) = if self.block == 32 { (blocks, 0) } else { (0, blocks) };
-        refill(&mut self.q, padded_rows * self.k_padded / 64);
-        refill(&mut self.scales, blocks);
-        refill(&mut self.zero_points, n32);
-        refill(&mut self.sums32, n256 * 8);
-        refill(&mut self.sums16, n256 * 16);
+        refill(&mut self.q, sizes.q);
+        refill(&mut self.scales, sizes.scales);
+        refill(&mut self.zero_points, sizes.zero_points);
+        refill(&mut self.sums32, sizes.sums32);
+        refill(&mut self.sums16, sizes.sums16);
         let shape = Shape { k, k_padded: self.k_padded, block: self.block, offset: kind.offset() };
         let values = Targets {
             q: Target(self.q.as_mut_ptr().cast()),
@@ -115,10 +169,11 @@ impl Activations {
     /// Cuts `m` rows into panels.
     fn plan_panels(&mut self, m: usize) {
         self.panels.clear();
+        self.panels.reserve_exact(m.div_ceil(PANEL));
         let (mut start, mut before) = (0, 0);
         while start < m {
             let rows = PANEL.min(m - start);
-            let padded = PANEL_SIZES.into_iter().find(|n| *n >= rows).unwrap_or(PANEL);
+            let padded = padded(rows);
             self.panels.push(Panel { start, rows, padded, before });
             start += rows;
             before += padded;
@@ -128,7 +183,7 @@ impl Activations {
 
 fn refill<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
     values.clear();
-    values.resize(len, T::default());
+    resize(values, len);
 }
 
 #[derive(Clone, Copy)]

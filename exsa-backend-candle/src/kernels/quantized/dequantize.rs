@@ -4,6 +4,7 @@
 
 use super::matmul::SHARED_PRODUCTS_MIN;
 use crate::kernels::float::matmul::matmul_f32;
+use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::Team;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -29,6 +30,26 @@ pub(crate) trait Dequantize: Sync + Sized {
     fn dequantize<'a>(blocks: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32];
 }
 
+/// Rows of weights in a tile.
+fn tile_rows(m: usize, k: usize) -> usize {
+    if m < 8 { SHORT_TILE_ROWS } else { (TILE_BYTES / (4 * k)).clamp(4, 64) / 4 * 4 }
+}
+
+/// Whether several threads share a product; of others the caller's thread needs scratch memory alone.
+pub(crate) fn is_shared(m: usize, k: usize, n: usize) -> bool {
+    m.saturating_mul(k).saturating_mul(n) >= SHARED_PRODUCTS_MIN
+}
+
+/// Floats of a thread's scratch memory for products of up to `m` rows with weights of `k` columns and `n` rows: of
+/// dequantized weights, and of their products.
+pub(crate) fn scratch_floats(m: usize, k: usize, n: usize) -> (usize, usize) {
+    let rows = |m: usize| tile_rows(m, k).min(n);
+    let floats = |m: usize| (rows(m) * k, m * rows(m));
+    // Of few rows the tiles may be the larger ones.
+    let ((weights, products), (few_weights, few_products)) = (floats(m), floats(m.min(7)));
+    (weights.max(few_weights), products.max(few_products))
+}
+
 /// Multiplies each of the `m` rows of `left`, `[m, k]`, with each row of `weights`, `[n, k]`: `out`, `[m, n]`. On this
 /// thread alone where there is little to do.
 pub(crate) fn matmul<T: Dequantize>(
@@ -41,7 +62,7 @@ pub(crate) fn matmul<T: Dequantize>(
     if k == 0 || n == 0 {
         return out.fill(0.0);
     }
-    let tile_rows = if m < 8 { SHORT_TILE_ROWS } else { (TILE_BYTES / (4 * k)).clamp(4, 64) / 4 * 4 };
+    let tile_rows = tile_rows(m, k);
     let row_blocks = k / T::BLOCK_LEN;
     let out = Mutex::new(out);
     let tiles = n.div_ceil(tile_rows);
@@ -51,7 +72,7 @@ pub(crate) fn matmul<T: Dequantize>(
                 let rows = tile_rows.min(n - first);
                 let weights =
                     T::dequantize(&weights[first * row_blocks..(first + rows) * row_blocks], scratch);
-                part.resize(m * rows, 0.0);
+                resize(part, m * rows);
                 matmul_f32(left, weights, k, part);
                 let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
                 for (part, out) in part.chunks_exact(rows).zip(out.chunks_exact_mut(n)) {
@@ -60,7 +81,7 @@ pub(crate) fn matmul<T: Dequantize>(
             }
         });
     };
-    if m * k * n >= SHARED_PRODUCTS_MIN {
+    if is_shared(m, k, n) {
         team.for_each(tiles, team.grain(tiles), work);
     } else {
         work(0..tiles);

@@ -150,6 +150,7 @@ pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &mut Activ
     let grain = if work < SHARED_PRODUCTS_MIN { tiles } else { grain };
     let mut scratch = std::mem::take(&mut acts.scratch);
     // For every thread before any works: a helper may come to its first product at any time.
+    scratch.reserve_exact(team.threads().saturating_sub(scratch.len()));
     scratch.resize_with(team.threads().max(scratch.len()), Scratch::default);
     let shared = &*acts;
     team.for_each_with(&mut scratch, tiles, grain, |scratch, range| {

@@ -26,5 +26,7 @@ mod tests;
 mod x86;
 
 pub use isa::Isa;
+pub use layout::PackedType;
 pub use matmul::{Product, multiply_all};
 pub use packed_matrix::PackedMatrix;
+pub use scratch::scratch_bytes;

@@ -26,6 +26,11 @@ impl PackedMatrix {
         PackedType::of(dtype).is_some()
     }
 
+    /// Bytes of a packed matrix of `n` rows and `k` columns.
+    pub fn packed_bytes(kind: PackedType, n: usize, k: usize) -> usize {
+        n.div_ceil(TILE) * k.div_ceil(kind.super_block()) * kind.super_block_bytes()
+    }
+
     /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF, into `memory`. `None` where the
     /// type has no packed form or the lengths do not fit.
     pub fn pack(
@@ -62,10 +67,10 @@ impl PackedMatrix {
         }
         let (row_blocks, blocks_per_super_block) = (k / block, kind.super_block() / block);
         let super_blocks = k.div_ceil(kind.super_block());
-        let (tiles, tile_bytes) = (n.div_ceil(TILE), super_blocks * kind.super_block_bytes());
+        let tile_bytes = super_blocks * kind.super_block_bytes();
         let file_tile = TILE * row_blocks * block_bytes;
         let per_part = (PART_BYTES / file_tile).max(1);
-        let mut data = memory.take(tiles * tile_bytes)?;
+        let mut data = memory.take(Self::packed_bytes(kind, n, k))?;
         for (i, part) in data.as_mut_slice().chunks_mut(per_part * tile_bytes).enumerate() {
             team.for_each_run(part, tile_bytes, |tile, out| {
                 let tile = i * per_part + tile;

@@ -11,7 +11,7 @@ pub(in crate::kernels::quantized) use job::Job;
 use super::avx512;
 use crate::kernels::quantized::activations::Panel;
 use crate::kernels::quantized::layout::{PackedType, TILE};
-use crate::kernels::quantized::scratch::{Line, Scratch};
+use crate::kernels::quantized::scratch::{Line, Scratch, Sums};
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -92,12 +92,24 @@ const NARROW: Config = Config::new(32);
 /// Rows up to which tiles are not taken in groups.
 const FEW_ROWS: usize = 64;
 
+/// Lines of [`Scratch::sums`].
+const SUM_LINES: usize = GROUP * ROWS_MAX;
+
+/// Lines of [`Scratch::unpacked`].
+fn unpacked_lines() -> usize {
+    GROUP * planes::CHUNK_BYTES.max(blocks::CHUNK_BYTES) / size_of::<Line>()
+}
+
+/// Bytes that a [`Scratch`] refers to.
+pub(in crate::kernels::quantized) fn scratch_bytes() -> usize {
+    (unpacked_lines() + SUM_LINES) * size_of::<Line>() + size_of::<[Sums; 2]>()
+}
+
 impl Default for Scratch {
     fn default() -> Self {
-        let unpacked = GROUP * planes::CHUNK_BYTES.max(blocks::CHUNK_BYTES) / 64;
         Self {
-            unpacked: Vec::with_capacity(unpacked),
-            sums: Vec::with_capacity(GROUP * ROWS_MAX),
+            unpacked: Vec::with_capacity(unpacked_lines()),
+            sums: Vec::with_capacity(SUM_LINES),
             ints: Box::default(),
         }
     }

@@ -1,0 +1,111 @@
+//! Memory of a model and a session on the CPU, from the header of the file, by the functions that size the
+//! allocations.
+
+use crate::compute;
+use crate::config::Config;
+use crate::executor::HostExecutor;
+use crate::kernels::quantized::activations::ActivationSizes;
+use crate::kernels::quantized::{PackedType, dequantize, scratch_bytes};
+use crate::kv::BlockTables;
+use crate::layers::vector::Vector;
+use crate::mapping::Mapping;
+use crate::plan::SessionPlan;
+use crate::weights;
+use exsa_core::backend::{Capabilities, MemoryEstimate, SessionOptions};
+use exsa_core::error::LoadError;
+use exsa_core::gguf::{GgmlType, Gguf, TensorInfo};
+
+/// Memory of the model of `gguf`, whose bytes are `mapping`, and of one session by `options`.
+///
+/// A pass counts with one row of logits for each sequence, as an engine asks for them; more rows take more.
+pub(crate) fn estimate(
+    gguf: &Gguf,
+    mapping: &Mapping,
+    options: &SessionOptions,
+) -> Result<MemoryEstimate, LoadError> {
+    let config = Config::from_metadata(gguf.metadata())?;
+    let plan = SessionPlan::new(&config, options, true)?;
+    let threads = compute::session_threads(options)?;
+    gguf.tensors().iter().try_for_each(|tensor| weights::dtype(tensor).map(|_| ()))?;
+    let (n_blocks, kv) = (plan.n_blocks, plan.kv_bytes());
+    let Capabilities { sequences_max, context_tokens_max, batch_tokens_max, .. } = plan.capabilities;
+    let rows = options.sequences_max.min(batch_tokens_max);
+    let n_vocab = gguf.tensor("token_embd.weight").and_then(|table| table.shape.last()).copied().unwrap_or(0);
+    let scratch = [
+        HostExecutor::bytes(&config, &plan, threads),
+        products(gguf, batch_tokens_max, rows, threads),
+        n_vocab.saturating_mul(4 * rows as u64),
+        BlockTables::bytes(sequences_max, n_blocks, context_tokens_max),
+    ];
+    let scratch = scratch.into_iter().fold(0, u64::saturating_add);
+    Ok(MemoryEstimate::new(weight_bytes(gguf, mapping), kv, scratch))
+}
+
+/// Bytes of the weights: packed, read in place, and dequantized.
+fn weight_bytes(gguf: &Gguf, mapping: &Mapping) -> u64 {
+    let packed = weights::packed_bytes(gguf) as u64;
+    let in_place = |tensor: &TensorInfo| {
+        let unpacked = tensor.name == "token_embd.weight" || PackedType::of(tensor.dtype).is_none();
+        tensor.shape.len() == 2 && unpacked
+    };
+    let in_place: u64 = match mapping.copied_bytes() {
+        0 => gguf.tensors().iter().filter(|tensor| in_place(tensor)).map(|tensor| tensor.bytes).sum(),
+        copy => copy,
+    };
+    let vectors: u64 = gguf.tensors().iter().map(vector_bytes).fold(0, u64::saturating_add);
+    packed.saturating_add(in_place).saturating_add(vectors)
+}
+
+/// Bytes of a tensor that is a vector in f32.
+fn vector_bytes(tensor: &TensorInfo) -> u64 {
+    match tensor.shape[..] {
+        // Frequency factors are no operand of a pass, and are there once.
+        [len] if tensor.name.starts_with("rope_") => len.saturating_mul(4),
+        [len] => Vector::bytes(len),
+        _ => 0,
+    }
+}
+
+/// Bytes of the memory of products: of `m` rows by all matrices but the output projection, which has
+/// `output_rows`.
+fn products(gguf: &Gguf, m: usize, output_rows: usize, threads: usize) -> u64 {
+    let output = if gguf.tensor("output.weight").is_some() { "output.weight" } else { "token_embd.weight" };
+    let mut activations = None::<ActivationSizes>;
+    // Scratch memory of the caller's thread and of each of the others.
+    let (mut caller, mut other) = (Scratch::default(), Scratch::default());
+    for (tensor, n, columns, kind) in weights::matrices(gguf) {
+        let m = if tensor.name == output { output_rows } else { m };
+        if let Some(kind) = kind {
+            let sizes = ActivationSizes::new(m, columns, kind);
+            activations = Some(activations.map_or(sizes, |others| others.max(sizes)));
+        } else {
+            let (weights, products) = dequantize::scratch_floats(m, columns, n);
+            // Floats are multiplied where they lie.
+            let needed =
+                Scratch { weights: if tensor.dtype == GgmlType::F32 { 0 } else { weights }, products };
+            caller = caller.max(needed);
+            if dequantize::is_shared(m, columns, n) {
+                other = other.max(needed);
+            }
+        }
+    }
+    let packed = activations.map_or(0, |sizes| sizes.bytes() + (threads * scratch_bytes()) as u64);
+    packed + caller.bytes() + (threads as u64 - 1) * other.bytes()
+}
+
+/// Floats that a thread needs for products with dequantized weights.
+#[derive(Clone, Copy, Default)]
+struct Scratch {
+    weights: usize,
+    products: usize,
+}
+
+impl Scratch {
+    fn max(self, other: Self) -> Self {
+        Self { weights: self.weights.max(other.weights), products: self.products.max(other.products) }
+    }
+
+    fn bytes(self) -> u64 {
+        ((self.weights + self.products) * size_of::<f32>()) as u64
+    }
+}

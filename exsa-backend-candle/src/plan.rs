@@ -1,0 +1,111 @@
+//! Plan of a session: shape and size of its KV cache, and its capabilities.
+
+use crate::config::Config;
+use crate::kernels::float::kv_layout::Format;
+use crate::kv::KvShape;
+use crate::shape::BLOCK_TOKENS;
+use exsa_core::backend::{Capabilities, KvType, SessionOptions};
+use exsa_core::error::LoadError;
+
+/// Maximum sequences of a session.
+const SEQUENCES_MAX: usize = 1 << 16;
+
+/// Maximum tokens of a batch.
+const BATCH_TOKENS_MAX: usize = 1 << 20;
+
+/// Plan of a session, made before anything is allocated.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionPlan {
+    /// Shape and type of the KV cache.
+    pub kv_shape: KvShape,
+    /// Blocks of the KV cache.
+    pub n_blocks: u32,
+    /// Capabilities.
+    pub capabilities: Capabilities,
+}
+
+impl SessionPlan {
+    /// The plan of a session by `options` of a model with `config`: on the host's kernels if `host`, else over
+    /// tensors.
+    pub fn new(config: &Config, options: &SessionOptions, host: bool) -> Result<Self, LoadError> {
+        let kv_shape = KvShape {
+            n_layer: config.n_layer,
+            n_head_kv: config.n_head_kv,
+            head_dim: config.head_dim,
+            format: format(options, host)?,
+        };
+        // Tensor libraries choose their kernels by the shape of the batch.
+        let capabilities = capabilities(config.n_ctx, &kv_shape, options)?.batch_invariant(host);
+        let blocks = capabilities.kv_tokens_max / BLOCK_TOKENS;
+        let n_blocks = u32::try_from(blocks).map_err(|_| LoadError::Option {
+            option: "kv_tokens_max",
+            problem: format!("{blocks} blocks, but at most {} are allowed", u32::MAX),
+        })?;
+        Ok(Self { kv_shape, n_blocks, capabilities })
+    }
+
+    /// Bytes of the KV cache on the host.
+    pub fn kv_bytes(&self) -> u64 {
+        self.kv_shape.block_bytes().unwrap_or(u64::MAX).saturating_mul(u64::from(self.n_blocks))
+    }
+}
+
+/// Element type of keys and values.
+fn format(options: &SessionOptions, host: bool) -> Result<Format, LoadError> {
+    let supported = if host { "f32, f16, q8_0" } else { "f32, f16 (q8_0 on the CPU only)" };
+    let refused = |problem: String| {
+        let problem = format!("{problem}; supported, for keys and values alike: {supported}");
+        Err(LoadError::Option { option: "kv_type", problem })
+    };
+    let (keys, values) = (options.key_type.unwrap_or_default(), options.value_type.unwrap_or_default());
+    if keys != values {
+        return refused(format!("keys in {keys} and values in {values}"));
+    }
+    match keys {
+        KvType::F32 => Ok(Format::F32),
+        KvType::F16 => Ok(Format::F16),
+        KvType::Q8_0 if host => Ok(Format::Q8),
+        other => refused(other.to_string()),
+    }
+}
+
+/// Capabilities of a session by `options`, of a model trained for `n_ctx` tokens, within the bytes that its
+/// KV may take.
+fn capabilities(n_ctx: usize, kv: &KvShape, options: &SessionOptions) -> Result<Capabilities, LoadError> {
+    let positive = |option: &'static str, value: usize, max: usize| {
+        let problem = format!("{value}, but 1 to {max} is allowed");
+        if (1..=max).contains(&value) { Ok(value) } else { Err(LoadError::Option { option, problem }) }
+    };
+    let sequences_max = positive("sequences_max", options.sequences_max, SEQUENCES_MAX)?;
+    let batch_tokens_max = positive("batch_tokens_max", options.batch_tokens_max, BATCH_TOKENS_MAX)?;
+    let context = match options.context_tokens_max {
+        Some(context) => positive("context_tokens_max", context, usize::MAX)?.min(n_ctx),
+        None => n_ctx,
+    };
+    let memory =
+        |needed: u64| LoadError::Memory { what: "the KV cache", needed, available: options.kv_bytes_max };
+    let block_bytes = kv.block_bytes().ok_or_else(|| memory(u64::MAX))?;
+    let blocks_max = usize::try_from(options.kv_bytes_max / block_bytes).unwrap_or(usize::MAX);
+    let bytes = |blocks: usize| block_bytes.saturating_mul(blocks as u64);
+    let blocks = match options.kv_tokens_max {
+        Some(tokens) => positive("kv_tokens_max", tokens, usize::MAX)?.div_ceil(BLOCK_TOKENS),
+        None => {
+            let one = context.div_ceil(BLOCK_TOKENS);
+            let wanted = one.saturating_mul(sequences_max).min(blocks_max);
+            // A context that was asked for has to fit; the model's own need not.
+            if options.context_tokens_max.is_some() { wanted.max(one) } else { wanted.max(1) }
+        }
+    };
+    if blocks > blocks_max {
+        return Err(memory(bytes(blocks)));
+    }
+    let kv_tokens_max = blocks.saturating_mul(BLOCK_TOKENS);
+    let sequences = sequences_max.saturating_add(options.sequences_idle_max).min(SEQUENCES_MAX);
+    Ok(Capabilities::new(sequences, context.min(kv_tokens_max))
+        .kv_tokens(kv_tokens_max)
+        .block_tokens(BLOCK_TOKENS)
+        .batch_tokens(batch_tokens_max)
+        .fork(true)
+        .truncate(true)
+        .save(true))
+}
