@@ -6,7 +6,7 @@
 use crate::error::BenchError;
 use clap::Args;
 use exsa_backend_candle::CandleBackend;
-use exsa_core::backend::InferenceBackend;
+use exsa_core::backend::{InferenceBackend, SessionOptions};
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
 
 /// Names of the backends in this program.
@@ -36,6 +36,16 @@ pub struct KvOptions {
     pub flash_attention: Option<String>,
 }
 
+impl KvOptions {
+    /// `session` with the type of keys and values.
+    pub fn session(&self, session: SessionOptions) -> SessionOptions {
+        match self.kv.as_deref().and_then(exsa_core::backend::KvType::from_name) {
+            Some(kv_type) => session.kv_type(kv_type),
+            None => session,
+        }
+    }
+}
+
 /// The backend of this name, with its own choices.
 pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, BenchError> {
     backend_with(name, &KvOptions::default())
@@ -53,12 +63,10 @@ pub fn backend_with(name: &str, options: &KvOptions) -> Result<Box<dyn Inference
         }
         #[cfg(feature = "llamacpp")]
         "llamacpp" => {
-            use exsa_backend_llamacpp::{FlashAttention, KvLayout, KvType, LlamaCppBackend};
-            let kv = chosen(kv, [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)]);
+            use exsa_backend_llamacpp::{FlashAttention, KvLayout, LlamaCppBackend};
             let layouts = [("unified", KvLayout::Unified), ("streams", KvLayout::Streams)];
             let modes = [("on", FlashAttention::On), ("off", FlashAttention::Off)];
             let backend = LlamaCppBackend::new()
-                .kv_types(kv, kv)
                 .kv_layout(chosen(options.kv_layout.as_deref(), layouts))
                 .flash_attention(chosen(options.flash_attention.as_deref(), modes));
             Ok(Box::new(backend))

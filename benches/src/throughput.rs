@@ -200,7 +200,7 @@ impl Loaded {
             .kv_bytes(options.kv_mib << 20)
             .batch_tokens(options.batch)
             .threads(ThreadOptions::new(Some(options.threads())));
-        Ok(Room { session, generate })
+        Ok(Room { session: options.kv.session(session), generate })
     }
 
     /// An engine with such a session.

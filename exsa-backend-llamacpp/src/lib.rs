@@ -64,7 +64,7 @@
 //!
 //! # Memory
 //!
-//! [`LlamaCppBackend::estimate`] computes the memory of a model and a session from the file's header:
+//! [`InferenceBackend::estimate`](exsa_core::backend::InferenceBackend::estimate) computes the memory of a model and a session from the file's header:
 //! llama.cpp plans weights, KV and compute buffers as for a real session and allocates none of them.
 //!
 //! # KV layout
@@ -144,6 +144,7 @@ mod estimate_tests;
 mod ffi;
 mod fingerprint;
 mod header_check;
+mod kv_type;
 mod load;
 mod log;
 mod options;
@@ -157,5 +158,4 @@ mod stream_map;
 mod tokenizer_tests;
 
 pub use backend::LlamaCppBackend;
-pub use estimate::MemoryEstimate;
-pub use options::{FlashAttention, KvLayout, KvType, RopeOptions, RopeScaling, SplitMode};
+pub use options::{FlashAttention, KvLayout, RopeOptions, RopeScaling, SplitMode};

@@ -42,7 +42,7 @@ impl InProcess {
             .batch_tokens(options.batch)
             .threads(threads);
         let engine_options = EngineOptions::default()
-            .session(session)
+            .session(options.kv.session(session))
             .queue_max(1 << 20)
             .prefill_chunk_max(options.prefill_chunk)
             .mode(options.mode);
