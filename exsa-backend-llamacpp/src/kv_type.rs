@@ -12,21 +12,34 @@ pub(crate) struct KvTypes {
 }
 
 impl KvTypes {
-    /// The types of a session with `options`. Quantized values need flash attention.
-    pub fn of(options: &SessionOptions, flash_attention: FlashAttention) -> Result<Self, LoadError> {
+    /// The types of a session with `options`, of a model whose heads have `head_widths` keys and values.
+    /// Quantized values need flash attention, and heads of whole blocks, without which llama.cpp may end the
+    /// process.
+    pub fn of(
+        options: &SessionOptions,
+        flash_attention: FlashAttention,
+        head_widths: [usize; 2],
+    ) -> Result<Self, LoadError> {
         let types = Self {
             keys: options.key_type.unwrap_or_default(),
             values: options.value_type.unwrap_or_default(),
         };
-        for (option, kv_type) in [("key_type", types.keys), ("value_type", types.values)] {
+        let [key_width, value_width] = head_widths;
+        for (option, kv_type, width) in
+            [("key_type", types.keys, key_width), ("value_type", types.values, value_width)]
+        {
             if bytes_of_32(kv_type).is_none() {
                 let known = KvType::ALL.map(KvType::name).join(", ");
                 let problem = format!("{kv_type}, but llama.cpp has {known}");
                 return Err(LoadError::Option { option, problem });
             }
+            if is_quantized(kv_type) && !width.is_multiple_of(BLOCK) {
+                let problem =
+                    format!("{kv_type} has blocks of {BLOCK}, but this model's heads have {width} values");
+                return Err(LoadError::Option { option, problem });
+            }
         }
-        let quantized = matches!(types.values, KvType::Q8_0 | KvType::Q4_0);
-        if quantized && flash_attention == FlashAttention::Off {
+        if is_quantized(types.values) && flash_attention == FlashAttention::Off {
             let problem = format!("values in {} need flash attention, which is off", types.values);
             return Err(LoadError::Option { option: "value_type", problem });
         }
@@ -41,6 +54,9 @@ impl KvTypes {
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }
+
+/// Values in a block of a quantized type.
+const BLOCK: usize = 32;
 
 /// Bytes of 32 values in f32.
 const F32_BYTES: u64 = 128;
@@ -57,17 +73,25 @@ fn bytes_of_32(kv_type: KvType) -> Option<u64> {
     }
 }
 
+/// Whether values of this type are integers in blocks.
+fn is_quantized(kv_type: KvType) -> bool {
+    matches!(kv_type, KvType::Q8_0 | KvType::Q4_0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const WHOLE: [usize; 2] = [64, 32];
+
     #[test]
     fn every_type_of_core_is_known() {
         for kv_type in KvType::ALL {
-            let types = KvTypes::of(&SessionOptions::new().kv_type(kv_type), FlashAttention::Auto).unwrap();
+            let options = SessionOptions::new().kv_type(kv_type);
+            let types = KvTypes::of(&options, FlashAttention::Auto, WHOLE).unwrap();
             assert_eq!((types.keys, types.values), (kv_type, kv_type));
         }
-        let default = KvTypes::of(&SessionOptions::new(), FlashAttention::Off).unwrap();
+        let default = KvTypes::of(&SessionOptions::new(), FlashAttention::Off, [80, 80]).unwrap();
         assert_eq!(default, KvTypes { keys: KvType::F16, values: KvType::F16 });
         assert_eq!(default.bytes(1000, 3), 3000);
         let mixed = KvTypes { keys: KvType::Q8_0, values: KvType::Q4_0 };
@@ -75,11 +99,18 @@ mod tests {
     }
 
     #[test]
-    fn quantized_values_need_flash_attention() {
-        let of =
-            |keys, values| KvTypes::of(&SessionOptions::new().kv_types(keys, values), FlashAttention::Off);
-        assert!(of(KvType::Q8_0, KvType::F16).is_ok());
-        let error = of(KvType::F16, KvType::Q4_0).unwrap_err().to_string();
-        assert!(error.contains("value_type") && error.contains("q4_0"), "{error}");
+    fn quantized_types_need_flash_attention_and_whole_blocks() {
+        let of = |keys, values, widths| {
+            let options = SessionOptions::new().kv_types(keys, values);
+            KvTypes::of(&options, FlashAttention::Off, widths).map_err(|error| error.to_string())
+        };
+        let says = |result: Result<KvTypes, String>, words: [&str; 2]| {
+            let error = result.unwrap_err();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        };
+        assert!(of(KvType::Q8_0, KvType::F16, [64, 80]).is_ok());
+        says(of(KvType::F16, KvType::Q4_0, WHOLE), ["value_type", "q4_0"]);
+        says(of(KvType::Q8_0, KvType::F16, [80, 64]), ["key_type", "80"]);
+        says(of(KvType::F16, KvType::Q4_0, [64, 16]), ["value_type", "16"]);
     }
 }

@@ -36,13 +36,16 @@ pub(crate) struct ModelKind {
     pub pooling: Option<Pooling>,
     /// No GPU takes part.
     pub on_cpu: bool,
+    /// Values of a head of keys, and of a head of values.
+    pub head_widths: [usize; 2],
 }
 
 impl ModelKind {
     /// The kind of `model`, for a session with `pooling`.
     pub fn of(model: &Model, pooling: Option<Pooling>) -> Self {
         let (windowed, recurrent) = (model.window() > 0, model.is_recurrent());
-        Self { windowed, recurrent, pooling, on_cpu: model.is_on_cpu() }
+        let (on_cpu, head_widths) = (model.is_on_cpu(), model.head_widths());
+        Self { windowed, recurrent, pooling, on_cpu, head_widths }
     }
 }
 
@@ -75,7 +78,7 @@ impl SessionPlan {
         context: &ContextOptions,
         options: &SessionOptions,
     ) -> Result<Self, LoadError> {
-        let kv_types = KvTypes::of(options, context.flash_attention)?;
+        let kv_types = KvTypes::of(options, context.flash_attention, kind.head_widths)?;
         check_rope(&context.rope)?;
         let sequences = within("sequences_max", options.sequences_max, SEQUENCES_MAX)?;
         let batch_tokens = within("batch_tokens_max", options.batch_tokens_max, BATCH_TOKENS_MAX)?;
