@@ -46,8 +46,9 @@ pub(crate) fn estimate(checked: &Checked<'_>, wanted: &Wanted<'_>) -> Result<Mem
     let mut estimate = MemoryEstimate::new(used.weights, used.kv, used.compute + output);
     if !wanted.adapters.is_empty() {
         // llama.cpp sizes the compute buffers with adapters in the first pass only. Their products add to the
-        // peak of the layers, which a context without output shows.
-        let layers = Context::measure(&model, &ContextSettings { outputs: 1, ..settings })?.compute;
+        // peak of the layers, which a context with as few rows of output as possible shows.
+        let layers =
+            Context::measure(&model, &ContextSettings { outputs: plan.sequences, ..settings })?.compute;
         let tokens = plan.ubatch_tokens.min(plan.cells) as u64;
         let mut peak = used.compute;
         for adapter in wanted.adapters {

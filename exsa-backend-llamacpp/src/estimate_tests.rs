@@ -119,7 +119,7 @@ fn micro(name: &str) -> PathBuf {
 /// `EXSA_ESTIMATE_MODELS`.
 fn models() -> Vec<PathBuf> {
     let names =
-        ["llama-f32", "llama-f16", "llama-q4_0", "llama-q8_0", "llama-q4_k_m", "gemma3-f32", "phi3-f32"];
+        ["llama-f32", "llama-f16", "llama-q4_0", "llama-q8_0", "llama-q4_k_m", "gemma3-f32", "qwen3-f32"];
     let mut models: Vec<PathBuf> = names.iter().map(|name| micro(&format!("{name}.gguf"))).collect();
     models.push(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf")));
     if let Some(folder) = std::env::var_os("EXSA_ESTIMATE_MODELS") {
