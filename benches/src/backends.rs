@@ -60,13 +60,10 @@ pub fn backend_with(name: &str, options: &KvOptions) -> Result<Box<dyn Inference
         "candle" => Ok(Box::new(CandleBackend::new())),
         #[cfg(feature = "llamacpp")]
         "llamacpp" => {
-            use exsa_backend_llamacpp::{FlashAttention, KvLayout, KvType, LlamaCppBackend};
-            let kv = options.kv.as_deref();
-            let kv = chosen(kv, [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)]);
+            use exsa_backend_llamacpp::{FlashAttention, KvLayout, LlamaCppBackend};
             let layouts = [("unified", KvLayout::Unified), ("streams", KvLayout::Streams)];
             let modes = [("on", FlashAttention::On), ("off", FlashAttention::Off)];
             let backend = LlamaCppBackend::new()
-                .kv_types(kv, kv)
                 .kv_layout(chosen(options.kv_layout.as_deref(), layouts))
                 .flash_attention(chosen(options.flash_attention.as_deref(), modes));
             Ok(Box::new(backend))

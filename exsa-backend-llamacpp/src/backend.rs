@@ -2,18 +2,17 @@
 
 use crate::adapter::Lora;
 use crate::device;
-use crate::estimate::{self, MemoryEstimate, Wanted};
+use crate::estimate::{self, Wanted};
 use crate::ffi;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::Fingerprinter;
 use crate::load;
-use crate::options::{
-    ContextOptions, FlashAttention, KvLayout, KvType, ModelOptions, RopeOptions, SplitMode,
-};
+use crate::options::{ContextOptions, FlashAttention, KvLayout, ModelOptions, RopeOptions, SplitMode};
 use crate::pooling::PoolingFacts;
 use crate::session::LlamaCppSession;
 use crate::source;
 use exsa_core::backend::{
-    DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
+    DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource,
+    Session, SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::model_info::ModelInfo;
@@ -106,14 +105,6 @@ impl LlamaCppBackend {
         self
     }
 
-    /// Types of keys and values in the KV cache of sessions; both f16 by default. Quantized values need flash
-    /// attention.
-    #[must_use]
-    pub fn kv_types(mut self, keys: KvType, values: KvType) -> Self {
-        (self.context.key_type, self.context.value_type) = (keys, values);
-        self
-    }
-
     /// Whether KV is on the GPU of its layer (the default) or in host memory.
     #[must_use]
     pub fn kv_on_device(mut self, on: bool) -> Self {
@@ -161,7 +152,7 @@ impl LlamaCppBackend {
     }
 
     /// Threads for passes with more than one token of a sequence. The default is [`SessionOptions::threads`],
-    /// which passes of decodes always use.
+    /// which passes of decodes always use. On a shared [`SessionOptions::team`], at most the team's.
     #[must_use]
     pub fn prefill_threads(mut self, threads: NonZeroUsize) -> Self {
         self.context.prefill_threads = Some(threads);
@@ -174,30 +165,6 @@ impl LlamaCppBackend {
     pub fn ubatch_tokens_max(mut self, tokens: usize) -> Self {
         self.context.ubatch_tokens_max = Some(tokens);
         self
-    }
-}
-
-impl LlamaCppBackend {
-    /// Estimates the memory of a model and of one session, from the file's header. Nothing of the estimated
-    /// size is allocated.
-    ///
-    /// # Errors
-    ///
-    /// The errors that loading the model and creating the session would give without reading the weights.
-    pub fn estimate(
-        &self,
-        source: &ModelSource,
-        options: &LoadOptions,
-        session: &SessionOptions,
-    ) -> Result<MemoryEstimate, LoadError> {
-        let wanted = Wanted {
-            model: &self.model,
-            context: &self.context,
-            adapters: &self.adapters,
-            load: options,
-            session,
-        };
-        estimate::estimate(&source::open(source)?, &wanted)
     }
 }
 
@@ -223,7 +190,7 @@ impl InferenceBackend for LlamaCppBackend {
         let checked = source::open(source)?;
         let tokenizer = exsa_core::tokenizer::load(checked.gguf.metadata())?;
         let pooling = PoolingFacts::of(&checked.gguf)?;
-        let mut fingerprint = Fingerprint::of(&checked)?;
+        let mut fingerprint = Fingerprinter::of(&checked)?;
         for adapter in &self.adapters {
             adapter.check(&checked)?;
             fingerprint.add(adapter)?;
@@ -232,14 +199,27 @@ impl InferenceBackend for LlamaCppBackend {
         for adapter in &self.adapters {
             model.add_adapter(&adapter.path, adapter.scale).map_err(|problem| adapter.refuse(problem))?;
         }
+        let mut info = checked.info;
+        info.n_vocab = model.n_vocab();
         Ok(Arc::new(LlamaCppModel {
-            info: ModelInfo { n_vocab: model.n_vocab(), ..checked.info },
+            info,
             tokenizer,
             pooling,
-            fingerprint,
+            fingerprint: fingerprint.0,
             model: Arc::new(model),
             context: self.context.clone(),
         }))
+    }
+
+    fn estimate(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        session: &SessionOptions,
+    ) -> Result<MemoryEstimate, LoadError> {
+        let Self { model, context, adapters } = self;
+        let wanted = Wanted { model, context, adapters, load, session };
+        estimate::estimate(&source::open(source)?, &wanted)
     }
 }
 

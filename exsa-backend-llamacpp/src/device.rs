@@ -31,16 +31,12 @@ fn usable() -> Vec<Device> {
 fn info(device: &Device) -> DeviceInfo {
     let (free, total) = device.memory;
     let known = |bytes: usize| Some(bytes as u64).filter(|bytes| *bytes > 0);
-    DeviceInfo {
-        name: exsa_name(&device.name),
-        kind: match device.kind {
-            Kind::Gpu => DeviceKind::Gpu,
-            Kind::IntegratedGpu => DeviceKind::IntegratedGpu,
-            Kind::Cpu | Kind::Other => DeviceKind::Cpu,
-        },
-        memory_total: known(total),
-        memory_free: known(free),
-    }
+    let kind = match device.kind {
+        Kind::Gpu => DeviceKind::Gpu,
+        Kind::IntegratedGpu => DeviceKind::IntegratedGpu,
+        Kind::Cpu | Kind::Other => DeviceKind::Cpu,
+    };
+    DeviceInfo::new(exsa_name(&device.name), kind).memory(known(total), known(free))
 }
 
 /// Converts llama.cpp's names to those of other backends: `CPU` is `cpu`, `CUDA0` is `cuda:0`.

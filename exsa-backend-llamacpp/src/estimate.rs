@@ -10,27 +10,11 @@ use crate::options::{ContextOptions, ModelOptions};
 use crate::pooling::PoolingFacts;
 use crate::session_plan::{ModelKind, SessionPlan};
 use crate::source::Checked;
-use exsa_core::backend::{LoadOptions, Pooling, SessionOptions};
+use exsa_core::backend::{LoadOptions, MemoryEstimate, Pooling, SessionOptions};
 use exsa_core::error::LoadError;
-use exsa_core::model_info::ModelInfo;
 
 /// Bytes per value of logits, embeddings and hidden states.
 const VALUE_BYTES: u64 = 4;
-
-/// Bytes that a model and one session of it take, over all devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MemoryEstimate {
-    /// Weights, each counted once. Weights of a mapped file that are rearranged for the processor are counted
-    /// as the copies that are used; the pages of the file that they were copied from are a cache of the
-    /// system.
-    pub weights: u64,
-    /// KV cells and recurrent states.
-    pub kv: u64,
-    /// Buffers of passes, sized for the largest one, and output rows: one per sequence, or in sessions for
-    /// embeddings one per token of a batch.
-    pub scratch: u64,
-}
 
 /// Options of the model and the session to estimate.
 pub(crate) struct Wanted<'a> {
@@ -42,10 +26,15 @@ pub(crate) struct Wanted<'a> {
 }
 
 /// Estimates the memory of the model `checked` and of one session.
+///
+/// Weights of a mapped file that are rearranged for the processor count as the copies that are used: the pages
+/// of the file that they were copied from are a cache of the system. Output rows are one per sequence, or in
+/// sessions for embeddings one per token of a batch.
 pub(crate) fn estimate(checked: &Checked<'_>, wanted: &Wanted<'_>) -> Result<MemoryEstimate, LoadError> {
     let pooling = PoolingFacts::of(&checked.gguf)?.choose(wanted.session.pooling)?;
     let model = load::dry_run(checked, wanted.model, wanted.load)?;
-    let info = ModelInfo { n_vocab: model.n_vocab(), ..checked.info.clone() };
+    let mut info = checked.info.clone();
+    info.n_vocab = model.n_vocab();
     let kind = ModelKind::of(&model, pooling);
     let plan = SessionPlan::new(&info, kind, wanted.context, wanted.session)?;
     let settings = plan.context_settings(wanted.context, wanted.session);
@@ -54,11 +43,12 @@ pub(crate) fn estimate(checked: &Checked<'_>, wanted: &Wanted<'_>) -> Result<Mem
     let rows = if pooling.is_some() { plan.batch_tokens.max(plan.sequences) } else { plan.sequences };
     let embedding = pooling.map_or(0, |_| model.embedding_width(Pooling::Mean));
     let output = (info.n_vocab as u64 + embedding as u64) * rows as u64 * VALUE_BYTES;
-    let mut estimate = MemoryEstimate { weights: used.weights, kv: used.kv, scratch: used.compute + output };
+    let mut estimate = MemoryEstimate::new(used.weights, used.kv, used.compute + output);
     if !wanted.adapters.is_empty() {
         // llama.cpp sizes the compute buffers with adapters in the first pass only. Their products add to the
-        // peak of the layers, which a context without output shows.
-        let layers = Context::measure(&model, &ContextSettings { outputs: 1, ..settings })?.compute;
+        // peak of the layers, which a context with as few rows of output as possible shows.
+        let layers =
+            Context::measure(&model, &ContextSettings { outputs: plan.sequences, ..settings })?.compute;
         let tokens = plan.ubatch_tokens.min(plan.cells) as u64;
         let mut peak = used.compute;
         for adapter in wanted.adapters {

@@ -1,18 +1,20 @@
 //! Estimates against the memory that llama.cpp allocates: by its own account and by its log.
 
 use crate::adapter::Lora;
-use crate::estimate::{MemoryEstimate, Wanted, estimate};
+use crate::estimate::{Wanted, estimate};
 use crate::ffi::MemoryUse;
-use crate::fingerprint::Fingerprint;
 use crate::load;
 use crate::log;
-use crate::options::{ContextOptions, FlashAttention, KvLayout, KvType, ModelOptions};
+use crate::options::{ContextOptions, FlashAttention, KvLayout, ModelOptions};
 use crate::pooling::PoolingFacts;
 use crate::session::LlamaCppSession;
 use crate::source::{self, Checked};
 use exsa_core::SeqId;
-use exsa_core::backend::{LoadOptions, LoadProgress, ModelSource, Pooling, Session, SessionOptions};
-use exsa_core::batch::Batch;
+use exsa_core::backend::{
+    Fingerprint, KvType, LoadOptions, LoadProgress, MemoryEstimate, ModelSource, Pooling, Session,
+    SessionOptions,
+};
+use exsa_core::batch::{Batch, Span};
 use exsa_core::gguf::{GgmlType, GgufWriter, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,7 +63,7 @@ impl Logged {
 
 impl Case {
     fn estimate(&self, checked: &Checked<'_>) -> MemoryEstimate {
-        let load = LoadOptions { device: Some("cpu".to_owned()), ..LoadOptions::default() };
+        let load = LoadOptions::new().device("cpu");
         let wanted = Wanted {
             model: &self.model,
             context: &self.context,
@@ -78,7 +80,7 @@ impl Case {
 
     /// Creates model and session; the log of both.
     fn create(&self, checked: &Checked<'_>) -> (LlamaCppSession, Logged) {
-        let load = LoadOptions { device: Some("cpu".to_owned()), ..LoadOptions::default() };
+        let load = LoadOptions::new().device("cpu");
         let (session, lines) = log::with_lines(|| {
             let mut model = load::load(checked, &self.model, &load, &mut LoadProgress::none()).unwrap();
             for adapter in &self.adapters {
@@ -100,7 +102,7 @@ fn run_largest(session: &mut LlamaCppSession) {
         (capabilities.batch_tokens_max / capabilities.sequences_max).min(capabilities.context_tokens_max);
     let mut batch = Batch::new();
     for seq in 0..capabilities.sequences_max as u32 {
-        batch.push(SeqId(seq), 0, &vec![5; len], 1);
+        batch.push(Span::tokens(SeqId(seq), 0, &vec![5; len]).rows(1));
     }
     session.forward(&batch).unwrap();
 }
@@ -117,7 +119,7 @@ fn micro(name: &str) -> PathBuf {
 /// `EXSA_ESTIMATE_MODELS`.
 fn models() -> Vec<PathBuf> {
     let names =
-        ["llama-f32", "llama-f16", "llama-q4_0", "llama-q8_0", "llama-q4_k_m", "gemma3-f32", "phi3-f32"];
+        ["llama-f32", "llama-f16", "llama-q4_0", "llama-q8_0", "llama-q4_k_m", "gemma3-f32", "qwen3-f32"];
     let mut models: Vec<PathBuf> = names.iter().map(|name| micro(&format!("{name}.gguf"))).collect();
     models.push(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf")));
     if let Some(folder) = std::env::var_os("EXSA_ESTIMATE_MODELS") {
@@ -141,8 +143,13 @@ fn cases() -> Vec<Case> {
         with(|case| case.context.kv_layout = KvLayout::Unified),
         with(|case| (case.context.kv_layout, case.context.swa_full) = (KvLayout::Unified, false)),
         with(|case| case.context.flash_attention = FlashAttention::Off),
-        with(|case| (case.context.key_type, case.context.value_type) = (KvType::Q8_0, KvType::Q8_0)),
-        with(|case| (case.context.key_type, case.context.value_type) = (KvType::F32, KvType::F32)),
+        with(|case| case.session.key_type = Some(KvType::Q8_0)),
+        with(|case| {
+            (case.session.key_type, case.session.value_type) = (Some(KvType::Q8_0), Some(KvType::Q4_0))
+        }),
+        with(|case| {
+            (case.session.key_type, case.session.value_type) = (Some(KvType::F32), Some(KvType::Bf16))
+        }),
         with(|case| case.context.ubatch_tokens_max = Some(64)),
         with(|case| case.session.sequences_max = 1),
         with(|case| case.session.context_tokens_max = Some(100)),
@@ -165,7 +172,7 @@ fn estimates_are_what_llama_cpp_takes() {
         for (number, case) in cases().into_iter().enumerate() {
             let source = ModelSource::file(&path);
             let checked = source::open(&source).unwrap();
-            if case.context.key_type == KvType::Q8_0 && !has_whole_blocks(&checked) {
+            if case.session.key_type == Some(KvType::Q8_0) && !has_whole_blocks(&checked) {
                 continue;
             }
             let estimate = case.estimate(&checked);

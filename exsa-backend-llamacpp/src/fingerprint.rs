@@ -1,7 +1,8 @@
-//! Fingerprints of models and digests of bytes.
+//! Fingerprints of models: of their headers and of samples of their weights.
 
 use crate::adapter::Lora;
 use crate::source::{self, Bytes, Checked};
+use exsa_core::backend::Fingerprint;
 use exsa_core::error::LoadError;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -16,12 +17,12 @@ const SAMPLE_BYTES: u64 = 4096;
 /// Appends up to `len` bytes from an offset of a file to a buffer, fewer at its end.
 type ReadAt<'a> = dyn FnMut(u64, usize, &mut Vec<u8>) -> Result<(), LoadError> + 'a;
 
-/// Fingerprint of a model's headers and of samples of its weights. It detects mistakes, not malice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Fingerprint(pub u64);
+/// Collects the fingerprint of a model and its adapters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fingerprinter(pub Fingerprint);
 
-impl Fingerprint {
-    /// The fingerprint of a model.
+impl Fingerprinter {
+    /// Starts with a model.
     pub fn of(checked: &Checked<'_>) -> Result<Self, LoadError> {
         let mut fingerprint = Self::default();
         let header = checked.gguf.data_offset();
@@ -47,7 +48,7 @@ impl Fingerprint {
     pub fn add(&mut self, adapter: &Lora) -> Result<(), LoadError> {
         if adapter.scale != 0.0 {
             self.file(&adapter.path, source::read(&adapter.path)?.data_offset())?;
-            self.update(&adapter.scale.to_le_bytes());
+            self.0.update(&adapter.scale.to_le_bytes());
         }
         Ok(())
     }
@@ -66,49 +67,18 @@ impl Fingerprint {
 
     /// Adds the length, the first `header` bytes, and samples of the rest.
     fn sample(&mut self, len: u64, header: u64, read: &mut ReadAt<'_>) -> Result<(), LoadError> {
-        self.update(&len.to_le_bytes());
+        self.0.update(&len.to_le_bytes());
         let mut buffer = Vec::new();
         read(0, usize::try_from(header).unwrap_or(usize::MAX), &mut buffer)?;
-        self.update(&buffer);
+        self.0.update(&buffer);
         let step = (len.saturating_sub(header) / SAMPLES).max(SAMPLE_BYTES);
         let mut start = header;
         while start < len {
             buffer.clear();
             read(start, SAMPLE_BYTES as usize, &mut buffer)?;
-            self.update(&buffer);
+            self.0.update(&buffer);
             start += step;
         }
         Ok(())
-    }
-
-    /// Adds `bytes`.
-    pub fn update(&mut self, bytes: &[u8]) {
-        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut add = |word: u64| self.0 = (self.0 ^ word).wrapping_mul(FACTOR).rotate_left(29);
-        let words = bytes.chunks_exact(8);
-        let rest = words.remainder().iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        for word in words {
-            add(word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-        }
-        add(rest);
-        add(bytes.len() as u64);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fingerprints_differ() {
-        let of = |parts: &[&[u8]]| {
-            let mut f = Fingerprint::default();
-            parts.iter().for_each(|p| f.update(p));
-            f
-        };
-        assert_ne!(of(&[b"ab", b"c"]), of(&[b"a", b"bc"]));
-        assert_ne!(of(&[&[0; 16]]), of(&[&[0; 8]]));
-        assert_ne!(of(&[&[0; 15], &[1]]), of(&[&[0; 15], &[2]]));
-        assert_ne!(of(&[b"abcdefgh12345678"]), of(&[b"12345678abcdefgh"]));
     }
 }

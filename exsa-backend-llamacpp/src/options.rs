@@ -1,39 +1,5 @@
 //! Options of the llama.cpp backend alone.
 
-/// Type of the keys or values in the KV cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KvType {
-    /// 32 bits. Flash attention rounds them to 16 bits nevertheless.
-    F32,
-    /// 16 bits, 11 of them significant.
-    #[default]
-    F16,
-    /// 16 bits, 8 of them significant.
-    Bf16,
-    /// 8.5 bits: blocks of 32 values with one scale.
-    Q8_0,
-    /// 4.5 bits: blocks of 32 values with one scale.
-    Q4_0,
-}
-
-impl KvType {
-    /// Bytes of 32 values.
-    pub(crate) fn bytes_of_32(self) -> u64 {
-        match self {
-            Self::F32 => 128,
-            Self::F16 | Self::Bf16 => 64,
-            Self::Q8_0 => 34,
-            Self::Q4_0 => 18,
-        }
-    }
-
-    /// Whether values of this type need flash attention.
-    pub(crate) fn is_quantized(self) -> bool {
-        matches!(self, Self::Q8_0 | Self::Q4_0)
-    }
-}
-
 /// How the KV cells of a session are laid out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -219,8 +185,6 @@ impl Default for ModelOptions {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ContextOptions {
     pub kv_layout: KvLayout,
-    pub key_type: KvType,
-    pub value_type: KvType,
     pub kv_on_device: bool,
     pub swa_full: bool,
     pub flash_attention: FlashAttention,
@@ -233,8 +197,6 @@ impl Default for ContextOptions {
     fn default() -> Self {
         Self {
             kv_layout: KvLayout::default(),
-            key_type: KvType::default(),
-            value_type: KvType::default(),
             kv_on_device: true,
             swa_full: true,
             flash_attention: FlashAttention::default(),

@@ -4,14 +4,15 @@ mod streams;
 
 use crate::cells::Cells;
 use crate::ffi::{self, Context, Decoded};
-use crate::fingerprint::Fingerprint;
 use crate::log;
 use crate::options::{ContextOptions, FlashAttention};
-use crate::saved::{self, Saved};
+use crate::saved;
 use crate::session_plan::{ModelKind, SessionPlan};
 use crate::stream_map::StreamMap;
 use exsa_core::SeqId;
-use exsa_core::backend::{Capabilities, Interrupt, Pooling, Session, SessionOptions};
+use exsa_core::backend::{
+    Capabilities, Fingerprint, Interrupt, Output, Pooling, SavedKv, Session, SessionOptions,
+};
 use exsa_core::batch::{Batch, Embeddings, Logits, Span};
 use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
@@ -21,6 +22,9 @@ use std::sync::Arc;
 /// Architectures with an index beside their attention cache: a saved state lists the streams twice.
 const SEVERAL_CACHES: [&str; 8] =
     ["minimax-m3", "glm-dsa", "glm5-next", "deepseek32", "deepseek4", "hy_v4", "dots3note", "qwen4exp"];
+
+/// Name of this backend in saved KV.
+const SAVED_BY: &str = "llamacpp";
 
 /// A session of a model.
 pub(crate) struct LlamaCppSession {
@@ -39,7 +43,10 @@ pub(crate) struct LlamaCppSession {
     /// layout can restore it. `None` for states of unknown layout.
     state_streams: Option<usize>,
     n_vocab: usize,
+    kv_bytes_per_token: u64,
     fingerprint: Fingerprint,
+    /// Memory of [`Batch::validate`].
+    seen: Vec<bool>,
     /// Logits in the order of the batch, if llama.cpp's order was another.
     rows: Vec<f32>,
     /// Embeddings of the last [`Session::embed`].
@@ -69,8 +76,8 @@ impl LlamaCppSession {
         let context = Context::new(model, &settings)?;
         let (cells, cells_of_one, batch_tokens) = context.sizes();
         let mut fingerprint = fingerprint;
-        fingerprint
-            .update(format!("{:?} {:?}", context_options.key_type, context_options.value_type).as_bytes());
+        fingerprint.update(plan.kv_types.keys.name().as_bytes());
+        fingerprint.update(plan.kv_types.values.name().as_bytes());
         // Without flash attention the values are stored transposed.
         fingerprint.update(&[u8::from(context_options.flash_attention == FlashAttention::Off)]);
         let streams = if plan.unified { 1 } else { plan.sequences };
@@ -80,34 +87,32 @@ impl LlamaCppSession {
         }
         let kv_tokens = plan.kv_tokens.min(cells);
         let cuttable = cuttable && context.has_memory();
-        let capabilities = Capabilities {
-            kv_tokens_max: kv_tokens,
-            block_tokens: 1,
-            sequences_max: plan.sequences,
-            context_tokens_max: plan.context_tokens.min(cells_of_one),
-            // A batch with non-causal attention cannot be cut.
-            batch_tokens_max: if context.is_causal() {
-                batch_tokens
-            } else {
-                settings.ubatch_tokens.min(batch_tokens)
-            },
-            fork: cuttable,
-            truncate: cuttable,
+        // A batch with non-causal attention cannot be cut.
+        let batch_tokens =
+            if context.is_causal() { batch_tokens } else { settings.ubatch_tokens.min(batch_tokens) };
+        let capabilities = Capabilities::new(plan.sequences, plan.context_tokens.min(cells_of_one))
+            .kv_tokens(kv_tokens)
+            .batch_tokens(batch_tokens)
+            .fork(cuttable)
+            .truncate(cuttable)
             // A saved sliding window holds the window alone, and a sequence restored from it cannot be
             // truncated.
-            save: context.has_memory() && !(windowed && cuttable),
-            embed: pooling,
-        };
+            .save(context.has_memory() && !(windowed && cuttable))
+            .embed(pooling)
+            // Sums are in another order when a batch has another shape.
+            .batch_invariant(false);
+        let kv_bytes_per_token = plan.kv_types.bytes(info.kv_bytes_per_token, 1);
         let count = u32::try_from(kv_tokens).unwrap_or(u32::MAX);
         Ok(Self {
             cells: Cells::new(plan.sequences, count),
             streams: StreamMap::new(plan.sequences),
+            seen: vec![false; plan.sequences],
             had_gaps: false,
             // A move saves one pass over the weights and costs about as much as the bytes it copies.
-            move_tokens_max: usize::try_from(info.weights_bytes / info.kv_bytes_per_token.max(1))
-                .unwrap_or(0),
+            move_tokens_max: usize::try_from(info.weights_bytes / kv_bytes_per_token.max(1)).unwrap_or(0),
             interrupt: options.interrupt.clone(),
             n_vocab: info.n_vocab,
+            kv_bytes_per_token,
             unified: plan.unified,
             state_streams: plain.then_some(streams),
             fingerprint,
@@ -120,35 +125,10 @@ impl LlamaCppSession {
     }
 
     /// Validates a batch before anything changes.
-    fn check(&self, batch: &Batch) -> Result<(), StepError> {
-        let limit = self.capabilities.batch_tokens_max;
-        if batch.len() > limit {
-            return Err(StepError::BatchTooLarge { tokens: batch.len(), limit });
-        }
-        let n_vocab = self.n_vocab;
-        let mut seen = vec![false; self.capabilities.sequences_max];
-        for (span, tokens) in batch.iter() {
-            let Span { seq, position, len, .. } = span;
-            let problem = |problem: String| Err(StepError::Sequence { seq, problem });
-            let Some(held) = self.cells.len(seq) else {
-                let max = self.capabilities.sequences_max;
-                return problem(format!("the id is not below the session's sequences_max of {max}"));
-            };
-            if std::mem::replace(&mut seen[seq.index()], true) {
-                return problem("it has two spans in one batch".to_owned());
-            }
-            if position != held {
-                return Err(StepError::Position { seq, position, held });
-            }
-            let context = self.capabilities.context_tokens_max;
-            if len > context - held.min(context) {
-                return problem(format!("{held} tokens and {len} more are over its context of {context}"));
-            }
-            if let Some(&token) = tokens.iter().find(|token| **token as usize >= n_vocab) {
-                return Err(StepError::InvalidToken { seq, token, n_vocab });
-            }
-        }
-        let free = self.cells.free();
+    fn check(&mut self, batch: &Batch) -> Result<(), StepError> {
+        let Self { cells, capabilities, seen, n_vocab, .. } = self;
+        batch.validate(capabilities, *n_vocab, seen, |seq| cells.len(seq))?;
+        let free = cells.free();
         if batch.len() > free {
             return Err(StepError::KvFull { needed: batch.len(), free });
         }
@@ -162,13 +142,12 @@ impl LlamaCppSession {
         }
         for span in batch.spans() {
             self.assign_stream(span.seq);
-            self.cells.append(span.seq, span.len);
+            self.cells.append(span.seq, span.len());
         }
-        let mut spans: Vec<_> =
-            batch.iter().map(|(span, tokens)| (self.streams.stream_of(span.seq), span, tokens)).collect();
+        let mut spans: Vec<_> = batch.spans().map(|span| (self.streams.stream_of(span.seq), span)).collect();
         if !self.unified {
             // llama.cpp computes adjacent streams in one pass.
-            spans.sort_by_key(|(stream, ..)| *stream);
+            spans.sort_by_key(|(stream, _)| *stream);
         }
         let (decoded, errors) = log::with_errors(|| self.context.decode(&spans));
         match decoded {
@@ -185,7 +164,7 @@ impl LlamaCppSession {
     }
 
     /// Undoes what a failed pass did to the sequence of `span`.
-    fn roll_back(&mut self, span: &Span) {
+    fn roll_back(&mut self, span: Span<'_>) {
         let len = if self.capabilities.truncate { span.position } else { 0 };
         if self.context.truncate(self.streams.stream_of(span.seq), len) {
             self.cells.truncate(span.seq, len);
@@ -210,7 +189,11 @@ impl Session for LlamaCppSession {
         &self.capabilities
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, StepError> {
+    fn kv_bytes_per_token(&self) -> Option<u64> {
+        Some(self.kv_bytes_per_token)
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
         if self.interrupt.is_raised() {
             return Err(StepError::Interrupted);
         }
@@ -219,34 +202,30 @@ impl Session for LlamaCppSession {
         }
         self.check(batch)?;
         if batch.is_empty() {
-            return Ok(Logits::new(&[], self.n_vocab));
+            return Ok(Logits::new(&[], self.n_vocab).into());
         }
         self.context.output_embeddings(false);
         if let Err(error) = self.run(batch) {
-            batch.spans().iter().for_each(|span| self.roll_back(span));
+            batch.spans().for_each(|span| self.roll_back(span));
             return Err(error);
         }
         let logits = self.context.logits(batch.rows());
         if logits.len() != batch.rows() * self.n_vocab {
             return Err(StepError::Backend("this model gives no logits".to_owned()));
         }
-        let stream = |span: &Span| self.streams.stream_of(span.seq);
+        let stream = |span: Span<'_>| self.streams.stream_of(span.seq);
         if self.unified || batch.spans().is_sorted_by_key(stream) {
-            return Ok(Logits::new(logits, self.n_vocab));
+            return Ok(Logits::new(logits, self.n_vocab).into());
         }
         self.rows.clear();
         for span in batch.spans() {
             // Rows of the streams before it. Quadratic, but a batch has few spans.
-            let before: usize = batch
-                .spans()
-                .iter()
-                .filter(|other| stream(other) < stream(span))
-                .map(|other| other.rows)
-                .sum();
+            let before: usize =
+                batch.spans().filter(|other| stream(*other) < stream(span)).map(|other| other.rows).sum();
             let values = before * self.n_vocab..(before + span.rows) * self.n_vocab;
             self.rows.extend_from_slice(&logits[values]);
         }
-        Ok(Logits::new(&self.rows, self.n_vocab))
+        Ok(Logits::new(&self.rows, self.n_vocab).into())
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
@@ -257,7 +236,7 @@ impl Session for LlamaCppSession {
             return Err(StepError::Interrupted);
         }
         self.check(batch)?;
-        if let Some(span) = batch.spans().iter().find(|span| span.position > 0) {
+        if let Some(span) = batch.spans().find(|span| span.position > 0) {
             return Err(StepError::Sequence { seq: span.seq, problem: "it is not empty".to_owned() });
         }
         self.embeddings.clear();
@@ -271,7 +250,7 @@ impl Session for LlamaCppSession {
             }
             result?;
         }
-        if self.embeddings.len() != batch.spans().len() * self.embedding_width {
+        if self.embeddings.len() != batch.span_count() * self.embedding_width {
             return Err(StepError::Backend("llama.cpp returned no embeddings".to_owned()));
         }
         Ok(Embeddings::new(&self.embeddings, self.embedding_width))
@@ -333,14 +312,23 @@ impl Session for LlamaCppSession {
             None => self.context.state(stream),
         };
         let state = state.ok_or_else(|| KvError::Backend("llama.cpp returned no state".to_owned()))?;
-        Saved { tokens: tokens as u64, state }.write(self.fingerprint, to)
+        SavedKv::new(SAVED_BY, self.fingerprint, tokens, state.len())
+            .write(to, |to| Ok(to.write_all(&state)?))
     }
 
     fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
         self.unsupported(self.capabilities.save, "restore", ())?;
         self.cells.check_empty(seq)?;
-        let saved = Saved::read(self.fingerprint, self.capabilities.context_tokens_max, from)?;
-        let tokens = usize::try_from(saved.tokens).unwrap_or(usize::MAX);
+        let expected = SavedKv::new(SAVED_BY, self.fingerprint, 0, 0);
+        let context_tokens = self.capabilities.context_tokens_max;
+        // Damage is detected before llama.cpp parses the state.
+        let (tokens, state) = SavedKv::read(from, &expected, context_tokens, |header, from| {
+            // Memory grows with the bytes that arrive, not with the length in the header.
+            let mut state = Vec::new();
+            from.take(header.payload_bytes).read_to_end(&mut state)?;
+            Ok((header.tokens, state))
+        })?;
+        let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
         let free = self.cells.free();
         if tokens > free {
             return Err(KvError::Full { needed: tokens, free });
@@ -349,8 +337,8 @@ impl Session for LlamaCppSession {
             return Ok(0);
         }
         let state = match self.state_streams {
-            Some(streams) => saved::from_one_stream(&saved.state, streams),
-            None => Some(saved.state),
+            Some(streams) => saved::from_one_stream(&state, streams),
+            None => Some(state),
         };
         let state = state.ok_or_else(|| KvError::Format("it is not the state of one sequence".to_owned()))?;
         self.assign_stream(seq);

@@ -1,8 +1,9 @@
 //! Sizes of a session: KV cells and their layout, sequences, batches, threads.
 
 use crate::ffi::{ContextSettings, Model};
-use crate::options::{ContextOptions, FlashAttention, KvLayout, RopeOptions};
-use exsa_core::backend::{Pooling, SessionOptions};
+use crate::kv_type::KvTypes;
+use crate::options::{ContextOptions, KvLayout, RopeOptions};
+use exsa_core::backend::{Pooling, SessionOptions, ThreadTeam};
 use exsa_core::error::LoadError;
 use exsa_core::model_info::ModelInfo;
 
@@ -35,13 +36,16 @@ pub(crate) struct ModelKind {
     pub pooling: Option<Pooling>,
     /// No GPU takes part.
     pub on_cpu: bool,
+    /// Values of a head of keys, and of a head of values.
+    pub head_widths: [usize; 2],
 }
 
 impl ModelKind {
     /// The kind of `model`, for a session with `pooling`.
     pub fn of(model: &Model, pooling: Option<Pooling>) -> Self {
         let (windowed, recurrent) = (model.window() > 0, model.is_recurrent());
-        Self { windowed, recurrent, pooling, on_cpu: model.is_on_cpu() }
+        let (on_cpu, head_widths) = (model.is_on_cpu(), model.head_widths());
+        Self { windowed, recurrent, pooling, on_cpu, head_widths }
     }
 }
 
@@ -54,11 +58,13 @@ pub(crate) struct SessionPlan {
     pub kv_tokens: usize,
     /// Cells to allocate, at least `kv_tokens`.
     pub cells: usize,
+    pub kv_types: KvTypes,
     pub sequences: usize,
     pub context_tokens: usize,
     pub batch_tokens: usize,
     pub ubatch_tokens: usize,
     pub decode_threads: usize,
+    /// With a shared team, at most `decode_threads`, which then are its threads.
     pub prefill_threads: usize,
     /// Pooling of the session's embeddings, if it computes them.
     pub pooling: Option<Pooling>,
@@ -72,7 +78,7 @@ impl SessionPlan {
         context: &ContextOptions,
         options: &SessionOptions,
     ) -> Result<Self, LoadError> {
-        check_types(context)?;
+        let kv_types = KvTypes::of(options, context.flash_attention, kind.head_widths)?;
         check_rope(&context.rope)?;
         let sequences = within("sequences_max", options.sequences_max, SEQUENCES_MAX)?;
         let batch_tokens = within("batch_tokens_max", options.batch_tokens_max, BATCH_TOKENS_MAX)?;
@@ -83,25 +89,29 @@ impl SessionPlan {
             Some(tokens) => within("context_tokens_max", tokens, usize::MAX)?.min(trained),
             None => trained,
         };
-        let kv = KvSizing { info, kind, context, options, sequences, context_tokens };
+        let kv = KvSizing { info, kind, context, options, kv_types, sequences, context_tokens };
         let (unified, kv_tokens, cells) = kv.layout()?;
         // In one pool an idle sequence costs nothing; a stream or a recurrent state has its full size always.
         let idle = if unified && !kind.recurrent { options.sequences_idle_max } else { 0 };
         let sequences = sequences.saturating_add(idle).min(SEQUENCES_MAX);
-        let decode_threads = options.threads.compute.map_or_else(physical_cores, usize::from);
-        let decode_threads = within("threads.compute", decode_threads, THREADS_MAX)?;
+        let threads = options.team.as_ref().map_or(options.threads, ThreadTeam::threads);
+        let decode_threads = threads.compute.map_or_else(physical_cores, usize::from);
+        let decode_threads = useful(within("threads.compute", decode_threads, THREADS_MAX)?);
         let prefill_threads = context.prefill_threads.map_or(decode_threads, usize::from);
+        let prefill_threads = useful(within("prefill_threads", prefill_threads, THREADS_MAX)?);
+        let team_threads = if options.team.is_some() { decode_threads } else { usize::MAX };
         Ok(Self {
             unified,
             kv_tokens,
             cells,
+            kv_types,
             sequences,
             context_tokens: context_tokens.min(kv_tokens),
             batch_tokens: batch_tokens.min(cells),
             // A text's embedding is computed in one pass.
             ubatch_tokens: if kind.pooling.is_some() { batch_tokens.min(cells) } else { ubatch_tokens },
-            decode_threads: useful(decode_threads),
-            prefill_threads: useful(within("prefill_threads", prefill_threads, THREADS_MAX)?),
+            decode_threads,
+            prefill_threads: prefill_threads.min(team_threads),
             pooling: kind.pooling,
         })
     }
@@ -115,6 +125,7 @@ impl SessionPlan {
         ContextSettings {
             options: context,
             cells: self.cells,
+            kv_types: self.kv_types,
             sequences: self.sequences,
             unified: self.unified,
             batch_tokens: self.batch_tokens,
@@ -124,6 +135,7 @@ impl SessionPlan {
             outputs: self.batch_tokens.saturating_add(self.sequences),
             decode_threads: self.decode_threads,
             prefill_threads: self.prefill_threads,
+            team: options.team.clone(),
             pooling: self.pooling,
             interrupt: options.interrupt.clone(),
         }
@@ -136,6 +148,7 @@ struct KvSizing<'a> {
     kind: ModelKind,
     context: &'a ContextOptions,
     options: &'a SessionOptions,
+    kv_types: KvTypes,
     sequences: usize,
     context_tokens: usize,
 }
@@ -191,13 +204,7 @@ impl KvSizing<'_> {
 
     /// Bytes of `cells` cells.
     fn bytes(&self, cells: usize) -> u64 {
-        let ContextOptions { key_type, value_type, .. } = self.context;
-        // The model's figure is for 2 bytes per value, half of the values keys.
-        let scaled = u128::from(self.info.kv_bytes_per_token)
-            * u128::from(key_type.bytes_of_32() + value_type.bytes_of_32())
-            * cells as u128
-            / 128;
-        u64::try_from(scaled).unwrap_or(u64::MAX)
+        self.kv_types.bytes(self.info.kv_bytes_per_token, cells)
     }
 
     fn memory(&self, cells: usize) -> LoadError {
@@ -209,14 +216,6 @@ impl KvSizing<'_> {
 fn within(option: &'static str, value: usize, max: usize) -> Result<usize, LoadError> {
     let problem = format!("{value}, but 1 to {max} is allowed");
     if (1..=max).contains(&value) { Ok(value) } else { Err(LoadError::Option { option, problem }) }
-}
-
-fn check_types(context: &ContextOptions) -> Result<(), LoadError> {
-    if context.value_type.is_quantized() && context.flash_attention == FlashAttention::Off {
-        let problem = format!("values in {:?} need flash attention, which is off", context.value_type);
-        return Err(LoadError::Option { option: "kv_types", problem });
-    }
-    Ok(())
 }
 
 fn check_rope(rope: &RopeOptions) -> Result<(), LoadError> {

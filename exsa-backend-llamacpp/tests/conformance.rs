@@ -5,7 +5,7 @@ mod support;
 use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
 use exsa_conformance::Fixture;
 use exsa_core::backend::ModelSource;
-use support::{data, exact, options};
+use support::{data, exact, exact_options, options};
 
 /// Differences of logits that come of summing in another order when a batch has another shape; of GELU, which
 /// llama.cpp looks up in a table of 16 bits; of activations in 8 bits.
@@ -19,7 +19,7 @@ fn micro(layout: KvLayout, name: &str) -> Fixture {
     let tolerance = if name.starts_with("gemma") { GELU } else { SUMS };
     Fixture::new(exact().kv_layout(layout), file(name))
         .other_model(file(other))
-        .session_options(options())
+        .session_options(exact_options())
         .tolerance(tolerance)
 }
 

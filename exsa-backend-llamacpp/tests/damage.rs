@@ -7,7 +7,6 @@
 mod support;
 
 use exsa_core::SeqId;
-use exsa_core::backend::SessionOptions;
 use exsa_core::batch::{Batch, Span};
 use exsa_core::gguf::{Array, GgmlType, Value};
 use std::io::{BufRead, BufReader};

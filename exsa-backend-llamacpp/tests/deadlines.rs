@@ -6,7 +6,7 @@ mod support;
 
 use exsa_backend_candle::CandleBackend;
 use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
-use exsa_core::backend::{InferenceBackend, ModelSource, SessionOptions};
+use exsa_core::backend::{InferenceBackend, ModelSource};
 use exsa_core::clock::SystemClock;
 use exsa_core::queue::Fcfs;
 use exsa_core::sampler::SamplingParams;

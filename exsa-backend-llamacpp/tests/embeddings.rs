@@ -13,7 +13,7 @@ use support::edit::Edit;
 use support::{data, feed, load, load_with, session, tokens, worst};
 
 fn with(pooling: Pooling) -> SessionOptions {
-    support::options().pooling(pooling)
+    support::exact_options().pooling(pooling)
 }
 
 /// Vectors of `texts`, each in a sequence of its own.
@@ -109,10 +109,10 @@ fn what_is_refused() {
     feed(&mut *session, 0, 0, &[1, 2, 3], 1);
     assert!(matches!(session.embed(&batch), Err(StepError::Position { held: 3, .. })));
     let mut more = Batch::new();
-    more.push(SeqId(0), 3, &[1], 0);
+    more.push(Span::tokens(SeqId(0), 3, &[1]));
     assert!(matches!(session.embed(&more), Err(StepError::Sequence { .. })));
     let mut large = Batch::new();
-    large.push(SeqId(1), 0, &tokens(65, 1), 0);
+    large.push(Span::tokens(SeqId(1), 0, &tokens(65, 1)));
     assert!(matches!(session.embed(&large), Err(StepError::BatchTooLarge { .. })));
     interrupt.raise();
     assert!(matches!(session.embed(&batch), Err(StepError::Interrupted)));
@@ -222,7 +222,7 @@ fn encoders_give_vectors_and_no_logits() {
     assert!(worst(&alone[0], &alone[1]) > 1e-4);
     // Over the positions that the model has.
     let mut long = Batch::new();
-    long.push(SeqId(0), 0, &[4; 65], 0);
+    long.push(Span::tokens(SeqId(0), 0, &[4; 65]));
     assert!(matches!(session.embed(&long), Err(StepError::Sequence { .. })));
 }
 

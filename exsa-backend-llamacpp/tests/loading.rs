@@ -3,8 +3,8 @@
 
 mod support;
 
-use exsa_backend_llamacpp::{FlashAttention, KvType, LlamaCppBackend, RopeOptions};
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions};
+use exsa_backend_llamacpp::{FlashAttention, LlamaCppBackend, RopeOptions};
+use exsa_core::backend::{InferenceBackend, KvType, LoadOptions, LoadProgress, ModelSource, SessionOptions};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Value;
 use support::edit::Edit;
@@ -135,15 +135,13 @@ fn tensors_that_are_missing_or_have_another_shape() {
 #[test]
 fn options_that_make_no_sense() {
     let source = ModelSource::file(data("llama-f32.gguf"));
-    let refused = |backend: LlamaCppBackend| {
-        let session = load_with(&backend, &source).session(&SessionOptions::default());
-        session.map(|_| ()).unwrap_err()
+    let refused = |backend: LlamaCppBackend, options: &SessionOptions| {
+        load_with(&backend, &source).session(options).map(|_| ()).unwrap_err()
     };
     let backend = LlamaCppBackend::new;
     let rope = |options| backend().rope(options);
     let default = RopeOptions::new();
     for (backend, option) in [
-        (backend().kv_types(KvType::F16, KvType::Q8_0).flash_attention(FlashAttention::Off), "kv_types"),
         (rope(default.freq_base(0.0)), "rope.freq_base"),
         (rope(default.freq_base(f32::NAN)), "rope.freq_base"),
         (rope(default.freq_scale(-1.0)), "rope.freq_scale"),
@@ -152,10 +150,14 @@ fn options_that_make_no_sense() {
         (backend().ubatch_tokens_max(0), "ubatch_tokens_max"),
         (backend().prefill_threads(std::num::NonZeroUsize::MAX), "prefill_threads"),
     ] {
-        let error = refused(backend);
+        let error = refused(backend, &SessionOptions::default());
         assert!(matches!(error, LoadError::Option { .. }), "{error}");
         says(&error, &[option]);
     }
+    let quantized = SessionOptions::new().kv_types(KvType::F16, KvType::Q8_0);
+    let error = refused(backend().flash_attention(FlashAttention::Off), &quantized);
+    assert!(matches!(error, LoadError::Option { .. }), "{error}");
+    says(&error, &["value_type", "q8_0", "flash attention"]);
 }
 
 #[test]

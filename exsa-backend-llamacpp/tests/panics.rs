@@ -48,7 +48,7 @@ fn prefill(engine: &mut EngineLoop, clock: &PanickingClock, panics: Option<u64>)
 fn finish(engine: &mut EngineLoop, stream: TokenStream) -> Result<Vec<u32>, RequestError> {
     while engine.step() {}
     assert!(engine.is_empty() && !engine.is_stopped());
-    Ok(stream.complete()?.tokens.iter().map(|token| token.id).collect())
+    Ok(stream.complete()?.tokens.iter().filter_map(|token| token.id).collect())
 }
 
 #[test]
@@ -60,11 +60,9 @@ fn a_panic_of_the_clock_ends_the_pass_with_an_error() {
         readings: AtomicU64::new(0),
         panics_at: AtomicU64::new(u64::MAX),
     });
-    let options = EngineOptions {
-        session: support::options(),
-        prefix_cache: PrefixCacheOptions { enabled: false, ..PrefixCacheOptions::default() },
-        ..EngineOptions::default()
-    };
+    let options = EngineOptions::default()
+        .session(support::options())
+        .prefix_cache(PrefixCacheOptions::default().enabled(false));
     let mut engine = EngineLoop::new(model, options, Box::new(Fcfs::new()), clock.clone()).unwrap();
 
     let (stream, readings) = prefill(&mut engine, &clock, None);
@@ -78,7 +76,7 @@ fn a_panic_of_the_clock_ends_the_pass_with_an_error() {
     assert!(matches!(error, RequestError::Step(_)), "{error:?}");
     let error = error.to_string();
     assert!(error.contains("interrupt panicked") && error.contains("the host's clock stopped"), "{error}");
-    assert_eq!(engine.stats().kv_tokens_used, 0);
+    assert_eq!(engine.stats().scheduler.kv_tokens_used, 0);
 
     let (stream, _) = prefill(&mut engine, &clock, None);
     assert_eq!(finish(&mut engine, stream), Ok(expected));

@@ -6,13 +6,16 @@
 mod support;
 
 use exsa_backend_llamacpp::LlamaCppBackend;
-use exsa_core::backend::{InferenceBackend, Model, ModelSource};
+use exsa_core::backend::{InferenceBackend, Model, ModelSource, Session, SessionOptions};
 use exsa_core::gguf::{Array, Value};
 use exsa_core::tokenizer::EncodeOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
 use support::edit::Edit;
-use support::{argmax, candle_backend, data, feed, greedy, load_with, micro_models, session, shared, tokens};
+use support::{
+    argmax, candle_backend, data, exact_options, feed, greedy, load_with, micro_models, options, session,
+    shared, tokens,
+};
 
 /// Mean KL divergence of next-token distributions that is allowed, in nats.
 const DIVERGENCE_MAX: f64 = 1e-3;
@@ -27,17 +30,34 @@ const MARGIN_16_BITS: f32 = 0.05;
 struct Pair {
     candle: Arc<dyn Model>,
     llamacpp: Arc<dyn Model>,
+    /// Options of llama.cpp's sessions; those of candle are exact.
+    options: SessionOptions,
 }
 
 impl Pair {
-    fn load(source: &ModelSource, llamacpp: &dyn InferenceBackend) -> Self {
+    /// Both with as few roundings as possible.
+    fn exact(source: &ModelSource) -> Self {
+        Self::load(source, &support::exact(), exact_options())
+    }
+
+    /// llama.cpp with default options.
+    fn with_defaults(source: &ModelSource) -> Self {
+        Self::load(source, &LlamaCppBackend::new(), options())
+    }
+
+    fn load(source: &ModelSource, llamacpp: &dyn InferenceBackend, options: SessionOptions) -> Self {
         let candle = load_with(&candle_backend(), source);
-        Self { candle, llamacpp: load_with(llamacpp, source) }
+        Self { candle, llamacpp: load_with(llamacpp, source), options }
+    }
+
+    /// A session of candle and one of llama.cpp.
+    fn sessions(&self) -> [Box<dyn Session>; 2] {
+        [session(&self.candle), self.llamacpp.session(&self.options).unwrap()]
     }
 
     /// Distributions of both after each of `tokens`.
     fn rows(&self, tokens: &[u32]) -> [Vec<Vec<f32>>; 2] {
-        [&self.candle, &self.llamacpp].map(|model| feed(&mut *session(model), 0, 0, tokens, tokens.len()))
+        self.sessions().map(|mut session| feed(&mut *session, 0, 0, tokens, tokens.len()))
     }
 
     fn divergence(&self, tokens: &[u32]) -> f64 {
@@ -80,9 +100,8 @@ fn divergence(a: &[Vec<f32>], b: &[Vec<f32>]) -> f64 {
 fn greedy_tokens_of_f32_models() {
     let prompt = tokens(20, 3);
     for name in micro_models().iter().filter(|name| name.ends_with("-f32")) {
-        let pair = Pair::load(&micro(name), &support::exact());
-        let [candle, llamacpp] =
-            [&pair.candle, &pair.llamacpp].map(|model| greedy(&mut *session(model), 0, &prompt, 64));
+        let pair = Pair::exact(&micro(name));
+        let [candle, llamacpp] = pair.sessions().map(|mut session| greedy(&mut *session, 0, &prompt, 64));
         assert_eq!(candle, llamacpp, "{name}");
     }
 }
@@ -92,7 +111,7 @@ fn greedy_tokens_of_f32_models() {
 fn greedy_tokens_of_f16_models() {
     let prompt = tokens(20, 3);
     for name in ["llama-f16"] {
-        let pair = Pair::load(&micro(name), &support::exact());
+        let pair = Pair::exact(&micro(name));
         let text = [&prompt[..], &greedy(&mut *session(&pair.candle), 0, &prompt, 64)].concat();
         let [candle, llamacpp] = pair.rows(&text[..text.len() - 1]);
         for (row, next) in text.iter().enumerate().skip(prompt.len()) {
@@ -102,10 +121,9 @@ fn greedy_tokens_of_f16_models() {
         }
     }
     let Some(path) = shared("exsa-tiny-f16.gguf") else { return };
-    let pair = Pair::load(&ModelSource::File(path), &support::exact());
+    let pair = Pair::exact(&ModelSource::File(path));
     let prompt = [pair.candle.tokenizer().special().bos.unwrap()];
-    let [candle, llamacpp] =
-        [&pair.candle, &pair.llamacpp].map(|model| greedy(&mut *session(model), 0, &prompt, 64));
+    let [candle, llamacpp] = pair.sessions().map(|mut session| greedy(&mut *session, 0, &prompt, 64));
     assert_eq!(candle, llamacpp);
 }
 
@@ -113,7 +131,7 @@ fn greedy_tokens_of_f16_models() {
 fn distributions_of_micro_models() {
     let mut failed = Vec::new();
     for name in micro_models() {
-        let divergence = Pair::load(&micro(&name), &support::exact()).divergence(&tokens(120, 1));
+        let divergence = Pair::exact(&micro(&name)).divergence(&tokens(120, 1));
         let limit = match name.as_str() {
             "llama-q4_1" | "llama-q5_1" | "llama-q2_k" | "llama-q3_k" => DIVERGENCE_ROUNDED_MAX,
             _ if name.ends_with("-f32") => 1e-5,
@@ -147,7 +165,7 @@ fn distributions_of_trained_models() {
         "stories260K-q8_0",
     ] {
         let Some(path) = shared(&format!("{name}.gguf")) else { return };
-        let pair = Pair::load(&ModelSource::File(path), &support::exact());
+        let pair = Pair::exact(&ModelSource::File(path));
         let Some(text) = held_out(&*pair.candle, 4000) else { return };
         let divergence = pair.divergence(&text[..400]);
         eprintln!("{name}: {divergence:.2e}");
@@ -159,7 +177,7 @@ fn distributions_of_trained_models() {
 #[test]
 fn default_options_are_close() {
     let built_in = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf"));
-    let pair = Pair::load(&ModelSource::File(built_in), &LlamaCppBackend::new());
+    let pair = Pair::with_defaults(&ModelSource::File(built_in));
     let Some(text) = held_out(&*pair.candle, 4000) else { return };
     let divergence = pair.divergence(&text[..400]);
     eprintln!("default options: {divergence:.2e}");
@@ -168,12 +186,11 @@ fn default_options_are_close() {
 
 /// exp of the mean negative log likelihood of a text in windows of 256 tokens, of which the second half
 /// counts.
-fn perplexity(model: &Arc<dyn Model>, text: &[u32]) -> f64 {
+fn perplexity(session: &mut dyn Session, text: &[u32]) -> f64 {
     const WINDOW: usize = 256;
-    let mut session = session(model);
     let (mut sum, mut n) = (0.0, 0);
     for window in text.chunks_exact(WINDOW) {
-        let rows = feed(&mut *session, 0, 0, window, WINDOW / 2);
+        let rows = feed(session, 0, 0, window, WINDOW / 2);
         session.release(exsa_core::SeqId(0));
         for (row, next) in rows.iter().zip(&window[WINDOW / 2 + 1..]) {
             sum -= log_softmax(row)[*next as usize];
@@ -187,10 +204,10 @@ fn perplexity(model: &Arc<dyn Model>, text: &[u32]) -> f64 {
 fn perplexity_of_held_out_text() {
     for name in ["exsa-tiny-f32", "exsa-tiny-q8_0", "exsa-tiny-q4_k_m"] {
         let Some(path) = shared(&format!("{name}.gguf")) else { return };
-        let pair = Pair::load(&ModelSource::File(path), &LlamaCppBackend::new());
+        let pair = Pair::with_defaults(&ModelSource::File(path));
         let bytes = if std::env::var_os("EXSA_WHOLE_TEXT").is_some() { usize::MAX } else { 10_000 };
         let Some(text) = held_out(&*pair.candle, bytes) else { return };
-        let [candle, llamacpp] = [&pair.candle, &pair.llamacpp].map(|model| perplexity(model, &text));
+        let [candle, llamacpp] = pair.sessions().map(|mut session| perplexity(&mut *session, &text));
         let difference = (llamacpp / candle - 1.0).abs();
         eprintln!(
             "{name}, {} tokens: candle {candle:.4}, llama.cpp {llamacpp:.4}, {difference:.2e}",

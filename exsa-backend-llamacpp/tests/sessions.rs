@@ -4,9 +4,9 @@
 
 mod support;
 
-use exsa_backend_llamacpp::{FlashAttention, KvLayout, KvType, LlamaCppBackend};
+use exsa_backend_llamacpp::{FlashAttention, KvLayout, LlamaCppBackend};
 use exsa_core::SeqId;
-use exsa_core::backend::{Model, ModelSource, SessionOptions};
+use exsa_core::backend::{KvType, Model, ModelSource, Session, SessionOptions};
 use exsa_core::batch::{Batch, Span};
 use exsa_core::error::{KvError, LoadError, StepError};
 use std::path::PathBuf;
@@ -118,7 +118,7 @@ fn only_the_rows_asked_for() {
             name,
         );
         let empty = session.forward(&Batch::new()).unwrap();
-        assert_eq!((empty.rows(), empty.n_vocab()), (0, 512));
+        assert_eq!((empty.rows(), empty.logits().unwrap().n_vocab()), (0, 512));
     });
 }
 
@@ -214,7 +214,7 @@ fn save_and_restore() {
         let mut saved = Vec::new();
         session.save(SeqId(0), &mut saved).unwrap();
         let expected = feed(&mut *session, 0, 77, &tokens(5, 1), 5);
-        let mut other = model.session(&support::options()).unwrap();
+        let mut other = support::session(model);
         feed(&mut *other, 4, 0, &tokens(40, 2), 0);
         assert_eq!(other.restore(SeqId(1), &mut saved.as_slice()).unwrap(), 77);
         assert_close(&feed(&mut *other, 1, 77, &tokens(5, 1), 5), &expected, name);
@@ -227,11 +227,13 @@ fn save_and_restore() {
 
 #[test]
 fn damaged_saved_kv() {
-    let of = |name: &str, backend: &LlamaCppBackend| {
-        session(&load_with(backend, &ModelSource::file(data(&format!("{name}.gguf")))))
+    let of = |name: &str, backend: &LlamaCppBackend, options: &SessionOptions| {
+        let model = load_with(backend, &ModelSource::file(data(&format!("{name}.gguf"))));
+        model.session(options).unwrap()
     };
+    let exact = support::exact_options();
     for backend in layouts() {
-        let mut session = of("llama-f32", &backend);
+        let mut session = of("llama-f32", &backend, &exact);
         feed(&mut *session, 0, 0, &tokens(40, 6), 0);
         let mut saved = Vec::new();
         session.save(SeqId(0), &mut saved).unwrap();
@@ -245,9 +247,11 @@ fn damaged_saved_kv() {
             damaged[at] ^= 0x10;
             format(session.restore(SeqId(1), &mut damaged.as_slice()));
         }
-        format(of("qwen2-f32", &backend).restore(SeqId(0), &mut saved.as_slice()));
-        let f16 = backend.clone().kv_types(KvType::F16, KvType::F16);
-        format(of("llama-f32", &f16).restore(SeqId(0), &mut saved.as_slice()));
+        format(of("qwen2-f32", &backend, &exact).restore(SeqId(0), &mut saved.as_slice()));
+        for (keys, values) in [(KvType::F16, KvType::F32), (KvType::F32, KvType::F16)] {
+            let other = support::options().kv_types(keys, values);
+            format(of("llama-f32", &backend, &other).restore(SeqId(0), &mut saved.as_slice()));
+        }
         // Nothing is left behind, and the sequence can still be filled.
         assert_eq!(session.restore(SeqId(1), &mut saved.as_slice()).unwrap(), 40);
         let taken = session.restore(SeqId(1), &mut saved.as_slice());
@@ -390,14 +394,24 @@ fn interrupts_in_the_middle() {
     }
 }
 
+/// Tenths of a bit that a value takes.
+fn bits(kv_type: KvType) -> u64 {
+    match kv_type {
+        KvType::F32 => 320,
+        KvType::F16 | KvType::Bf16 => 160,
+        KvType::Q8_0 => 85,
+        KvType::Q4_0 => 45,
+        other => panic!("{other} is new"),
+    }
+}
+
+/// Each session has types of its own, on one model.
 #[test]
 fn quantized_kv_is_close() {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf"));
-    let rows = |backend: LlamaCppBackend| {
-        let model = load_with(&backend, &ModelSource::file(&path));
-        feed(&mut *session(&model), 0, 0, &tokens(100, 1), 100)
-    };
-    let exact = rows(support::exact());
+    let rows = |mut session: Box<dyn Session>| feed(&mut *session, 0, 0, &tokens(100, 1), 100);
+    let exact = rows(session(&load_with(&support::exact(), &ModelSource::file(&path))));
+    let model = load_with(&LlamaCppBackend::new(), &ModelSource::file(&path));
     let scale = exact.iter().flatten().fold(0.0f32, |m, x| m.max(x.abs()));
     for (keys, values, tolerance) in [
         (KvType::F16, KvType::F16, 0.03),
@@ -406,7 +420,14 @@ fn quantized_kv_is_close() {
         (KvType::F16, KvType::Q4_0, 0.5),
         (KvType::Q4_0, KvType::Q4_0, 1.0),
     ] {
-        let rows = rows(LlamaCppBackend::new().kv_types(keys, values));
+        let session = model.session(&support::options().kv_types(keys, values)).unwrap();
+        let bytes = session.kv_bytes_per_token().unwrap();
+        assert_eq!(
+            bytes,
+            model.info().kv_bytes_per_token * (bits(keys) + bits(values)) / 320,
+            "{keys} {values}"
+        );
+        let rows = rows(session);
         let worst = worst(&rows.concat(), &exact.concat());
         eprintln!("{keys:?} {values:?}: {worst} of {scale}");
         assert!(worst < tolerance * scale, "{keys:?} {values:?}: {worst} of {scale}");

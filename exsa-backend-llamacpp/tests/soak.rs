@@ -7,7 +7,7 @@
 mod support;
 
 use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions};
+use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource};
 use exsa_core::{Engine, EngineOptions, Event, Request};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -78,7 +78,7 @@ fn soak(layout: KvLayout, length: Duration) {
     // Too little KV for all, where the layout allows: requests are preempted too.
     let kv_tokens_max = (layout == KvLayout::Unified).then_some(3000);
     // One thread, so that a busy machine does not slow it down to nothing.
-    let session = SessionOptions { sequences_max: STREAMS as usize, kv_tokens_max, ..support::options() };
+    let session = support::options().sequences(STREAMS as usize).kv_tokens(kv_tokens_max);
     let engine = Engine::start(model, EngineOptions::default().session(session)).unwrap();
     let start = Instant::now();
     let mut samples = Vec::new();

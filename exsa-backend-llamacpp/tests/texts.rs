@@ -76,7 +76,8 @@ fn built_in_model() {
     {
         let model = load_with(&LlamaCppBackend::new(), &source);
         let bos = model.tokenizer().special().bos.unwrap();
-        assert_eq!(greedy(&mut *session(&model), 0, &[bos], 40), expected);
+        let mut session = model.session(&support::options()).unwrap();
+        assert_eq!(greedy(&mut *session, 0, &[bos], 40), expected);
     }
 }
 
@@ -93,8 +94,9 @@ fn together_as_alone() {
                 tokenizer.encode(text, &EncodeOptions::default(), &mut ids);
                 ids
             });
-        let alone: Vec<_> = prompts.iter().map(|ids| greedy(&mut *session(&model), 5, ids, 32)).collect();
-        let mut session = session(&model);
+        let session = || model.session(&support::options()).unwrap();
+        let alone: Vec<_> = prompts.iter().map(|ids| greedy(&mut *session(), 5, ids, 32)).collect();
+        let mut session = session();
         let mut texts = prompts.to_vec();
         let mut held = [0; 3];
         for _ in 0..32 {

@@ -4,11 +4,11 @@ use super::abort::{AbortCheck, on_abort};
 use super::adapter::Adapter;
 use super::memory::MemoryUse;
 use super::model::Model;
-use super::threads::Threads;
+use super::threads::PassThreads;
+use crate::kv_type::KvTypes;
 use crate::log;
-use crate::options::{ContextOptions, FlashAttention, KvType, RopeScaling};
-use exsa_core::TokenId;
-use exsa_core::backend::{Interrupt, Pooling};
+use crate::options::{ContextOptions, FlashAttention, RopeScaling};
+use exsa_core::backend::{Interrupt, KvType, Pooling, ThreadTeam};
 use exsa_core::batch::Span;
 use exsa_core::error::LoadError;
 use llama_cpp_sys_2 as sys;
@@ -21,6 +21,7 @@ pub(crate) struct ContextSettings<'a> {
     pub options: &'a ContextOptions,
     /// Cells of KV over all sequences.
     pub cells: usize,
+    pub kv_types: KvTypes,
     pub sequences: usize,
     /// One pool of cells for all sequences.
     pub unified: bool,
@@ -30,6 +31,8 @@ pub(crate) struct ContextSettings<'a> {
     pub outputs: usize,
     pub decode_threads: usize,
     pub prefill_threads: usize,
+    /// Team to share threads with, which has `decode_threads`.
+    pub team: Option<ThreadTeam>,
     /// Pooling of a text's token embeddings, if the context computes embeddings.
     pub pooling: Option<Pooling>,
     pub interrupt: Interrupt,
@@ -52,7 +55,7 @@ pub(crate) enum Decoded {
 pub(crate) struct Context {
     ptr: NonNull<sys::llama_context>,
     memory: sys::llama_memory_t,
-    _threads: Option<Threads>,
+    threads: PassThreads,
     abort: Box<AbortCheck>,
     arrays: BatchArrays,
     /// Whether passes output embeddings instead of logits.
@@ -82,18 +85,24 @@ impl Context {
         // SAFETY: the context was created just now, of this model, which owns the adapters; the context keeps
         // it alive.
         unsafe { Adapter::apply(model.adapters(), ptr) };
-        let threads = Threads::new(settings.decode_threads.max(settings.prefill_threads) as c_int);
-        // SAFETY: the context was created just now; the thread pool is freed after it.
+        let most = settings.decode_threads.max(settings.prefill_threads) as c_int;
+        let threads = PassThreads::new(most, settings.team.as_ref());
+        // SAFETY: the context was created just now; the thread pool is freed after it, and passes are run by
+        // `threads` alone.
         let memory = unsafe {
-            if let Some(threads) = &threads {
-                sys::llama_attach_threadpool(ptr.as_ptr(), threads.as_ptr(), threads.as_ptr());
+            if let Some(pool) = threads.pool() {
+                sys::llama_attach_threadpool(ptr.as_ptr(), pool, pool);
+                // A pass with more threads than its pool would write past the pool's end under OpenMP.
+                let count = |n: usize| threads.count().min(n as c_int);
+                let (decode, prefill) = (settings.decode_threads, settings.prefill_threads);
+                sys::llama_set_n_threads(ptr.as_ptr(), count(decode), count(prefill));
             }
             sys::llama_get_memory(ptr.as_ptr())
         };
         Ok(Self {
             ptr,
             memory,
-            _threads: threads,
+            threads,
             abort,
             arrays: BatchArrays::default(),
             outputs_embeddings: settings.pooling.is_some(),
@@ -141,8 +150,9 @@ impl Context {
     }
 
     /// Runs a batch of `spans`, each with the number of its stream; rows of logits are in the order of the
-    /// spans. The batch was checked: it is not empty, not over the limit, and all sequences and tokens exist.
-    pub fn decode(&mut self, spans: &[(u32, Span, &[TokenId])]) -> Decoded {
+    /// spans. The batch was checked: it is not empty, not over the limit, its inputs are tokens, and all
+    /// sequences and tokens exist.
+    pub fn decode(&mut self, spans: &[(u32, Span<'_>)]) -> Decoded {
         let mut sequences = self.arrays.fill(spans);
         let arrays = &mut self.arrays;
         let batch = sys::llama_batch {
@@ -154,9 +164,10 @@ impl Context {
             seq_id: sequences.as_mut_ptr(),
             logits: arrays.rows.as_mut_ptr(),
         };
+        let context = self.ptr.as_ptr();
         // SAFETY: the context lives and is borrowed mutably; each array has `n_tokens` elements and outlives
         // the call.
-        let code = unsafe { sys::llama_decode(self.ptr.as_ptr(), batch) };
+        let code = self.threads.run(|| unsafe { sys::llama_decode(context, batch) });
         if let Some(message) = self.abort.take_panic() {
             return Decoded::Panicked(message);
         }
@@ -275,17 +286,17 @@ impl Drop for Context {
 
 impl BatchArrays {
     /// Fills the arrays with `spans` and returns a pointer to the sequence of each token.
-    fn fill(&mut self, spans: &[(u32, Span, &[TokenId])]) -> Vec<*mut sys::llama_seq_id> {
+    fn fill(&mut self, spans: &[(u32, Span<'_>)]) -> Vec<*mut sys::llama_seq_id> {
         self.tokens.clear();
         self.positions.clear();
         self.sequences.clear();
         self.rows.clear();
-        for (sequence, span, tokens) in spans {
-            for (i, &token) in tokens.iter().enumerate() {
+        for (sequence, span) in spans {
+            for (i, &token) in span.token_ids().unwrap_or_default().iter().enumerate() {
                 self.tokens.push(token as i32);
                 self.positions.push((span.position + i) as i32);
                 self.sequences.push(*sequence as i32);
-                self.rows.push(i8::from(i >= span.len - span.rows));
+                self.rows.push(i8::from(i >= span.len() - span.rows));
             }
         }
         self.counts.resize(self.tokens.len(), 1);
@@ -315,6 +326,8 @@ fn create(
     params.abort_callback_data = abort.as_ptr();
     params.embeddings = settings.pooling.is_some();
     params.pooling_type = pooling_type(settings.pooling)?;
+    params.type_k = ggml_type("key_type", settings.kv_types.keys)?;
+    params.type_v = ggml_type("value_type", settings.kv_types.values)?;
     apply(settings.options, &mut params);
 
     let _lock = model.lock();
@@ -326,8 +339,6 @@ fn create(
 }
 
 fn apply(options: &ContextOptions, params: &mut sys::llama_context_params) {
-    params.type_k = ggml_type(options.key_type);
-    params.type_v = ggml_type(options.value_type);
     params.offload_kqv = options.kv_on_device;
     params.swa_full = options.swa_full;
     params.flash_attn_type = match options.flash_attention {
@@ -367,12 +378,16 @@ fn pooling_type(pooling: Option<Pooling>) -> Result<sys::llama_pooling_type, Loa
     })
 }
 
-fn ggml_type(kv_type: KvType) -> sys::ggml_type {
-    match kv_type {
+fn ggml_type(option: &'static str, kv_type: KvType) -> Result<sys::ggml_type, LoadError> {
+    Ok(match kv_type {
         KvType::F32 => sys::GGML_TYPE_F32,
         KvType::F16 => sys::GGML_TYPE_F16,
         KvType::Bf16 => sys::GGML_TYPE_BF16,
         KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
         KvType::Q4_0 => sys::GGML_TYPE_Q4_0,
-    }
+        other => {
+            let problem = format!("{other} is not known to llama.cpp");
+            return Err(LoadError::Option { option, problem });
+        }
+    })
 }

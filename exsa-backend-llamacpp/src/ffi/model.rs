@@ -10,7 +10,7 @@ use exsa_core::backend::{LoadProgress, Pooling};
 use exsa_core::error::LoadError;
 use llama_cpp_sys_2 as sys;
 use std::any::Any;
-use std::ffi::c_void;
+use std::ffi::{CString, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -166,6 +166,32 @@ impl Model {
         let model = self.ptr.as_ptr();
         // SAFETY: the model lives.
         unsafe { sys::llama_model_is_recurrent(model) || sys::llama_model_is_hybrid(model) }
+    }
+
+    /// Values of a head of keys, and of a head of values.
+    pub fn head_widths(&self) -> [usize; 2] {
+        let model = self.ptr.as_ptr();
+        // SAFETY: the model lives.
+        let (embedding, heads) = unsafe { (sys::llama_model_n_embd(model), sys::llama_model_n_head(model)) };
+        let even = usize::try_from(embedding / heads.max(1)).unwrap_or(0);
+        let architecture = self.metadata("general.architecture").unwrap_or_default();
+        ["key_length", "value_length"].map(|name| {
+            let value = self.metadata(&format!("{architecture}.attention.{name}"));
+            value.and_then(|width| width.parse().ok()).unwrap_or(even)
+        })
+    }
+
+    /// Value of a key of the file's metadata as text; `None` if it is missing or long.
+    fn metadata(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        let mut text = [0u8; 128];
+        // SAFETY: the model lives, the key ends with a NUL, and `text` is as long as is said.
+        let len = unsafe {
+            let (model, text) = (self.ptr.as_ptr(), text.as_mut_ptr().cast());
+            sys::llama_model_meta_val_str(model, key.as_ptr(), text, 128)
+        };
+        let text = text.get(..usize::try_from(len).ok()?)?;
+        String::from_utf8(text.to_vec()).ok()
     }
 
     /// Tokens in the sliding window of the layers that have one; 0 if none has.

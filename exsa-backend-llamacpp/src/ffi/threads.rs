@@ -1,16 +1,74 @@
-//! Threads of the CPU backend that belong to one session.
+//! Threads of the CPU backend: of one session, or shared by several.
 
 use super::device::{Kind, devices};
+use exsa_core::backend::ThreadTeam;
 use llama_cpp_sys_2 as sys;
+use std::convert::Infallible;
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 type New = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool;
 type Free = unsafe extern "C" fn(*mut sys::ggml_threadpool);
 
+/// Threads that a context's passes run on. They live as long as the context: llama.cpp keeps a pointer to the
+/// pool of the last pass, even after the pool was detached.
+pub(super) struct PassThreads {
+    pool: Option<Arc<Threads>>,
+    team: Option<ThreadTeam>,
+}
+
+/// Value of a team: the pool that the contexts of its sessions share.
+#[derive(Clone)]
+struct SharedPool(Option<Arc<Threads>>);
+
+impl PassThreads {
+    /// A pool of `threads` threads, the caller's included; that of `team`, if there is one.
+    pub fn new(threads: c_int, team: Option<&ThreadTeam>) -> Self {
+        let start = || SharedPool(Threads::new(threads).map(Arc::new));
+        let SharedPool(pool) = match team {
+            Some(team) => on_team(team, start, |pool| pool.clone()),
+            None => start(),
+        };
+        Self { pool, team: team.cloned() }
+    }
+
+    /// The pool to attach to the context; `None` if the CPU backend has no pools.
+    pub fn pool(&self) -> Option<*mut sys::ggml_threadpool> {
+        self.pool.as_deref().map(|threads| threads.pool.as_ptr())
+    }
+
+    /// Threads of the pool; without one, llama.cpp starts as many as a pass asks for.
+    pub fn count(&self) -> c_int {
+        self.pool.as_deref().map_or(c_int::MAX, |threads| threads.count)
+    }
+
+    /// Runs a pass of the context, on a shared pool once the passes that came before have ended: a pool computes
+    /// one graph at a time.
+    pub fn run<R>(&self, pass: impl FnOnce() -> R) -> R {
+        match &self.team {
+            Some(team) => on_team(team, || SharedPool(self.pool.clone()), |_| pass()),
+            None => pass(),
+        }
+    }
+}
+
+/// Calls `work` with the pool of `team` once it is its turn.
+fn on_team<R>(
+    team: &ThreadTeam,
+    start: impl FnOnce() -> SharedPool,
+    work: impl FnOnce(&mut SharedPool) -> R,
+) -> R {
+    match team.run(|_| Ok::<_, Infallible>(start()), work) {
+        Ok(result) => result,
+        Err(never) => match never {},
+    }
+}
+
 /// A thread pool. Without one, llama.cpp would start and end threads in every pass.
-pub(super) struct Threads {
+struct Threads {
     pool: NonNull<sys::ggml_threadpool>,
+    count: c_int,
     free: Free,
 }
 
@@ -32,17 +90,19 @@ impl Threads {
             let mut params = sys::ggml_threadpool_params_default(threads);
             new(&mut params)
         };
-        NonNull::new(pool).map(|pool| Self { pool, free })
-    }
-
-    pub fn as_ptr(&self) -> *mut sys::ggml_threadpool {
-        self.pool.as_ptr()
+        NonNull::new(pool).map(|pool| Self { pool, count: threads, free })
     }
 }
 
+// SAFETY: a pool is tied to no thread: any thread may compute with it, one at a time, and free it.
+unsafe impl Send for Threads {}
+// SAFETY: the pool is reached through its pointer in passes alone, which `PassThreads::run` runs one at a time
+// where contexts share it.
+unsafe impl Sync for Threads {}
+
 impl Drop for Threads {
     fn drop(&mut self) {
-        // SAFETY: the pool came from the function's counterpart, and the context that used it is freed.
+        // SAFETY: the pool came from the function's counterpart, and the contexts that used it are freed.
         unsafe { (self.free)(self.pool.as_ptr()) };
     }
 }

@@ -18,8 +18,7 @@ impl LlamaCppSession {
     /// too: a gap that comes and goes is not worth a move. Returns whether it tried.
     pub(super) fn close_gap(&mut self, batch: &Batch) -> bool {
         let held = |stream| self.cells.len(self.streams.sequence_in(stream)).unwrap_or(0);
-        let mut streams: Vec<u32> =
-            batch.spans().iter().map(|span| self.streams.stream_of(span.seq)).collect();
+        let mut streams: Vec<u32> = batch.spans().map(|span| self.streams.stream_of(span.seq)).collect();
         streams.retain(|stream| held(*stream) > 0);
         streams.sort_unstable();
         let planned = plan_move(&streams, self.capabilities.sequences_max, |stream| held(stream) == 0);

@@ -4,10 +4,11 @@
 pub mod edit;
 
 use exsa_backend_candle::CandleBackend;
-use exsa_backend_llamacpp::{FlashAttention, KvLayout, KvType, LlamaCppBackend};
+use exsa_backend_llamacpp::{FlashAttention, KvLayout, LlamaCppBackend};
 use exsa_core::SeqId;
 use exsa_core::backend::{
-    InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions, ThreadOptions,
+    InferenceBackend, KvType, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
+    ThreadOptions,
 };
 use exsa_core::batch::{Batch, Span};
 use std::num::NonZeroUsize;
@@ -43,9 +44,10 @@ pub fn micro_models() -> Vec<String> {
     names
 }
 
-/// The backend with as few roundings as it can do with: KV in 32 bits, attention in plain operations.
+/// The backend with as few roundings as it can do with: attention in plain operations. Its sessions are to have
+/// [`exact_options`].
 pub fn exact() -> LlamaCppBackend {
-    LlamaCppBackend::new().kv_types(KvType::F32, KvType::F32).flash_attention(FlashAttention::Off)
+    LlamaCppBackend::new().flash_attention(FlashAttention::Off)
 }
 
 /// [`exact`] with each layout of KV.
@@ -76,8 +78,14 @@ pub fn options() -> SessionOptions {
     SessionOptions::new().threads(ThreadOptions::new(Some(NonZeroUsize::MIN)))
 }
 
+/// [`options`] with KV in 32 bits.
+pub fn exact_options() -> SessionOptions {
+    options().kv_type(KvType::F32)
+}
+
+/// A session with KV in 32 bits.
 pub fn session(model: &Arc<dyn Model>) -> Box<dyn Session> {
-    model.session(&options()).unwrap()
+    model.session(&exact_options()).unwrap()
 }
 
 /// Appends `tokens` to `seq` in one span and returns the logits of its last `rows` tokens.
