@@ -86,7 +86,7 @@ impl EngineLoop {
         self.recorder.stats.failed += u64::from(failed);
     }
 
-    /// Takes texts whose turn it is, as many as fit, and lends each a sequence.
+    /// Takes as many next texts as fit, and lends each a sequence.
     fn gather_texts(&mut self, now: Duration) -> Vec<Item> {
         let batch = self.input.batch_tokens_max();
         let budget = if self.scheduler.running_len() > 0 { self.prefill_chunk_max.min(batch) } else { batch };
