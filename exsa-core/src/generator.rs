@@ -152,7 +152,7 @@ pub enum SubmitError {
     Option {
         /// Name of the field.
         option: &'static str,
-        /// What is wrong and what is allowed.
+        /// The problem, and the allowed range.
         problem: String,
     },
     /// A token id of the prompt or of the stop tokens is not in the vocabulary.

@@ -35,8 +35,8 @@ pub struct EngineOptions {
     /// (latency-aware modes only); 256 by default. Smaller values keep running
     /// streams smoother during a long prefill, larger values compute it faster.
     pub prefill_chunk_max: usize,
-    /// Scheduling mode; [`Mode::Balanced`] by default. [`Engine::set_mode`](crate::Engine::set_mode)
-    /// changes it later.
+    /// Scheduling mode; [`Mode::Balanced`] by default.
+    /// [`Engine::set_mode`](crate::Engine::set_mode) changes it later.
     pub mode: Mode,
     /// Target inter-token latency (p95) for [`Mode::Balanced`]; 200 ms by default. If
     /// decoding alone takes more than half of it, twice the decode time is used instead.

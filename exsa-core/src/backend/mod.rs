@@ -1,7 +1,7 @@
 //! Seam 1: the interface between Exsa's engine and a backend, at the level of logits.
 //!
-//! [`InferenceBackend`] lists devices and loads a [`Model`]; a model creates
-//! [`Session`]s; a session holds the KV of several sequences and runs forward passes over [`Batch`]es.
+//! [`InferenceBackend`] lists devices and loads a [`Model`]; a model creates [`Session`]s;
+//! a session holds the KV of several sequences and runs forward passes over [`Batch`]es.
 //! The three traits are object safe, and a new backend edits no file of this crate.
 
 mod capabilities;
@@ -125,9 +125,10 @@ pub trait Model: Send + Sync {
 /// # Contract
 ///
 /// - Every [`SeqId`] below `sequences_max` exists from the start and is empty.
-/// - `forward` appends each span's tokens to its sequence. Spans start exactly where their sequence ends. Before it changes anything, a session refuses other positions with [`StepError::Position`];
-///   ids outside the vocabulary; batches over the limit; and with
-///   [`StepError::Sequence`], sequences that do not exist, have two spans in the batch or would grow past `context_tokens_max`.
+/// - `forward` appends each span's tokens to its sequence. Spans start exactly where their sequence
+///   ends. Before it changes anything, a session refuses other positions with [`StepError::Position`];
+///   ids outside the vocabulary; batches over the limit; and with [`StepError::Sequence`], sequences
+///   that do not exist, have two spans in the batch or would grow past `context_tokens_max`.
 /// - The result of a row depends on the tokens and adapters of its sequence
 ///   alone, up to rounding: not on the cut into spans, nor on the rest of the
 ///   batch. With [`Capabilities::batch_invariant`] this holds to the bit.
@@ -136,16 +137,15 @@ pub trait Model: Send + Sync {
 ///   Core truncates every sequence of the batch to its `position` (or releases it, if
 ///   the session cannot truncate), and the session then continues to work.
 /// - KV is counted in blocks of `block_tokens` tokens: a sequence of `n` tokens holds
-///   `ceil(n / block_tokens)` blocks, less those that it shares with another sequence
-///   by `fork`. While the distinct blocks of all sequences fit into `kv_tokens_max /
-///   block_tokens`, `forward` does not fail for want of room. Writing into a shared,
-///   partly filled block first takes a block of its own.
+///   `ceil(n / block_tokens)` blocks, less those that it shares with another sequence by `fork`. While
+///   the distinct blocks of all sequences fit into `kv_tokens_max / block_tokens`, `forward` does not
+///   fail for want of room. Writing into a shared, partly filled block first takes a block of its own.
 pub trait Session: Send {
     /// Abilities and limits of this session; constant over its life.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Bytes of KV per token in this session;
-    /// `None`, the default, if it equals [`ModelInfo::kv_bytes_per_token`].
+    /// Bytes of KV per token in this session; `None`, the
+    /// default, if it equals [`ModelInfo::kv_bytes_per_token`].
     fn kv_bytes_per_token(&self) -> Option<u64> {
         None
     }
@@ -153,13 +153,12 @@ pub trait Session: Send {
     /// Runs `batch` and lends the rows that it requests, in batch order.
     fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError>;
 
-    /// Begins the pass over
-    /// `batch` and returns without waiting for it, so that the caller can overlap work with the device. The next call to the session is [`finish`](Self::finish)
-    /// with the same batch.
+    /// Begins the pass over `batch` and returns without waiting for it, so that the caller can overlap
+    /// work with the device. The next call to the session is [`finish`](Self::finish) with the same batch.
     ///
-    /// The default does nothing and leaves the pass to
-    /// `finish`, which is right for every session that computes on the calling thread. A session that overrides `start`
-    /// also overrides `finish`, and its `forward` is `start` followed by `finish`.
+    /// The default does nothing and leaves the pass to `finish`, which is right for every
+    /// session that computes on the calling thread. A session that overrides `start` also
+    /// overrides `finish`, and its `forward` is `start` followed by `finish`.
     ///
     /// # Errors
     ///
@@ -178,9 +177,8 @@ pub trait Session: Send {
         self.forward(batch)
     }
 
-    /// Samples rows of the last pass on the device and appends one token
-    /// per row to `out`. Requires [`Capabilities::device_sampling`];
-    /// such a session may leave rows on the device ([`Output::device`]).
+    /// Samples rows of the last pass on the device and appends one token per row to `out`. Requires
+    /// [`Capabilities::device_sampling`]; such a session may leave rows on the device ([`Output::device`]).
     ///
     /// The draw is that of the host's sampler: the same (seed, position)
     /// and logits give the same token, except for ties within rounding.
@@ -196,9 +194,9 @@ pub trait Session: Send {
 
     /// Computes and lends one vector per span of `batch`, in batch order. Requires [`Capabilities::embed`].
     ///
-    /// A span is a whole text: it starts at position 0 of an empty sequence, and its
-    /// `rows` do not matter. The limits and errors of `forward` apply; afterwards, with or without
-    /// an error, the sequences are empty again. Vectors are the model's own, not scaled to length 1.
+    /// A span is a whole text: it starts at position 0 of an empty sequence, and its `rows` do
+    /// not matter. The limits and errors of `forward` apply; afterwards, with or without an
+    /// error, the sequences are empty again. Vectors are the model's own, not scaled to length 1.
     fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
         let _ = batch;
         Err(StepError::Unsupported("embed"))

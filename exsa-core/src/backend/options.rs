@@ -63,8 +63,8 @@ pub struct SessionOptions {
     /// Tokens of KV over all sequences, rounded up to whole blocks; by default `context_tokens_max`, times
     /// `sequences_max` as far as [`kv_bytes_max`](Self::kv_bytes_max) allows.
     pub kv_tokens_max: Option<usize>,
-    /// Maximum bytes of the KV cache; 1 GiB by default. An explicit
-    /// `kv_tokens_max` that needs more is refused with [`LoadError::Memory`](crate::error::LoadError::Memory).
+    /// Maximum bytes of the KV cache; 1 GiB by default. An explicit `kv_tokens_max` that
+    /// needs more is refused with [`LoadError::Memory`](crate::error::LoadError::Memory).
     pub kv_bytes_max: u64,
     /// Element type of cached keys; `None` is f16.
     pub key_type: Option<KvType>,
@@ -77,8 +77,8 @@ pub struct SessionOptions {
     /// Thread team shared with other sessions; `None`, the default, gives the session threads of its own.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub team: Option<ThreadTeam>,
-    /// Pooling of [`Session::embed`](super::Session::embed);
-    /// `None` takes the model's pooling. The effective value is reported in [`Capabilities::embed`](super::Capabilities::embed).
+    /// Pooling of [`Session::embed`](super::Session::embed); `None` takes the model's pooling.
+    /// The effective value is reported in [`Capabilities::embed`](super::Capabilities::embed).
     pub pooling: Option<Pooling>,
     /// Ends a running forward pass from another thread. For sessions
     /// without an engine: an engine sets its own interrupt.

@@ -63,14 +63,14 @@ impl SavedKv {
         Ok(to.write_all(&checksum.to_le_bytes())?)
     }
 
-    /// Reads a header and checks it against `expected`: same backend and fingerprint, at most `tokens_max`
-    /// tokens. Then `payload` reads exactly `payload_bytes` bytes; finally the checksum is compared.
-    /// `payload` must not trust its input, and its caller drops the result after an error.
+    /// Reads a header and checks it against `expected`: same backend and fingerprint, at most
+    /// `tokens_max` tokens. Then `payload` reads exactly `payload_bytes` bytes; finally the checksum is
+    /// compared. `payload` must not trust its input, and its caller drops the result after an error.
     ///
     /// # Errors
     ///
-    /// [`KvError::Format`] for KV of another backend, model or session, and for damaged or truncated data; errors of `from`
-    /// and of `payload`.
+    /// [`KvError::Format`] for KV of another backend, model or session, and
+    /// for damaged or truncated data; errors of `from` and of `payload`.
     pub fn read<T>(
         from: &mut dyn Read,
         expected: &Self,

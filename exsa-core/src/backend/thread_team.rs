@@ -42,8 +42,8 @@ impl ThreadTeam {
         self.0.threads
     }
 
-    /// For backends: waits for its turn and calls
-    /// `work` with the team of type `T`, which `start` creates on the first call.
+    /// For backends: waits for its turn and calls `work` with the
+    /// team of type `T`, which `start` creates on the first call.
     ///
     /// # Errors
     ///

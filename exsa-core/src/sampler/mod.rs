@@ -182,9 +182,8 @@ impl Sampler {
         Ok(Sampled { token, logprob, top_logprobs })
     }
 
-    /// Informs the transforms that
-    /// `token` was appended to the sequence. Its log probability is that of the last [`sample`](Self::sample)
-    /// call, if that returned this token.
+    /// Informs the transforms that `token` was appended to the sequence. Its log probability
+    /// is that of the last [`sample`](Self::sample) call, if that returned this token.
     pub fn accept(&mut self, token: TokenId) {
         let drawn = self.drawn.take().filter(|&(drawn, _)| drawn == token);
         let accepted = Accepted { token, logprob: drawn.map(|(_, logprob)| logprob) };

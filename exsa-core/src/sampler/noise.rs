@@ -90,8 +90,8 @@ impl Noise {
     }
 }
 
-/// Upper bound on the high words of variates that reach
-/// `least`: every token with a higher word has a smaller variate. `None` if no variate reaches `least`.
+/// Upper bound on the high words of variates that reach `least`: every token with
+/// a higher word has a smaller variate. `None` if no variate reaches `least`.
 #[inline]
 pub(super) fn highest_word(least: f64) -> Option<u32> {
     if least > GUMBEL_MAX {

@@ -16,10 +16,10 @@ use std::sync::Arc;
 ///
 /// # Contract
 ///
-/// The result of [`apply`](Self::apply) depends on the parameters, the candidates, the step and the tokens
-/// accepted so far (those not rolled back), and on nothing else: no clock, no other source of random numbers.
-/// `apply` has no side effects: it may be called for a position any number of times, with or without an `accept`
-/// in between. Caches, such as counts of the history, are allowed.
+/// The result of [`apply`](Self::apply) depends on the parameters, the candidates, the step and the
+/// tokens accepted so far (those not rolled back), and on nothing else: no clock, no other source of
+/// random numbers. `apply` has no side effects: it may be called for a position any number of times,
+/// with or without an `accept` in between. Caches, such as counts of the history, are allowed.
 pub trait Transform: Debug + Send {
     /// Changes or removes candidates.
     fn apply(&mut self, candidates: &mut Candidates<'_>, step: &mut Step<'_>);

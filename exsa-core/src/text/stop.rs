@@ -231,8 +231,7 @@ mod tests {
     use crate::tokenizer::{EncodeOptions, SpecialIds};
     use proptest::prelude::*;
 
-    /// What a search of the whole text gives: the text before
-    /// the first stop string, and whether there is one.
+    /// Searches the whole text. Returns the text before the first stop string, and whether there is one.
     fn naive<'a>(stops: &[String], text: &'a str) -> (&'a str, bool) {
         match stops.iter().filter_map(|stop| text.find(stop.as_str())).min() {
             Some(start) => (&text[..start], true),
@@ -240,7 +239,7 @@ mod tests {
         }
     }
 
-    /// Pushes `text` in pieces that end at the given characters, and checks what can be checked on the way.
+    /// Pushes `text` in pieces that end at the given characters, and checks invariants on the way.
     fn stream(stops: &[String], text: &str, cuts: &[usize]) -> (String, Option<usize>) {
         let mut matcher = StopMatcher::new(stops).unwrap();
         let ends: Vec<usize> = text.char_indices().map(|(i, _)| i).chain([text.len()]).collect();

@@ -209,8 +209,8 @@ impl<'a> Candidates<'a> {
         self.buffers.keys = keys;
     }
 
-    /// Keeps candidates at least
-    /// `ratio` times as probable as the best candidate at the current temperature. `ratio` is in `0..=1`.
+    /// Keeps candidates at least `ratio` times as probable as the best
+    /// candidate at the current temperature. `ratio` is in `0..=1`.
     pub fn keep_ratio(&mut self, ratio: f32) {
         if ratio.is_nan() || ratio <= 0.0 || !self.settle() {
             return;
@@ -290,8 +290,8 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// A logit reached by at least
-    /// `k` candidates of the whole vocabulary: the `k`-th best of the chunk maxima.
+    /// A logit reached by at least `k` candidates of the
+    /// whole vocabulary: the `k`-th best of the chunk maxima.
     fn floor_of_best(&mut self, k: usize) -> f32 {
         let mut keys = std::mem::take(&mut self.buffers.keys);
         let floor = self.floor_of_chunks(k, &mut keys);

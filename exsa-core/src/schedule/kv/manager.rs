@@ -298,8 +298,8 @@ impl KvManager {
         self.blocks.take_id()
     }
 
-    /// Evicts up to `blocks` blocks from the end of the least recently used idle sequence. `false`
-    /// if no sequence is idle.
+    /// Evicts up to `blocks` blocks from the end of the least
+    /// recently used idle sequence. `false` if no sequence is idle.
     fn evict(&mut self, blocks: usize) -> bool {
         let Some(seq) = self.least_recent(None) else { return false };
         let block_tokens = self.blocks.block_tokens();

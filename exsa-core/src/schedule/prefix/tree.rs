@@ -118,8 +118,8 @@ impl PrefixTree {
         self.touch_node(end);
     }
 
-    /// Returns the node at the end of `tokens`, and creates missing nodes. Starts at `node`,
-    /// which is on the path of `seq`.
+    /// Returns the node at the end of `tokens`, and creates missing
+    /// nodes. Starts at `node`, which is on the path of `seq`.
     fn descend(&mut self, mut node: NodeId, seq: SeqId, tokens: &[TokenId]) -> NodeId {
         loop {
             let depth = self.node(node).depth;
@@ -195,8 +195,8 @@ impl PrefixTree {
         self.end(seq).map_or(0, |end| end.used)
     }
 
-    /// Calls `each` for every other sequence that ends on the path of `seq`,
-    /// and so holds only tokens that `seq` holds.
+    /// Calls `each` for every other sequence that ends on the
+    /// path of `seq`, and so holds only tokens that `seq` holds.
     pub fn covered_by(&self, seq: SeqId, mut each: impl FnMut(SeqId)) {
         let mut next = self.ends.get(seq.index()).copied().flatten();
         while let Some(node) = next {

@@ -214,8 +214,8 @@ impl Scheduler {
         Some(())
     }
 
-    /// Counts and charges an admitted request:
-    /// `shared` tokens of its prompt need no computation, and `cached` of them are in the KV cache already.
+    /// Counts and charges an admitted request: `shared` tokens of its prompt
+    /// need no computation, and `cached` of them are in the KV cache already.
     fn record_admission(&mut self, request: &mut SchedRequest, seq: SeqId, shared: usize, cached: usize) {
         let (id, again) = (request.id, std::mem::replace(&mut request.history.admitted, true));
         self.plan.admitted.push(Admitted { id, seq, again });
