@@ -50,7 +50,7 @@ pub fn run_mounted(run: fn(&Fixture) -> CaseResult, fixture: impl IntoFixture) -
     Ok(())
 }
 
-/// Single list of case names, for [`CASES`] and for the macro.
+/// Single list of case names, for `CASES` and for the macro.
 macro_rules! list {
     ($($case:ident),+ $(,)?) => {
         /// Every case, in the order of [`run_all`].

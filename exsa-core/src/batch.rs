@@ -136,7 +136,7 @@ impl Batch {
         self.rows = 0;
     }
 
-    /// Appends a span; an empty one adds nothing.
+    /// Appends a span; an empty span adds nothing.
     pub fn push(&mut self, span: Span<'_>) {
         if span.is_empty() {
             return;

@@ -178,7 +178,7 @@ pub enum SubmitError {
     /// The generator has no model of this name.
     #[error("there is no model '{model}'; available: {}", available.join(", "))]
     UnknownModel {
-        /// The name asked for.
+        /// The requested name.
         model: String,
         /// Names of the available models.
         available: Vec<String>,

@@ -32,7 +32,7 @@ pub(super) fn exp(x: f32) -> f32 {
     if x > LOWEST { series * power } else { 0.0 }
 }
 
-/// Sum of e^((x - best) * scale) over `values`, none of which is above `best`.
+/// Sum of e^((x - best) * scale) over `values`, all at most `best`.
 ///
 /// The order of the additions is fixed, so that the result is the same on every processor.
 #[inline]

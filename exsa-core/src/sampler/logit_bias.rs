@@ -4,7 +4,7 @@ use super::candidates::Candidates;
 use super::transform::{Step, Transform};
 use crate::token::TokenId;
 
-/// Adds to logits; negative infinity bans a token, even one whose logit is positive infinity.
+/// Adds to logits; negative infinity bans a token, even with a logit of positive infinity.
 #[derive(Debug)]
 pub(super) struct LogitBias {
     /// One entry per token, below `n_vocab`; values are finite or negative infinity.

@@ -36,9 +36,9 @@
 //!    among equals, the lowest id.
 //!
 //! Philox decorrelates positions and seeds, the hash decorrelates tokens. The multipliers of the hash are
-//! part of the key: with constant ones, the words of two neighbouring tokens have nearly the same difference
-//! at every position. With 64 bits the variates reach from -3.8 to 45.06: a token less than e^-48.9 times as
-//! probable as the best is never drawn, and ties have no effect on the distribution.
+//! part of the key: with constant multipliers, the words of two neighbouring tokens have nearly the same
+//! difference at every position. With 64 bits the variates reach from -3.8 to 45.06: a token less than
+//! e^-48.9 times as probable as the best is never drawn, and ties have no effect on the distribution.
 
 use super::random::{halves, philox};
 

@@ -6,8 +6,8 @@ use super::window::Window;
 
 /// Lowers the probability of tokens that occur among the last tokens of the sequence, prompt and generated.
 ///
-/// `repetition` divides a positive logit and multiplies a negative one (Keskar et al.: "CTRL", 2019, with
-/// the sign treated as the field does); then `frequency` times the number of occurrences and `presence`
+/// `repetition` divides a positive logit and multiplies a negative one (Keskar et al.: "CTRL", 2019,
+/// with the usual sign handling); then `frequency` times the number of occurrences and `presence`
 /// are subtracted, as OpenAI's API defines them. All three use the same window, the prompt included.
 #[derive(Debug)]
 pub(super) struct Penalties {

@@ -63,7 +63,7 @@ impl Proposer for PromptLookup {
         if best < self.ngram_min {
             return;
         }
-        // A match near the end continues with the drafts themselves, so that a repetition goes on.
+        // A match near the end continues with the drafts themselves, so that a repetition continues.
         for i in from..from + max {
             let draft = tokens.get(i).or_else(|| drafts.get(i - tokens.len())).copied();
             drafts.extend(draft);

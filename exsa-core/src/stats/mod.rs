@@ -31,7 +31,7 @@ pub struct EngineStats {
     pub tokens_embedded: u64,
     /// Requests accepted.
     pub submitted: u64,
-    /// Requests ended, failed ones included.
+    /// Requests ended, including failed requests.
     pub finished: u64,
     /// Requests that failed.
     pub failed: u64,

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn invalid_bytes_are_replaced_once_they_are_certain() {
-        // A lead byte waits, the next shows that it waited in vain; a lone continuation is wrong at once.
+        // A lead byte is held until the next byte shows it invalid; a lone continuation is invalid at once.
         let tokenizer = pieces(&[b"\xE2\x82", b"a", b"\x80", b"\xC0", b"\xED\xA0"], false);
         let replaced = |n| "\u{FFFD}a".to_owned() + &"\u{FFFD}".repeat(n);
         assert_eq!(
@@ -188,7 +188,7 @@ mod tests {
             prop_assert_eq!(texts.last().unwrap(), &whole);
             for (text, end) in texts.iter().zip(&cuts[1..]) {
                 prop_assert!(whole.starts_with(text.as_str()));
-                // At most three bytes wait.
+                // At most three bytes are held.
                 prop_assert!(String::from_utf8_lossy(&bytes[..*end]).chars().count() <= text.chars().count() + 2);
             }
         }

@@ -255,7 +255,7 @@ mod tests {
                 assert_eq!(out.len(), len, "nothing comes after a match");
                 return (out, Some(index));
             }
-            // Nothing is held back that cannot become a stop string.
+            // Only text that can become a stop string is held back.
             let seen = &text[..pair[1]];
             let held = &seen[out.len()..];
             let may = |stop: &String| stop.starts_with(held);
@@ -290,7 +290,7 @@ mod tests {
             check(&stops, &text, &cuts);
         }
 
-        // Of text with hidden parts the search sees all and lets through the rest.
+        // With hidden parts, the search reads all text and releases only the visible parts.
         #[test]
         fn hidden_text_is_searched_and_not_let_through(
             stops in proptest::collection::vec("[aäb<>]{1,5}", 1..5),
@@ -299,7 +299,7 @@ mod tests {
             let tokenizer = Controls(vec!["<a>", "<ä>", "b"], SpecialIds::default());
             let mut matcher = StopMatcher::new(&stops).unwrap();
             let mut out = String::new();
-            // The whole text, and the bytes of it that are let through.
+            // The whole text, and its released bytes.
             let (mut whole, mut shown) = (String::new(), Vec::new());
             for (text, id) in &parts {
                 matcher.push(text, &mut out);
@@ -404,8 +404,8 @@ mod tests {
     #[test]
     fn stop_strings_may_spell_control_tokens() {
         let tokenizer = Controls(vec!["<|im_start|>", "<|im_end|>"], SpecialIds::default());
-        // The stop strings, the index found, and the text let
-        // through, of "Hi\n", <|im_end|>, "\n", <|im_start|>, "user".
+        // The stop strings, the index found, and the released
+        // text, of "Hi\n", <|im_end|>, "\n", <|im_start|>, "user".
         for (stops, index, text) in [
             (&["<|im_start|>"][..], Some(0), "Hi\n\n"),
             (&["x", "<|im_end|>"], Some(1), "Hi\n"),

@@ -30,9 +30,9 @@ pub(super) struct Buffers {
 /// The tokens that may still be sampled, each with its logit.
 ///
 /// Initially all tokens whose logit is above negative infinity. A filter or a logit of
-/// negative infinity removes a token for good. "Best" orders by logit, then by lower
-/// id. If the best logit is positive infinity, its tokens share all of the probability:
-/// operations on probabilities remove the other tokens and set these logits to 0.
+/// negative infinity removes a token for good. "Best" orders by logit, then by lower id.
+/// If the best logit is positive infinity, its tokens share all of the probability:
+/// operations on probabilities remove the other tokens and set the infinite logits to 0.
 ///
 /// Operations cost at most a pass over the vocabulary; after
 /// a filter has left few candidates, a pass over these.
@@ -74,7 +74,7 @@ impl Candidate {
 }
 
 impl<'a> Candidates<'a> {
-    /// All tokens of `row`, or the index of its first NaN.
+    /// Creates the candidates from all tokens of `row`. Fails with the index of its first NaN.
     pub(super) fn new(row: &'a [f32], buffers: &'a mut Buffers) -> Result<Self, usize> {
         scan(row, &mut buffers.bests)?;
         Ok(Self { given: row, buffers, changed: false, listed: false, scale: 1.0 })

@@ -167,7 +167,7 @@ impl BlockManager {
         blocks.filter(|block| self.holders[**block as usize].is_cached()).count()
     }
 
-    /// Blocks that `seq` holds, shared ones included.
+    /// Blocks that `seq` holds, including shared blocks.
     pub fn blocks_held(&self, seq: SeqId) -> usize {
         self.held[seq.index()].blocks.len()
     }

@@ -161,7 +161,7 @@ mod tests {
             let elapsed = Duration::from_millis(50 + tokens as u64);
             policy.observe(&StepCost { tokens, decodes: 4, drafts: 0, elapsed });
         }
-        // The decodes take 54 ms, and as much again is for prefill.
+        // The decodes take 54 ms, and prefill gets as much again.
         let budget = policy.prefill_budget(4);
         assert!((50..=54).contains(&budget), "{budget}");
     }
