@@ -239,7 +239,7 @@ impl KvManager {
         }
     }
 
-    /// Empties `seq` and frees its id. Blocks shared with idle sequences only count as cached from then on.
+    /// Empties `seq` and frees its id. Blocks shared only with idle sequences count as cached from then on.
     pub fn release(&mut self, seq: SeqId) {
         self.drop_sequence(seq);
         self.trim();

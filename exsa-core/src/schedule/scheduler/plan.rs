@@ -63,7 +63,7 @@ pub struct Plan {
     pub preempted: Vec<RequestId>,
     /// Requests that got a sequence.
     pub admitted: Vec<Admitted>,
-    /// Prompt tokens per request whose KV is shared instead of computed.
+    /// Prompt tokens per request whose KV was cached.
     pub cached: Vec<(RequestId, usize)>,
     /// Requests past their deadline; to be [removed](super::Scheduler::remove) by the caller.
     pub expired: Vec<RequestId>,
