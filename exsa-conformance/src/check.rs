@@ -1,16 +1,16 @@
-//! Comparisons that end in a [`Failure`] with everything that a reader needs.
+//! Checks that report a [`Failure`] with clause, input, expectation and result.
 
 use crate::failure::{Clause, Failure};
 use crate::logits::Rows;
 use std::fmt::Debug;
 
-/// One clause about to be tested with one input.
+/// A clause under test with one input.
 pub(crate) struct Check {
     clause: Clause,
     input: String,
 }
 
-/// Tests `clause` with `input`, which says what is done.
+/// Tests `clause` with `input`, a description of the operation.
 pub(crate) fn check(clause: Clause, input: impl Into<String>) -> Check {
     Check { clause, input: input.into() }
 }
@@ -21,7 +21,7 @@ impl Check {
         Failure { clause: self.clause, input: short(self.input.clone()), expected, found }
     }
 
-    /// It has to hold.
+    /// Requires `holds`.
     pub fn holds(&self, holds: bool, expected: &str, found: impl Debug) -> Result<(), Failure> {
         if holds { Ok(()) } else { Err(self.fail(expected, format!("{found:?}"))) }
     }
@@ -30,12 +30,12 @@ impl Check {
         if found == expected { Ok(()) } else { Err(self.fail(format!("{expected:?}"), format!("{found:?}"))) }
     }
 
-    /// It has to succeed.
+    /// Requires success.
     pub fn works<T, E: std::error::Error>(&self, result: Result<T, E>) -> Result<T, Failure> {
         result.map_err(|error| self.fail("it works", format!("the error '{error}'")))
     }
 
-    /// It has to be refused with an error for which `wanted` holds; `words` say which.
+    /// Requires a refusal with an error that satisfies `wanted`; `words` describe the error.
     pub fn refused<T, E: std::error::Error>(
         &self,
         result: Result<T, E>,
@@ -52,8 +52,8 @@ impl Check {
         }
     }
 
-    /// Two lists of rows have to be equal within `tolerance`, relative to the largest logit of the row where that is
-    /// over 1.
+    /// Requires two lists of rows to be equal within `tolerance`,
+    /// relative to the row's largest logit if that is over 1.
     pub fn same(&self, found: &Rows, expected: &Rows, tolerance: f32) -> Result<(), Failure> {
         if found.len() != expected.len() {
             return Err(
@@ -76,7 +76,7 @@ impl Check {
     }
 }
 
-/// Long lists of ids help nobody.
+/// Shortens long lists of ids.
 fn short(text: String) -> String {
     const CHARS: usize = 300;
     match text.char_indices().nth(CHARS) {

@@ -1,29 +1,28 @@
-//! What a case says when it does not pass.
+//! Results of cases.
 
 use std::fmt;
 
-/// A sentence of the contract, as a failing case prints it.
+/// A sentence of the contract, printed by a failing case.
 ///
-/// The text is the contract's own, from the documentation of [`exsa_core::backend`], shortened to the part that is
-/// tested.
+/// The text follows the documentation of [`exsa_core::backend`], shortened to the tested part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clause {
-    /// Where it stands: `Session::truncate`.
+    /// Documented item: `Session::truncate`.
     pub place: &'static str,
-    /// What it says.
+    /// Text of the clause.
     pub text: &'static str,
 }
 
-/// A backend that broke a clause: which one, with what input, and what was expected of it.
+/// A violation of a clause: clause, input, expectation and result.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The clause.
+    /// The violated clause.
     pub clause: Clause,
-    /// What was done.
+    /// The operation under test.
     pub input: String,
-    /// What the clause promises.
+    /// The result required by the clause.
     pub expected: String,
-    /// What came instead.
+    /// The actual result.
     pub found: String,
 }
 
@@ -38,7 +37,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The test harness prints errors by `Debug`, and a failure shall be readable there.
+/// The test harness prints errors by `Debug`, so `Debug` prints the readable form.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -47,14 +46,14 @@ impl fmt::Debug for Failure {
 
 impl std::error::Error for Failure {}
 
-/// How a case ended that found nothing wrong.
+/// Outcome of a case without a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything was tried, and held.
+    /// All checks passed.
     Passed,
-    /// The backend does not offer what the case is about, or the fixture does not have what it needs.
+    /// The backend does not support the tested operation, or the fixture lacks a prerequisite.
     Skipped(String),
 }
 
-/// What a case gives.
+/// Result of a case.
 pub type CaseResult = Result<Outcome, Failure>;

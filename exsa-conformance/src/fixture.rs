@@ -1,4 +1,4 @@
-//! What the cases are given: a backend, a model, and how exact it is.
+//! The input of the cases: a backend, a model, and its exactness.
 
 use crate::check::check;
 use crate::clause;
@@ -12,9 +12,9 @@ use exsa_core::backend::{
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// A backend with a model to test it on, and what may be expected of it.
+/// A backend with a test model, and its expected properties.
 ///
-/// Small models are best: the cases run some ten thousand tokens.
+/// Small models are best: the cases compute some ten thousand tokens.
 pub struct Fixture {
     pub(crate) backend: Arc<dyn InferenceBackend>,
     pub(crate) source: ModelSource,
@@ -30,8 +30,8 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// The model of `source` on `backend`: results within 1e-4, not bit by bit; a tokenizer that has a token for every
-    /// byte; a backend that reads GGUFs.
+    /// Creates a fixture for the model of `source` on `backend`. Defaults: results within 1e-4,
+    /// not bitwise; a tokenizer with a token for every byte; a backend that reads GGUF files.
     pub fn new(backend: impl InferenceBackend + 'static, source: ModelSource) -> Self {
         Self {
             backend: Arc::new(backend),
@@ -48,57 +48,57 @@ impl Fixture {
         }
     }
 
-    /// Sets how far logits of the same tokens may differ when they are cut or batched in another way: absolutely, for
-    /// logits over 1 relative to the largest of the row.
+    /// Sets the tolerance between logits of the same tokens with another cut or
+    /// batch: absolute, or relative to the row's largest logit if that is over 1.
     pub fn tolerance(mut self, tolerance: f32) -> Self {
         self.tolerance = tolerance;
         self
     }
 
-    /// Promises that a row does not depend on what else is in the batch, nor on the number of threads, in any bit.
+    /// Promises that the bits of a row depend neither on the rest of the batch nor on the number of threads.
     pub fn bitwise(mut self) -> Self {
         self.bitwise = true;
         self
     }
 
-    /// Promises that saved KV of which any byte was changed is refused.
+    /// Promises that saved KV with any changed byte is refused.
     pub fn checksummed(mut self) -> Self {
         self.checksummed = true;
         self
     }
 
-    /// The tokenizer has no token for some bytes, or changes the text (lower case): what it decodes need not be what
-    /// was encoded.
+    /// Declares that the tokenizer lacks tokens for some bytes, or changes the
+    /// text (lower case), so that decoding need not restore the encoded text.
     pub fn lossy_tokenizer(mut self) -> Self {
         self.lossless = false;
         self
     }
 
-    /// The backend does not read the source's bytes, so that damage to them cannot show.
+    /// Declares that the backend does not read the source's bytes, so that damage to them cannot show.
     pub fn reads_no_files(mut self) -> Self {
         self.reads_files = false;
         self
     }
 
-    /// Another model, whose saved KV must not be taken for this one's.
+    /// Sets another model, whose saved KV this model must refuse.
     pub fn other_model(mut self, source: ModelSource) -> Self {
         self.other_model = Some(source);
         self
     }
 
-    /// Sets how models are loaded.
+    /// Sets the load options.
     pub fn load_options(mut self, options: LoadOptions) -> Self {
         self.load_options = options;
         self
     }
 
-    /// Sets how sessions are made where a case does not say otherwise. Every session gets an interrupt of its own.
+    /// Sets the default session options of the cases. Every session gets an interrupt of its own.
     pub fn session_options(mut self, options: SessionOptions) -> Self {
         self.session_options = options;
         self
     }
 
-    /// The options that sessions are made with.
+    /// The default session options, with a new interrupt.
     pub(crate) fn options(&self) -> SessionOptions {
         self.session_options.clone().interrupt(&Interrupt::default())
     }
@@ -114,12 +114,12 @@ impl Fixture {
         Ok(model.insert(loaded).clone())
     }
 
-    /// A session with the fixture's options.
+    /// Creates a session with the fixture's options.
     pub(crate) fn session(&self) -> Result<Run, Failure> {
         self.session_with(&self.options())
     }
 
-    /// A session with other options.
+    /// Creates a session with other options.
     pub(crate) fn session_with(&self, options: &SessionOptions) -> Result<Run, Failure> {
         Ok(Run::new(self.raw_session(options)?, self.model()?.info().n_vocab))
     }
@@ -129,15 +129,15 @@ impl Fixture {
             .works(self.model()?.session(options))
     }
 
-    /// A session whose KV cache has room for about `blocks` blocks, and for contexts as long as it.
+    /// Creates a session with a KV cache of about `blocks` blocks, and contexts of up to the whole cache.
     pub(crate) fn session_of_blocks(&self, blocks: usize) -> Result<Run, Failure> {
         let block_tokens = self.session()?.capabilities().block_tokens.max(1);
-        // Cells of a token each would make a cache so small that nothing can be tried in it.
+        // With blocks of one token, the cache would be too small for any test.
         let tokens = (blocks * block_tokens).max(64);
         self.session_with(&self.options().kv_tokens(tokens))
     }
 
-    /// `n` tokens of no meaning; the same for the same `seed`. No control tokens, as texts have none in their middle.
+    /// `n` pseudo-random tokens, determined by `seed`. Without control tokens, since texts contain none.
     pub(crate) fn tokens(&self, n: usize, seed: u64) -> Result<Vec<TokenId>, Failure> {
         let model = self.model()?;
         let tokenizer = model.tokenizer();
@@ -152,7 +152,7 @@ impl Fixture {
         Ok((0..n).map(|_| usable[random.below(usable.len())]).collect())
     }
 
-    /// As many tokens as `wanted`, or as fit into a sequence and a batch where those are fewer.
+    /// `wanted` tokens, limited to the capacity of a sequence and a batch.
     pub(crate) fn fitting(&self, run: &Run, wanted: usize) -> usize {
         let capabilities = run.capabilities();
         let limits =
@@ -160,7 +160,7 @@ impl Fixture {
         limits.into_iter().fold(wanted, usize::min)
     }
 
-    /// The source, for people.
+    /// Human-readable name of the source.
     pub(crate) fn place(&self) -> String {
         match &self.source {
             ModelSource::File(path) => path.display().to_string(),
@@ -183,8 +183,8 @@ impl Fixture {
     }
 }
 
-/// What [`mount!`](crate::mount) takes: a fixture, or none where what it needs is not there; then every case says that it
-/// is skipped.
+/// Argument of [`mount!`](crate::mount): a fixture, or none if
+/// a prerequisite is missing; then every case reports a skip.
 pub trait IntoFixture {
     /// The fixture.
     fn into_fixture(self) -> Option<Fixture>;

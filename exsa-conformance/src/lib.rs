@@ -1,8 +1,8 @@
-//! The tests that every backend of Exsa passes, and a backend that fails on purpose.
+//! Conformance tests for backends of Exsa, and a fault-injecting backend.
 //!
-//! The contract between [`exsa_core`] and its backends stands in the documentation of [`exsa_core::backend`]. Here it is as
-//! functions, [`cases`], that take a [`Fixture`]: a backend, a model to run on it, and how exact it is. A backend, whoever
-//! wrote it, mounts them in a file of its tests, and each case is a test of its own there:
+//! The documentation of [`exsa_core::backend`] defines the contract between [`exsa_core`] and its
+//! backends. The functions in [`cases`] test it on a [`Fixture`]: a backend, a model to run on it, and its
+//! exactness. A backend mounts them in one of its test files, and each case becomes a test of its own:
 //!
 //! ```
 //! // tests/conformance.rs
@@ -23,9 +23,9 @@
 //! # fn main() {}
 //! ```
 //!
-//! With `exsa-conformance` among the `dev-dependencies`, `cargo test` then runs some sixty tests for each fixture. A failing
-//! one says which clause of the contract does not hold, what was done, what was expected and what came. All at once, without
-//! a test harness:
+//! With `exsa-conformance` among the `dev-dependencies`, `cargo test` then runs some sixty
+//! tests for each fixture. A failing test prints the violated clause of the contract, the
+//! input, the expectation and the result. To run all cases without a test harness:
 //!
 //! ```
 //! use exsa_conformance::{Fixture, run_all};
@@ -42,9 +42,9 @@
 //! assert!(report.failed.is_empty() && report.passed.len() > 40);
 //! ```
 //!
-//! The cases compare a backend with itself: a sequence that was cut, batched, forked, rolled back or saved, with the same
-//! tokens alone in a session. Whether the logits are those of the model is another question, for a reference implementation.
-//! A small model does: what its layers compute does not matter here, only that another token changes the logits.
+//! The cases compare a backend with itself: a sequence that was cut, batched, forked, rolled back or saved,
+//! with the same tokens alone in a session. They do not check the logits against a reference implementation.
+//! A small model suffices: its layers do not matter here, only that another token changes the logits.
 #![forbid(unsafe_code)]
 
 pub mod cases;

@@ -11,11 +11,12 @@ pub(crate) fn copy(output: Output<'_>) -> Rows {
     (0..logits.rows()).filter_map(|row| logits.row(row)).map(<[f32]>::to_vec).collect()
 }
 
-/// The largest difference of two rows, relative to the largest value expected where that is over 1. NaN if either holds one.
+/// The largest difference of two rows, relative to the largest
+/// expected value if that is over 1. NaN if either row contains a NaN.
 pub(crate) fn difference(found: &[f32], expected: &[f32]) -> f32 {
     let scale = expected.iter().fold(1.0f32, |scale, x| scale.max(x.abs()));
     let differences = found.iter().zip(expected).map(|(a, b)| {
-        // Two infinities of one sign are equal, and their difference is not a number.
+        // Infinities of the same sign are equal, but their difference is NaN.
         if a == b { 0.0 } else { (a - b).abs() }
     });
     differences.fold(0.0f32, |most, d| if d.is_nan() || most.is_nan() { f32::NAN } else { most.max(d) })

@@ -1,4 +1,4 @@
-//! A GGUF in parts, to be put together again with a mistake.
+//! A GGUF file in parts, for reassembly with an error.
 
 use exsa_core::gguf::{GgmlType, Gguf, GgufError, GgufWriter, Value};
 use std::io::Cursor;
@@ -20,7 +20,7 @@ pub(crate) struct Tensor {
 }
 
 impl Parts {
-    /// Takes a file apart.
+    /// Splits a file into parts.
     pub fn of(bytes: &[u8]) -> Result<Self, GgufError> {
         let gguf = Gguf::read(&mut Cursor::new(bytes))?;
         let metadata = gguf.metadata().iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
@@ -43,32 +43,32 @@ impl Parts {
         self.metadata.iter().find(|(known, _)| known == key).map(|(_, value)| value)
     }
 
-    /// With another value, or one more.
+    /// Replaces or adds a value.
     pub fn set(mut self, key: &str, value: Value) -> Self {
         self.metadata.retain(|(known, _)| known != key);
         self.metadata.push((key.to_owned(), value));
         self
     }
 
-    /// Without a key.
+    /// Removes a key.
     pub fn without(mut self, key: &str) -> Self {
         self.metadata.retain(|(known, _)| known != key);
         self
     }
 
-    /// Without a tensor.
+    /// Removes a tensor.
     pub fn without_tensor(mut self, name: &str) -> Self {
         self.tensors.retain(|tensor| tensor.name != name);
         self
     }
 
-    /// With one tensor changed.
+    /// Changes one tensor.
     pub fn change(mut self, name: &str, change: impl FnOnce(&mut Tensor)) -> Self {
         self.tensors.iter_mut().filter(|tensor| tensor.name == name).take(1).for_each(change_once(change));
         self
     }
 
-    /// The file.
+    /// Assembles the file.
     pub fn bytes(&self) -> Vec<u8> {
         let writer = GgufWriter::new();
         let writer = self.metadata.iter().fold(writer, |w, (key, value)| w.key(key, value.clone()));

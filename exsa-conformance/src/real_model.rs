@@ -1,7 +1,7 @@
-//! A real instruct model: whether text is right can only be seen on weights that mean something.
+//! A real instruct model, since only trained weights show whether generated text is right.
 //!
-//! SmolLM2-135M-Instruct is used where it was fetched; `scripts/get-smollm2` of the project does that. Its path is taken from the
-//! environment variable `EXSA_SMOLLM2`, else from `exsa/models` in the user's cache folder.
+//! The model is SmolLM2-135M-Instruct, if it was fetched with the project's `scripts/get-smollm2`. Its path
+//! is taken from the environment variable `EXSA_SMOLLM2`, else from `exsa/models` in the user's cache folder.
 
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, SessionOptions};
 use exsa_core::error::LoadError;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
-/// Path of the model; `None`, with the reason on standard error, where it was not fetched.
+/// Path of the model; `None`, with the reason on standard error, if it was not fetched.
 pub fn path() -> Option<PathBuf> {
     let set = std::env::var_os("EXSA_SMOLLM2").map(PathBuf::from);
     let cache = std::env::var_os("XDG_CACHE_HOME")
@@ -28,13 +28,14 @@ pub fn path() -> Option<PathBuf> {
     }
 }
 
-/// Loads the model; `None` where it was not fetched.
+/// Loads the model; `None` if it was not fetched.
 pub fn load(backend: &dyn InferenceBackend) -> Option<Result<Arc<dyn Model>, LoadError>> {
     let source = ModelSource::file(path()?);
     Some(backend.load(&source, &LoadOptions::default(), &mut LoadProgress::none()))
 }
 
-/// Answer to `question` by greedy decoding, of at most `max_tokens` tokens; `None` where the model was not fetched.
+/// Answer to `question` by greedy decoding, of at most
+/// `max_tokens` tokens; `None` if the model was not fetched.
 ///
 /// # Errors
 ///

@@ -9,10 +9,10 @@ use exsa_core::batch::{Batch, Span};
 use exsa_core::error::{KvError, StepError};
 use exsa_core::{SeqId, TokenId};
 
-/// A part of a batch: sequence, position, tokens, rows asked for.
+/// A part of a batch: sequence, position, tokens, requested rows.
 pub(crate) type Part<'a> = (u32, usize, &'a [TokenId], usize);
 
-/// A session, with short ways to do what cases do.
+/// A session with shortcuts for the cases.
 pub(crate) struct Run {
     pub session: Box<dyn Session>,
     n_vocab: usize,
@@ -27,7 +27,7 @@ impl Run {
         self.session.capabilities()
     }
 
-    /// Runs a batch of `parts`; the rows, or the error.
+    /// Runs a batch of `parts`. Returns the rows or the error.
     pub fn try_pass(&mut self, parts: &[Part<'_>]) -> Result<Rows, StepError> {
         let mut batch = Batch::new();
         for (seq, position, tokens, rows) in parts {
@@ -36,7 +36,7 @@ impl Run {
         self.session.forward(&batch).map(copy)
     }
 
-    /// Runs a batch that has to work, and to give as many rows as it asks for.
+    /// Runs a batch, which must succeed and give the requested number of rows.
     pub fn pass(&mut self, parts: &[Part<'_>]) -> Result<Rows, Failure> {
         let check = check(clause::ROWS, describe(parts));
         let rows = check.works(self.try_pass(parts))?;
@@ -51,7 +51,8 @@ impl Run {
         Ok(rows)
     }
 
-    /// Appends `tokens` at `position` in as many passes as the limit on batches asks for; the logits of the last `rows`.
+    /// Appends `tokens` at `position` in as many passes as the batch
+    /// limit requires. Returns the logits of the last `rows` tokens.
     pub fn feed(
         &mut self,
         seq: u32,
@@ -91,8 +92,8 @@ impl Run {
         self.session.restore(SeqId(seq), &mut saved)
     }
 
-    /// Puts a sequence back to `len` tokens after an error, as core does. Whether it still holds them: a session that
-    /// cannot truncate starts it anew.
+    /// Rolls a sequence back to `len` tokens after an error, as core does. Returns
+    /// whether it still holds them: without truncation it is released instead.
     pub fn roll_back(&mut self, seq: u32, len: usize) -> bool {
         if len > 0 && self.capabilities().truncate && self.truncate(seq, len).is_ok() {
             return true;
@@ -102,7 +103,7 @@ impl Run {
     }
 }
 
-/// A batch in words.
+/// Description of a batch.
 pub(crate) fn describe(parts: &[Part<'_>]) -> String {
     let part = |(seq, position, tokens, rows): &Part<'_>| {
         format!("{} tokens of sequence {seq} at position {position}, {rows} rows", tokens.len())

@@ -3,16 +3,16 @@
 use crate::failure::{CaseResult, Failure, Outcome};
 use crate::fixture::{Fixture, IntoFixture};
 
-/// One case: a part of the contract, as a function of a fixture.
+/// A case: a test of a part of the contract on a fixture.
 #[derive(Clone, Copy)]
 pub struct Case {
-    /// Its name, that of the function in [`cases`](crate::cases).
+    /// Name of the function in [`cases`](crate::cases).
     pub name: &'static str,
-    /// Runs it.
+    /// The function.
     pub run: fn(&Fixture) -> CaseResult,
 }
 
-/// What [`run_all`] found.
+/// Results of [`run_all`].
 #[derive(Debug, Default)]
 pub struct Report {
     /// Cases that passed.
@@ -23,7 +23,7 @@ pub struct Report {
     pub failed: Vec<(&'static str, Failure)>,
 }
 
-/// Runs every case, one after the other; the model is loaded once.
+/// Runs every case in turn; the model is loaded once.
 pub fn run_all(fixture: &Fixture) -> Report {
     let mut report = Report::default();
     for case in CASES {
@@ -50,7 +50,7 @@ pub fn run_mounted(run: fn(&Fixture) -> CaseResult, fixture: impl IntoFixture) -
     Ok(())
 }
 
-/// Names every case once: for the list and for the macro.
+/// Single list of case names, for `CASES` and for the macro.
 macro_rules! list {
     ($($case:ident),+ $(,)?) => {
         /// Every case, in the order of [`run_all`].
@@ -73,8 +73,8 @@ macro_rules! list {
 
 /// Makes every case a test of its own, on one fixture or on several.
 ///
-/// A fixture is an expression that gives a [`Fixture`], or an `Option` of one: without one, the tests say
-/// that they are skipped. It is made anew for every test.
+/// A fixture is an expression of type [`Fixture`] or `Option<Fixture>`; with
+/// `None` the tests report a skip. It is evaluated anew for every test.
 ///
 /// ```
 /// use exsa_conformance::Fixture;

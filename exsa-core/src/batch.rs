@@ -1,4 +1,4 @@
-//! Input of a forward pass, and rows of its result.
+//! Input of a forward pass, and its result rows.
 
 use crate::backend::Capabilities;
 use crate::error::StepError;
@@ -13,12 +13,12 @@ pub enum Input<'a> {
     Tokens(&'a [TokenId]),
 }
 
-/// An adapter that a span is computed with, and its scale.
+/// An adapter applied to a span, and its scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SpanAdapter {
     /// The adapter.
     pub id: AdapterId,
-    /// Factor on the adapter's product; 1 as it was trained.
+    /// Factor on the adapter's output; 1 is the trained strength.
     pub scale: f32,
 }
 
@@ -37,25 +37,26 @@ pub struct SpanAdapter {
 pub struct Span<'a> {
     /// Sequence of the span. A sequence has at most one span in a batch.
     pub seq: SeqId,
-    /// Position of the first token: how many tokens the session holds for `seq` before this pass.
+    /// Position of the first token: the number of tokens that the session holds for `seq` before this pass.
     pub position: usize,
     /// Tokens of the span, at least 1.
     pub input: Input<'a>,
-    /// How many of the *last* tokens of the span want a row of logits, `0..=len`: 0 for a prefill chunk that is
-    /// not the last, 1 for a decode, more when drafts are verified or a text is scored.
+    /// Number of *last* tokens of the span that need a row of logits, `0..=len`: 0 for a
+    /// prefill chunk before the last, 1 for a decode, more to verify drafts or score a text.
     pub rows: usize,
-    /// Adapters that the span is computed with, summed; empty for the model alone. All spans of a sequence have the same.
+    /// Adapters applied to the span, summed; empty for the model
+    /// alone. All spans of a sequence use the same adapters.
     pub adapters: &'a [SpanAdapter],
 }
 
 impl<'a> Span<'a> {
-    /// A span of token ids that wants no logits and uses no adapter.
+    /// Creates a span of token ids without logits or adapters.
     #[must_use]
     pub fn tokens(seq: SeqId, position: usize, tokens: &'a [TokenId]) -> Self {
         Self { seq, position, input: Input::Tokens(tokens), rows: 0, adapters: &[] }
     }
 
-    /// Asks for logits of the last `rows` tokens, of all at most.
+    /// Requests logits of the last `rows` tokens, at most of all tokens.
     #[must_use]
     pub fn rows(mut self, rows: usize) -> Self {
         self.rows = rows.min(self.len());
@@ -110,8 +111,8 @@ struct Entry {
 
 /// A ragged batch: prefill chunks and decodes of any lengths, side by side.
 ///
-/// Tokens of all spans lie one after the other in [`tokens`](Self::tokens), in the order of
-/// [`spans`](Self::spans). The rows of logits that come back have the same order.
+/// Tokens of all spans are concatenated in [`tokens`](Self::tokens), in the
+/// order of [`spans`](Self::spans). Rows of logits have the same order.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     tokens: Vec<TokenId>,
@@ -135,7 +136,7 @@ impl Batch {
         self.rows = 0;
     }
 
-    /// Appends a span; an empty one adds nothing.
+    /// Appends a span; an empty span adds nothing.
     pub fn push(&mut self, span: Span<'_>) {
         if span.is_empty() {
             return;
@@ -183,7 +184,7 @@ impl Batch {
         }
     }
 
-    /// Index into [`tokens`](Self::tokens) of every token that wants logits, ascending.
+    /// Index into [`tokens`](Self::tokens) of every token that needs logits, ascending.
     pub fn row_tokens(&self) -> impl Iterator<Item = usize> + '_ {
         self.spans.iter().flat_map(|entry| entry.tokens.end - entry.rows..entry.tokens.end)
     }
@@ -200,21 +201,23 @@ impl Batch {
         self.tokens.is_empty()
     }
 
-    /// Number of rows of logits that all spans ask for.
+    /// Number of rows of logits requested by all spans.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// For sessions: checks the batch against the contract of [`Session`](crate::backend::Session) before anything changes.
+    /// For sessions: checks the batch against the contract of
+    /// [`Session`](crate::backend::Session) before anything changes.
     ///
-    /// `held` gives the tokens that a sequence holds, or `None` where the id does not exist. `seen` is memory of one flag
-    /// for each sequence id; what it holds does not matter. Room in the KV cache is left to the session.
+    /// `held` returns the number of tokens that a sequence holds, or `None` for
+    /// an unknown id. `seen` is scratch memory, one flag per sequence id; its
+    /// contents do not matter. Room in the KV cache is left to the session.
     ///
     /// # Errors
     ///
-    /// [`StepError::BatchTooLarge`], [`StepError::Sequence`] (unknown id, two spans, context exceeded, too many adapters),
-    /// [`StepError::Position`], [`StepError::InvalidToken`], [`StepError::Unsupported`].
+    /// [`StepError::BatchTooLarge`], [`StepError::Sequence`] (unknown id, two spans, context exceeded, too
+    /// many adapters), [`StepError::Position`], [`StepError::InvalidToken`], [`StepError::Unsupported`].
     pub fn validate(
         &self,
         capabilities: &Capabilities,
@@ -259,8 +262,8 @@ impl Batch {
     }
 }
 
-/// The rows of logits that a [`Batch`] asked for: `[rows, n_vocab]`, f32, row-major, lent by the session until
-/// its next call.
+/// Rows of logits requested by a [`Batch`]: `[rows, n_vocab]`,
+/// f32, row-major, lent by the session until its next call.
 #[derive(Clone, Copy, Debug)]
 pub struct Logits<'a> {
     data: &'a [f32],
@@ -291,8 +294,8 @@ impl<'a> Logits<'a> {
     }
 }
 
-/// The vectors that [`Session::embed`](crate::backend::Session::embed) gave: `[spans, width]`, f32, row-major, lent by the
-/// session until its next call.
+/// Result of [`Session::embed`](crate::backend::Session::embed):
+/// `[spans, width]`, f32, row-major, lent by the session until its next call.
 #[derive(Clone, Copy, Debug)]
 pub struct Embeddings<'a> {
     data: &'a [f32],

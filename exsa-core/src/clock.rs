@@ -1,16 +1,16 @@
-//! Time as the engine sees it: handed in, never taken.
+//! The engine's clock.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Tells the time as the duration since an epoch of the clock's own; it never goes back.
+/// A monotonic clock with an epoch of its own.
 pub trait Clock: Send + Sync {
     /// Time since the clock's epoch.
     fn now(&self) -> Duration;
 }
 
-/// The machine's monotonic clock; its epoch is when it was made.
+/// The machine's monotonic clock; its epoch is its creation.
 #[derive(Debug)]
 pub struct SystemClock(Instant);
 
@@ -33,7 +33,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved: for simulations. Clones show the same time.
+/// A clock that moves only by [`advance`](Self::advance), for simulations. Clones share the time.
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<Mutex<Duration>>);
 
@@ -43,7 +43,7 @@ impl ManualClock {
         Self::default()
     }
 
-    /// Moves the time on by `by`.
+    /// Advances the time by `by`.
     pub fn advance(&self, by: Duration) {
         *self.0.lock() += by;
     }

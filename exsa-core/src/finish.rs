@@ -1,11 +1,11 @@
-//! How a request ends: reason, error and usage.
+//! End of a request: reason, error and usage.
 
 use crate::error::StepError;
 use crate::sampler::SampleError;
 use crate::token::TokenId;
 use std::time::Duration;
 
-/// Why a request ended.
+/// Reason for the end of a request.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -28,7 +28,7 @@ pub enum FinishReason {
     Cancelled,
     /// The request's deadline passed.
     Deadline,
-    /// No token was there within the request's `first_token_timeout`.
+    /// No token was generated within the request's `first_token_timeout`.
     FirstTokenTimeout,
     /// The request failed.
     Failed(RequestError),
@@ -56,7 +56,7 @@ impl FinishReason {
     }
 }
 
-/// Why a request failed after it was accepted.
+/// Error of a request that failed after it was accepted.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -74,12 +74,12 @@ pub enum RequestError {
     NotFinite {
         /// The result: a vector, a score.
         result: &'static str,
-        /// Place of the value.
+        /// Index of the value.
         index: usize,
         /// The value.
         value: f32,
     },
-    /// A worker process or a remote engine failed for a reason of its own.
+    /// A failure specific to a worker process or a remote engine.
     #[error("generator: {0}")]
     Generator(String),
     /// The engine stopped before the request ended.
@@ -94,48 +94,48 @@ pub enum RequestError {
 pub struct Usage {
     /// Tokens of the prompt, BOS included.
     pub prompt_tokens: usize,
-    /// Tokens of the prompt whose KV was there already.
+    /// Prompt tokens whose KV was cached.
     pub cached_tokens: usize,
-    /// Tokens generated, the one that ended the answer included.
+    /// Tokens generated, including the token that ended the answer.
     pub completion_tokens: usize,
-    /// From submission until the request was first given a sequence.
+    /// Time from submission to first admission.
     #[cfg_attr(
         feature = "serde",
         serde(with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
     )]
     pub queue_time: Option<Duration>,
-    /// From submission until the first token.
+    /// Time from submission to the first token.
     #[cfg_attr(
         feature = "serde",
         serde(with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
     )]
     pub time_to_first_token: Option<Duration>,
-    /// From submission to the end.
+    /// Time from submission to the end.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub total_time: Duration,
 }
 
 impl Usage {
-    /// Numbers of tokens, and no times yet.
+    /// Creates usage with token counts and without times.
     pub fn new(prompt_tokens: usize, completion_tokens: usize) -> Self {
         Self { prompt_tokens, completion_tokens, ..Self::default() }
     }
 
-    /// Sets the tokens of the prompt whose KV was there already.
+    /// Sets the prompt tokens whose KV was cached.
     #[must_use]
     pub fn cached_tokens(mut self, tokens: usize) -> Self {
         self.cached_tokens = tokens;
         self
     }
 
-    /// Sets the time from submission until the request was first given a sequence.
+    /// Sets the time from submission to first admission.
     #[must_use]
     pub fn queue_time(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.queue_time = time.into();
         self
     }
 
-    /// Sets the time from submission until the first token.
+    /// Sets the time from submission to the first token.
     #[must_use]
     pub fn time_to_first_token(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.time_to_first_token = time.into();

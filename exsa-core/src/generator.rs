@@ -14,18 +14,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Generates text: the in-process [`Engine`](crate::engine::Engine), a worker process, a remote engine, or a
-/// pool of any of these. Servers and applications know only this trait.
+/// A text generator: the in-process [`Engine`](crate::engine::Engine), a worker process, a
+/// remote engine, or a pool of these. Servers and applications depend on this trait alone.
 ///
 /// # Contract
 ///
-/// - `submit` refuses bad or unplaceable requests at once with a typed error and never waits for capacity.
-/// - Every accepted request ends with exactly one [`Event::Finished`](crate::stream::Event::Finished), whatever
-///   happens to the generator.
-/// - A consumer that does not read, or drops its stream, holds no other request up.
+/// - `submit` refuses invalid or unplaceable requests at
+///   once with a typed error and never waits for capacity.
+/// - Every accepted request ends with exactly one
+///   [`Event::Finished`](crate::stream::Event::Finished), whatever happens to the generator.
+/// - A consumer that does not read, or drops its stream, delays no other request.
 pub trait Generator: Send + Sync {
-    /// The models that answer, the default one first; for a pool whose models come and go, those it has now.
-    /// [`Request::model`] chooses among them by [`ModelInfo::name`].
+    /// The available models, the default model first; for a dynamic pool, its
+    /// current models. [`Request::model`] selects by [`ModelInfo::name`].
     fn models(&self) -> Vec<Arc<ModelInfo>>;
 
     /// Accepts a request.
@@ -35,7 +36,7 @@ pub trait Generator: Send + Sync {
     /// The reason why the request is refused.
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError>;
 
-    /// Accepts texts to embed, in an order that the output keeps. The default refuses.
+    /// Accepts texts to embed; the output keeps their order. The default refuses.
     ///
     /// # Errors
     ///
@@ -61,11 +62,11 @@ pub trait Generator: Send + Sync {
     fn stats(&self) -> EngineStats;
 }
 
-/// Why a request was refused.
+/// Reason for refusing a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
-    /// Too many requests wait already.
+    /// Too many requests wait.
     #[error(
         "the queue {scope} is full: {waiting} requests wait, the limit is {limit}; {class_depth} of class {} wait{}",
         priority.name(),
@@ -76,16 +77,17 @@ pub enum SubmitError {
         waiting: usize,
         /// Requests allowed to wait.
         limit: usize,
-        /// Whose queue is full.
+        /// The queue that is full.
         scope: QueueScope,
         /// The request's class.
         priority: Priority,
         /// Requests of this class waiting.
         class_depth: usize,
-        /// How long a request of this class would wait, going by how fast the queue moved lately; `None` before it moved.
+        /// Estimated wait of a request of this class, by the recent
+        /// admission rate; `None` before the first estimate.
         estimated_wait: Option<Duration>,
     },
-    /// The request can never fit: its prompt and the answer that it asks for need more KV than the engine has.
+    /// The request can never fit: its prompt and requested answer need more KV than the engine has.
     #[error(
         "{tokens} tokens of prompt and answer need {needed} bytes of KV, but the cache has {available}; \
          up to {tokens_max} tokens of answer would fit"
@@ -93,17 +95,17 @@ pub enum SubmitError {
     KvTooLarge {
         /// Tokens of prompt and answer.
         tokens: usize,
-        /// Bytes of KV that they take.
+        /// Bytes of KV that these need.
         needed: u64,
-        /// Bytes of KV that there are.
+        /// Bytes of KV in the cache.
         available: u64,
-        /// Tokens of answer that would fit after this prompt.
+        /// Answer tokens that would fit after this prompt.
         tokens_max: usize,
     },
     /// A weight is out of its range.
     #[error("weight {0} is not between 0.001 and 1000")]
     Weight(f32),
-    /// The prompt has no token, and the model puts none before it.
+    /// The prompt has no token, and the model adds none.
     #[error("the prompt is empty")]
     EmptyPrompt,
     /// The prompt leaves no room for an answer.
@@ -111,12 +113,12 @@ pub enum SubmitError {
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
-        /// Tokens that would fit.
+        /// Maximum tokens.
         limit: usize,
-        /// What sets the limit.
+        /// Name of the limit.
         what: &'static str,
     },
-    /// A text or a conversation cannot end with tokens that were generated before: only token ids can.
+    /// Only a prompt of token ids can include tokens generated before, not a text or a conversation.
     #[error("only a prompt of token ids can be resumed, not a text or a conversation")]
     ResumeWithoutTokens,
     /// A resumed prompt has fewer tokens than were generated before.
@@ -124,10 +126,10 @@ pub enum SubmitError {
     ResumeTooLong {
         /// Tokens said to be generated before.
         generated: usize,
-        /// Tokens of the prompt, those included.
+        /// Tokens of the prompt, including these.
         tokens: usize,
     },
-    /// A text to embed has no token, and the model puts none around it.
+    /// A text to embed has no token, and the model adds none.
     #[error("text {index} is empty")]
     EmptyText {
         /// Index of the text in the request.
@@ -140,7 +142,7 @@ pub enum SubmitError {
         index: usize,
         /// Tokens of the text.
         tokens: usize,
-        /// Tokens that would fit.
+        /// Maximum tokens.
         limit: usize,
         /// The limit's name.
         what: &'static str,
@@ -150,7 +152,7 @@ pub enum SubmitError {
     Option {
         /// Name of the field.
         option: &'static str,
-        /// What is wrong and what is allowed.
+        /// The problem, and the allowed range.
         problem: String,
     },
     /// A token id of the prompt or of the stop tokens is not in the vocabulary.
@@ -176,23 +178,23 @@ pub enum SubmitError {
     /// The generator has no model of this name.
     #[error("there is no model '{model}'; available: {}", available.join(", "))]
     UnknownModel {
-        /// The name asked for.
+        /// The requested name.
         model: String,
-        /// Names of the models that there are.
+        /// Names of the available models.
         available: Vec<String>,
     },
-    /// The generator, or its model, cannot do this.
+    /// The generator or its model does not support the operation.
     #[error("{operation}: {reason}")]
     Unsupported {
         /// The operation: `embed`, `rerank`.
         operation: &'static str,
-        /// Why not, and what to do about it.
+        /// The reason, and a remedy if there is one.
         reason: String,
     },
-    /// A worker process or a remote engine failed for a reason of its own.
+    /// A failure specific to a worker process or a remote engine.
     #[error("generator: {0}")]
     Generator(String),
-    /// The generator takes no more requests.
+    /// The generator accepts no more requests.
     #[error("the engine is shutting down")]
     ShuttingDown,
 }
@@ -201,9 +203,9 @@ pub enum SubmitError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QueueScope {
-    /// The engine's.
+    /// The queue of the whole engine.
     All,
-    /// The user's own.
+    /// The user's own queue.
     User,
 }
 

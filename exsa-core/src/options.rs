@@ -6,7 +6,8 @@ use crate::schedule::queue::FairOptions;
 use crate::schedule::scheduler::Mode;
 use std::time::Duration;
 
-/// Settings of an engine. A clone shares nothing with its original: engines started from clones are independent.
+/// Settings of an engine. A clone shares nothing with its
+/// original: engines started from clones are independent.
 ///
 /// ```
 /// use exsa_core::{EngineOptions, Mode};
@@ -22,34 +23,36 @@ use std::time::Duration;
 )]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// The session: KV, context, threads. The engine puts an [interrupt](crate::backend::Interrupt) of its own in place of
-    /// the one in here.
+    /// Session options: KV, context, threads. The engine replaces
+    /// the [interrupt](crate::backend::Interrupt) with its own.
     pub session: SessionOptions,
-    /// Requests that may wait for a sequence; 1,024 by default. More are refused with
-    /// [`SubmitError::QueueFull`](crate::SubmitError::QueueFull).
+    /// Maximum requests waiting for a sequence; 1,024 by default. Further requests
+    /// are refused with [`SubmitError::QueueFull`](crate::SubmitError::QueueFull).
     pub queue_max: usize,
-    /// Of one user; `None`, the default, sets no limit but `queue_max`.
+    /// Maximum waiting requests per user; `None`, the default, sets no limit but `queue_max`.
     pub user_queue_max: Option<usize>,
-    /// Most prompt tokens of a step in which streams decode, where the mode keeps latency in view; 256 by default. Smaller
-    /// values let running streams go on more smoothly while a long prompt comes in, larger ones compute it faster.
+    /// Maximum prefill tokens per step while any stream is decoding
+    /// (latency-aware modes only); 256 by default. Smaller values keep running
+    /// streams smoother during a long prefill, larger values compute it faster.
     pub prefill_chunk_max: usize,
-    /// What the engine is tuned for; [`Mode::Balanced`] by default.
+    /// Scheduling mode; [`Mode::Balanced`] by default.
     /// [`Engine::set_mode`](crate::Engine::set_mode) changes it later.
     pub mode: Mode,
-    /// The time between two tokens of a stream that [`Mode::Balanced`] keeps to 95 % of the time; 200 ms by default. Where decoding
-    /// alone takes more than half of it, twice that instead.
+    /// Target inter-token latency (p95) for [`Mode::Balanced`]; 200 ms by default. If
+    /// decoding alone takes more than half of it, twice the decode time is used instead.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub inter_token_target: Duration,
-    /// What is kept of prompts and answers, so as not to be computed again.
+    /// Prefix cache: reuse of the KV of prompts and answers.
     pub prefix_cache: PrefixCacheOptions,
-    /// How [`Engine::start`](crate::Engine::start)'s queue shares the engine out.
+    /// Settings of the fair queue of [`Engine::start`](crate::Engine::start).
     pub fair: FairOptions,
-    /// Host memory for the KV of preempted requests in bytes; 256 MiB by default. 0 computes it again instead.
+    /// Bytes of host memory for the KV of preempted requests;
+    /// 256 MiB by default. With 0 it is recomputed instead.
     pub saved_kv_bytes_max: u64,
-    /// Times that a request gives way to others; 3 by default. After that, KV for the rest of its answer, up to 2,048
-    /// tokens, is held ready for it, and it gives way again only to others of which this is true.
+    /// Preemptions before a request is protected; 3 by default. KV for the rest of its answer,
+    /// up to 2,048 tokens, is then reserved, and only other protected requests can preempt it.
     pub preemptions_max: u32,
-    /// Events that wait unread in a stream before its sequence is paused; 1,024 by default.
+    /// Unread events in a stream at which its sequence is paused; 1,024 by default.
     pub stream_events_max: usize,
 }
 
@@ -79,14 +82,14 @@ impl EngineOptions {
         self
     }
 
-    /// Sets how many requests may wait for a sequence.
+    /// Sets the maximum requests waiting for a sequence.
     #[must_use]
     pub fn queue_max(mut self, queue_max: usize) -> Self {
         self.queue_max = queue_max;
         self
     }
 
-    /// Sets how many requests of one user may wait.
+    /// Sets the maximum waiting requests per user.
     #[must_use]
     pub fn user_queue_max(mut self, user_queue_max: impl Into<Option<usize>>) -> Self {
         self.user_queue_max = user_queue_max.into();
@@ -107,7 +110,7 @@ impl EngineOptions {
         self
     }
 
-    /// Sets the time between two tokens that [`Mode::Balanced`] aims at.
+    /// Sets the target inter-token latency of [`Mode::Balanced`].
     #[must_use]
     pub fn inter_token_target(mut self, inter_token_target: Duration) -> Self {
         self.inter_token_target = inter_token_target;

@@ -1,16 +1,16 @@
-//! Classes of urgency, and who asks.
+//! Priority classes and user ids.
 
-/// How urgent a request is. A more urgent class goes first, always; see
-/// [`FairOptions::ageing`](crate::schedule::queue::FairOptions::ageing) for how the others get on all the same.
+/// Priority class of a request. The most urgent class goes first;
+/// [`FairOptions::ageing`](crate::schedule::queue::FairOptions::ageing) keeps the others from starving.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Priority {
-    /// Somebody looks at the screen.
+    /// A user waits for the answer.
     Interactive,
     /// The default.
     #[default]
     Normal,
-    /// Whenever there is room.
+    /// Runs when there is room.
     Batch,
 }
 
@@ -21,12 +21,12 @@ impl Priority {
     /// All classes, the most urgent first.
     pub const ALL: [Self; Self::COUNT] = [Self::Interactive, Self::Normal, Self::Batch];
 
-    /// Place in [`ALL`](Self::ALL).
+    /// Index in [`ALL`](Self::ALL).
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// As it is written in metrics.
+    /// Name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Interactive => "interactive",
@@ -36,6 +36,6 @@ impl Priority {
     }
 }
 
-/// Names a user inside an engine: a hash of the name in [`Request::user`](crate::Request::user).
+/// Id of a user inside an engine: a hash of the name in [`Request::user`](crate::Request::user).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(pub u64);

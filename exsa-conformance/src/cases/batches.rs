@@ -9,10 +9,10 @@ use crate::logits::Rows;
 use crate::random::Random;
 use crate::run::Part;
 
-/// A prompt cut in two at every place, and the rest of it computed in one go.
+/// A prompt split in two at every position, with the rest computed in one pass.
 pub fn chunked_prefill_at_every_split(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
-    // A little over two blocks, so that cuts fall before, on and after their borders.
+    // A little over two blocks, so that splits fall before, on and after block boundaries.
     let blocks = 2 * run.capabilities().block_tokens + 3;
     let n = fixture.fitting(&run, blocks.clamp(20, 80));
     let tokens = fixture.tokens(n, 1)?;
@@ -27,7 +27,7 @@ pub fn chunked_prefill_at_every_split(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A prompt in pieces of one size: single tokens, odd numbers, just under, on and over a block.
+/// A prompt in chunks of one size: single tokens, odd numbers, just under, at and over a block.
 pub fn prefill_in_pieces(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let block = run.capabilities().block_tokens;
@@ -46,12 +46,13 @@ pub fn prefill_in_pieces(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Several sequences, whose prefills, decodes and absences take turns in ragged batches, against each alone.
+/// Several sequences that alternate between prefill, decode
+/// and absence in ragged batches, against each sequence alone.
 pub fn ragged_batches(fixture: &Fixture) -> CaseResult {
     ragged(fixture, fixture.tolerance, |_, _| ())
 }
 
-/// The same, where the order of the spans in the batch is another each time.
+/// The same with another order of spans in each batch.
 pub fn spans_in_any_order(fixture: &Fixture) -> CaseResult {
     ragged(fixture, fixture.tolerance, |spans, random| {
         for i in (1..spans.len()).rev() {
@@ -60,7 +61,7 @@ pub fn spans_in_any_order(fixture: &Fixture) -> CaseResult {
     })
 }
 
-/// The same bit by bit, where the fixture promises it.
+/// The same bitwise, if the fixture promises it.
 pub fn rows_do_not_depend_on_the_batch_in_any_bit(fixture: &Fixture) -> CaseResult {
     if !fixture.bitwise {
         return Ok(Outcome::Skipped("the fixture promises no equal bits".into()));
@@ -119,7 +120,7 @@ fn ragged(
     Ok(Outcome::Passed)
 }
 
-/// Every sequence that the session has decodes in one batch.
+/// All sequences of the session decode in one batch.
 pub fn all_sequences_at_once(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let capabilities = run.capabilities().clone();
@@ -143,7 +144,7 @@ pub fn all_sequences_at_once(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A batch as large as the limit goes through, in one span and in several.
+/// A batch of exactly the limit succeeds, in one span and in several.
 pub fn largest_batch(fixture: &Fixture) -> CaseResult {
     let options = fixture.options().batch_tokens(48);
     let mut run = fixture.session_with(&options)?;

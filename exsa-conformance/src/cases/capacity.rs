@@ -1,4 +1,4 @@
-//! How much fits into the KV cache: as much as the rule of blocks says.
+//! Capacity of the KV cache, by the block rule.
 
 use super::rows::plain;
 use crate::check::check;
@@ -8,7 +8,7 @@ use crate::fixture::Fixture;
 use crate::run::{Part, Run};
 use exsa_core::error::StepError;
 
-/// Tokens for each sequence so that together they hold every block; `None` if there are too few sequences for it.
+/// Lengths of sequences that together hold every block; `None` if there are too few sequences.
 pub(super) fn fill(run: &Run) -> Option<Vec<usize>> {
     let capabilities = run.capabilities();
     let block = capabilities.block_tokens;
@@ -16,7 +16,7 @@ pub(super) fn fill(run: &Run) -> Option<Vec<usize>> {
     let mut left = capabilities.kv_tokens_max;
     let mut lengths = Vec::new();
     while left > 0 && longest > 0 && lengths.len() < capabilities.sequences_max {
-        // At least two sequences, where there are several blocks.
+        // At least two sequences, if there are several blocks.
         let half = (capabilities.kv_tokens_max / 2).div_ceil(block) * block;
         lengths.push(left.min(longest).min(half.max(block)));
         left -= lengths[lengths.len() - 1];
@@ -30,7 +30,8 @@ fn is_full(error: &StepError) -> bool {
 
 const FULL: &str = "StepError::KvFull, with more blocks needed than free";
 
-/// All blocks can be filled; then a token that needs another is refused and changes nothing, and a release makes room.
+/// All blocks can be filled; then a token that needs another
+/// block is refused without a change, and a release makes room.
 pub fn kv_capacity_reached(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session_of_blocks(4)?;
     let capabilities = run.capabilities().clone();
@@ -45,7 +46,7 @@ pub fn kv_capacity_reached(fixture: &Fixture) -> CaseResult {
         capabilities.kv_tokens_max, capabilities.block_tokens
     );
     let mut all = Vec::new();
-    // All but one token of the first, and then that one: the last room is given too.
+    // All but one token of the first sequence, and then that token: the last slot is usable too.
     for (seq, len) in lengths.iter().enumerate() {
         all.push(fixture.tokens(*len, seq as u64)?);
         let keep = usize::from(seq == 0);
@@ -64,7 +65,7 @@ pub fn kv_capacity_reached(fixture: &Fixture) -> CaseResult {
     let input = format!("{input}; the last is released, and an empty sequence gets one token");
     let rows = check(clause::MEMORY, &input).works(run.try_pass(&[(empty, 0, &one, 1)]))?;
     check(clause::ROW_ALONE, &input).same(&rows, &plain(fixture, &one)?, fixture.tolerance)?;
-    // The first is as it was: cut by one token, it gives its last row again.
+    // The first sequence is unchanged: cut by one token, it gives its last row again.
     if capabilities.truncate && run.truncate(0, last).is_ok() {
         let rows = run.pass(&[(0, last, &all[0][last..], 1)])?;
         check(clause::KV_FULL, "a sequence beside the one that did not fit").same(
@@ -84,7 +85,7 @@ fn feed(run: &mut Run, seq: u32, position: usize, tokens: &[u32]) -> Result<(), 
     Ok(())
 }
 
-/// A batch of which one span fits and the other does not is refused whole.
+/// A batch with one span that fits and one that does not is refused as a whole.
 pub fn a_batch_that_does_not_fit_changes_nothing(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session_of_blocks(3)?;
     let capabilities = run.capabilities().clone();
@@ -94,7 +95,7 @@ pub fn a_batch_that_does_not_fit_changes_nothing(fixture: &Fixture) -> CaseResul
             "three sequences, and contexts as long as the KV cache, are needed".into(),
         ));
     }
-    // One block is left for two sequences that each need one.
+    // One block is left, but two sequences need one each.
     let tokens = fixture.tokens(capabilities.kv_tokens_max - block, 1)?;
     run.feed(0, 0, &tokens, 0)?;
     let one = fixture.tokens(block + 1, 2)?;
@@ -113,7 +114,7 @@ pub fn a_batch_that_does_not_fit_changes_nothing(fixture: &Fixture) -> CaseResul
     Ok(Outcome::Passed)
 }
 
-/// Forks share whole blocks, and the last of those who write into a shared block needs none of its own.
+/// Forks share whole blocks, and the last writer into a shared block needs no block of its own.
 pub fn shared_blocks_count_once(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session_of_blocks(4)?;
     let capabilities = run.capabilities().clone();
@@ -122,7 +123,7 @@ pub fn shared_blocks_count_once(fixture: &Fixture) -> CaseResult {
     if !capabilities.fork || sequences < 3 || capabilities.context_tokens_max < capabilities.kv_tokens_max {
         return Ok(Outcome::Skipped("forks, three sequences and long contexts are needed".into()));
     }
-    // Everything but one block for each further sequence is held once, by all of them.
+    // All sequences share every block but one per further sequence.
     let shared = (blocks - (sequences - 1)) * block - block / 2;
     let tokens = fixture.tokens(shared, 1)?;
     run.feed(0, 0, &tokens, 0)?;
@@ -130,7 +131,8 @@ pub fn shared_blocks_count_once(fixture: &Fixture) -> CaseResult {
     for to in 1..sequences {
         check(clause::FORK, &input).works(run.fork(0, to as u32, shared))?;
     }
-    // With blocks partly filled, all but the last writer take a copy. With cells of one token, each takes its own.
+    // With partly filled blocks, all writers but the last take
+    // a copy. With blocks of one token, each takes its own.
     let writers = if shared % block == 0 { sequences - 1 } else { sequences };
     let next = fixture.tokens(writers, 2)?;
     let parts: Vec<Part<'_>> = (0..writers).map(|i| (i as u32, shared, &next[i..=i], 1)).collect();

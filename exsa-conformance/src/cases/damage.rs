@@ -1,4 +1,4 @@
-//! Files that are damaged, or that say something which cannot be.
+//! Damaged files and impossible metadata.
 
 use crate::check::check;
 use crate::clause;
@@ -12,12 +12,12 @@ use std::io::Cursor;
 
 const SKIPPED: &str = "the backend reads no files";
 
-/// The file has to be refused with an error that has all of `words` in it.
+/// Requires a refusal of the file with an error that contains all of `words`.
 fn refuse(fixture: &Fixture, what: &str, bytes: Vec<u8>, words: &[&str]) -> Result<(), Failure> {
     let source = ModelSource::Memory(bytes.into());
     let loaded = fixture.backend.load(&source, &fixture.load_options, &mut LoadProgress::none());
     let says = format!("a LoadError that says {words:?}");
-    // The header alone cannot tell every mistake, but it is looked at without a panic.
+    // The header alone does not reveal every error, but must be read without a panic.
     let _ = fixture.backend.inspect(&source);
     check(clause::DAMAGED, format!("{}, {what}", fixture.place())).refused(loaded, &says, |error| {
         let text = error.to_string();
@@ -26,7 +26,7 @@ fn refuse(fixture: &Fixture, what: &str, bytes: Vec<u8>, words: &[&str]) -> Resu
     })
 }
 
-/// Cut off anywhere: in the magic, the counts, the metadata, the directory, the data.
+/// Files truncated anywhere: in the magic, the counts, the metadata, the directory, the data.
 pub fn files_cut_short(fixture: &Fixture) -> CaseResult {
     if !fixture.reads_files {
         return Ok(Outcome::Skipped(SKIPPED.into()));
@@ -47,7 +47,7 @@ pub fn files_cut_short(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Other magics and versions, and counts set to what the file cannot hold: nothing is allocated by them.
+/// Wrong magics and versions, and counts beyond the file's size, which must not be allocated.
 pub fn impossible_headers(fixture: &Fixture) -> CaseResult {
     if !fixture.reads_files {
         return Ok(Outcome::Skipped(SKIPPED.into()));
@@ -77,7 +77,8 @@ fn parts(fixture: &Fixture) -> Result<Parts, Failure> {
     check(clause::DAMAGED, format!("take {} apart", fixture.place())).works(Parts::of(&fixture.bytes()?))
 }
 
-/// Put together again as it was, the file loads: else the cases below would refuse for another reason.
+/// Impossible metadata. The unchanged reassembled file
+/// must load, else the refusals below would prove nothing.
 pub fn metadata_that_cannot_be(fixture: &Fixture) -> CaseResult {
     if !fixture.reads_files {
         return Ok(Outcome::Skipped(SKIPPED.into()));
@@ -145,7 +146,7 @@ pub fn metadata_that_cannot_be(fixture: &Fixture) -> CaseResult {
         refuse(fixture, what, parts.bytes(), &words)?;
     }
     ids_outside_the_vocabulary(fixture, &parts)?;
-    // Arrays beside the tokens have to be as long as they.
+    // Arrays per token must have the length of the token list.
     for (key, short) in [
         ("tokenizer.ggml.scores", Value::Array(Array::F32(vec![0.0; 3]))),
         ("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1; 3]))),
@@ -163,8 +164,8 @@ pub fn metadata_that_cannot_be(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// An id with a role that the vocabulary does not have counts as absent, as converters write it for "none". It may be missed
-/// where the file demands that it is added to prompts.
+/// A role id outside the vocabulary counts as absent, since converters write it for "none". A loader
+/// may refuse if the file demands that the token is added to prompts, so the demand is removed.
 fn ids_outside_the_vocabulary(fixture: &Fixture, parts: &Parts) -> Result<(), Failure> {
     for (role, demand) in [
         ("bos", "tokenizer.ggml.add_bos_token"),
@@ -187,19 +188,19 @@ fn ids_outside_the_vocabulary(fixture: &Fixture, parts: &Parts) -> Result<(), Fa
     Ok(())
 }
 
-/// Tensors that are missing, of another shape, type or number of dimensions, or that nobody knows.
+/// Tensors that are missing, unknown, or of another shape, type or number of dimensions.
 pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
     if !fixture.reads_files {
         return Ok(Outcome::Skipped(SKIPPED.into()));
     }
     let parts = parts(fixture)?;
-    // The embeddings, one of every kind in the first layer, and one of the last.
+    // The embeddings, every tensor of the first layer, and one tensor of the last.
     let is_tried = |tensor: &&Tensor| tensor.name == "token_embd.weight" || tensor.name.starts_with("blk.0.");
     let mut tried: Vec<Tensor> = parts.tensors.iter().filter(is_tried).cloned().collect();
     tried.extend(parts.tensors.iter().rev().find(|tensor| tensor.name.starts_with("blk.")).cloned());
     for tensor in &tried {
         let name = tensor.name.as_str();
-        // A bias that is not there adds nothing.
+        // A missing bias adds nothing.
         if !name.ends_with(".bias") {
             refuse(
                 fixture,
@@ -227,7 +228,7 @@ pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
         });
         refuse(fixture, &format!("with '{name}' of integers"), integers.bytes(), &[name])?;
     }
-    // Blocks of a type of which later readers know.
+    // A block type of later GGUF versions.
     let bytes = parts.bytes();
     let gguf = check(clause::DAMAGED, "the file written anew").works(Gguf::read(&mut Cursor::new(&bytes)))?;
     if let Some(at) = type_field(&bytes, gguf.data_offset(), &parts.tensors[0]) {
@@ -241,7 +242,7 @@ pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Where the type of the first tensor stands: behind its name, the number of dimensions and the dimensions.
+/// Offset of the first tensor's type: after its name, number of dimensions and dimensions.
 fn type_field(bytes: &[u8], data_offset: u64, tensor: &Tensor) -> Option<usize> {
     let mut entry = (tensor.name.len() as u64).to_le_bytes().to_vec();
     entry.extend(tensor.name.as_bytes());

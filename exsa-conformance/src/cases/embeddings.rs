@@ -11,10 +11,10 @@ use exsa_core::backend::Pooling;
 use exsa_core::batch::{Batch, Span};
 use exsa_core::error::StepError;
 
-/// Poolings that a session may be asked for; the first asks for none.
+/// Requested poolings; the first requests none.
 const POOLINGS: [Option<Pooling>; 4] = [None, Some(Pooling::Mean), Some(Pooling::First), Some(Pooling::Last)];
 
-/// Sessions that embed, each with its pooling. A session that was asked for one and does not have it refuses, or says so.
+/// Sessions that embed, one per pooling. A session without the requested pooling refuses, or reports its own.
 fn embedding(fixture: &Fixture) -> Result<Vec<Run>, Failure> {
     let mut runs: Vec<Run> = Vec::new();
     for pooling in POOLINGS {
@@ -46,7 +46,7 @@ fn try_embed(run: &mut Run, parts: &[Part<'_>]) -> Result<Rows, StepError> {
     Ok((0..vectors.len()).filter_map(|i| vectors.vector(i)).map(<[f32]>::to_vec).collect())
 }
 
-/// Vectors that have to come: one for each span, of one width, of finite numbers.
+/// Runs a batch, which must give one vector per span, of equal width and finite values.
 fn embed(run: &mut Run, parts: &[Part<'_>]) -> Result<Rows, Failure> {
     let check = check(clause::EMBED, format!("{:?}, {}", run.capabilities().embed, describe(parts)));
     let vectors = check.works(try_embed(run, parts))?;
@@ -61,8 +61,8 @@ fn embed(run: &mut Run, parts: &[Part<'_>]) -> Result<Rows, Failure> {
     Ok(vectors)
 }
 
-/// The vector of a text does not depend on its company, its place in the batch or what was embedded before; other texts
-/// have others. Afterwards the sequences are empty.
+/// The vector of a text does not depend on the rest of the batch, its place in it or earlier
+/// passes; different texts have different vectors. Afterwards the sequences are empty.
 pub fn embeddings_of_texts(fixture: &Fixture) -> CaseResult {
     let runs = embedding(fixture)?;
     if runs.is_empty() {
@@ -101,7 +101,7 @@ pub fn embeddings_of_texts(fixture: &Fixture) -> CaseResult {
             try_embed(&mut run, &[]).map(|vectors| vectors.len()).map_err(|error| error.to_string()),
             Ok(0),
         )?;
-        // What was embedded left nothing behind, and a sequence that holds tokens goes on.
+        // Embedding leaves nothing behind, and a sequence that holds tokens continues.
         if count > 1 {
             let tokens = fixture.tokens(5, 1)?;
             run.feed(1, 0, &tokens[..4], 0)?;
@@ -119,7 +119,7 @@ pub fn embeddings_of_texts(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// The limits and refusals of `forward` hold for `embed`; where it is not offered, it refuses.
+/// The limits and refusals of `forward` apply to `embed`; a session without embeddings refuses it.
 pub fn embeds_that_are_refused(fixture: &Fixture) -> CaseResult {
     let mut usual = fixture.session()?;
     let tokens = fixture.tokens(4, 1)?;

@@ -1,4 +1,4 @@
-//! Sequences that share a beginning.
+//! Sequences that share a prefix.
 
 use super::rows::plain;
 use crate::check::check;
@@ -9,7 +9,7 @@ use crate::run::Run;
 use exsa_core::SeqId;
 use exsa_core::error::KvError;
 
-/// A session in which sequences can be forked, or why there is none.
+/// A session that can fork, or the reason for a skip.
 fn forking(fixture: &Fixture) -> Result<Result<Run, Outcome>, crate::Failure> {
     let run = fixture.session()?;
     if !run.capabilities().fork {
@@ -21,7 +21,7 @@ fn forking(fixture: &Fixture) -> Result<Result<Run, Outcome>, crate::Failure> {
     Ok(Ok(run))
 }
 
-/// Lengths around the borders of blocks, up to `n`.
+/// Lengths around block boundaries, up to `n`.
 pub(super) fn lengths(block: usize, n: usize) -> Vec<usize> {
     let mut lengths = vec![0, 1, 2, block.saturating_sub(1), block, block + 1, 2 * block, n / 2, n - 1, n];
     lengths.retain(|len| *len <= n);
@@ -30,7 +30,7 @@ pub(super) fn lengths(block: usize, n: usize) -> Vec<usize> {
     lengths
 }
 
-/// A fork of a fork of every length; all three go on differently, in one batch, each as if it were alone.
+/// A fork of a fork at every length; all three continue differently in one batch, each as if alone.
 pub fn fork_then_diverge(fixture: &Fixture) -> CaseResult {
     let mut run = match forking(fixture)? {
         Ok(run) => run,
@@ -61,7 +61,7 @@ pub fn fork_then_diverge(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A fork goes on when the sequence that it came from is released, cut back, or overwritten by another.
+/// A fork survives when its source is released, truncated, or replaced by another sequence.
 pub fn fork_outlives_its_source(fixture: &Fixture) -> CaseResult {
     let mut run = match forking(fixture)? {
         Ok(run) => run,
@@ -96,7 +96,7 @@ pub fn fork_outlives_its_source(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Forks that make no sense are refused and change nothing.
+/// Invalid forks are refused without a change.
 pub fn forks_that_are_refused(fixture: &Fixture) -> CaseResult {
     let mut run = match forking(fixture)? {
         Ok(run) => run,
@@ -146,7 +146,7 @@ pub fn forks_that_are_refused(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Where the flags say that an operation is not offered, it refuses and changes nothing.
+/// An operation that the flags exclude refuses and changes nothing.
 pub fn flags_tell_the_truth(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let capabilities = run.capabilities().clone();

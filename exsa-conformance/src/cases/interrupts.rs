@@ -1,4 +1,4 @@
-//! Passes that are ended from another thread.
+//! Interrupted passes.
 
 use super::rows::plain;
 use crate::check::check;
@@ -9,7 +9,8 @@ use crate::run::{Part, Run};
 use exsa_core::error::StepError;
 use std::time::{Duration, Instant};
 
-/// A raised interrupt ends every pass until it is cleared; then the session goes on as core leaves it.
+/// A raised interrupt ends every pass until cleared; then
+/// the session continues from the state that core restores.
 pub fn raised_interrupt(fixture: &Fixture) -> CaseResult {
     let options = fixture.options();
     let interrupt = options.interrupt.clone();
@@ -42,8 +43,8 @@ pub fn raised_interrupt(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Interrupts from another thread at any moment of a long pass: it gives its rows or says that it was interrupted, and
-/// afterwards everything goes on.
+/// Interrupts from another thread at any moment of a long pass: the pass gives
+/// its rows or reports the interrupt, and the session continues to work.
 pub fn interrupt_in_mid_pass(fixture: &Fixture) -> CaseResult {
     let options = fixture.options();
     let interrupt = options.interrupt.clone();
@@ -54,7 +55,7 @@ pub fn interrupt_in_mid_pass(fixture: &Fixture) -> CaseResult {
     let whole = plain(fixture, &tokens)?;
     run.feed(0, 0, &tokens[..head], 0)?;
     let rest: [Part<'_>; 1] = [(0, head, &tokens[head..], n - head)];
-    // The fastest of three, as other work on the machine makes passes seem long.
+    // The fastest of three, since other load on the machine slows passes.
     let mut time = Duration::MAX;
     for _ in 0..3 {
         let start = Instant::now();
@@ -94,8 +95,8 @@ pub fn interrupt_in_mid_pass(fixture: &Fixture) -> CaseResult {
         }
         put_back(&mut run, &tokens[..head])?;
     }
-    // Short passes may be over before the other thread gets to run, above all on a busy machine, so only long ones have to
-    // show it.
+    // Short passes may end before the other thread runs, especially
+    // on a busy machine, so only long passes must be interrupted.
     if time > Duration::from_millis(500) {
         let input = format!("{ATTEMPTS} passes of {time:?}, each interrupted at another moment");
         check(clause::INTERRUPT, input).holds(
@@ -113,7 +114,7 @@ pub fn interrupt_in_mid_pass(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Puts sequence 0 back to the tokens that it began with.
+/// Rolls sequence 0 back to its first tokens.
 fn put_back(run: &mut Run, head: &[u32]) -> Result<(), Failure> {
     if !run.roll_back(0, head.len()) {
         run.feed(0, 0, head, 0)?;

@@ -1,4 +1,4 @@
-//! Finding devices, inspecting and loading.
+//! Device listing, inspection and loading.
 
 use super::rows::plain;
 use crate::check::check;
@@ -26,7 +26,7 @@ fn logits(fixture: &Fixture, model: &Arc<dyn Model>, tokens: &[u32]) -> Result<R
     check.works(session.forward(&batch).map(crate::logits::copy))
 }
 
-/// `inspect` says of a model what the loaded one says of itself.
+/// `inspect` and the loaded model report the same facts.
 pub fn inspect_agrees_with_load(fixture: &Fixture) -> CaseResult {
     let check = check(clause::INSPECT, format!("inspect and load {}", fixture.place()));
     let inspected = check.works(fixture.backend.inspect(&fixture.source))?;
@@ -39,7 +39,8 @@ pub fn inspect_agrees_with_load(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// There is a device, names are unique, a model loads on the first by name, and what is free is no more than there is.
+/// At least one device exists, names are unique, a model loads on the
+/// first device by name, and free memory does not exceed total memory.
 pub fn devices(fixture: &Fixture) -> CaseResult {
     let devices = fixture.backend.devices();
     let check = check(clause::DEVICES, format!("{devices:?}"));
@@ -57,7 +58,7 @@ pub fn devices(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A device that does not exist is refused by name.
+/// An unknown device is refused by name.
 pub fn unknown_device(fixture: &Fixture) -> CaseResult {
     let options = fixture.load_options.clone().device("abacus:7");
     let loaded = fixture.backend.load(&fixture.source, &options, &mut LoadProgress::none());
@@ -68,7 +69,7 @@ pub fn unknown_device(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Progress only grows, has one total, and ends with it.
+/// Progress never decreases, has a constant total, and ends at it.
 pub fn load_progress(fixture: &Fixture) -> CaseResult {
     let reports = reports(fixture)?;
     let check = check(clause::PROGRESS, format!("progress of loading {}", fixture.place()));
@@ -94,7 +95,7 @@ fn reports(fixture: &Fixture) -> Result<Vec<(u64, u64)>, Failure> {
     Ok(reports)
 }
 
-/// Loading stops at whichever report says so, and the model can be loaded afterwards.
+/// Any progress report can cancel loading, and the model can be loaded afterwards.
 pub fn load_can_be_cancelled(fixture: &Fixture) -> CaseResult {
     let count = reports(fixture)?.len();
     for stop in BTreeSet::from([0, 1, count / 2, count - 1]).into_iter().filter(|stop| *stop < count) {
@@ -113,7 +114,7 @@ pub fn load_can_be_cancelled(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A file that is not there, and a folder, are told by path.
+/// Errors for a missing file and for a folder name the path.
 pub fn missing_files(fixture: &Fixture) -> CaseResult {
     if !fixture.reads_files {
         return Ok(Outcome::Skipped("the backend reads no files".into()));
@@ -137,8 +138,8 @@ pub fn missing_files(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// The model is the same from a file, from memory of any alignment, and inside the program; a backend that does not take
-/// one of them says so.
+/// The model is the same from a file, from memory of any alignment, and embedded
+/// in the program; a backend refuses a source that it does not support.
 pub fn sources_give_the_same_model(fixture: &Fixture) -> CaseResult {
     if !fixture.reads_files {
         return Ok(Outcome::Skipped("the backend reads no files".into()));
@@ -148,7 +149,7 @@ pub fn sources_give_the_same_model(fixture: &Fixture) -> CaseResult {
     let expected = plain(fixture, &tokens)?;
     let path = std::env::temp_dir().join(format!("exsa-conformance-{}.gguf", std::process::id()));
     check(clause::SOURCE, format!("write {}", path.display())).works(std::fs::write(&path, &bytes))?;
-    // Odd places, as `include_bytes!` may give them.
+    // Odd alignment, as with `include_bytes!`.
     let shifted: &'static [u8] = Vec::leak([&[0][..], &bytes].concat());
     let sources = [
         ("a file", ModelSource::file(&path)),
@@ -171,7 +172,7 @@ pub fn sources_give_the_same_model(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Four threads load at the same time; all four models are right.
+/// Four threads load at the same time; all four models are correct.
 pub fn loads_at_the_same_time(fixture: &Fixture) -> CaseResult {
     let tokens = fixture.tokens(6, 1)?;
     let expected = plain(fixture, &tokens)?;

@@ -1,4 +1,4 @@
-//! A thousand sequences come and go, and everything is as before.
+//! Memory after a thousand sequences.
 
 use super::rows::plain;
 use crate::check::check;
@@ -8,19 +8,19 @@ use crate::fixture::Fixture;
 use crate::random::Random;
 use crate::run::Run;
 
-/// Rounds of sequences, and sequences in a round: 1,200 in all.
+/// Rounds, and sequences per round: 1,200 sequences in total.
 const ROUNDS: usize = 6;
 const SEQUENCES: usize = 200;
 
-/// Bytes that a round may add to the process: allocators give pages back as they please.
+/// Maximum growth of the process per round in bytes: allocators return pages at their own discretion.
 const GROWTH_MAX: i64 = 192 << 10;
 
-/// After 1,200 sequences that were fed, forked, cut and released, all KV can be filled again, and the process has not
-/// grown with them (looked at where the system tells).
+/// After 1,200 sequences were fed, forked, cut and released, all KV can be filled
+/// again, and the process has not grown (checked where the system reports memory).
 pub fn memory_returns_after_a_thousand_sequences(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session_of_blocks(6)?;
     let mut growth = Vec::new();
-    // The first round lets buffers grow to their size.
+    // In the first round buffers grow to their final size.
     for round in 0..ROUNDS {
         let before = resident_bytes();
         come_and_go(fixture, &mut run, round as u64)?;
@@ -30,7 +30,7 @@ pub fn memory_returns_after_a_thousand_sequences(fixture: &Fixture) -> CaseResul
     }
     let input = format!("{} sequences that came and went", ROUNDS * SEQUENCES);
     full_again(fixture, &mut run, &input)?;
-    // Other tests of the process come and go as well; what leaks here does so in every round.
+    // Other tests of the process also allocate; a leak here shows in every round.
     if let Some(least) = growth.iter().skip(1).min() {
         check(clause::MEMORY, format!("{input}, {SEQUENCES} in a round")).holds(
             *least < GROWTH_MAX,
@@ -41,7 +41,7 @@ pub fn memory_returns_after_a_thousand_sequences(fixture: &Fixture) -> CaseResul
     Ok(Outcome::Passed)
 }
 
-/// `SEQUENCES` sequences of random lengths, some forked, some cut, all released.
+/// Runs `SEQUENCES` sequences of random lengths: some forked, some cut, all released.
 fn come_and_go(fixture: &Fixture, run: &mut Run, seed: u64) -> Result<(), Failure> {
     let capabilities = run.capabilities().clone();
     let (block, sequences) = (capabilities.block_tokens, capabilities.sequences_max.min(4) as u32);
@@ -93,7 +93,7 @@ fn full_again(fixture: &Fixture, run: &mut Run, input: &str) -> Result<(), Failu
     Ok(())
 }
 
-/// Bytes of the process that are in memory, where the system tells in a file.
+/// Resident bytes of the process; `None` without `/proc`.
 fn resident_bytes() -> Option<i64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: i64 = text.split_whitespace().nth(1)?.parse().ok()?;

@@ -1,7 +1,7 @@
-//! The cases: each a part of the contract, as a function of a [`Fixture`](crate::Fixture).
+//! The cases: each tests a part of the contract on a [`Fixture`](crate::Fixture).
 //!
-//! A case makes sessions of its own and leaves nothing behind. Where the capabilities say that something is not offered, it
-//! is skipped, once it was seen that it is refused.
+//! A case creates its own sessions and leaves nothing behind. A case for an operation
+//! that the capabilities exclude checks that it is refused, and is then skipped.
 
 mod batches;
 mod capacity;

@@ -1,4 +1,4 @@
-//! What sessions are asked for, and what they then say of themselves.
+//! Session options and the resulting capabilities.
 
 use crate::check::check;
 use crate::clause;
@@ -7,7 +7,7 @@ use crate::fixture::Fixture;
 use exsa_core::backend::SessionOptions;
 use exsa_core::error::LoadError;
 
-/// The limits in the capabilities are those asked for, in whole blocks, within the model's.
+/// The limits in the capabilities follow the options, in whole blocks and within the model's limits.
 pub fn capabilities_follow_the_options(fixture: &Fixture) -> CaseResult {
     let n_ctx = fixture.model()?.info().n_ctx;
     let usual = fixture.options();
@@ -45,7 +45,7 @@ pub fn capabilities_follow_the_options(fixture: &Fixture) -> CaseResult {
             &format!("a context of at most {longest}"),
             found,
         )?;
-        // A context that was asked for is given where the KV was left to the backend.
+        // A requested context is granted if the KV size was left to the backend.
         if options.context_tokens_max.is_some() && options.kv_tokens_max.is_none() {
             check.equal(found.context_tokens_max, longest)?;
             check.holds(found.kv_tokens_max >= longest, "room for one such context", found)?;
@@ -57,7 +57,7 @@ pub fn capabilities_follow_the_options(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Options that make no sense are refused by name, and sizes that no machine has by their bytes, before anything is taken.
+/// Invalid options are refused by name, and impossible sizes by their bytes, before any allocation.
 pub fn options_that_are_refused(fixture: &Fixture) -> CaseResult {
     let usual = fixture.options();
     let refuse =
@@ -91,7 +91,7 @@ pub fn options_that_are_refused(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// What is in one session's sequences is not in another's.
+/// Sessions do not share sequences.
 pub fn sessions_share_no_kv(fixture: &Fixture) -> CaseResult {
     let (mut left, mut right) = (fixture.session()?, fixture.session()?);
     let (a, b) = (fixture.tokens(8, 1)?, fixture.tokens(8, 2)?);

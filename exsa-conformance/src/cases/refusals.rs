@@ -1,4 +1,4 @@
-//! Batches that are refused, before anything changes.
+//! Batches that are refused without a change.
 
 use super::rows::plain;
 use crate::check::check;
@@ -10,7 +10,7 @@ use exsa_core::SeqId;
 use exsa_core::backend::SessionOptions;
 use exsa_core::error::StepError;
 
-/// A session with a bystander, sequence 1 of five tokens, and a sequence 0 of six.
+/// A session with sequence 0 of six tokens and a bystander, sequence 1, of five.
 struct Scene<'a> {
     fixture: &'a Fixture,
     run: Run,
@@ -30,7 +30,8 @@ impl<'a> Scene<'a> {
         Ok(Some(Self { fixture, run, held }))
     }
 
-    /// The batch has to be refused. Then a bystander in the same batch and the sequences themselves are as they were.
+    /// Requires a refusal of the batch. A bystander in the same
+    /// batch and the sequences themselves must be unchanged.
     fn refuse(
         &mut self,
         clause: Clause,
@@ -40,7 +41,7 @@ impl<'a> Scene<'a> {
     ) -> Result<(), Failure> {
         let bystander = self.fixture.tokens(1, 3)?;
         let good: Part<'_> = (1, self.held[1].len(), &bystander, 1);
-        // Neither the place in the batch nor the company changes what is refused, nor does trying again.
+        // The refusal depends neither on the place in the batch, nor on other spans, nor on retries.
         let mut batches = vec![parts.to_vec(), parts.to_vec()];
         if parts.iter().all(|(seq, ..)| *seq != 1) {
             batches.push([&[good], parts].concat());
@@ -53,7 +54,7 @@ impl<'a> Scene<'a> {
         self.intact(clause, &describe(parts))
     }
 
-    /// Both sequences go on from where they were.
+    /// Checks that both sequences continue from their old state.
     fn intact(&mut self, clause: Clause, input: &str) -> Result<(), Failure> {
         for (seq, held) in self.held.iter().enumerate() {
             let next = self.fixture.tokens(2, 50)?;
@@ -88,7 +89,7 @@ pub fn wrong_positions(fixture: &Fixture) -> CaseResult {
             matches!(error, StepError::Position { seq: SeqId(0), position: p, held: 6 } if *p == position)
         })?;
     }
-    // Of a sequence that is empty.
+    // An empty sequence.
     if scene.run.capabilities().sequences_max > 2 {
         let words = "StepError::Position { seq: 2, position: 1, held: 0 }";
         scene.refuse(clause::POSITION, &[(2, 1, &tokens, 1)], words, |error| {
@@ -127,7 +128,7 @@ pub fn wrong_sequences(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Token ids outside the vocabulary; the last one inside works.
+/// Token ids outside the vocabulary; the last id inside works.
 pub fn wrong_tokens(fixture: &Fixture) -> CaseResult {
     let Some(mut scene) = Scene::new(fixture, &small(fixture))? else {
         return Ok(Outcome::Skipped(SKIPPED.into()));
@@ -148,7 +149,7 @@ pub fn wrong_tokens(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// One token more than a batch may hold, in one span and in two.
+/// One token over the batch limit, in one span and in two.
 pub fn too_large_batches(fixture: &Fixture) -> CaseResult {
     let options = fixture.options().batch_tokens(24);
     let Some(mut scene) = Scene::new(fixture, &options)? else {
@@ -172,7 +173,7 @@ pub fn too_large_batches(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A sequence grows to exactly the context and no further.
+/// A sequence grows to exactly the context length and no further.
 pub fn context_reached(fixture: &Fixture) -> CaseResult {
     let options = fixture.options().context_tokens(40).batch_tokens(64);
     let mut run = fixture.session_with(&options)?;

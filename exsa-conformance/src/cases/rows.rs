@@ -1,4 +1,4 @@
-//! Rows of logits: as many as asked for, in order, and the same each time.
+//! Rows of logits: number, order and determinism.
 
 use crate::check::check;
 use crate::clause;
@@ -6,8 +6,8 @@ use crate::failure::{CaseResult, Outcome};
 use crate::fixture::Fixture;
 use crate::logits::{Rows, difference};
 
-/// The fixture itself: another token somewhere before changes a row by far more than the tolerance, so that the
-/// comparisons of the other cases can fail. And all logits are finite.
+/// Tests the fixture: another earlier token changes a row by far more than the
+/// tolerance, so that comparisons of other cases can fail. All logits are finite.
 pub fn contexts_are_told_apart(fixture: &Fixture) -> CaseResult {
     let run = fixture.session()?;
     let tokens = fixture.tokens(fixture.fitting(&run, 24), 1)?;
@@ -32,12 +32,12 @@ pub fn contexts_are_told_apart(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Logits of every token of a sequence that is alone in a session of its own.
+/// Logits of every token of a sequence alone in its own session.
 pub(super) fn plain(fixture: &Fixture, tokens: &[u32]) -> Result<Rows, crate::Failure> {
     fixture.session()?.feed(0, 0, tokens, tokens.len())
 }
 
-/// Spans ask for no row, one, some and all: that many come, those of their last tokens, in the batch's order.
+/// Spans request no row, one, some and all: they get exactly the rows of their last tokens, in batch order.
 pub fn rows_asked_for(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let n = fixture.fitting(&run, 20) / 4;
@@ -52,7 +52,7 @@ pub fn rows_asked_for(fixture: &Fixture) -> CaseResult {
     }
     let case = check(clause::ROWS, crate::run::describe(&parts));
     case.same(&rows, &expected, fixture.tolerance)?;
-    // The sequence that asked for no row holds its tokens all the same.
+    // The sequence without a requested row still holds its tokens.
     let next = fixture.tokens(1, 5)?;
     let rows = run.pass(&[(0, n, &next, 1)])?;
     let expected = plain(fixture, &[&all[0][..], &next].concat())?.split_off(n);
@@ -64,7 +64,7 @@ pub fn rows_asked_for(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A batch without tokens gives no rows, of the usual width.
+/// A batch without tokens gives zero rows of the usual width.
 pub fn empty_batch(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let check = check(clause::ROWS, "a batch without tokens");
@@ -72,7 +72,7 @@ pub fn empty_batch(fixture: &Fixture) -> CaseResult {
     let batch = exsa_core::batch::Batch::new();
     let output = check.works(run.session.forward(&batch))?;
     check.equal((output.rows(), output.logits().map(|logits| logits.n_vocab())), (0, Some(n_vocab)))?;
-    // Nor are rows of an earlier pass lent again.
+    // Rows of an earlier pass are not lent again.
     let tokens = fixture.tokens(2, 1)?;
     run.pass(&[(0, 0, &tokens, 2)])?;
     let output = check.works(run.session.forward(&batch))?;
@@ -80,7 +80,8 @@ pub fn empty_batch(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// The same passes give the same bits: in one session after a release, in another session, and of another id.
+/// The same passes give the same bits: in the same session after
+/// a release, in another session, and with another sequence id.
 pub fn determinism(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let n = fixture.fitting(&run, 40);

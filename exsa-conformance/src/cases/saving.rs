@@ -1,4 +1,4 @@
-//! KV that is saved and restored.
+//! Saved and restored KV.
 
 use super::forks::lengths;
 use super::rows::plain;
@@ -12,7 +12,7 @@ use exsa_core::backend::{LoadProgress, SessionOptions};
 use exsa_core::error::KvError;
 use std::io::{self, Read, Write};
 
-/// A session that can save and has two sequences, or why there is none.
+/// A session that can save and has two sequences, or the reason for a skip.
 fn saving(fixture: &Fixture, options: &SessionOptions) -> Result<Result<Run, Outcome>, Failure> {
     let run = fixture.session_with(options)?;
     if !run.capabilities().save {
@@ -33,7 +33,7 @@ macro_rules! saving {
     };
 }
 
-/// Restored into another sequence and into another session, of every length, a sequence goes on as it would have.
+/// A sequence of any length, restored into another sequence or session, continues as the original.
 pub fn save_and_restore(fixture: &Fixture) -> CaseResult {
     let mut run = saving!(fixture, &fixture.options());
     let mut other = fixture.session()?;
@@ -55,7 +55,7 @@ pub fn save_and_restore(fixture: &Fixture) -> CaseResult {
             check.same(&rows, &expected, fixture.tolerance)?;
             run.release(seq);
         }
-        // Saving changed nothing.
+        // Saving changes nothing.
         let rows = run.pass(&[(0, len, &rest, 3)])?;
         check(clause::SAVE, format!("{input} saved, then 3 more")).same(
             &rows,
@@ -67,7 +67,7 @@ pub fn save_and_restore(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A restored sequence is a copy: it goes on when the one that was saved is gone, and can be forked and cut.
+/// A restored sequence is a copy: it survives the original's release, and can be forked and cut.
 pub fn restored_sequences_stand_alone(fixture: &Fixture) -> CaseResult {
     let mut run = saving!(fixture, &fixture.options());
     let n = fixture.fitting(&run, 24).min(24) - 3;
@@ -96,7 +96,7 @@ pub fn restored_sequences_stand_alone(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Cut short anywhere, and of other bytes, saved KV is refused; the target stays empty and can be filled after.
+/// Saved KV that is truncated or has changed bytes is refused; the target stays empty and usable.
 pub fn damaged_saved_kv_is_refused(fixture: &Fixture) -> CaseResult {
     let mut run = saving!(fixture, &fixture.options());
     let n = fixture.fitting(&run, 20).min(20);
@@ -123,7 +123,7 @@ pub fn damaged_saved_kv_is_refused(fixture: &Fixture) -> CaseResult {
             |error| matches!(error, KvError::Format(_)),
         )?;
     }
-    // Any single byte changed: without a checksum it may not show, but nothing breaks.
+    // Any single changed byte: without a checksum it may go unnoticed, but nothing breaks.
     for at in (0..saved.len()).step_by((saved.len() / 200).max(1)) {
         let mut bytes = saved.clone();
         bytes[at] ^= 0x41;
@@ -132,7 +132,7 @@ pub fn damaged_saved_kv_is_refused(fixture: &Fixture) -> CaseResult {
             check.holds(!fixture.checksummed, "a refusal, as the fixture promises", "it was accepted")?;
             let context = run.capabilities().context_tokens_max;
             check.holds(len <= context, "a length within the context", len)?;
-            // What was computed from it is not looked at, only that it can be.
+            // The result is not checked, only that the pass runs.
             run.try_pass(&[(1, len, &next, 1)]).ok();
             run.release(1);
         }
@@ -145,7 +145,7 @@ pub fn damaged_saved_kv_is_refused(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Targets that are not empty, ids that do not exist, contexts and caches that are too small, another model's KV.
+/// Non-empty targets, unknown ids, contexts and caches that are too small, another model's KV.
 pub fn restores_that_are_refused(fixture: &Fixture) -> CaseResult {
     let mut run = saving!(fixture, &fixture.options());
     let beyond = run.capabilities().sequences_max as u32;
@@ -195,7 +195,7 @@ pub fn restores_that_are_refused(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A cache with too little room left refuses with `Full`, and takes it when there is room.
+/// A cache without enough room refuses with `Full`, and restores once there is room.
 fn no_room(fixture: &Fixture, n: usize, saved: &[u8]) -> Result<(), Failure> {
     let options = fixture.options().kv_tokens(n);
     let mut run = fixture.session_with(&options)?;
@@ -228,7 +228,7 @@ impl Read for Trickle<'_> {
     }
 }
 
-/// Fails after so many bytes.
+/// Fails after this many bytes.
 struct Broken(usize);
 
 impl Broken {
@@ -258,7 +258,7 @@ impl Read for BrokenRead<'_> {
     }
 }
 
-/// Readers that give little at a time work; readers and writers that fail are told as such, and nothing is lost.
+/// Readers with short reads work; errors of readers and writers are reported, and nothing is lost.
 pub fn streams_that_fail(fixture: &Fixture) -> CaseResult {
     let mut run = saving!(fixture, &fixture.options());
     let n = fixture.fitting(&run, 12).min(12);

@@ -1,4 +1,4 @@
-//! Numbers of threads, and sessions on several threads.
+//! Thread counts, and sessions on several threads.
 
 use crate::check::check;
 use crate::clause;
@@ -8,7 +8,7 @@ use crate::logits::Rows;
 use exsa_core::backend::ThreadOptions;
 use std::num::NonZeroUsize;
 
-/// One, two, three and five threads give the same logits; bit by bit where the fixture promises it.
+/// One, two, three and five threads give the same logits; bitwise if the fixture promises it.
 pub fn results_by_number_of_threads(fixture: &Fixture) -> CaseResult {
     let n = fixture.fitting(&fixture.session()?, 40);
     let tokens = fixture.tokens(n, 1)?;
@@ -32,7 +32,7 @@ pub fn results_by_number_of_threads(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Sessions of one model work at the same time on threads of their own, and a session moves between threads.
+/// Sessions of one model run concurrently on their own threads, and a session can move between threads.
 pub fn sessions_on_several_threads(fixture: &Fixture) -> CaseResult {
     let n = fixture.fitting(&fixture.session()?, 24);
     let all: Vec<_> = (0..3).map(|i| fixture.tokens(n, 60 + i)).collect::<Result<_, _>>()?;
@@ -72,7 +72,7 @@ pub fn sessions_on_several_threads(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A session goes on after the last other handle of its model is gone.
+/// A session works after the last other handle of its model is dropped.
 pub fn session_outlives_the_model_handle(fixture: &Fixture) -> CaseResult {
     let check = check(clause::MODEL, "a session after the model's handle was dropped");
     let mut progress = exsa_core::backend::LoadProgress::none();

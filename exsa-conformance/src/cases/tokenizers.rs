@@ -48,8 +48,8 @@ fn decode(tokenizer: &dyn Tokenizer, ids: &[TokenId]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The text as it comes back: without the space that the vocabulary puts before it, and with spaces where the text has the
-/// character that SentencePiece writes for them.
+/// Normal form for comparison: without the leading space added by the
+/// vocabulary, and with spaces in place of SentencePiece's space character.
 fn normal(tokenizer: &dyn Tokenizer, text: &str, decoded: bool) -> String {
     let text =
         if decoded && tokenizer.leading_space() { text.strip_prefix(' ').unwrap_or(text) } else { text };
@@ -78,7 +78,7 @@ fn round_trip(fixture: &Fixture, tokenizer: &dyn Tokenizer, text: &str) -> Resul
     Ok(())
 }
 
-/// Texts of many kinds come back as they were; no control token comes of plain text; ids are those of the vocabulary.
+/// Texts of many kinds round-trip; plain text gives no control tokens; ids are inside the vocabulary.
 pub fn tokenizer_round_trips(fixture: &Fixture) -> CaseResult {
     let tokenizer = fixture.model()?.tokenizer();
     for text in TEXTS {
@@ -91,7 +91,7 @@ pub fn tokenizer_round_trips(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// 500 random texts: any characters, and bits of words in any order.
+/// 500 random texts: any characters, and word fragments in any order.
 pub fn tokenizer_on_random_texts(fixture: &Fixture) -> CaseResult {
     let tokenizer = fixture.model()?.tokenizer();
     let mut random = Random::new(11);
@@ -112,7 +112,7 @@ pub fn tokenizer_on_random_texts(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// `encode` adds to what is there, puts nothing before or after a text, and gives nothing for none.
+/// `encode` appends, adds nothing before or after the text, and gives no token for an empty text.
 pub fn encode_adds_only_the_text(fixture: &Fixture) -> CaseResult {
     let tokenizer = fixture.model()?.tokenizer();
     check(clause::ENCODE, "encode an empty text").equal(plain(&*tokenizer, ""), vec![])?;
@@ -131,15 +131,14 @@ pub fn encode_adds_only_the_text(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Control tokens become their ids where that is allowed, not across a protected offset, and never otherwise; they stand for no
-/// text.
+/// Control tokens become their ids only where allowed and not across a protected offset; they have no text.
 pub fn control_tokens_only_where_allowed(fixture: &Fixture) -> CaseResult {
     let tokenizer = fixture.model()?.tokenizer();
     let control = tokenizer.control_tokens();
     if control.is_empty() {
         return Ok(Outcome::Skipped("the vocabulary has no control tokens".into()));
     }
-    // Where one's text begins with another's, which of the two is meant is the longest match's affair.
+    // If one token's text is a prefix of another's, the longest match decides.
     let ambiguous = |text: &str| {
         text.is_empty()
             || control
@@ -193,7 +192,7 @@ pub fn control_tokens_only_where_allowed(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Ids outside the vocabulary have no piece and no text; those with a role are inside, and EOS ends generation.
+/// Ids outside the vocabulary have no piece and no text; role ids are inside, and EOS ends generation.
 pub fn ids_and_roles(fixture: &Fixture) -> CaseResult {
     let model = fixture.model()?;
     let tokenizer = model.tokenizer();
@@ -227,7 +226,7 @@ pub fn ids_and_roles(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Long texts that are unkind to merges take seconds at most, also in a debug build.
+/// Long texts that are adversarial for merges take at most seconds, even in a debug build.
 pub fn long_texts_are_encoded_in_time(fixture: &Fixture) -> CaseResult {
     const BYTES: usize = 256 << 10;
     let tokenizer = fixture.model()?.tokenizer();
@@ -243,7 +242,7 @@ pub fn long_texts_are_encoded_in_time(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Several threads encode at the same time.
+/// Several threads encode concurrently.
 pub fn one_tokenizer_on_several_threads(fixture: &Fixture) -> CaseResult {
     let tokenizer = fixture.model()?.tokenizer();
     let expected: Vec<_> = TEXTS.iter().map(|text| plain(&*tokenizer, text)).collect();

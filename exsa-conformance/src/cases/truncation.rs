@@ -1,4 +1,4 @@
-//! Sequences that are cut back, and sequences that are emptied.
+//! Truncation and release.
 
 use super::forks::lengths;
 use super::rows::plain;
@@ -11,7 +11,7 @@ use exsa_core::error::{KvError, StepError};
 
 const SKIPPED: &str = "the session cannot truncate, and says so";
 
-/// A detour of other tokens, cut off again at every length, leaves no trace in what comes after.
+/// Tokens cut off at any length leave no trace in later results.
 pub fn truncate_then_go_on(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     if !run.capabilities().truncate {
@@ -29,7 +29,7 @@ pub fn truncate_then_go_on(fixture: &Fixture) -> CaseResult {
         run.feed(0, 0, &kept, 0)?;
         let input = format!("{n} tokens, cut to {len}");
         check(clause::TRUNCATE, &input).works(run.truncate(0, len))?;
-        // What is gone is gone: the sequence ends at the cut.
+        // The sequence ends at the cut.
         if len < n {
             let beyond = run.try_pass(&[(0, n, &rest[..1], 1)]);
             let words = format!("StepError::Position {{ held: {len} }}");
@@ -60,7 +60,7 @@ pub fn truncate_then_go_on(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// One token taken back and given anew, over and over, as speculation does.
+/// Repeated rollback of drafted tokens, as in speculation.
 pub fn truncate_again_and_again(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     if !run.capabilities().truncate {
@@ -72,7 +72,7 @@ pub fn truncate_again_and_again(fixture: &Fixture) -> CaseResult {
     let wrong = fixture.tokens(n, 5)?;
     let mut at = 0;
     while at < n {
-        // A draft of up to three tokens of which one is right.
+        // A draft of up to three tokens, the first correct.
         let len = 3.min(n - at);
         let mut draft = vec![tokens[at]];
         draft.extend_from_slice(&wrong[at..at + len - 1]);
@@ -89,7 +89,7 @@ pub fn truncate_again_and_again(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Lengths beyond what is held and ids that do not exist are refused; the own length changes nothing.
+/// Lengths beyond the sequence and unknown ids are refused; the current length changes nothing.
 pub fn truncations_that_are_refused(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     if !run.capabilities().truncate {
@@ -129,7 +129,8 @@ pub fn truncations_that_are_refused(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A released sequence starts at 0 again and remembers nothing; others do not notice. Any id may be released, twice too.
+/// A released sequence starts at 0 again without old state, and other
+/// sequences are unaffected. Any id may be released, even twice.
 pub fn release(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let sequences = run.capabilities().sequences_max as u32;
@@ -167,7 +168,7 @@ pub fn release(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Every id below `sequences_max` is empty at the start, the highest too.
+/// Every id below `sequences_max` is empty at the start, including the highest.
 pub fn every_sequence_is_empty_at_the_start(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let sequences = run.capabilities().sequences_max as u32;

@@ -1,4 +1,4 @@
-//! What goes wrong, and when.
+//! Faults and their triggers.
 
 use exsa_core::batch::{Batch, Span};
 use exsa_core::{SeqId, TokenId};
@@ -30,34 +30,34 @@ pub enum Operation {
     Restore,
 }
 
-/// When a fault is due.
+/// Trigger of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// At the call of this number, counted from 1 over all sessions.
+    /// At the n-th call, counted from 1 over all sessions.
     Nth(Operation, u64),
     /// At every call.
     Always(Operation),
-    /// At every forward pass in which this sequence has a span; the fault is that sequence's.
+    /// At every forward pass with a span of this sequence, which is then at fault.
     Sequence(SeqId),
-    /// At every forward pass with this token; the fault is the sequence's that holds it.
+    /// At every forward pass with this token; the sequence that holds it is at fault.
     Token(TokenId),
 }
 
-/// What happens when a fault is due.
+/// Effect of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// An error, and nothing is done.
+    /// An error, without doing anything.
     Fail,
-    /// An error after all was done: what lies beyond the spans' positions is there, though the pass failed.
+    /// An error after the work was done: KV past the spans' positions exists although the pass failed.
     FailLate,
     /// A panic.
     Panic,
-    /// Nothing for so long, whatever the interrupt says, and then what should have been.
+    /// A delay that ignores the interrupt, then the normal result.
     Stall(Duration),
-    /// Nothing until the interrupt is raised, and `StepError::Interrupted` then; what should have been if it was not raised
-    /// for so long.
+    /// A wait for the interrupt, then `StepError::Interrupted`;
+    /// the normal result if it is not raised within this time.
     Hang(Duration),
-    /// A NaN in the rows of the sequence at fault, in all rows if none is.
+    /// A NaN in the rows of the sequence at fault, or in all rows if no sequence is at fault.
     NotANumber,
     /// No rows at all.
     NoRows,
@@ -65,7 +65,7 @@ pub enum Effect {
     RowMissing,
     /// One row too many.
     RowTooMany,
-    /// Rows of one value too few.
+    /// Rows with one value too few.
     NarrowRows,
 }
 
@@ -77,28 +77,29 @@ struct State {
     fired: u64,
 }
 
-/// The faults of a backend. Clones share them, so a test adds some while the backend runs, and counts calls.
+/// The faults of a backend. Clones share state, so a test
+/// can add faults and count calls while the backend runs.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<State>>);
 
 impl Faults {
-    /// No faults yet.
+    /// Creates an empty list of faults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a fault. Of several that are due at once, the one added first happens.
+    /// Adds a fault. If several faults are due at once, the earliest added takes effect.
     pub fn add(&self, when: When, effect: Effect) {
         self.0.lock().faults.push((when, effect));
     }
 
-    /// The same, for chains.
+    /// Like [`add`](Self::add), for chaining.
     pub fn with(self, when: When, effect: Effect) -> Self {
         self.add(when, effect);
         self
     }
 
-    /// Takes all faults away.
+    /// Removes all faults.
     pub fn clear(&self) {
         self.0.lock().faults.clear();
     }
@@ -108,17 +109,18 @@ impl Faults {
         self.0.lock().calls.get(&operation).copied().unwrap_or(0)
     }
 
-    /// Calls of `operation` that gave an error so far, on purpose or not; of those that move KV, load or make something.
+    /// Calls of `operation` that failed so far, on purpose or
+    /// not; counted for every operation except the forward pass.
     pub fn failed(&self, operation: Operation) -> u64 {
         self.0.lock().failed.get(&operation).copied().unwrap_or(0)
     }
 
-    /// Faults that happened so far.
+    /// Faults triggered so far.
     pub fn fired(&self) -> u64 {
         self.0.lock().fired
     }
 
-    /// Counts a call; the fault that is due, and the sequence that it is about.
+    /// Counts a call. Returns the due fault and the sequence at fault.
     pub(super) fn due(&self, operation: Operation, batch: Option<&Batch>) -> Option<(Effect, Option<SeqId>)> {
         let mut state = self.0.lock();
         let call = state.calls.entry(operation).or_default();
@@ -141,7 +143,7 @@ impl Faults {
         due
     }
 
-    /// Runs `work`, or what the fault that is due makes of it. Effects on rows have none here.
+    /// Runs `work` under the due fault. Effects on rows do not apply here.
     pub(super) fn call<T, E>(
         &self,
         operation: Operation,
@@ -165,12 +167,12 @@ impl Faults {
     }
 }
 
-/// What an error or a panic says.
+/// Text of the error or panic.
 pub(super) fn words(operation: Operation) -> String {
     format!("{operation:?} fails on purpose")
 }
 
-/// A backend's panic is what is tested.
+/// Simulates a panic in the backend.
 #[expect(clippy::panic)]
 pub(super) fn panic_on_purpose(operation: Operation) -> ! {
     panic!("{}", words(operation))

@@ -1,7 +1,7 @@
-//! A backend that fails on purpose, around any other.
+//! A fault-injecting decorator for any backend.
 //!
-//! [`FaultyBackend`] and [`FaultyModel`] pass everything on to what they decorate, and do what [`Faults`] say where one of
-//! them is due: for tests of what lies above the seam.
+//! [`FaultyBackend`] and [`FaultyModel`] forward all calls to the decorated
+//! object, and apply [`Faults`] when due, for tests of the layers above the seam.
 //!
 //! ```
 //! use exsa_conformance::faulty::{Effect, Faults, FaultyModel, Operation, When};
@@ -35,7 +35,7 @@ use exsa_core::tokenizer::Tokenizer;
 use session::FaultySession;
 use std::sync::Arc;
 
-/// A backend that does what another does, but for its faults.
+/// A backend that behaves like another, except for its faults.
 pub struct FaultyBackend {
     inner: Arc<dyn InferenceBackend>,
     faults: Faults,
@@ -86,7 +86,7 @@ impl InferenceBackend for FaultyBackend {
     }
 }
 
-/// A model that does what another does, but for its faults.
+/// A model that behaves like another, except for its faults.
 pub struct FaultyModel {
     inner: Arc<dyn Model>,
     faults: Faults,
@@ -98,7 +98,7 @@ impl FaultyModel {
         Self { inner, faults }
     }
 
-    /// The model as the engine takes it.
+    /// Converts the model to the engine's type.
     pub fn shared(self) -> Arc<dyn Model> {
         Arc::new(self)
     }

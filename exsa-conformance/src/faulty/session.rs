@@ -1,4 +1,4 @@
-//! A session that fails on purpose.
+//! A fault-injecting session.
 
 use super::faults::{Effect, Faults, Operation, panic_on_purpose, words};
 use exsa_core::SeqId;
@@ -20,7 +20,7 @@ impl FaultySession {
         Self { inner, faults, interrupt, logits: Vec::new() }
     }
 
-    /// The rows of a sound pass, changed.
+    /// Corrupts the rows of a successful pass.
     fn spoil(
         &mut self,
         batch: &Batch,
@@ -53,7 +53,7 @@ impl FaultySession {
     }
 }
 
-/// Waits for the interrupt; whether it was raised in time.
+/// Waits for the interrupt. Returns whether it was raised in time.
 fn interrupted(interrupt: &Interrupt, time: Duration) -> bool {
     let start = Instant::now();
     while start.elapsed() < time {
@@ -122,7 +122,7 @@ impl Session for FaultySession {
             },
             |_| (),
         );
-        // Releasing has no error; a fault of that kind leaves the sequence as it is.
+        // `release` returns no error; such a fault leaves the sequence unchanged.
         released.ok();
     }
 

@@ -28,31 +28,32 @@ pub struct Capabilities {
     pub fork: bool,
     /// Whether [`Session::truncate`](super::Session::truncate) works for lengths above 0.
     pub truncate: bool,
-    /// Whether [`Session::save`](super::Session::save) and [`Session::restore`](super::Session::restore) work.
+    /// Whether [`Session::save`](super::Session::save) and
+    /// [`Session::restore`](super::Session::restore) work.
     pub save: bool,
-    /// Pooling of [`Session::embed`](super::Session::embed); `None` where it does not work.
+    /// Pooling of [`Session::embed`](super::Session::embed); `None` if it does not work.
     pub embed: Option<Pooling>,
-    /// Whether the bits of a row depend on the tokens of its sequence alone: not on the other sequences of the batch, the
-    /// cut into spans, or the number of threads.
+    /// Whether the bits of a row depend on the tokens of its sequence alone: not on
+    /// the other sequences of the batch, the cut into spans, or the number of threads.
     ///
-    /// Speculation, resumed requests and failover promise identical tokens only where this is true; elsewhere the result has
-    /// the same distribution.
+    /// Speculation, resumed requests and failover guarantee identical tokens
+    /// only if this is true; otherwise the result has the same distribution.
     pub batch_invariant: bool,
-    /// Maximum adapters of one span ([`Span::adapters`](crate::batch::Span::adapters)); 0 where adapters per sequence do not
-    /// work.
+    /// Maximum adapters of one span ([`Span::adapters`](crate::batch::Span::adapters));
+    /// 0 if per-sequence adapters do not work.
     pub span_adapters_max: usize,
-    /// Maximum distinct sets of adapters in one batch: 1 where an adapter belongs to the whole pass.
+    /// Maximum distinct sets of adapters in one batch: 1 if an adapter applies to the whole pass.
     pub batch_adapter_sets_max: usize,
-    /// Checkpoints that [`Session::checkpoint`](super::Session::checkpoint) keeps per sequence: for recurrent states, which
-    /// cannot be truncated elsewhere. 0 where it does not work.
+    /// Checkpoints that [`Session::checkpoint`](super::Session::checkpoint) keeps per sequence:
+    /// for recurrent states, which cannot be truncated elsewhere. 0 if it does not work.
     pub checkpoints_max: usize,
     /// Whether [`Session::sample`](super::Session::sample) works.
     pub device_sampling: bool,
 }
 
 impl Capabilities {
-    /// A session of `sequences_max` sequences of at most `context_tokens_max` tokens that can only append and release: room
-    /// for all of them at full length, blocks of one token, batches of up to 512 tokens.
+    /// A session of `sequences_max` sequences of at most `context_tokens_max` tokens that can only append
+    /// and release: KV for all sequences at full length, blocks of one token, batches of up to 512 tokens.
     #[must_use]
     pub fn new(sequences_max: usize, context_tokens_max: usize) -> Self {
         Self {
@@ -115,7 +116,7 @@ impl Capabilities {
         self
     }
 
-    /// Pooling of embeddings; `None` where the session gives none.
+    /// Pooling of embeddings; `None` if the session gives none.
     #[must_use]
     pub fn embed(mut self, pooling: Option<Pooling>) -> Self {
         self.embed = pooling;

@@ -1,14 +1,14 @@
-//! Memory that a model and a session take, before anything is loaded.
+//! Memory estimates of a model and a session before loading.
 
 /// Bytes that a backend allocates for a model and one session of it:
 /// [`InferenceBackend::estimate`](super::InferenceBackend::estimate).
 ///
-/// The figures count what the backend allocates itself. Pages of a mapped file that the backend reads in place count as
-/// weights; tokenizer, allocator overhead and thread stacks do not count.
+/// The figures count what the backend allocates itself. Pages of a mapped file that the backend
+/// reads in place count as weights; tokenizer, allocator overhead and thread stacks do not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryEstimate {
-    /// Weights in the form in which they are computed with.
+    /// Weights in their compute layout.
     pub weights: u64,
     /// KV cache of the session.
     pub kv: u64,
@@ -17,7 +17,7 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    /// An estimate of these bytes.
+    /// Creates an estimate.
     #[must_use]
     pub fn new(weights: u64, kv: u64, scratch: u64) -> Self {
         Self { weights, kv, scratch }

@@ -1,7 +1,7 @@
 //! Fingerprints of models and sessions.
 
-/// 64-bit hash (FNV-1a over words, with a rotation) that tells models and sessions apart. It guards against mistakes, not
-/// against an attacker.
+/// 64-bit hash (FNV-1a over words, with a rotation) that identifies models
+/// and sessions. It guards against mistakes, not against an attacker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u64);
 
@@ -12,7 +12,7 @@ impl Default for Fingerprint {
 }
 
 impl Fingerprint {
-    /// Adds `bytes`. The boundaries of calls count: `ab`, `c` differs from `a`, `bc`.
+    /// Adds `bytes`. Call boundaries matter: `ab`, `c` differs from `a`, `bc`.
     pub fn update(&mut self, bytes: &[u8]) {
         let mut words = bytes.chunks_exact(8);
         for word in words.by_ref() {

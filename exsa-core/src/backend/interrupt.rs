@@ -1,4 +1,4 @@
-//! What ends a running pass early.
+//! Interruption of running passes.
 
 use crate::clock::Clock;
 use std::fmt;
@@ -8,16 +8,17 @@ use std::time::Duration;
 
 /// Ends forward passes of a session early, from another thread.
 ///
-/// Clones share one flag. While it is raised, every [`Session::forward`](crate::backend::Session::forward) and
-/// [`Session::embed`](crate::backend::Session::embed) of a session made with it returns
-/// [`StepError::Interrupted`](crate::error::StepError::Interrupted), the running one within a few milliseconds. Only
-/// [`clear`](Self::clear) lowers it.
+/// Clones share one flag. While the flag is raised, every
+/// [`Session::forward`](crate::backend::Session::forward) and
+/// [`Session::embed`](crate::backend::Session::embed) of a session with this interrupt
+/// returns [`StepError::Interrupted`](crate::error::StepError::Interrupted), a running
+/// pass within a few milliseconds. Only [`clear`](Self::clear) lowers the flag.
 ///
-/// It is for programs that drive a session themselves. **An engine makes its own** and gives that to its session in place of
-/// the one in [`SessionOptions`](crate::backend::SessionOptions), so engines started from clones of one
-/// [`EngineOptions`](crate::EngineOptions) have nothing in common. The engine's ends a pass once every request that it computes
-/// for was cancelled or has expired, at [`Engine::interrupt`](crate::Engine::interrupt), and at a
-/// [`Shutdown::Abort`](crate::Shutdown::Abort).
+/// It is for programs that drive a session themselves. **An engine creates its own** and uses it in
+/// place of the one in [`SessionOptions`](crate::backend::SessionOptions), so engines started from
+/// clones of one [`EngineOptions`](crate::EngineOptions) share nothing. The engine's interrupt ends a
+/// pass once all requests in it are cancelled or expired, on
+/// [`Engine::interrupt`](crate::Engine::interrupt), and on [`Shutdown::Abort`](crate::Shutdown::Abort).
 #[derive(Clone, Default)]
 pub struct Interrupt {
     flag: Arc<AtomicBool>,
@@ -35,13 +36,13 @@ impl Interrupt {
         self.flag.store(false, Ordering::Release);
     }
 
-    /// Whether a pass shall end. It costs about as much as reading the clock, so that it can be asked many thousand times a
-    /// second.
+    /// Whether a pass must end. Costs about as much as a clock
+    /// read, so it can be called many thousand times per second.
     pub fn is_raised(&self) -> bool {
         self.flag.load(Ordering::Acquire) || self.limit.as_deref().is_some_and(TimeLimit::is_over)
     }
 
-    /// An interrupt with a flag of its own, which counts as raised, too, while `limit` is over.
+    /// An interrupt with a new flag, which also counts as raised once `limit` has passed.
     pub(crate) fn with_limit(limit: Arc<TimeLimit>) -> Self {
         Self { flag: Arc::default(), limit: Some(limit) }
     }
@@ -53,10 +54,10 @@ impl fmt::Debug for Interrupt {
     }
 }
 
-/// A moment in the engine's time, which can be moved while others look whether it has come.
+/// A time limit on the engine's clock, which can be changed while other threads check it.
 pub(crate) struct TimeLimit {
     clock: Arc<dyn Clock>,
-    /// In nanoseconds.
+    /// The limit in nanoseconds.
     at: AtomicU64,
 }
 
@@ -64,18 +65,18 @@ const NEVER: u64 = u64::MAX;
 const AT_ONCE: u64 = 0;
 
 impl TimeLimit {
-    /// One that never comes.
+    /// Creates a limit that never passes.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, at: AtomicU64::new(NEVER) }
     }
 
-    /// Sets the moment; `None` never comes.
+    /// Sets the limit; `None` never passes.
     pub(crate) fn set(&self, at: Option<Duration>) {
         let nanoseconds = |at: Duration| u64::try_from(at.as_nanos()).unwrap_or(NEVER);
         self.at.store(at.map_or(NEVER, nanoseconds), Ordering::Release);
     }
 
-    /// It has come.
+    /// Makes the limit pass at once.
     pub(crate) fn end(&self) {
         self.at.store(AT_ONCE, Ordering::Release);
     }

@@ -2,8 +2,8 @@
 
 /// Element type of cached keys or values: [`SessionOptions::kv_type`](super::SessionOptions::kv_type).
 ///
-/// A backend refuses a type that it does not have with [`LoadError::Option`](crate::error::LoadError::Option), which lists
-/// those that it has.
+/// A backend refuses an unsupported type with
+/// [`LoadError::Option`](crate::error::LoadError::Option), which lists the supported types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -22,7 +22,7 @@ pub enum KvType {
 }
 
 impl KvType {
-    /// Name as users type it: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
+    /// Name for user input: `f32`, `f16`, `bf16`, `q8_0`, `q4_0`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -37,7 +37,7 @@ impl KvType {
     /// All types.
     pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0];
 
-    /// The type of this [`name`](Self::name).
+    /// The type with this [`name`](Self::name).
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kv_type| kv_type.name() == name)

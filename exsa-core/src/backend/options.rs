@@ -7,8 +7,8 @@ use std::num::NonZeroUsize;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct LoadOptions {
-    /// Name of the device, as [`InferenceBackend::devices`](super::InferenceBackend::devices) gives it; `None` takes the
-    /// first.
+    /// Name of the device, from [`InferenceBackend::devices`](super::InferenceBackend::devices);
+    /// `None` takes the first device.
     pub device: Option<String>,
     /// Threads for loading.
     pub threads: ThreadOptions,
@@ -54,17 +54,17 @@ impl LoadOptions {
 pub struct SessionOptions {
     /// Sequences that can hold tokens at one time; 16 by default.
     pub sequences_max: usize,
-    /// Sequences that the engine keeps for their prefix, beside these; 0 by default. They take no KV of their own, so the
-    /// default of [`kv_tokens_max`](Self::kv_tokens_max) does not count them. A session that has them adds them to
-    /// [`Capabilities::sequences_max`](super::Capabilities::sequences_max).
+    /// Further sequences that the engine keeps as cached prefixes; 0 by default. They need no KV of their
+    /// own, so the default of [`kv_tokens_max`](Self::kv_tokens_max) does not count them. A session that
+    /// grants them adds them to [`Capabilities::sequences_max`](super::Capabilities::sequences_max).
     pub sequences_idle_max: usize,
-    /// Maximum tokens in one sequence; the model's context length by default, and never more than it.
+    /// Maximum tokens in one sequence; by default, and at most, the model's context length.
     pub context_tokens_max: Option<usize>,
     /// Tokens of KV over all sequences, rounded up to whole blocks; by default `context_tokens_max`, times
     /// `sequences_max` as far as [`kv_bytes_max`](Self::kv_bytes_max) allows.
     pub kv_tokens_max: Option<usize>,
-    /// Bytes that the KV cache may take; 1 GiB by default. A KV cache of explicit `kv_tokens_max` that needs
-    /// more is refused with [`LoadError::Memory`](crate::error::LoadError::Memory).
+    /// Maximum bytes of the KV cache; 1 GiB by default. An explicit `kv_tokens_max` that
+    /// needs more is refused with [`LoadError::Memory`](crate::error::LoadError::Memory).
     pub kv_bytes_max: u64,
     /// Element type of cached keys; `None` is f16.
     pub key_type: Option<KvType>,
@@ -72,15 +72,16 @@ pub struct SessionOptions {
     pub value_type: Option<KvType>,
     /// Maximum tokens in one batch; 512 by default.
     pub batch_tokens_max: usize,
-    /// Threads for the forward pass; unused where [`team`](Self::team) is set.
+    /// Threads for the forward pass; unused if [`team`](Self::team) is set.
     pub threads: ThreadOptions,
     /// Thread team shared with other sessions; `None`, the default, gives the session threads of its own.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub team: Option<ThreadTeam>,
-    /// Pooling of [`Session::embed`](super::Session::embed); `None` takes the model's own. The effective value is reported in
-    /// [`Capabilities::embed`](super::Capabilities::embed).
+    /// Pooling of [`Session::embed`](super::Session::embed); `None` takes the model's pooling.
+    /// The effective value is reported in [`Capabilities::embed`](super::Capabilities::embed).
     pub pooling: Option<Pooling>,
-    /// Ends a running forward pass from another thread. For sessions without an engine: an engine gives its session its own.
+    /// Ends a running forward pass from another thread. For sessions
+    /// without an engine: an engine sets its own interrupt.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub interrupt: Interrupt,
 }
@@ -118,7 +119,7 @@ impl SessionOptions {
         self
     }
 
-    /// Sets the sequences kept for their prefix.
+    /// Sets the sequences kept as cached prefixes.
     #[must_use]
     pub fn idle_sequences(mut self, max: usize) -> Self {
         self.sequences_idle_max = max;
@@ -196,7 +197,7 @@ impl SessionOptions {
     }
 }
 
-/// Threads that a backend may use. It starts no others.
+/// Threads that a backend may use. It starts no other threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -205,19 +206,19 @@ impl SessionOptions {
 )]
 #[non_exhaustive]
 pub struct ThreadOptions {
-    /// Threads that compute, the calling one included; `None` is the number of physical cores that the process
-    /// may use.
+    /// Compute threads, including the calling thread; `None` is
+    /// the number of physical cores available to the process.
     pub compute: Option<NonZeroUsize>,
 }
 
 impl ThreadOptions {
-    /// As many threads as the process may use physical cores.
+    /// One thread per physical core available to the process.
     #[must_use]
     pub fn auto() -> Self {
         Self::default()
     }
 
-    /// This many threads; `None` is [`auto`](Self::auto).
+    /// `compute` threads; `None` is [`auto`](Self::auto).
     #[must_use]
     pub fn new(compute: Option<NonZeroUsize>) -> Self {
         Self { compute }

@@ -5,8 +5,8 @@ use crate::token::TokenId;
 
 /// Result of a forward pass, lent by the session until its next call.
 ///
-/// Today a pass gives rows of logits on the host. Rows that stay on a device, and hidden states, can be added without a
-/// change for backends that have none.
+/// Rows of logits are on the host or on the device. Further outputs, such as
+/// hidden states, can be added without a change to backends that have none.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Output<'a> {
@@ -33,13 +33,13 @@ impl<'a> Output<'a> {
         self.rows
     }
 
-    /// The rows on the host; `None` where they stay on the device.
+    /// The rows on the host; `None` if they stay on the device.
     #[must_use]
     pub fn logits(&self) -> Option<Logits<'a>> {
         self.logits
     }
 
-    /// Row `i` of `n_vocab` logits; `None` past the last, and where the rows stay on the device.
+    /// Row `i` of `n_vocab` logits; `None` past the last row, or if the rows stay on the device.
     #[must_use]
     pub fn row(&self, i: usize) -> Option<&'a [f32]> {
         self.logits?.row(i)
@@ -52,10 +52,11 @@ impl<'a> From<Logits<'a>> for Output<'a> {
     }
 }
 
-/// Parameters for sampling one row of the last pass on the device: [`Session::sample`](super::Session::sample).
+/// Parameters for sampling one row of the last pass on the
+/// device: [`Session::sample`](super::Session::sample).
 ///
-/// The chain is that of [`SamplingParams`](crate::SamplingParams) without penalties and bias: top-k, top-p, min-p,
-/// temperature, then the Gumbel-max draw for (seed, position).
+/// The chain is that of [`SamplingParams`](crate::SamplingParams) without penalties and
+/// bias: top-k, top-p, min-p, temperature, then the Gumbel-max draw for (seed, position).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RowSampling {
@@ -67,13 +68,13 @@ pub struct RowSampling {
     pub top_k: Option<u32>,
     /// Share of the probability to keep, `0..=1`.
     pub top_p: f32,
-    /// Least probability relative to the best token, `0..=1`.
+    /// Minimum probability relative to the best token, `0..=1`.
     pub min_p: f32,
     /// Seed of the draw.
     pub seed: u64,
     /// Position of the new token in its sequence.
     pub position: u64,
-    /// Whether the token's log-probability is wanted.
+    /// Whether to compute the token's log-probability.
     pub logprob: bool,
 }
 
@@ -94,18 +95,18 @@ impl RowSampling {
     }
 }
 
-/// Token that a device sampled from a row.
+/// A token sampled on the device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SampledRow {
     /// The token.
     pub token: TokenId,
-    /// Natural logarithm of its probability under the row as the model gave it, where it was asked for.
+    /// Natural logarithm of its probability under the unmodified row, if requested.
     pub logprob: Option<f32>,
 }
 
 impl SampledRow {
-    /// `token`, with its log-probability where that was asked for.
+    /// `token`, with its log-probability if requested.
     #[must_use]
     pub fn new(token: TokenId, logprob: Option<f32>) -> Self {
         Self { token, logprob }

@@ -1,17 +1,17 @@
 //! Pooling of token embeddings.
 
-/// How the vectors of a text's tokens, as the last layer leaves them, become one.
+/// Reduction of a text's token vectors from the last layer to one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Pooling {
-    /// Their mean.
+    /// Mean of all tokens.
     Mean,
-    /// The first token's, as in BERT.
+    /// The first token, as in BERT.
     First,
-    /// The last token's.
+    /// The last token.
     Last,
-    /// What the model's classification head makes of it: of a reranker, one number, the higher the better the text
-    /// (query and document in one, as the model was trained) fits.
+    /// Output of the model's classification head: for a reranker, one score, higher for
+    /// a better match (query and document in one text, in the model's training format).
     Rank,
 }

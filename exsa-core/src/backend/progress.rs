@@ -9,18 +9,18 @@ pub struct LoadProgress<'a> {
 }
 
 impl<'a> LoadProgress<'a> {
-    /// Progress that nobody listens to.
+    /// No progress callback.
     pub fn none() -> Self {
         Self { callback: None }
     }
 
-    /// Calls `callback(done, total)` with bytes as loading goes on; `false` ends it with
-    /// [`LoadError::Cancelled`].
+    /// Calls `callback(done, total)`, in bytes, during loading;
+    /// `false` cancels it with [`LoadError::Cancelled`].
     pub fn new(callback: &'a mut dyn FnMut(u64, u64) -> bool) -> Self {
         Self { callback: Some(callback) }
     }
 
-    /// For backends: tells that `done` of `total` bytes are loaded.
+    /// For backends: reports that `done` of `total` bytes are loaded.
     pub fn report(&mut self, done: u64, total: u64) -> Result<(), LoadError> {
         let go_on = self.callback.as_mut().is_none_or(|callback| callback(done, total));
         if go_on { Ok(()) } else { Err(LoadError::Cancelled) }

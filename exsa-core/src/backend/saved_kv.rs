@@ -1,6 +1,7 @@
 //! Frame of saved KV: header, payload of the backend, checksum.
 //!
-//! Little-endian: the 8 bytes `EXSA-KV` and version, 8 bytes that name the backend, u64 [`Fingerprint`] of model and session,
+//! Little-endian: the 8 bytes
+//! `EXSA-KV` and version, 8 bytes that name the backend, u64 [`Fingerprint`] of model and session,
 //! u64 tokens, u64 bytes of the payload, the payload, u64 checksum of everything before it.
 
 use super::Fingerprint;
@@ -16,7 +17,7 @@ const HEADER_BYTES: usize = 40;
 pub struct SavedKv {
     /// Name of the backend, padded with zeros.
     pub backend: [u8; 8],
-    /// Fingerprint of model, KV type, and whatever else decides whether KV can be shared.
+    /// Fingerprint of model, KV type, and every other property that KV compatibility depends on.
     pub fingerprint: Fingerprint,
     /// Tokens.
     pub tokens: u64,
@@ -25,7 +26,8 @@ pub struct SavedKv {
 }
 
 impl SavedKv {
-    /// The header of `tokens` tokens in a payload of `payload_bytes` bytes. Of `backend`'s name, 8 bytes count.
+    /// The header of `tokens` tokens in a payload of `payload_bytes`
+    /// bytes. Only the first 8 bytes of `backend` count.
     #[must_use]
     pub fn new(backend: &str, fingerprint: Fingerprint, tokens: usize, payload_bytes: usize) -> Self {
         let mut name = [0; 8];
@@ -61,14 +63,14 @@ impl SavedKv {
         Ok(to.write_all(&checksum.to_le_bytes())?)
     }
 
-    /// Reads a header and checks it against `expected`: same backend and fingerprint, at most `tokens_max` tokens. Then
-    /// `payload` reads exactly `payload_bytes` bytes; at last the checksum is compared. `payload` must not trust what it
-    /// reads, and its caller drops the result after an error.
+    /// Reads a header and checks it against `expected`: same backend and fingerprint, at most
+    /// `tokens_max` tokens. Then `payload` reads exactly `payload_bytes` bytes; finally the checksum is
+    /// compared. `payload` must not trust its input, and its caller drops the result after an error.
     ///
     /// # Errors
     ///
-    /// [`KvError::Format`] for KV of another backend, model or session, and for damaged or truncated data; errors of
-    /// `from` and of `payload`.
+    /// [`KvError::Format`] for KV of another backend, model or session, and
+    /// for damaged or truncated data; errors of `from` and of `payload`.
     pub fn read<T>(
         from: &mut dyn Read,
         expected: &Self,
@@ -134,7 +136,7 @@ impl SavedKv {
     }
 }
 
-/// [`KvError`] of a read that failed: the end of the data is a matter of format.
+/// [`KvError`] of a failed read: an early end of the data is a format error.
 #[must_use]
 pub fn read_error(error: std::io::Error) -> KvError {
     match error.kind() {
@@ -143,7 +145,7 @@ pub fn read_error(error: std::io::Error) -> KvError {
     }
 }
 
-/// Counts and sums the bytes that pass.
+/// Counts and checksums the bytes that pass through.
 struct Checked<T> {
     inner: T,
     checksum: Checksum,
@@ -172,7 +174,7 @@ impl<R: Read + ?Sized> Read for Checked<&mut R> {
     }
 }
 
-/// Checksum of a stream, however it is cut: FNV-1a over 64-bit words with a rotation.
+/// Checksum of a stream, independent of its cut into calls: FNV-1a over 64-bit words with a rotation.
 #[derive(Default)]
 struct Checksum {
     state: Fingerprint,

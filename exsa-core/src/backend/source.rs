@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub enum ModelSource {
     /// A GGUF file.
     File(PathBuf),
-    /// A GGUF inside the program, as `include_bytes!` gives it.
+    /// A GGUF inside the program, from `include_bytes!`.
     Embedded(&'static [u8]),
     /// A GGUF in memory.
     Memory(Arc<[u8]>),

@@ -6,11 +6,11 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-/// Threads that several sessions compute on, so that N engines do not start N teams for the same cores. Clones name the same
-/// team.
+/// Compute threads shared by several sessions, so that N engines
+/// do not start N teams on the same cores. Clones share the team.
 ///
-/// Passes on a shared team run one at a time, in the order of their arrival. The threads are the backend's own kind: each
-/// kind of backend starts its team once, when a session first uses it.
+/// Passes on a shared team run one at a time, in order of arrival. Thread types are
+/// backend specific: each kind of backend starts its team once, on first use by a session.
 ///
 /// ```
 /// use exsa_core::backend::{SessionOptions, ThreadOptions, ThreadTeam};
@@ -30,23 +30,24 @@ struct Shared {
 }
 
 impl ThreadTeam {
-    /// A team of these threads.
+    /// Creates a team with these thread options.
     #[must_use]
     pub fn new(threads: ThreadOptions) -> Self {
         Self(Arc::new(Shared { threads, teams: FairMutex::new(Vec::new()) }))
     }
 
-    /// Threads of the team.
+    /// Thread options of the team.
     #[must_use]
     pub fn threads(&self) -> ThreadOptions {
         self.0.threads
     }
 
-    /// For backends: waits for its turn and calls `work` with the team of type `T`, which `start` makes at the first call.
+    /// For backends: waits for its turn and calls `work` with the
+    /// team of type `T`, which `start` creates on the first call.
     ///
     /// # Errors
     ///
-    /// The error of `start`; the next call tries again.
+    /// The error of `start`; the next call retries.
     pub fn run<T: Any + Send, R, E>(
         &self,
         start: impl FnOnce(ThreadOptions) -> Result<T, E>,
@@ -58,7 +59,7 @@ impl ThreadTeam {
             Some(team) => team,
             None => Box::new(start(self.0.threads)?),
         };
-        // A team whose work panics is dropped; the next call starts another.
+        // A team whose work panics is dropped; the next call starts a new team.
         let result = work(&mut team);
         teams.push(team);
         Ok(result)

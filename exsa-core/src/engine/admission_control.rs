@@ -1,4 +1,4 @@
-//! Who waits, counted on the threads that submit: what a refusal is decided by.
+//! Admission control: counts waiting requests on the submitting threads, and refuses when a queue is full.
 
 use crate::generator::{QueueScope, SubmitError};
 use crate::priority::Priority;
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Requests that were accepted and not yet given a sequence.
+/// Counts accepted requests without a sequence yet.
 #[derive(Default)]
 pub(crate) struct AdmissionControl(Mutex<Counts>);
 
@@ -15,12 +15,12 @@ pub(crate) struct AdmissionControl(Mutex<Counts>);
 struct Counts {
     classes: [usize; Priority::COUNT],
     users: HashMap<Arc<str>, usize>,
-    /// Time from one admission to the next.
+    /// Time between admissions.
     interval: Option<Duration>,
 }
 
 impl AdmissionControl {
-    /// Takes a place in the queue, or says how full it is.
+    /// Takes a place in the queue, or refuses with the queue's depth.
     pub(crate) fn enter(
         &self,
         priority: Priority,
@@ -40,7 +40,7 @@ impl AdmissionControl {
             *counts.users.entry_ref(user).or_insert(0) += 1;
             return Ok(());
         };
-        // Whoever is as urgent or more goes before.
+        // Requests at least as urgent go first.
         let ahead: usize = counts.classes[..=priority.index()].iter().sum();
         let estimated_wait =
             counts.interval.map(|each| each.saturating_mul(ahead.min(u32::MAX as usize) as u32));
@@ -48,7 +48,7 @@ impl AdmissionControl {
         Err(SubmitError::QueueFull { waiting, limit, scope, priority, class_depth, estimated_wait })
     }
 
-    /// Gives the place back.
+    /// Returns a place.
     pub(crate) fn leave(&self, priority: Priority, user: &Arc<str>) {
         let mut counts = self.0.lock();
         let class = &mut counts.classes[priority.index()];
@@ -61,12 +61,12 @@ impl AdmissionControl {
         }
     }
 
-    /// Sets the time from one admission to the next.
+    /// Sets the time between admissions.
     pub(crate) fn set_interval(&self, interval: Option<Duration>) {
         self.0.lock().interval = interval;
     }
 
-    /// Requests waiting, by user.
+    /// Number of waiting requests by user.
     pub(crate) fn by_user(&self) -> Vec<(Arc<str>, usize)> {
         self.0.lock().users.iter().map(|(user, n)| (user.clone(), *n)).collect()
     }

@@ -1,4 +1,4 @@
-//! From a request for vectors or scores to a job: the part done on the caller's thread.
+//! Converts requests for vectors or scores to jobs, on the caller's thread.
 
 use crate::backend::Pooling;
 use crate::embed::{
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The settings that both kinds of request have.
+/// Settings that both kinds of request share.
 struct Settings {
     priority: Priority,
     user: Arc<str>,
@@ -78,7 +78,8 @@ impl InputProcessor {
         Ok(output)
     }
 
-    /// Refuses a text that is empty, holds unknown ids or is too long; or cuts it, keeping the `start` first and `end` last tokens.
+    /// Refuses a text that is empty, holds unknown ids or is too long. Where truncation
+    /// is allowed, cuts a long text but keeps its first `start` and last `end` tokens.
     fn check_text(
         &self,
         index: usize,
@@ -98,7 +99,7 @@ impl InputProcessor {
         if tokens.len() <= limit {
             return Ok(());
         }
-        // A query that leaves a document no token cannot be cut to fit.
+        // A query that leaves no token for the document cannot be cut to fit.
         if truncate == Truncate::Refuse || start + end >= limit {
             return Err(SubmitError::TextTooLong { index, tokens: tokens.len(), limit, what });
         }
@@ -106,7 +107,7 @@ impl InputProcessor {
         Ok(())
     }
 
-    /// Tokens of a text that fit into one pass, and the limit's name.
+    /// Maximum tokens of a text in one pass, and the limit's name.
     pub(crate) fn text_limit(&self) -> (usize, &'static str) {
         let limits = [
             (self.capabilities.context_tokens_max, "the context"),
@@ -116,17 +117,17 @@ impl InputProcessor {
         limits.into_iter().min_by_key(|(limit, _)| *limit).unwrap_or_default()
     }
 
-    /// Tokens in one batch.
+    /// Maximum tokens in one batch.
     pub(crate) fn batch_tokens_max(&self) -> usize {
         self.capabilities.batch_tokens_max.min(self.options.session.batch_tokens_max)
     }
 
-    /// A new request's id, and the two ends of its output.
+    /// A new request id, and the two ends of its output channel.
     fn pending<T>(&self) -> (RequestId, crate::embed::PendingSender<T>, Pending<T>) {
         let id = RequestId(self.ids.fetch_add(1, Ordering::Relaxed));
         let (mailbox, in_flight) = (self.mailbox.clone(), self.in_flight.clone());
         let (sender, output) = pending(move || {
-            // A mailbox that is closed has ended the request already.
+            // A closed mailbox has ended the request already.
             let _ = mailbox.post(Command::Cancel(id));
             in_flight.cancel(id);
         });
@@ -159,7 +160,7 @@ fn eos(special: &SpecialIds) -> Option<TokenId> {
     special.eos.filter(|_| special.add_eos)
 }
 
-/// A text's tokens, and how many of the last ones close it.
+/// Tokens of a text, and the number of closing special tokens at the end.
 fn single(tokenizer: &dyn Tokenizer, text: &str) -> (Vec<TokenId>, usize) {
     let special = tokenizer.special();
     let mut tokens: Vec<_> = special.bos.filter(|_| special.add_bos).into_iter().collect();
@@ -168,7 +169,8 @@ fn single(tokenizer: &dyn Tokenizer, text: &str) -> (Vec<TokenId>, usize) {
     (tokens, usize::from(eos(special).is_some()))
 }
 
-/// A pair's tokens, how many of the first ones come before the document, and how many of the last ones close it.
+/// Tokens of a pair, the number of tokens before the document,
+/// and the number of closing special tokens at the end.
 fn pair(tokenizer: &dyn Tokenizer, query: &str, document: &str) -> (Vec<TokenId>, usize, usize) {
     let special = tokenizer.special();
     let (mut tokens, end) = single(tokenizer, query);

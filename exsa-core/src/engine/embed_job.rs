@@ -1,4 +1,4 @@
-//! Requests for vectors and scores that wait for a pass, text by text.
+//! Queue of requests for vectors and scores, text by text.
 
 use crate::embed::{EmbedError, EmbedOutput, PendingSender, RerankOutput};
 use crate::finish::{RequestError, Usage};
@@ -23,9 +23,9 @@ pub(crate) struct EmbedJob {
     pub(crate) user: Arc<str>,
     pub(crate) submitted: Duration,
     pub(crate) deadline: Option<Duration>,
-    /// When the first text was given a pass.
+    /// Time at which the first text entered a pass.
     pub(crate) started: Option<Duration>,
-    /// Texts that are in no pass and have no result, in order.
+    /// Indices of texts without a pass or a result, in order.
     waiting: VecDeque<usize>,
     results: Vec<Option<Result<Vec<f32>, RequestError>>>,
     missing: usize,
@@ -61,7 +61,7 @@ impl EmbedJob {
         self.results.iter().all(|result| !matches!(result, Some(Ok(_))))
     }
 
-    /// Sends the output, which has to be complete.
+    /// Sends the output, which must be complete.
     pub(crate) fn finish(self, now: Duration) {
         let usage = Usage::new(self.texts.iter().map(Vec::len).sum(), 0)
             .queue_time(self.started.map(|at| at.saturating_sub(self.submitted)))
@@ -99,7 +99,7 @@ impl EmbedJob {
     }
 }
 
-/// Scales to length 1; zeros stay.
+/// Scales to length 1; a zero vector stays zero.
 fn normalise(vector: &mut [f32]) {
     let norm = vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     if norm > 0.0 {
@@ -107,22 +107,22 @@ fn normalise(vector: &mut [f32]) {
     }
 }
 
-/// The requests for vectors and scores that are not complete.
+/// Incomplete requests for vectors and scores.
 ///
-/// More urgent classes go first, except that every [`OVERTAKEN_MAX`] texts the oldest request of another class has a turn. Within a
-/// class, the requests take turns, one text each, so that a long list delays no short one.
+/// More urgent classes go first, but after [`OVERTAKEN_MAX`] texts the oldest request of another class gets
+/// a turn. Within a class, requests take turns of one text each, so that a long list delays no short list.
 #[derive(Default)]
 pub(crate) struct EmbedQueue {
     jobs: HashMap<RequestId, EmbedJob>,
-    /// The requests with waiting texts, by class.
+    /// Requests with waiting texts, by class.
     turns: [VecDeque<RequestId>; Priority::COUNT],
-    /// Texts taken since a class that waits had its turn.
+    /// Texts taken ahead of less urgent classes since their last turn.
     overtaken: usize,
-    /// Since when the next text finds no room.
+    /// Time since which the next text has found no room.
     pub(crate) blocked_since: Option<Duration>,
 }
 
-/// Texts that go before those of a less urgent class.
+/// Maximum texts in a row ahead of a waiting less urgent class.
 const OVERTAKEN_MAX: usize = 16;
 
 /// A text of a request.
@@ -148,7 +148,7 @@ impl EmbedQueue {
         Some(job)
     }
 
-    /// All requests, in the order of their arrival.
+    /// Takes all requests, in order of arrival.
     pub(crate) fn drain(&mut self) -> Vec<EmbedJob> {
         let mut jobs: Vec<_> = self.jobs.drain().map(|(_, job)| job).collect();
         self.turns.iter_mut().for_each(VecDeque::clear);
@@ -176,13 +176,13 @@ impl EmbedQueue {
         self.jobs.get(&text.job).map_or(&[], |job| &job.texts[text.index])
     }
 
-    /// The text whose turn it is.
+    /// The next text.
     pub(crate) fn next(&self) -> Option<TextId> {
         let job = self.jobs.get(self.turns[self.class()?].front()?)?;
         Some(TextId { job: job.id, index: *job.waiting.front()? })
     }
 
-    /// The class whose turn it is.
+    /// The class of the next text.
     fn class(&self) -> Option<usize> {
         let mut waiting = (0..Priority::COUNT).filter(|class| !self.turns[*class].is_empty());
         let first = waiting.next()?;
@@ -190,7 +190,8 @@ impl EmbedQueue {
         Some(oldest.filter(|_| self.overtaken >= OVERTAKEN_MAX).unwrap_or(first))
     }
 
-    /// Takes the [next](Self::next) text into a pass. The request, where this is its first text.
+    /// Takes the [next](Self::next) text into a pass. Returns
+    /// its request if this is the request's first text.
     pub(crate) fn take(&mut self, now: Duration) -> Option<&EmbedJob> {
         let class = self.class()?;
         let others_wait = self.turns.iter().skip(class + 1).any(|turns| !turns.is_empty());
@@ -209,7 +210,7 @@ impl EmbedQueue {
         Some(job)
     }
 
-    /// Gives a text back, whose pass came to nothing.
+    /// Returns a text whose pass gave no result.
     pub(crate) fn put_back(&mut self, text: TextId) {
         let Some(job) = self.jobs.get_mut(&text.job) else { return };
         if job.waiting.is_empty() {
@@ -218,7 +219,7 @@ impl EmbedQueue {
         job.waiting.push_front(text.index);
     }
 
-    /// Takes in the result of a text; the request, once that was the last one.
+    /// Records the result of a text. Returns the request if that was the last missing result.
     pub(crate) fn done(&mut self, text: TextId, result: Result<&[f32], RequestError>) -> Option<EmbedJob> {
         let job = self.jobs.get_mut(&text.job)?;
         let result = result.and_then(|values| {

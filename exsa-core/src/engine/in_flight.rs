@@ -1,4 +1,5 @@
-//! Tracks which requests the running pass serves, so that it can be interrupted once all are cancelled or expired.
+//! Tracks which requests the running pass serves, so that
+//! it can be interrupted once all are cancelled or expired.
 
 use crate::backend::Interrupt;
 use crate::backend::interrupt::TimeLimit;
@@ -8,9 +9,11 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The requests that the running pass serves, and the engine's interrupt. Shared by the engine's thread and those that cancel.
+/// The requests that the running pass serves, and the engine's
+/// interrupt. Shared by the engine's thread and cancelling threads.
 ///
-/// A pass ends early only when the last of its requests has been cancelled or has expired: its result serves the others.
+/// A pass ends early only once all of its requests are cancelled
+/// or expired: until then its result serves the others.
 pub(crate) struct InFlight {
     interrupt: Interrupt,
     limit: Arc<TimeLimit>,
@@ -24,11 +27,11 @@ struct Running {
     wanted: Vec<Wanted>,
 }
 
-/// A request, and when it expires, if ever.
+/// A request and its expiry, if any.
 pub(crate) type Wanted = (RequestId, Option<Duration>);
 
 impl InFlight {
-    /// No pass yet.
+    /// Creates the tracker without a running pass.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let limit = Arc::new(TimeLimit::new(clock));
         Self { interrupt: Interrupt::with_limit(limit.clone()), limit, running: Mutex::default() }
@@ -39,7 +42,7 @@ impl InFlight {
         self.interrupt.clone()
     }
 
-    /// A pass for `requests` begins.
+    /// Begins a pass for `requests`.
     pub(crate) fn begin(&self, requests: impl Iterator<Item = Wanted>) {
         let mut running = self.running.lock();
         running.is_running = true;
@@ -48,7 +51,7 @@ impl InFlight {
         self.limit.set(last_expiry(&running.wanted));
     }
 
-    /// The pass is over, in whatever way.
+    /// Ends the pass, whatever its outcome.
     pub(crate) fn end(&self) {
         let mut running = self.running.lock();
         running.is_running = false;
@@ -56,7 +59,7 @@ impl InFlight {
         self.limit.set(None);
     }
 
-    /// `request` is no longer wanted.
+    /// Removes a cancelled request from the running pass.
     pub(crate) fn cancel(&self, request: RequestId) {
         let mut running = self.running.lock();
         let Some(at) = running.wanted.iter().position(|(id, _)| *id == request) else { return };
@@ -68,23 +71,23 @@ impl InFlight {
         }
     }
 
-    /// Ends the running pass, if there is one, and no later one.
+    /// Interrupts the running pass, if any, but no later pass.
     pub(crate) fn end_pass(&self) {
         let mut running = self.running.lock();
         if running.is_running {
-            // Cancels that follow must not move the limit on.
+            // Later cancels must not postpone the limit.
             running.wanted.clear();
             self.limit.end();
         }
     }
 
-    /// Ends the running pass and all later ones.
+    /// Interrupts the running pass and all later passes.
     pub(crate) fn abort(&self) {
         self.interrupt.raise();
     }
 }
 
-/// When the last of them expires; `None` for never.
+/// The latest expiry; `None` if a request never expires.
 fn last_expiry(wanted: &[Wanted]) -> Option<Duration> {
     wanted.iter().map(|(_, expiry)| *expiry).try_fold(Duration::ZERO, |last, expiry| Some(last.max(expiry?)))
 }

@@ -1,4 +1,4 @@
-//! From a request to a sequence: what is done on the caller's thread.
+//! Validates and tokenizes requests on the caller's thread.
 
 use crate::backend::{Capabilities, Model};
 use crate::chat::ChatTemplate;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Checks requests, tokenizes them and leaves them in the mailbox.
+/// Validates requests, tokenizes them and posts them to the mailbox.
 pub(crate) struct InputProcessor {
     pub(crate) model: Arc<dyn Model>,
     pub(crate) tokenizer: Arc<dyn Tokenizer>,
@@ -86,7 +86,7 @@ impl InputProcessor {
         }
         let id = RequestId(self.ids.fetch_add(1, Ordering::Relaxed));
         let mut sampling = request.sampling;
-        // 53 bits, which every reader of JSON keeps exactly.
+        // 53 bits, which every JSON reader represents exactly.
         let seed = *sampling.seed.get_or_insert_with(|| self.seeds.hash_one(id) >> 11);
         let mut end_of_generation = self.tokenizer.special().end_of_generation.clone();
         if request.ignore_eos {
@@ -101,7 +101,7 @@ impl InputProcessor {
 
         let (mailbox, in_flight) = (self.mailbox.clone(), self.in_flight.clone());
         let (stream, events) = channel(self.options.stream_events_max, move |signal| {
-            // A mailbox that is closed has ended the request already.
+            // A closed mailbox has ended the request already.
             let _ = mailbox.post(match signal {
                 StreamSignal::Cancelled => Command::Cancel(id),
                 StreamSignal::Drained => Command::Resume(id),
@@ -158,7 +158,7 @@ impl InputProcessor {
         }
     }
 
-    /// Tokens of the prompt: all of `tokens` but those that were generated before.
+    /// Length of the prompt: `tokens` less the tokens generated before.
     fn prompt_len(&self, request: &Request, tokens: usize) -> Result<usize, SubmitError> {
         let generated = request.resume.unwrap_or_default().generated;
         if generated > 0 && !matches!(request.prompt, Prompt::Tokens(_)) {
@@ -174,8 +174,8 @@ impl InputProcessor {
         }
     }
 
-    /// Refuses what would need more KV than there is, even alone. An answer without a limit of its own goes on until the
-    /// context or the KV is full.
+    /// Refuses a request that would need more KV than the whole cache. An answer
+    /// without a limit of its own continues until the context or the KV cache is full.
     fn check_kv(&self, prompt: usize, answer: Option<usize>) -> Result<(), SubmitError> {
         let Some(answer) = answer else { return Ok(()) };
         let kv = self.capabilities.kv_tokens_max;
@@ -215,7 +215,7 @@ impl InputProcessor {
         Ok(tokens)
     }
 
-    /// The model's chat template, parsed when it is first needed.
+    /// The model's chat template, parsed on first use.
     fn template(&self) -> Result<Arc<ChatTemplate>, SubmitError> {
         let mut template = self.template.lock();
         if let Some(template) = &*template {

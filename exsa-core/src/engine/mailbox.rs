@@ -1,4 +1,4 @@
-//! Commands from other threads, which the engine takes between its steps.
+//! Commands from other threads, taken by the engine between steps.
 
 use crate::engine::embed_job::EmbedJob;
 use crate::engine::request_state::RequestState;
@@ -19,11 +19,11 @@ pub(crate) enum Command {
     Position(RequestId),
 }
 
-/// How an engine ends.
+/// Ways to shut an engine down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Shutdown {
-    /// Requests that were accepted are answered to the end first.
+    /// Accepted requests are answered to the end first.
     Drain,
     /// Requests end at once, as cancelled.
     Abort,
@@ -33,7 +33,7 @@ pub enum Shutdown {
 struct Inbox {
     commands: Vec<Command>,
     shutdown: Option<Shutdown>,
-    /// The engine has gone: nothing will be read again.
+    /// The engine has ended and reads no more commands.
     closed: bool,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Leaves a command; gives it back where the engine no longer takes it.
+    /// Posts a command; returns it if the engine no longer accepts it.
     pub(crate) fn post(&self, command: Command) -> Result<(), Command> {
         let mut inbox = self.inbox.lock();
         if inbox.closed
@@ -59,7 +59,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Asks the engine to end; a drain can become an abort, not the other way round.
+    /// Requests a shutdown; a drain can become an abort, not the other way round.
     pub(crate) fn shut_down(&self, how: Shutdown) {
         let mut inbox = self.inbox.lock();
         inbox.shutdown = inbox.shutdown.max(Some(how));
@@ -82,17 +82,17 @@ impl Mailbox {
         std::mem::swap(&mut self.inbox.lock().commands, into);
     }
 
-    /// Takes no more commands; what was left unread is dropped.
+    /// Closes the mailbox and drops unread commands.
     pub(crate) fn close(&self) {
         let mut inbox = self.inbox.lock();
         inbox.closed = true;
         let unread = std::mem::take(&mut inbox.commands);
         drop(inbox);
-        // Their streams' senders call back into this mailbox when they are dropped.
+        // Drop outside the lock: the commands' stream senders call into this mailbox on drop.
         drop(unread);
     }
 
-    /// Waits until something arrives or a shutdown other than `known` is asked for, at most for `timeout`.
+    /// Waits for a command or a shutdown other than `known`, for at most `timeout`.
     pub(crate) fn wait(&self, known: Option<Shutdown>, timeout: Option<Duration>) {
         let mut inbox = self.inbox.lock();
         if !inbox.commands.is_empty() || inbox.shutdown != known {

@@ -1,4 +1,4 @@
-//! The in-process engine: one loaded model, one session, and the thread that steps them.
+//! The in-process engine: one model, one session, and the thread that steps them.
 
 mod admission_control;
 mod embed_input;
@@ -36,9 +36,9 @@ use std::time::Duration;
 pub use step::EngineLoop;
 use thread::EngineThread;
 
-/// An in-process engine: a model, and a thread that answers requests to it with continuous batching.
+/// An in-process engine: a model and a thread that serves requests with continuous batching.
 ///
-/// Dropping it ends all requests and waits for the thread.
+/// Dropping the engine ends all requests and waits for the thread.
 ///
 /// ```
 /// use exsa_core::{Engine, EngineOptions, Request};
@@ -63,7 +63,7 @@ impl Engine {
         Self::start_with(model, options, queue)
     }
 
-    /// The same with a queue order of one's own.
+    /// Like [`start`](Self::start), with a custom queue order.
     pub fn start_with(
         model: Arc<dyn Model>,
         options: EngineOptions,
@@ -125,7 +125,8 @@ impl Engine {
         self.input.model.tokenizer()
     }
 
-    /// Tokens of the request's prompt, BOS and chat template included. The request is checked no further.
+    /// Number of prompt tokens of the request, BOS and chat template
+    /// included. Does not validate the rest of the request.
     ///
     /// # Errors
     ///
@@ -134,30 +135,31 @@ impl Engine {
         Ok(self.input.encode(request)?.len())
     }
 
-    /// Tunes for something else from the next step on.
+    /// Changes the mode from the next step on.
     pub fn set_mode(&self, mode: Mode) {
-        // An engine that has gone needs no mode.
+        // An engine that has ended needs no mode.
         let _ = self.input.mailbox.post(Command::Mode(mode));
     }
 
-    /// Verifies the drafts of a proposer from the next step on, or none: the default.
+    /// Sets speculative decoding from the next step on; `None`, the default, turns it off.
     pub fn speculate(&self, speculation: Option<Speculation>) {
-        // An engine that has gone needs no drafts.
+        // An engine that has ended needs no drafts.
         let _ = self.input.mailbox.post(Command::Speculate(speculation.map(Box::new)));
     }
 
-    /// Requests waiting, by user; those without a user under an empty name.
+    /// Number of waiting requests by user; requests without a user count under an empty name.
     pub fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
         self.input.admission.by_user()
     }
 
-    /// Ends the running forward pass early, if there is one. No request ends: their next pass computes the same tokens again.
+    /// Interrupts the running forward pass, if any. No request
+    /// ends: the next pass computes the same tokens again.
     pub fn interrupt(&self) {
         self.input.in_flight.end_pass();
     }
 
-    /// Asks the engine to end and returns at once. No request is accepted from here on. An abort can follow a drain; a
-    /// drain after an abort changes nothing.
+    /// Begins a shutdown and returns at once. No request is accepted from then
+    /// on. An abort can follow a drain; a drain after an abort changes nothing.
     pub fn begin_shutdown(&self, how: Shutdown) {
         self.input.mailbox.shut_down(how);
         if how == Shutdown::Abort {
@@ -165,13 +167,15 @@ impl Engine {
         }
     }
 
-    /// [`begin_shutdown`](Self::begin_shutdown), then waits until the engine has ended and its session is gone.
+    /// Calls [`begin_shutdown`](Self::begin_shutdown) and waits
+    /// until the engine has ended and its session is dropped.
     pub fn shut_down(&self, how: Shutdown) {
         self.begin_shutdown(how);
         self.thread.wait(None);
     }
 
-    /// [`begin_shutdown`](Self::begin_shutdown), then waits for at most `timeout`. Whether the engine has ended.
+    /// Calls [`begin_shutdown`](Self::begin_shutdown) and waits for
+    /// at most `timeout`. Returns whether the engine has ended.
     #[must_use = "the engine may still be running"]
     pub fn shut_down_timeout(&self, how: Shutdown, timeout: Duration) -> bool {
         self.begin_shutdown(how);

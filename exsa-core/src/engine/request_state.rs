@@ -1,4 +1,4 @@
-//! State of one request outside the scheduler: sampler, text, stream, times.
+//! Per-request state outside the scheduler: sampler, text, stream, times.
 
 use crate::finish::{FinishReason, Usage};
 use crate::priority::Priority;
@@ -18,47 +18,48 @@ pub(crate) struct RequestState {
     pub(crate) seed: u64,
     /// Tokens that end the answer, sorted.
     pub(crate) stop_tokens: Vec<TokenId>,
-    /// Tokens that end any answer, sorted; empty where they are ignored.
+    /// End-of-generation tokens, sorted; empty if ignored.
     pub(crate) end_of_generation: Vec<TokenId>,
     pub(crate) detokenizer: Detokenizer,
     pub(crate) stop: StopMatcher,
     pub(crate) stream: StreamSender,
     pub(crate) submitted: Duration,
-    /// Time spent on the answer before it was submitted.
+    /// Time spent on the answer before submission.
     pub(crate) elapsed: Duration,
-    /// Whether part of the answer was generated before it was submitted.
+    /// Whether part of the answer was generated before submission.
     pub(crate) resumed: bool,
-    /// Why the answer had ended before it was submitted.
+    /// Reason if the answer had ended before submission.
     pub(crate) ended: Option<FinishReason>,
     pub(crate) priority: Priority,
     pub(crate) user: Arc<str>,
-    /// Tokens of the prompt that were not computed for it.
+    /// Prompt tokens with cached KV.
     pub(crate) cached_tokens: usize,
     pub(crate) admitted: Option<Duration>,
     pub(crate) first_token: Option<Duration>,
     pub(crate) last_token: Option<Duration>,
 }
 
-/// Lengths, prompt included, at which an answer ends.
+/// Maximum lengths of a request, prompt included.
 pub(crate) struct Limits {
-    /// By the request's own limit.
+    /// The request's own limit.
     pub(crate) len_max: usize,
-    /// Because the context is full.
+    /// The context length.
     pub(crate) context_max: usize,
 }
 
-/// What came of a sampled token.
+/// Effect of a sampled token on its sequence.
 pub(crate) enum TokenOutcome {
-    /// The sequence goes on.
+    /// The sequence continues.
     Continue,
-    /// The sequence goes on once its stream has room.
+    /// The sequence continues once its stream has room.
     StreamFull,
     /// The sequence has ended.
     End(FinishReason),
 }
 
 impl RequestState {
-    /// Takes in a sampled token, which makes the request `len` tokens long: text out, and whether the answer ends.
+    /// Processes a sampled token, which makes the request `len` tokens
+    /// long: emits its text, and returns whether the answer ends.
     pub(crate) fn advance(
         &mut self,
         sampled: Sampled,
@@ -83,8 +84,8 @@ impl RequestState {
         }
     }
 
-    /// Takes in the answer so far of a request that resumes: `tokens` from `prompt_len` on, whose text was given out
-    /// before. Returns the number of tokens up to the end of the answer, if it has ended.
+    /// Replays the answer so far of a resumed request: `tokens` from `prompt_len` on, whose text was emitted
+    /// before. Returns the length up to the end of the answer, or of all tokens if it has not ended.
     pub(crate) fn replay(
         &mut self,
         tokens: &[TokenId],
@@ -103,8 +104,8 @@ impl RequestState {
         tokens.len()
     }
 
-    /// Takes in a token of the answer: appends the text that became certain to `text`, and returns why the answer ends with
-    /// it, if it does. A token that ends it by itself has no text.
+    /// Processes a token of the answer: appends released text to `text`, and returns the finish reason
+    /// if the answer ends with this token. A stop token or end-of-generation token has no text.
     fn take(
         &mut self,
         id: TokenId,
@@ -134,7 +135,7 @@ impl RequestState {
         }
     }
 
-    /// Sends the last event. `lens` are the tokens of prompt and answer.
+    /// Sends the last event. `lens` holds the lengths of prompt and answer in tokens.
     pub(crate) fn finish(mut self, mut reason: FinishReason, lens: (usize, usize), now: Duration) {
         let mut text = String::new();
         if !self.stop.has_matched() {

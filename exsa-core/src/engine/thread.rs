@@ -1,4 +1,4 @@
-//! The thread of an engine, and waiting for its end.
+//! The engine's thread.
 
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ struct Ended {
     changed: Condvar,
 }
 
-/// Reports the end when it is dropped, so that a panic does, too.
+/// Reports the end on drop, and so also after a panic.
 struct Report(Arc<Ended>);
 
 impl Drop for Report {
@@ -29,7 +29,7 @@ impl Drop for Report {
 }
 
 impl EngineThread {
-    /// Starts a thread that does `work`.
+    /// Starts a thread that runs `work`.
     pub(super) fn spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<Self> {
         let ended = Arc::<Ended>::default();
         let report = Report(ended.clone());
@@ -40,8 +40,9 @@ impl EngineThread {
         Ok(Self { id: handle.thread().id(), handle: Mutex::new(Some(handle)), ended })
     }
 
-    /// Waits until the thread has ended, at most for `timeout`; any number of threads may. Whether it has ended. The engine's own
-    /// thread, which gets here when a waker drops the engine, does not wait for itself.
+    /// Waits for the thread to end, for at most `timeout`; any number of threads
+    /// may wait. Returns whether it has ended. The engine's own thread, which
+    /// can call this if a waker drops the engine, does not wait for itself.
     pub(super) fn wait(&self, timeout: Option<Duration>) -> bool {
         if std::thread::current().id() == self.id {
             return false;
@@ -57,7 +58,7 @@ impl EngineThread {
         }
         drop(ended);
         if let Some(handle) = self.handle.lock().take() {
-            // The thread catches panics of its own; its result tells nothing.
+            // The thread catches its own panics, so its result carries no information.
             let _ = handle.join();
         }
         true

@@ -1,16 +1,15 @@
-//! The exponential function of the sampler: the same bits on every processor, and fast over a whole row.
+//! The sampler's exponential function: bit-identical on every processor, and fast over a whole row.
 
-/// e^x for `x` at most 0, within 1e-6 of the true value relatively; 0 below -87, where f32 runs out of normal
-/// numbers.
+/// e^x for `x` at most 0, with a relative error below 1e-6; 0 below -87, the end of the normal f32 range.
 ///
-/// The standard library's `exp` is the platform's, so that its last bits, and with them a sampled token, would depend
-/// on the machine. This one is made of additions and multiplications alone, which compilers turn
-/// into vector code: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by its Taylor series (the remainder is below
-/// 6e-9), and 2^n by writing the exponent.
+/// The standard library's `exp` is the platform's, so its last bits, and with them a
+/// sampled token, would depend on the machine. This function uses only additions and
+/// multiplications, which compilers vectorize: x = n ln 2 + r with |r| <= ln 2 / 2, e^r
+/// by its Taylor series (the remainder is below 6e-9), and 2^n by writing the exponent.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.0;
-    // ln 2 in two parts, of which the first has so few bits that its product with n is exact.
+    // ln 2 in two parts; the first has so few bits that its product with n is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Adding 1.5 * 2^23 leaves no room for a fraction: the sum is rounded to an integer in its lowest bits.
@@ -33,7 +32,7 @@ pub(super) fn exp(x: f32) -> f32 {
     if x > LOWEST { series * power } else { 0.0 }
 }
 
-/// Sum of e^((x - best) * scale) over `values`, none of which is above `best`.
+/// Sum of e^((x - best) * scale) over `values`, all at most `best`.
 ///
 /// The order of the additions is fixed, so that the result is the same on every processor.
 #[inline]

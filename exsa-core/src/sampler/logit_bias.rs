@@ -1,13 +1,13 @@
-//! Logit bias: values added to the logits of single tokens.
+//! Logit bias: values added to the logits of individual tokens.
 
 use super::candidates::Candidates;
 use super::transform::{Step, Transform};
 use crate::token::TokenId;
 
-/// Adds to logits; negative infinity bans a token, even one whose logit is positive infinity.
+/// Adds to logits; negative infinity bans a token, even with a logit of positive infinity.
 #[derive(Debug)]
 pub(super) struct LogitBias {
-    /// Each token once, below `n_vocab`; finite or negative infinity.
+    /// One entry per token, below `n_vocab`; values are finite or negative infinity.
     pub biases: Vec<(TokenId, f32)>,
 }
 

@@ -1,5 +1,5 @@
-//! Min-p: only tokens that are not much less probable than the best one (Nguyen et al.: "Turning up the heat: min-p
-//! sampling for creative and coherent LLM outputs", 2024).
+//! Min-p: keeps tokens whose probability is at least a given ratio of the best token's (Nguyen
+//! et al.: "Turning up the heat: min-p sampling for creative and coherent LLM outputs", 2024).
 
 use super::candidates::Candidates;
 use super::transform::{Step, Transform};

@@ -1,4 +1,4 @@
-//! From a row of logits to a token.
+//! Sampling of a token from a row of logits.
 //!
 //! [`SamplingParams::build`] validates parameters once and builds a [`Sampler`], a chain of transforms over
 //! the candidates followed by a draw:
@@ -11,17 +11,17 @@
 //! 6. min-p,
 //! 7. temperature.
 //!
-//! The order is llama.cpp's: filters work on the model's own distribution, and temperature then reshapes the
-//! rest. Temperature 0 is greedy: the best logit after bias, penalties and the host's transforms, the lowest
-//! id among equals; no filter applies.
+//! The order is llama.cpp's: filters work on the model's own distribution, and temperature
+//! then reshapes the rest. Temperature 0 is greedy: the best logit after bias, penalties
+//! and the host's transforms, with ties broken by the lowest id; no filter applies.
 //!
-//! The draw is Gumbel-max: each candidate's logit, divided by the temperature, plus Gumbel noise that is a
-//! function of (seed, position, token); the largest sum is drawn. Its distribution is exactly the softmax.
-//! Since a token's noise does not depend on the logits or on the other candidates, two similar distributions
-//! mostly draw the same token: with a total variation distance of TV, with probability (1 - TV) / (1 + TV) at
-//! least (Daliri, Musco, Suresh: "Coupling without communication and drafter-invariant speculative decoding",
-//! arXiv:2408.07978; for LLMs, arXiv:2504.15475). A draft model with the same seed is accepted that often.
-//! The source file `sampler/noise.rs` specifies the noise bit for bit.
+//! The draw is Gumbel-max: each candidate's logit, divided by the temperature, plus Gumbel noise that
+//! is a function of (seed, position, token); the largest sum is drawn. Its distribution is exactly the
+//! softmax. Since a token's noise does not depend on the logits or on the other candidates, two similar
+//! distributions mostly draw the same token: at total variation distance TV, with probability at least
+//! (1 - TV) / (1 + TV) (Daliri, Musco, Suresh: "Coupling without communication and drafter-invariant
+//! speculative decoding", arXiv:2408.07978; for LLMs, arXiv:2504.15475). A draft model with the same
+//! seed is accepted that often. The source file `sampler/noise.rs` specifies the noise bit for bit.
 
 mod candidates;
 mod exp;
@@ -51,10 +51,11 @@ use noise::Noise;
 
 /// Turns rows of logits into tokens, for one sequence.
 ///
-/// [`sample`](Self::sample) is a function of the parameters, its arguments and the tokens
-/// [accepted](Self::accept) so far, the same on every processor. A preempted or resumed sequence therefore
-/// continues with the tokens that it would have had. Sampling alone changes no transform: whoever commits a
-/// token calls `accept`, and [`rollback`](Self::rollback) if tokens are taken back.
+/// [`sample`](Self::sample) is a function of the parameters, its arguments and the
+/// tokens [accepted](Self::accept) so far, the same on every processor. A preempted
+/// or resumed sequence therefore continues with the same tokens as without the
+/// interruption. Sampling alone changes no transform: committing a token requires a
+/// call of `accept`, and taking tokens back a call of [`rollback`](Self::rollback).
 #[derive(Debug)]
 pub struct Sampler {
     n_vocab: usize,
@@ -66,45 +67,45 @@ pub struct Sampler {
     needs_logprob: bool,
     /// The last token sampled and its log probability, until it is accepted.
     drawn: Option<(TokenId, f32)>,
-    /// In the order in which they are applied.
+    /// Transforms in order of application.
     transforms: Vec<Box<dyn Transform>>,
 }
 
-/// How a token is taken from the candidates.
+/// Ways to choose a token from the candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
-    /// The best one.
+    /// The best candidate.
     Greedy,
-    /// A random one, by its probability.
+    /// A random candidate, by probability.
     Draw,
 }
 
-/// A token that was sampled.
+/// A sampled token.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sampled {
     /// The token.
     pub token: TokenId,
-    /// Natural logarithm of the token's probability under the logits as the model gave them, before bias,
-    /// penalties and temperature; `None` unless [`SamplingParams::logprobs`] asks for it.
+    /// Natural logarithm of the token's probability under the model's unmodified logits, before
+    /// bias, penalties and temperature; `None` unless requested by [`SamplingParams::logprobs`].
     pub logprob: Option<f32>,
-    /// The most probable tokens under the same distribution with the logarithms of their probabilities, best
-    /// first; as many as [`SamplingParams::top_logprobs`] asks for, without tokens of probability 0.
+    /// The most probable tokens under the same distribution with their log probabilities,
+    /// best first; at most [`SamplingParams::top_logprobs`], without tokens of probability 0.
     pub top_logprobs: Vec<(TokenId, f32)>,
 }
 
-/// Memory that [`Sampler::sample`] works in. One serves any number of samplers, one call after the other; it
-/// grows to at most about 20 bytes for each token of the vocabulary and then stays.
+/// Scratch memory of [`Sampler::sample`], reusable by any number of samplers
+/// in turn. It grows to at most about 20 bytes per token of the vocabulary.
 #[derive(Debug, Default)]
 pub struct SampleScratch {
     buffers: Buffers,
 }
 
-/// Why no token could be sampled. The sequence cannot go on; others are not affected.
+/// Sampling error. The sequence cannot continue; other sequences are not affected.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SampleError {
-    /// The row does not have one value for each token of the vocabulary.
+    /// The row length differs from the vocabulary size.
     #[error("a row of {found} logits for a vocabulary of {expected}")]
     Length {
         /// Values in the row.
@@ -112,7 +113,7 @@ pub enum SampleError {
         /// Size of the vocabulary.
         expected: usize,
     },
-    /// A logit is not a number.
+    /// A logit is NaN.
     #[error("logit {index} of {n_vocab} is not a number")]
     NotANumber {
         /// The lowest token whose logit is NaN.
@@ -120,7 +121,7 @@ pub enum SampleError {
         /// Size of the vocabulary.
         n_vocab: usize,
     },
-    /// Every token was ruled out, by a logit of negative infinity, the logit bias or a transform.
+    /// Every token is excluded, by a logit of negative infinity, the logit bias or a transform.
     #[error("no token is left to choose from: all {n_vocab} logits are negative infinity")]
     NoCandidate {
         /// Size of the vocabulary.
@@ -131,11 +132,12 @@ pub enum SampleError {
 impl Sampler {
     /// Samples the token that follows `history`.
     ///
-    /// - `logits`: one row, `[n_vocab]`, f32, as the model gave it. Negative infinity rules a token out; where some
-    ///   are positive infinity, one of those is taken.
-    /// - `history`: the tokens of the sequence so far, prompt and generated, for the penalties.
-    /// - `position`: place of the new token in the sequence, which with the seed decides the random numbers.
-    /// - `scratch`: memory to work in; what it holds does not matter.
+    /// - `logits`: one row of the model, `[n_vocab]`, f32. Negative infinity excludes
+    ///   a token; if some logits are positive infinity, one of their tokens is chosen.
+    /// - `history`: tokens of the sequence so far, prompt and generated, for the penalties.
+    /// - `position`: position of the new token in the sequence;
+    ///   with the seed it determines the random numbers.
+    /// - `scratch`: scratch memory; its contents do not matter.
     pub fn sample(
         &mut self,
         logits: &[f32],
@@ -180,8 +182,8 @@ impl Sampler {
         Ok(Sampled { token, logprob, top_logprobs })
     }
 
-    /// Announces to the transforms that `token` was appended to the sequence. Its log probability is that of
-    /// the last [`sample`](Self::sample), if that gave this token.
+    /// Informs the transforms that `token` was appended to the sequence. Its log probability
+    /// is that of the last [`sample`](Self::sample) call, if that returned this token.
     pub fn accept(&mut self, token: TokenId) {
         let drawn = self.drawn.take().filter(|&(drawn, _)| drawn == token);
         let accepted = Accepted { token, logprob: drawn.map(|(_, logprob)| logprob) };
@@ -207,7 +209,7 @@ impl Sampler {
         }
     }
 
-    /// The seed that the random numbers come from.
+    /// The seed of the random numbers.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -223,7 +225,7 @@ fn log_total(logits: &[f32], best: f32) -> f64 {
     total.ln()
 }
 
-/// Log probability of a token with this logit; the largest logit is taken out so that nothing overflows.
+/// Log probability of a token with this logit; the largest logit is subtracted to avoid overflow.
 fn relative(logit: f32, best: f32, total: f64) -> f32 {
     match (logit == f32::INFINITY, best == f32::INFINITY) {
         (true, _) => -total as f32,

@@ -36,9 +36,9 @@
 //!    among equals, the lowest id.
 //!
 //! Philox decorrelates positions and seeds, the hash decorrelates tokens. The multipliers of the hash are
-//! part of the key: with constant ones, the words of two neighbouring tokens have nearly the same difference
-//! at every position. With 64 bits the variates reach from -3.8 to 45.06: a token less than e^-48.9 times as
-//! probable as the best is never drawn, and ties have no effect on the distribution.
+//! part of the key: with constant multipliers, the words of two neighbouring tokens have nearly the same
+//! difference at every position. With 64 bits the variates reach from -3.8 to 45.06: a token less than
+//! e^-48.9 times as probable as the best is never drawn, and ties have no effect on the distribution.
 
 use super::random::{halves, philox};
 
@@ -90,8 +90,8 @@ impl Noise {
     }
 }
 
-/// A bound of the high words of all variates that reach `least`: every token whose word is above has a
-/// smaller variate. `None` if no variate reaches `least`.
+/// Upper bound on the high words of variates that reach `least`: every token with
+/// a higher word has a smaller variate. `None` if no variate reaches `least`.
 #[inline]
 pub(super) fn highest_word(least: f64) -> Option<u32> {
     if least > GUMBEL_MAX {
@@ -118,8 +118,8 @@ fn gumbel(n: u64) -> f64 {
     -ln(exponential)
 }
 
-/// Natural logarithm of a positive normal number; like the sampler's `exp`, from exactly rounded operations
-/// alone, so that every processor gives the same bits.
+/// Natural logarithm of a positive normal number; like the sampler's `exp`, it uses
+/// only exactly rounded operations, so that every processor gives the same bits.
 fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let exponent = (bits >> 52) as i64 - 1023;

@@ -12,7 +12,7 @@ use super::{Choice, Sampler};
 use crate::token::TokenId;
 use std::sync::Arc;
 
-/// How tokens are chosen. Each field has a setter of its name.
+/// Sampling parameters. Each field has a setter of the same name.
 ///
 /// ```
 /// use exsa_core::sampler::{SamplerContext, SamplingParams};
@@ -28,33 +28,34 @@ pub struct SamplingParams {
     pub temperature: f32,
     /// Keeps the `k` best tokens. `None` or `Some(0)` keeps all; `Some(40)` by default.
     pub top_k: Option<u32>,
-    /// Keeps the smallest set of best tokens whose probabilities sum to at least this (nucleus sampling, Holtzman
-    /// et al. 2020). `0..=1`, where 1 keeps all and 0 the best token alone; 0.95 by default.
+    /// Keeps the smallest set of best tokens whose probabilities sum to at least this (nucleus sampling,
+    /// Holtzman et al. 2020). `0..=1`, where 1 keeps all and 0 the best token alone; 0.95 by default.
     pub top_p: f32,
-    /// Keeps tokens that are at least this many times as probable as the best one (Nguyen et al. 2024).
-    /// `0..=1`, where 0 keeps all; 0.05 by default.
+    /// Keeps tokens whose probability is at least this ratio of the best token's
+    /// (Nguyen et al. 2024). `0..=1`, where 0 keeps all; 0.05 by default.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens in the penalty window (Keskar et al. 2019, CTRL).
-    /// `0.01..=100`, where 1 changes nothing, which is the default.
+    /// Divides positive and multiplies negative logits of tokens in the penalty window (Keskar
+    /// et al. 2019, CTRL). `0.01..=100`, where 1 changes nothing, which is the default.
     #[cfg_attr(feature = "serde", serde(rename = "repeat_penalty", alias = "repetition_penalty"))]
     pub repetition_penalty: f32,
-    /// Taken off a token's logit once for each time that it occurs in the penalty window. `-100..=100`; 0 by default.
+    /// Subtracted from a token's logit once per occurrence in the penalty window. `-100..=100`; 0 by default.
     pub frequency_penalty: f32,
-    /// Taken off the logit of every token that occurs in the penalty window. `-100..=100`; 0 by default.
+    /// Subtracted from the logit of every token that occurs
+    /// in the penalty window. `-100..=100`; 0 by default.
     pub presence_penalty: f32,
-    /// Number of last tokens, prompt and generated, that the three penalties look at; `None` is all of them.
-    /// `Some(64)` by default.
+    /// Number of last tokens, prompt and generated, considered by
+    /// the three penalties; `None` is all. `Some(64)` by default.
     #[cfg_attr(feature = "serde", serde(rename = "repeat_last_n", with = "crate::wire::last_n"))]
     pub penalty_window: Option<u32>,
-    /// Values to add to the logits of single tokens, each token at most once; negative infinity forbids a token.
-    /// Empty by default.
+    /// Values added to the logits of individual tokens, each token at
+    /// most once; negative infinity bans a token. Empty by default.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::logit_bias"))]
     pub logit_bias: Vec<(TokenId, f32)>,
-    /// Seed of the random numbers: the same seed and the same logits give the same tokens. `None`, the default,
-    /// lets the engine choose one when a request is submitted.
+    /// Seed of the random numbers: the same seed and the same logits give the same tokens.
+    /// `None`, the default, lets the engine choose one when a request is submitted.
     pub seed: Option<u64>,
-    /// Whether [`Sampled::logprob`](super::Sampled::logprob) is computed, at the cost of one more pass over the
-    /// vocabulary; `false` by default.
+    /// Whether [`Sampled::logprob`](super::Sampled::logprob) is computed, at
+    /// the cost of one more pass over the vocabulary; `false` by default.
     pub logprobs: bool,
     /// Number of most probable tokens that [`Sampled::top_logprobs`](super::Sampled::top_logprobs) lists.
     /// `0..=20`; 0 by default, which costs nothing.
@@ -80,21 +81,21 @@ impl Default for SamplingParams {
     }
 }
 
-/// A sampling parameter that cannot be used.
+/// An invalid sampling parameter.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplingError {
-    /// A number is not one, or out of range.
+    /// A value is NaN or out of range.
     #[error("{parameter} is {value}, but must be {allowed}")]
     Range {
         /// Name of the field of [`SamplingParams`].
         parameter: &'static str,
         /// Its value.
         value: f32,
-        /// What it may be.
+        /// The allowed range.
         allowed: &'static str,
     },
-    /// A logit bias names a token that does not exist.
+    /// A logit bias for a token outside the vocabulary.
     #[error("logit_bias: token {token} is outside the vocabulary of {n_vocab}")]
     BiasToken {
         /// The token.
@@ -102,7 +103,7 @@ pub enum SamplingError {
         /// Size of the vocabulary.
         n_vocab: usize,
     },
-    /// A logit bias names a token twice.
+    /// A second logit bias for the same token.
     #[error("logit_bias: token {token} is listed more than once")]
     BiasTwice {
         /// The token.
@@ -229,8 +230,8 @@ impl SamplingParams {
         self.build_with(context, &[])
     }
 
-    /// As [`build`](Self::build), with a host's transforms in the chain. They are applied in this order,
-    /// after logit bias and penalties and before the filters.
+    /// Like [`build`](Self::build), with a host's transforms in the chain. They are
+    /// applied in list order, after logit bias and penalties and before the filters.
     pub fn build_with(
         &self,
         context: &SamplerContext<'_>,
@@ -267,8 +268,8 @@ impl SamplingParams {
                 window: Window::new(window),
             }));
         }
-        // Here a host sees the logits that bias and penalties have shaped, and every token is still a
-        // candidate: if it bans tokens, the filters choose among the rest.
+        // At this place a host sees logits after bias and penalties, with every token
+        // still a candidate: if it bans tokens, the filters choose among the rest.
         for factory in host {
             transforms.push(factory.build(context)?);
         }

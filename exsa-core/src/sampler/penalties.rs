@@ -4,11 +4,11 @@ use super::candidates::Candidates;
 use super::transform::{Step, Transform};
 use super::window::Window;
 
-/// Makes tokens less probable that occur among the last tokens of the sequence, prompt and generated.
+/// Lowers the probability of tokens that occur among the last tokens of the sequence, prompt and generated.
 ///
-/// `repetition` divides a positive logit and multiplies a negative one (Keskar et al.: "CTRL", 2019, with the sign
-/// treated as the field does); then `frequency` times the number of occurrences and `presence` are subtracted, as
-/// OpenAI's API defines them. All three look at one window, the prompt included.
+/// `repetition` divides a positive logit and multiplies a negative one (Keskar et al.: "CTRL", 2019,
+/// with the usual sign handling); then `frequency` times the number of occurrences and `presence`
+/// are subtracted, as OpenAI's API defines them. All three use the same window, the prompt included.
 #[derive(Debug)]
 pub(super) struct Penalties {
     pub repetition: f32,

@@ -1,7 +1,7 @@
 //! Random numbers as a function of (seed, position), with no state between positions.
 
-/// Philox4x32-10, a counter-based generator (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2,
-/// 3", SC 2011): four words that are a keyed bijection of four words of counter.
+/// Philox4x32-10, a counter-based generator (Salmon, Moraes, Dror, Shaw: "Parallel random
+/// numbers: as easy as 1, 2, 3", SC 2011): a keyed bijection of four counter words.
 pub(super) fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     const ROUNDS: usize = 10;
     const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -15,13 +15,13 @@ pub(super) fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// The low and the high word.
+/// The low and high 32-bit words.
 pub(super) fn halves(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
 }
 
-/// The random numbers of one position: a sequence that any position can begin without the ones before it. The
-/// last word of the counter is 0; the noise of the draw has 1 there.
+/// The random number stream of one position, independent of earlier
+/// positions. The last counter word is 0; the noise of the draw uses 1.
 #[derive(Clone, Debug)]
 pub(super) struct Random {
     seed: u64,

@@ -1,14 +1,14 @@
-//! The first look at a row: the best logit of each chunk.
+//! First pass over a row: the best logit of each chunk.
 //!
-//! Everything after it reads only chunks that matter. A row of 128,000 logits has 2,000 chunks; the `k` best tokens
-//! lie in at most `k` of them.
+//! Later passes read only relevant chunks. A row of 128,000 logits
+//! has 2,000 chunks; the `k` best tokens lie in at most `k` of them.
 
-/// Logits in a chunk. Small enough that a chunk is searched in no time, large enough that the table of chunks is a
-/// small part of the row.
+/// Logits per chunk. Small enough that searching a chunk is cheap,
+/// large enough that the table of chunks is a small part of the row.
 pub(super) const CHUNK: usize = 64;
 
-/// Fills `bests` with the largest logit of each [`CHUNK`] of `row`. Where there is a NaN, returns the
-/// index of the first.
+/// Fills `bests` with the largest logit of each [`CHUNK`]
+/// of `row`. Fails with the index of the first NaN, if any.
 pub(super) fn scan(row: &[f32], bests: &mut Vec<f32>) -> Result<(), usize> {
     bests.clear();
     bests.reserve(row.len().div_ceil(CHUNK));
@@ -24,7 +24,7 @@ pub(super) fn scan(row: &[f32], bests: &mut Vec<f32>) -> Result<(), usize> {
     }
 }
 
-/// The largest value of `chunk`, and whether there is a NaN in it.
+/// The largest value of `chunk`, and whether it contains a NaN.
 #[inline]
 pub(super) fn chunk_best(chunk: &[f32]) -> (f32, bool) {
     // Independent lanes, so that the compiler can keep them in vector registers.

@@ -1,4 +1,5 @@
-//! Top-k: only the `k` most probable tokens (Fan, Lewis, Dauphin: "Hierarchical neural story generation", 2018).
+//! Top-k: keeps the `k` most probable tokens (Fan, Lewis,
+//! Dauphin: "Hierarchical neural story generation", 2018).
 
 use super::candidates::Candidates;
 use super::transform::{Step, Transform};

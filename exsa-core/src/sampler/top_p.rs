@@ -1,5 +1,5 @@
-//! Top-p, or nucleus sampling: the fewest tokens that have a given share of the probability (Holtzman et al.: "The
-//! curious case of neural text degeneration", 2020).
+//! Top-p, or nucleus sampling: keeps the smallest set of best tokens with a given
+//! probability mass (Holtzman et al.: "The curious case of neural text degeneration", 2020).
 
 use super::candidates::Candidates;
 use super::transform::{Step, Transform};

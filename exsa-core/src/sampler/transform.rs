@@ -8,50 +8,49 @@ use crate::tokenizer::Tokenizer;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-/// One link of the sampler's chain: changes the candidates before a token is drawn.
+/// One step of the sampler's chain: changes the candidates before the draw.
 ///
-/// A transform of Exsa is a file beside this one and a line in
-/// [`SamplingParams::build`](super::SamplingParams::build), which decides on the order. A host brings its own
-/// with a [`TransformFactory`] in [`Request::transform`](crate::Request::transform).
+/// A built-in transform is a sibling file and a line in
+/// [`SamplingParams::build`](super::SamplingParams::build), which sets the order. A host adds
+/// its own with a [`TransformFactory`] in [`Request::transform`](crate::Request::transform).
 ///
 /// # Contract
 ///
-/// The result of [`apply`](Self::apply) depends on the parameters, the candidates, the step and the tokens
-/// accepted so far (those not rolled back), and on nothing else: no clock, no other source of random numbers.
-/// `apply` itself leaves no trace: it may be called for a position any number of times, with or without an
-/// `accept` in between. Caches that spare work, such as counts of the history, are allowed.
+/// The result of [`apply`](Self::apply) depends on the parameters, the candidates, the step and the
+/// tokens accepted so far (those not rolled back), and on nothing else: no clock, no other source of
+/// random numbers. `apply` has no side effects: it may be called for a position any number of times,
+/// with or without an `accept` in between. Caches, such as counts of the history, are allowed.
 pub trait Transform: Debug + Send {
     /// Changes or removes candidates.
     fn apply(&mut self, candidates: &mut Candidates<'_>, step: &mut Step<'_>);
 
-    /// Takes note of a token that became part of the sequence. Tokens of the prompt are not announced, those
-    /// that an earlier run of a resumed request generated are.
+    /// Records a token appended to the sequence. Called for generated tokens,
+    /// including those of a resumed request's earlier run, but not for prompt tokens.
     fn accept(&mut self, accepted: &Accepted) {
         let _ = accepted;
     }
 
-    /// Undoes the last `n` calls of [`accept`](Self::accept), since their tokens were taken back. `n` is at
-    /// most the number of calls that were not undone.
+    /// Undoes the last `n` calls of [`accept`](Self::accept), whose tokens
+    /// were taken back. `n` is at most the number of calls not yet undone.
     fn rollback(&mut self, n: usize) {
         let _ = n;
     }
 
-    /// Whether [`Accepted::logprob`] is wanted, at the cost of a pass over the candidates for each token.
+    /// Whether [`Accepted::logprob`] is needed, at the cost of one pass over the candidates per token.
     fn needs_logprob(&self) -> bool {
         false
     }
 }
 
-/// A token that became part of the sequence.
+/// A token appended to the sequence.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Accepted {
     /// The token.
     pub token: TokenId,
-    /// Natural logarithm of the token's probability under the distribution that it was drawn from, after all
-    /// transforms; 0 for greedy decoding. `None` if no transform of the chain
-    /// [needs it](Transform::needs_logprob), or if the token was not drawn by this sampler: a resumed
-    /// request's earlier tokens, or a token that a grammar forced.
+    /// Natural logarithm of the token's probability under the final distribution, after all transforms; 0 for
+    /// greedy decoding. `None` if no transform of the chain [needs it](Transform::needs_logprob), or if this
+    /// sampler did not draw the token: a resumed request's earlier tokens, or a token forced by a grammar.
     pub logprob: Option<f32>,
 }
 
@@ -85,14 +84,14 @@ impl<'a> Step<'a> {
         self.position
     }
 
-    /// The next random number of this position, uniform in `0.0..1.0`. Numbers depend on seed, position and
-    /// how many were taken before, and are independent of the draw.
+    /// The next random number of this position, uniform in `0.0..1.0`. Numbers depend on
+    /// seed, position and the count of numbers taken before, and are independent of the draw.
     pub fn random(&mut self) -> f64 {
         self.random.unit()
     }
 }
 
-/// What is known of the model when a sampler is built.
+/// Model facts available when a sampler is built.
 #[derive(Clone, Copy)]
 pub struct SamplerContext<'a> {
     n_vocab: usize,
@@ -117,7 +116,7 @@ impl<'a> SamplerContext<'a> {
         self.n_vocab
     }
 
-    /// The model's tokenizer. An engine always has one; a sampler built by hand may do without.
+    /// The model's tokenizer. Always set by an engine; optional for a sampler built by hand.
     pub fn tokenizer(&self) -> Option<&'a dyn Tokenizer> {
         self.tokenizer
     }
@@ -135,11 +134,11 @@ impl Debug for SamplerContext<'_> {
 
 /// Builds a host's transform for one answer.
 ///
-/// One factory may build several transforms: a request for several answers needs one for each, and a resumed
-/// request a new one. Each starts with no token accepted.
+/// One factory may build several transforms: one per answer of a request,
+/// and a new one for a resumed request. Each starts without accepted tokens.
 pub trait TransformFactory: Debug + Send + Sync {
-    /// A transform for one sequence. An error ends the submission of the request with it;
-    /// [`SamplingError::transform`] makes one of a text.
+    /// Builds a transform for one sequence. An error fails the submission of
+    /// the request; [`SamplingError::transform`] creates one from a text.
     fn build(&self, context: &SamplerContext<'_>) -> Result<Box<dyn Transform>, SamplingError>;
 }
 

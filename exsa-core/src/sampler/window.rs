@@ -1,22 +1,22 @@
-//! How often each token occurs among the last tokens of a sequence.
+//! Token counts over the last tokens of a sequence.
 
 use crate::token::TokenId;
 use std::collections::VecDeque;
 
 /// Counts the tokens of the last `len` of a history, and keeps the counts for the next call.
 ///
-/// Histories mostly grow by a token or lose a few that were drafted; then only these are counted. That
-/// the rest is what was counted before is not assumed but compared, which costs less than
-/// reading a row of logits, so that the counts are always those of the history at hand.
+/// Histories mostly grow by a token or lose a few drafts; then only these are
+/// counted. The rest is compared with the tokens counted before, which costs less
+/// than reading a row of logits, so the counts always match the given history.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// How many last tokens count.
+    /// Length of the window.
     len: usize,
     /// The tokens that were counted.
     counted: VecDeque<TokenId>,
-    /// Where in the history the first of them was.
+    /// Index in the history of the first counted token.
     start: usize,
-    /// How often each of them occurs, ascending by token.
+    /// Counts of the counted tokens, ascending by token.
     counts: Vec<(TokenId, u32)>,
 }
 
@@ -25,11 +25,11 @@ impl Window {
         Self { len, counted: VecDeque::new(), start: 0, counts: Vec::new() }
     }
 
-    /// The tokens among the last `len` of `history`, ascending, each with how often it occurs there.
+    /// The tokens among the last `len` of `history` with their counts, ascending by token.
     pub(super) fn counts(&mut self, history: &[TokenId]) -> &[(TokenId, u32)] {
         let start = history.len().saturating_sub(self.len);
         let common = self.common(history);
-        // A change of a count moves half of the others on average; from some number on it is cheaper to sort.
+        // Changing a count moves half of the others on average; with many changes, sorting is cheaper.
         let changes = (self.counted.len() - common)
             + self.start.abs_diff(start)
             + (history.len() - self.start.min(history.len()) - common);
@@ -59,14 +59,14 @@ impl Window {
         &self.counts
     }
 
-    /// How many of the counted tokens, from the first, are in `history` where they were.
+    /// Length of the prefix of the counted tokens that is unchanged in `history`.
     fn common(&self, history: &[TokenId]) -> usize {
         let Some(now) = history.get(self.start..) else { return 0 };
         let (front, back) = self.counted.as_slices();
         let (now_front, now_back) = now.split_at(front.len().min(now.len()));
         let equal = |a: &[TokenId], b: &[TokenId]| {
             let len = a.len().min(b.len());
-            // Slices compare at the speed of memory; only a difference is worth a search.
+            // Slice comparison runs at memory speed; only a mismatch needs a search.
             if a[..len] == b[..len] { len } else { a.iter().zip(b).take_while(|(a, b)| a == b).count() }
         };
         match equal(front, now_front) {

@@ -1,7 +1,7 @@
 //! Scheduling: admission order, KV accounting, prefix cache, and the step planner.
 //!
-//! Internal to the engine. Types are public for simulations and benchmarks and follow no version promise, except those that
-//! the crate root and [`crate::queue`] re-export.
+//! Internal to the engine. Types are public for simulations and benchmarks without any
+//! semver guarantee, except the re-exports in the crate root and [`crate::queue`].
 
 pub mod kv;
 pub mod prefix;

@@ -1,54 +1,54 @@
-//! A request as the scheduler sees it; the owner of its tokens.
+//! The scheduler's view of a request; owns its tokens.
 
 use crate::priority::{Priority, UserId};
 use crate::schedule::prefix::Namespace;
 use crate::token::{RequestId, TokenId};
 use std::time::Duration;
 
-/// A request as the scheduler sees it.
+/// A request in the scheduler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchedRequest {
-    /// The request.
+    /// The request's id.
     pub id: RequestId,
-    /// Place in the order of arrival; kept when the request is preempted.
+    /// Arrival number; kept across preemption.
     pub arrival: u64,
-    /// The prompt, the answer so far, and the drafts of the step in progress.
+    /// Prompt, answer so far, and drafts of the current step.
     tokens: Vec<TokenId>,
     /// Drafts at the end of `tokens`.
     drafts: usize,
-    /// Tokens of the prompt; the answer begins behind them.
+    /// Length of the prompt; the answer follows it.
     pub prompt_len: usize,
-    /// Tokens, prompt included, that the request's limit allows; `usize::MAX` without a limit. The context may end it
-    /// earlier.
+    /// Maximum length, prompt included; `usize::MAX` without
+    /// a limit. The context may end the request earlier.
     pub len_max: usize,
-    /// With whom it may share KV.
+    /// Namespace for KV sharing.
     pub namespace: Namespace,
-    /// Its class.
+    /// Priority class.
     pub priority: Priority,
-    /// Whose it is.
+    /// Owner of the request.
     pub user: UserId,
-    /// The user's share, relative to others'.
+    /// The user's relative share.
     pub weight: f32,
-    /// When the request ends unfinished, in the engine's time.
+    /// Deadline for the whole answer, in engine time.
     pub deadline: Option<Duration>,
-    /// When it ends if no token was generated until then.
+    /// Deadline for the first token.
     pub first_token_by: Option<Duration>,
-    /// What became of it so far.
+    /// Scheduling history.
     pub history: History,
 }
 
-/// What a request has been through.
+/// A request's scheduling history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// Times it lost its sequence to another request while it wanted to go on.
+    /// Preemptions while it was not paused.
     pub preemptions: u32,
-    /// Whether it held a sequence before, so that its prompt has been charged.
+    /// Whether the request has held a sequence, so that its prompt has been charged.
     pub admitted: bool,
-    /// Whether its class's turn by age admitted it: it then counts as of the most urgent class.
+    /// Whether ageing raised the request: it then counts as of the most urgent class.
     pub aged: bool,
     /// Tokens of KV saved in host memory.
     pub saved: usize,
-    /// Sharing went wrong for it: it computes everything itself.
+    /// Set after a failed KV operation: the request shares no KV from then on.
     pub no_sharing: bool,
 }
 
@@ -72,43 +72,43 @@ impl SchedRequest {
         }
     }
 
-    /// Its class as it counts for order and preemption.
+    /// Class used for order and preemption.
     pub fn effective_priority(&self) -> Priority {
         if self.history.aged { Priority::Interactive } else { self.priority }
     }
 
-    /// When it ends if it gets nothing until then.
+    /// The earliest deadline that still applies.
     pub(crate) fn expiry(&self) -> Option<Duration> {
         let first = self.first_token_by.filter(|_| self.awaits_first_token());
         self.deadline.into_iter().chain(first).min()
     }
 
-    /// The known tokens: the prompt, then the answer so far.
+    /// Known tokens: prompt, then answer so far.
     pub fn tokens(&self) -> &[TokenId] {
         &self.tokens[..self.tokens.len() - self.drafts]
     }
 
-    /// The known tokens, then the drafts that the step in progress verifies.
+    /// Known tokens, then the drafts that the current step verifies.
     pub fn tokens_and_drafts(&self) -> &[TokenId] {
         &self.tokens
     }
 
-    /// Tokens of the answer so far.
+    /// Length of the answer so far.
     pub fn answer_len(&self) -> usize {
         self.tokens().len() - self.prompt_len
     }
 
-    /// Whether no token was generated yet.
+    /// Whether no token has been generated yet.
     pub fn awaits_first_token(&self) -> bool {
         self.answer_len() == 0
     }
 
-    /// Takes memory for `more` tokens.
+    /// Reserves memory for `more` tokens.
     pub(super) fn reserve(&mut self, more: usize) {
         self.tokens.reserve(more);
     }
 
-    /// Puts drafts behind the known tokens.
+    /// Appends drafts to the known tokens.
     pub(super) fn set_drafts(&mut self, drafts: &[TokenId]) {
         debug_assert_eq!(self.drafts, 0);
         self.tokens.extend_from_slice(drafts);
@@ -121,7 +121,7 @@ impl SchedRequest {
         self.drafts = 0;
     }
 
-    /// Puts generated tokens in place of the drafts; how many of the drafts, from the first, are among them.
+    /// Replaces the drafts by the generated tokens. Returns the length of the accepted draft prefix.
     pub(super) fn append(&mut self, generated: &[TokenId]) -> usize {
         let drafts = &self.tokens[self.tokens.len() - self.drafts..];
         let accepted = drafts.iter().zip(generated).take_while(|(draft, token)| draft == token).count();

@@ -1,7 +1,7 @@
-//! A small deterministic backend: for doctests, examples, simulations and tests of what lies above the seam.
+//! A small deterministic backend for doctests, examples, simulations and tests of the layers above the seam.
 //!
-//! It computes no network, but keeps to every word of the [`Session`] contract, and is
-//! strict: what a real backend might let pass is an error here. Its tokens are bytes.
+//! It computes no network, but follows the [`Session`] contract to the letter, and is
+//! strict: misuse that a real backend might tolerate is an error. Its tokens are bytes.
 
 mod plan;
 mod saved;
@@ -23,7 +23,7 @@ use crate::tokenizer::Tokenizer;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Loads one and the same [`ScriptedModel`] from any source.
+/// Loads the same [`ScriptedModel`] from any source.
 #[derive(Debug)]
 pub struct ScriptedBackend {
     model: ScriptedModel,
@@ -64,10 +64,10 @@ impl InferenceBackend for ScriptedBackend {
     }
 }
 
-/// What a scripted model says next, as a function of the tokens before.
+/// Rule for the next token of a scripted model.
 #[derive(Clone, Debug)]
 enum Behaviour {
-    /// Goes on with this text from wherever the sequence ends inside it, then ends.
+    /// Continues this text from the point at which the sequence ends inside it, then ends.
     Echo(Vec<TokenId>),
     /// Pseudo-random logits that depend on the seed and the last `order` tokens.
     NGram { seed: u64, order: usize },
@@ -86,7 +86,7 @@ pub struct ScriptedModel {
     cost: Option<Cost>,
 }
 
-/// Fake time that a pass takes.
+/// Simulated duration of a pass.
 #[derive(Clone, Debug)]
 struct Cost {
     clock: ManualClock,
@@ -119,20 +119,19 @@ impl ScriptedModel {
         }
     }
 
-    /// Says `text`, then ends its answer. Where the sequence ends with a beginning of `text`, it goes on from
-    /// there.
+    /// Answers `text`, then ends. If the sequence ends with a prefix of `text`, continues from there.
     pub fn echo(text: &str) -> Self {
         Self::new(Behaviour::Echo(text.bytes().map(TokenId::from).collect()))
     }
 
-    /// Draws logits from a hash of `seed` and the last three tokens: any sequence of tokens always gets the same
-    /// continuation.
+    /// Derives logits from a hash of `seed` and the last three
+    /// tokens: the same tokens always get the same continuation.
     pub fn ngram(seed: u64) -> Self {
         Self::new(Behaviour::NGram { seed, order: 3 })
     }
 
-    /// Sets how many of the last tokens [`ngram`](Self::ngram) looks at; `usize::MAX` is all of them, so that a mistake
-    /// anywhere in a sequence shows.
+    /// Sets the number of last tokens that [`ngram`](Self::ngram) depends on;
+    /// with `usize::MAX`, all of them, an error anywhere in a sequence shows.
     pub fn order(mut self, tokens: usize) -> Self {
         if let Behaviour::NGram { order, .. } = &mut self.behaviour {
             *order = tokens;
@@ -159,36 +158,36 @@ impl ScriptedModel {
         self
     }
 
-    /// Makes a model whose sessions cannot truncate, as recurrent ones.
+    /// Makes sessions unable to truncate, like recurrent models.
     pub fn without_truncate(mut self) -> Self {
         self.can_truncate = false;
         self
     }
 
-    /// Makes a model whose sessions cannot fork.
+    /// Makes sessions unable to fork.
     pub fn without_fork(mut self) -> Self {
         self.can_fork = false;
         self
     }
 
-    /// Makes a model whose sessions cannot save.
+    /// Makes sessions unable to save.
     pub fn without_save(mut self) -> Self {
         self.can_save = false;
         self
     }
 
-    /// Moves `clock` on by `per_pass`, and by `per_token` for each token, with each forward pass.
+    /// Advances `clock` by `per_pass` for each forward pass, and by `per_token` for each token in it.
     pub fn cost(mut self, clock: ManualClock, per_pass: Duration, per_token: Duration) -> Self {
         self.cost = Some(Cost { clock, per_pass, per_token });
         self
     }
 
-    /// The model as the engine takes it.
+    /// Converts the model to the engine's type.
     pub fn shared(self) -> Arc<dyn Model> {
         Arc::new(self)
     }
 
-    /// Writes the logits that follow `tokens` into `row`, of [`ByteTokenizer::N_VOCAB`] values.
+    /// Writes the logits after `tokens` into `row`, of [`ByteTokenizer::N_VOCAB`] values.
     pub fn logits(&self, tokens: &[TokenId], row: &mut [f32]) {
         match &self.behaviour {
             Behaviour::Echo(script) => {

@@ -1,14 +1,14 @@
-//! What a scripted session is asked for, and what it then can do.
+//! Capabilities of a scripted session from its options.
 
 use super::ScriptedModel;
 use crate::backend::{Capabilities, SessionOptions};
 use crate::error::LoadError;
 
-/// Most sequences and most tokens in a batch that a session can be asked for.
+/// Upper limits of the options for sequences and batch tokens.
 const SEQUENCES_MAX: usize = 1 << 16;
 const BATCH_TOKENS_MAX: usize = 1 << 20;
 
-/// What a session of `model` by `options` can do.
+/// Capabilities of a session of `model` with `options`.
 pub(super) fn plan(model: &ScriptedModel, options: &SessionOptions) -> Result<Capabilities, LoadError> {
     let within = |option: &'static str, value: usize, max: usize| {
         let problem = format!("{value}, but 1 to {max} is allowed");

@@ -27,7 +27,8 @@ pub(super) fn write(model: &ScriptedModel, tokens: &[TokenId], to: &mut dyn Writ
         .write(to, |to| tokens.iter().try_for_each(|token| Ok(to.write_all(&token.to_le_bytes())?)))
 }
 
-/// Reads the tokens of a sequence of at most `limit`; `admit` decides on their number before memory is taken.
+/// Reads the tokens of a sequence of at most `limit` tokens;
+/// `admit` checks their number before memory is allocated.
 pub(super) fn read(
     model: &ScriptedModel,
     limit: usize,

@@ -18,9 +18,9 @@ pub struct ScriptedSession {
     capabilities: Capabilities,
     interrupt: Interrupt,
     sequences: Vec<Held>,
-    /// How many sequences hold each block.
+    /// Number of sequences that hold each block.
     references: Vec<u32>,
-    /// Memory of [`Batch::validate`].
+    /// Scratch memory of [`Batch::validate`].
     seen: Vec<bool>,
     logits: Vec<f32>,
     vectors: Vec<f32>,
@@ -52,7 +52,7 @@ impl ScriptedSession {
         self.sequences.get(seq.index()).map_or(&[], |held| &held.tokens)
     }
 
-    /// Distinct blocks that are held.
+    /// Number of distinct blocks held.
     pub fn blocks_used(&self) -> usize {
         self.references.iter().filter(|n| **n > 0).count()
     }
@@ -61,21 +61,21 @@ impl ScriptedSession {
         self.references.len() - self.blocks_used()
     }
 
-    /// The last block of `held`, where it is shared and the next token would be written into it.
+    /// The last block of `held`, if it is shared and the next token would be written into it.
     fn shared_last(&self, held: &Held) -> Option<usize> {
         let partly = !held.tokens.len().is_multiple_of(self.capabilities.block_tokens);
         held.blocks.last().copied().filter(|block| partly && self.references[*block] > 1)
     }
 
-    /// Blocks that are to be copied, where sequences write into these shared ones: the last holder of each writes into
-    /// it as it is.
+    /// Number of blocks to copy when sequences write into these
+    /// shared blocks: the last holder of a block writes in place.
     fn copies(&self, mut shared: Vec<usize>) -> usize {
         shared.sort_unstable();
         let copies = |writers: &[usize]| writers.len().min(self.references[writers[0]] as usize - 1);
         shared.chunk_by(|a, b| a == b).map(copies).sum()
     }
 
-    /// Lets the time of a token pass, unless the pass is to end.
+    /// Advances the clock by the cost of a token, unless interrupted. Returns whether to continue.
     fn spend_token(&self) -> bool {
         let goes_on = !self.interrupt.is_raised();
         if let Some(cost) = self.model.cost.as_ref().filter(|_| goes_on) {

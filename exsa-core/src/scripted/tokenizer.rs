@@ -1,4 +1,4 @@
-//! Bytes as tokens.
+//! A byte tokenizer.
 
 use crate::token::TokenId;
 use crate::tokenizer::{EncodeOptions, SpecialIds, Tokenizer};
@@ -18,7 +18,7 @@ impl ByteTokenizer {
     /// Number of tokens.
     pub const N_VOCAB: usize = 258;
 
-    /// The tokenizer.
+    /// Creates the tokenizer.
     pub fn new() -> Self {
         let special = SpecialIds {
             bos: Some(Self::BOS),

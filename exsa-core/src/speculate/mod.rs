@@ -1,13 +1,13 @@
 //! Speculative decoding: a proposer drafts tokens, one forward pass verifies them.
 //!
-//! A pass computes the last token of a stream and its drafts together, and gives a row of logits for each. The sampler
-//! draws from one row after the other, as it would without drafts; a draft is accepted if it equals the token drawn in its
-//! place, and the first that differs ends the run. Draws are a function of (seed, position) and the rows, so answers equal
-//! those without speculation at any temperature, where the backend's rows do not depend on the batch. Proposals only
-//! decide how many tokens a step gives.
+//! A pass computes the last token of a stream together with its drafts, and gives a row of logits for
+//! each. The sampler draws from the rows in order, as it would without drafts; a draft is accepted if
+//! it equals the token drawn in its place, and the first mismatch ends the run. Draws are a function
+//! of (seed, position) and the rows, so with a batch-invariant backend answers equal those without
+//! speculation at any temperature. Proposals only decide how many tokens a step yields.
 //!
-//! Off unless [`Engine::speculate`](crate::Engine::speculate) sets a proposer. Every draft costs a row of the pass, so
-//! drafts that are seldom right make streams slower; the engine does not yet decide by itself when they pay.
+//! Off unless [`Engine::speculate`](crate::Engine::speculate) sets a proposer. Every draft costs a row of
+//! the pass, so a low acceptance rate makes streams slower; the engine does not adapt the number of drafts.
 
 mod prompt_lookup;
 
@@ -20,21 +20,21 @@ use std::fmt::Debug;
 ///
 /// # Contract
 ///
-/// - Anything may be proposed: wrong tokens cost time and never change an answer. Ids outside the vocabulary, and those
-///   after them, are dropped.
+/// - Any tokens may be proposed: wrong drafts cost time and never change an
+///   answer. An id outside the vocabulary is dropped with all drafts after it.
 /// - `tokens` of a request only grow between two calls, and never contain a draft that was rejected.
 /// - A call runs on the engine's thread between two passes, so it should take far less time than a pass.
 pub trait Proposer: Send + Debug {
-    /// Appends to `drafts`, which is empty, up to `max` tokens that may follow `tokens`: the prompt and the answer so far.
-    /// `max` is at least 1.
+    /// Appends up to `max` tokens that may follow `tokens`, the prompt
+    /// and answer so far, to the empty `drafts`. `max` is at least 1.
     fn propose(&mut self, id: RequestId, tokens: &[TokenId], max: usize, drafts: &mut Vec<TokenId>);
 
-    /// Learns that `accepted` of the request's last `drafted` drafts, from the first, were right.
+    /// Reports that the first `accepted` of the request's last `drafted` drafts were accepted.
     fn verified(&mut self, id: RequestId, drafted: usize, accepted: usize) {
         let _ = (id, drafted, accepted);
     }
 
-    /// Learns that a request has ended. It may never have been proposed for.
+    /// Reports the end of a request, even if `propose` was never called for it.
     fn finished(&mut self, id: RequestId) {
         let _ = id;
     }
@@ -60,12 +60,12 @@ pub struct Speculation {
 const DRAFTS_MAX: usize = 4;
 
 impl Speculation {
-    /// Speculation with the drafts of `proposer`, at most 4 per request and step.
+    /// Creates speculation with `proposer` and at most 4 drafts per request and step.
     pub fn new(proposer: impl Proposer + 'static) -> Self {
         Self { proposer: Box::new(proposer), drafts_max: DRAFTS_MAX, n_vocab: usize::MAX, drafts: Vec::new() }
     }
 
-    /// Sets the maximum number of drafts of a request in a step.
+    /// Sets the maximum drafts per request and step.
     #[must_use]
     pub fn drafts_max(mut self, drafts: usize) -> Self {
         self.drafts_max = drafts;

@@ -3,11 +3,12 @@
 use super::Proposer;
 use crate::token::{RequestId, TokenId};
 
-/// Prompt lookup decoding (Saxena 2023): finds the last tokens of a request earlier in its prompt or answer, and proposes
-/// what followed there. It pays where answers repeat their prompt: summaries, edits of code, extraction.
+/// Prompt lookup decoding (Saxena 2023): finds an earlier occurrence of a request's
+/// last tokens in its prompt or answer, and proposes the tokens that followed there.
+/// It pays for answers that repeat their prompt: summaries, code edits, extraction.
 ///
-/// Of the earlier places that agree in at least `ngram_min` tokens it takes the one that agrees in most, up to
-/// `ngram_max`, and of equals the last. It keeps no state and reads at most `window` tokens a step.
+/// Candidates match in at least `ngram_min` tokens; the longest match wins, up to `ngram_max`,
+/// then the latest. It keeps no state and reads at most `window` tokens per step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PromptLookup {
@@ -17,14 +18,14 @@ pub struct PromptLookup {
 }
 
 impl Default for PromptLookup {
-    /// 2 to 4 tokens, within the last 8,192.
+    /// Matches of 2 to 4 tokens within the last 8,192.
     fn default() -> Self {
         Self { ngram_min: 2, ngram_max: 4, window: 8192 }
     }
 }
 
 impl PromptLookup {
-    /// Sets how many tokens have to agree at least, and how many are compared at most.
+    /// Sets the minimum and maximum match length in tokens.
     #[must_use]
     pub fn ngram(mut self, min: usize, max: usize) -> Self {
         self.ngram_min = min.max(1);
@@ -32,14 +33,14 @@ impl PromptLookup {
         self
     }
 
-    /// Sets how many of the last tokens are searched.
+    /// Sets the number of last tokens to search.
     #[must_use]
     pub fn window(mut self, tokens: usize) -> Self {
         self.window = tokens;
         self
     }
 
-    /// Length of the longest common end of `a` and `b`, up to `ngram_max`.
+    /// Length of the longest common suffix of `a` and `b`, up to `ngram_max`.
     fn agreement(&self, a: &[TokenId], b: &[TokenId]) -> usize {
         let equal = a.iter().rev().zip(b.iter().rev()).take(self.ngram_max);
         equal.take_while(|(a, b)| a == b).count()
@@ -62,7 +63,7 @@ impl Proposer for PromptLookup {
         if best < self.ngram_min {
             return;
         }
-        // A place close to the end goes on with the drafts themselves, so that a repetition is continued.
+        // A match near the end continues with the drafts themselves, so that a repetition continues.
         for i in from..from + max {
             let draft = tokens.get(i).or_else(|| drafts.get(i - tokens.len())).copied();
             drafts.extend(draft);

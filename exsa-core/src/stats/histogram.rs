@@ -1,13 +1,13 @@
-//! Times in buckets.
+//! Histogram of durations.
 
 use std::time::Duration;
 
-/// Buckets of a [`Histogram`], the last without an upper bound.
+/// Number of buckets of a [`Histogram`]; the last has no upper bound.
 const BUCKETS: usize = 41;
-/// Upper bound of the first bucket in seconds; each further one is the square root of two times as long.
+/// Upper bound of the first bucket in seconds; each further bound is larger by the square root of two.
 const FIRST: f64 = 1e-4;
 
-/// How often times of which length were seen: buckets from 0.1 ms to 74 s, each 1.41 times as long as the one before.
+/// Counts of durations in buckets from 0.1 ms to 74 s. Each bound is 1.41 times the previous bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Histogram {
     counts: [u64; BUCKETS],
@@ -21,30 +21,30 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Adds a time.
+    /// Adds a duration.
     pub fn record(&mut self, time: Duration) {
         let half_octaves = 2.0 * (time.as_secs_f64() / FIRST).max(1.0).log2();
         self.counts[(half_octaves.ceil() as usize).min(BUCKETS - 1)] += 1;
         self.sum += time;
     }
 
-    /// Times that were added.
+    /// Number of durations added.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Their sum.
+    /// Sum of the durations.
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// Their mean; `None` where there is none.
+    /// Mean of the durations; `None` if none was added.
     pub fn mean(&self) -> Option<Duration> {
         let count = self.count();
         (count > 0).then(|| self.sum.div_f64(count as f64))
     }
 
-    /// The time within which a share `q` of them were, 0 to 1: the upper bound of its bucket. `None` where there is none.
+    /// The `q`-quantile, 0 to 1, as the upper bound of its bucket. `None` if no duration was added.
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let wanted = (self.count() as f64 * q.clamp(0.0, 1.0)).ceil().max(1.0) as u64;
         let mut seen = 0;
@@ -54,7 +54,7 @@ impl Histogram {
         })
     }
 
-    /// Each bucket's upper bound and count; the last bound is [`Duration::MAX`].
+    /// Upper bound and count of each bucket; the last bound is [`Duration::MAX`].
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         self.counts.iter().enumerate().map(|(i, count)| {
             let bound = Duration::from_secs_f64(FIRST * 2f64.powf(i as f64 / 2.0));

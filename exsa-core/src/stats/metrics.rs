@@ -1,16 +1,16 @@
 //! An engine's counters on the [`metrics`] facade: feature `metrics`.
 //!
-//! Whatever recorder the host installs before it starts an engine hears them, labelled `model`. Names begin with `exsa_`; they are those
-//! of [`EngineStats`], times in seconds.
+//! They go to the recorder that the host installs before it starts an engine, with the label
+//! `model`. Names are those of [`EngineStats`] with the prefix `exsa_`; times are in seconds.
 
 use crate::priority::Priority;
 use crate::stats::EngineStats;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-/// Takes one figure out of a snapshot.
+/// Reads one value from a snapshot.
 type Read<T> = fn(&EngineStats) -> T;
 
-/// Handles to an engine's metrics, made once: an update takes no look-up.
+/// Handles to an engine's metrics, registered once, so that updates need no lookup.
 pub(crate) struct Facade {
     gauges: Vec<(Gauge, Read<f64>)>,
     waiting: Vec<(Gauge, Priority)>,

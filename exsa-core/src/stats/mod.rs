@@ -11,7 +11,7 @@ pub(crate) use recorder::Recorder;
 use crate::priority::Priority;
 use std::time::Duration;
 
-/// A snapshot of an engine's counters. Counters only grow; the rest is as of the last step.
+/// A snapshot of an engine's statistics. Counters only grow; gauges are as of the last step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EngineStats {
@@ -19,11 +19,11 @@ pub struct EngineStats {
     pub scheduler: SchedulerStats,
     /// Forward passes.
     pub steps: u64,
-    /// Tokens computed: prompts, and again those that preempted sequences had computed before.
+    /// Tokens computed, including tokens recomputed after preemption.
     pub tokens_computed: u64,
     /// Tokens generated.
     pub tokens_generated: u64,
-    /// Passes over texts to embed or to score.
+    /// Passes over texts to embed or score.
     pub embed_passes: u64,
     /// Texts embedded or scored.
     pub texts_embedded: u64,
@@ -31,17 +31,17 @@ pub struct EngineStats {
     pub tokens_embedded: u64,
     /// Requests accepted.
     pub submitted: u64,
-    /// Requests ended, failed ones included.
+    /// Requests ended, including failed requests.
     pub finished: u64,
     /// Requests that failed.
     pub failed: u64,
-    /// Time spent in the parts of all steps.
+    /// Time spent in each part of all steps.
     pub step_times: StepTimes,
-    /// From submission until a request was first given a sequence.
+    /// Time from submission to first admission.
     pub queue_time: Histogram,
-    /// From submission until the first token.
+    /// Time from submission to the first token.
     pub time_to_first_token: Histogram,
-    /// From one token of a stream to the next.
+    /// Time between tokens of a stream.
     pub inter_token: Histogram,
 }
 
@@ -51,52 +51,52 @@ pub struct EngineStats {
 pub struct SchedulerStats {
     /// Requests that hold a sequence.
     pub running: usize,
-    /// Requests that wait for one.
+    /// Requests that wait for a sequence.
     pub waiting: usize,
-    /// Of them, those in the queue by class: [`Priority::index`].
+    /// Waiting requests in the queue by class: [`Priority::index`].
     pub waiting_by_class: [usize; Priority::COUNT],
-    /// Tokens of KV in blocks that requests hold.
+    /// Tokens of KV in blocks held by requests.
     pub kv_tokens_used: usize,
-    /// Tokens of KV in blocks that are kept for their prefix alone.
+    /// Tokens of KV in blocks held only by the prefix cache.
     pub kv_tokens_cached: usize,
-    /// Tokens of KV in blocks that more than one sequence holds.
+    /// Tokens of KV in blocks held by more than one sequence.
     pub kv_tokens_shared: usize,
     /// Tokens of KV in all blocks.
     pub kv_tokens_max: usize,
-    /// Times a request lost its sequence to another.
+    /// Number of preemptions.
     pub preemptions: u64,
-    /// Those of them whose KV was saved in host memory.
+    /// Preemptions whose KV was saved to host memory.
     pub preemptions_saved: u64,
-    /// Tokens of the prompts that were given a sequence.
+    /// Prompt tokens of admitted requests.
     pub prompt_tokens: u64,
-    /// Those of them whose KV was there already.
+    /// Prompt tokens whose KV was cached.
     pub cached_tokens: u64,
-    /// Drafts that were verified.
+    /// Drafts verified.
     pub drafted_tokens: u64,
-    /// Those of them that became part of an answer.
+    /// Drafts that became part of an answer.
     pub accepted_drafts: u64,
 }
 
 impl EngineStats {
-    /// Share of prompt tokens whose KV was there already; `None` before the first prompt.
+    /// Share of prompt tokens whose KV was cached; `None` before the first prompt.
     pub fn hit_rate(&self) -> Option<f64> {
         let SchedulerStats { prompt_tokens, cached_tokens, .. } = self.scheduler;
         (prompt_tokens > 0).then(|| cached_tokens as f64 / prompt_tokens as f64)
     }
 }
 
-/// Time spent in the parts of all steps.
+/// Time spent in each part of all steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StepTimes {
-    /// Deciding what to compute, and moving KV for it.
+    /// Planning, and KV operations of the plan.
     pub plan: Duration,
     /// Forward passes.
     pub forward: Duration,
-    /// Choosing tokens from logits.
+    /// Sampling.
     pub sample: Duration,
-    /// Turning tokens into text and handing it to streams.
+    /// Detokenizing and sending events to streams.
     pub emit: Duration,
-    /// Passes over texts to embed or to score.
+    /// Passes over texts to embed or score.
     pub embed: Duration,
 }

@@ -1,9 +1,9 @@
-//! Keeps an engine's counters, and hands them on to the `metrics` facade where that feature is on.
+//! Records an engine's statistics, and publishes them to the `metrics` facade if that feature is on.
 
 use super::EngineStats;
 use std::time::Duration;
 
-/// The counters of an engine, and those who listen to them.
+/// The statistics of an engine, and their `metrics` facade.
 pub(crate) struct Recorder {
     pub(crate) stats: EngineStats,
     #[cfg(feature = "metrics")]
@@ -11,7 +11,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Counters at zero, of an engine on the model of this name.
+    /// Creates zeroed statistics for an engine on the model of this name.
     pub(crate) fn new(model: &str) -> Self {
         #[cfg(not(feature = "metrics"))]
         let _ = model;
@@ -40,7 +40,7 @@ impl Recorder {
         self.facade.inter_token.record(time);
     }
 
-    /// Hands the counters on as they are now.
+    /// Publishes the current values.
     pub(crate) fn publish(&mut self) {
         #[cfg(feature = "metrics")]
         self.facade.publish(&self.stats);

@@ -1,30 +1,31 @@
-//! Token ids to text, as they come.
+//! Incremental detokenization.
 
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 
-/// Turns ids into text one by one and never splits a character.
+/// Turns token ids into text one by one, without splitting characters.
 ///
-/// Bytes that may yet become a character are held back until they do, or cannot any more. The texts of all
-/// [`push`](Self::push)es and of [`finish`](Self::finish), put together, are what [`String::from_utf8_lossy`] makes of
-/// the pieces put together: bytes that are no UTF-8 become U+FFFD.
+/// Bytes of an incomplete character are held back until it completes or becomes invalid. The
+/// concatenated text of all [`push`](Self::push)es and of [`finish`](Self::finish) equals
+/// [`String::from_utf8_lossy`] of the concatenated pieces: invalid UTF-8 becomes U+FFFD.
 #[derive(Clone, Debug, Default)]
 pub struct Detokenizer {
-    /// Bytes not given out yet; between calls at most 3, the beginning of one character.
+    /// Bytes not released yet; between calls at most 3, the beginning of one character.
     held: Vec<u8>,
-    /// Whether a space that comes next is the one that `encode` puts before a text.
+    /// Whether a space at the start of the next piece is the one that `encode` adds before a text.
     strip_space: bool,
 }
 
 impl Detokenizer {
-    /// A detokenizer for one text. `text_precedes` says whether the ids go on with a text, as an answer does with its
-    /// prompt, or begin one: only at its very beginning a text loses the space that
-    /// [`Tokenizer::leading_space`] tells of.
+    /// Creates a detokenizer for one text. `text_precedes` says whether the
+    /// ids continue a text, as an answer continues its prompt. Only the very
+    /// beginning of a text loses the space of [`Tokenizer::leading_space`].
     pub fn new(tokenizer: &dyn Tokenizer, text_precedes: bool) -> Self {
         Self { held: Vec::new(), strip_space: tokenizer.leading_space() && !text_precedes }
     }
 
-    /// Appends to `out` the text that `id` completes. `tokenizer` is the one that the detokenizer was made with.
+    /// Appends the text that `id` completes to `out`.
+    /// `tokenizer` is the tokenizer given to [`new`](Self::new).
     pub fn push(&mut self, tokenizer: &dyn Tokenizer, id: TokenId, out: &mut String) {
         let start = self.held.len();
         tokenizer.piece(id, &mut self.held);
@@ -37,7 +38,7 @@ impl Detokenizer {
         self.release(out);
     }
 
-    /// Appends what is still held back to `out`: the beginning of a character that never became whole is one U+FFFD.
+    /// Appends the held bytes to `out`: an incomplete character becomes one U+FFFD.
     pub fn finish(&mut self, out: &mut String) {
         out.push_str(&String::from_utf8_lossy(&self.held));
         self.held.clear();
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn invalid_bytes_are_replaced_once_they_are_certain() {
-        // A lead byte waits, the next shows that it waited in vain; a lone continuation is wrong at once.
+        // A lead byte is held until the next byte shows it invalid; a lone continuation is invalid at once.
         let tokenizer = pieces(&[b"\xE2\x82", b"a", b"\x80", b"\xC0", b"\xED\xA0"], false);
         let replaced = |n| "\u{FFFD}a".to_owned() + &"\u{FFFD}".repeat(n);
         assert_eq!(
@@ -187,7 +188,7 @@ mod tests {
             prop_assert_eq!(texts.last().unwrap(), &whole);
             for (text, end) in texts.iter().zip(&cuts[1..]) {
                 prop_assert!(whole.starts_with(text.as_str()));
-                // At most three bytes wait.
+                // At most three bytes are held.
                 prop_assert!(String::from_utf8_lossy(&bytes[..*end]).chars().count() <= text.chars().count() + 2);
             }
         }

@@ -1,24 +1,24 @@
-//! Stop strings in a text that comes in pieces.
+//! Stop string matching over streamed text.
 
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 use std::ops::Range;
 
-/// Stop strings that one matcher may have.
+/// Maximum stop strings per matcher.
 pub const STOP_STRINGS_MAX: usize = 64;
 
-/// Bytes that one stop string may have.
+/// Maximum bytes of a stop string.
 pub const STOP_BYTES_MAX: usize = 4096;
 
-/// Finds stop strings across pieces of text and lets through what comes before.
+/// Finds stop strings across pieces of text and releases the text before them.
 ///
-/// Text that may be the beginning of a stop string is held back, and released as soon as it cannot be one any
-/// more. Of several stop strings in the text the one that begins first counts, as if the whole text had been
-/// searched: where one is complete but another that began before it may yet become so, the matcher waits for the
-/// outcome. How the text was cut into pieces changes nothing.
+/// Text that may begin a stop string is held back, and released as soon as it can no longer
+/// match. Of several matches the earliest start wins, as in a search over the whole text: if
+/// one stop string is complete but an earlier partial match may still complete, the matcher
+/// waits for the outcome. The result does not depend on how the text is cut into pieces.
 ///
-/// Control tokens give no text, but a stop string may spell them (`<|im_start|>user`): their text is searched too, at the
-/// place where they stand, and never let through.
+/// Control tokens give no text, but a stop string may spell them (`<|im_start|>user`):
+/// their text is searched too, at their place, and never released.
 ///
 /// Each byte of text costs a few steps per stop string, however often parts of them repeat.
 ///
@@ -36,58 +36,57 @@ pub const STOP_BYTES_MAX: usize = 4096;
 #[derive(Clone, Debug, Default)]
 pub struct StopMatcher {
     stops: Vec<Stop>,
-    /// Text not given out yet. Between calls it begins where the longest partial match does, or a complete one.
+    /// Text not released yet. Between calls it begins at the longest partial match, or at a complete match.
     held: String,
-    /// Parts of `held` that are the text of control tokens, in order.
+    /// Ranges of `held` that are text of control tokens, in order.
     hidden: Vec<Range<usize>>,
-    /// Bytes of `held` that were matched.
+    /// Bytes of `held` that the search has read.
     read: usize,
-    /// The complete match that begins first so far: where in `held`, and of which stop string.
+    /// The complete match with the earliest start so far: offset in `held`, and index of the stop string.
     complete: Option<(usize, usize)>,
     /// The stop string that ended the text.
     matched: Option<usize>,
 }
 
-/// A stop string and how much of it the text ends with (Knuth, Morris, Pratt: "Fast pattern matching in strings",
-/// 1977).
+/// A stop string and its matching state (Knuth, Morris, Pratt: "Fast pattern matching in strings", 1977).
 #[derive(Clone, Debug)]
 struct Stop {
     text: Box<[u8]>,
-    /// For each length of a beginning of `text`, 1 first: the length of its longest proper beginning that is
-    /// also its end.
+    /// Failure function: for each prefix of `text`, from length 1, the
+    /// length of its longest proper prefix that is also its suffix.
     borders: Box<[usize]>,
-    /// Bytes of `text` that the text read so far ends with.
+    /// Length of the prefix of `text` that the text read so far ends with.
     matched: usize,
 }
 
-/// Stop strings that cannot be used.
+/// Invalid stop strings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopError {
-    /// There are more than [`STOP_STRINGS_MAX`].
+    /// More than [`STOP_STRINGS_MAX`] stop strings.
     #[error("{count} stop strings, but at most {STOP_STRINGS_MAX} are allowed")]
     TooMany {
-        /// How many there are.
+        /// Number of stop strings.
         count: usize,
     },
-    /// One is longer than [`STOP_BYTES_MAX`].
+    /// A stop string longer than [`STOP_BYTES_MAX`].
     #[error("stop string {index} has {bytes} bytes, but at most {STOP_BYTES_MAX} are allowed")]
     TooLong {
-        /// Which one, from 0.
+        /// Index of the stop string, from 0.
         index: usize,
         /// Its length in bytes.
         bytes: usize,
     },
-    /// One is empty, and would stop everything before it begins.
+    /// An empty stop string, which would match before any text.
     #[error("stop string {index} is empty")]
     Empty {
-        /// Which one, from 0.
+        /// Index of the stop string, from 0.
         index: usize,
     },
 }
 
 impl StopMatcher {
-    /// A matcher for `stops`, of which there may be none.
+    /// Creates a matcher for `stops`, which may be empty.
     pub fn new<S: AsRef<str>>(stops: &[S]) -> Result<Self, StopError> {
         if stops.len() > STOP_STRINGS_MAX {
             return Err(StopError::TooMany { count: stops.len() });
@@ -101,10 +100,10 @@ impl StopMatcher {
         Ok(Self { stops, ..Self::default() })
     }
 
-    /// Takes the next piece of the text and appends to `out` what certainly comes before any stop string.
+    /// Takes the next piece of text and appends the text that certainly precedes any stop string to `out`.
     ///
-    /// Returns the index of the stop string once one was found; the text before it is then all in `out`, and
-    /// further calls take nothing, give nothing and return the same.
+    /// Returns the index of the stop string once found; all text before it is
+    /// then in `out`, and further calls change nothing and return the same index.
     pub fn push(&mut self, text: &str, out: &mut String) -> Option<usize> {
         if self.matched.is_some() {
             return self.matched;
@@ -113,8 +112,8 @@ impl StopMatcher {
         self.search(out)
     }
 
-    /// Takes the text of `id` if that is a control token. The next [`push`](Self::push) or [`finish`](Self::finish) searches
-    /// it, and gives none of it out.
+    /// Takes the text of `id` if it is a control token. The next [`push`](Self::push)
+    /// or [`finish`](Self::finish) searches it without releasing it.
     pub fn push_control(&mut self, tokenizer: &dyn Tokenizer, id: TokenId) {
         if self.stops.is_empty() || self.matched.is_some() || !tokenizer.is_control(id) {
             return;
@@ -129,7 +128,7 @@ impl StopMatcher {
         self.matched.is_some()
     }
 
-    /// Matches what was not read yet and gives out what certainly comes before any stop string.
+    /// Searches the unread text and releases the text that certainly precedes any stop string.
     fn search(&mut self, out: &mut String) -> Option<usize> {
         for i in self.read..self.held.len() {
             let byte = self.held.as_bytes()[i];
@@ -153,8 +152,8 @@ impl StopMatcher {
         None
     }
 
-    /// Ends the text: appends what is held back to `out`, up to a stop string that was complete but had to wait for
-    /// another, whose index is then returned.
+    /// Ends the text: appends the held text to `out`, up to a complete match
+    /// that was waiting for another match, and returns that match's index.
     pub fn finish(&mut self, out: &mut String) -> Option<usize> {
         if self.matched.is_none() && self.search(out).is_none() {
             self.end(out);
@@ -162,7 +161,7 @@ impl StopMatcher {
         self.matched
     }
 
-    /// Gives out the text before the complete match, or all, and ends the matching.
+    /// Releases the text before the complete match, or all text, and ends the matching.
     fn end(&mut self, out: &mut String) -> Option<usize> {
         let end = self.complete.map_or(self.held.len(), |(start, _)| start);
         self.release(end, out);
@@ -174,7 +173,7 @@ impl StopMatcher {
         self.matched
     }
 
-    /// Moves the first `end` bytes of the held text to `out`, without those of control tokens.
+    /// Moves the first `end` bytes of the held text to `out`, except text of control tokens.
     fn release(&mut self, end: usize, out: &mut String) {
         let mut done = 0;
         for hidden in &mut self.hidden {
@@ -187,7 +186,7 @@ impl StopMatcher {
         self.hidden.retain(|hidden| !hidden.is_empty());
     }
 
-    /// Where in the held text the first partial match begins; its end if there is none.
+    /// Offset in the held text of the first partial match; the end of the read text if there is none.
     fn first_partial(&self) -> usize {
         self.read - self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0)
     }
@@ -209,8 +208,8 @@ impl Stop {
         Self { text: text.into(), borders: borders.into(), matched: 0 }
     }
 
-    /// Reads a byte; whether the text now ends with the whole stop string. A complete match counts as its own
-    /// longest border from then on.
+    /// Reads a byte. Returns whether the text now ends with the whole stop
+    /// string. A complete match then continues as its longest border.
     fn step(&mut self, byte: u8) -> bool {
         while self.matched > 0 && self.text[self.matched] != byte {
             self.matched = self.borders[self.matched - 1];
@@ -232,7 +231,7 @@ mod tests {
     use crate::tokenizer::{EncodeOptions, SpecialIds};
     use proptest::prelude::*;
 
-    /// What a search of the whole text gives: the text before the first stop string, and whether there is one.
+    /// Searches the whole text. Returns the text before the first stop string, and whether there is one.
     fn naive<'a>(stops: &[String], text: &'a str) -> (&'a str, bool) {
         match stops.iter().filter_map(|stop| text.find(stop.as_str())).min() {
             Some(start) => (&text[..start], true),
@@ -240,7 +239,7 @@ mod tests {
         }
     }
 
-    /// Pushes `text` in pieces that end at the given characters, and checks what can be checked on the way.
+    /// Pushes `text` in pieces that end at the given characters, and checks invariants on the way.
     fn stream(stops: &[String], text: &str, cuts: &[usize]) -> (String, Option<usize>) {
         let mut matcher = StopMatcher::new(stops).unwrap();
         let ends: Vec<usize> = text.char_indices().map(|(i, _)| i).chain([text.len()]).collect();
@@ -256,7 +255,7 @@ mod tests {
                 assert_eq!(out.len(), len, "nothing comes after a match");
                 return (out, Some(index));
             }
-            // Nothing is held back that cannot become a stop string.
+            // Only text that can become a stop string is held back.
             let seen = &text[..pair[1]];
             let held = &seen[out.len()..];
             let may = |stop: &String| stop.starts_with(held);
@@ -291,7 +290,7 @@ mod tests {
             check(&stops, &text, &cuts);
         }
 
-        // Of text with hidden parts the search sees all and lets through the rest.
+        // With hidden parts, the search reads all text and releases only the visible parts.
         #[test]
         fn hidden_text_is_searched_and_not_let_through(
             stops in proptest::collection::vec("[aäb<>]{1,5}", 1..5),
@@ -300,7 +299,7 @@ mod tests {
             let tokenizer = Controls(vec!["<a>", "<ä>", "b"], SpecialIds::default());
             let mut matcher = StopMatcher::new(&stops).unwrap();
             let mut out = String::new();
-            // The whole text, and the bytes of it that are let through.
+            // The whole text, and its released bytes.
             let (mut whole, mut shown) = (String::new(), Vec::new());
             for (text, id) in &parts {
                 matcher.push(text, &mut out);
@@ -405,7 +404,8 @@ mod tests {
     #[test]
     fn stop_strings_may_spell_control_tokens() {
         let tokenizer = Controls(vec!["<|im_start|>", "<|im_end|>"], SpecialIds::default());
-        // The stop strings, the index found, and the text let through, of "Hi\n", <|im_end|>, "\n", <|im_start|>, "user".
+        // The stop strings, the index found, and the released
+        // text, of "Hi\n", <|im_end|>, "\n", <|im_start|>, "user".
         for (stops, index, text) in [
             (&["<|im_start|>"][..], Some(0), "Hi\n\n"),
             (&["x", "<|im_end|>"], Some(1), "Hi\n"),

@@ -1,4 +1,4 @@
-//! A pass over texts to embed or to score, between the steps of generation.
+//! Passes over texts to embed or score, between generation steps.
 
 use super::EngineLoop;
 use super::forward::panic_text;
@@ -11,17 +11,18 @@ use crate::token::{RequestId, SeqId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// Time that the next text may wait for a sequence and KV while other requests are admitted. After that, it is the next.
+/// Maximum wait of the next text for a sequence and KV while
+/// requests are admitted. After that, admission is held.
 const HOLD_AFTER: Duration = Duration::from_secs(1);
 
-/// A text in a pass, and the sequence lent for it.
+/// A text in a pass, and its lent sequence.
 type Item = (TextId, SeqId);
 
 impl EngineLoop {
-    /// Computes waiting texts in one pass at most. Whether anything was done.
+    /// Computes waiting texts in at most one pass. Returns whether anything was done.
     ///
-    /// Generation loses nothing by it: sequences come from what running requests do not hold, and go back before the next plan.
-    /// Beside running requests, a pass has as many tokens as a chunk of a prompt would, or one text.
+    /// Running requests keep their KV: sequences are lent from the rest, and returned before the next
+    /// plan. Beside running requests, a pass has at most the tokens of a prefill chunk, or one text.
     pub(super) fn embed_texts(&mut self) -> bool {
         if self.embeds.is_empty() {
             self.embeds.blocked_since = None;
@@ -49,7 +50,7 @@ impl EngineLoop {
         !expired.is_empty() || !items.is_empty()
     }
 
-    /// Ends a request for vectors or scores; `false` where there is none of this id.
+    /// Ends a request for vectors or scores; `false` if no such request has this id.
     pub(super) fn end_embed(&mut self, id: RequestId, error: EmbedError) -> bool {
         let Some(job) = self.embeds.remove(id) else { return false };
         self.count_ended(&job, matches!(error, EmbedError::Failed(_)));
@@ -71,7 +72,7 @@ impl EngineLoop {
         }
     }
 
-    /// When to try again to find room for the next text, or to end one whose deadline has passed.
+    /// Time of the next retry to find room for a text, or of the next deadline.
     pub(super) fn embed_wakeup(&self) -> Option<Duration> {
         let retry = self.embeds.blocked_since.map(|_| self.clock.now() + crate::schedule::PAUSE_GRACE);
         self.embeds.next_deadline().into_iter().chain(retry).min()
@@ -85,7 +86,7 @@ impl EngineLoop {
         self.recorder.stats.failed += u64::from(failed);
     }
 
-    /// Takes texts whose turn it is, as many as fit, and lends each a sequence.
+    /// Takes as many next texts as fit, and lends each a sequence.
     fn gather_texts(&mut self, now: Duration) -> Vec<Item> {
         let batch = self.input.batch_tokens_max();
         let budget = if self.scheduler.running_len() > 0 { self.prefill_chunk_max.min(batch) } else { batch };
@@ -114,7 +115,7 @@ impl EngineLoop {
         items
     }
 
-    /// Computes the texts; those at fault leave the pass until the rest goes through.
+    /// Computes the texts; retries without the text at fault until the pass succeeds.
     fn embed_pass(&mut self, mut items: Vec<Item>) {
         while !items.is_empty() {
             self.batch.clear();

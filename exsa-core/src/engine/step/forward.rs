@@ -1,4 +1,4 @@
-//! The forward pass, and what follows when it fails.
+//! The forward pass and recovery from its failure.
 
 use super::EngineLoop;
 use super::commit::Commit;
@@ -11,7 +11,7 @@ use crate::token::SeqId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl EngineLoop {
-    /// Computes the work; sequences at fault leave it until the rest goes through.
+    /// Computes the work; retries without the sequence at fault until the pass succeeds.
     pub(super) fn forward(&mut self) {
         while !self.work.is_empty() {
             self.batch.clear();
@@ -76,8 +76,8 @@ impl EngineLoop {
         }
     }
 
-    /// Puts the sequences of a failed pass back to where they were. Whether the pass is worth another try,
-    /// because the sequence at fault has left it.
+    /// Rolls the sequences of a failed pass back. Returns whether to
+    /// retry the pass, because the sequence at fault has left it.
     fn recover(&mut self, error: &StepError) -> bool {
         let culprit = error.seq();
         let interrupted = matches!(error, StepError::Interrupted);
@@ -99,7 +99,7 @@ impl EngineLoop {
         progress
     }
 
-    /// Truncates a sequence; where the session cannot, its request starts anew from the queue.
+    /// Truncates a sequence. If the session cannot, requeues its request and returns `false`.
     fn roll_back(&mut self, id: RequestId, seq: SeqId, len: usize) -> bool {
         if len == 0 {
             self.session.release(seq);
@@ -113,7 +113,7 @@ impl EngineLoop {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())

@@ -36,10 +36,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An engine without a thread: for hosts with a loop of their own, and for simulations.
+/// An engine without a thread, for hosts with their own loop and for simulations.
 ///
-/// Each [`step`](Self::step) is one forward pass at most. [`Engine`](crate::engine::Engine) runs one of these on
-/// a thread.
+/// Each [`step`](Self::step) runs at most one forward pass.
+/// [`Engine`](crate::engine::Engine) runs this loop on a thread.
 pub struct EngineLoop {
     input: Arc<InputProcessor>,
     tokenizer: Arc<dyn Tokenizer>,
@@ -136,18 +136,18 @@ impl EngineLoop {
         })
     }
 
-    /// Tunes for something else from the next step on.
+    /// Changes the mode from the next step on.
     pub fn set_mode(&mut self, mode: Mode) {
         self.scheduler.set_mode(mode);
     }
 
-    /// Verifies the drafts of a proposer from the next step on, or none: the default.
+    /// Sets speculative decoding from the next step on; `None`, the default, turns it off.
     pub fn speculate(&mut self, speculation: Option<Speculation>) {
         let n_vocab = self.input.model.info().n_vocab;
         self.speculation = speculation.map(|speculation| speculation.n_vocab(n_vocab));
     }
 
-    /// Accepts a request, or says why not.
+    /// Accepts a request, or returns the reason for refusal.
     pub fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
         self.input.submit(request)
     }
@@ -170,8 +170,8 @@ impl EngineLoop {
         self.input.rerank(request)
     }
 
-    /// Goes one step on. `false` where there was nothing to do: then nothing will change before a request
-    /// arrives, a stream is read or cancelled, or a deadline passes.
+    /// Runs one step. `false` if there was nothing to do: then nothing changes before
+    /// a request arrives, a stream is read or cancelled, or a deadline passes.
     pub fn step(&mut self) -> bool {
         let commands = self.take_commands();
         if self.stopped {
@@ -193,7 +193,7 @@ impl EngineLoop {
         commands || changes || embedded
     }
 
-    /// Whether no request is here, and none was submitted that the next step would find.
+    /// Whether the engine holds no request and the mailbox is empty.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty() && self.embeds.is_empty() && self.input.mailbox.is_empty()
     }
@@ -203,17 +203,17 @@ impl EngineLoop {
         self.stopped
     }
 
-    /// The counters.
+    /// A snapshot of the counters.
     pub fn stats(&self) -> EngineStats {
         self.recorder.stats
     }
 
-    /// The scheduler, to look at.
+    /// Read access to the scheduler.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
     }
 
-    /// How long until a step finds something to do even if nothing happens before; `None` for never.
+    /// Time until a step has something to do even if nothing happens before; `None` for never.
     pub fn until_wakeup(&self) -> Option<Duration> {
         let next = self.scheduler.next_wakeup().into_iter().chain(self.embed_wakeup()).min()?;
         Some(next.saturating_sub(self.clock.now()))
@@ -222,7 +222,7 @@ impl EngineLoop {
     /// Ends every request with `reason` and accepts no more.
     pub fn end_all(&mut self, reason: &FinishReason) {
         self.stopped = true;
-        // Who reads the end of a stream and submits again must not be accepted.
+        // A consumer that reads the end of its stream and submits again must be refused.
         self.input.mailbox.shut_down(Shutdown::Abort);
         self.take_commands();
         let mut ids: Vec<_> = self.requests.keys().copied().collect();
@@ -278,7 +278,7 @@ impl EngineLoop {
         any
     }
 
-    /// Does what the plan asks for besides computing, and takes over its work.
+    /// Applies the plan apart from its forward pass, and copies its work.
     fn apply_plan(&mut self) {
         let now = self.clock.now();
         let plan = self.scheduler.last_plan();
@@ -321,7 +321,7 @@ impl EngineLoop {
     fn end(&mut self, id: RequestId, reason: FinishReason) {
         let Some(sequence) = self.requests.remove(&id) else { return };
         let failed = matches!(reason, FinishReason::Failed(_));
-        // What a sequence holds that failed is in doubt.
+        // The KV of a failed sequence may be invalid.
         let request = if failed { self.scheduler.remove(id) } else { self.scheduler.finish(id) };
         if let Some(speculation) = &mut self.speculation {
             speculation.finished(id);
@@ -332,7 +332,7 @@ impl EngineLoop {
         }
         self.recorder.stats.finished += 1;
         self.recorder.stats.failed += u64::from(failed);
-        // Who reads the end of a stream finds it in the counters.
+        // The counters must include the end before the consumer reads it.
         self.publish();
         let lens = request.map_or((0, 0), |request| (request.prompt_len, request.answer_len()));
         sequence.finish(reason, lens, self.clock.now());

@@ -1,4 +1,4 @@
-//! The session follows the plan: fork, truncate, release, save, restore.
+//! Applies planned KV operations to the session: fork, truncate, release, save, restore.
 
 use super::EngineLoop;
 use crate::error::KvError;
@@ -7,7 +7,7 @@ use crate::token::RequestId;
 use crate::token::SeqId;
 
 impl EngineLoop {
-    /// Does the operations that are due. A sequence that the session could not bring into its state starts anew.
+    /// Applies the pending operations. If one fails, its sequence's request is requeued.
     pub(super) fn apply_kv_ops(&mut self) {
         loop {
             self.scheduler.drain_ops(&mut self.ops);

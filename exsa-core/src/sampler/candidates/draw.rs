@@ -4,7 +4,7 @@ use super::{CHUNK, Candidates};
 use crate::sampler::noise::{Noise, highest_word};
 use crate::token::TokenId;
 
-/// The candidate with the largest score so far.
+/// Running maximum of candidate scores.
 struct Race<'a> {
     noise: &'a Noise,
     max: f64,
@@ -18,13 +18,12 @@ impl Race<'_> {
         (f64::from(logit) - self.max) * self.scale
     }
 
-    /// A bound on the noise words of candidates with at most this logit that can still lead.
+    /// Upper bound on the noise words with which a candidate of at most this logit can still lead.
     fn bound(&self, logit: f32) -> Option<u32> {
         self.leader.map_or(Some(u32::MAX), |(score, _)| highest_word(score - self.base(logit)))
     }
 
-    /// Compares a candidate, whose high word of noise is `word`, with the leader. Returns whether it leads
-    /// now.
+    /// Compares a candidate, whose high noise word is `word`, with the leader. Returns whether it leads now.
     fn enter(&mut self, id: TokenId, logit: f32, word: u32) -> bool {
         if self.bound(logit).is_none_or(|bound| word > bound) {
             return false;
@@ -39,16 +38,16 @@ impl Race<'_> {
 }
 
 impl Candidates<'_> {
-    /// Draws a candidate by its probability; the same as computing every candidate's score.
+    /// Draws a candidate by probability, with the same result as scoring every candidate.
     ///
-    /// Most candidates are ruled out by the first 32 bits of their noise: from the leader's score follows the
-    /// largest word with which any token of a chunk can still win, so that a chunk costs hashes and
-    /// integer comparisons, which compilers turn into vector code. Logarithms are computed for few tokens.
+    /// The first 32 bits of noise rule out most candidates: the leader's score bounds
+    /// the word with which any token of a chunk can still win, so a chunk costs hashes
+    /// and integer comparisons, which compilers vectorize. Few tokens need logarithms.
     pub(in crate::sampler) fn draw(&mut self, noise: &Noise) -> Option<TokenId> {
         self.settle();
         let (best_id, best) = self.best()?;
         let mut race = Race { noise, max: best.into(), scale: self.scale.into(), leader: None };
-        // The best candidate first, since its score rules out the most.
+        // Starts with the best candidate, whose score rules out the most others.
         race.enter(best_id, best, noise.high(best_id));
         if self.listed {
             let mut bound = race.bound(best);

@@ -1,4 +1,4 @@
-//! Filtering by a bit mask over the vocabulary, as grammars and JSON schemas give one for each token.
+//! Filtering by a bit mask over the vocabulary, for grammars and JSON schemas.
 
 use super::{Buffers, CHUNK, Candidate, Candidates};
 use crate::token::TokenId;
@@ -10,7 +10,7 @@ impl Candidates<'_> {
     /// Keeps the candidates whose bit is set: bit `i % 64` of word `i / 64` stands for token `i`. Tokens
     /// beyond the end of the mask are removed; bits beyond the vocabulary are ignored.
     ///
-    /// One pass over the vocabulary; far less where the mask allows few tokens or a filter has left few.
+    /// One pass over the vocabulary; far less if the mask allows few tokens or a filter has left few.
     pub fn retain(&mut self, mask: &[u64]) {
         let word = |i: usize| mask.get(i).copied().unwrap_or(0);
         if self.listed {
@@ -66,7 +66,7 @@ impl Candidates<'_> {
     }
 }
 
-/// Sets the logits whose bit in `word` is 0 to negative infinity and returns the largest of the others.
+/// Sets the logits whose bit in `word` is 0 to negative infinity. Returns the largest other logit.
 #[inline]
 fn mask_chunk(chunk: &mut [f32], word: u64) -> f32 {
     const LANES: usize = 16;
@@ -81,7 +81,7 @@ fn mask_chunk(chunk: &mut [f32], word: u64) -> f32 {
     };
     let mut best = [f32::NEG_INFINITY; LANES];
     let (parts, rest) = chunk.as_chunks_mut::<LANES>();
-    // Fixed lengths, constant bits and selection by bit masks, which compilers turn into vector code.
+    // Fixed lengths, constant bits and selection by bit masks, so that compilers vectorize it.
     for (part, shift) in parts.iter_mut().zip((0..).step_by(LANES)) {
         let word = (word >> shift) as u32;
         for i in 0..LANES {

@@ -12,7 +12,7 @@ use super::scan::{CHUNK, chunk_best, scan};
 use crate::token::TokenId;
 use std::cmp::Reverse;
 
-/// Memory for [`Candidates`], kept between calls.
+/// Scratch memory of [`Candidates`], kept between calls.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     /// A copy of the row, made when a logit is changed.
@@ -21,7 +21,7 @@ pub(super) struct Buffers {
     bests: Vec<f32>,
     /// The candidates, ascending by id, once they are fewer than the whole vocabulary.
     list: Vec<Candidate>,
-    /// Candidates or chunks while they are put in order.
+    /// Sort keys of candidates or chunks.
     keys: Vec<Key>,
     /// Probability mass of each bucket of logits, while the nucleus is searched.
     masses: Vec<f64>,
@@ -29,21 +29,21 @@ pub(super) struct Buffers {
 
 /// The tokens that may still be sampled, each with its logit.
 ///
-/// They start as all tokens whose logit is above negative infinity. A token is removed by an operation that
-/// filters, or by a logit of negative infinity, and never comes back. "Best" orders by logit, the lower id
-/// first among equals. Where the best logit is positive infinity, its tokens share all of the probability:
-/// operations on probabilities remove the others and set their logits to 0.
+/// Initially all tokens whose logit is above negative infinity. A filter or a logit of
+/// negative infinity removes a token for good. "Best" orders by logit, then by lower id.
+/// If the best logit is positive infinity, its tokens share all of the probability:
+/// operations on probabilities remove the other tokens and set the infinite logits to 0.
 ///
-/// Operations cost a pass over the vocabulary at most; after a filter has left few candidates, they cost a
-/// pass over those.
+/// Operations cost at most a pass over the vocabulary; after
+/// a filter has left few candidates, a pass over these.
 #[derive(Debug)]
 pub struct Candidates<'a> {
-    /// The row as the model gave it.
+    /// The model's unmodified row.
     given: &'a [f32],
     buffers: &'a mut Buffers,
-    /// Whether a logit was changed, and the row is the one in the buffers.
+    /// Whether a logit was changed; the row is then in the buffers.
     changed: bool,
-    /// Whether the list holds the candidates; else all tokens of the row are.
+    /// Whether the list holds the candidates; otherwise all tokens of the row are candidates.
     listed: bool,
     /// Factor from logits to the exponents of probabilities: 1 / temperature.
     scale: f32,
@@ -55,14 +55,12 @@ struct Candidate {
     logit: f32,
 }
 
-/// Orders logits first, then ids, best first; as one integer, which sorts many times faster than a comparison
-/// of two fields.
+/// Sort key by logit, then id, best first; one integer, which sorts many times faster than two fields.
 type Key = Reverse<u64>;
 
 impl Candidate {
     fn key(self) -> Key {
-        // The bits of a float sort as integers once negative ones are turned around.
-        // Adding zero makes -0 and 0 equal, as they are.
+        // Float bits sort as integers once negative values are inverted. Adding zero makes -0 and 0 equal.
         let bits = (self.logit + 0.0).to_bits();
         let ordered = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
         Reverse(u64::from(ordered) << 32 | u64::from(!self.id))
@@ -76,7 +74,7 @@ impl Candidate {
 }
 
 impl<'a> Candidates<'a> {
-    /// All tokens of `row`, or the index of its first NaN.
+    /// Creates the candidates from all tokens of `row`. Fails with the index of its first NaN.
     pub(super) fn new(row: &'a [f32], buffers: &'a mut Buffers) -> Result<Self, usize> {
         scan(row, &mut buffers.bests)?;
         Ok(Self { given: row, buffers, changed: false, listed: false, scale: 1.0 })
@@ -100,8 +98,8 @@ impl<'a> Candidates<'a> {
         row.chain(list.iter().map(|c| (c.id, c.logit))).filter(|&(_, logit)| logit > f32::NEG_INFINITY)
     }
 
-    /// The candidates with their probabilities at the present temperature, ascending by id. The sum is 1 up
-    /// to rounding; candidates that are less than e^-87 times as probable as the best get 0.
+    /// The candidates with their probabilities at the current temperature, ascending by id. The sum
+    /// is 1 up to rounding; candidates less than e^-87 times as probable as the best candidate get 0.
     pub fn probabilities(&mut self) -> impl Iterator<Item = (TokenId, f32)> + '_ {
         self.settle();
         let best = self.best().map_or(0.0, |(_, best)| best);
@@ -109,7 +107,7 @@ impl<'a> Candidates<'a> {
         self.iter().map(move |(id, logit)| (id, exp((logit - best) * scale) / total))
     }
 
-    /// The logit of `id`; `None` if it is no candidate.
+    /// The logit of `id`; `None` if it is not a candidate.
     pub fn logit(&self, id: TokenId) -> Option<f32> {
         let logit = if self.listed {
             let i = self.buffers.list.binary_search_by_key(&id, |c| c.id).ok()?;
@@ -120,8 +118,8 @@ impl<'a> Candidates<'a> {
         (logit > f32::NEG_INFINITY).then_some(logit)
     }
 
-    /// Replaces the logit of `id` by `change` of it, if `id` is a candidate. Negative infinity or NaN removes
-    /// the token.
+    /// Applies `change` to the logit of `id`, if it is a
+    /// candidate. Negative infinity or NaN removes the token.
     pub fn change(&mut self, id: TokenId, change: impl FnOnce(f32) -> f32) {
         let Some(old) = self.logit(id) else { return };
         let new = change(old);
@@ -188,7 +186,7 @@ impl<'a> Candidates<'a> {
         if n == 0 {
             return;
         }
-        // With more removals than chunks, a list costs less than that many changes.
+        // With more removals than chunks, building a list is cheaper.
         if !self.listed && n > self.buffers.bests.len() {
             self.list(f32::NEG_INFINITY);
         }
@@ -211,14 +209,14 @@ impl<'a> Candidates<'a> {
         self.buffers.keys = keys;
     }
 
-    /// Keeps candidates that are at least `ratio` times as probable as the best, `ratio` in `0..=1`, at the
-    /// present temperature.
+    /// Keeps candidates at least `ratio` times as probable as the best
+    /// candidate at the current temperature. `ratio` is in `0..=1`.
     pub fn keep_ratio(&mut self, ratio: f32) {
         if ratio.is_nan() || ratio <= 0.0 || !self.settle() {
             return;
         }
         let Some((_, best)) = self.best() else { return };
-        // In f64, so that the last bit of a platform's logarithm is rounded away.
+        // In f64, so that the last bit of the platform's logarithm is rounded away.
         let floor = best + (f64::from(ratio.min(1.0)).ln() / f64::from(self.scale)) as f32;
         self.list(floor);
     }
@@ -242,7 +240,7 @@ impl<'a> Candidates<'a> {
         })
     }
 
-    /// Natural logarithm of the probability of a candidate at the present temperature.
+    /// Natural logarithm of a candidate's probability at the current temperature.
     pub(super) fn logprob(&mut self, id: TokenId) -> f32 {
         self.settle();
         let best = self.best().map_or(0.0, |(_, best)| best);
@@ -254,7 +252,7 @@ impl<'a> Candidates<'a> {
         if self.changed { &self.buffers.row } else { self.given }
     }
 
-    /// Number of candidates, removed ones included that still take a place.
+    /// Number of slots: candidates, and removed tokens that still occupy a slot.
     fn slots(&self) -> usize {
         if self.listed { self.buffers.list.len() } else { self.given.len() }
     }
@@ -279,8 +277,8 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// Gives infinite logits the meaning that they have in the limit: their tokens share all of the probability
-    /// evenly. Returns whether there is any candidate.
+    /// Resolves infinite logits to their limit: their tokens share all of
+    /// the probability evenly. Returns whether there is any candidate.
     fn settle(&mut self) -> bool {
         match self.best() {
             Some((_, f32::INFINITY)) => {
@@ -292,7 +290,8 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// A logit that at least `k` candidates of the whole vocabulary reach: the `k`-th best of the chunks' bests.
+    /// A logit reached by at least `k` candidates of the
+    /// whole vocabulary: the `k`-th best of the chunk maxima.
     fn floor_of_best(&mut self, k: usize) -> f32 {
         let mut keys = std::mem::take(&mut self.buffers.keys);
         let floor = self.floor_of_chunks(k, &mut keys);
@@ -310,7 +309,7 @@ impl<'a> Candidates<'a> {
         Candidate::of_key(*keys.select_nth_unstable(k - 1).1).logit
     }
 
-    /// Visits, by id, every candidate whose logit is at least `floor` and above negative infinity.
+    /// Visits every candidate whose logit is at least `floor` and above negative infinity, in order of id.
     fn visit(&self, floor: f32, mut visit: impl FnMut(Candidate)) {
         let floor = floor.max(f32::MIN);
         if self.listed {
@@ -341,7 +340,7 @@ impl<'a> Candidates<'a> {
         self.listed = true;
     }
 
-    /// Fills the keys with the candidates whose logit is at least `floor` and that are `wanted`, best first.
+    /// Fills the keys, best first, with the `wanted` candidates whose logit is at least `floor`.
     fn sort(&mut self, floor: f32, wanted: impl Fn(Candidate) -> bool) {
         let mut keys = std::mem::take(&mut self.buffers.keys);
         keys.clear();

@@ -117,7 +117,7 @@ fn apply(candidates: &mut Candidates<'_>, op: &Op) {
 
 /// Applies the operations to both and compares after each.
 fn check(row: &[f32], ops: &[Op]) -> Result<(), TestCaseError> {
-    // Memory of another row, which must not show.
+    // Scratch memory of another row, which must not matter.
     let mut buffers = Buffers { row: vec![9.0; 100], bests: vec![8.0; 3], ..Buffers::default() };
     let mut candidates = Candidates::new(row, &mut buffers).unwrap();
     let mut naive = Naive { list: (0..).zip(row.iter().copied()).collect(), scale: 1.0 };

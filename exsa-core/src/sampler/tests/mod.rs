@@ -197,7 +197,7 @@ proptest! {
         steps in proptest::collection::vec((0usize..200, 0usize..6, any::<u32>()), 1..30),
         window in prop_oneof![Just(None), Just(Some(5)), Just(Some(64))],
     ) {
-        // A history that grows, loses its end and is replaced, as drafts and preemption make it.
+        // A history that grows, loses its end and is replaced, as with drafts and preemption.
         let params = SamplingParams { repetition_penalty: 1.5, penalty_window: window, ..params };
         let row = model_row(20, 5);
         let mut kept = build(&params, 20);

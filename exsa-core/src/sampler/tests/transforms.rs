@@ -68,7 +68,7 @@ proptest! {
     }
 }
 
-/// Records what it is told.
+/// Records its calls.
 #[derive(Clone, Debug, Default)]
 struct Recorder {
     needs_logprob: bool,

@@ -1,21 +1,21 @@
-//! Accounting of KV blocks: who holds which, how many are free.
+//! Accounting of KV blocks: holders of each block, and free blocks.
 
 use crate::backend::Capabilities;
 use crate::token::SeqId;
 
 /// Counts the blocks of a session's KV cache and hands out its sequence ids.
 ///
-/// It mirrors what the session does by the rule in [`Session`](crate::backend::Session)'s contract, block by block,
-/// and so knows before a forward pass whether it fits. A sequence is *in use* by a request, or *idle*: kept for the
-/// prefix that it holds. Forks are cut at whole blocks, so that nobody ever writes into a block that is shared.
+/// It mirrors the session's block usage by the rule in [`Session`](crate::backend::Session)'s contract, and
+/// so knows before a forward pass whether it fits. A sequence is *in use* by a request, or *idle*: cached
+/// for its prefix. Forks are cut at whole blocks, so that no sequence ever writes into a shared block.
 #[derive(Debug)]
 pub struct BlockManager {
     block_tokens: usize,
     blocks_total: usize,
-    /// By block; grows up to `blocks_total` as blocks are first used.
+    /// Holder counts by block; grows up to `blocks_total` as blocks are first used.
     holders: Vec<Holders>,
     free: Vec<u32>,
-    /// By sequence id.
+    /// Held blocks by sequence id.
     held: Vec<Held>,
     ids_free: Vec<SeqId>,
     used: usize,
@@ -23,7 +23,7 @@ pub struct BlockManager {
     shared: usize,
 }
 
-/// How many sequences hold a block.
+/// Number of sequences that hold a block.
 #[derive(Clone, Copy, Debug, Default)]
 struct Holders {
     in_use: u32,
@@ -36,11 +36,11 @@ struct Held {
     idle: bool,
 }
 
-/// Blocks for whose records memory is taken at the start.
+/// Maximum block records for which memory is allocated up front.
 const RECORDS_RESERVED: usize = 1 << 16;
 
 impl BlockManager {
-    /// An account in which every block and every id is free.
+    /// Creates a block manager with every block and every id free.
     pub fn new(capabilities: &Capabilities) -> Self {
         let block_tokens = capabilities.block_tokens.max(1);
         let n = u32::try_from(capabilities.sequences_max).unwrap_or(u32::MAX);
@@ -58,12 +58,12 @@ impl BlockManager {
         }
     }
 
-    /// Blocks that `tokens` tokens of one sequence take.
+    /// Number of blocks for `tokens` tokens of one sequence.
     pub fn blocks_of(&self, tokens: usize) -> usize {
         tokens.div_ceil(self.block_tokens)
     }
 
-    /// Takes a sequence id, or `None` when all are taken.
+    /// Takes a free sequence id; `None` if all are taken.
     pub fn take_id(&mut self) -> Option<SeqId> {
         self.ids_free.pop()
     }
@@ -73,8 +73,8 @@ impl BlockManager {
         !self.ids_free.is_empty()
     }
 
-    /// Makes `seq`, which is in use, hold the blocks of `tokens` tokens, if it does not yet. `false`, and no change,
-    /// where too few blocks are free.
+    /// Grows `seq`, which is in use, to hold the blocks of `tokens`
+    /// tokens. `false`, without a change, if too few blocks are free.
     pub fn grow(&mut self, seq: SeqId, tokens: usize) -> bool {
         let wanted = self.blocks_of(tokens);
         let Some(more) = wanted.checked_sub(self.held[seq.index()].blocks.len()) else { return true };
@@ -93,14 +93,15 @@ impl BlockManager {
         true
     }
 
-    /// Takes memory for the records of `tokens` tokens of `seq`, so that growing to them takes none.
+    /// Reserves record memory for `tokens` tokens of `seq`, so that growing to them allocates none.
     pub fn reserve(&mut self, seq: SeqId, tokens: usize) {
         let wanted = self.blocks_of(tokens).min(RECORDS_RESERVED);
         let blocks = &mut self.held[seq.index()].blocks;
         blocks.reserve(wanted.saturating_sub(blocks.len()));
     }
 
-    /// Makes the empty sequence `to`, in use, share the first `len` tokens of `from`, a whole number of blocks.
+    /// Shares the first `len` tokens of `from`, a whole number
+    /// of blocks, with the empty sequence `to`, which is in use.
     pub fn fork(&mut self, from: SeqId, to: SeqId, len: usize) {
         debug_assert!(len.is_multiple_of(self.block_tokens) && self.held[to.index()].blocks.is_empty());
         let source = std::mem::take(&mut self.held[from.index()]);
@@ -122,7 +123,7 @@ impl BlockManager {
         self.held[seq.index()] = held;
     }
 
-    /// Says whether `seq` is idle from here on, or in use.
+    /// Marks `seq` as idle or in use.
     pub fn set_idle(&mut self, seq: SeqId, idle: bool) {
         let mut held = std::mem::take(&mut self.held[seq.index()]);
         if held.idle != idle {
@@ -137,7 +138,7 @@ impl BlockManager {
         self.held[seq.index()] = held;
     }
 
-    /// Frees the blocks of `seq` that nobody else holds, and its id.
+    /// Frees the id of `seq`, and its blocks that no other sequence holds.
     pub fn release(&mut self, seq: SeqId) {
         debug_assert!(!self.ids_free.contains(&seq), "{seq} released twice");
         self.truncate(seq, 0);
@@ -145,7 +146,7 @@ impl BlockManager {
         self.ids_free.push(seq);
     }
 
-    /// Changes who holds `block`, and all sums with it.
+    /// Changes the holder counts of `block` and updates all sums.
     fn change(&mut self, block: u32, change: impl FnOnce(&mut Holders)) {
         let holders = &mut self.holders[block as usize];
         let before = *holders;
@@ -159,49 +160,49 @@ impl BlockManager {
         }
     }
 
-    /// Of the first `len` tokens of `seq`, the blocks that only idle sequences hold: what a fork of them takes from
-    /// what could be evicted.
+    /// Blocks among the first `len` tokens of `seq` that only idle
+    /// sequences hold. A fork makes them unavailable for eviction.
     pub fn blocks_cached_in(&self, seq: SeqId, len: usize) -> usize {
         let blocks = self.held[seq.index()].blocks.iter().take(len / self.block_tokens);
         blocks.filter(|block| self.holders[**block as usize].is_cached()).count()
     }
 
-    /// Blocks that `seq` holds, shared ones included.
+    /// Blocks that `seq` holds, including shared blocks.
     pub fn blocks_held(&self, seq: SeqId) -> usize {
         self.held[seq.index()].blocks.len()
     }
 
-    /// Blocks in all.
+    /// Total number of blocks.
     pub fn blocks_total(&self) -> usize {
         self.blocks_total
     }
 
-    /// Blocks that some sequence in use holds.
+    /// Blocks held by at least one sequence in use.
     pub fn blocks_used(&self) -> usize {
         self.used
     }
 
-    /// Blocks that only idle sequences hold.
+    /// Blocks held only by idle sequences.
     pub fn blocks_cached(&self) -> usize {
         self.cached
     }
 
-    /// Blocks that more than one sequence holds.
+    /// Blocks held by more than one sequence.
     pub fn blocks_shared(&self) -> usize {
         self.shared
     }
 
-    /// Blocks that no sequence holds.
+    /// Blocks held by no sequence.
     pub fn blocks_free(&self) -> usize {
         self.blocks_total - self.used - self.cached
     }
 
-    /// Tokens in a block.
+    /// Tokens per block.
     pub fn block_tokens(&self) -> usize {
         self.block_tokens
     }
 
-    /// Checks that the counts agree with each other; the first disagreement as text.
+    /// Checks that the counts are consistent. Returns the first inconsistency as text.
     pub fn check(&self) -> Result<(), String> {
         let mut holders = vec![Holders::default(); self.holders.len()];
         for block in

@@ -1,56 +1,57 @@
-//! The session's sequences: taken for requests, shared by prefix, kept when their request ends, evicted for others.
+//! Life cycle of the session's sequences: taken for requests,
+//! shared by prefix, cached when the request ends, evicted.
 
 use super::{BlockManager, KvOp};
 use crate::backend::Capabilities;
 use crate::schedule::prefix::{Match, Namespace, PrefixCacheOptions, PrefixTree};
 use crate::token::{SeqId, TokenId};
 
-/// What the cache has to know about the session and its limits.
+/// Settings of a [`KvManager`].
 #[derive(Clone, Copy, Debug)]
 pub struct KvOptions {
-    /// What is kept.
+    /// Limits of the prefix cache.
     pub prefix: PrefixCacheOptions,
-    /// Bytes of KV that a token takes.
+    /// Bytes of KV per token.
     pub bytes_per_token: u64,
 }
 
-/// Tokens of a prompt that need not be computed, and the sequence that holds them.
+/// A cached prefix of a prompt, and the sequence that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
-    /// Tokens to take over.
+    /// Tokens to reuse.
     pub len: usize,
-    /// Who holds them.
+    /// The sequence that holds them.
     pub source: SeqId,
     found: Match,
 }
 
-/// How a prefix gets from one sequence to the next.
+/// Modes of prefix sharing between sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sharing {
-    /// It does not.
+    /// No sharing.
     None,
-    /// The session forks: any number of sequences share it.
+    /// The session forks: any number of sequences share a prefix.
     Fork,
     /// The session cannot fork: an idle sequence becomes the request's own.
     Move,
 }
 
-/// The KV of a session as the scheduler deals with it: [`BlockManager`] and [`PrefixTree`] kept in step, and the list of
-/// [operations](KvOp) that make the session follow.
+/// The scheduler's view of a session's KV: [`BlockManager`] and [`PrefixTree`] in
+/// sync, and the pending [operations](KvOp) that bring the session to the same state.
 #[derive(Debug)]
 pub struct KvManager {
     blocks: BlockManager,
     tree: PrefixTree,
     sharing: Sharing,
     truncate: bool,
-    /// Kept for their prefix, in no order.
+    /// Sequences cached for their prefix, unordered.
     idle: Vec<SeqId>,
     cached_blocks_max: usize,
     ops: Vec<KvOp>,
 }
 
 impl KvManager {
-    /// The KV of an empty session.
+    /// Creates the manager of an empty session.
     pub fn new(capabilities: &Capabilities, options: &KvOptions) -> Self {
         let blocks = BlockManager::new(capabilities);
         let by_bytes = options.prefix.bytes_max.map(|bytes| bytes / options.bytes_per_token.max(1));
@@ -76,34 +77,34 @@ impl KvManager {
         &self.blocks
     }
 
-    /// Whether requests share prefixes while they run.
+    /// Whether running requests can share prefixes.
     pub fn forks(&self) -> bool {
         self.sharing == Sharing::Fork
     }
 
-    /// Whether anything is here to be found.
+    /// Whether any prefix is known.
     pub fn knows_anything(&self) -> bool {
         !self.tree.is_empty()
     }
 
-    /// Moves the operations that are due to the end of `into`.
+    /// Appends the pending operations to `into`.
     pub fn drain_ops(&mut self, into: &mut Vec<KvOp>) {
         into.append(&mut self.ops);
     }
 
-    /// Adds an operation after those that are due.
+    /// Appends a pending operation.
     pub fn push_op(&mut self, op: KvOp) {
         self.ops.push(op);
     }
 
-    /// Tokens of `tokens` that a prefix of common length `common` saves: whole blocks, where they are shared, and never
-    /// the last token, whose logits are wanted.
+    /// Tokens reused by a sequence of `tokens` tokens from a prefix of common length `common`:
+    /// whole blocks if the session forks, and never the last token, whose logits are needed.
     pub fn usable(&self, common: usize, tokens: usize) -> usize {
         let len = common.min(tokens.saturating_sub(1));
         if self.forks() { len - len % self.blocks.block_tokens() } else { len }
     }
 
-    /// The longest beginning of `tokens` that can be taken over.
+    /// The longest prefix of `tokens` that can be reused.
     pub fn find(&self, namespace: &Namespace, tokens: &[TokenId]) -> Option<Prefix> {
         let found = self.tree.find(namespace, tokens)?;
         let source = self.tree.holder(found)?;
@@ -112,18 +113,20 @@ impl KvManager {
         let worth = match self.sharing {
             Sharing::None => false,
             Sharing::Fork => true,
-            // Whoever moves in throws the rest away: not a long conversation for a short greeting.
+            // A move discards the rest of the source, so a short
+            // match does not justify the loss of a long one.
             Sharing::Move => len == held || self.truncate && len * 2 >= held,
         };
         (worth && len > 0).then_some(Prefix { len, source, found })
     }
 
-    /// Tokens of `tokens` that [`find`](Self::find) would save.
+    /// Length of the prefix of `tokens` that [`find`](Self::find) returns.
     pub fn saved_by(&self, namespace: &Namespace, tokens: &[TokenId]) -> usize {
         self.find(namespace, tokens).map_or(0, |prefix| prefix.len)
     }
 
-    /// Blocks that a sequence of `tokens` tokens takes from those [available](Self::available), if it starts from `prefix`.
+    /// Number of [available](Self::available) blocks that a sequence
+    /// of `tokens` tokens takes if it starts from `prefix`.
     pub fn blocks_needed(&self, prefix: Option<&Prefix>, tokens: usize) -> usize {
         let all = self.blocks.blocks_of(tokens);
         let Some(Prefix { len, source, .. }) = prefix else { return all };
@@ -131,18 +134,18 @@ impl KvManager {
         all.saturating_sub(held) + self.blocks.blocks_cached_in(*source, held * self.blocks.block_tokens())
     }
 
-    /// Blocks that are free, or become so by eviction.
+    /// Blocks that are free or can be evicted.
     pub fn available(&self) -> usize {
         self.blocks.blocks_free() + self.blocks.blocks_cached()
     }
 
-    /// Whether a sequence id is there, or becomes free by eviction.
+    /// Whether a sequence id is free or can be freed by eviction.
     pub fn has_sequence(&self) -> bool {
         self.blocks.has_id() || !self.idle.is_empty()
     }
 
-    /// Takes a sequence for a request, with `prefix` in it as far as that is still possible. The sequence, and the tokens
-    /// that it holds.
+    /// Takes a sequence for a request, starting from `prefix` as far as that is
+    /// still possible. Returns the sequence and the number of tokens that it holds.
     pub fn admit(&mut self, prefix: Option<Prefix>) -> Option<(SeqId, usize)> {
         if let Some(prefix) = prefix {
             self.tree.touch(prefix.found);
@@ -164,7 +167,7 @@ impl KvManager {
         Some((seq, len))
     }
 
-    /// Shares `prefix` with `seq`, which is in use and empty.
+    /// Shares `prefix` with the empty sequence `seq`, which is in use.
     pub fn share_prefix(&mut self, prefix: &Prefix, seq: SeqId) {
         self.tree.touch(prefix.found);
         self.share(prefix.source, seq, prefix.len);
@@ -175,7 +178,7 @@ impl KvManager {
         self.ops.push(KvOp::Fork { from, to, len });
     }
 
-    /// Makes an idle sequence one that is in use, cut to the prefix.
+    /// Puts the idle source of `prefix` in use, cut to the prefix.
     fn reuse(&mut self, prefix: &Prefix) -> (SeqId, usize) {
         let seq = prefix.source;
         let len = if self.truncate || prefix.len == self.tree.len_of(seq) { prefix.len } else { 0 };
@@ -189,8 +192,8 @@ impl KvManager {
         (seq, len)
     }
 
-    /// Makes `seq` hold the blocks of `tokens` tokens, evicting idle sequences where that is enough. `false`, and no change,
-    /// where it is not.
+    /// Grows `seq` to hold the blocks of `tokens` tokens, and evicts idle sequences
+    /// if needed. `false`, without a change, if eviction would not suffice.
     pub fn grow(&mut self, seq: SeqId, tokens: usize) -> bool {
         let wanted = self.blocks.blocks_of(tokens);
         let more = wanted.saturating_sub(self.blocks.blocks_held(seq));
@@ -208,35 +211,35 @@ impl KvManager {
         self.blocks.grow(seq, tokens)
     }
 
-    /// The same from free blocks alone.
+    /// Like [`grow`](Self::grow), without eviction.
     pub fn grow_free(&mut self, seq: SeqId, tokens: usize) -> bool {
         self.blocks.grow(seq, tokens)
     }
 
-    /// Frees the blocks of `seq`, in use, behind its first `tokens` tokens, of which the session has none.
+    /// Frees the blocks of `seq`, in use, past its first `tokens` tokens. The session holds nothing in them.
     pub fn return_blocks(&mut self, seq: SeqId, tokens: usize) {
         self.blocks.truncate(seq, tokens);
     }
 
-    /// Cuts `seq`, in use, to its first `len` tokens, and frees the blocks behind them.
+    /// Cuts `seq`, in use, to its first `len` tokens, and frees the blocks past them.
     pub fn truncate(&mut self, seq: SeqId, len: usize) {
         self.blocks.truncate(seq, len);
         self.ops.push(KvOp::Truncate { seq, len });
     }
 
-    /// Takes memory for the records of `tokens` tokens of `seq`.
+    /// Reserves record memory for `tokens` tokens of `seq`.
     pub fn reserve(&mut self, seq: SeqId, tokens: usize) {
         self.blocks.reserve(seq, tokens);
     }
 
-    /// Takes note that `seq`, in use, holds `tokens`, for others to share.
+    /// Records that `seq`, in use, holds `tokens`, so that other sequences can share them.
     pub fn computed(&mut self, seq: SeqId, namespace: &Namespace, tokens: &[TokenId]) {
         if self.forks() {
             self.tree.extend(seq, namespace, tokens);
         }
     }
 
-    /// Empties `seq` and frees its id. Blocks that it shared with idle sequences count as cached from here on.
+    /// Empties `seq` and frees its id. Blocks shared only with idle sequences count as cached from then on.
     pub fn release(&mut self, seq: SeqId) {
         self.drop_sequence(seq);
         self.trim();
@@ -256,7 +259,8 @@ impl KvManager {
         }
     }
 
-    /// Takes `seq`, which holds `tokens`, from its request: it is kept where that saves work later, else released.
+    /// Takes `seq`, which holds `tokens`, from its request: it
+    /// is cached if that can save work later, else released.
     pub fn cache(&mut self, seq: SeqId, namespace: &Namespace, tokens: &[TokenId]) {
         if self.sharing == Sharing::None
             || tokens.len() < self.blocks.block_tokens()
@@ -287,14 +291,15 @@ impl KvManager {
         }
     }
 
-    /// Evicts the sequence used least recently and gives its id away. Spares `except`.
+    /// Evicts the least recently used sequence other than `except`, and returns its id.
     fn evict_for_id(&mut self, except: Option<SeqId>) -> Option<SeqId> {
         let seq = self.least_recent(except)?;
         self.drop_sequence(seq);
         self.blocks.take_id()
     }
 
-    /// Takes up to `blocks` blocks from the end of the idle sequence used least recently. `false` where none is idle.
+    /// Evicts up to `blocks` blocks from the end of the least
+    /// recently used idle sequence. `false` if no sequence is idle.
     fn evict(&mut self, blocks: usize) -> bool {
         let Some(seq) = self.least_recent(None) else { return false };
         let block_tokens = self.blocks.block_tokens();
@@ -314,13 +319,15 @@ impl KvManager {
         true
     }
 
-    /// Leaves go before what others have grown from.
+    /// The least recently used idle sequence other than
+    /// `except`; leaves go before sequences that others extend.
     fn least_recent(&self, except: Option<SeqId>) -> Option<SeqId> {
         let idle = self.idle.iter().copied().filter(|seq| Some(*seq) != except);
         idle.min_by_key(|seq| (self.tree.is_covered(*seq), self.tree.used(*seq)))
     }
 
-    /// Checks that the block manager, tree and list of idle sequences agree; the first disagreement as text.
+    /// Checks that block manager, tree and list of idle
+    /// sequences agree. Returns the first inconsistency as text.
     pub fn check(&self) -> Result<(), String> {
         self.blocks.check()?;
         self.tree.check()?;

@@ -1,4 +1,4 @@
-//! KV as core sees it: the block manager, and the sequences kept for their prefix.
+//! KV bookkeeping in core: the block manager, and sequences cached for their prefix.
 
 mod block_manager;
 mod manager;

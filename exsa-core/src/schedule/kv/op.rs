@@ -1,9 +1,9 @@
-//! What the session is to do with its sequences before the next pass.
+//! Operations on the session's sequences before the next pass.
 
 use crate::token::RequestId;
 use crate::token::SeqId;
 
-/// An operation on the session's KV. They are done in the order in which they are listed.
+/// An operation on the session's KV. Operations are done in list order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvOp {
     /// [`Session::release`](crate::backend::Session::release).
@@ -17,7 +17,7 @@ pub enum KvOp {
     },
     /// [`Session::fork`](crate::backend::Session::fork) of the first `len` tokens.
     Fork {
-        /// The sequence that holds them.
+        /// The sequence that holds the tokens.
         from: SeqId,
         /// The empty sequence that gets them.
         to: SeqId,
@@ -26,22 +26,22 @@ pub enum KvOp {
     },
     /// [`Session::save`](crate::backend::Session::save) for this request, which is preempted.
     Save {
-        /// Whose KV it is.
+        /// The request that owns the KV.
         id: RequestId,
-        /// The sequence that holds it.
+        /// The sequence that holds the KV.
         seq: SeqId,
-        /// Tokens that it holds.
+        /// Tokens that the sequence holds.
         len: usize,
     },
-    /// [`Session::restore`](crate::backend::Session::restore) of what was saved for this request.
+    /// [`Session::restore`](crate::backend::Session::restore) of the KV saved for this request.
     Restore {
-        /// Whose KV it is.
+        /// The request that owns the KV.
         id: RequestId,
-        /// The empty sequence that gets it.
+        /// The empty sequence that gets the KV.
         seq: SeqId,
-        /// Tokens that it will hold.
+        /// Tokens that the sequence will hold.
         len: usize,
     },
-    /// What was saved for this request is not needed after all.
+    /// Drops the KV saved for this request, which is no longer needed.
     Discard(RequestId),
 }

@@ -1,8 +1,8 @@
-//! The prefix cache: what sequences hold already is not computed again.
+//! The prefix cache: reuses KV that sequences hold already.
 //!
-//! A radix tree over token ids (as in RadixAttention, Zheng et al., SGLang, NeurIPS 2024) knows the tokens whose KV some
-//! sequence holds: sequences of requests that run, and idle ones that were kept when their request ended. It
-//! speaks of sequences, not of blocks, and so works with every backend that can fork.
+//! A radix tree over token ids (as in RadixAttention, Zheng et al., SGLang, NeurIPS 2024) knows the
+//! tokens whose KV some sequence holds: sequences of running requests, and idle sequences cached when
+//! their request ended. It tracks sequences, not blocks, and so works with every backend that can fork.
 
 #[cfg(test)]
 mod tests;
@@ -13,10 +13,10 @@ pub use tree::{Match, PrefixTree};
 
 use std::sync::Arc;
 
-/// How much the prefix cache keeps.
+/// Limits of the prefix cache.
 ///
-/// Kept KV is never in the way of a request: it is evicted, least recently used first, as soon as a request needs its
-/// room. The limits are for those who want to keep less than the KV cache would hold.
+/// Cached KV never delays a request: it is evicted, least recently used first, as soon as
+/// a request needs the room. The limits serve to keep less than the KV cache could hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -25,14 +25,15 @@ use std::sync::Arc;
 )]
 #[non_exhaustive]
 pub struct PrefixCacheOptions {
-    /// Whether prefixes are shared and kept; `true` by default.
+    /// Whether prefixes are shared and cached; `true` by default.
     pub enabled: bool,
-    /// Tokens of KV that are kept and that no request uses; the whole KV cache by default.
+    /// Maximum tokens of cached KV that no request uses; the whole KV cache by default.
     pub tokens_max: Option<usize>,
-    /// The same in bytes.
+    /// The same limit in bytes.
     pub bytes_max: Option<u64>,
-    /// Sequences that the session is asked for beyond those of the requests, so that idle ones are still there when every
-    /// request slot is taken; 32 by default. A session that does not give them still caches, in the slots that are free.
+    /// Sequences to request from the session beyond the running maximum, so
+    /// that idle sequences remain when every request slot is taken; 32 by
+    /// default. A session that does not grant them still caches, in free slots.
     pub sequences_max: usize,
 }
 
@@ -43,33 +44,33 @@ impl Default for PrefixCacheOptions {
 }
 
 impl PrefixCacheOptions {
-    /// No prefix is shared or kept.
+    /// No prefix is shared or cached.
     pub fn disabled() -> Self {
         Self { enabled: false, sequences_max: 0, ..Self::default() }
     }
 
-    /// Sets whether prefixes are shared and kept.
+    /// Sets whether prefixes are shared and cached.
     #[must_use]
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.enabled = enabled;
         self
     }
 
-    /// Sets the tokens of KV that are kept and that no request uses.
+    /// Sets the maximum tokens of cached KV that no request uses.
     #[must_use]
     pub fn tokens_max(mut self, tokens_max: impl Into<Option<usize>>) -> Self {
         self.tokens_max = tokens_max.into();
         self
     }
 
-    /// Sets the bytes of KV that are kept and that no request uses.
+    /// Sets the maximum bytes of cached KV that no request uses.
     #[must_use]
     pub fn bytes_max(mut self, bytes_max: impl Into<Option<u64>>) -> Self {
         self.bytes_max = bytes_max.into();
         self
     }
 
-    /// Sets the sequences beyond those of the requests.
+    /// Sets the number of sequences beyond the running maximum.
     #[must_use]
     pub fn sequences_max(mut self, sequences_max: usize) -> Self {
         self.sequences_max = sequences_max;
@@ -77,7 +78,8 @@ impl PrefixCacheOptions {
     }
 }
 
-/// What has to be equal, besides the tokens, for KV to be shared. An engine has one model, so that it is not named.
+/// Properties besides the tokens that must be equal for KV to be
+/// shared. An engine has one model, so the model is not part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Namespace {
     /// The adapter that computed the KV; `None` for the model alone.

@@ -1,4 +1,4 @@
-//! The tree against a plain table of what each sequence holds.
+//! The tree against a plain table of each sequence's tokens.
 
 use super::{Namespace, PrefixTree, common_len};
 use crate::token::{SeqId, TokenId};
@@ -15,7 +15,7 @@ enum Op {
 }
 
 fn tokens() -> impl Strategy<Value = Vec<TokenId>> {
-    // Few tokens, so that most texts share a beginning.
+    // Few distinct tokens, so that most texts share a prefix.
     prop::collection::vec(0..3u32, 1..12)
 }
 

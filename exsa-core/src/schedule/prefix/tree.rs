@@ -1,4 +1,4 @@
-//! The radix tree: which tokens are held, and by which sequence.
+//! The radix tree: the tokens with KV, and the sequences that hold them.
 
 use super::Namespace;
 use crate::token::{SeqId, TokenId};
@@ -9,60 +9,60 @@ type NodeId = u32;
 
 /// A radix tree over token ids, one root for each [`Namespace`].
 ///
-/// Each sequence ends at one node and holds the tokens on the way to it. A node without children and without sequences
-/// does not exist, so that below every node there is a sequence that holds the tokens up to it.
+/// Each sequence ends at one node and holds the tokens on the path to it. No node lacks both children
+/// and sequences, so every node has a sequence at or below it, which holds the tokens up to the node.
 #[derive(Debug, Default)]
 pub struct PrefixTree {
     nodes: Vec<Node>,
     vacant: Vec<NodeId>,
     roots: HashMap<Namespace, NodeId>,
-    /// The node that each sequence ends at, by its id.
+    /// End node by sequence id.
     ends: Vec<Option<NodeId>>,
-    /// Counts uses, for the least recent one.
+    /// Use counter for LRU order.
     tick: u64,
 }
 
 #[derive(Debug, Default)]
 struct Node {
-    /// `None` of a root.
+    /// `None` for a root.
     parent: Option<NodeId>,
-    /// The tokens from the parent to here; empty at a root only.
+    /// Tokens from the parent to this node; empty for a root only.
     label: Vec<TokenId>,
-    /// By the first token of their labels, ascending.
+    /// Children sorted by the first token of their label.
     children: Vec<(TokenId, NodeId)>,
-    /// The sequences that end here.
+    /// The sequences that end at this node.
     seqs: Vec<SeqId>,
-    /// Tokens from the root to the end of the label.
+    /// Number of tokens from the root to the end of the label.
     depth: usize,
     used: u64,
 }
 
-/// How far the tree knows a text.
+/// The longest known prefix of a token sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Match {
-    /// The node whose label the match ends in.
+    /// The node in whose label the match ends.
     node: NodeId,
-    /// Tokens that match.
+    /// Number of matching tokens.
     pub len: usize,
 }
 
-/// How many tokens two texts have in common at their start.
+/// Length of the common prefix of `a` and `b`.
 pub(crate) fn common_len(a: &[TokenId], b: &[TokenId]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 impl PrefixTree {
-    /// A tree of nothing, for sequence ids below `sequences_max`.
+    /// Creates an empty tree for sequence ids below `sequences_max`.
     pub fn new(sequences_max: usize) -> Self {
         Self { ends: vec![None; sequences_max], ..Self::default() }
     }
 
-    /// Whether no sequence is here.
+    /// Whether the tree holds no sequence.
     pub fn is_empty(&self) -> bool {
         self.roots.is_empty()
     }
 
-    /// The longest beginning of `tokens` that some sequence holds; `None` where that is nothing.
+    /// The longest prefix of `tokens` that some sequence holds; `None` if there is none.
     pub fn find(&self, namespace: &Namespace, tokens: &[TokenId]) -> Option<Match> {
         let mut found = Match { node: *self.roots.get(namespace)?, len: 0 };
         while let Some(child) = self.child(found.node, tokens.get(found.len)) {
@@ -85,7 +85,7 @@ impl PrefixTree {
         node.seqs.first().copied()
     }
 
-    /// Marks everything on the way to `found` as used now.
+    /// Marks every node on the path to `found` as used now.
     pub fn touch(&mut self, found: Match) {
         self.touch_node(found.node);
     }
@@ -99,7 +99,7 @@ impl PrefixTree {
         }
     }
 
-    /// Takes note that `seq` holds `tokens`, which go on from what it was known to hold.
+    /// Records that `seq` holds `tokens`, an extension of its known tokens.
     pub fn extend(&mut self, seq: SeqId, namespace: &Namespace, tokens: &[TokenId]) {
         let before = self.ends[seq.index()];
         let start = match before {
@@ -118,7 +118,8 @@ impl PrefixTree {
         self.touch_node(end);
     }
 
-    /// The node at the end of `tokens`, made where it is missing, from `node` on, which `seq` passes or ends at.
+    /// Returns the node at the end of `tokens`, and creates missing
+    /// nodes. Starts at `node`, which is on the path of `seq`.
     fn descend(&mut self, mut node: NodeId, seq: SeqId, tokens: &[TokenId]) -> NodeId {
         loop {
             let depth = self.node(node).depth;
@@ -134,7 +135,7 @@ impl PrefixTree {
             }
             let end = self.node(node);
             if end.children.is_empty() && end.seqs == [seq] && end.parent.is_some() {
-                // Nobody else ends here, so the label can grow with its sequence.
+                // No other sequence ends here, so the label can grow with the sequence.
                 let end = &mut self.nodes[node as usize];
                 end.label.extend_from_slice(rest);
                 end.depth += rest.len();
@@ -145,14 +146,14 @@ impl PrefixTree {
         }
     }
 
-    /// Takes `seq` out, and with it what no other sequence holds.
+    /// Removes `seq`, and the nodes that no other sequence holds.
     pub fn remove(&mut self, seq: SeqId) {
         let Some(node) = self.ends.get_mut(seq.index()).and_then(Option::take) else { return };
         self.nodes[node as usize].seqs.retain(|other| *other != seq);
         self.prune(node);
     }
 
-    /// Takes note that `seq` holds no more than `len` of its tokens.
+    /// Records that `seq` holds only its first `len` tokens.
     pub fn truncate(&mut self, seq: SeqId, len: usize) {
         let Some(end) = self.ends[seq.index()] else { return };
         let mut node = end;
@@ -184,17 +185,18 @@ impl PrefixTree {
         self.end(seq).is_some_and(|end| !end.children.is_empty() || end.seqs.len() > 1)
     }
 
-    /// Of what `seq` holds, the tokens that a branch of others shares: those up to its last node.
+    /// Tokens of `seq` shared with a branch of other sequences: those above the label of its end node.
     pub fn len_shared(&self, seq: SeqId) -> usize {
         self.end(seq).map_or(0, |end| end.depth - end.label.len())
     }
 
-    /// When `seq` was last used; later is more.
+    /// Tick of the last use of `seq`; larger is later.
     pub fn used(&self, seq: SeqId) -> u64 {
         self.end(seq).map_or(0, |end| end.used)
     }
 
-    /// The sequences that end on the way to the end of `seq`, and so hold nothing that it does not.
+    /// Calls `each` for every other sequence that ends on the
+    /// path of `seq`, and so holds only tokens that `seq` holds.
     pub fn covered_by(&self, seq: SeqId, mut each: impl FnMut(SeqId)) {
         let mut next = self.ends.get(seq.index()).copied().flatten();
         while let Some(node) = next {
@@ -251,7 +253,7 @@ impl PrefixTree {
         id
     }
 
-    /// Cuts the label of `node` after `at` tokens; the new node above it.
+    /// Splits the label of `node` after `at` tokens. Returns the new node above it.
     fn split(&mut self, node: NodeId, at: usize) -> NodeId {
         let lower = &mut self.nodes[node as usize];
         let (parent, used) = (lower.parent, lower.used);
@@ -271,7 +273,7 @@ impl PrefixTree {
         upper
     }
 
-    /// Removes `node`, and what is above it, as far as nothing is below.
+    /// Removes `node` and its ancestors as far as they have neither children nor sequences.
     fn prune(&mut self, mut node: NodeId) {
         while self.node(node).children.is_empty() && self.node(node).seqs.is_empty() {
             let gone = std::mem::take(&mut self.nodes[node as usize]);
@@ -285,7 +287,7 @@ impl PrefixTree {
         }
     }
 
-    /// Checks the shape of the tree; the first fault as text.
+    /// Checks the shape of the tree. Returns the first fault as text.
     pub fn check(&self) -> Result<(), String> {
         let mut reached = 0;
         let mut stack: Vec<_> = self.roots.values().copied().collect();

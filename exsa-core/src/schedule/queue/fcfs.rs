@@ -1,4 +1,4 @@
-//! First come, first served, whoever it is.
+//! First come, first served, without classes or users.
 
 use super::{QueueOrder, View};
 use crate::priority::Priority;
@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// First come, first served. Knows neither classes nor users.
+/// First come, first served. Ignores classes and users.
 #[derive(Debug, Default)]
 pub struct Fcfs {
     by_rank: BTreeMap<u64, SchedRequest>,
@@ -69,7 +69,7 @@ impl QueueOrder for Fcfs {
     }
 
     fn most_urgent(&self) -> Option<Priority> {
-        // Classes do not count here, so nobody has to give way to another.
+        // Classes are ignored, so no request is preempted for another.
         None
     }
 }

@@ -15,59 +15,60 @@ use std::time::Duration;
 ///
 /// # Contract
 ///
-/// - `chosen` shows and `pop` takes what the last `choose` decided, until something is pushed or removed; no request waits
-///   forever while others pass it.
-/// - A request that was preempted comes back by `push` with the arrival it had; it goes ahead of everything of its class that
-///   arrived after it.
+/// - `chosen` returns and `pop` takes the request that the last
+///   `choose` selected, until a push or removal. No request starves.
+/// - A preempted request comes back by `push` with its original arrival;
+///   it goes before every request of its class that arrived after it.
 pub trait QueueOrder: Send {
     /// Adds a request at the time `now`.
     fn push(&mut self, request: SchedRequest, now: Duration);
 
-    /// Decides which request goes next.
+    /// Selects the next request.
     fn choose(&mut self, view: &View<'_>) -> Option<RequestId>;
 
-    /// The request that goes next.
+    /// The selected request.
     fn chosen(&self) -> Option<&SchedRequest>;
 
-    /// Takes the request that goes next.
+    /// Removes and returns the selected request.
     fn pop(&mut self, now: Duration) -> Option<SchedRequest>;
 
-    /// Takes a request out of its place; `None` if it does not wait.
+    /// Removes a waiting request; `None` if it does not wait.
     fn remove(&mut self, id: RequestId) -> Option<SchedRequest>;
 
-    /// Requests waiting.
+    /// Number of waiting requests.
     fn len(&self) -> usize;
 
-    /// Requests of a class waiting.
+    /// Number of waiting requests of a class.
     fn depth(&self, priority: Priority) -> usize;
 
-    /// How many requests go before this one, if nothing else arrives and all are alike; `None` if it does not wait.
+    /// Number of requests ahead of this request if nothing else arrives
+    /// and all requests cost the same; `None` if it does not wait.
     fn position(&self, id: RequestId) -> Option<usize>;
 
-    /// Hears what service a user got: see [`Service`].
+    /// Records [`Service`] that a user got.
     fn charge(&mut self, service: Service) {
         let _ = service;
     }
 
-    /// Whether nothing waits.
+    /// Whether no request waits.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The most urgent class of which a request waits.
+    /// The most urgent class with a waiting request.
     fn most_urgent(&self) -> Option<Priority> {
         Priority::ALL.into_iter().find(|class| self.depth(*class) > 0)
     }
 }
 
-/// What a queue may look at when it chooses.
+/// Inputs to [`QueueOrder::choose`].
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// The time.
+    /// The current time.
     pub now: Duration,
-    /// How many tokens of a request's prompt are cached; `None` where nothing is.
+    /// Number of cached tokens of a request; `None` if nothing is cached.
     pub cached: Option<&'a dyn Fn(&SchedRequest) -> usize>,
-    /// How far the service of two users may be apart for them to count as equals, in the units of [`Service`].
+    /// Service difference within which two users count as equals, in the unit of [`Service::cost`].
     pub quantum: f64,
 }
 
@@ -77,26 +78,26 @@ impl std::fmt::Debug for View<'_> {
     }
 }
 
-/// Service that a user got: tokens of prompts that were admitted, net of cached ones, and tokens generated.
+/// Service that a user got: prompt tokens admitted, net of cached tokens, and tokens generated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Service {
     /// The class of the request.
     pub priority: Priority,
-    /// Whose request it was.
+    /// The user of the request.
     pub user: UserId,
-    /// Tokens of prompt computed for it.
+    /// Prompt tokens computed.
     pub input: usize,
     /// Tokens generated.
     pub output: usize,
 }
 
 impl Service {
-    /// What a token of a prompt costs.
+    /// Cost of a prompt token.
     pub const INPUT_COST: f64 = 1.0;
-    /// What a generated token costs: it takes a pass of its own.
+    /// Cost of a generated token, which takes a pass of its own.
     pub const OUTPUT_COST: f64 = 2.0;
 
-    /// The service as one number.
+    /// Weighted total of the service.
     pub fn cost(&self) -> f64 {
         self.input as f64 * Self::INPUT_COST + self.output as f64 * Self::OUTPUT_COST
     }

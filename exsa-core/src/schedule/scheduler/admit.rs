@@ -1,4 +1,4 @@
-//! From the queue to a sequence: whether there is room, and what need not be computed.
+//! Admission: checks for room in the KV cache and reuses KV that exists already.
 
 use super::running::{Follow, Running};
 use super::{Admitted, PAUSE_GRACE, Scheduler};
@@ -11,23 +11,23 @@ use crate::token::RequestId;
 use crate::token::SeqId;
 use std::time::Duration;
 
-/// Tokens that waiting for another sequence has to save to be worth it.
+/// Minimum tokens saved by following another sequence's prefill.
 const FOLLOW_MIN: usize = 16;
 
-/// Tokens of the answer for which KV is held ready for a request that gave way often enough: an answer without a limit would
-/// otherwise take the whole KV for itself.
+/// Answer tokens for which KV is reserved for a protected request. The
+/// bound keeps an answer without a limit from reserving the whole KV cache.
 const PROTECTED_AHEAD: usize = 2048;
-/// Tokens of an answer for which memory is taken at once, so that decoding takes none.
+/// Answer tokens for which memory is allocated at admission, so that decoding allocates none.
 const RESERVED_MAX: usize = 4096;
 
-/// What a request starts from.
+/// KV that an admitted request starts from.
 #[derive(Clone, Copy, Debug)]
 enum Origin {
-    /// What is cached of its tokens, if anything.
+    /// The cached prefix of its tokens, if any.
     Cached(Option<Prefix>),
-    /// What another sequence is about to compute.
+    /// A prefix that another sequence is about to compute.
     Following(Follow),
-    /// Its KV, saved when it was preempted.
+    /// Its own KV, saved at preemption.
     Saved,
 }
 
@@ -44,18 +44,18 @@ impl Scheduler {
         }
     }
 
-    /// Prefill tokens of this step that nobody who runs will take.
+    /// Prefill budget left over by the running requests.
     fn prefill_room(&self) -> usize {
         let running = self.order.iter().filter_map(|seq| self.get(*seq)).filter(|running| running.prefills());
         running.fold(self.prefill_budget(), |room, running| room.saturating_sub(running.remaining()))
     }
 
-    /// Admits the next request, or makes room for it. `None` where nobody can be admitted.
+    /// Admits the next request, or makes room for it. `None` if no request can be admitted.
     fn admit_next(&mut self, now: Duration) -> Option<()> {
         let slot = self.order.len() < self.preset.running_max && self.kv.has_sequence();
         let stalled = now.checked_sub(PAUSE_GRACE).and_then(|before| self.paused_last(before));
         if !slot && stalled.is_none() {
-            // Most of the time all sequences are taken: then nobody has to be looked at.
+            // Fast path: with all sequences taken and no victim, the queue is not searched.
             self.victim_for(self.queue.most_urgent()?)?;
         }
         self.choose(now)?;
@@ -90,7 +90,7 @@ impl Scheduler {
         self.queue.choose(&View { now, cached, quantum: self.preset.quantum })
     }
 
-    /// Whether a request of this level goes before a prompt that is being computed.
+    /// Whether a request of this level is more urgent than a running prefill.
     fn overtakes_prefill(&self, level: Priority) -> bool {
         self.order
             .iter()
@@ -113,7 +113,8 @@ impl Scheduler {
         }
     }
 
-    /// A sequence at least as urgent that is about to compute `least` or more tokens that the request begins with.
+    /// A sequence, at least as urgent, that is about to compute
+    /// a prefix of the request of `least` or more tokens.
     fn leader_of(&self, request: &SchedRequest, least: usize) -> Option<Follow> {
         if !self.kv.forks() || request.tokens().len() <= least {
             return None;
@@ -135,7 +136,7 @@ impl Scheduler {
         (len >= least).then_some(Follow { leader: leader.request.id, leader_seq: leader.seq, len, first })
     }
 
-    /// Tokens for which a request's KV is held ready.
+    /// Tokens for which KV is reserved for a request.
     fn tokens_promised(&self, request: &SchedRequest, protected: bool) -> usize {
         let ahead = if protected { PROTECTED_AHEAD } else { self.preset.reserve_tokens };
         let kv = self.kv.blocks();
@@ -157,7 +158,7 @@ impl Scheduler {
         }
     }
 
-    /// Blocks that are held ready for those that run, and that they do not hold yet.
+    /// Blocks reserved for running requests beyond the blocks that they hold.
     fn blocks_promised(&self) -> usize {
         let kv = self.kv.blocks();
         let promised = |running: &Running| {
@@ -192,7 +193,7 @@ impl Scheduler {
         self.saved_bytes -= self.bytes_of(std::mem::take(&mut running.request.history.saved));
         let grown = follows.is_some() || self.kv.grow(seq, running.request.tokens().len());
         if restores {
-            // After the evictions that make room for it.
+            // Listed after the evictions that make room for it.
             self.kv.push_op(KvOp::Restore { id: running.request.id, seq, len: saved });
         }
         let len = running.request.tokens().len();
@@ -205,7 +206,7 @@ impl Scheduler {
         self.record_admission(&mut running.request, seq, follows.map_or(cached, |follow| follow.len), cached);
         self.start(running);
         if !grown {
-            // The prefix went to make room for its own sequence. Once more, without it.
+            // Making room evicted the prefix itself: requeue and retry without it.
             self.preempt(seq, now);
             return Some(());
         }
@@ -213,8 +214,8 @@ impl Scheduler {
         Some(())
     }
 
-    /// Counts and charges a request that is given a sequence, of whose prompt `shared` tokens need not be computed and
-    /// `cached` are here already.
+    /// Counts and charges an admitted request: `shared` tokens of its prompt
+    /// need no computation, and `cached` of them are in the KV cache already.
     fn record_admission(&mut self, request: &mut SchedRequest, seq: SeqId, shared: usize, cached: usize) {
         let (id, again) = (request.id, std::mem::replace(&mut request.history.admitted, true));
         self.plan.admitted.push(Admitted { id, seq, again });

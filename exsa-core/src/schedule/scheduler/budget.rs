@@ -1,18 +1,18 @@
-//! How many tokens of prefill a step takes beside running streams.
+//! Prefill budget of steps in which streams decode.
 
 use super::costs::StepCost;
 use std::time::Duration;
 
-/// Sets the budget of prefill tokens of a step in which streams decode, and learns from what steps cost.
+/// Sets the prefill budget of a step in which streams decode, and learns from measured step costs.
 pub trait BatchPolicy: Send {
-    /// Prefill tokens for a step beside `decodes` decodes; at least 1.
+    /// Prefill tokens of a step with `decodes` decodes; at least 1.
     fn prefill_budget(&self, decodes: usize) -> usize;
 
-    /// Hears what a step cost.
+    /// Records the cost of a step.
     fn observe(&mut self, step: &StepCost);
 }
 
-/// Always the same budget.
+/// A constant budget.
 #[derive(Clone, Copy, Debug)]
 pub struct Fixed(pub usize);
 
@@ -24,14 +24,15 @@ impl BatchPolicy for Fixed {
     fn observe(&mut self, _step: &StepCost) {}
 }
 
-/// The budget that keeps the 95th percentile of the time between two tokens at a target.
+/// A budget that keeps the 95th percentile of the inter-token latency at a target.
 ///
-/// A step is taken to cost `base + per_token * tokens`, fitted by least squares in which old steps count less and less. What the
-/// fit allows is corrected by a factor that follows the quantile itself (stochastic approximation, Robbins and Monro 1951): a step
-/// over the target makes it 19 times as much smaller as one within makes it larger, so that it rests where 1 in 20 is over.
+/// The cost model of a step is `base + per_token * tokens`, fitted by least squares with
+/// exponential forgetting. A factor that tracks the quantile scales the time limit
+/// (stochastic approximation, Robbins and Monro 1951): a step over target shrinks the factor
+/// 19 times as much as a step within target grows it, which balances at 5 % over target.
 ///
-/// Where decoding alone takes more than half the target, on a slow machine, the target is twice that instead: streams keep half their
-/// speed, and prompts get the other half rather than next to nothing.
+/// If decoding alone takes more than half the target, as on a slow machine, the target is twice the decode
+/// time instead: streams keep half their speed, and prompts get the other half rather than next to nothing.
 #[derive(Debug)]
 pub struct Adaptive {
     target: f64,
@@ -40,9 +41,9 @@ pub struct Adaptive {
     factor: f64,
 }
 
-/// Prefill never stops altogether.
+/// Minimum chunk, so that prefill never stops.
 const CHUNK_MIN: usize = 16;
-/// How much of its weight a step loses with each later one.
+/// Share of its weight that a step loses with each later step.
 const FORGET: f64 = 0.02;
 /// Share of its value that the factor loses with a step over the target, divided by 0.95.
 const CORRECTION: f64 = 0.1;
@@ -54,7 +55,7 @@ impl Adaptive {
         Self { target: target.as_secs_f64(), chunk_max: chunk_max.max(1), fit: Fit::default(), factor: 1.0 }
     }
 
-    /// What a step with `decodes` decodes may take, in seconds.
+    /// Time limit of a step with `decodes` decodes, in seconds.
     fn limit(&self, decodes: usize) -> f64 {
         let decoding = self.fit.line().map_or(0.0, |(base, per_token)| base + per_token * decodes as f64);
         self.target.max(2.0 * decoding)
@@ -72,7 +73,7 @@ impl BatchPolicy for Adaptive {
     fn observe(&mut self, step: &StepCost) {
         let seconds = step.elapsed.as_secs_f64();
         self.fit.add(step.tokens as f64, seconds);
-        // Steps without prefill say nothing about its budget, nor do those in which nobody waited for a token.
+        // Only steps with both prefill and decodes tell about the prefill budget.
         if step.decodes == 0 || step.prefill() == 0 {
             return;
         }
@@ -106,13 +107,13 @@ impl Fit {
         }
     }
 
-    /// Seconds for a pass and for a token; `None` before anything was measured.
+    /// Seconds per pass and per token; `None` before the first measurement.
     fn line(&self) -> Option<(f64, f64)> {
         if self.weight == 0.0 || self.x <= 0.0 || self.y <= 0.0 {
             return None;
         }
         let variance = self.xx - self.x * self.x;
-        // Steps of one size only: all their cost is taken to come from tokens, which errs on the side of short steps.
+        // With steps of one size only, all cost is attributed to tokens, which errs towards short steps.
         let flat = (0.0, self.y / self.x);
         if variance < 1e-3 * self.xx {
             return Some(flat);
@@ -160,7 +161,7 @@ mod tests {
             let elapsed = Duration::from_millis(50 + tokens as u64);
             policy.observe(&StepCost { tokens, decodes: 4, drafts: 0, elapsed });
         }
-        // The decodes take 54 ms, and as much again is for prefill.
+        // The decodes take 54 ms, and prefill gets as much again.
         let budget = policy.prefill_budget(4);
         assert!((50..=54).contains(&budget), "{budget}");
     }

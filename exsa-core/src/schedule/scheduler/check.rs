@@ -1,9 +1,9 @@
-//! What must hold between steps.
+//! Invariants between steps.
 
 use super::Scheduler;
 
 impl Scheduler {
-    /// Checks what must hold between steps; the first violation as text.
+    /// Checks the invariants that hold between steps. Returns the first violation as text.
     pub fn check(&self) -> Result<(), String> {
         self.kv.check()?;
         if self.order.len() > self.sequences || self.order.len() != self.seqs.len() {

@@ -1,18 +1,18 @@
-//! What steps and transfers were seen to cost.
+//! Measured costs of steps and transfers.
 
 use super::plan::{Work, WorkKind};
 use std::time::Duration;
 
-/// What one step cost.
+/// Cost of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepCost {
     /// Tokens computed.
     pub tokens: usize,
-    /// Streams that waited for this step: one token of each is a decode.
+    /// Decodes: streams that waited for this step, with one decode token each.
     pub decodes: usize,
     /// Drafts verified beside them.
     pub drafts: usize,
-    /// How long the step took.
+    /// Duration of the step.
     pub elapsed: Duration,
 }
 
@@ -28,32 +28,32 @@ impl StepCost {
         cost
     }
 
-    /// Tokens that were prefill.
+    /// Prefill tokens of the step.
     pub(super) fn prefill(&self) -> usize {
         self.tokens.saturating_sub(self.decodes + self.drafts)
     }
 }
 
-/// Bytes in a second that saving and restoring are taken to move before they were measured.
+/// Transfer rate in bytes per second assumed before the first measurement.
 const TRANSFER_ASSUMED: f64 = 1e9;
 /// Weight of the newest measurement.
 const NEWEST: f64 = 0.1;
 
-/// Running means of what was measured.
+/// Exponential moving averages of the measurements.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
-    /// Seconds for a token of a prompt.
+    /// Seconds per prefill token.
     prefill: Option<f64>,
-    /// Bytes in a second.
+    /// Bytes per second.
     transfer: Option<f64>,
-    /// Seconds from one admission to the next while others wait.
+    /// Seconds between admissions while the queue is not empty.
     admission: Option<f64>,
     admitted: Option<Duration>,
 }
 
 impl Costs {
     pub(super) fn step(&mut self, step: &StepCost) {
-        // Steps of few tokens are bound by reading weights and say little about prefill.
+        // Small steps are bound by reading weights and say little about prefill cost.
         if step.prefill() >= step.decodes + step.drafts + 8 {
             average(&mut self.prefill, step.elapsed.as_secs_f64() / step.tokens as f64);
         }
@@ -64,7 +64,7 @@ impl Costs {
         average(&mut self.transfer, bytes as f64 / seconds);
     }
 
-    /// Takes note that requests were admitted, and whether others still wait.
+    /// Records `n` admissions and whether requests still wait.
     pub(super) fn admissions(&mut self, n: usize, now: Duration, waiting: bool) {
         if let Some(before) = self.admitted {
             average(&mut self.admission, now.saturating_sub(before).as_secs_f64() / n as f64);
@@ -72,12 +72,12 @@ impl Costs {
         self.admitted = waiting.then_some(now);
     }
 
-    /// Time from one admission to the next while the queue is not empty.
+    /// Time between admissions while the queue is not empty.
     pub(super) fn admission_interval(&self) -> Option<Duration> {
         self.admission.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 
-    /// Whether saving `bytes` and restoring them costs less than computing `tokens` again.
+    /// Whether saving and restoring `bytes` costs less than recomputing `tokens`.
     pub(super) fn saving_pays(&self, bytes: u64, tokens: usize) -> bool {
         let Some(prefill) = self.prefill else { return true };
         2.0 * bytes as f64 / self.transfer.unwrap_or(TRANSFER_ASSUMED) < prefill * tokens as f64

@@ -1,11 +1,11 @@
-//! When requests expire, running and waiting ones alike.
+//! Deadlines of all requests, running or waiting.
 
 use crate::schedule::sched_request::SchedRequest;
 use crate::token::RequestId;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Which of a request's limits has passed.
+/// The kinds of time limit of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Limit {
     /// For the whole answer.
@@ -28,7 +28,7 @@ impl Deadlines {
         });
     }
 
-    /// The first token came, so its limit no longer counts.
+    /// Drops the first-token limit, because the token was generated.
     pub(super) fn first_token(&mut self, request: &SchedRequest) {
         if let Some(at) = request.first_token_by {
             self.0.remove(&(at, request.id, Limit::FirstToken));
@@ -39,7 +39,7 @@ impl Deadlines {
         self.0.first().map(|(at, ..)| *at)
     }
 
-    /// Takes a limit that has passed at `now`.
+    /// Takes a limit that has passed by `now`.
     pub(super) fn pop(&mut self, now: Duration) -> Option<(RequestId, Limit)> {
         if self.first()? > now {
             return None;

@@ -1,4 +1,4 @@
-//! One token more for every stream.
+//! Plans one decode per running stream.
 
 use super::Scheduler;
 use crate::token::SeqId;
@@ -19,18 +19,18 @@ impl Scheduler {
             } else if self.order.len() == 1 {
                 self.plan.exhausted.push(id);
             } else {
-                // Everything that could give way comes before it, so this sequence does.
+                // No paused or later sequence is left to preempt, so this sequence is preempted itself.
                 self.preempt(seq, now);
             }
             if self.plan.preempted.len() > preempted {
-                // Making room may have taken sequences out on either side.
+                // Making room may have preempted sequences on either side.
                 i = self.place(key)
                     + usize::from(self.get(seq).is_some_and(|running| running.request.id == id));
             }
         }
     }
 
-    /// Plans the decode of a sequence that has joined since the others' were planned, if it has no prefill left.
+    /// Plans the decode of a sequence that joined after the decodes were planned, if no prefill is left.
     pub(super) fn plan_late_decode(&mut self, seq: SeqId) {
         let room = self.batch_room();
         if let Some(running) = self.get(seq).filter(|running| room > 0 && running.decodes()) {
@@ -38,13 +38,13 @@ impl Scheduler {
         }
     }
 
-    /// Tokens for which this plan has room.
+    /// Tokens left in the batch of this plan.
     pub(super) fn batch_room(&self) -> usize {
         self.options.batch_tokens_max - self.plan.tokens()
     }
 
-    /// Grows `seq` to `tokens`: from what is free, what is cached, and then from the sequences after it, last first, paused
-    /// ones before all.
+    /// Grows `seq` to `tokens`: from free blocks, then cached blocks, then by
+    /// preemption of paused sequences and of the sequences after it, last first.
     pub(super) fn make_room(&mut self, seq: SeqId, tokens: usize, now: Duration) -> bool {
         loop {
             if self.kv.grow(seq, tokens) {
@@ -57,7 +57,7 @@ impl Scheduler {
         }
     }
 
-    /// The last sequence that was paused at `before` or earlier.
+    /// The last sequence in order that was paused at `before` or earlier.
     pub(super) fn paused_last(&self, before: Duration) -> Option<SeqId> {
         let paused =
             |seq: &SeqId| self.get(*seq).is_some_and(|r| r.paused.is_some_and(|since| since <= before));

@@ -4,10 +4,11 @@ use super::{Scheduler, WorkKind};
 use crate::speculate::Speculation;
 
 impl Scheduler {
-    /// Adds drafts to the decodes of the plan, in its order, from what prompts and decodes leave of the batch.
+    /// Adds drafts to the decodes of the plan, in plan order,
+    /// within the batch tokens left by prompts and decodes.
     ///
-    /// Drafts take free blocks only: they preempt no sequence and evict no cached prefix. A session that cannot truncate
-    /// gets none, since a rejected draft could not be taken back.
+    /// Drafts take free blocks only: they preempt no sequence and evict no cached prefix. A
+    /// session that cannot truncate gets no drafts, since rejected drafts could not be removed.
     pub fn plan_drafts(&mut self, speculation: &mut Speculation) {
         if !self.can_truncate {
             return;
@@ -25,7 +26,7 @@ impl Scheduler {
             let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else {
                 continue;
             };
-            // The row of the last draft gives one token more.
+            // The row of the last draft yields one more token.
             let limit = running.request.len_max.min(self.context_tokens_max);
             let answer_room = limit.saturating_sub(known + 1);
             let max = batch_room.min(kv_room).min(answer_room);
@@ -38,7 +39,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes back the drafts of a plan that was not carried out, and their blocks.
+    /// Drops the drafts of a plan that was not executed, and returns their blocks.
     pub(super) fn drop_drafts(&mut self) {
         for work in self.plan.work.iter().filter(|work| work.drafts > 0) {
             let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else {

@@ -5,9 +5,9 @@ use crate::token::SeqId;
 use std::time::Duration;
 
 impl Scheduler {
-    /// Lends an empty sequence with KV blocks for `tokens` tokens, from what is free or only cached: running requests keep what
-    /// they hold. `None` where that is not enough. It has to be given [back](Self::take_back) before the next plan, so that no
-    /// running request misses the blocks.
+    /// Lends an empty sequence with KV blocks for `tokens` tokens, from free and cached blocks: running
+    /// requests keep their blocks. `None` if these do not suffice. The caller gives the sequence
+    /// [back](Self::take_back) before the next plan, so that no running request misses the blocks.
     pub fn lend(&mut self, tokens: usize) -> Option<SeqId> {
         if self.kv.blocks().blocks_of(tokens) > self.kv.available() {
             return None;
@@ -25,9 +25,9 @@ impl Scheduler {
         self.kv.release(seq);
     }
 
-    /// Makes room for a text that could not be lent a sequence since `since`. Requests whose consumers have not read for
-    /// [`PAUSE_GRACE`] are preempted; after `hold_after`, no request is admitted until [`lending_done`](Self::lending_done), so
-    /// that the room comes as running requests end.
+    /// Makes room for a text that could not be lent a sequence since `since`. Requests paused for
+    /// [`PAUSE_GRACE`] are preempted, one per call. After `hold_after`, no request is admitted
+    /// until [`lending_done`](Self::lending_done), so that ending requests free the room.
     pub fn want_to_lend(&mut self, since: Duration, hold_after: Duration, now: Duration) {
         self.admission_held = now.saturating_sub(since) >= hold_after;
         if let Some(seq) = now.checked_sub(PAUSE_GRACE).and_then(|before| self.paused_last(before)) {
@@ -35,7 +35,7 @@ impl Scheduler {
         }
     }
 
-    /// No text waits for a sequence: requests are admitted as usual.
+    /// Resumes admission: no text waits for a sequence.
     pub fn lending_done(&mut self) {
         self.admission_held = false;
     }

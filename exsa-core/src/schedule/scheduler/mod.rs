@@ -1,8 +1,8 @@
-//! Decides what the next forward pass computes. Performs no work and knows no clock.
+//! The step planner: decides what the next forward pass computes. Does no I/O and reads no clock.
 //!
-//! Arrivals, results and the time go in by methods, a [`Plan`] comes out. Continuous batching in the manner of
-//! Orca (Yu et al., OSDI 2022) with stall-free chunked prefill (Sarathi-Serve, Agrawal et al., OSDI 2024): each step takes
-//! every running decode first, then chunks of prompts within a token budget.
+//! Arrivals, results and the time are method arguments; the output is a [`Plan`]. Continuous batching
+//! as in Orca (Yu et al., OSDI 2022) with stall-free chunked prefill (Sarathi-Serve, Agrawal et al.,
+//! OSDI 2024): each step takes every running decode first, then prompt chunks within a token budget.
 
 mod admit;
 pub mod budget;
@@ -38,14 +38,14 @@ use hashbrown::HashMap;
 use running::{Key, Running};
 use std::time::Duration;
 
-/// How long a paused request keeps its sequence from others that wait for one: a consumer that is but a little
-/// slow shall not pay with a recomputed prompt.
+/// Time for which a paused request keeps its sequence while others wait,
+/// so that a slightly slow consumer does not cause a recomputed prompt.
 pub const PAUSE_GRACE: Duration = Duration::from_millis(200);
 
 /// The scheduler of one engine.
 pub struct Scheduler {
     options: SchedulerOptions,
-    /// Sequences for requests; the session may have more, for prefixes.
+    /// Maximum running sequences; the session may have more, for cached prefixes.
     sequences: usize,
     context_tokens_max: usize,
     can_save: bool,
@@ -59,14 +59,14 @@ pub struct Scheduler {
     /// The running sequences by [`Key`].
     order: Vec<SeqId>,
     seqs: HashMap<RequestId, SeqId>,
-    /// Out of the queue until they are resumed or removed: preempted while paused, or about to end.
+    /// Requests outside the queue until resumed or removed: preempted while paused, or about to end.
     suspended: HashMap<RequestId, SchedRequest>,
     deadlines: Deadlines,
     costs: Costs,
     /// Bytes saved in host memory.
     saved_bytes: u64,
     plan: Plan,
-    /// No request is admitted, so that a text to embed finds room.
+    /// Stops admission, so that a text to embed finds room.
     admission_held: bool,
     counters: SchedulerStats,
 }
@@ -78,7 +78,7 @@ impl std::fmt::Debug for Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler for a session of these capabilities.
+    /// Creates a scheduler for a session with these capabilities.
     pub fn new(capabilities: &Capabilities, options: SchedulerOptions, queue: Box<dyn QueueOrder>) -> Self {
         let sequences = options.running_max.clamp(1, capabilities.sequences_max.max(1));
         let options = SchedulerOptions {
@@ -131,17 +131,17 @@ impl Scheduler {
         &self.plan
     }
 
-    /// The plan made last.
+    /// The latest plan.
     pub fn last_plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Takes note that `work` was computed, and of the tokens that its rows gave: none, or up to one more than it had
-    /// drafts. A draft is accepted where all generated tokens up to its place equal the drafts. Returns the number of
-    /// accepted drafts.
+    /// Records that `work` was computed and which tokens its rows generated: none, or
+    /// up to one more than its drafts. A draft is accepted if all generated tokens up
+    /// to its place equal the drafts. Returns the number of accepted drafts.
     ///
-    /// The KV of rejected drafts is truncated before the next pass, and the blocks that only they needed are free from
-    /// here on.
+    /// The KV of rejected drafts is truncated before the next pass,
+    /// and the blocks that only they needed become free at once.
     pub fn commit(&mut self, work: &Work, generated: &[TokenId]) -> usize {
         let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else { return 0 };
         debug_assert_eq!((running.computed, running.request.id), (work.start, work.id));
@@ -151,7 +151,7 @@ impl Scheduler {
             self.deadlines.first_token(request);
         }
         let accepted = request.append(generated);
-        // The logits of the last token are still to come, even where it was a draft.
+        // The logits of the last token are still needed, so it counts as not computed even if it was a draft.
         let len = request.tokens().len();
         running.computed = (work.known() + accepted).min(if generated.is_empty() { len } else { len - 1 });
         if work.start < request.prompt_len {
@@ -175,7 +175,7 @@ impl Scheduler {
         self.get(seq).map(|running| &running.request)
     }
 
-    /// The tokens known of the request that holds `seq`: prompt, then answer.
+    /// Known tokens of the request that holds `seq`: prompt, then answer.
     pub fn tokens(&self, seq: SeqId) -> &[TokenId] {
         self.request(seq).map_or(&[], SchedRequest::tokens)
     }
@@ -187,30 +187,28 @@ impl Scheduler {
         tokens.unwrap_or_default()
     }
 
-    /// Tokens, prompt included, at which an answer ends at the latest, by its own limit or the context's.
+    /// Maximum length of a request, prompt included, by its own limit and the context's.
     fn len_limit(&self, request: &SchedRequest) -> usize {
         request.len_max.min(self.context_tokens_max)
     }
 
-    /// Learns what a step cost.
+    /// Records the cost of a step.
     pub fn observe(&mut self, step: &StepCost) {
         self.costs.step(step);
         self.policy.observe(step);
     }
 
-    /// Learns how long the session took to save or restore `tokens` tokens.
+    /// Records how long the session took to save or restore `tokens` tokens.
     pub fn observe_transfer(&mut self, tokens: usize, elapsed: Duration) {
         self.costs.transfer(self.bytes_of(tokens), elapsed);
     }
 
-    /// Takes a request out, wherever it is, because it has ended, and gives it back. What its sequence holds is kept for
-    /// its prefix.
+    /// Removes an ended request, wherever it is, and returns it. Its KV is kept in the prefix cache.
     pub fn finish(&mut self, id: RequestId) -> Option<SchedRequest> {
         self.take_out(id, true)
     }
 
-    /// Takes a request out, wherever it is, and gives it back. Nothing of its sequence is kept: it may not hold what it
-    /// should.
+    /// Removes a request, wherever it is, and returns it. Its KV is released, because it may be invalid.
     pub fn remove(&mut self, id: RequestId) -> Option<SchedRequest> {
         self.take_out(id, false)
     }
@@ -233,19 +231,19 @@ impl Scheduler {
         Some(request)
     }
 
-    /// Moves the operations that became due outside of a plan to the end of `into`.
+    /// Appends the operations that became due outside a plan to `into`.
     pub fn drain_ops(&mut self, into: &mut Vec<KvOp>) {
         self.kv.drain_ops(into);
     }
 
-    /// Gives a running request no more work, from the time `now` until it is resumed.
+    /// Pauses a running request at the time `now`: it gets no work until resumed.
     pub fn pause(&mut self, id: RequestId, now: Duration) {
         if let Some(running) = self.running_by_id(id) {
             running.paused.get_or_insert(now);
         }
     }
 
-    /// Lets a paused request go on at the time `now`.
+    /// Resumes a paused request at the time `now`.
     pub fn resume(&mut self, id: RequestId, now: Duration) {
         if let Some(request) = self.suspended.remove(&id) {
             self.queue.push(request, now);
@@ -254,14 +252,14 @@ impl Scheduler {
         }
     }
 
-    /// Tunes for something else from here on.
+    /// Changes the mode from the next plan on.
     pub fn set_mode(&mut self, mode: Mode) {
         self.options.mode = mode;
         self.preset = mode.preset(self.sequences);
         self.policy = mode.policy(self.options.prefill_chunk_max, self.options.inter_token_target);
     }
 
-    /// What it is tuned for.
+    /// The current mode.
     pub fn mode(&self) -> Mode {
         self.options.mode
     }
@@ -281,30 +279,30 @@ impl Scheduler {
         self.queue.depth(priority)
     }
 
-    /// How many requests are ahead of a waiting one; see [`QueueOrder::position`].
+    /// Number of requests ahead of a waiting request; see [`QueueOrder::position`].
     pub fn position(&self, id: RequestId) -> Option<usize> {
         self.queue.position(id)
     }
 
-    /// Time from one admission to the next while others wait, as it was lately.
+    /// Recent time between admissions while the queue is not empty.
     pub fn admission_interval(&self) -> Option<Duration> {
         self.costs.admission_interval()
     }
 
-    /// When to plan again if nothing happens before: at the next deadline, or when a paused sequence has to
-    /// give way to a request that waits.
+    /// Time at which to plan again if nothing happens before: the next deadline,
+    /// or the moment from which a waiting request may preempt a paused sequence.
     pub fn next_wakeup(&self) -> Option<Duration> {
         let paused = self.order.iter().filter_map(|seq| self.get(*seq)?.paused).min();
         let stalled = paused.filter(|_| !self.queue.is_empty()).map(|since| since + PAUSE_GRACE);
         self.deadlines.first().into_iter().chain(stalled).min()
     }
 
-    /// When the request that holds `seq` ends unfinished if it gets nothing until then; `None` for never.
+    /// The earliest deadline that still applies to the request that holds `seq`; `None` for never.
     pub(crate) fn expiry(&self, seq: SeqId) -> Option<Duration> {
         self.get(seq)?.request.expiry()
     }
 
-    /// The account of KV blocks.
+    /// The block manager.
     pub fn kv(&self) -> &BlockManager {
         self.kv.blocks()
     }
@@ -354,7 +352,7 @@ impl Scheduler {
         self.running[seq.index()] = Some(running);
     }
 
-    /// Takes a sequence out of those that run; its KV is left to the caller.
+    /// Removes a sequence from the running set; its KV is left to the caller.
     fn stop(&mut self, seq: SeqId) -> Option<Running> {
         let mut running = self.running.get_mut(seq.index())?.take()?;
         running.request.clear_drafts();
@@ -363,7 +361,7 @@ impl Scheduler {
         Some(running)
     }
 
-    /// Lists what has expired, and sees that it is given no work in this plan.
+    /// Lists expired requests, and keeps them out of this plan's work.
     fn expire(&mut self, now: Duration) {
         while let Some((id, limit)) = self.deadlines.pop(now) {
             match limit {

@@ -1,31 +1,31 @@
-//! What an engine is tuned for.
+//! Scheduling modes.
 
 use super::budget::{Adaptive, BatchPolicy, Fixed};
 use std::time::Duration;
 
-/// What an engine is tuned for. It can be changed while the engine runs.
+/// Goal that the scheduler optimizes for. Can be changed while the engine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Mode {
-    /// Tokens come smoothly: small prefill chunks beside running streams, half of the sequences, strict fairness, and much
-    /// KV held ready for answers so that they are not preempted.
+    /// Smooth token streams: small prefill chunks beside running streams, half of the sequences,
+    /// strict fairness, and a large KV reserve for answers, so that they are not preempted.
     Latency,
-    /// Most tokens in a second: full batches, cached prefixes before fairness, KV filled to the brim.
+    /// Maximum tokens per second: full batches, cached prefixes before fairness, a minimal KV reserve.
     Throughput,
-    /// The default: as much prefill beside running streams as keeps 95 % of the times between two tokens within
-    /// [`SchedulerOptions::inter_token_target`](super::SchedulerOptions::inter_token_target).
+    /// The default: as much prefill beside running streams as keeps the 95th percentile of the inter-token
+    /// latency within [`SchedulerOptions::inter_token_target`](super::SchedulerOptions::inter_token_target).
     #[default]
     Balanced,
 }
 
-/// What a [`Mode`] stands for.
+/// Parameters of a [`Mode`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Preset {
-    /// Sequences that run at one time.
+    /// Maximum running sequences.
     pub running_max: usize,
-    /// How far two users' service may be apart while the longer cached prefix goes first, in tokens of input.
+    /// Service difference between users within which the longer cached prefix goes first, in prompt tokens.
     pub quantum: f64,
-    /// Tokens of each answer for which KV is held ready.
+    /// Answer tokens per request for which KV is reserved.
     pub reserve_tokens: usize,
 }
 
@@ -43,8 +43,7 @@ impl Mode {
         Preset { running_max: running_max.max(1), quantum, reserve_tokens }
     }
 
-    /// How the mode cuts batches, with at most `chunk_max` tokens of prefill beside running streams where it keeps
-    /// latency in view.
+    /// The mode's prefill budget, at most `chunk_max` tokens beside running streams in latency-aware modes.
     pub(super) fn policy(self, chunk_max: usize, target: Duration) -> Box<dyn BatchPolicy> {
         match self {
             Self::Latency => Box::new(Fixed(chunk_max.min(LATENCY_CHUNK))),

@@ -4,27 +4,27 @@ use super::Mode;
 use crate::schedule::prefix::PrefixCacheOptions;
 use std::time::Duration;
 
-/// How a scheduler works.
+/// Settings of a [`Scheduler`](super::Scheduler).
 #[derive(Clone, Copy, Debug)]
 pub struct SchedulerOptions {
-    /// Tokens in a batch.
+    /// Maximum tokens per batch.
     pub batch_tokens_max: usize,
-    /// Most prefill tokens of a step in which streams decode, in the modes that keep latency in view.
+    /// Maximum prefill tokens per step while any stream is decoding (latency-aware modes only).
     pub prefill_chunk_max: usize,
-    /// Sequences that run at one time.
+    /// Maximum running sequences.
     pub running_max: usize,
-    /// What to tune for.
+    /// Scheduling mode.
     pub mode: Mode,
-    /// The time between two tokens of a stream that [`Mode::Balanced`] keeps to 95 % of the time.
+    /// Target inter-token latency (p95) for [`Mode::Balanced`].
     pub inter_token_target: Duration,
-    /// What the prefix cache keeps.
+    /// Limits of the prefix cache.
     pub prefix: PrefixCacheOptions,
-    /// Bytes of KV that a token takes.
+    /// Bytes of KV per token.
     pub kv_bytes_per_token: u64,
-    /// Bytes of host memory for the KV of preempted requests; 0 computes it again instead.
+    /// Bytes of host memory for the KV of preempted requests; with 0 it is recomputed instead.
     pub saved_bytes_max: u64,
-    /// Times that a request gives way to others. After that, KV for the rest of its answer, up to 2,048
-    /// tokens, is held ready for it, and it gives way again only to others of which this is true.
+    /// Preemptions before a request is protected: KV for the rest of its answer, up to
+    /// 2,048 tokens, is then reserved, and only other protected requests can preempt it.
     pub preemptions_max: u32,
 }
 

@@ -1,4 +1,4 @@
-//! What the scheduler decided.
+//! The scheduler's output for one step.
 
 use crate::schedule::kv::KvOp;
 use crate::token::RequestId;
@@ -7,9 +7,9 @@ use crate::token::SeqId;
 /// Kinds of [`Work`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkKind {
-    /// Known tokens without KV: of a prompt, or of a request that lost its KV when it was preempted.
+    /// Known tokens without KV: a prompt, or a preempted request to recompute.
     Prefill,
-    /// The next token of a stream, and the drafts that are verified with it.
+    /// The next token of a stream, and the drafts verified with it.
     Decode,
 }
 
@@ -25,58 +25,58 @@ pub struct Work {
     pub start: usize,
     /// Tokens to compute, drafts included, at least 1.
     pub len: usize,
-    /// Drafts among them: the last ones.
+    /// Drafts at the end of them.
     pub drafts: usize,
-    /// Rows of logits wanted: of the last known token and of each draft, or 0 where known tokens remain to be computed
-    /// in later steps.
+    /// Rows of logits needed: for the last known token and for
+    /// each draft, or 0 if known tokens remain for later steps.
     pub rows: usize,
-    /// Whether a stream waits for it.
+    /// Prefill or decode.
     pub kind: WorkKind,
 }
 
 impl Work {
-    /// Number of tokens known of the request, from which those drawn from the first row follow.
+    /// Known tokens up to the end of this work; the first row predicts the token after them.
     pub fn known(&self) -> usize {
         self.start + self.len - self.drafts
     }
 }
 
-/// A request that was given a sequence.
+/// An admitted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
     /// The request.
     pub id: RequestId,
     /// Its sequence.
     pub seq: SeqId,
-    /// Whether it held one before, and was preempted.
+    /// Whether it was admitted before and then preempted.
     pub again: bool,
 }
 
-/// What happens in the next step.
+/// Plan of the next step.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// What the session does with its sequences before the pass, in this order.
+    /// Operations on the session's sequences before the pass, in this order.
     pub kv: Vec<KvOp>,
     /// The batch: decodes first.
     pub work: Vec<Work>,
-    /// Requests that lost their sequence and wait again.
+    /// Requests that lost their sequence.
     pub preempted: Vec<RequestId>,
-    /// Requests that were given a sequence.
+    /// Requests that got a sequence.
     pub admitted: Vec<Admitted>,
-    /// Tokens that a request need not compute, because their KV was here.
+    /// Prompt tokens per request whose KV was cached.
     pub cached: Vec<(RequestId, usize)>,
     /// Requests past their deadline; to be [removed](super::Scheduler::remove) by the caller.
     pub expired: Vec<RequestId>,
     /// Requests past the time limit for their first token; likewise.
     pub late: Vec<RequestId>,
-    /// Requests that need more KV than there is; likewise.
+    /// Requests that need more KV than the cache holds; likewise.
     pub exhausted: Vec<RequestId>,
     tokens: usize,
     decodes: usize,
 }
 
 impl Plan {
-    /// Whether the step would do nothing at all.
+    /// Whether the step would do nothing.
     pub fn is_empty(&self) -> bool {
         self.work.is_empty() && self.kv.is_empty() && self.preempted.is_empty() && !self.ends_any()
     }
@@ -111,7 +111,7 @@ impl Plan {
         self.tokens += drafts;
     }
 
-    /// Takes the work of a request out again.
+    /// Removes the work of a request.
     pub(super) fn withdraw(&mut self, id: RequestId) {
         if let Some(at) = self.work.iter().position(|work| work.id == id) {
             let work = self.work.remove(at);

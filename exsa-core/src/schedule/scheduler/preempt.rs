@@ -1,4 +1,4 @@
-//! Who gives way, and what becomes of its KV.
+//! Preemption: choice of the victim, and fate of its KV.
 
 use super::Scheduler;
 use crate::priority::Priority;
@@ -8,8 +8,8 @@ use crate::token::SeqId;
 use std::time::Duration;
 
 impl Scheduler {
-    /// Sends a running request back to the queue with its arrival. Its KV stays as long as nobody needs the room; where saving
-    /// it in host memory costs less than computing it again, it is saved as well.
+    /// Returns a running request to the queue; it keeps its arrival. Its KV stays cached until the
+    /// room is needed, and is saved to host memory as well if that costs less than recomputation.
     pub(super) fn preempt(&mut self, seq: SeqId, now: Duration) {
         let Some(running) = self.stop(seq) else { return };
         let (mut request, computed) = (running.request, running.computed);
@@ -39,7 +39,7 @@ impl Scheduler {
         }
     }
 
-    /// Sends a running request back to the queue, because the session lost its KV in a pass that failed.
+    /// Returns a running request to the queue, because the session lost its KV in a failed pass.
     pub fn requeue(&mut self, id: RequestId, now: Duration) {
         let Some(running) = self.seqs.get(&id).copied().and_then(|seq| self.stop(seq)) else { return };
         self.kv.release(running.seq);
@@ -52,8 +52,8 @@ impl Scheduler {
         }
     }
 
-    /// The session could not do an operation on `seq`, which now holds nothing of use. Its request starts anew, and
-    /// shares no KV from here on.
+    /// Handles a failed operation on `seq`, whose contents are now
+    /// invalid. Its request is requeued, and shares no KV from here on.
     pub fn kv_op_failed(&mut self, seq: SeqId, now: Duration) {
         match self.running_mut(seq) {
             Some(running) => {
@@ -65,7 +65,7 @@ impl Scheduler {
         }
     }
 
-    /// The KV of this request could not be saved, or what was saved is gone.
+    /// Forgets the saved KV of a request: saving failed, or the saved bytes are gone.
     pub fn forget_saved(&mut self, id: RequestId, now: Duration) {
         let request = match self.seqs.get(&id).copied() {
             Some(seq) => self.running[seq.index()].as_mut().map(|running| &mut running.request),
@@ -80,8 +80,8 @@ impl Scheduler {
         }
     }
 
-    /// The sequence that gives way to a waiting request of this level: the newest of the least urgent class, if that is
-    /// less urgent and has not given way too often.
+    /// The sequence that a waiting request of this level may preempt: the newest of the
+    /// least urgent class, if that class is less urgent and the sequence is not protected.
     pub(super) fn victim_for(&self, level: Priority) -> Option<SeqId> {
         let last = *self.order.last()?;
         self.get(last)
@@ -89,7 +89,7 @@ impl Scheduler {
             .map(|_| last)
     }
 
-    /// Blocks that would be available if everything less urgent than `level` gave way.
+    /// Blocks that would be available if every unprotected sequence less urgent than `level` were preempted.
     pub(super) fn available_to(&self, level: Priority) -> usize {
         let lower = self.order.iter().rev().take_while(|seq| {
             self.get(**seq)

@@ -1,4 +1,4 @@
-//! Prompts, chunk by chunk, and sequences that wait for another to compute what they share.
+//! Chunked prefill, and followers: sequences that wait for another sequence to compute a shared prefix.
 
 use super::Scheduler;
 use super::running::{Follow, Running};
@@ -6,11 +6,11 @@ use crate::schedule::queue::Service;
 use crate::token::SeqId;
 use std::time::Duration;
 
-/// A prompt that more urgent ones have kept from going on for this long counts as of the most urgent class.
+/// Time without progress after which a prefill counts as of the most urgent class.
 const STALLED: Duration = Duration::from_secs(5);
 
 impl Scheduler {
-    /// Tokens of prefill that this plan has room for beside its decodes.
+    /// Prefill tokens that fit into this plan beside its decodes.
     pub(super) fn prefill_budget(&self) -> usize {
         let (decodes, rest) = (self.plan.decodes(), self.batch_room());
         if decodes == 0 { rest } else { self.policy.prefill_budget(decodes).min(rest) }
@@ -32,7 +32,7 @@ impl Scheduler {
         }
     }
 
-    /// Sequences that wait for another go on once that has computed what they share, or cannot.
+    /// Starts followers whose leader has computed the shared prefix, or no longer can.
     pub(super) fn settle_followers(&mut self, now: Duration) {
         let mut i = 0;
         while let Some(seq) = self.order.get(i).copied() {
@@ -51,12 +51,12 @@ impl Scheduler {
             } else {
                 self.preempt(seq, now);
             }
-            // Making room may have taken others out.
+            // Making room may have preempted other sequences.
             i = self.order.iter().position(|other| *other == seq).map_or(0, |at| at + 1);
         }
     }
 
-    /// Lets a follower share what is there by now. `false` where there is no room for it.
+    /// Starts a follower from the prefix computed so far. `false` if there is no room for it.
     fn start_from_prefix(&mut self, seq: SeqId, follow: &Follow, now: Duration) -> bool {
         let Some(running) = self.running.get_mut(seq.index()).and_then(Option::as_mut) else { return true };
         running.follows = None;
@@ -73,7 +73,7 @@ impl Scheduler {
         if follow.first {
             let (id, prompt_len) = (request.id, request.prompt_len);
             self.count_cached(id, len.min(prompt_len));
-            // It was charged for what it would have to compute with all of the shared part there.
+            // Admission assumed that the whole prefix would be shared; charge the part that was not.
             let input = follow.len.saturating_sub(len);
             self.queue.charge(Service { priority, user, input, output: 0 });
         }

@@ -11,32 +11,33 @@ use std::time::Duration;
 pub(super) struct Running {
     pub(super) request: SchedRequest,
     pub(super) seq: SeqId,
-    /// Tokens whose KV the session holds.
+    /// Tokens with KV in the session.
     pub(super) computed: usize,
-    /// Tokens that are computed as prefill: those known at admission, less the last. After them it decodes.
+    /// Tokens computed as prefill: all known at admission but the last. Decoding follows.
     pub(super) prefill_len: usize,
-    /// Since when the sequence is given no work. It keeps its KV while nobody else needs it.
+    /// Time since which the sequence gets no work. It keeps its KV until another request needs the room.
     pub(super) paused: Option<Duration>,
-    /// Whose computation it waits for.
+    /// The leader whose prefill this sequence waits for.
     pub(super) follows: Option<Follow>,
-    /// When it was last given work.
+    /// Time at which it last got work.
     pub(super) worked: Duration,
-    /// It gave way as often as it has to, and no longer does.
+    /// Preempted `preemptions_max` times; only protected sequences can preempt it from now on.
     pub(super) protected: bool,
 }
 
-/// A sequence waits until another one has computed what both begin with.
+/// A follower's wait for a leader to compute their common prefix.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Follow {
     pub(super) leader: RequestId,
     pub(super) leader_seq: SeqId,
-    /// Tokens that will be shared.
+    /// Length of the prefix to share.
     pub(super) len: usize,
-    /// Whether the request is admitted for the first time, so that it matters for its usage.
+    /// Whether this is the request's first admission, so that the shared tokens count in its usage.
     pub(super) first: bool,
 }
 
-/// Place among those that run: who is protected, more urgent, or older comes before, and the last gives way first.
+/// Sort key of running sequences: protected first, then by
+/// priority, then by arrival. The last is preempted first.
 pub(super) type Key = (bool, Priority, u64);
 
 impl Running {
@@ -44,7 +45,7 @@ impl Running {
         (!self.protected, self.request.effective_priority(), self.request.arrival)
     }
 
-    /// Known tokens whose KV is missing.
+    /// Known tokens without KV.
     pub(super) fn remaining(&self) -> usize {
         self.request.tokens().len() - self.computed
     }
@@ -54,17 +55,17 @@ impl Running {
         self.paused.is_none() && self.follows.is_none()
     }
 
-    /// Whether it may be given work, and that is prefill.
+    /// Whether its next work is prefill.
     pub(super) fn prefills(&self) -> bool {
         self.is_active() && self.computed < self.prefill_len
     }
 
-    /// Whether it may be given work, and that is its next token.
+    /// Whether its next work is a decode.
     pub(super) fn decodes(&self) -> bool {
         self.is_active() && self.computed >= self.prefill_len && self.remaining() > 0
     }
 
-    /// Its work for a step that has room for `room` tokens, without drafts.
+    /// Its work, without drafts, in a step with `room` tokens left.
     pub(super) fn work(&self, room: usize) -> Work {
         let len = self.remaining().min(room);
         let kind = if self.computed < self.prefill_len { WorkKind::Prefill } else { WorkKind::Decode };

@@ -6,20 +6,20 @@ use crate::priority::UserId;
 use crate::schedule::queue::View;
 use std::time::Duration;
 
-/// Users who are looked at as equals, those served least first.
+/// Maximum users compared as equals, least served first.
 const EQUALS_MAX: usize = 8;
-/// Requests of each that are looked at.
+/// Requests considered per user.
 const WINDOW: usize = 4;
-/// Times that a user's first request is passed by a later one of the same user.
+/// Maximum times that a user's first request is passed by later requests of the same user.
 const PASSED_MAX: u32 = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct ClassQueue {
     flows: Flows,
-    /// Preempted requests: before all others, by arrival.
+    /// Preempted requests by arrival; they go before all others.
     returned: List,
     len: usize,
-    /// Since when the class has been waiting to be served.
+    /// Time since which the class has waited to be served.
     waiting_since: Duration,
 }
 
@@ -28,7 +28,7 @@ impl ClassQueue {
         self.len
     }
 
-    /// How long the class has waited without being served.
+    /// Time for which the class has waited without being served.
     pub(super) fn unserved(&self, now: Duration) -> Duration {
         now.saturating_sub(self.waiting_since)
     }
@@ -71,7 +71,7 @@ impl ClassQueue {
         }
     }
 
-    /// Takes note that `slot` is served.
+    /// Records that `slot` is served.
     pub(super) fn served(&mut self, slots: &Slots, slot: SlotId, now: Duration) {
         self.waiting_since = now;
         let Some(request) = slots.get(slot).filter(|request| !request.history.admitted) else { return };
@@ -80,7 +80,7 @@ impl ClassQueue {
         flow.passed = if flow.waiting.first == Some(slot) { 0 } else { flow.passed + 1 };
     }
 
-    /// The request that goes next.
+    /// Selects the next request.
     pub(super) fn choose(&mut self, slots: &Slots, view: &View<'_>) -> Option<SlotId> {
         if self.returned.first.is_some() {
             return self.returned.first;
@@ -111,7 +111,7 @@ impl ClassQueue {
         best.1
     }
 
-    /// Looks for a longer cached prefix among the first requests of a user.
+    /// Searches the first requests of a user for a longer cached prefix.
     fn longest(
         &self,
         slots: &Slots,
@@ -132,7 +132,8 @@ impl ClassQueue {
         }
     }
 
-    /// How many of the class go before `slot`, as if all were alike: users take turns, preempted requests come first.
+    /// Number of requests of the class ahead of `slot` if all cost the
+    /// same: preempted requests first, then round robin over users.
     pub(super) fn position(&self, slots: &Slots, slot: SlotId) -> usize {
         let place = |list: &List| {
             let mut next = list.first;

@@ -1,4 +1,4 @@
-//! The users of one class by the service that they got.
+//! Users of one class, ordered by the service that they got.
 
 use super::slab::List;
 use crate::priority::UserId;
@@ -6,26 +6,26 @@ use hashbrown::HashMap;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// Index of a user's flow.
+/// Index of a [`Flow`].
 pub(super) type FlowId = u32;
 
-/// Users without a waiting request whose counters are kept.
+/// Maximum users without a waiting request whose counters are kept.
 const ABSENT_MAX: usize = 8192;
 
-/// One user's requests, and the service that they got per weight: the virtual token counter.
+/// One user's waiting requests and virtual token counter: service per weight.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     user: UserId,
     pub(super) counter: f64,
     pub(super) weight: f64,
     pub(super) waiting: List,
-    /// How often the first request was passed by one of the same user.
+    /// Times that the first request was passed by a later request of the same user.
     pub(super) passed: u32,
     queued: bool,
 }
 
-/// A flow in the heap, by the counter that it had when it was put there. Counters only grow, so the true minimum is found by
-/// renewing the top until it is up to date.
+/// A heap entry with the flow's counter at insertion. Counters only grow,
+/// so refreshing the top until it is up to date finds the true minimum.
 #[derive(Debug)]
 struct Entry {
     counter: f64,
@@ -57,9 +57,9 @@ pub(super) struct Flows {
     flows: Vec<Flow>,
     by_user: HashMap<UserId, FlowId>,
     heap: BinaryHeap<Entry>,
-    /// Users with waiting requests.
+    /// Number of users with waiting requests.
     backlogged: usize,
-    /// Counter of the user who left the queue last.
+    /// Counter of the user that left the queue last.
     left: f64,
 }
 
@@ -80,7 +80,7 @@ impl Flows {
         (0..).zip(&self.flows).filter(|(_, flow)| flow.waiting.len > 0)
     }
 
-    /// The user's flow, with this weight from here on.
+    /// Returns the user's flow, created if needed, and sets its weight.
     pub(super) fn enter(&mut self, user: UserId, weight: f32) -> FlowId {
         let flow = match self.of(user) {
             Some(flow) => flow,
@@ -96,7 +96,7 @@ impl Flows {
         flow
     }
 
-    /// Lifts the counter of a user who comes back to where the others are: idle time earns no credit.
+    /// Lifts the counter of a returning user to the others' level: idle time earns no credit.
     pub(super) fn arrive(&mut self, flow: FlowId) {
         let level = self.least().map_or(self.left, |least| self.get(least).counter);
         let returning = self.get_mut(flow);
@@ -108,7 +108,7 @@ impl Flows {
         self.backlogged += 1;
     }
 
-    /// A user has no waiting request any more.
+    /// Records that a user has no waiting request any more.
     pub(super) fn leave(&mut self, flow: FlowId) {
         self.left = self.get(flow).counter;
         self.backlogged -= 1;
@@ -121,14 +121,14 @@ impl Flows {
         }
     }
 
-    /// The backlogged user who was served least.
+    /// The least served backlogged user.
     fn least(&mut self) -> Option<FlowId> {
         let flow = self.pop()?;
         self.put_back(flow);
         Some(flow)
     }
 
-    /// Takes the backlogged user who was served least out of the order, until it is put back.
+    /// Removes the least served backlogged user from the order until it is put back.
     pub(super) fn pop(&mut self) -> Option<FlowId> {
         loop {
             let Entry { counter, flow } = self.heap.pop()?;
@@ -147,7 +147,8 @@ impl Flows {
         self.heap.push(Entry { counter: self.get(flow).counter, flow });
     }
 
-    /// Drops absent users whom the lift would put at the same level anyway, then the least served of the rest.
+    /// Drops absent users that the lift would put at the
+    /// same level anyway, then the least served of the rest.
     fn forget_absent(&mut self) {
         if self.flows.len() < 2 * self.backlogged + ABSENT_MAX {
             return;

@@ -1,4 +1,4 @@
-//! Strict classes, and inside each a fair share for every user.
+//! Strict priority between classes, and a fair share per user within each class.
 
 mod class;
 mod counters;
@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use slab::{SlotId, Slots};
 use std::time::Duration;
 
-/// How a [`FairQueue`] works.
+/// Settings of a [`FairQueue`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -22,9 +22,9 @@ use std::time::Duration;
 )]
 #[non_exhaustive]
 pub struct FairOptions {
-    /// A class that has waited this long without being served gets one turn, whatever more urgent ones wait, and its request
-    /// then counts as of the most urgent class; 5 s by default. So nothing starves, and the most urgent class loses one
-    /// admission per interval and class at most.
+    /// Time without service after which a class gets one turn ahead of more urgent classes,
+    /// and its request then counts as of the most urgent class; 5 s by default. So no class
+    /// starves, and the most urgent class loses at most one admission per interval and class.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub ageing: Duration,
 }
@@ -36,7 +36,7 @@ impl Default for FairOptions {
 }
 
 impl FairOptions {
-    /// Sets the time after which a class that was not served gets one turn.
+    /// Sets the time without service after which a class gets one turn.
     #[must_use]
     pub fn ageing(mut self, ageing: Duration) -> Self {
         self.ageing = ageing;
@@ -46,33 +46,34 @@ impl FairOptions {
 
 /// The default order of an engine.
 ///
-/// Of the classes, the most urgent goes first. Inside a class, Virtual Token Counters (Sheng et al., "Fairness in Serving
-/// Large Language Models", OSDI 2024) give every user with waiting requests the same service per weight: the user served
-/// least goes next, prompts are charged net of cached tokens when they are admitted, generated tokens as they come, and a user
-/// who comes back starts from where the others are. Among users whose service is within the view's quantum, and among the first
-/// requests of each, the longest cached prefix goes first (deficit longest prefix match, Cao et al., arXiv 2501.14312).
+/// The most urgent class goes first. Within a class, Virtual Token Counters (Sheng et al., "Fairness
+/// in Serving Large Language Models", OSDI 2024) give every user with waiting requests the same
+/// service per weight: the least served user goes next, prompts are charged net of cached tokens at
+/// admission, generated tokens as they come, and a returning user starts at the others' level. Among
+/// users whose service is within the view's quantum, and among the first requests of each, the
+/// longest cached prefix goes first (deficit longest prefix match, Cao et al., arXiv 2501.14312).
 #[derive(Debug, Default)]
 pub struct FairQueue {
     options: FairOptions,
     slots: Slots,
     by_id: HashMap<RequestId, SlotId>,
     classes: [ClassQueue; Priority::COUNT],
-    /// What goes next: class and slot.
+    /// The selected request: class and slot.
     chosen: Option<(usize, SlotId)>,
 }
 
 impl FairQueue {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub fn new(options: FairOptions) -> Self {
         Self { options, ..Self::default() }
     }
 
-    /// Service that a user was charged in a class, per weight.
+    /// Service per weight charged to a user in a class.
     pub fn counter(&self, priority: Priority, user: crate::priority::UserId) -> Option<f64> {
         self.classes[priority.index()].counter(user)
     }
 
-    /// The class whose turn it is, and whether by age.
+    /// The class to serve next, and whether by ageing.
     fn turn(&self, now: Duration) -> Option<(usize, bool)> {
         let waiting = || (0..Priority::COUNT).filter(|class| self.classes[*class].len() > 0);
         let first = waiting().next()?;

@@ -1,4 +1,4 @@
-//! Where waiting requests lie: one table, linked into a list for each user.
+//! Storage of waiting requests: one table, linked into one list per user.
 
 use crate::schedule::sched_request::SchedRequest;
 
@@ -19,7 +19,7 @@ pub(super) struct Slots {
     vacant: Vec<SlotId>,
 }
 
-/// A list of slots by arrival.
+/// A list of slots, sorted by arrival.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct List {
     pub(super) first: Option<SlotId>,
@@ -42,7 +42,7 @@ impl Slots {
         }
     }
 
-    /// Takes an unlinked slot out.
+    /// Removes an unlinked slot.
     pub(super) fn remove(&mut self, id: SlotId) -> Option<SchedRequest> {
         let slot = self.slots.get_mut(id as usize)?.take()?;
         self.vacant.push(id);
@@ -69,7 +69,7 @@ impl Slots {
         self.get(id).map_or(0, |request| request.arrival)
     }
 
-    /// Puts a slot into `list` by its arrival. New arrivals go to the end, so that is where the search starts.
+    /// Inserts a slot into `list` by arrival. The search starts at the end, where new arrivals go.
     pub(super) fn link(&mut self, list: &mut List, id: SlotId) {
         let arrival = self.arrival(id);
         let mut previous = list.last;
