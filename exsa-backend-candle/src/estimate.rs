@@ -33,7 +33,7 @@ pub(crate) fn estimate(
     let n_vocab = gguf.tensor("token_embd.weight").and_then(|table| table.shape.last()).copied().unwrap_or(0);
     let scratch = [
         HostExecutor::bytes(&config, &plan, threads),
-        products(gguf, batch_tokens_max, rows, threads),
+        products(gguf, config.n_layer, (batch_tokens_max, rows), threads),
         n_vocab.saturating_mul(4 * rows as u64),
         BlockTables::bytes(sequences_max, n_blocks, context_tokens_max),
     ];
@@ -66,15 +66,19 @@ fn vector_bytes(tensor: &TensorInfo) -> u64 {
     }
 }
 
-/// Bytes of the memory of products: of `m` rows by all matrices but the output projection, which has
-/// `output_rows`.
-fn products(gguf: &Gguf, m: usize, output_rows: usize, threads: usize) -> u64 {
+/// Bytes of the memory of products, in a batch of `tokens` tokens of which `rows` want logits.
+fn products(gguf: &Gguf, n_layer: usize, (tokens, rows): (usize, usize), threads: usize) -> u64 {
     let output = if gguf.tensor("output.weight").is_some() { "output.weight" } else { "token_embd.weight" };
+    let last_layer = format!("blk.{}.", n_layer - 1);
     let mut activations = None::<ActivationSizes>;
     // Scratch memory of the caller's thread and of each of the others.
     let (mut caller, mut other) = (Scratch::default(), Scratch::default());
     for (tensor, n, columns, kind) in weights::matrices(gguf) {
-        let m = if tensor.name == output { output_rows } else { m };
+        // After the keys and values of the last layer a pass goes on with the rows that want logits.
+        let part = tensor.name.strip_prefix(&last_layer);
+        let wanted_only = part.is_some_and(|part| !part.starts_with("attn_k") && !part.starts_with("attn_v"))
+            && part != Some("attn_qkv.weight");
+        let m = if tensor.name == output || wanted_only { rows } else { tokens };
         if let Some(kind) = kind {
             let sizes = ActivationSizes::new(m, columns, kind);
             activations = Some(activations.map_or(sizes, |others| others.max(sizes)));
