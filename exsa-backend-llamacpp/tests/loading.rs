@@ -154,10 +154,15 @@ fn options_that_make_no_sense() {
         assert!(matches!(error, LoadError::Option { .. }), "{error}");
         says(&error, &[option]);
     }
-    let quantized = SessionOptions::new().kv_types(KvType::F16, KvType::Q8_0);
-    let error = refused(backend().flash_attention(FlashAttention::Off), &quantized);
-    assert!(matches!(error, LoadError::Option { .. }), "{error}");
-    says(&error, &["value_type", "q8_0", "flash attention"]);
+    // Heads of 16 values hold no whole block.
+    for (keys, values, option) in
+        [(KvType::Q8_0, KvType::F16, "key_type"), (KvType::F16, KvType::Q8_0, "value_type")]
+    {
+        let quantized = SessionOptions::new().kv_types(keys, values);
+        let error = refused(backend().flash_attention(FlashAttention::Off), &quantized);
+        assert!(matches!(error, LoadError::Option { .. }), "{error}");
+        says(&error, &[option, "q8_0", "16 values"]);
+    }
 }
 
 #[test]
