@@ -64,9 +64,9 @@ pub fn load(path: PathBuf) -> Arc<dyn Model> {
     load_with(&exact(), &ModelSource::file(path))
 }
 
-/// The candle backend with exact keys and values, as [`exact`] has them.
+/// The candle backend; the sessions ask for exact keys and values.
 pub fn candle_backend() -> CandleBackend {
-    CandleBackend::new().kv_type(exsa_backend_candle::KvType::F32)
+    CandleBackend::new()
 }
 
 pub fn candle(path: PathBuf) -> Arc<dyn Model> {
