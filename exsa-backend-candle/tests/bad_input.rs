@@ -48,7 +48,7 @@ fn prompts_that_cannot_be_answered() {
         refused(&engine, Request::text("a").stop_token(token), &words);
     }
     assert!(matches!(
-        refused(&engine, Request::text("a").max_tokens(0), &["tokens_max"]),
+        refused(&engine, Request::text("a").max_tokens(0), &["max_tokens"]),
         SubmitError::NoTokens
     ));
     assert!(matches!(refused(&engine, Request::text("a").stop(""), &["stop"]), SubmitError::Stop(_)));

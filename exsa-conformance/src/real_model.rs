@@ -48,6 +48,8 @@ pub fn answer(
     let Some(model) = load(backend) else { return Ok(None) };
     let session = SessionOptions::new().sequences(1).context_tokens(1024);
     let engine = Engine::start(model?, EngineOptions::default().session(session))?;
-    let request = Request::chat([Message::user(question)]).temperature(0.0).max_tokens(max_tokens);
+    let request = Request::chat([Message::system("Answer in one sentence."), Message::user(question)])
+        .temperature(0.0)
+        .max_tokens(max_tokens);
     Ok(Some(engine.submit(request)?.complete()?.text))
 }

@@ -90,6 +90,7 @@ fn what_is_skipped() {
         "tensors_that_cannot_be",
         "embeddings_of_texts",
         "embeds_that_are_refused",
+        "estimates_of_memory",
         "fork_outlives_its_source",
         "fork_then_diverge",
         "forks_that_are_refused",

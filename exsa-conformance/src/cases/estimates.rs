@@ -21,10 +21,12 @@ pub fn estimates_of_memory(fixture: &Fixture) -> CaseResult {
         let options = usual.clone().kv_tokens(tokens);
         let check = check(clause::ESTIMATE, input(&options));
         let found = check.works(estimate(&options))?;
+        // A layout with a full context for each sequence takes the same for any number of tokens.
+        check.holds(found.kv > 0, "some KV", found)?;
         if let Some(before) = before {
             check.holds(found.weights == before.weights, "the same weights whatever the session", found)?;
-            let more = format!("more KV than of fewer tokens, {}", before.kv);
-            check.holds(found.kv > before.kv, &more, found)?;
+            let least = format!("at least the KV of fewer tokens, {}", before.kv);
+            check.holds(found.kv >= before.kv, &least, found)?;
         }
         before = Some(found);
     }
