@@ -20,7 +20,7 @@ pub enum Prompt {
     Chat(Vec<Message>),
 }
 
-/// What was done of an answer before its request was submitted, by this engine or another: the request goes on as if
+/// Part of an answer generated before its request was submitted, by this engine or another: the request goes on as if
 /// nothing had happened between.
 ///
 /// ```

@@ -11,7 +11,7 @@ use super::Json;
 use crate::tokenizer::trie::Trie;
 use std::sync::Arc;
 
-/// Where markers have to go, for one set of control texts.
+/// Positions of markers, for one set of control texts.
 #[derive(Debug, Default)]
 pub(super) struct ControlFinder {
     /// The control texts.
@@ -397,7 +397,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(3000))]
 
-        // Whatever stands before and after: no control text overlaps a string that a user wrote without a protected
+        // Text before and after does not matter: no control text overlaps a string that a user wrote without a protected
         // offset inside, unless the string is within the control text.
         #[test]
         fn no_control_text_reaches_into_a_marked_string(

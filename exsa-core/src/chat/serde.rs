@@ -161,7 +161,7 @@ struct Url {
 struct InputAudio {
     /// The bytes in base 64.
     data: String,
-    /// What follows `audio/` in the media type.
+    /// Subtype of the media type, after `audio/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     format: Option<String>,
 }

@@ -112,7 +112,7 @@ fn assignment(source: &str, tokens: &[Token]) -> Option<(Range<usize>, &'static 
 /// The ends of subscripts and of the operands of `==`, `!=` and `in`: each offset, and whether an operand begins there. None
 /// where the tag's brackets do not match, which minijinja will refuse.
 fn comparisons(source: &str, tokens: &[Token], name: &str) -> Vec<(usize, bool)> {
-    /// What is known of the expression within one pair of brackets.
+    /// State of the expression within one pair of brackets.
     #[derive(Clone, Copy, Default)]
     struct Level {
         /// First and last token of the operand that is going on.

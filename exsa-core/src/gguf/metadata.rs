@@ -16,7 +16,7 @@ struct Entry {
     value: Value,
     /// Where it begins in the file.
     offset: u64,
-    /// Where the first text of the value begins that is not UTF-8 in the file; U+FFFD stands there for the wrong bytes.
+    /// Offset of the first text of the value that is not UTF-8 in the file; U+FFFD stands there for the wrong bytes.
     not_utf8: Option<u64>,
 }
 

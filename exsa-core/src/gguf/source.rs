@@ -12,7 +12,7 @@ pub(super) struct Source<R> {
     reader: BufReader<R>,
     offset: u64,
     len: u64,
-    /// Where the first text begins that is not UTF-8, since this was last taken.
+    /// Offset of the first text that is not UTF-8 since this was last taken.
     not_utf8: Option<u64>,
 }
 
@@ -91,7 +91,7 @@ impl<R: Read> Source<R> {
         }
     }
 
-    /// Where the first text began that was not UTF-8, since this was last asked.
+    /// Offset of the first text that was not UTF-8 since the last call.
     pub(super) fn take_not_utf8(&mut self) -> Option<u64> {
         self.not_utf8.take()
     }
