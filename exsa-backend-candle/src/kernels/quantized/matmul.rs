@@ -41,7 +41,7 @@ impl PackedMatrix {
     #[cfg(target_arch = "x86_64")]
     fn whole_panels<'a>(&self, isa: Isa, acts: &'a Activations) -> &'a [Panel] {
         let whole = acts.panels.iter().take_while(|panel| panel.rows == TILE).count();
-        let enough = isa.has_amx() && whole * TILE >= amx::rows_min(self.kind);
+        let enough = isa.has_amx() && amx::rows_min(self.kind).is_some_and(|rows| whole * TILE >= rows);
         &acts.panels[..if enough { whole } else { 0 }]
     }
 

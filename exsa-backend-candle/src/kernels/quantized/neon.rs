@@ -74,7 +74,11 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     type Bytes = Four<uint8x16_t>;
     type Ints = Four<int32x4_t>;
     type Floats = Four<float32x4_t>;
+    type Partial = Four<int32x4_t>;
+    type Scale = Four<int32x4_t>;
     const SIGNED: bool = true;
+    const PARTIAL_MAX: usize = usize::MAX;
+    const ROWS: usize = 4;
 
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> Self::Bytes {
@@ -117,7 +121,39 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     }
 
     #[inline(always)]
-    unsafe fn dot(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints {
+    unsafe fn dot_full(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints {
+        // SAFETY: as above.
+        unsafe { Self::partial(sum, each(|i| veorq_u8(w[i], vdupq_n_u8(128))), a) }
+    }
+
+    #[inline(always)]
+    unsafe fn field<const RIGHT: i32, const LEFT: i32>(bytes: Self::Bytes, mask: u8) -> Self::Bytes {
+        // SAFETY: as above.
+        each(|i| unsafe { vandq_u8(vshlq_u8(bytes[i], vdupq_n_s8((LEFT - RIGHT) as i8)), vdupq_n_u8(mask)) })
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+        // SAFETY: as above.
+        each(|i| unsafe { vorrq_u8(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    unsafe fn lookup(table: &[u8; 16], bytes: Self::Bytes) -> Self::Bytes {
+        // SAFETY: as above; the table has 16 bytes.
+        unsafe {
+            let table = vld1q_u8(table.as_ptr());
+            each(|i| vqtbl1q_u8(table, bytes[i]))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn open(sum: Self::Ints) -> Self::Partial {
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn partial(sum: Self::Partial, w: Self::Bytes, a: *const i8) -> Self::Partial {
         // SAFETY: as above.
         unsafe {
             let a = vreinterpretq_s8_s32(vdupq_n_s32(a.cast::<i32>().read_unaligned()));
@@ -126,9 +162,72 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     }
 
     #[inline(always)]
-    unsafe fn dot_full(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints {
+    unsafe fn close(_: Self::Ints, partial: Self::Partial) -> Self::Ints {
+        partial
+    }
+
+    #[inline(always)]
+    unsafe fn close_scaled(sum: Self::Ints, partial: Self::Partial, scale: Self::Scale) -> Self::Ints {
         // SAFETY: as above.
-        unsafe { Self::dot(sum, each(|i| veorq_u8(w[i], vdupq_n_u8(128))), a) }
+        unsafe { Self::mul_add(sum, partial, scale) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(p: *const u8) -> Self::Scale {
+        // SAFETY: as above.
+        each(|i| unsafe {
+            let four = vcreate_u8(u64::from(p.add(i * 4).cast::<u32>().read_unaligned()));
+            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(four))))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn pairs(p: *const u8) -> Self::Ints {
+        // SAFETY: as above.
+        each(|i| unsafe { vreinterpretq_s32_u16(vmovl_u8(vld1_u8(p.add(i * 8)))) })
+    }
+
+    #[inline(always)]
+    unsafe fn signed_pairs(p: *const u8) -> Self::Ints {
+        // SAFETY: as above.
+        each(|i| unsafe { vreinterpretq_s32_s16(vmovl_s8(vld1_s8(p.add(i * 8).cast()))) })
+    }
+
+    #[inline(always)]
+    unsafe fn pair_nibbles(pairs: Self::Ints, plane: usize) -> Self::Ints {
+        // SAFETY: as above.
+        each(|i| unsafe {
+            let shifted = if plane == 0 { pairs[i] } else { vshrq_n_s32::<4>(pairs[i]) };
+            vandq_s32(shifted, vdupq_n_s32(0x000f_000f))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn of_pairs(pairs: Self::Ints, which: usize) -> Self::Scale {
+        // SAFETY: as above.
+        unsafe { Self::ints_of_pairs(pairs, which) }
+    }
+
+    #[inline(always)]
+    unsafe fn ints_of_pairs(pairs: Self::Ints, which: usize) -> Self::Ints {
+        // SAFETY: as above.
+        each(|i| unsafe {
+            let first = if which == 0 { vshlq_n_s32::<16>(pairs[i]) } else { pairs[i] };
+            vshrq_n_s32::<16>(first)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn pair_dot(sum: Self::Ints, pairs: Self::Ints, a: *const i16) -> Self::Ints {
+        // SAFETY: as above.
+        unsafe {
+            let a = vreinterpretq_s16_s32(vdupq_n_s32(a.cast::<i32>().read_unaligned()));
+            each(|i| {
+                let pair = vreinterpretq_s16_s32(pairs[i]);
+                let low = vmull_s16(vget_low_s16(pair), vget_low_s16(a));
+                vaddq_s32(sum[i], vpaddq_s32(low, vmull_high_s16(pair, a)))
+            })
+        }
     }
 
     #[inline(always)]
@@ -144,15 +243,23 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     }
 
     #[inline(always)]
-    unsafe fn ints(p: &[i32; TILE]) -> Self::Ints {
-        // SAFETY: as above.
-        each(|i| unsafe { vld1q_s32(p.as_ptr().add(i * 4)) })
-    }
-
-    #[inline(always)]
     unsafe fn floats(ints: Self::Ints) -> Self::Floats {
         // SAFETY: as above.
         each(|i| unsafe { vcvtq_f32_s32(ints[i]) })
+    }
+
+    #[inline(always)]
+    unsafe fn powers(p: *const u8) -> Self::Floats {
+        // SAFETY: as above.
+        unsafe {
+            let exponents = Self::scales(p);
+            each(|i| {
+                let normal = vshlq_n_s32::<23>(vsubq_s32(exponents[i], vdupq_n_s32(1)));
+                let subnormal = vshlq_s32(vdupq_n_s32(0x0020_0000), exponents[i]);
+                let small = vcltq_s32(exponents[i], vdupq_n_s32(2));
+                vreinterpretq_f32_s32(vbslq_s32(small, subnormal, normal))
+            })
+        }
     }
 
     #[inline(always)]

@@ -1,8 +1,6 @@
 //! Weights packed for products with quantized activations.
 
 use super::activations::Activations;
-#[cfg(test)]
-use super::layout::unpack_super_block;
 use super::layout::{PackedType, TILE, pack_super_block};
 use crate::kernels::memory::pages::{Arena, Pages};
 use crate::kernels::memory::team::Team;
@@ -128,19 +126,5 @@ impl PackedMatrix {
 
     pub(super) fn tile_bytes(&self) -> usize {
         self.super_blocks() * self.kind.super_block_bytes()
-    }
-
-    /// For tests: dequantizes row `i` into `out`, of `k` values.
-    #[cfg(test)]
-    pub(super) fn row(&self, i: usize, out: &mut [f32]) {
-        let super_block = self.kind.super_block();
-        let tile_bytes = self.k.div_ceil(super_block) * self.kind.super_block_bytes();
-        let tile = &self.data.as_slice()[i / TILE * tile_bytes..][..tile_bytes];
-        let mut values = [0.0; 256];
-        for (bytes, out) in tile.chunks_exact(self.kind.super_block_bytes()).zip(out.chunks_mut(super_block))
-        {
-            unpack_super_block(self.kind, bytes, i % TILE, &mut values[..super_block]);
-            out.copy_from_slice(&values[..out.len()]);
-        }
     }
 }

@@ -11,11 +11,25 @@ fn map2<A: Copy, B: Copy, T>(a: [A; TILE], b: [B; TILE], f: impl Fn(A, B) -> T) 
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
+/// Two numbers of 16 bits as one of 32, the first in the low half.
+fn pair_of(numbers: [i16; 2]) -> i32 {
+    i32::from(numbers[0]) & 0xffff | i32::from(numbers[1]) << 16
+}
+
+/// The two numbers of [`pair_of`].
+fn numbers_of(pair: i32) -> [i16; 2] {
+    [pair as i16, (pair >> 16) as i16]
+}
+
 impl Lanes for Scalar {
     type Bytes = [u8; 64];
     type Ints = [i32; TILE];
     type Floats = [f32; TILE];
+    type Partial = [i32; TILE];
+    type Scale = [i32; TILE];
     const SIGNED: bool = false;
+    const PARTIAL_MAX: usize = usize::MAX;
+    const ROWS: usize = 4;
 
     unsafe fn bytes(p: *const u8) -> [u8; 64] {
         // SAFETY: the caller says that 64 bytes are there.
@@ -40,7 +54,7 @@ impl Lanes for Scalar {
         bytes
     }
 
-    unsafe fn dot(mut sum: [i32; TILE], w: [u8; 64], a: *const i8) -> [i32; TILE] {
+    unsafe fn dot_full(mut sum: [i32; TILE], w: [u8; 64], a: *const i8) -> [i32; TILE] {
         // SAFETY: the caller says that four bytes are there.
         let a = unsafe { a.cast::<[i8; 4]>().read() }.map(i32::from);
         for (sum, w) in sum.iter_mut().zip(w.chunks_exact(4)) {
@@ -51,9 +65,71 @@ impl Lanes for Scalar {
         sum
     }
 
-    unsafe fn dot_full(sum: [i32; TILE], w: [u8; 64], a: *const i8) -> [i32; TILE] {
+    unsafe fn field<const RIGHT: i32, const LEFT: i32>(bytes: [u8; 64], mask: u8) -> [u8; 64] {
+        bytes.map(|byte| byte >> RIGHT << LEFT & mask)
+    }
+
+    unsafe fn or(a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+
+    unsafe fn lookup(table: &[u8; 16], bytes: [u8; 64]) -> [u8; 64] {
+        bytes.map(|byte| table[usize::from(byte)])
+    }
+
+    unsafe fn open(sum: [i32; TILE]) -> [i32; TILE] {
+        sum
+    }
+
+    unsafe fn partial(sum: [i32; TILE], w: [u8; 64], a: *const i8) -> [i32; TILE] {
         // SAFETY: as promised to this function.
-        unsafe { Self::dot(sum, w, a) }
+        unsafe { Self::dot_full(sum, w, a) }
+    }
+
+    unsafe fn close(_: [i32; TILE], partial: [i32; TILE]) -> [i32; TILE] {
+        partial
+    }
+
+    unsafe fn close_scaled(sum: [i32; TILE], partial: [i32; TILE], scale: [i32; TILE]) -> [i32; TILE] {
+        // SAFETY: no instructions are needed.
+        unsafe { Self::mul_add(sum, partial, scale) }
+    }
+
+    unsafe fn scales(p: *const u8) -> [i32; TILE] {
+        // SAFETY: the caller says that 16 bytes are there.
+        unsafe { p.cast::<[u8; TILE]>().read() }.map(i32::from)
+    }
+
+    unsafe fn pairs(p: *const u8) -> [i32; TILE] {
+        // SAFETY: the caller says that 32 bytes are there.
+        unsafe { p.cast::<[[u8; 2]; TILE]>().read() }.map(|pair| pair_of(pair.map(i16::from)))
+    }
+
+    unsafe fn signed_pairs(p: *const u8) -> [i32; TILE] {
+        // SAFETY: the caller says that 32 bytes are there.
+        unsafe { p.cast::<[[i8; 2]; TILE]>().read() }.map(|pair| pair_of(pair.map(i16::from)))
+    }
+
+    unsafe fn pair_nibbles(pairs: [i32; TILE], plane: usize) -> [i32; TILE] {
+        pairs.map(|pair| pair_of(numbers_of(pair).map(|number| number >> (plane * 4) & 15)))
+    }
+
+    unsafe fn of_pairs(pairs: [i32; TILE], which: usize) -> [i32; TILE] {
+        pairs.map(|pair| i32::from(numbers_of(pair)[which]))
+    }
+
+    unsafe fn ints_of_pairs(pairs: [i32; TILE], which: usize) -> [i32; TILE] {
+        // SAFETY: no instructions are needed.
+        unsafe { Self::of_pairs(pairs, which) }
+    }
+
+    unsafe fn pair_dot(sum: [i32; TILE], pairs: [i32; TILE], a: *const i16) -> [i32; TILE] {
+        // SAFETY: the caller says that two numbers are there.
+        let a = unsafe { a.cast::<[i16; 2]>().read() };
+        map2(sum, pairs, |sum, pair| {
+            let pair = numbers_of(pair);
+            sum + i32::from(pair[0]) * i32::from(a[0]) + i32::from(pair[1]) * i32::from(a[1])
+        })
     }
 
     unsafe fn splat(value: i32) -> [i32; TILE] {
@@ -64,12 +140,16 @@ impl Lanes for Scalar {
         std::array::from_fn(|i| sum[i] + a[i] * b[i])
     }
 
-    unsafe fn ints(p: &[i32; TILE]) -> [i32; TILE] {
-        *p
-    }
-
     unsafe fn floats(ints: [i32; TILE]) -> [f32; TILE] {
         ints.map(|int| int as f32)
+    }
+
+    unsafe fn powers(p: *const u8) -> [f32; TILE] {
+        // SAFETY: the caller says that 16 bytes are there.
+        unsafe { p.cast::<[u8; TILE]>().read() }.map(|exponent| {
+            let exponent = u32::from(exponent);
+            f32::from_bits(if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 })
+        })
     }
 
     unsafe fn halves(p: *const u8) -> [f32; TILE] {

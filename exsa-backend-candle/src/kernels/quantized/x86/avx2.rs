@@ -62,7 +62,14 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     type Bytes = Two<__m256i>;
     type Ints = Two<__m256i>;
     type Floats = Two<__m256>;
+    /// Of 16 bits without VNNI: the pairs that one instruction adds up, whose sums are not widened each time.
+    type Partial = Two<__m256i>;
+    /// Without VNNI numbers of 16 bits, twice in each lane: one instruction widens sums and multiplies them.
+    type Scale = Two<__m256i>;
     const SIGNED: bool = !VNNI;
+    /// Without VNNI a lane of 16 bits takes two products with -127 to 127 of each group.
+    const PARTIAL_MAX: usize = if VNNI { usize::MAX } else { i16::MAX as usize / (2 * 127) };
+    const ROWS: usize = 4;
 
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> Self::Bytes {
@@ -109,7 +116,54 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    unsafe fn dot(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints {
+    unsafe fn dot_full(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints {
+        // SAFETY: as above.
+        unsafe {
+            let a = broadcast(a);
+            both(|i| {
+                if VNNI {
+                    return _mm256_dpbusd_avx_epi32(sum[i], w[i], a);
+                }
+                // The sign goes to the activations, which are never -128: at most 128 · 127 · 2, which fits.
+                let w = _mm256_xor_si256(w[i], _mm256_set1_epi8(-128));
+                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+                _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn field<const RIGHT: i32, const LEFT: i32>(bytes: Self::Bytes, mask: u8) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe {
+            let moved = _mm256_slli_epi16::<LEFT>(_mm256_srli_epi16::<RIGHT>(bytes[i]));
+            _mm256_and_si256(moved, _mm256_set1_epi8(mask as i8))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_or_si256(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    unsafe fn lookup(table: &[u8; 16], bytes: Self::Bytes) -> Self::Bytes {
+        // SAFETY: as above; the table has 16 bytes.
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            both(|i| _mm256_shuffle_epi8(table, bytes[i]))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn open(sum: Self::Ints) -> Self::Partial {
+        // SAFETY: as above.
+        if VNNI { sum } else { both(|_| unsafe { _mm256_setzero_si256() }) }
+    }
+
+    #[inline(always)]
+    unsafe fn partial(sum: Self::Partial, w: Self::Bytes, a: *const i8) -> Self::Partial {
         // SAFETY: as above.
         unsafe {
             let a = broadcast(a);
@@ -117,28 +171,95 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
                 if VNNI {
                     _mm256_dpbusd_avx_epi32(sum[i], w[i], a)
                 } else {
-                    // Below 64 · 127 · 2: no sum of two saturates.
-                    let pairs = _mm256_maddubs_epi16(w[i], a);
-                    _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+                    _mm256_add_epi16(sum[i], _mm256_maddubs_epi16(w[i], a))
                 }
             })
         }
     }
 
     #[inline(always)]
-    unsafe fn dot_full(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints {
+    unsafe fn close(sum: Self::Ints, partial: Self::Partial) -> Self::Ints {
+        if VNNI {
+            return partial;
+        }
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_add_epi32(sum[i], _mm256_madd_epi16(partial[i], _mm256_set1_epi16(1))) })
+    }
+
+    #[inline(always)]
+    unsafe fn close_scaled(sum: Self::Ints, partial: Self::Partial, scale: Self::Scale) -> Self::Ints {
         // SAFETY: as above.
         unsafe {
             if VNNI {
-                return Self::dot(sum, w, a);
+                return Self::mul_add(sum, partial, scale);
             }
-            let a = broadcast(a);
+            both(|i| _mm256_add_epi32(sum[i], _mm256_madd_epi16(partial[i], scale[i])))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(p: *const u8) -> Self::Scale {
+        // SAFETY: as above.
+        both(|i| unsafe {
+            let scales = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(i * 8).cast()));
+            if VNNI { scales } else { _mm256_or_si256(scales, _mm256_slli_epi32::<16>(scales)) }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn pairs(p: *const u8) -> Self::Ints {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(p.add(i * 16).cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn signed_pairs(p: *const u8) -> Self::Ints {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(i * 16).cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn pair_nibbles(pairs: Self::Ints, plane: usize) -> Self::Ints {
+        // SAFETY: as above.
+        both(|i| unsafe {
+            let shifted = if plane == 0 { pairs[i] } else { _mm256_srli_epi16::<4>(pairs[i]) };
+            _mm256_and_si256(shifted, _mm256_set1_epi16(15))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn of_pairs(pairs: Self::Ints, which: usize) -> Self::Scale {
+        // SAFETY: as above.
+        unsafe {
+            if VNNI {
+                return Self::ints_of_pairs(pairs, which);
+            }
             both(|i| {
-                // The sign goes to the activations, which are never -128: at most 128 · 127 · 2, which fits.
-                let w = _mm256_xor_si256(w[i], _mm256_set1_epi8(-128));
-                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
-                _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+                let pair = pairs[i];
+                if which == 0 {
+                    _mm256_blend_epi16::<0xAA>(pair, _mm256_slli_epi32::<16>(pair))
+                } else {
+                    _mm256_blend_epi16::<0xAA>(_mm256_srli_epi32::<16>(pair), pair)
+                }
             })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn ints_of_pairs(pairs: Self::Ints, which: usize) -> Self::Ints {
+        // SAFETY: as above.
+        both(|i| unsafe {
+            let first = if which == 0 { _mm256_slli_epi32::<16>(pairs[i]) } else { pairs[i] };
+            _mm256_srai_epi32::<16>(first)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn pair_dot(sum: Self::Ints, pairs: Self::Ints, a: *const i16) -> Self::Ints {
+        // SAFETY: as above.
+        unsafe {
+            let a = broadcast(a.cast());
+            both(|i| _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs[i], a)))
         }
     }
 
@@ -155,15 +276,21 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    unsafe fn ints(p: &[i32; TILE]) -> Self::Ints {
-        // SAFETY: as above.
-        both(|i| unsafe { _mm256_loadu_si256(p.as_ptr().add(i * 8).cast()) })
-    }
-
-    #[inline(always)]
     unsafe fn floats(ints: Self::Ints) -> Self::Floats {
         // SAFETY: as above.
         both(|i| unsafe { _mm256_cvtepi32_ps(ints[i]) })
+    }
+
+    #[inline(always)]
+    unsafe fn powers(p: *const u8) -> Self::Floats {
+        // SAFETY: as above.
+        both(|i| unsafe {
+            let exponents = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(i * 8).cast()));
+            let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(exponents, _mm256_set1_epi32(1)));
+            let subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), exponents);
+            let small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), exponents);
+            _mm256_castsi256_ps(_mm256_blendv_epi8(normal, subnormal, small))
+        })
     }
 
     #[inline(always)]

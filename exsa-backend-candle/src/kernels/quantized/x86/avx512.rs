@@ -7,6 +7,7 @@
 //! Rows are unrolled by macro with an empty `asm!` between them. Without that, the compiler hoists the broadcasts of
 //! all rows above the products and spills the weight registers, which halves the speed.
 
+use super::avx512_lanes;
 use crate::kernels::memory::prefetch::prefetch_stream;
 use crate::kernels::quantized::args::Args;
 use crate::kernels::quantized::layout::*;
@@ -66,6 +67,9 @@ pub(in crate::kernels::quantized) unsafe fn multiply(kind: PackedType, args: &Ar
     // SAFETY: the instructions and the arguments are the caller's promise; the panel has that many padded
     // rows.
     unsafe {
+        if !has_kernel(kind) {
+            return avx512_lanes::multiply(kind, args);
+        }
         match args.padded {
             1 => run::<1>(kind, args),
             2 => run::<2>(kind, args),
@@ -96,8 +100,15 @@ unsafe fn run<const R: usize>(kind: PackedType, args: &Args) {
             PackedType::Q4K => q4_k::<R>(args),
             PackedType::Q5K => q5_k::<R>(args),
             PackedType::Q6K => q6_k::<R>(args),
+            _ => debug_assert!(has_kernel(kind)),
         }
     }
+}
+
+/// Whether weights of `kind` have a kernel here; the others are multiplied by [`avx512_lanes`].
+fn has_kernel(kind: PackedType) -> bool {
+    use PackedType::*;
+    matches!(kind, Q8_0 | Q4_0 | Q5_0 | Q4K | Q5K | Q6K)
 }
 
 /// Repeats a block for `I` in `0..R`, unrolled, `I` a constant.

@@ -3,3 +3,4 @@
 pub mod amx;
 pub mod avx2;
 pub mod avx512;
+mod avx512_lanes;

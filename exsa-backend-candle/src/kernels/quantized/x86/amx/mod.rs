@@ -17,9 +17,13 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// Rows at least for which unpacking pays.
-pub fn rows_min(kind: PackedType) -> usize {
-    if planes::supports(kind) { 32 } else { 48 }
+/// Rows at least for which unpacking pays; `None` where weights of `kind` are not unpacked for tiles.
+pub fn rows_min(kind: PackedType) -> Option<usize> {
+    match kind {
+        PackedType::Q4K | PackedType::Q5K | PackedType::Q6K => Some(32),
+        PackedType::Q8_0 | PackedType::Q4_0 | PackedType::Q5_0 => Some(48),
+        _ => None,
+    }
 }
 
 /// Rows that go by the same unpacked weights at most: their sums stay in the second-level cache.
