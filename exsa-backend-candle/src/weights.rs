@@ -1,6 +1,7 @@
 //! Tensors of a GGUF on their way to a device, with all checks of name, shape and type.
 
 use crate::error::CandleError;
+use crate::kernels::float::packed::{FloatMatrix, FloatType};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::{Isa, PackedMatrix, PackedType};
@@ -26,6 +27,12 @@ const REPORT_BYTES: usize = 16 << 20;
 
 /// Bytes between two reads that bring a mapped file into memory.
 const PAGE_BYTES: usize = 4096;
+
+/// Called after each part of a matrix that is packed, with its bytes; can end it.
+type PartDone<'a> = &'a mut dyn FnMut(Range<usize>) -> Result<(), LoadError>;
+
+/// A packed matrix, if its type and lengths fit and it was not ended.
+type Packed<M> = std::io::Result<Option<Result<M, LoadError>>>;
 
 /// Takes tensors out of a mapped GGUF and puts them on a device.
 pub(crate) struct Weights<'a, 'p> {
@@ -113,7 +120,18 @@ impl<'a, 'p> Weights<'a, 'p> {
         if let Some(isa) = self.isa
             && PackedMatrix::supports(self.find(&weight_name)?.dtype)
         {
-            return Ok(Linear::packed(self.packed(&weight_name, rows, columns)?, isa, bias));
+            let weight = self.packed(&weight_name, rows, columns, |dtype, bytes, n, k, team, memory, done| {
+                PackedMatrix::pack_by_parts(dtype, bytes, n, k, team, memory, done)
+            })?;
+            return Ok(Linear::packed(weight, isa, bias));
+        }
+        if let Some(isa) = self.isa
+            && FloatType::of(self.find(&weight_name)?.dtype).is_some()
+        {
+            let weight = self.packed(&weight_name, rows, columns, |dtype, bytes, n, k, team, memory, done| {
+                FloatMatrix::pack_by_parts(dtype, bytes, n, k, team, memory, done)
+            })?;
+            return Ok(Linear::float(weight, isa, bias));
         }
         if self.isa.is_some() {
             return Ok(Linear::wide(self.wide(&weight_name, rows, columns)?, [rows, columns], bias));
@@ -132,8 +150,14 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(weight)
     }
 
-    /// The matrix `name`, packed for our own products.
-    fn packed(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedMatrix, LoadError> {
+    /// The matrix `name`, packed for our own products by `pack`.
+    fn packed<M>(
+        &mut self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+        pack: impl FnOnce(GgmlType, &[u8], usize, usize, &mut Team, &mut Arena, PartDone<'_>) -> Packed<M>,
+    ) -> Result<M, LoadError> {
         let tensor = self.find_matrix(name, rows, columns)?;
         let (start, bytes) = self.place(tensor)?;
         let mapping = Arc::clone(&self.mapping);
@@ -142,14 +166,14 @@ impl<'a, 'p> Weights<'a, 'p> {
         let progress = &mut *self.progress;
         let (done, total) = (&mut self.done, self.total);
         mapping.fetch(start, bytes.min(2 * REPORT_BYTES));
-        let packed = PackedMatrix::pack_by_parts(
+        let packed = pack(
             tensor.dtype,
             data,
             rows,
             columns,
             &mut self.team,
             &mut self.memory,
-            |part: Range<usize>| {
+            &mut |part: Range<usize>| {
                 mapping.release(start + part.start, part.len());
                 let ahead = part.end + REPORT_BYTES;
                 mapping.fetch(start + ahead.min(bytes), REPORT_BYTES.min(bytes.saturating_sub(ahead)));
@@ -285,7 +309,7 @@ impl<'a, 'p> Weights<'a, 'p> {
     }
 }
 
-/// Matrices of `gguf` on the host: each with its tensor, rows and columns, and the type that it is packed as, if it is. The
+/// Matrices of `gguf` on the host: each with its tensor, rows and columns, and the type that it is packed as for integer kernels, if it is. The
 /// embeddings are one where they are the output projection too.
 pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize, usize, Option<PackedType>)> {
     let tied = gguf.tensor("output.weight").is_none();
@@ -300,8 +324,13 @@ pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize,
 
 /// Bytes of the packed matrices of `gguf`.
 pub(crate) fn packed_bytes(gguf: &Gguf) -> usize {
-    let packed = matrices(gguf).filter_map(|(_, rows, columns, kind)| {
-        Some(Arena::step(PackedMatrix::packed_bytes(kind?, rows, columns)))
+    let packed = matrices(gguf).filter_map(|(tensor, rows, columns, kind)| {
+        let bytes = match (kind, FloatType::of(tensor.dtype)) {
+            (Some(kind), _) => PackedMatrix::packed_bytes(kind, rows, columns),
+            (None, Some(kind)) => FloatMatrix::packed_bytes(kind, rows, columns),
+            (None, None) => return None,
+        };
+        Some(Arena::step(bytes))
     });
     packed.fold(0, usize::saturating_add)
 }

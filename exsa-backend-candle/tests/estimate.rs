@@ -62,8 +62,17 @@ fn taken() -> (u64, u64) {
 }
 
 /// Types of weights that are packed.
-const PACKED: [GgmlType; 6] =
-    [GgmlType::Q4_0, GgmlType::Q5_0, GgmlType::Q8_0, GgmlType::Q4K, GgmlType::Q5K, GgmlType::Q6K];
+const PACKED: [GgmlType; 9] = [
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::BF16,
+    GgmlType::Q4_0,
+    GgmlType::Q5_0,
+    GgmlType::Q8_0,
+    GgmlType::Q4K,
+    GgmlType::Q5K,
+    GgmlType::Q6K,
+];
 
 /// Bytes that are read where they lie in the file: embeddings, and matrices of types that are not packed.
 fn bytes_in_place(gguf: &Gguf) -> u64 {
