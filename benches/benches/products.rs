@@ -1,9 +1,10 @@
-//! Products of quantized matrices, beside what the machine can do at most in the same run.
+//! Products of quantized and of float matrices, beside what the machine can do at most in the same run.
 //!
-//! `cargo bench -p exsa-benches --bench products -- [types=Q4_K,Q8_0] [shapes=8192x2048] [rows=1,16,512] [threads=2] [ms=60] [best=1] [isa=AvxVnni]`
+//! `cargo bench -p exsa-benches --bench products -- [types=Q4_K,F16] [shapes=8192x2048] [rows=1,16,512] [threads=2] [ms=60] [best=1] [isa=AvxVnni]`
 //!
-//! One line per case: rows, time (median, rows quantized already), billions of int8 operations a second and their share of the vector peak, bytes of
-//! weights a second and their share of a plain read of the same bytes by the same threads, time to quantize the rows beside
+//! One line per case: rows, time (median, rows quantized already), billions of operations a second and their share of the peak of vectors (int8, or f32 multiply-adds for
+//! F32, F16 and BF16), bytes of
+//! weights a second and their share of a plain read of the same bytes by the same threads, time to quantize or reorder the rows beside
 //! that of the product. With `best=1` the best time instead of the median: for a machine that others use too.
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -29,10 +30,13 @@ fn main() {
         return eprintln!("this processor has no {}", isa.unwrap_or_default());
     };
     let (vector, tile) = machine.peaks();
-    println!("# peak from registers, GOP/s: vectors {vector:.0?}, tiles {tile:.0?}");
+    let fma = machine.fma_peak();
+    println!("# peak from registers, GOP/s: vectors {vector:.0?}, tiles {tile:.0?}, f32 {fma:.0}");
     println!("type shape rows µs GOP/s %peak GB/s %read quantize%");
     for name in list("types", "Q8_0,Q4_0,Q4_K,Q6_K") {
         let dtype = dtype(&name);
+        let float = matches!(dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
+        let peak = if float { Some(fma) } else { vector };
         for shape in list("shapes", "8192x2048,2048x8192") {
             let (n, k) = shape.split_once('x').unwrap();
             let (n, k): (usize, usize) = (n.parse().unwrap(), k.parse().unwrap());
@@ -51,7 +55,7 @@ fn main() {
                 let quantize = time(limit / 8, &mut |_| products.quantize(&mut machine));
                 let time = time(limit, &mut |i| products.multiply(i, &mut machine));
                 let rate = 2.0 * (rows * n * k) as f64 / time * 1e-9;
-                let share = vector.map_or(0.0, |peak| rate / peak * 100.0);
+                let share = peak.map_or(0.0, |peak| rate / peak * 100.0);
                 println!(
                     "{name} {shape} {rows} {:.1} {rate:.0} {share:.0} {:.1} {:.0} {:.1}",
                     time * 1e6,

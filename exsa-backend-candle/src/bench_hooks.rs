@@ -2,11 +2,15 @@
 
 #![allow(missing_docs, reason = "hidden from the documentation, for this project's benchmarks alone")]
 
+use crate::kernels::float::packed::{
+    FloatActivations, FloatMatrix, FloatProduct, FloatType, fma_peak, multiply_floats,
+};
 use crate::kernels::memory::pages::{self, Arena};
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::activations::Activations;
 use crate::kernels::quantized::{Isa, PackedMatrix, roofline};
 use exsa_core::gguf::GgmlType;
+use half::{bf16, f16};
 
 /// Bytes of packed weights and of KV that the process holds.
 pub fn page_bytes() -> usize {
@@ -33,13 +37,42 @@ impl Machine {
     pub fn peaks(&mut self) -> (Option<f64>, Option<f64>) {
         (roofline::vector_peak(&mut self.team), roofline::tile_peak(&mut self.team))
     }
+
+    /// Billions of f32 operations a second from registers, by multiply-adds.
+    pub fn fma_peak(&mut self) -> f64 {
+        fma_peak(self.isa, &mut self.team)
+    }
+}
+
+/// A matrix in the form that its type is multiplied in.
+enum Matrix {
+    Quantized(PackedMatrix),
+    Float(FloatMatrix),
+}
+
+impl Matrix {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Quantized(matrix) => matrix.bytes(),
+            Self::Float(matrix) => matrix.bytes(),
+        }
+    }
+
+    /// Rows and columns.
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::Quantized(matrix) => (matrix.n(), matrix.k()),
+            Self::Float(matrix) => (matrix.n(), matrix.k()),
+        }
+    }
 }
 
 /// Some matrices of one shape and type, enough of them that no cache holds them all.
 pub struct Products {
-    matrices: Vec<PackedMatrix>,
+    matrices: Vec<Matrix>,
     isa: Isa,
     activations: Activations,
+    float_activations: FloatActivations,
     x: Vec<f32>,
     out: Vec<f32>,
 }
@@ -56,21 +89,33 @@ impl Products {
         let isa = machine.isa;
         let bytes = dtype.block_bytes() as usize * (k / dtype.block_len() as usize) * n;
         let mut state = 1u64;
-        // Any quants will do; no scale is infinite or no number.
-        let data: Vec<u8> = (0..bytes)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 56) as u8 & 0x37
-            })
-            .collect();
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        let mut value = || f32::from(random()) / 128.0 - 1.0;
+        let data: Vec<u8> = match FloatType::of(dtype) {
+            Some(FloatType::F32) => (0..n * k).flat_map(|_| value().to_le_bytes()).collect(),
+            Some(FloatType::F16) => (0..n * k).flat_map(|_| f16::from_f32(value()).to_le_bytes()).collect(),
+            Some(FloatType::BF16) => (0..n * k).flat_map(|_| bf16::from_f32(value()).to_le_bytes()).collect(),
+            // Any quants will do; no scale is infinite or no number.
+            None => (0..bytes).map(|_| random() & 0x37).collect(),
+        };
         let (mut matrices, mut memory) = (Vec::new(), Arena::default());
         for _ in 0..copies {
-            match PackedMatrix::pack(dtype, &data, n, k, &mut machine.team, &mut memory)? {
+            let team = &mut machine.team;
+            let matrix = if FloatType::of(dtype).is_some() {
+                FloatMatrix::pack(dtype, &data, n, k, team, &mut memory)?.map(Matrix::Float)
+            } else {
+                PackedMatrix::pack(dtype, &data, n, k, team, &mut memory)?.map(Matrix::Quantized)
+            };
+            match matrix {
                 Some(matrix) => matrices.push(matrix),
                 None => return Ok(None),
             }
         }
-        Ok(Some(Self { matrices, isa, activations: Activations::default(), x: Vec::new(), out: Vec::new() }))
+        let (activations, float_activations) = (Activations::default(), FloatActivations::default());
+        Ok(Some(Self { matrices, isa, activations, float_activations, x: Vec::new(), out: Vec::new() }))
     }
 
     /// Bytes of each matrix.
@@ -80,20 +125,30 @@ impl Products {
 
     /// Prepares rows to multiply.
     pub fn rows(&mut self, m: usize) {
-        let (n, k) = self.matrices.first().map_or((0, 0), |matrix| (matrix.n(), matrix.k()));
+        let (n, k) = self.matrices.first().map_or((0, 0), Matrix::shape);
         self.x = (0..m * k).map(|i| (i * 7919 % 1000) as f32 / 500.0 - 1.0).collect();
         self.out = vec![0.0; m * n];
     }
 
-    /// Multiplies the rows, which were quantized, by matrix `i`, counted round and round.
+    /// Multiplies the rows, which were quantized or reordered, by matrix `i`, counted round and round.
     pub fn multiply(&mut self, i: usize, machine: &mut Machine) {
-        let matrix = &self.matrices[i % self.matrices.len()];
-        matrix.multiply(self.isa, &mut self.activations, &mut machine.team, &mut self.out);
+        let (team, out) = (&mut machine.team, self.out.as_mut_slice());
+        match &self.matrices[i % self.matrices.len()] {
+            Matrix::Quantized(matrix) => matrix.multiply(self.isa, &mut self.activations, team, out),
+            Matrix::Float(matrix) => {
+                let products = [Some(FloatProduct::new(matrix, out))];
+                multiply_floats(self.isa, &products, &mut self.float_activations, team);
+            }
+        }
     }
 
-    /// Quantizes the rows.
+    /// Quantizes the rows, or reorders them for products with floats.
     pub fn quantize(&mut self, machine: &mut Machine) {
-        self.matrices[0].quantize(&self.x, &mut machine.team, &mut self.activations);
+        let team = &mut machine.team;
+        match &self.matrices[0] {
+            Matrix::Quantized(matrix) => matrix.quantize(&self.x, team, &mut self.activations),
+            Matrix::Float(matrix) => self.float_activations.fill(&self.x, matrix.k(), self.isa, team),
+        }
     }
 
     /// Reads matrix `i` and does nothing with it.

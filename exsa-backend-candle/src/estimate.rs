@@ -4,8 +4,9 @@
 use crate::compute;
 use crate::config::Config;
 use crate::executor::HostExecutor;
+use crate::kernels::float::packed::{FloatSizes, FloatType};
 use crate::kernels::quantized::activations::ActivationSizes;
-use crate::kernels::quantized::{PackedType, dequantize, scratch_bytes};
+use crate::kernels::quantized::{Isa, PackedType, dequantize, scratch_bytes};
 use crate::kv::BlockTables;
 use crate::layers::vector::Vector;
 use crate::mapping::Mapping;
@@ -13,7 +14,7 @@ use crate::plan::SessionPlan;
 use crate::weights;
 use exsa_core::backend::{Capabilities, MemoryEstimate, SessionOptions};
 use exsa_core::error::LoadError;
-use exsa_core::gguf::{GgmlType, Gguf, TensorInfo};
+use exsa_core::gguf::{Gguf, TensorInfo};
 
 /// Memory of the model of `gguf`, whose bytes are `mapping`, and of one session by `options`.
 ///
@@ -26,7 +27,7 @@ pub(crate) fn estimate(
     let config = Config::from_metadata(gguf.metadata())?;
     let plan = SessionPlan::new(&config, options, true)?;
     let threads = compute::session_threads(options)?;
-    gguf.tensors().iter().try_for_each(|tensor| weights::dtype(tensor).map(|_| ()))?;
+    gguf.tensors().iter().try_for_each(weights::check_type)?;
     let (n_blocks, kv) = (plan.n_blocks, plan.kv_bytes());
     let Capabilities { sequences_max, context_tokens_max, batch_tokens_max, .. } = plan.capabilities;
     let rows = options.sequences_max.min(batch_tokens_max);
@@ -45,8 +46,8 @@ pub(crate) fn estimate(
 fn weight_bytes(gguf: &Gguf, mapping: &Mapping) -> u64 {
     let packed = weights::packed_bytes(gguf) as u64;
     let in_place = |tensor: &TensorInfo| {
-        let unpacked = tensor.name == "token_embd.weight" || PackedType::of(tensor.dtype).is_none();
-        tensor.shape.len() == 2 && unpacked
+        let packed = PackedType::of(tensor.dtype).is_some() || FloatType::of(tensor.dtype).is_some();
+        tensor.shape.len() == 2 && (tensor.name == "token_embd.weight" || !packed)
     };
     let in_place: u64 = match mapping.copied_bytes() {
         0 => gguf.tensors().iter().filter(|tensor| in_place(tensor)).map(|tensor| tensor.bytes).sum(),
@@ -71,6 +72,7 @@ fn products(gguf: &Gguf, n_layer: usize, (tokens, rows): (usize, usize), threads
     let output = if gguf.tensor("output.weight").is_some() { "output.weight" } else { "token_embd.weight" };
     let last_layer = format!("blk.{}.", n_layer - 1);
     let mut activations = None::<ActivationSizes>;
+    let (mut floats, isa) = (None::<FloatSizes>, Isa::detect());
     // Scratch memory of the caller's thread and of each of the others.
     let (mut caller, mut other) = (Scratch::default(), Scratch::default());
     for (tensor, n, columns, kind) in weights::matrices(gguf) {
@@ -82,11 +84,12 @@ fn products(gguf: &Gguf, n_layer: usize, (tokens, rows): (usize, usize), threads
         if let Some(kind) = kind {
             let sizes = ActivationSizes::new(m, columns, kind);
             activations = Some(activations.map_or(sizes, |others| others.max(sizes)));
+        } else if let Some(kind) = FloatType::of(tensor.dtype) {
+            let sizes = FloatSizes::new(m, columns, kind, isa);
+            floats = Some(floats.map_or(sizes, |others| others.max(sizes)));
         } else {
             let (weights, products) = dequantize::scratch_floats(m, columns, n);
-            // Floats are multiplied where they lie.
-            let needed =
-                Scratch { weights: if tensor.dtype == GgmlType::F32 { 0 } else { weights }, products };
+            let needed = Scratch { weights, products };
             caller = caller.max(needed);
             if dequantize::is_shared(m, columns, n) {
                 other = other.max(needed);
@@ -94,7 +97,8 @@ fn products(gguf: &Gguf, n_layer: usize, (tokens, rows): (usize, usize), threads
         }
     }
     let packed = activations.map_or(0, |sizes| sizes.bytes() + (threads * scratch_bytes()) as u64);
-    packed + caller.bytes() + (threads as u64 - 1) * other.bytes()
+    let floats = floats.map_or(0, |sizes| sizes.bytes(threads));
+    packed + floats + caller.bytes() + (threads as u64 - 1) * other.bytes()
 }
 
 /// Floats that a thread needs for products with dequantized weights.

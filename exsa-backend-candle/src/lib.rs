@@ -22,7 +22,7 @@
 //! Architectures: `llama` (Llama 1 to 3, Mistral, SmolLM2), `qwen2`, `qwen3`, `gemma2`, `gemma3` (text), `phi3`. Weights of types
 //! F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K and Q6_K, mixed at will.
 //!
-//! On the CPU, weights of the types Q4_0, Q5_0, Q8_0, Q4_K, Q5_K and Q6_K are packed into memory of their own when a model is loaded; the
+//! On the CPU, weights of the types F32, F16, BF16, Q4_0, Q5_0, Q8_0, Q4_K, Q5_K and Q6_K are packed into memory of their own when a model is loaded; the
 //! others stay in the mapped file: **the file must not change while its model is loaded**.
 //!
 //! # Processors

@@ -1,218 +1,89 @@
 //! Weights in the mapped file, in the types of the file: rows of embeddings and vectors, and matrices without
 //! a packed form.
 
-use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::Team;
-use crate::kernels::quantized::dequantize::{self, Dequantize};
+use crate::kernels::quantized::dequantize;
 use crate::mapping::Mapping;
-use candle_core::quantized::GgmlDType;
-use candle_core::quantized::k_quants::{self, GgmlType};
-use half::{bf16, f16};
-use std::marker::PhantomData;
+use exsa_core::gguf::GgmlType;
 use std::sync::Arc;
 
-/// The weights of a tensor, in the mapping itself.
-struct Blocks<T> {
+/// The rows of a tensor, in the mapping itself.
+pub(crate) struct MappedRows {
     mapping: Arc<Mapping>,
     start: usize,
-    len: usize,
-    block: PhantomData<fn() -> T>,
+    dtype: GgmlType,
+    /// Bytes and values of a row.
+    row_bytes: usize,
+    row_len: usize,
 }
 
-/// A type that any bytes of its size and alignment are a value of.
-///
-/// # Safety
-///
-/// The type holds plain numbers only, and has no padding.
-unsafe trait Plain: GgmlType + Send + Sync + 'static {}
-
-macro_rules! plain {
-    ($($block:ty)*) => { $(
-        // SAFETY: numbers and arrays of numbers, laid out without padding, as in the file format.
-        unsafe impl Plain for $block {}
-    )* };
-}
-
-plain! {
-    f32 f16 bf16
-    k_quants::BlockQ4_0 k_quants::BlockQ4_1 k_quants::BlockQ5_0 k_quants::BlockQ5_1 k_quants::BlockQ8_0
-    k_quants::BlockQ2K k_quants::BlockQ3K k_quants::BlockQ4K k_quants::BlockQ5K k_quants::BlockQ6K
-}
-
-/// Types that are multiplied in f32.
-macro_rules! dequantized {
-    ($($block:ty, |$blocks:ident, $scratch:ident| $dequantize:expr;)*) => { $(
-        impl Dequantize for $block {
-            const BLOCK_LEN: usize = Self::BLCK_SIZE;
-
-            fn dequantize<'a>($blocks: &'a [Self], $scratch: &'a mut Vec<f32>) -> &'a [f32] {
-                $dequantize
-            }
-        }
-    )* };
-}
-
-dequantized! {
-    f32, |blocks, _scratch| blocks;
-    f16, |blocks, scratch| to_float(blocks, scratch);
-    bf16, |blocks, scratch| to_float(blocks, scratch);
-    k_quants::BlockQ4_1, |blocks, scratch| to_float(blocks, scratch);
-    k_quants::BlockQ5_1, |blocks, scratch| to_float(blocks, scratch);
-    k_quants::BlockQ2K, |blocks, scratch| to_float(blocks, scratch);
-    k_quants::BlockQ3K, |blocks, scratch| to_float(blocks, scratch);
-}
-
-fn to_float<'a, T: GgmlType>(blocks: &[T], scratch: &'a mut Vec<f32>) -> &'a [f32] {
-    resize(scratch, blocks.len() * T::BLCK_SIZE);
-    T::to_float(blocks, scratch);
-    scratch
-}
-
-impl<T: Plain> Blocks<T> {
-    fn new(mapping: &Arc<Mapping>, start: usize, bytes: usize) -> Option<Self> {
-        let end = start.checked_add(bytes)?;
-        let data = mapping.bytes().get(start..end)?;
-        let fits = data.as_ptr().cast::<T>().is_aligned() && bytes.is_multiple_of(size_of::<T>());
-        let len = bytes / size_of::<T>();
-        fits.then(|| Self { mapping: Arc::clone(mapping), start, len, block: PhantomData })
-    }
-
-    fn as_slice(&self) -> &[T] {
-        let data = &self.mapping.bytes()[self.start..][..self.len * size_of::<T>()];
-        // SAFETY: `new` saw that the bytes are there and aligned for `T`, and they never move; any bytes are a `T`.
-        unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), self.len) }
-    }
-}
-
-/// Rows of a table, one of which is read at a time.
-pub(crate) trait TableRows: Send + Sync {
-    /// Writes row `index`, of as many values as `out` has, to `out`.
-    fn row(&self, index: usize, out: &mut [f32]);
-}
-
-impl<T: Plain> TableRows for Blocks<T> {
-    fn row(&self, index: usize, out: &mut [f32]) {
-        let blocks = out.len() / T::BLCK_SIZE;
-        T::to_float(&self.as_slice()[index * blocks..][..blocks], out);
-    }
-}
-
-/// The weights in `bytes` bytes at `start` as a table; `None` if they are not all there, are not whole
-/// blocks, are misaligned, or of a type that files do not have.
-pub(crate) fn table(
-    mapping: &Arc<Mapping>,
-    start: usize,
-    bytes: usize,
-    dtype: GgmlDType,
-) -> Option<Arc<dyn TableRows>> {
-    fn rows<T: Plain>(mapping: &Arc<Mapping>, start: usize, bytes: usize) -> Option<Arc<dyn TableRows>> {
-        Some(Arc::new(Blocks::<T>::new(mapping, start, bytes)?))
-    }
-    match dtype {
-        GgmlDType::F32 => rows::<f32>(mapping, start, bytes),
-        GgmlDType::F16 => rows::<f16>(mapping, start, bytes),
-        GgmlDType::BF16 => rows::<bf16>(mapping, start, bytes),
-        GgmlDType::Q4_0 => rows::<k_quants::BlockQ4_0>(mapping, start, bytes),
-        GgmlDType::Q4_1 => rows::<k_quants::BlockQ4_1>(mapping, start, bytes),
-        GgmlDType::Q5_0 => rows::<k_quants::BlockQ5_0>(mapping, start, bytes),
-        GgmlDType::Q5_1 => rows::<k_quants::BlockQ5_1>(mapping, start, bytes),
-        GgmlDType::Q8_0 => rows::<k_quants::BlockQ8_0>(mapping, start, bytes),
-        GgmlDType::Q2K => rows::<k_quants::BlockQ2K>(mapping, start, bytes),
-        GgmlDType::Q3K => rows::<k_quants::BlockQ3K>(mapping, start, bytes),
-        GgmlDType::Q4K => rows::<k_quants::BlockQ4K>(mapping, start, bytes),
-        GgmlDType::Q5K => rows::<k_quants::BlockQ5K>(mapping, start, bytes),
-        GgmlDType::Q6K => rows::<k_quants::BlockQ6K>(mapping, start, bytes),
-        GgmlDType::Q8_1 | GgmlDType::Q8K => None,
-    }
-}
-
-/// Rows of weights that are multiplied in f32.
-pub(crate) trait WideRows: Send + Sync {
-    /// `out = left · Wᵀ`, with `left` `[m, k]`, the rows `W` `[n, k]` and `out` `[m, n]`.
-    fn multiply(&self, mkn: (usize, usize, usize), left: &[f32], out: &mut [f32], team: &mut Team);
-}
-
-impl<T: Plain + Dequantize> WideRows for Blocks<T> {
-    fn multiply(&self, mkn: (usize, usize, usize), left: &[f32], out: &mut [f32], team: &mut Team) {
-        dequantize::matmul(mkn, left, self.as_slice(), out, team);
-    }
-}
-
-/// The weights in `bytes` bytes at `start`, if they are of a type that is multiplied in f32; otherwise as
-/// [`table`].
-pub(crate) fn wide_rows(
-    mapping: &Arc<Mapping>,
-    start: usize,
-    bytes: usize,
-    dtype: GgmlDType,
-) -> Option<Arc<dyn WideRows>> {
-    fn rows<T: Plain + Dequantize>(
+impl MappedRows {
+    /// `rows` rows of `row_len` weights of type `dtype` that begin at `start`; `None` if they are not all there, or rows are not
+    /// whole blocks.
+    pub fn new(
         mapping: &Arc<Mapping>,
         start: usize,
-        bytes: usize,
-    ) -> Option<Arc<dyn WideRows>> {
-        Some(Arc::new(Blocks::<T>::new(mapping, start, bytes)?))
+        (rows, row_len): (usize, usize),
+        dtype: GgmlType,
+    ) -> Option<Self> {
+        let (block_len, block_bytes) = (dtype.block_len() as usize, dtype.block_bytes() as usize);
+        if !row_len.is_multiple_of(block_len) {
+            return None;
+        }
+        let row_bytes = (row_len / block_len).checked_mul(block_bytes)?;
+        let end = start.checked_add(row_bytes.checked_mul(rows)?)?;
+        mapping.bytes().get(start..end)?;
+        Some(Self { mapping: Arc::clone(mapping), start, dtype, row_bytes, row_len })
     }
-    match dtype {
-        GgmlDType::F32 => rows::<f32>(mapping, start, bytes),
-        GgmlDType::F16 => rows::<f16>(mapping, start, bytes),
-        GgmlDType::BF16 => rows::<bf16>(mapping, start, bytes),
-        GgmlDType::Q4_1 => rows::<k_quants::BlockQ4_1>(mapping, start, bytes),
-        GgmlDType::Q5_1 => rows::<k_quants::BlockQ5_1>(mapping, start, bytes),
-        GgmlDType::Q2K => rows::<k_quants::BlockQ2K>(mapping, start, bytes),
-        GgmlDType::Q3K => rows::<k_quants::BlockQ3K>(mapping, start, bytes),
-        _ => None,
+
+    /// Writes row `index` to `out`.
+    pub fn row(&self, index: usize, out: &mut [f32]) {
+        self.dequantize(index, out);
+    }
+
+    /// Writes the rows from `first` on to `out`, as many as it holds.
+    fn dequantize(&self, first: usize, out: &mut [f32]) {
+        let bytes = out.len() / self.row_len.max(1) * self.row_bytes;
+        let bytes = &self.mapping.bytes()[self.start + first * self.row_bytes..][..bytes];
+        let result = exsa_quant::dequantize(self.dtype, bytes, out);
+        // Types of tensors are checked while loading, and whole rows are whole blocks.
+        debug_assert!(result.is_ok(), "{result:?}");
+    }
+
+    /// `out = left · Wᵀ`, with `left` `[m, k]`, the rows `W` `[n, k]` and `out` `[m, n]`: dequantized to f32 on the way.
+    pub fn multiply(&self, (m, n): (usize, usize), left: &[f32], out: &mut [f32], team: &mut Team) {
+        let rows = |first: usize, rows: &mut [f32]| self.dequantize(first, rows);
+        dequantize::matmul((m, self.row_len, n), left, rows, out, team);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::quantized::QTensor;
-    use candle_core::{Device, Tensor};
     use exsa_core::backend::ModelSource;
 
-    const TYPES: [GgmlDType; 13] = [
-        GgmlDType::F32,
-        GgmlDType::F16,
-        GgmlDType::BF16,
-        GgmlDType::Q4_0,
-        GgmlDType::Q4_1,
-        GgmlDType::Q5_0,
-        GgmlDType::Q5_1,
-        GgmlDType::Q8_0,
-        GgmlDType::Q2K,
-        GgmlDType::Q3K,
-        GgmlDType::Q4K,
-        GgmlDType::Q5K,
-        GgmlDType::Q6K,
-    ];
-
-    /// A mapping of `[n, k]` random weights of type `dtype`, its length, and the weights as candle
-    /// dequantizes them.
-    fn mapped(dtype: GgmlDType, n: usize, k: usize) -> (Arc<Mapping>, usize, Vec<Vec<f32>>) {
-        let weights = Tensor::randn(0f32, 1.0, (n, k), &Device::Cpu).unwrap();
-        let weights = QTensor::quantize(&weights, dtype).unwrap();
-        let dense = weights.dequantize(&Device::Cpu).unwrap().to_vec2().unwrap();
-        let data = weights.data().unwrap().to_vec();
-        let bytes = data.len();
-        (Arc::new(Mapping::open(&ModelSource::Memory(data.into())).unwrap()), bytes, dense)
+    /// A mapping of `[n, k]` weights of type `dtype`, and the weights.
+    fn mapped(dtype: GgmlType, n: usize, k: usize) -> (MappedRows, Vec<f32>) {
+        let blocks = n * k / dtype.block_len() as usize;
+        let bytes: Vec<u8> =
+            (0..blocks * dtype.block_bytes() as usize).map(|i| (i * 7919 >> 3) as u8 & 0x37).collect();
+        let mut dense = vec![0.0; n * k];
+        exsa_quant::dequantize(dtype, &bytes, &mut dense).unwrap();
+        let mapping = Arc::new(Mapping::open(&ModelSource::Memory(bytes.into())).unwrap());
+        (MappedRows::new(&mapping, 0, (n, k), dtype).unwrap(), dense)
     }
 
     #[test]
     fn products_with_dequantized_weights() {
         let mut team = Team::new(2).unwrap();
-        let mut multiplied = 0;
-        for dtype in TYPES {
+        for dtype in [GgmlType::F16, GgmlType::Iq3S, GgmlType::Tq2_0] {
             for (m, n, k) in [(1, 32, 512), (5, 32, 512), (40, 16, 256), (2, 7, 256)] {
-                let (mapping, bytes, dense) = mapped(dtype, n, k);
-                let Some(weights) = wide_rows(&mapping, 0, bytes, dtype) else { continue };
-                multiplied += 1;
+                let (weights, dense) = mapped(dtype, n, k);
                 let left: Vec<f32> = (0..m * k).map(|i| (i * 7919 % 255) as f32 - 127.0).collect();
                 let mut out = vec![f32::NAN; m * n];
-                weights.multiply((m, k, n), &left, &mut out, &mut team);
+                weights.multiply((m, n), &left, &mut out, &mut team);
                 for (left, out) in left.chunks_exact(k).zip(out.chunks_exact(n)) {
-                    for (dense, out) in dense.iter().zip(out) {
+                    for (dense, out) in dense.chunks_exact(k).zip(out) {
                         let terms = left.iter().zip(dense).map(|(a, b)| f64::from(*a) * f64::from(*b));
                         let size: f64 = terms.clone().map(f64::abs).sum();
                         let error = (f64::from(*out) - terms.sum::<f64>()).abs() / size;
@@ -221,18 +92,16 @@ mod tests {
                 }
             }
         }
-        assert_eq!(multiplied, 7 * 4, "all types without a packed form");
     }
 
     #[test]
-    fn rows_of_a_table_are_dequantized() {
-        for dtype in TYPES {
-            let (mapping, bytes, dense) = mapped(dtype, 9, 256);
-            let table = table(&mapping, 0, bytes, dtype).unwrap();
+    fn rows_are_dequantized() {
+        for dtype in [GgmlType::F32, GgmlType::Q4K, GgmlType::Iq4Xs] {
+            let (rows, dense) = mapped(dtype, 9, 256);
             for index in [8, 0, 8] {
                 let mut row = vec![f32::NAN; 256];
-                table.row(index, &mut row);
-                assert_eq!(row, dense[index], "{dtype:?}");
+                rows.row(index, &mut row);
+                assert_eq!(row, dense[index * 256..][..256], "{dtype:?}");
             }
         }
     }
@@ -240,12 +109,11 @@ mod tests {
     #[test]
     fn bytes_that_do_not_fit() {
         let mapping = Arc::new(Mapping::open(&ModelSource::Memory(vec![0; 64].into())).unwrap());
-        let fits = |start, bytes, dtype| table(&mapping, start, bytes, dtype).is_some();
-        assert!(fits(0, 64, GgmlDType::F32));
-        assert!(!fits(4, 64, GgmlDType::F32), "past the end");
-        assert!(!fits(usize::MAX, 8, GgmlDType::F32), "overflow");
-        assert!(!fits(2, 8, GgmlDType::F32), "misaligned");
-        assert!(!fits(0, 33, GgmlDType::Q8_0), "half a block");
-        assert!(!fits(0, 36, GgmlDType::Q8_1), "no type of files");
+        let fits = |start, shape, dtype| MappedRows::new(&mapping, start, shape, dtype).is_some();
+        assert!(fits(0, (2, 8), GgmlType::F32));
+        assert!(!fits(4, (2, 8), GgmlType::F32), "past the end");
+        assert!(!fits(usize::MAX, (1, 2), GgmlType::F32), "overflow");
+        assert!(!fits(0, (1, 33), GgmlType::Q8_0), "part of a block");
+        assert!(fits(2, (1, 32), GgmlType::Q8_0));
     }
 }

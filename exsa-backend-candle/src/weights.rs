@@ -1,6 +1,7 @@
 //! Tensors of a GGUF on their way to a device, with all checks of name, shape and type.
 
 use crate::error::CandleError;
+use crate::kernels::float::packed::{FloatMatrix, FloatType};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::{Isa, PackedMatrix, PackedType};
@@ -8,7 +9,7 @@ use crate::layers::embedding::Embedding;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
 use crate::layers::vector::Vector;
-use crate::mapped_weights::{self, TableRows, WideRows};
+use crate::mapped_weights::MappedRows;
 use crate::mapping::Mapping;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
@@ -27,6 +28,12 @@ const REPORT_BYTES: usize = 16 << 20;
 /// Bytes between two reads that bring a mapped file into memory.
 const PAGE_BYTES: usize = 4096;
 
+/// Called after each part of a matrix that is packed, with its bytes; can end it.
+type PartDone<'a> = &'a mut dyn FnMut(Range<usize>) -> Result<(), LoadError>;
+
+/// A packed matrix, if its type and lengths fit and it was not ended.
+type Packed<M> = std::io::Result<Option<Result<M, LoadError>>>;
+
 /// Takes tensors out of a mapped GGUF and puts them on a device.
 pub(crate) struct Weights<'a, 'p> {
     gguf: &'a Gguf,
@@ -34,6 +41,8 @@ pub(crate) struct Weights<'a, 'p> {
     device: Device,
     progress: &'a mut LoadProgress<'p>,
     taken: BTreeSet<&'a str>,
+    /// Types of matrices without a packed form.
+    slow: BTreeSet<GgmlType>,
     done: u64,
     total: u64,
     fingerprint: Fingerprint,
@@ -56,10 +65,23 @@ impl<'a, 'p> Weights<'a, 'p> {
     ) -> Result<Self, LoadError> {
         let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
         progress.report(0, total)?;
-        let (taken, fingerprint) = (BTreeSet::new(), Fingerprint::default());
+        let (taken, slow, fingerprint) = (BTreeSet::new(), BTreeSet::new(), Fingerprint::default());
         let packed = if host { packed_bytes(gguf) } else { 0 };
         let (isa, memory) = (host.then(Isa::detect), Arena::new(packed));
-        Ok(Self { gguf, mapping, device, progress, taken, done: 0, total, fingerprint, isa, team, memory })
+        Ok(Self {
+            gguf,
+            mapping,
+            device,
+            progress,
+            taken,
+            slow,
+            done: 0,
+            total,
+            fingerprint,
+            isa,
+            team,
+            memory,
+        })
     }
 
     /// Whether the file has tensor `name`.
@@ -79,11 +101,15 @@ impl<'a, 'p> Weights<'a, 'p> {
     /// The matrix `name` of `rows` rows and `columns` columns, on the device.
     fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<QTensor>, LoadError> {
         let tensor = self.find_matrix(name, rows, columns)?;
-        // Candle demands an alignment that the table has been checked for.
-        let (_, start, bytes) = self.table(tensor, rows * columns)?;
+        let dtype = candle_dtype(tensor)?;
+        let (_, start, bytes) = self.table(tensor, rows, columns)?;
         self.read_ahead(tensor, start, bytes)?;
-        let data = Cow::Borrowed(&self.mapping.bytes()[start..start + bytes]);
-        let storage = QStorage::from_data(data, &self.device, dtype(tensor)?).load()?;
+        let data = &self.mapping.bytes()[start..start + bytes];
+        // Candle reads blocks where they lie, which it wants aligned.
+        if !(data.as_ptr() as usize).is_multiple_of(size_of::<f32>()) {
+            return Err(damaged(tensor));
+        }
+        let storage = QStorage::from_data(Cow::Borrowed(data), &self.device, dtype).load()?;
         QTensor::new(storage, &[rows, columns]).map(Arc::new).load()
     }
 
@@ -93,7 +119,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         if tensor.shape[..] != [len as u64] {
             return Err(wrong_shape(tensor, &format!("[{len}]")));
         }
-        let (table, start, bytes) = self.table(tensor, len)?;
+        let (table, start, bytes) = self.table(tensor, 1, len)?;
         self.read_ahead(tensor, start, bytes)?;
         let mut values = vec![0.0; len];
         table.row(0, &mut values);
@@ -113,27 +139,50 @@ impl<'a, 'p> Weights<'a, 'p> {
         if let Some(isa) = self.isa
             && PackedMatrix::supports(self.find(&weight_name)?.dtype)
         {
-            return Ok(Linear::packed(self.packed(&weight_name, rows, columns)?, isa, bias));
+            let weight =
+                self.packed(&weight_name, rows, columns, |dtype, bytes, n, k, team, memory, done| {
+                    PackedMatrix::pack_by_parts(dtype, bytes, n, k, team, memory, done)
+                })?;
+            return Ok(Linear::packed(weight, isa, bias));
+        }
+        if let Some(isa) = self.isa
+            && FloatType::of(self.find(&weight_name)?.dtype).is_some()
+        {
+            let weight =
+                self.packed(&weight_name, rows, columns, |dtype, bytes, n, k, team, memory, done| {
+                    FloatMatrix::pack_by_parts(dtype, bytes, n, k, team, memory, done)
+                })?;
+            return Ok(Linear::float(weight, isa, bias));
         }
         if self.isa.is_some() {
-            return Ok(Linear::wide(self.wide(&weight_name, rows, columns)?, [rows, columns], bias));
+            return Ok(Linear::wide(self.wide(&weight_name, rows, columns)?, rows, bias));
         }
         Linear::device(self.matrix(&weight_name, rows, columns)?, bias).load()
     }
 
     /// The matrix `name` where it lies in the file, of a type without a packed form.
-    fn wide(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<dyn WideRows>, LoadError> {
+    fn wide(&mut self, name: &str, rows: usize, columns: usize) -> Result<MappedRows, LoadError> {
         let tensor = self.find_matrix(name, rows, columns)?;
-        let dtype = dtype(tensor)?;
-        let (start, bytes) = self.place_of(tensor, dtype, rows * columns)?;
-        let weight = mapped_weights::wide_rows(&self.mapping, start, bytes, dtype);
-        let weight = weight.ok_or_else(|| damaged(tensor))?;
+        let (weight, start, bytes) = self.table(tensor, rows, columns)?;
         self.read_ahead(tensor, start, bytes)?;
+        if self.slow.insert(tensor.dtype) {
+            log::warn!(
+                "weights of type {} have no kernel of their own: products with them are several times slower \
+                 (first such tensor: '{name}')",
+                tensor.dtype
+            );
+        }
         Ok(weight)
     }
 
-    /// The matrix `name`, packed for our own products.
-    fn packed(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedMatrix, LoadError> {
+    /// The matrix `name`, packed for our own products by `pack`.
+    fn packed<M>(
+        &mut self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+        pack: impl FnOnce(GgmlType, &[u8], usize, usize, &mut Team, &mut Arena, PartDone<'_>) -> Packed<M>,
+    ) -> Result<M, LoadError> {
         let tensor = self.find_matrix(name, rows, columns)?;
         let (start, bytes) = self.place(tensor)?;
         let mapping = Arc::clone(&self.mapping);
@@ -142,14 +191,10 @@ impl<'a, 'p> Weights<'a, 'p> {
         let progress = &mut *self.progress;
         let (done, total) = (&mut self.done, self.total);
         mapping.fetch(start, bytes.min(2 * REPORT_BYTES));
-        let packed = PackedMatrix::pack_by_parts(
-            tensor.dtype,
-            data,
-            rows,
-            columns,
-            &mut self.team,
-            &mut self.memory,
-            |part: Range<usize>| {
+        let packed =
+            pack(tensor.dtype, data, rows, columns, &mut self.team, &mut self.memory, &mut |part: Range<
+                usize,
+            >| {
                 mapping.release(start + part.start, part.len());
                 let ahead = part.end + REPORT_BYTES;
                 mapping.fetch(start + ahead.min(bytes), REPORT_BYTES.min(bytes.saturating_sub(ahead)));
@@ -157,8 +202,7 @@ impl<'a, 'p> Weights<'a, 'p> {
                     *done += part.len() as u64;
                 }
                 progress.report(*done, total)
-            },
-        );
+            });
         let memory = |_| LoadError::Memory { what: "packed weights", needed: tensor.bytes, available: 0 };
         packed.map_err(memory)?.ok_or_else(|| damaged(tensor))?
     }
@@ -177,13 +221,13 @@ impl<'a, 'p> Weights<'a, 'p> {
         // The table stays in the file: its pages come into memory with the rows that are read, and are not
         // there twice where the same tensor is a projection too.
         let tensor = self.find_matrix(name, rows, columns)?;
-        let (table, start, bytes) = self.table(tensor, rows * columns)?;
+        let (table, start, bytes) = self.table(tensor, rows, columns)?;
         let mapping = Arc::clone(&self.mapping);
         if self.take(tensor, &mapping.bytes()[start..start + bytes]) {
             self.done += bytes as u64;
             self.progress.report(self.done, self.total)?;
         }
-        Ok(Embedding::host(table, scale))
+        Ok(Embedding::host(Arc::new(table), scale))
     }
 
     /// The norm by `{name}.weight`.
@@ -220,30 +264,17 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(tensor)
     }
 
-    /// A tensor of `values` values as rows in the file, where it begins, and how many bytes it has.
+    /// A tensor as `rows` rows of `columns` values in the file, where it begins, and how many bytes it has.
     fn table(
         &self,
         tensor: &TensorInfo,
-        values: usize,
-    ) -> Result<(Arc<dyn TableRows>, usize, usize), LoadError> {
-        let dtype = dtype(tensor)?;
-        let (start, bytes) = self.place_of(tensor, dtype, values)?;
-        let table = mapped_weights::table(&self.mapping, start, bytes, dtype);
-        Ok((table.ok_or_else(|| damaged(tensor))?, start, bytes))
-    }
-
-    /// As [`place`](Self::place), of a tensor of `values` values of type `dtype`.
-    fn place_of(
-        &self,
-        tensor: &TensorInfo,
-        dtype: GgmlDType,
-        values: usize,
-    ) -> Result<(usize, usize), LoadError> {
+        rows: usize,
+        columns: usize,
+    ) -> Result<(MappedRows, usize, usize), LoadError> {
+        check_type(tensor)?;
         let (start, bytes) = self.place(tensor)?;
-        if bytes != values / dtype.block_size() * dtype.type_size() {
-            return Err(damaged(tensor));
-        }
-        Ok((start, bytes))
+        let table = MappedRows::new(&self.mapping, start, (rows, columns), tensor.dtype);
+        Ok((table.ok_or_else(|| damaged(tensor))?, start, bytes))
     }
 
     /// Start of a tensor in the mapping, and its length in bytes.
@@ -285,7 +316,7 @@ impl<'a, 'p> Weights<'a, 'p> {
     }
 }
 
-/// Matrices of `gguf` on the host: each with its tensor, rows and columns, and the type that it is packed as, if it is. The
+/// Matrices of `gguf` on the host: each with its tensor, rows and columns, and the type that it is packed as for integer kernels, if it is. The
 /// embeddings are one where they are the output projection too.
 pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize, usize, Option<PackedType>)> {
     let tied = gguf.tensor("output.weight").is_none();
@@ -300,8 +331,13 @@ pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize,
 
 /// Bytes of the packed matrices of `gguf`.
 pub(crate) fn packed_bytes(gguf: &Gguf) -> usize {
-    let packed = matrices(gguf).filter_map(|(_, rows, columns, kind)| {
-        Some(Arena::step(PackedMatrix::packed_bytes(kind?, rows, columns)))
+    let packed = matrices(gguf).filter_map(|(tensor, rows, columns, kind)| {
+        let bytes = match (kind, FloatType::of(tensor.dtype)) {
+            (Some(kind), _) => PackedMatrix::packed_bytes(kind, rows, columns),
+            (None, Some(kind)) => FloatMatrix::packed_bytes(kind, rows, columns),
+            (None, None) => return None,
+        };
+        Some(Arena::step(bytes))
     });
     packed.fold(0, usize::saturating_add)
 }
@@ -320,8 +356,29 @@ fn wrong_shape(tensor: &TensorInfo, expected: &str) -> LoadError {
     }
 }
 
-/// The type of `tensor` as candle calls it.
-pub(crate) fn dtype(tensor: &TensorInfo) -> Result<GgmlDType, LoadError> {
+/// Refuses tensors of types that are no weights.
+pub(crate) fn check_type(tensor: &TensorInfo) -> Result<(), LoadError> {
+    // Types of activations are in no file.
+    let activations = matches!(tensor.dtype, GgmlType::Q8_1 | GgmlType::Q8K);
+    if !activations && exsa_quant::dequantize(tensor.dtype, &[], &mut []).is_ok() {
+        return Ok(());
+    }
+    Err(unsupported(
+        tensor,
+        "F32, F16, BF16, F64, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, IQ3_XXS, IQ3_S, \
+         IQ2_XXS, IQ2_XS, IQ2_S, IQ1_S, IQ1_M, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0",
+    ))
+}
+
+fn unsupported(tensor: &TensorInfo, supported: &str) -> LoadError {
+    LoadError::Unsupported {
+        what: format!("tensor '{}' of type {}", tensor.name, tensor.dtype),
+        supported: supported.to_owned(),
+    }
+}
+
+/// The type of `tensor` as candle calls it, for passes over tensors.
+fn candle_dtype(tensor: &TensorInfo) -> Result<GgmlDType, LoadError> {
     Ok(match tensor.dtype {
         GgmlType::F32 => GgmlDType::F32,
         GgmlType::F16 => GgmlDType::F16,
@@ -336,12 +393,9 @@ pub(crate) fn dtype(tensor: &TensorInfo) -> Result<GgmlDType, LoadError> {
         GgmlType::Q4K => GgmlDType::Q4K,
         GgmlType::Q5K => GgmlDType::Q5K,
         GgmlType::Q6K => GgmlDType::Q6K,
-        other => {
-            return Err(LoadError::Unsupported {
-                what: format!("tensor '{}' of type {other}", tensor.name),
-                supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K"
-                    .to_owned(),
-            });
+        _ => {
+            let supported = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K";
+            return Err(unsupported(tensor, supported));
         }
     })
 }

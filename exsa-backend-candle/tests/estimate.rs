@@ -62,7 +62,10 @@ fn taken() -> (u64, u64) {
 }
 
 /// Types of weights that are packed.
-const PACKED: [GgmlType; 10] = [
+const PACKED: [GgmlType; 13] = [
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::BF16,
     GgmlType::Q4_0,
     GgmlType::Q4_1,
     GgmlType::Q5_0,

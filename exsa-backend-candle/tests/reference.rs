@@ -84,9 +84,7 @@ fn floats_of_16_bits() {
 /// these models of random weights, whatever the type.
 #[test]
 fn quantized_with_quantized_activations() {
-    for name in
-        ["q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q4_k_m", "q5_k", "q6_k", "q8_0"]
-    {
+    for name in ["q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q4_k_m", "q5_k", "q6_k", "q8_0"] {
         check(&format!("llama-{name}"), 0.06);
     }
 }

@@ -1,6 +1,6 @@
 //! Token embeddings.
 
-use crate::mapped_weights::TableRows;
+use crate::mapped_weights::MappedRows;
 use candle_core::quantized::QTensor;
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ pub(crate) struct Embedding {
 #[derive(Clone)]
 enum Table {
     /// In host memory.
-    Host(Arc<dyn TableRows>),
+    Host(Arc<MappedRows>),
     /// As a tensor.
     Device(Arc<QTensor>),
 }
 
 impl Embedding {
     /// Embeddings in host memory.
-    pub fn host(table: Arc<dyn TableRows>, scale: f32) -> Self {
+    pub fn host(table: Arc<MappedRows>, scale: f32) -> Self {
         Self { table: Table::Host(table), scale }
     }
 

@@ -1,11 +1,12 @@
 //! Projections.
 
 use super::vector::Vector;
+use crate::kernels::float::packed::{FloatActivations, FloatMatrix, FloatProduct, multiply_floats};
 use crate::kernels::float::rows;
 use crate::kernels::memory::team::Team;
-use crate::kernels::quantized::activations::Activations;
+use crate::kernels::quantized::activations::Activations as QuantizedActivations;
 use crate::kernels::quantized::{Isa, PackedMatrix, Product, multiply_all};
-use crate::mapped_weights::WideRows;
+use crate::mapped_weights::MappedRows;
 use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{Module, Result, Tensor};
 use std::sync::Arc;
@@ -21,10 +22,19 @@ pub(crate) struct Linear {
 enum Weight {
     /// Packed for our own products, on the CPU.
     Packed(Arc<PackedMatrix>, Isa),
-    /// In place in host memory, `[out, in]`, of a type that is multiplied in f32.
-    Wide(Arc<dyn WideRows>, [usize; 2]),
+    /// Floats, packed for our own products, on the CPU.
+    Float(Arc<FloatMatrix>, Isa),
+    /// In place in host memory, of a type that is multiplied in f32, and the number of its rows.
+    Wide(Arc<MappedRows>, usize),
     /// On a device, where candle widens floats to f32.
     Device(QMatMul),
+}
+
+/// Inputs of projections on the CPU in the forms that their weights want, kept between passes.
+#[derive(Debug, Default)]
+pub(crate) struct Activations {
+    quantized: QuantizedActivations,
+    float: FloatActivations,
 }
 
 impl Linear {
@@ -38,16 +48,21 @@ impl Linear {
         Self { weight: Weight::Packed(Arc::new(weight), isa), bias }
     }
 
-    /// A projection by `weight`, `[out, in]` as `shape` says, on the CPU.
-    pub fn wide(weight: Arc<dyn WideRows>, shape: [usize; 2], bias: Option<Vector>) -> Self {
-        Self { weight: Weight::Wide(weight, shape), bias }
+    /// A projection by packed floats on the CPU.
+    pub fn float(weight: FloatMatrix, isa: Isa, bias: Option<Vector>) -> Self {
+        Self { weight: Weight::Float(Arc::new(weight), isa), bias }
+    }
+
+    /// A projection by `weight`, of `rows` rows, on the CPU.
+    pub fn wide(weight: MappedRows, rows: usize, bias: Option<Vector>) -> Self {
+        Self { weight: Weight::Wide(Arc::new(weight), rows), bias }
     }
 
     /// Projects the rows of `x`, `[rows, in]`, on a device: `[rows, out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = match &self.weight {
             Weight::Device(weight) => weight.forward(x)?,
-            Weight::Packed(..) | Weight::Wide(..) => {
+            Weight::Packed(..) | Weight::Float(..) | Weight::Wide(..) => {
                 candle_core::bail!("weights that are laid out for the CPU, in a pass over tensors")
             }
         };
@@ -58,7 +73,7 @@ impl Linear {
     }
 
     /// Projects the rows of `x`, `[m, in]`, on the CPU by several projections to an output each, `[m, out]`. Those that can
-    /// share quantized activations are one step of the team.
+    /// share activations in one form are one step of the team.
     pub fn multiply<const N: usize>(
         mut outputs: [(&Self, &mut [f32]); N],
         x: &[f32],
@@ -74,7 +89,7 @@ impl Linear {
             }
             match &linear.weight {
                 Weight::Packed(weight, isa) => {
-                    weight.quantize(x, team, activations);
+                    weight.quantize(x, team, &mut activations.quantized);
                     let mut products = [const { None }; N];
                     for (i, (linear, out)) in outputs.iter_mut().enumerate().skip(first) {
                         if let Weight::Packed(other, _) = &linear.weight
@@ -85,9 +100,23 @@ impl Linear {
                             done[i] = true;
                         }
                     }
-                    multiply_all(*isa, &products, activations, team);
+                    multiply_all(*isa, &products, &mut activations.quantized, team);
                 }
-                Weight::Wide(weight, [n, k]) => weight.multiply((m, *k, *n), x, outputs[first].1, team),
+                Weight::Float(weight, isa) => {
+                    activations.float.fill(x, weight.k(), *isa, team);
+                    let mut products = [const { None }; N];
+                    for (i, (linear, out)) in outputs.iter_mut().enumerate().skip(first) {
+                        if let Weight::Float(other, _) = &linear.weight
+                            && !done[i]
+                            && other.k() == weight.k()
+                        {
+                            products[i] = Some(FloatProduct::new(other, out));
+                            done[i] = true;
+                        }
+                    }
+                    multiply_floats(*isa, &products, &mut activations.float, team);
+                }
+                Weight::Wide(weight, n) => weight.multiply((m, *n), x, outputs[first].1, team),
                 Weight::Device(_) => candle_core::bail!("weights on a device, in a pass on the host"),
             }
         }

@@ -1,4 +1,4 @@
-//! Kernels on f32: attention over the KV cache, products, and what happens to the rows of a batch between
+//! Kernels on f32: attention over the KV cache, products, products of float weights, and what happens to the rows of a batch between
 //! products.
 
 pub mod attention;
@@ -6,6 +6,7 @@ mod attention_inputs;
 mod elementwise;
 pub mod kv_layout;
 pub mod matmul;
+pub mod packed;
 pub mod rows;
 mod skinny_gemm;
 mod softmax;

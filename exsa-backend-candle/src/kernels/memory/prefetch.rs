@@ -34,6 +34,28 @@ pub(crate) fn prefetch_stream<const LINES: usize>(at: *const u8) {
     let _ = at;
 }
 
+/// Prefetches `LINES` cache lines of a stream that is read at `at`, near ahead of it.
+#[inline(always)]
+pub(crate) fn prefetch_near<const LINES: usize>(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    prefetch(at.wrapping_add(NEAR), LINES * 64);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Prefetches the cache line at `at` into the second-level cache.
+#[inline(always)]
+pub(crate) fn prefetch_second_level(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Prefetches the cache lines of `bytes` bytes at `at` into the first-level cache.
 #[inline(always)]
 pub(crate) fn prefetch(at: *const u8, bytes: usize) {

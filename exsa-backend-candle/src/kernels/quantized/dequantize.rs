@@ -1,6 +1,6 @@
 //! Products with weights that are dequantized to f32 tile by tile: exact up to f32's rounding.
 //!
-//! For types that are floats already, and for quantized ones that candle has no vector code for.
+//! For types without a packed form.
 
 use super::matmul::SHARED_PRODUCTS_MIN;
 use crate::kernels::float::matmul::matmul_f32;
@@ -19,15 +19,6 @@ const SHORT_TILE_ROWS: usize = 16;
 thread_local! {
     /// Weights of a tile in f32, and their products: kept, so that the steady state allocates nothing.
     static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
-}
-
-/// Weights that can be dequantized to f32.
-pub(crate) trait Dequantize: Sync + Sized {
-    /// Values in an element.
-    const BLOCK_LEN: usize;
-
-    /// The values of `blocks`, where they are or in `scratch`.
-    fn dequantize<'a>(blocks: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32];
 }
 
 /// Rows of weights in a tile.
@@ -50,12 +41,13 @@ pub(crate) fn scratch_floats(m: usize, k: usize, n: usize) -> (usize, usize) {
     (weights.max(few_weights), products.max(few_products))
 }
 
-/// Multiplies each of the `m` rows of `left`, `[m, k]`, with each row of `weights`, `[n, k]`: `out`, `[m, n]`. On this
-/// thread alone where there is little to do.
-pub(crate) fn matmul<T: Dequantize>(
+/// Multiplies each of the `m` rows of `left`, `[m, k]`, with each of `n` rows of weights: `out`, `[m, n]`. `dequantize`
+/// writes the weights from a row on, as many whole rows as it is given room for. On this thread alone where there is little
+/// to do.
+pub(crate) fn matmul(
     (m, k, n): (usize, usize, usize),
     left: &[f32],
-    weights: &[T],
+    dequantize: impl Fn(usize, &mut [f32]) + Sync,
     out: &mut [f32],
     team: &mut Team,
 ) {
@@ -63,15 +55,14 @@ pub(crate) fn matmul<T: Dequantize>(
         return out.fill(0.0);
     }
     let tile_rows = tile_rows(m, k);
-    let row_blocks = k / T::BLOCK_LEN;
     let out = Mutex::new(out);
     let tiles = n.div_ceil(tile_rows);
     let work = |tiles: Range<usize>| {
-        SCRATCH.with_borrow_mut(|(scratch, part)| {
+        SCRATCH.with_borrow_mut(|(weights, part)| {
             for first in tiles.map(|tile| tile * tile_rows) {
                 let rows = tile_rows.min(n - first);
-                let weights =
-                    T::dequantize(&weights[first * row_blocks..(first + rows) * row_blocks], scratch);
+                resize(weights, rows * k);
+                dequantize(first, weights);
                 resize(part, m * rows);
                 matmul_f32(left, weights, k, part);
                 let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,32 +83,21 @@ pub(crate) fn matmul<T: Dequantize>(
 mod tests {
     use super::*;
 
-    struct Half(f32);
-
-    impl Dequantize for Half {
-        const BLOCK_LEN: usize = 2;
-
-        fn dequantize<'a>(blocks: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32] {
-            scratch.clear();
-            scratch.extend(blocks.iter().flat_map(|block| [block.0, -block.0]));
-            scratch
-        }
-    }
-
     #[test]
     fn tiles_end_up_in_their_place() {
         for (m, k, n) in [(1, 6, 37), (9, 6, 131), (3, 2, 1), (20, 40_000, 9)] {
-            let weights: Vec<Half> = (0..n * k / 2).map(|i| Half((i % 7) as f32)).collect();
+            let weights: Vec<f32> = (0..n * k).map(|i| (i % 7) as f32 - 3.0).collect();
             let left: Vec<f32> = (0..m * k).map(|i| (i % 5) as f32).collect();
             let mut out = vec![f32::NAN; m * n];
             let mut team = Team::new(3).unwrap();
-            matmul((m, k, n), &left, &weights, &mut out, &mut team);
+            let rows = |first: usize, rows: &mut [f32]| {
+                rows.copy_from_slice(&weights[first * k..][..rows.len()]);
+            };
+            matmul((m, k, n), &left, rows, &mut out, &mut team);
             for i in 0..m {
                 for j in 0..n {
-                    let mut wide = Vec::new();
-                    Half::dequantize(&weights[j * k / 2..(j + 1) * k / 2], &mut wide);
-                    let exact: f32 = left[i * k..(i + 1) * k].iter().zip(&wide).map(|(a, b)| a * b).sum();
-                    assert_eq!(out[i * n + j], exact);
+                    let pairs = left[i * k..][..k].iter().zip(&weights[j * k..][..k]);
+                    assert_eq!(out[i * n + j], pairs.map(|(a, b)| a * b).sum::<f32>());
                 }
             }
         }

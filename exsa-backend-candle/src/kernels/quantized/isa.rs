@@ -7,6 +7,7 @@ use super::neon;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{amx, avx2, avx512};
 use super::{lanes, scalar};
+use crate::kernels::float::packed::FloatSet;
 
 /// An instruction set that this processor has. Results are the same with all of them, to the bit.
 ///
@@ -78,6 +79,19 @@ impl Isa {
     #[cfg(target_arch = "x86_64")]
     pub fn has_amx(self) -> bool {
         self.0 == Set::Amx
+    }
+
+    /// Kernels of float weights that this processor has with it.
+    pub(crate) fn floats(self) -> FloatSet {
+        match self.0 {
+            Set::Scalar => FloatSet::Plain,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 | Set::AvxVnni => FloatSet::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni | Set::Amx => FloatSet::Avx512,
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon | Set::NeonDotProd => FloatSet::Neon,
+        }
     }
 
     /// Multiplies one panel with one tile.

@@ -30,7 +30,7 @@ pub fn tile_peak(team: &mut Team) -> Option<f64> {
 }
 
 /// The best of some rounds, in billions of operations a second; `work` returns how many it did.
-fn best(team: &mut Team, work: impl Fn() -> u64 + Sync) -> f64 {
+pub(crate) fn best(team: &mut Team, work: impl Fn() -> u64 + Sync) -> f64 {
     let mut best = 0.0f64;
     for _ in 0..20 {
         let done = std::sync::atomic::AtomicU64::new(0);

@@ -1,28 +1,12 @@
-//! Packed products against candle's dequantization, and all instruction sets against each other.
+//! Packed products against dequantized weights, and all instruction sets against each other.
 
 use super::activations::Activations;
-use super::{Isa, PackedMatrix};
+use super::{Isa, PackedMatrix, PackedType};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
-use candle_core::Device;
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use exsa_core::gguf::GgmlType;
 use half::f16;
 use proptest::prelude::*;
-use std::borrow::Cow;
-
-const TYPES: [(GgmlType, GgmlDType); 10] = [
-    (GgmlType::Q4_1, GgmlDType::Q4_1),
-    (GgmlType::Q5_1, GgmlDType::Q5_1),
-    (GgmlType::Q2K, GgmlDType::Q2K),
-    (GgmlType::Q3K, GgmlDType::Q3K),
-    (GgmlType::Q8_0, GgmlDType::Q8_0),
-    (GgmlType::Q4_0, GgmlDType::Q4_0),
-    (GgmlType::Q5_0, GgmlDType::Q5_0),
-    (GgmlType::Q4K, GgmlDType::Q4K),
-    (GgmlType::Q5K, GgmlDType::Q5K),
-    (GgmlType::Q6K, GgmlDType::Q6K),
-];
 
 /// SplitMix64.
 struct Random(u64);
@@ -48,6 +32,11 @@ impl Random {
             (0..n * k / dtype.block_len() as usize * block).map(|_| self.next() as u8).collect();
         for bytes in bytes.chunks_mut(block) {
             let at: &[usize] = match dtype {
+                GgmlType::Mxfp4 => {
+                    // From 2^-12 to 2^-5.
+                    bytes[0] = 116 + bytes[0] % 8;
+                    &[]
+                }
                 GgmlType::Q6K => &[208],
                 GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q4_1 | GgmlType::Q5_1 => &[0, 2],
                 GgmlType::Q2K => &[80, 82],
@@ -62,10 +51,10 @@ impl Random {
     }
 }
 
-fn dequantized(dtype: GgmlDType, bytes: &[u8], n: usize, k: usize) -> Vec<f32> {
-    let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, dtype).unwrap();
-    let tensor = QTensor::new(storage, (n, k)).unwrap().dequantize(&Device::Cpu).unwrap();
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
+fn dequantized(dtype: GgmlType, bytes: &[u8], n: usize, k: usize) -> Vec<f32> {
+    let mut values = vec![0.0; n * k];
+    exsa_quant::dequantize(dtype, bytes, &mut values).unwrap();
+    values
 }
 
 fn product(matrix: &PackedMatrix, isa: Isa, x: &[f32], team: &mut Team) -> Vec<f32> {
@@ -98,10 +87,10 @@ proptest! {
         n in 1..70usize,
         blocks in 1..12usize,
         m in 1..40usize,
-        which in 0..10usize,
+        which in 0..PackedType::ALL.len(),
         seed: u64,
     ) {
-        let (dtype, candle) = TYPES[which];
+        let dtype = PackedType::ALL[which].dtype();
         let k = blocks * dtype.block_len() as usize;
         let mut random = Random(seed);
         let bytes = random.weights(dtype, n, k);
@@ -111,7 +100,7 @@ proptest! {
         let mut team = Team::new(2).unwrap();
         let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team, &mut Arena::default()).unwrap().unwrap();
         let out = product(&matrix, Isa::SCALAR, &x, &mut team);
-        let weights = dequantized(candle, &bytes, n, k);
+        let weights = dequantized(dtype, &bytes, n, k);
         for (x, out) in x.chunks_exact(k).zip(out.chunks_exact(n)) {
             for (w, out) in weights.chunks_exact(k).zip(out) {
                 let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
@@ -136,11 +125,11 @@ proptest! {
         n in 1..70usize,
         blocks in 1..12usize,
         m in 1..70usize,
-        which in 0..10usize,
+        which in 0..PackedType::ALL.len(),
         extreme: bool,
         seed: u64,
     ) {
-        let dtype = TYPES[which].0;
+        let dtype = PackedType::ALL[which].dtype();
         let k = blocks * dtype.block_len() as usize;
         let mut random = Random(seed);
         let mut bytes = random.weights(dtype, n, k);
@@ -162,10 +151,10 @@ proptest! {
     fn a_row_is_the_same_in_any_batch_on_any_number_of_threads(
         n in 1..50usize,
         m in 1..80usize,
-        which in 0..10usize,
+        which in 0..PackedType::ALL.len(),
         seed: u64,
     ) {
-        let (dtype, k) = (TYPES[which].0, 512);
+        let (dtype, k) = (PackedType::ALL[which].dtype(), 512);
         let mut random = Random(seed);
         let bytes = random.weights(dtype, n, k);
         let x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();

@@ -7,4 +7,4 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use dispatch::{Avx2, Avx512};
 pub(crate) use dispatch::{Baseline, Simd, dispatch};
-pub(crate) use vector::Vector;
+pub(crate) use vector::{Fused, Vector};
