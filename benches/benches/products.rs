@@ -69,9 +69,7 @@ fn main() {
 }
 
 fn dtype(name: &str) -> GgmlType {
-    use GgmlType::*;
-    let all = [F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K];
-    all.into_iter().find(|dtype| dtype.to_string() == name).unwrap()
+    (0..64).filter_map(GgmlType::from_id).find(|dtype| dtype.to_string() == name).unwrap()
 }
 
 /// Seconds: the median, or the `best`.

@@ -4,9 +4,9 @@ use super::args::Args;
 use super::layout::PackedType;
 #[cfg(target_arch = "aarch64")]
 use super::neon;
+use super::scalar;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{amx, avx2, avx512};
-use super::{lanes, scalar};
 use crate::kernels::float::packed::FloatSet;
 
 /// An instruction set that this processor has. Results are the same with all of them, to the bit.
@@ -103,7 +103,7 @@ impl Isa {
         // SAFETY: the processor has the instructions, by the token; the rest is passed on.
         unsafe {
             match self.0 {
-                Set::Scalar => lanes::tile::<scalar::Scalar>(kind, args),
+                Set::Scalar => scalar::multiply(kind, args),
                 #[cfg(target_arch = "x86_64")]
                 Set::Avx2 => avx2::multiply(kind, args),
                 #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
 //! Packed products on aarch64, with the dot products of the DotProd extension where the processor has it.
 
 use super::args::Args;
-use super::lanes::{Lanes, tile};
+use super::lanes::{Lanes, multiply};
 use super::layout::{PackedType, TILE};
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -11,25 +11,22 @@ pub(super) fn has_dotprod() -> bool {
     std::arch::is_aarch64_feature_detected!("dotprod")
 }
 
-/// Multiplies the panel with the tile.
-///
-/// # Safety
-///
-/// `args` were made for weights of `kind`.
-pub(super) unsafe fn multiply(kind: PackedType, args: &Args) {
-    // SAFETY: passed on; NEON is part of the architecture.
-    unsafe { tile::<Neon<false>>(kind, args) }
+multiply! {
+    /// Multiplies the panel with the tile; NEON is part of the architecture.
+    ///
+    /// # Safety
+    ///
+    /// `args` were made for weights of `kind`.
+    pub(super) multiply, Neon<false>
 }
 
-/// The same with the DotProd extension.
-///
-/// # Safety
-///
-/// As of [`multiply`], and the processor has DotProd.
-#[target_feature(enable = "dotprod")]
-pub(super) unsafe fn multiply_dotprod(kind: PackedType, args: &Args) {
-    // SAFETY: passed on.
-    unsafe { tile::<Neon<true>>(kind, args) }
+multiply! {
+    /// The same with the DotProd extension.
+    ///
+    /// # Safety
+    ///
+    /// As of [`multiply`], and the processor has DotProd.
+    pub(super) multiply_dotprod, Neon<true>, "dotprod"
 }
 
 /// Four registers of four lanes each.

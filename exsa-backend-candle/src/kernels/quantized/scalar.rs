@@ -1,8 +1,18 @@
 //! Plain Rust: for processors that there are no kernels for, and the reference for those that there are.
 
-use super::lanes::Lanes;
-use super::layout::TILE;
+use super::args::Args;
+use super::lanes::{Lanes, multiply};
+use super::layout::{PackedType, TILE};
 use half::f16;
+
+multiply! {
+    /// Multiplies the panel with the tile.
+    ///
+    /// # Safety
+    ///
+    /// `args` were made for weights of `kind`.
+    pub(super) multiply, Scalar
+}
 
 /// Arrays.
 pub(super) struct Scalar;

@@ -96,6 +96,34 @@ pub(super) trait Lanes {
     ///
     /// The instructions are there, and four bytes at `a`.
     unsafe fn partial(sum: Self::Partial, w: Self::Bytes, a: *const i8) -> Self::Partial;
+    /// Has the compiler finish a sum before it loads the operands of later products: left alone it loads those of many
+    /// first, and runs out of registers.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
+    #[inline(always)]
+    unsafe fn settle(partial: Self::Partial) -> Self::Partial {
+        partial
+    }
+    /// The same for sums of 32 bits.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
+    #[inline(always)]
+    unsafe fn settle_ints(sum: Self::Ints) -> Self::Ints {
+        sum
+    }
+    /// The same for floats.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
+    #[inline(always)]
+    unsafe fn settle_floats(sum: Self::Floats) -> Self::Floats {
+        sum
+    }
     /// `sum`, with which it was opened, and the dot products since.
     ///
     /// # Safety
@@ -212,37 +240,80 @@ pub(super) trait Lanes {
     unsafe fn array(floats: Self::Floats) -> [f32; TILE];
 }
 
-/// Multiplies the panel with the tile.
-///
-/// # Safety
-///
-/// The processor has the instructions of `L`, and `args` were made for weights of `kind`.
-#[inline(always)]
-pub(super) unsafe fn tile<L: Lanes>(kind: PackedType, args: &Args) {
-    let mut row = 0;
-    while row < args.rows {
-        // SAFETY: passed on; the rows are in the panel, which has padding up to 8 and to 12 rows.
-        row += unsafe {
-            match args.rows - row {
-                1 => rows::<L, 1>(kind, args, row),
-                2 | 3 => rows::<L, 2>(kind, args, row),
-                8.. if L::ROWS == 8 => rows::<L, 8>(kind, args, row),
-                _ => rows::<L, 4>(kind, args, row),
+/// Defines `$name`, which multiplies a panel with a tile by the instructions of `$lanes`. Each type and number of rows is a
+/// function of its own: in one for all, the compiler would run out of registers.
+macro_rules! multiply {
+    ($(#[$doc:meta])* $visibility:vis $name:ident, $lanes:ty $(, $features:literal)?) => {
+        $(#[$doc])*
+        $visibility unsafe fn $name(kind: PackedType, args: &Args) {
+            /// # Safety
+            ///
+            /// As of `rows`, for that type.
+            #[inline(never)]
+            $(#[target_feature(enable = $features)])?
+            unsafe fn kernel<const KIND: usize, const R: usize>(args: &Args, row: usize) -> usize {
+                // SAFETY: passed on.
+                unsafe { $crate::kernels::quantized::lanes::rows::<$lanes, KIND, R>(args, row) };
+                R
             }
-        };
-    }
+            macro_rules! by_rows {
+                ($kind:literal) => {{
+                    let mut row = 0;
+                    while row < args.rows {
+                        // SAFETY: passed on; the rows are in the panel, which has padding to 8, 12 or 16 rows.
+                        row += unsafe {
+                            match args.rows - row {
+                                1 => kernel::<$kind, 1>(args, row),
+                                2 | 3 => kernel::<$kind, 2>(args, row),
+                                8.. if <$lanes>::ROWS == 8 => kernel::<$kind, 8>(args, row),
+                                _ => kernel::<$kind, 4>(args, row),
+                            }
+                        };
+                    }
+                }};
+            }
+            match kind as usize {
+                0 => by_rows!(0),
+                1 => by_rows!(1),
+                2 => by_rows!(2),
+                3 => by_rows!(3),
+                4 => by_rows!(4),
+                5 => by_rows!(5),
+                6 => by_rows!(6),
+                7 => by_rows!(7),
+                8 => by_rows!(8),
+                9 => by_rows!(9),
+                10 => by_rows!(10),
+                11 => by_rows!(11),
+                _ => by_rows!(12),
+            }
+        }
+    };
 }
 
-/// `R` rows from `row` on; returns how many these are.
+pub(super) use multiply;
+
+// The types that the macro above counts.
+const _: () = {
+    assert!(PackedType::ALL.len() == 13);
+    let mut i = 0;
+    while i < 13 {
+        assert!(PackedType::ALL[i] as usize == i);
+        i += 1;
+    }
+};
+
+/// `R` rows from `row` on, for weights of `PackedType::ALL[KIND]`.
 ///
 /// # Safety
 ///
-/// As of [`tile`], and `row + R` is at most the padded rows.
+/// The processor has the instructions of `L`, `args` were made for weights of the type, and `row + R` is at most the padded
+/// rows.
 #[inline(always)]
-unsafe fn rows<L: Lanes, const R: usize>(kind: PackedType, args: &Args, row: usize) -> usize {
+pub(super) unsafe fn rows<L: Lanes, const KIND: usize, const R: usize>(args: &Args, row: usize) {
     // SAFETY: passed on from the caller.
     let sums = unsafe {
-        match kind {
+        match const { PackedType::ALL[KIND] } {
             PackedType::Q8_0 => small::q8_0::<L, R>(args, row),
             PackedType::Q4_0 => small::nibbles::<L, R, false, false>(args, row),
             PackedType::Q5_0 => small::nibbles::<L, R, true, false>(args, row),
@@ -266,8 +337,14 @@ unsafe fn rows<L: Lanes, const R: usize>(kind: PackedType, args: &Args, row: usi
             std::ptr::copy_nonoverlapping(sums.as_ptr(), out, args.columns);
         }
     }
-    R
 }
+
+/// Repeats a block for each constant `F`, unrolled.
+macro_rules! unroll {
+    ($f:ident in [$($n:literal)*] $body:block) => { $({ const $f: usize = $n; $body })* };
+}
+
+use unroll;
 
 /// Groups of weights up to `max` whose products a partial sum holds: a divisor of `groups`.
 const fn chain<L: Lanes>(max: usize, groups: usize) -> usize {
@@ -294,15 +371,18 @@ unsafe fn dots<L: Lanes, const R: usize, const N: usize, const MAX: usize>(
     for first in (0..N).step_by(chain) {
         // SAFETY: the activations are there, by the caller's promise; `chain` keeps within the bounds of sums.
         unsafe {
-            let mut partials: [L::Partial; R] = std::array::from_fn(|i| L::open(sums[i]));
+            let mut partials = [L::open(sums[0]); R];
+            for (partial, sum) in partials.iter_mut().zip(&*sums) {
+                *partial = L::open(*sum);
+            }
             for j in first..first + chain {
                 let w = weights(j);
                 for (i, partial) in partials.iter_mut().enumerate() {
-                    *partial = L::partial(*partial, w, a.add(i * 64 + j * 4));
+                    *partial = L::settle(L::partial(*partial, w, a.add(i * 64 + j * 4)));
                 }
             }
             for (sum, partial) in sums.iter_mut().zip(partials) {
-                *sum = L::close(*sum, partial);
+                *sum = L::settle_ints(L::close(*sum, partial));
             }
         }
     }
@@ -328,11 +408,11 @@ unsafe fn scaled_dots<L: Lanes, const R: usize, const N: usize, const MAX: usize
             for j in first..first + chain {
                 let w = weights(j);
                 for (i, partial) in partials.iter_mut().enumerate() {
-                    *partial = L::partial(*partial, w, a.add(i * 64 + j * 4));
+                    *partial = L::settle(L::partial(*partial, w, a.add(i * 64 + j * 4)));
                 }
             }
             for (sum, partial) in sums.iter_mut().zip(partials) {
-                *sum = L::close_scaled(*sum, partial, scale);
+                *sum = L::settle_ints(L::close_scaled(*sum, partial, scale));
             }
         }
     }
@@ -353,7 +433,7 @@ unsafe fn full_dots<L: Lanes, const R: usize, const N: usize>(
         let w = weights(j);
         for (i, sum) in sums.iter_mut().enumerate() {
             // SAFETY: as of `dots`.
-            *sum = unsafe { L::dot_full(*sum, w, a.add(i * 64 + j * 4)) };
+            *sum = unsafe { L::settle_ints(L::dot_full(*sum, w, a.add(i * 64 + j * 4))) };
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Kernels of the types with blocks of 32 values, each with scales of its own, of which two make a super-block.
 
-use super::{Lanes, dots, full_dots};
+use super::{Lanes, dots, full_dots, unroll};
 use crate::kernels::memory::prefetch::prefetch_stream;
 use crate::kernels::quantized::args::Args;
 use crate::kernels::quantized::layout::*;
@@ -43,7 +43,15 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
     #[inline(always)]
     unsafe fn zero_points(&self, signed: bool) -> [L::Ints; R] {
         // SAFETY: the terms are there, by the caller's promise.
-        std::array::from_fn(|i| unsafe { L::splat(if signed { 0 } else { *self.zero_point.add(i) }) })
+        unsafe {
+            let mut terms = [L::splat(0); R];
+            for (i, term) in terms.iter_mut().enumerate() {
+                if !signed {
+                    *term = L::splat(*self.zero_point.add(i));
+                }
+            }
+            terms
+        }
     }
 
     /// Ends block `second` of a super-block: adds its dot products times the scales.
@@ -57,7 +65,7 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
         unsafe {
             for (i, sum) in self.sums.iter_mut().enumerate() {
                 let both = L::mul(d, L::splat_float(*self.scale.add(i)));
-                *sum = L::fma(L::floats(dots[i]), both, *sum);
+                *sum = L::settle_floats(L::fma(L::floats(dots[i]), both, *sum));
             }
             self.scale = self.scale.add(self.padded);
             self.zero_point = self.zero_point.add(self.padded);
@@ -95,13 +103,13 @@ pub(super) unsafe fn q8_0<L: Lanes, const R: usize>(args: &Args, row: usize) -> 
     unsafe {
         let (mut w, mut rows) = (args.weights, Rows::<L, R>::new(args, row));
         for _ in 0..args.super_blocks {
-            for second in 0..2 {
-                prefetch_stream::<9>(w.add(second * 512));
+            unroll!(SECOND in [0 1] {
+                prefetch_stream::<9>(w.add(SECOND * 512));
                 let mut dots = rows.zero_points(L::SIGNED);
-                let q = w.add(HEADER + second * QUANTS);
-                full_dots::<L, R, 8>(&mut dots, rows.a.add(second * 32), |j| L::bytes(q.add(j * 64)));
-                rows.add(dots, L::halves(w.add(second * 32)), second);
-            }
+                let q = w.add(HEADER + SECOND * QUANTS);
+                full_dots::<L, R, 8>(&mut dots, rows.a.add(SECOND * 32), |j| L::bytes(q.add(j * 64)));
+                rows.add(dots, L::halves(w.add(SECOND * 32)), SECOND);
+            });
             w = w.add(Q8_0_BYTES);
         }
         rows.sums
@@ -124,13 +132,13 @@ pub(super) unsafe fn nibbles<L: Lanes, const R: usize, const FIFTH: bool, const 
     unsafe {
         let (mut w, mut rows) = (args.weights, Rows::<L, R>::new(args, row));
         for _ in 0..args.super_blocks {
-            for second in 0..2 {
-                prefetch_stream::<6>(w.add(second * super_block / 2));
+            unroll!(SECOND in [0 1] {
+                prefetch_stream::<6>(w.add(SECOND * super_block / 2));
                 let mut sums = rows.zero_points(MIN);
-                let nibbles = |j: usize| L::nibbles(L::bytes(w.add(HEADER + j * 64)), second);
-                let a = rows.a.add(second * 32);
+                let nibbles = |j: usize| L::nibbles(L::bytes(w.add(HEADER + j * 64)), SECOND);
+                let a = rows.a.add(SECOND * 32);
                 if FIFTH {
-                    let masks = w.add(Q5_0_FIFTHS + second * 64);
+                    let masks = w.add(Q5_0_FIFTHS + SECOND * 64);
                     dots::<L, R, 8, 31>(&mut sums, a, |j| {
                         L::add_fifth(nibbles(j), masks.add(j * 8).cast::<u64>().read_unaligned())
                     });
@@ -138,10 +146,10 @@ pub(super) unsafe fn nibbles<L: Lanes, const R: usize, const FIFTH: bool, const 
                     dots::<L, R, 8, 15>(&mut sums, a, nibbles);
                 }
                 if MIN {
-                    rows.add_min(L::halves(w.add(mins + second * 32)));
+                    rows.add_min(L::halves(w.add(mins + SECOND * 32)));
                 }
-                rows.add(sums, L::halves(w.add(second * 32)), second);
-            }
+                rows.add(sums, L::halves(w.add(SECOND * 32)), SECOND);
+            });
             w = w.add(super_block);
         }
         rows.sums
@@ -159,14 +167,14 @@ pub(super) unsafe fn iq4_nl<L: Lanes, const R: usize>(args: &Args, row: usize) -
     unsafe {
         let (mut w, mut rows) = (args.weights, Rows::<L, R>::new(args, row));
         for _ in 0..args.super_blocks {
-            for second in 0..2 {
-                prefetch_stream::<5>(w.add(second * Q4_0_BYTES / 2));
+            unroll!(SECOND in [0 1] {
+                prefetch_stream::<5>(w.add(SECOND * Q4_0_BYTES / 2));
                 let mut sums = rows.zero_points(L::SIGNED);
-                full_dots::<L, R, 8>(&mut sums, rows.a.add(second * 32), |j| {
-                    L::lookup(&IQ4_LEVELS, L::nibbles(L::bytes(w.add(HEADER + j * 64)), second))
+                full_dots::<L, R, 8>(&mut sums, rows.a.add(SECOND * 32), |j| {
+                    L::lookup(&IQ4_LEVELS, L::nibbles(L::bytes(w.add(HEADER + j * 64)), SECOND))
                 });
-                rows.add(sums, L::halves(w.add(second * 32)), second);
-            }
+                rows.add(sums, L::halves(w.add(SECOND * 32)), SECOND);
+            });
             w = w.add(Q4_0_BYTES);
         }
         rows.sums
@@ -184,14 +192,14 @@ pub(super) unsafe fn mxfp4<L: Lanes, const R: usize>(args: &Args, row: usize) ->
     unsafe {
         let (mut w, mut rows) = (args.weights, Rows::<L, R>::new(args, row));
         for _ in 0..args.super_blocks {
-            for second in 0..2 {
-                prefetch_stream::<5>(w.add(second * MXFP4_BYTES / 2));
+            unroll!(SECOND in [0 1] {
+                prefetch_stream::<5>(w.add(SECOND * MXFP4_BYTES / 2));
                 let mut sums = rows.zero_points(false);
-                dots::<L, R, 8, 24>(&mut sums, rows.a.add(second * 32), |j| {
-                    L::lookup(&MXFP4_LEVELS, L::nibbles(L::bytes(w.add(j * 64)), second))
+                dots::<L, R, 8, 24>(&mut sums, rows.a.add(SECOND * 32), |j| {
+                    L::lookup(&MXFP4_LEVELS, L::nibbles(L::bytes(w.add(j * 64)), SECOND))
                 });
-                rows.add(sums, L::powers(w.add(QUANTS + second * TILE)), second);
-            }
+                rows.add(sums, L::powers(w.add(QUANTS + SECOND * TILE)), SECOND);
+            });
             w = w.add(MXFP4_BYTES);
         }
         rows.sums

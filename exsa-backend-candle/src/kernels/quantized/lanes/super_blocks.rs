@@ -1,14 +1,9 @@
 //! Kernels of the types with blocks of 256 values, which have integer scales, and often mins, within.
 
-use super::{Lanes, full_dots, scaled_dots};
+use super::{Lanes, full_dots, scaled_dots, unroll};
 use crate::kernels::memory::prefetch::prefetch_stream;
 use crate::kernels::quantized::args::Args;
 use crate::kernels::quantized::layout::*;
-
-/// Repeats a block for each constant `F`, unrolled.
-macro_rules! unroll {
-    ($f:ident in [$($n:literal)*] $body:block) => { $({ const $f: usize = $n; $body })* };
-}
 
 /// Places in the activations of a panel, and sums in progress, of `R` rows.
 struct Rows<L: Lanes, const R: usize> {
@@ -53,11 +48,11 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
         self.a = unsafe { self.a.add(self.padded * 64) };
     }
 
-    /// The sums of eight times 32 activations of row `i` times the pairs at `step` bytes from each other: four of them.
+    /// The sums of eight times 32 activations of row `i` times four pairs of numbers of each lane.
     ///
     /// # Safety
     ///
-    /// A block of the panel is left, and the pairs are there.
+    /// A block of the panel is left.
     #[inline(always)]
     unsafe fn times_sums32(&self, i: usize, pairs: &[L::Ints; 4]) -> L::Ints {
         // SAFETY: the sums are there, by the caller's promise.
@@ -70,35 +65,49 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
         }
     }
 
-    /// The sums of sixteen times 16 activations of row `i` times the pairs that `pairs` gives, eight of them.
+    /// The sums of sixteen times 16 activations of row `i` times eight pairs of bytes of each lane, of which a part of the
+    /// super-block, `step` bytes, has two: signed bytes, or high nibbles where `NIBBLES`.
     ///
     /// # Safety
     ///
-    /// A block of the panel is left.
+    /// A block of the panel is left, and the pairs are there.
     #[inline(always)]
-    unsafe fn times_sums16(&self, i: usize, pairs: impl Fn(usize) -> L::Ints) -> L::Ints {
-        // SAFETY: the sums are there, by the caller's promise.
+    unsafe fn times_sums16<const NIBBLES: bool>(&self, i: usize, bytes: *const u8, step: usize) -> L::Ints {
+        // SAFETY: sums and pairs are there, by the caller's promise.
         unsafe {
             let mut sum = L::splat(0);
             for j in 0..8 {
-                sum = L::pair_dot(sum, pairs(j), self.sums16.add(i * 16 + j * 2));
+                let at = bytes.add(j / 2 * step + j % 2 * 32);
+                let pairs = if NIBBLES { L::pair_nibbles(L::pairs(at), 1) } else { L::signed_pairs(at) };
+                sum = L::pair_dot(sum, pairs, self.sums16.add(i * 16 + j * 2));
             }
             sum
         }
     }
 
-    /// Ends a super-block: adds the values of each row times the scale of its activations.
+    /// Adds the value of row `i` times the scale of its activations.
     ///
     /// # Safety
     ///
     /// A block of the panel is left.
     #[inline(always)]
-    unsafe fn add(&mut self, values: [L::Floats; R]) {
-        // SAFETY: the scales are there, by the caller's promise, and so is what is one block further, or its end.
+    unsafe fn add(&mut self, i: usize, value: L::Floats) {
+        // SAFETY: the scale is there, by the caller's promise.
         unsafe {
-            for (i, sum) in self.sums.iter_mut().enumerate() {
-                *sum = L::fma(values[i], L::splat_float(*self.scale.add(i)), *sum);
-            }
+            let sum = L::fma(value, L::splat_float(*self.scale.add(i)), self.sums[i]);
+            self.sums[i] = L::settle_floats(sum);
+        }
+    }
+
+    /// To the next super-block.
+    ///
+    /// # Safety
+    ///
+    /// There is one, or the end of the panel.
+    #[inline(always)]
+    unsafe fn next(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe {
             self.scale = self.scale.add(self.padded);
             self.sums32 = self.sums32.add(self.padded * 8);
             self.sums16 = self.sums16.add(self.padded * 16);
@@ -106,7 +115,7 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
     }
 }
 
-/// `a - b * 2^SHIFT`.
+/// `a - b * factor`.
 ///
 /// # Safety
 ///
@@ -135,29 +144,35 @@ pub(super) unsafe fn q45_k<L: Lanes, const R: usize, const FIFTH: bool>(
             let mut sums = [L::splat(0); R];
             for part in 0..4 {
                 let p = w.add(HEADER + part * step);
-                for plane in 0..2 {
-                    prefetch_stream::<6>(p.add(plane * 320));
-                    let scale = L::scales(p.add(K_SCALES + plane * TILE));
-                    let nibbles = |j: usize| L::nibbles(L::bytes(p.add(j * 64)), plane);
-                    let a = rows.a.add(plane * 32);
+                unroll!(PLANE in [0 1] {
+                    prefetch_stream::<6>(p.add(PLANE * 320));
+                    let scale = L::scales(p.add(K_SCALES + PLANE * TILE));
+                    let nibbles = |j: usize| L::nibbles(L::bytes(p.add(j * 64)), PLANE);
+                    let a = rows.a.add(PLANE * 32);
                     if FIFTH {
-                        let masks = p.add(Q5K_FIFTHS + plane * 64);
+                        let masks = p.add(Q5K_FIFTHS + PLANE * 64);
                         scaled_dots::<L, R, 8, 31>(&mut sums, scale, a, |j| {
                             L::add_fifth(nibbles(j), masks.add(j * 8).cast::<u64>().read_unaligned())
                         });
                     } else {
                         scaled_dots::<L, R, 8, 15>(&mut sums, scale, a, nibbles);
                     }
-                }
+                });
                 rows.next_part();
             }
             let (d, dmin) = (L::halves(w), L::halves(w.add(32)));
-            let mins = [0, 1, 2, 3].map(|part| L::pairs(w.add(HEADER + part * step + K_MINS)));
-            let values = std::array::from_fn(|i| {
-                let value = L::mul(L::floats(sums[i]), d);
-                L::fnma(L::floats(rows.times_sums32(i, &mins)), dmin, value)
-            });
-            rows.add(values);
+            let mins = w.add(HEADER + K_MINS);
+            let mins = [
+                L::pairs(mins),
+                L::pairs(mins.add(step)),
+                L::pairs(mins.add(2 * step)),
+                L::pairs(mins.add(3 * step)),
+            ];
+            for (i, sum) in sums.into_iter().enumerate() {
+                let value = L::mul(L::floats(sum), d);
+                rows.add(i, L::fnma(L::floats(rows.times_sums32(i, &mins)), dmin, value));
+            }
+            rows.next();
             w = w.add(HEADER + 4 * step);
         }
         rows.sums
@@ -178,28 +193,27 @@ pub(super) unsafe fn q6_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> 
             let mut sums = [L::splat(0); R];
             for part in 0..4 {
                 let p = w.add(HEADER + part * Q6K_PART);
-                for plane in 0..2 {
-                    prefetch_stream::<7>(p.add(plane * 416));
-                    let pairs = L::signed_pairs(p.add(Q6K_SCALES + plane * 32));
-                    for half in 0..2 {
-                        let a = rows.a.add(plane * 32 + half * 16);
-                        scaled_dots::<L, R, 4, 63>(&mut sums, L::of_pairs(pairs, half), a, |j| {
-                            let q = L::nibbles(L::bytes(p.add((half * 4 + j) * 64)), plane);
-                            L::add_pairs(q, L::bytes(p.add(Q6K_HIGH + j * 64)), plane * 4 + half * 2)
+                unroll!(PLANE in [0 1] {
+                    prefetch_stream::<7>(p.add(PLANE * 416));
+                    let pairs = L::signed_pairs(p.add(Q6K_SCALES + PLANE * 32));
+                    unroll!(HALF in [0 1] {
+                        let a = rows.a.add(PLANE * 32 + HALF * 16);
+                        scaled_dots::<L, R, 4, 63>(&mut sums, L::of_pairs(pairs, HALF), a, |j| {
+                            let q = L::nibbles(L::bytes(p.add((HALF * 4 + j) * 64)), PLANE);
+                            L::add_pairs(q, L::bytes(p.add(Q6K_HIGH + j * 64)), PLANE * 4 + HALF * 2)
                         });
-                    }
-                }
+                    });
+                });
                 rows.next_part();
             }
             let d = L::halves(w);
             let scales = w.add(HEADER + Q6K_SCALES);
-            let values = std::array::from_fn(|i| {
-                let of_scales =
-                    rows.times_sums16(i, |j| L::signed_pairs(scales.add(j / 2 * Q6K_PART + j % 2 * 32)));
+            for (i, sum) in sums.into_iter().enumerate() {
                 // Quants are 32 too great.
-                L::mul(L::floats(less::<L>(sums[i], of_scales, 32)), d)
-            });
-            rows.add(values);
+                let of_scales = rows.times_sums16::<false>(i, scales, Q6K_PART);
+                rows.add(i, L::mul(L::floats(less::<L>(sum, of_scales, 32)), d));
+            }
+            rows.next();
             w = w.add(Q6K_BYTES);
         }
         rows.sums
@@ -232,13 +246,11 @@ pub(super) unsafe fn q2_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> 
             }
             let (d, dmin) = (L::halves(w), L::halves(w.add(32)));
             let mins = w.add(HEADER + Q2K_SCALES);
-            let values = std::array::from_fn(|i| {
-                let of_mins = rows.times_sums16(i, |j| {
-                    L::pair_nibbles(L::pairs(mins.add(j / 2 * Q2K_PART + j % 2 * 32)), 1)
-                });
-                L::fnma(L::floats(of_mins), dmin, L::mul(L::floats(sums[i]), d))
-            });
-            rows.add(values);
+            for (i, sum) in sums.into_iter().enumerate() {
+                let of_mins = rows.times_sums16::<true>(i, mins, Q2K_PART);
+                rows.add(i, L::fnma(L::floats(of_mins), dmin, L::mul(L::floats(sum), d)));
+            }
+            rows.next();
             w = w.add(Q2K_BYTES);
         }
         rows.sums
@@ -281,13 +293,12 @@ pub(super) unsafe fn q3_k<L: Lanes, const R: usize>(args: &Args, row: usize) -> 
             }
             let d = L::halves(w);
             let scales = w.add(Q3K_HEADER + Q3K_SCALES);
-            let values = std::array::from_fn(|i| {
-                let of_scales =
-                    rows.times_sums16(i, |j| L::signed_pairs(scales.add(j / 2 * Q3K_PART + j % 2 * 32)));
+            for (i, sum) in sums.into_iter().enumerate() {
                 // Quants are 4 too great.
-                L::mul(L::floats(less::<L>(sums[i], of_scales, 4)), d)
-            });
-            rows.add(values);
+                let of_scales = rows.times_sums16::<false>(i, scales, Q3K_PART);
+                rows.add(i, L::mul(L::floats(less::<L>(sum, of_scales, 4)), d));
+            }
+            rows.next();
             w = w.add(Q3K_BYTES);
         }
         rows.sums
@@ -319,29 +330,33 @@ pub(super) unsafe fn iq4_xs<L: Lanes, const R: usize>(args: &Args, row: usize) -
             for part in 0..4 {
                 let p = w.add(HEADER + part * IQ4XS_PART);
                 let scales = L::signed_pairs(p.add(IQ4XS_SCALES));
-                for plane in 0..2 {
-                    prefetch_stream::<5>(p.add(plane * 272));
+                unroll!(PLANE in [0 1] {
+                    prefetch_stream::<5>(p.add(PLANE * 272));
                     let mut dots = [L::splat(0); R];
-                    full_dots::<L, R, 8>(&mut dots, rows.a.add(plane * 32), |j| {
-                        L::lookup(&IQ4_LEVELS, L::nibbles(L::bytes(p.add(j * 64)), plane))
+                    full_dots::<L, R, 8>(&mut dots, rows.a.add(PLANE * 32), |j| {
+                        L::lookup(&IQ4_LEVELS, L::nibbles(L::bytes(p.add(j * 64)), PLANE))
                     });
-                    let scale = L::ints_of_pairs(scales, plane);
+                    let scale = L::ints_of_pairs(scales, PLANE);
                     for (sum, dots) in sums.iter_mut().zip(dots) {
                         *sum = L::mul_add(*sum, dots, scale);
                     }
-                }
+                });
                 rows.next_part();
             }
             let d = L::halves(w);
-            let scales =
-                [0, 1, 2, 3].map(|part| L::signed_pairs(w.add(HEADER + part * IQ4XS_PART + IQ4XS_SCALES)));
-            let values = std::array::from_fn(|i| {
+            let scales = w.add(HEADER + IQ4XS_SCALES);
+            let scales = [
+                L::signed_pairs(scales),
+                L::signed_pairs(scales.add(IQ4XS_PART)),
+                L::signed_pairs(scales.add(2 * IQ4XS_PART)),
+                L::signed_pairs(scales.add(3 * IQ4XS_PART)),
+            ];
+            for (i, sum) in sums.into_iter().enumerate() {
                 // Levels are 128 too great.
-                let exact =
-                    if L::SIGNED { sums[i] } else { less::<L>(sums[i], rows.times_sums32(i, &scales), 128) };
-                L::mul(L::floats(exact), d)
-            });
-            rows.add(values);
+                let exact = if L::SIGNED { sum } else { less::<L>(sum, rows.times_sums32(i, &scales), 128) };
+                rows.add(i, L::mul(L::floats(exact), d));
+            }
+            rows.next();
             w = w.add(IQ4XS_BYTES);
         }
         rows.sums

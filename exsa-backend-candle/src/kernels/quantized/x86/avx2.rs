@@ -1,8 +1,9 @@
 //! Packed products on x86 without AVX-512: AVX2, with AVX-VNNI where the processor has it.
 
 use crate::kernels::quantized::args::Args;
-use crate::kernels::quantized::lanes::{Lanes, tile};
+use crate::kernels::quantized::lanes::{Lanes, multiply};
 use crate::kernels::quantized::layout::{PackedType, TILE};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Whether this processor has what [`multiply`] needs, and what [`multiply_vnni`] needs.
@@ -13,26 +14,22 @@ pub fn available() -> (bool, bool) {
     (base, base && is_x86_feature_detected!("avxvnni"))
 }
 
-/// Multiplies the panel with the tile.
-///
-/// # Safety
-///
-/// The processor has AVX2, FMA and F16C, and `args` were made for weights of `kind`.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(in crate::kernels::quantized) unsafe fn multiply(kind: PackedType, args: &Args) {
-    // SAFETY: passed on.
-    unsafe { tile::<Avx2<false>>(kind, args) }
+multiply! {
+    /// Multiplies the panel with the tile.
+    ///
+    /// # Safety
+    ///
+    /// The processor has AVX2, FMA and F16C, and `args` were made for weights of `kind`.
+    pub(in crate::kernels::quantized) multiply, Avx2<false>, "avx2,fma,f16c"
 }
 
-/// The same with AVX-VNNI.
-///
-/// # Safety
-///
-/// As of [`multiply`], and the processor has AVX-VNNI.
-#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub(in crate::kernels::quantized) unsafe fn multiply_vnni(kind: PackedType, args: &Args) {
-    // SAFETY: passed on.
-    unsafe { tile::<Avx2<true>>(kind, args) }
+multiply! {
+    /// The same with AVX-VNNI.
+    ///
+    /// # Safety
+    ///
+    /// As of [`multiply`], and the processor has AVX-VNNI.
+    pub(in crate::kernels::quantized) multiply_vnni, Avx2<true>, "avx2,fma,f16c,avxvnni"
 }
 
 /// Two registers of eight lanes each.
@@ -55,6 +52,21 @@ fn both<T>(f: impl Fn(usize) -> T) -> Two<T> {
 unsafe fn broadcast(a: *const i8) -> __m256i {
     // SAFETY: the caller says that four bytes are there.
     unsafe { _mm256_set1_epi32(a.cast::<i32>().read_unaligned()) }
+}
+
+/// Has the compiler finish sums before it loads other operands.
+///
+/// # Safety
+///
+/// The processor has AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn settle([mut low, mut high]: Two<__m256i>) -> Two<__m256i> {
+    // SAFETY: no instruction.
+    unsafe {
+        asm!("/* {0} {1} */", inout(ymm_reg) low, inout(ymm_reg) high, options(nostack, preserves_flags));
+    }
+    [low, high]
 }
 
 // SAFETY (of every block below): the instructions are there by the contract of `Lanes`, and so are the bytes.
@@ -174,6 +186,27 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
                     _mm256_add_epi16(sum[i], _mm256_maddubs_epi16(w[i], a))
                 }
             })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn settle(partial: Self::Partial) -> Self::Partial {
+        // SAFETY: as above.
+        unsafe { settle(partial) }
+    }
+
+    #[inline(always)]
+    unsafe fn settle_ints(sum: Self::Ints) -> Self::Ints {
+        // SAFETY: as above.
+        unsafe { settle(sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn settle_floats(sum: Self::Floats) -> Self::Floats {
+        // SAFETY: as above.
+        unsafe {
+            let [low, high] = settle([_mm256_castps_si256(sum[0]), _mm256_castps_si256(sum[1])]);
+            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
         }
     }
 

@@ -2,19 +2,19 @@
 
 use super::avx512::{halves, load};
 use crate::kernels::quantized::args::Args;
-use crate::kernels::quantized::lanes::{Lanes, tile};
+use crate::kernels::quantized::lanes::{Lanes, multiply};
 use crate::kernels::quantized::layout::{PackedType, TILE};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// Multiplies the panel with the tile.
-///
-/// # Safety
-///
-/// The processor has what [`available`](super::avx512::available) asks for, and `args` were made for weights of `kind`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn multiply(kind: PackedType, args: &Args) {
-    // SAFETY: passed on.
-    unsafe { tile::<Avx512>(kind, args) }
+multiply! {
+    /// Multiplies the panel with the tile.
+    ///
+    /// # Safety
+    ///
+    /// The processor has what [`available`](super::avx512::available) asks for, and `args` were made for weights of
+    /// `kind`.
+    pub(super) multiply, Avx512, "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c"
 }
 
 /// One register.
@@ -29,6 +29,19 @@ struct Avx512;
 unsafe fn broadcast(a: *const i8) -> __m512i {
     // SAFETY: the caller says that four bytes are there.
     unsafe { _mm512_set1_epi32(a.cast::<i32>().read_unaligned()) }
+}
+
+/// Has the compiler finish a sum before it loads other operands.
+///
+/// # Safety
+///
+/// The processor has AVX-512.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn settle(mut sum: __m512i) -> __m512i {
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(zmm_reg) sum, options(nostack, preserves_flags)) };
+    sum
 }
 
 // SAFETY (of every block below): the instructions are there by the contract of `Lanes`, and so are the bytes.
@@ -118,6 +131,24 @@ impl Lanes for Avx512 {
     unsafe fn partial(sum: __m512i, w: __m512i, a: *const i8) -> __m512i {
         // SAFETY: as above.
         unsafe { Self::dot_full(sum, w, a) }
+    }
+
+    #[inline(always)]
+    unsafe fn settle(partial: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { settle(partial) }
+    }
+
+    #[inline(always)]
+    unsafe fn settle_ints(sum: Self::Ints) -> Self::Ints {
+        // SAFETY: as above.
+        unsafe { settle(sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn settle_floats(sum: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_castsi512_ps(settle(_mm512_castps_si512(sum))) }
     }
 
     #[inline(always)]
