@@ -1,18 +1,23 @@
-//! Quantization of GGUF tensors.
+//! Quantization of GGUF tensors and files.
 //!
-//! [`dequantize`] turns the blocks of every ggml type that GGUF files hold into f32. The layouts and codebooks are
-//! those of ggml's `ggml-common.h` and `ggml-quants.c`; [`codebook`] exports the tables, so that kernels compute
-//! with the same numbers.
+//! [`dequantize`] turns the blocks of every ggml type that GGUF files hold into f32, [`quantize`] turns rows of f32
+//! into blocks of most types, and [`quantize_gguf`] converts whole files by the usual mixtures, with an
+//! [`ImportanceMatrix`] where there is one.
+//!
+//! The layouts and codebooks are those of ggml's `ggml-common.h` and `ggml-quants.c`; [`codebook`] exports the
+//! tables, so that kernels compute with the same numbers. The modules of the formats document the fields of each
+//! block.
 //!
 //! ```
 //! use exsa_core::gguf::GgmlType;
 //!
-//! // One block of Q8_0: scale 0.5 as f16, then 32 signed bytes.
-//! let mut block = vec![0x00, 0x38];
-//! block.extend(0..32u8);
+//! let row: Vec<f32> = (0..32).map(|i| i as f32 / 31.0).collect();
+//! let mut blocks = Vec::new();
+//! exsa_quant::quantize(GgmlType::Q8_0, &row, 32, None, &mut blocks)?;
+//! assert_eq!(blocks.len(), 34);
 //! let mut values = [0.0; 32];
-//! exsa_quant::dequantize(GgmlType::Q8_0, &block, &mut values)?;
-//! assert_eq!(values[3], 1.5);
+//! exsa_quant::dequantize(GgmlType::Q8_0, &blocks, &mut values)?;
+//! assert!(row.iter().zip(values).all(|(x, y)| (x - y).abs() < 0.005));
 //! # Ok::<(), exsa_quant::QuantError>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -20,7 +25,14 @@
 pub mod codebook;
 mod dequantize;
 mod error;
+mod file;
 mod format;
+mod quantize;
 
 pub use dequantize::dequantize;
 pub use error::QuantError;
+pub use file::{
+    ImportanceError, ImportanceMatrix, Mixture, Progress, QuantizeError, QuantizeOptions, QuantizeSummary,
+    planned_types, quantize_gguf,
+};
+pub use quantize::{can_quantize, quantize};

@@ -22,6 +22,7 @@ mod limits;
 mod metadata;
 mod parse;
 mod source;
+mod stream;
 mod tensor;
 mod value;
 mod writer;
@@ -34,6 +35,7 @@ pub use limits::{
     TENSORS_MAX,
 };
 pub use metadata::Metadata;
+pub use stream::GgufStream;
 pub use tensor::TensorInfo;
 pub use value::{Array, Value};
 pub use writer::GgufWriter;

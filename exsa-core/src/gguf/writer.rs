@@ -1,6 +1,6 @@
 //! Writes GGUFs: for tests, fuzzing and tools.
 
-use super::{Array, GgmlType, Value};
+use super::{Array, GgmlType, GgufStream, Value};
 use std::io::{self, Write};
 
 /// Collects metadata and tensors and writes them as a GGUF.
@@ -23,7 +23,19 @@ pub struct GgufWriter {
     version: u32,
     alignment: u64,
     metadata: Vec<(String, Value)>,
-    tensors: Vec<(String, Vec<u64>, GgmlType, Vec<u8>)>,
+    tensors: Vec<Entry>,
+}
+
+/// A tensor to write.
+#[derive(Clone, Debug)]
+struct Entry {
+    name: String,
+    shape: Vec<u64>,
+    dtype: GgmlType,
+    /// Length of the data in bytes.
+    bytes: u64,
+    /// Empty if the data comes later.
+    data: Vec<u8>,
 }
 
 impl Default for GgufWriter {
@@ -58,7 +70,21 @@ impl GgufWriter {
 
     /// Adds a tensor; `shape` begins with the fastest-varying dimension.
     pub fn tensor(mut self, name: &str, shape: &[u64], dtype: GgmlType, data: Vec<u8>) -> Self {
-        self.tensors.push((name.to_owned(), shape.to_vec(), dtype, data));
+        let bytes = data.len() as u64;
+        self.tensors.push(Entry { name: name.to_owned(), shape: shape.to_vec(), dtype, bytes, data });
+        self
+    }
+
+    /// Adds a tensor whose `bytes` bytes of data follow the header: for files that do not fit in memory. See
+    /// [`start`](Self::start).
+    pub fn declare(mut self, name: &str, shape: &[u64], dtype: GgmlType, bytes: u64) -> Self {
+        self.tensors.push(Entry {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            dtype,
+            bytes,
+            data: Vec::new(),
+        });
         self
     }
 
@@ -72,8 +98,33 @@ impl GgufWriter {
         to.write_all(&self.to_bytes())
     }
 
-    /// The file in memory.
+    /// The file in memory; tensors that were only declared are zeros.
     pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = self.header();
+        let step = self.alignment.max(1);
+        for Entry { bytes, data, .. } in &self.tensors {
+            out.resize(out.len().next_multiple_of(step as usize), 0);
+            out.extend(data);
+            out.resize(out.len() + (*bytes as usize - data.len()), 0);
+        }
+        out
+    }
+
+    /// Writes the header. The data of all tensors, of those with data too, is then written through the stream,
+    /// in the order in which they were added.
+    ///
+    /// # Errors
+    ///
+    /// Those of `to`.
+    pub fn start<W: Write>(&self, mut to: W) -> io::Result<GgufStream<W>> {
+        let header = self.header();
+        to.write_all(&header)?;
+        let bytes = self.tensors.iter().map(|tensor| tensor.bytes).collect();
+        Ok(GgufStream::new(to, header.len() as u64, self.alignment.max(1), bytes))
+    }
+
+    /// Everything before the data, without the padding that ends it.
+    fn header(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();
         out.extend(self.version.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
@@ -84,17 +135,13 @@ impl GgufWriter {
         }
         let step = self.alignment.max(1);
         let mut offset = 0u64;
-        for (name, shape, dtype, data) in &self.tensors {
+        for Entry { name, shape, dtype, bytes, .. } in &self.tensors {
             put_text(&mut out, name);
             out.extend((shape.len() as u32).to_le_bytes());
             shape.iter().for_each(|dim| out.extend(dim.to_le_bytes()));
             out.extend(dtype.id().to_le_bytes());
             out.extend(offset.to_le_bytes());
-            offset += (data.len() as u64).next_multiple_of(step);
-        }
-        for (_, _, _, data) in &self.tensors {
-            out.resize(out.len().next_multiple_of(step as usize), 0);
-            out.extend(data);
+            offset += bytes.next_multiple_of(step);
         }
         out
     }

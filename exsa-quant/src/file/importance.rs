@@ -1,0 +1,205 @@
+//! Importance matrices, as llama.cpp's `llama-imatrix` writes them.
+
+use super::ImportanceError;
+use exsa_core::gguf::{GgmlType, Gguf, GgufWriter, TensorInfo, Value};
+use std::collections::BTreeMap;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
+/// Suffixes of the two tensors that a GGUF has for each weight: sums of squared activations, with a row per
+/// expert, and how many tokens they are sums of.
+const SUMS: &str = ".in_sum2";
+const COUNTS: &str = ".counts";
+
+/// Bytes of a tensor's name.
+const NAME_BYTES_MAX: u64 = 1024;
+
+/// The importance of each column of a model's matrices: the mean square of its activations over a calibration text.
+///
+/// A tensor of experts has the columns of all its experts, one after the other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImportanceMatrix {
+    tensors: BTreeMap<String, Vec<f32>>,
+}
+
+impl ImportanceMatrix {
+    /// A matrix without tensors.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the importance of a tensor's columns.
+    ///
+    /// # Errors
+    ///
+    /// [`ImportanceError::Value`] for a number that is negative or not finite.
+    pub fn insert(&mut self, tensor: &str, columns: Vec<f32>) -> Result<(), ImportanceError> {
+        if let Some(index) = columns.iter().position(|x| !(x.is_finite() && *x >= 0.0)) {
+            let value = columns[index];
+            return Err(ImportanceError::Value { tensor: tensor.to_owned(), index, value });
+        }
+        self.tensors.insert(tensor.to_owned(), columns);
+        Ok(())
+    }
+
+    /// The importance of the columns of `tensor`.
+    pub fn get(&self, tensor: &str) -> Option<&[f32]> {
+        self.tensors.get(tensor).map(Vec::as_slice)
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Reads a matrix: a GGUF, or the older `imatrix.dat`.
+    ///
+    /// # Errors
+    ///
+    /// [`ImportanceError`] for whatever is wrong with the file.
+    pub fn read<R: Read + Seek>(reader: &mut R) -> Result<Self, ImportanceError> {
+        let len = reader.seek(SeekFrom::End(0))?;
+        reader.seek(SeekFrom::Start(0))?;
+        let mut magic = Vec::new();
+        reader.take(4).read_to_end(&mut magic)?;
+        if magic == b"GGUF" {
+            return Self::read_gguf(reader);
+        }
+        reader.seek(SeekFrom::Start(0))?;
+        Self::read_legacy(&mut LegacyReader { reader: BufReader::new(reader), left: len })
+    }
+
+    /// The matrix as a GGUF that llama.cpp reads too; `tokens` is the number of tokens that it was computed from.
+    pub fn to_gguf(&self, tokens: u32) -> GgufWriter {
+        let writer = GgufWriter::new()
+            .key("general.type", Value::Str("imatrix".into()))
+            .key("imatrix.datasets", Value::Array(exsa_core::gguf::Array::Str(Vec::new())))
+            .key("imatrix.chunk_count", Value::U32(1))
+            .key("imatrix.chunk_size", Value::U32(tokens));
+        self.tensors.iter().fold(writer, |writer, (name, columns)| {
+            let count = tokens.max(1) as f32;
+            let sums: Vec<f32> = columns.iter().map(|mean| mean * count).collect();
+            writer.tensor_f32(&format!("{name}{SUMS}"), &[columns.len() as u64, 1], &sums).tensor_f32(
+                &format!("{name}{COUNTS}"),
+                &[1, 1],
+                &[count],
+            )
+        })
+    }
+
+    fn read_gguf<R: Read + Seek>(reader: &mut R) -> Result<Self, ImportanceError> {
+        let gguf = Gguf::read(reader)?;
+        let mut matrix = Self::new();
+        for sums_info in gguf.tensors() {
+            let Some(name) = sums_info.name.strip_suffix(SUMS) else { continue };
+            let counts_info = gguf
+                .tensor(&format!("{name}{COUNTS}"))
+                .ok_or_else(|| ImportanceError::Format(format!("tensor '{name}{COUNTS}' is missing")))?;
+            let columns = sums_info.shape[0];
+            if sums_info.elements() / columns != counts_info.elements() {
+                let problem = format!(
+                    "'{}' has shape {:?} and '{}' {:?}; a count per row is needed",
+                    sums_info.name, sums_info.shape, counts_info.name, counts_info.shape
+                );
+                return Err(ImportanceError::Format(problem));
+            }
+            let (mut means, counts) = (read_f32(reader, sums_info)?, read_f32(reader, counts_info)?);
+            for (means, count) in means.chunks_exact_mut(columns as usize).zip(counts) {
+                // An expert that no token came to: nothing is known of its columns.
+                let known = count > 0.0;
+                means.iter_mut().for_each(|mean| *mean = if known { *mean / count } else { 1.0 });
+            }
+            matrix.insert(name, means)?;
+        }
+        if matrix.is_empty() {
+            return Err(ImportanceError::Format(format!("the GGUF has no tensor named '*{SUMS}'")));
+        }
+        Ok(matrix)
+    }
+
+    /// The older form: a count of entries; per entry its name, a number of calls and sums of squares. The rest,
+    /// about the calibration text, is not needed.
+    fn read_legacy<R: Read>(reader: &mut LegacyReader<R>) -> Result<Self, ImportanceError> {
+        let entries = reader.count("the number of entries", 12)?;
+        let mut matrix = Self::new();
+        for entry in 0..entries {
+            let name_len = reader.count(&format!("the length of name {entry}"), 1)?;
+            if name_len > NAME_BYTES_MAX {
+                let problem =
+                    format!("name {entry} has {name_len} bytes; at most {NAME_BYTES_MAX} are allowed");
+                return Err(ImportanceError::Format(problem));
+            }
+            let name = String::from_utf8(reader.bytes(name_len)?)
+                .map_err(|_| ImportanceError::Format(format!("name {entry} is not UTF-8")))?;
+            let calls = i32::from_le_bytes(reader.array("a number of calls")?);
+            let values = reader.count(&format!("the number of values of '{name}'"), 4)?;
+            let bytes = reader.bytes(4 * values)?;
+            let calls = if calls > 0 { calls as f32 } else { 1.0 };
+            matrix.insert(&name, f32s(&bytes).map(|sum| sum / calls).collect())?;
+        }
+        Ok(matrix)
+    }
+}
+
+/// All values of a tensor of F32.
+fn read_f32<R: Read + Seek>(reader: &mut R, tensor: &TensorInfo) -> Result<Vec<f32>, ImportanceError> {
+    if tensor.dtype != GgmlType::F32 {
+        let problem = format!("tensor '{}' is {}; F32 is allowed", tensor.name, tensor.dtype);
+        return Err(ImportanceError::Format(problem));
+    }
+    reader.seek(SeekFrom::Start(tensor.offset))?;
+    let mut bytes = Vec::new();
+    // The parser has seen that the file has these bytes.
+    reader.take(tensor.bytes).read_to_end(&mut bytes)?;
+    Ok(f32s(&bytes).collect())
+}
+
+fn f32s(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
+}
+
+/// A file in the older form, no length of which is believed.
+struct LegacyReader<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> LegacyReader<R> {
+    /// A number of things that take `bytes_min` bytes each at least.
+    fn count(&mut self, what: &str, bytes_min: u64) -> Result<u64, ImportanceError> {
+        let count = i32::from_le_bytes(self.array(what)?);
+        match u64::try_from(count) {
+            Ok(count) if count > 0 && count <= self.left / bytes_min => Ok(count),
+            _ => Err(ImportanceError::Format(format!(
+                "{what} is {count}; at least 1 is needed, and {} bytes are left in the file",
+                self.left
+            ))),
+        }
+    }
+
+    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], ImportanceError> {
+        let Some(left) = self.left.checked_sub(N as u64) else {
+            return Err(ImportanceError::Format(format!("the file ends before {what}")));
+        };
+        self.left = left;
+        let mut bytes = [0; N];
+        self.reader.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// `count` bytes, which [`count`](Self::count) has allowed.
+    fn bytes(&mut self, count: u64) -> Result<Vec<u8>, ImportanceError> {
+        let mut bytes = Vec::new();
+        self.reader.by_ref().take(count).read_to_end(&mut bytes)?;
+        self.left -= bytes.len() as u64;
+        if bytes.len() as u64 != count {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        Ok(bytes)
+    }
+}
