@@ -66,7 +66,7 @@ mod tests {
     fn mapped(dtype: GgmlType, n: usize, k: usize) -> (MappedRows, Vec<f32>) {
         let blocks = n * k / dtype.block_len() as usize;
         let bytes: Vec<u8> =
-            (0..blocks * dtype.block_bytes() as usize).map(|i| (i * 7919 >> 3) as u8 & 0x37).collect();
+            (0..blocks * dtype.block_bytes() as usize).map(|i| ((i * 7919) >> 3) as u8 & 0x37).collect();
         let mut dense = vec![0.0; n * k];
         exsa_quant::dequantize(dtype, &bytes, &mut dense).unwrap();
         let mapping = Arc::new(Mapping::open(&ModelSource::Memory(bytes.into())).unwrap());
