@@ -1,6 +1,6 @@
 //! Products of quantized and of float matrices, beside what the machine can do at most in the same run.
 //!
-//! `cargo bench -p exsa-benches --bench products -- [types=Q4_K,F16] [shapes=8192x2048] [rows=1,16,512] [threads=2] [ms=60] [best=1] [isa=AvxVnni]`
+//! `cargo bench -p exsa-benches --bench products -- [types=Q4_K,F16] [shapes=8192x2048] [rows=1,16,512] [threads=2] [ms=60] [best=1] [isa=avx-vnni]`
 //!
 //! One line per case: rows, time (median, rows quantized already), billions of operations a second and their share of the peak of vectors (int8, or f32 multiply-adds for
 //! F32, F16 and BF16), bytes of

@@ -31,6 +31,11 @@ pub struct KvOptions {
     #[arg(long, value_name = "LAYOUT", value_parser = ["unified", "streams"])]
     pub kv_layout: Option<String>,
 
+    /// Instruction set of candle's kernels: scalar, avx2, avx-vnni, avx512-vnni, amx, neon or neon-dotprod; the best one of the
+    /// processor without.
+    #[arg(long, value_name = "NAME")]
+    pub isa: Option<String>,
+
     /// Whether llamacpp computes attention by its fused kernel: on or off; its default without.
     #[arg(long, value_name = "WHETHER", value_parser = ["on", "off"])]
     pub flash_attention: Option<String>,
@@ -53,11 +58,15 @@ pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>, BenchError> {
 
 /// The backend of this name, with what `options` do not leave to it.
 pub fn backend_with(name: &str, options: &KvOptions) -> Result<Box<dyn InferenceBackend>, BenchError> {
-    #[cfg(not(feature = "llamacpp"))]
-    let _ = options;
     match name {
         "scripted" => Ok(Box::new(ScriptedBackend::new(ScriptedModel::ngram(1).context(SCRIPTED_CONTEXT)))),
-        "candle" => Ok(Box::new(CandleBackend::new())),
+        "candle" => {
+            let backend = CandleBackend::new();
+            Ok(Box::new(match &options.isa {
+                Some(name) => backend.isa(name),
+                None => backend,
+            }))
+        }
         #[cfg(feature = "llamacpp")]
         "llamacpp" => {
             use exsa_backend_llamacpp::{FlashAttention, KvLayout, LlamaCppBackend};

@@ -28,6 +28,7 @@ pub mod progress;
 pub mod prompts;
 pub mod random;
 pub mod report;
+pub mod shape;
 pub mod text;
 pub mod threads;
 pub mod throughput;

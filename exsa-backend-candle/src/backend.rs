@@ -4,6 +4,7 @@ use crate::compute;
 use crate::config::Config;
 use crate::device;
 use crate::estimate;
+use crate::kernels::quantized::Isa;
 use crate::load::{self, LoadedModel};
 use crate::mapping::Mapping;
 use crate::session::CandleSession;
@@ -23,13 +24,38 @@ use std::sync::Arc;
 /// Runs GGUF models on candle.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct CandleBackend {}
+pub struct CandleBackend {
+    isa: Option<String>,
+}
 
 impl CandleBackend {
     /// The backend.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Multiplies weights by the kernels of this instruction set instead of the processor's best one: `scalar`, `avx2`,
+    /// `avx-vnni`, `avx512-vnni`, `amx`, `neon` or `neon-dotprod`. For measurements, and for processors that slow down
+    /// when they use wide vectors. Results are the same with all of them, to the bit; attention keeps the best one.
+    ///
+    /// Loading fails with [`LoadError::Option`] where the processor lacks it.
+    #[must_use]
+    pub fn isa(mut self, name: impl Into<String>) -> Self {
+        self.isa = Some(name.into());
+        self
+    }
+
+    /// The instruction set to multiply by.
+    fn chosen_isa(&self) -> Result<Isa, LoadError> {
+        let Some(name) = self.isa.as_deref() else { return Ok(Isa::detect()) };
+        Isa::named(name).ok_or_else(|| {
+            let names: Vec<&str> = Isa::available().map(Isa::name).collect();
+            LoadError::Option {
+                option: "isa",
+                problem: format!("'{name}' is none of this processor's: {}", names.join(", ")),
+            }
+        })
     }
 }
 
@@ -64,7 +90,8 @@ impl InferenceBackend for CandleBackend {
         let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;
         let team = compute::team(&options.threads)?;
         let host = device.is_cpu();
-        let weights = Weights::new(&gguf, mapping, device.clone(), host, progress, team)?;
+        let isa = host.then(|| self.chosen_isa()).transpose()?;
+        let weights = Weights::new(&gguf, mapping, device.clone(), isa, progress, team)?;
         let loaded = load::load(config, tokenizer.n_vocab(), weights)?;
         let device = (!host).then_some(device);
         Ok(Arc::new(CandleModel { info, tokenizer, loaded: Arc::new(loaded), device }))

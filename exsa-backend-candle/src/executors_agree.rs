@@ -1,6 +1,7 @@
 //! The executor on tensors, on candle's CPU device, against the kernels of the host.
 
 use crate::config::Config;
+use crate::kernels::quantized::Isa;
 use crate::load::LoadedModel;
 use crate::mapping::Mapping;
 use crate::session::CandleSession;
@@ -21,7 +22,8 @@ fn loaded(name: &str, host: bool) -> Arc<LoadedModel> {
     let gguf = Gguf::read(&mut Cursor::new(mapping.bytes())).unwrap();
     let config = Config::from_metadata(gguf.metadata()).unwrap();
     let (mut progress, team) = (LoadProgress::none(), compute::team(&Default::default()).unwrap());
-    let weights = Weights::new(&gguf, mapping, Device::Cpu, host, &mut progress, team).unwrap();
+    let weights =
+        Weights::new(&gguf, mapping, Device::Cpu, host.then(Isa::detect), &mut progress, team).unwrap();
     Arc::new(load::load(config, 1, weights).unwrap())
 }
 

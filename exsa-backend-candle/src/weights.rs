@@ -54,20 +54,20 @@ pub(crate) struct Weights<'a, 'p> {
 }
 
 impl<'a, 'p> Weights<'a, 'p> {
-    /// The tensors of `gguf`, whose bytes are `mapping`, for passes on the host's kernels or over tensors on `device`.
+    /// The tensors of `gguf`, whose bytes are `mapping`, for passes on the host's kernels of `isa` or, without, over tensors on `device`.
     pub fn new(
         gguf: &'a Gguf,
         mapping: Arc<Mapping>,
         device: Device,
-        host: bool,
+        isa: Option<Isa>,
         progress: &'a mut LoadProgress<'p>,
         team: Team,
     ) -> Result<Self, LoadError> {
         let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
         progress.report(0, total)?;
         let (taken, slow, fingerprint) = (BTreeSet::new(), BTreeSet::new(), Fingerprint::default());
-        let packed = if host { packed_bytes(gguf) } else { 0 };
-        let (isa, memory) = (host.then(Isa::detect), Arena::new(packed));
+        let packed = if isa.is_some() { packed_bytes(gguf) } else { 0 };
+        let memory = Arena::new(packed);
         Ok(Self {
             gguf,
             mapping,

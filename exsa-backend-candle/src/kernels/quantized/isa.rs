@@ -70,9 +70,28 @@ impl Isa {
         Self::available().last().unwrap_or(Self::SCALAR)
     }
 
+    /// Its name, as options of programs have it.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Set::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Set::AvxVnni => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => "avx512-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => "amx",
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Set::NeonDotProd => "neon-dotprod",
+        }
+    }
+
     /// The instruction set called `name`; `None` if this processor lacks it.
     pub fn named(name: &str) -> Option<Self> {
-        Self::available().find(|isa| format!("{:?}", isa.0) == name)
+        Self::available().find(|isa| isa.name() == name)
     }
 
     /// Whether AMX tiles are part of it.
