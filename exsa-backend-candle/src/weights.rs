@@ -120,17 +120,19 @@ impl<'a, 'p> Weights<'a, 'p> {
         if let Some(isa) = self.isa
             && PackedMatrix::supports(self.find(&weight_name)?.dtype)
         {
-            let weight = self.packed(&weight_name, rows, columns, |dtype, bytes, n, k, team, memory, done| {
-                PackedMatrix::pack_by_parts(dtype, bytes, n, k, team, memory, done)
-            })?;
+            let weight =
+                self.packed(&weight_name, rows, columns, |dtype, bytes, n, k, team, memory, done| {
+                    PackedMatrix::pack_by_parts(dtype, bytes, n, k, team, memory, done)
+                })?;
             return Ok(Linear::packed(weight, isa, bias));
         }
         if let Some(isa) = self.isa
             && FloatType::of(self.find(&weight_name)?.dtype).is_some()
         {
-            let weight = self.packed(&weight_name, rows, columns, |dtype, bytes, n, k, team, memory, done| {
-                FloatMatrix::pack_by_parts(dtype, bytes, n, k, team, memory, done)
-            })?;
+            let weight =
+                self.packed(&weight_name, rows, columns, |dtype, bytes, n, k, team, memory, done| {
+                    FloatMatrix::pack_by_parts(dtype, bytes, n, k, team, memory, done)
+                })?;
             return Ok(Linear::float(weight, isa, bias));
         }
         if self.isa.is_some() {
@@ -166,14 +168,10 @@ impl<'a, 'p> Weights<'a, 'p> {
         let progress = &mut *self.progress;
         let (done, total) = (&mut self.done, self.total);
         mapping.fetch(start, bytes.min(2 * REPORT_BYTES));
-        let packed = pack(
-            tensor.dtype,
-            data,
-            rows,
-            columns,
-            &mut self.team,
-            &mut self.memory,
-            &mut |part: Range<usize>| {
+        let packed =
+            pack(tensor.dtype, data, rows, columns, &mut self.team, &mut self.memory, &mut |part: Range<
+                usize,
+            >| {
                 mapping.release(start + part.start, part.len());
                 let ahead = part.end + REPORT_BYTES;
                 mapping.fetch(start + ahead.min(bytes), REPORT_BYTES.min(bytes.saturating_sub(ahead)));
@@ -181,8 +179,7 @@ impl<'a, 'p> Weights<'a, 'p> {
                     *done += part.len() as u64;
                 }
                 progress.report(*done, total)
-            },
-        );
+            });
         let memory = |_| LoadError::Memory { what: "packed weights", needed: tensor.bytes, available: 0 };
         packed.map_err(memory)?.ok_or_else(|| damaged(tensor))?
     }

@@ -248,7 +248,12 @@ fn sizes_are_those_of_the_memory() {
         let matrix = packed(dtype, &bytes, 20, k, &mut team).unwrap();
         let mut acts = FloatActivations::default();
         acts.fill(&vec![1.0; m * k], k, isa, &mut team);
-        multiply_floats(isa, &[Some(FloatProduct::new(&matrix, &mut vec![0.0; m * 20]))], &mut acts, &mut team);
+        multiply_floats(
+            isa,
+            &[Some(FloatProduct::new(&matrix, &mut vec![0.0; m * 20]))],
+            &mut acts,
+            &mut team,
+        );
         let sizes = FloatSizes::new(m, k, matrix.kind, isa);
         assert_eq!(acts.bytes(), sizes.bytes(2), "{dtype}, {m} rows");
     }
