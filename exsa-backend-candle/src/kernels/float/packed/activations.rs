@@ -10,6 +10,9 @@ use crate::kernels::quantized::Isa;
 /// Maximum tiles that are multiplied with all panels while their block of `k` is in the second-level cache.
 pub(super) const GROUP: usize = 8;
 
+/// Maximum panels that each convert weights for themselves.
+pub(super) const STREAMED_PANELS: usize = 3;
+
 /// Maximum rows of a panel with any instruction set.
 const ROWS_MAX: usize = 12;
 
@@ -69,7 +72,7 @@ pub(crate) struct FloatSizes {
 impl FloatSizes {
     /// For `m` rows of `k` values and weights of type `kind`.
     pub fn new(m: usize, k: usize, kind: FloatType, isa: Isa) -> Self {
-        let converted = kind != FloatType::F32 && m > isa.floats().rows_max();
+        let converted = kind != FloatType::F32 && m > STREAMED_PANELS * isa.floats().rows_max();
         Self { values: m * k, converted: if converted { GROUP * BLOCK } else { 0 } }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Written once in vectors; [`sets`](super::sets) compiles it for each instruction set. The sums of all rows and
 //! tiles stay in registers; per value of `k`, a vector of weights serves all rows and a broadcast activation all
-//! vectors.
+//! vectors. One value of `k` is one turn of the loop: from longer ones the compiler loads weights before it needs
+//! them, and runs out of registers. Prefetches have no branches, and name a cache line several times where a
+//! value of `k` has less than one.
 
 use super::element::Element;
 use super::matrix::TILE;
@@ -11,9 +13,6 @@ use crate::kernels::simd::Vector;
 
 /// Values of `k` whose products are added up before the sum joins the total.
 pub(super) const BLOCK: usize = 256;
-
-/// Values of `k` between two prefetches.
-pub(super) const STEP: usize = 4;
 
 /// Operands and output of a kernel for `R` rows of activations and `T` tiles.
 ///
@@ -43,8 +42,8 @@ pub(super) struct Ahead {
     pub at: *const u8,
     /// Bytes from one tile to the next.
     pub tile_stride: usize,
-    /// Cache lines of a tile for each [`STEP`] values of `k`.
-    pub lines: usize,
+    /// Bytes of a tile for each value of `k`.
+    pub step: usize,
 }
 
 /// Multiplies the panel with the tiles.
@@ -68,29 +67,15 @@ pub(super) unsafe fn multiply<V: Vector, E: Element, const R: usize, const T: us
     // SAFETY: operands and output are there, by the contract of `Block`.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; R];
-        for _ in 0..len / STEP {
+        for _ in 0..len {
             for t in 0..T {
-                let tile = weights.wrapping_add(t * tile_stride).cast();
-                if size_of::<E>() == 4 {
-                    prefetch_near::<4>(tile)
-                } else {
-                    prefetch_near::<2>(tile)
-                }
-                for line in 0..ahead.lines {
-                    prefetch_second_level(far.wrapping_add(t * ahead.tile_stride + line * 64));
-                }
+                prefetch_near::<1>(weights.wrapping_add(t * tile_stride).cast());
+                prefetch_second_level(far.wrapping_add(t * ahead.tile_stride));
             }
-            far = far.wrapping_add(ahead.lines * 64);
-            for _ in 0..STEP {
-                multiply_one::<V, E, R, N>(weights, tile_stride, x, &mut sums);
-                weights = weights.wrapping_add(TILE);
-                x = x.wrapping_add(R);
-            }
-        }
-        for _ in 0..len % STEP {
             multiply_one::<V, E, R, N>(weights, tile_stride, x, &mut sums);
             weights = weights.wrapping_add(TILE);
             x = x.wrapping_add(R);
+            far = far.wrapping_add(ahead.step);
         }
         for (r, sums) in sums.iter().enumerate() {
             for (n, sum) in sums.iter().enumerate() {
@@ -117,15 +102,32 @@ unsafe fn multiply_one<V: Vector, E: Element, const R: usize, const N: usize>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut w = [V::splat(0.0); N];
-        for n in 0..N {
+        let weights = |n: usize| {
             let (tile, lane) = (n * V::LANES / TILE, n * V::LANES % TILE);
-            w[n] = E::load(weights.add(tile * tile_stride + lane));
-        }
-        for r in 0..R {
-            let x = V::splat(*x.add(r));
+            E::load::<V>(weights.add(tile * tile_stride + lane))
+        };
+        // The operands of the shorter side stay in registers, those of the other come one by one.
+        if R < N {
+            let mut rows = [V::splat(0.0); R];
+            for r in 0..R {
+                rows[r] = V::splat(*x.add(r));
+            }
             for n in 0..N {
-                sums[r][n] = x.multiply_add(w[n], sums[r][n]);
+                let w = weights(n);
+                for r in 0..R {
+                    sums[r][n] = rows[r].multiply_add(w, sums[r][n]);
+                }
+            }
+        } else {
+            let mut w = [V::splat(0.0); N];
+            for n in 0..N {
+                w[n] = weights(n);
+            }
+            for r in 0..R {
+                let x = V::splat(*x.add(r));
+                for n in 0..N {
+                    sums[r][n] = x.multiply_add(w[n], sums[r][n]);
+                }
             }
         }
     }
@@ -155,7 +157,7 @@ pub(super) unsafe fn peak<V: Vector>() -> u64 {
     const ROUNDS: u64 = 30_000;
     // SAFETY: the instructions are there, by the caller's promise.
     unsafe {
-        let mut sums = [V::splat(1.0); 10];
+        let mut sums: [V; 10] = std::array::from_fn(|i| V::splat(i as f32));
         let factor = V::splat(std::hint::black_box(0.5));
         for _ in 0..ROUNDS {
             for sum in &mut sums {

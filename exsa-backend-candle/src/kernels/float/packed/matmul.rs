@@ -1,13 +1,13 @@
 //! Products of packed float weights, shared out to a team by tiles of weights.
 //!
-//! Up to [`rows_max`](super::FloatSet::rows_max) rows are one panel: each tile is read once, from memory, and
-//! converted on the way into the registers. With more rows a group of tiles passes block by block of `k`: its
-//! weights are converted once and stay in the second-level cache while all panels pass by, and meanwhile the
-//! weights of the next block are prefetched.
+//! With a few panels of rows, each tile passes block by block of `k` through the first-level cache, and its
+//! weights are converted on the way into the registers. With more, a group of tiles does so through the
+//! second-level cache, where its weights are converted once for all panels. Meanwhile the weights of the next
+//! block are prefetched, a part of them with each panel.
 
-use super::activations::{FloatActivations, GROUP, Line, Panel, Scratch};
+use super::activations::{FloatActivations, GROUP, Line, Panel, STREAMED_PANELS, Scratch};
 use super::element::{Element, FloatType};
-use super::kernel::{Ahead, BLOCK, Block, STEP};
+use super::kernel::{Ahead, BLOCK, Block};
 use super::matrix::{FloatMatrix, TILE};
 use super::sets;
 use crate::kernels::memory::team::{Target, Team};
@@ -54,7 +54,7 @@ pub(crate) fn multiply_floats(
         tiles += weights.tiles();
         work += acts.m * weights.n * weights.k;
         bytes += weights.bytes().len();
-        converting |= acts.panels > 1 && weights.kind != FloatType::F32;
+        converting |= acts.panels > STREAMED_PANELS && weights.kind != FloatType::F32;
     }
     if work == 0 {
         return;
@@ -63,7 +63,7 @@ pub(crate) fn multiply_floats(
     let grain = if work < SHARED_PRODUCTS_MIN && bytes < SHARED_BYTES_MIN {
         tiles
     } else {
-        let most = if acts.panels > 1 { GROUP } else { GRAIN_MAX };
+        let most = if acts.panels > STREAMED_PANELS { GROUP } else { GRAIN_MAX };
         team.grain(tiles).min(most).next_multiple_of(isa.floats().tiles(acts.panel(0).rows))
     };
     let mut scratch = std::mem::take(&mut acts.scratch);
@@ -115,7 +115,7 @@ impl Job<'_> {
     unsafe fn multiply_as<E: Element>(&self, range: Range<usize>, scratch: &mut Scratch) {
         // SAFETY: passed on.
         unsafe {
-            if self.acts.panels == 1 {
+            if self.acts.panels <= STREAMED_PANELS {
                 self.multiply_streamed::<E>(range, scratch);
             } else {
                 for start in range.clone().step_by(GROUP) {
@@ -125,31 +125,29 @@ impl Job<'_> {
         }
     }
 
-    /// One panel: the weights are read once.
+    /// A few panels: the weights of a block of `k` stay in the first-level cache.
     ///
     /// # Safety
     ///
     /// As of [`multiply_as`](Self::multiply_as).
     unsafe fn multiply_streamed<E: Element>(&self, range: Range<usize>, scratch: &mut Scratch) {
         let FloatMatrix { k, .. } = *self.weights;
-        let panel = self.acts.panel(0);
-        let at_once = self.isa.floats().tiles(panel.rows);
+        let at_once = self.isa.floats().tiles(self.acts.panel(0).rows);
         for tile in range.clone().step_by(at_once) {
             let tiles = tile..range.end.min(tile + at_once);
             for start in (0..k).step_by(BLOCK) {
-                let ahead = Ahead {
-                    at: self.next::<E>(tile, start, at_once).cast(),
-                    tile_stride: k * TILE * size_of::<E>(),
-                    lines: STEP * TILE * size_of::<E>() / 64,
-                };
                 let (weights, stride) = (self.weights.at::<E>(tile, start), k * TILE);
-                // SAFETY: the tiles are there; the rest is passed on.
-                unsafe { self.block(panel, tiles.clone(), start, (weights, stride), ahead, scratch) };
+                for index in 0..self.acts.panels {
+                    let panel = self.acts.panel(index);
+                    let ahead = self.ahead(index, self.next::<E>(tile, start, at_once));
+                    // SAFETY: the tiles are there; the rest is passed on.
+                    unsafe { self.block(panel, tiles.clone(), start, (weights, stride), ahead, scratch) };
+                }
             }
         }
     }
 
-    /// Several panels, and at most [`GROUP`] tiles: their weights are read from memory once for each block of
+    /// Many panels, and at most [`GROUP`] tiles: their weights are read from memory once for each block of
     /// `k`, and from the second-level cache for each panel.
     ///
     /// # Safety
@@ -157,9 +155,6 @@ impl Job<'_> {
     /// As of [`multiply_as`](Self::multiply_as), and `scratch` has room for converted weights.
     unsafe fn multiply_cached<E: Element>(&self, range: Range<usize>, scratch: &mut Scratch) {
         let FloatMatrix { k, .. } = *self.weights;
-        let panels = self.acts.panels;
-        let block_lines = BLOCK * TILE * size_of::<E>() / 64;
-        let lines = block_lines.div_ceil(panels).div_ceil(BLOCK / STEP);
         for start in (0..k).step_by(BLOCK) {
             let len = BLOCK.min(k - start);
             if !E::IS_F32 {
@@ -169,21 +164,11 @@ impl Job<'_> {
                     unsafe { sets::convert(self.isa, self.weights.at::<E>(tile, start), to, len * TILE) };
                 }
             }
-            for index in 0..panels {
+            for index in 0..self.acts.panels {
                 let panel = self.acts.panel(index);
                 let at_once = self.isa.floats().tiles(panel.rows);
-                // Each panel prefetches a part of the next block.
-                let first_line = index * lines * (BLOCK / STEP);
-                let lines = if first_line < block_lines { lines } else { 0 };
                 for tile in range.clone().step_by(at_once) {
-                    let ahead = Ahead {
-                        at: self
-                            .next::<E>(tile, start, range.len())
-                            .cast::<u8>()
-                            .wrapping_add(first_line * 64),
-                        tile_stride: k * TILE * size_of::<E>(),
-                        lines,
-                    };
+                    let ahead = self.ahead(index, self.next::<E>(tile, start, range.len()));
                     let weights = if E::IS_F32 {
                         (self.weights.at::<E>(tile, start).cast::<f32>(), k * TILE)
                     } else {
@@ -203,6 +188,19 @@ impl Job<'_> {
     fn next<E: Element>(&self, tile: usize, start: usize, group: usize) -> *const E {
         let next = start + BLOCK;
         if next < self.weights.k { self.weights.at(tile, next) } else { self.weights.at(tile + group, 0) }
+    }
+
+    /// The part that panel `index` prefetches of the block of weights at `next`.
+    fn ahead<E: Element>(&self, index: usize, next: *const E) -> Ahead {
+        let tile_stride = self.weights.k * TILE * size_of::<E>();
+        let step = (TILE * size_of::<E>()).div_ceil(self.acts.panels);
+        let (first, end) = (index * step * BLOCK, TILE * size_of::<E>() * BLOCK);
+        let at = next.cast::<u8>();
+        if first < end {
+            Ahead { at: at.wrapping_add(first), tile_stride, step }
+        } else {
+            Ahead { at, tile_stride, step: 0 }
+        }
     }
 
     /// Multiplies one panel with one or two tiles over the block of `k` that begins at `start`, with the weights
