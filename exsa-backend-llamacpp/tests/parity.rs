@@ -6,16 +6,14 @@
 mod support;
 
 use exsa_backend_llamacpp::LlamaCppBackend;
+use exsa_conformance::harness::{argmax, feed, greedy, tokens};
+use exsa_conformance::test_data;
 use exsa_core::backend::{InferenceBackend, Model, ModelSource, Session, SessionOptions};
 use exsa_core::gguf::{Array, Value};
 use exsa_core::tokenizer::EncodeOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
-use support::edit::Edit;
-use support::{
-    argmax, candle_backend, data, exact_options, feed, greedy, load_with, micro_models, options, session,
-    shared, tokens,
-};
+use support::{candle_backend, data, edit_of, exact_options, load_with, micro_models, options, session};
 
 /// Mean KL divergence of next-token distributions that is allowed, in nats.
 const DIVERGENCE_MAX: f64 = 1e-3;
@@ -71,13 +69,13 @@ fn micro(name: &str) -> ModelSource {
     if !name.starts_with("phi3") {
         return ModelSource::File(data(&format!("{name}.gguf")));
     }
-    let edit = Edit::of(name);
+    let edit = edit_of(name);
     let words =
         edit.metadata.iter().find(|(key, _)| key == "tokenizer.ggml.tokens").map(|(_, value)| value.clone());
     let Some(Value::Array(Array::Str(mut words))) = words else { unreachable!() };
     *words.last_mut().unwrap() = "<|endoftext|>".to_owned();
     let edit = edit.set("tokenizer.ggml.tokens", Value::Array(Array::Str(words)));
-    ModelSource::Memory(edit.bytes().into())
+    edit.source()
 }
 
 /// log softmax of a row.
@@ -120,7 +118,7 @@ fn greedy_tokens_of_f16_models() {
             assert!(margin <= MARGIN_16_BITS, "{name}, token {row}: {chosen}, not {next}, by {margin}");
         }
     }
-    let Some(path) = shared("exsa-tiny-f16.gguf") else { return };
+    let Some(path) = test_data::model("exsa-tiny-f16.gguf") else { return };
     let pair = Pair::exact(&ModelSource::File(path));
     let prompt = [pair.candle.tokenizer().special().bos.unwrap()];
     let [candle, llamacpp] = pair.sessions().map(|mut session| greedy(&mut *session, 0, &prompt, 64));
@@ -147,7 +145,7 @@ fn distributions_of_micro_models() {
 
 /// The ids of the beginning of a text that no model saw, after BOS.
 fn held_out(model: &dyn Model, bytes: usize) -> Option<Vec<u32>> {
-    let text = std::fs::read_to_string(shared("heldout.txt")?).unwrap();
+    let text = std::fs::read_to_string(test_data::model("heldout.txt")?).unwrap();
     let mut ids = Vec::new();
     let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     model.tokenizer().encode(&text[..end], &EncodeOptions::default(), &mut ids);
@@ -164,7 +162,7 @@ fn distributions_of_trained_models() {
         "stories260K-f32",
         "stories260K-q8_0",
     ] {
-        let Some(path) = shared(&format!("{name}.gguf")) else { return };
+        let Some(path) = test_data::model(&format!("{name}.gguf")) else { return };
         let pair = Pair::exact(&ModelSource::File(path));
         let Some(text) = held_out(&*pair.candle, 4000) else { return };
         let divergence = pair.divergence(&text[..400]);
@@ -203,7 +201,7 @@ fn perplexity(session: &mut dyn Session, text: &[u32]) -> f64 {
 #[test]
 fn perplexity_of_held_out_text() {
     for name in ["exsa-tiny-f32", "exsa-tiny-q8_0", "exsa-tiny-q4_k_m"] {
-        let Some(path) = shared(&format!("{name}.gguf")) else { return };
+        let Some(path) = test_data::model(&format!("{name}.gguf")) else { return };
         let pair = Pair::with_defaults(&ModelSource::File(path));
         let bytes = if std::env::var_os("EXSA_WHOLE_TEXT").is_some() { usize::MAX } else { 10_000 };
         let Some(text) = held_out(&*pair.candle, bytes) else { return };

@@ -53,7 +53,8 @@ impl Fixture {
         self
     }
 
-    /// Promises that the bits of a row depend neither on the rest of the batch nor on the number of threads.
+    /// Promises that the bits of a row depend on the tokens of its sequence alone, as with
+    /// [`batch_invariant`](exsa_core::backend::Capabilities::batch_invariant), whatever the number of threads.
     pub fn bitwise(mut self) -> Self {
         self.bitwise = true;
         self
@@ -87,6 +88,11 @@ impl Fixture {
     pub fn session_options(mut self, options: SessionOptions) -> Self {
         self.session_options = options;
         self
+    }
+
+    /// The tolerance between rows of the same sequence: 0 if the fixture promises equal bits.
+    pub(crate) fn row_tolerance(&self) -> f32 {
+        if self.bitwise { 0.0 } else { self.tolerance }
     }
 
     /// The default session options, with a new interrupt.
