@@ -24,7 +24,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// With the instruction set of that name, the best one without; `None` where the processor has none of that name.
+    /// With the instruction set of that name, the best one without; `None` where the processor has none of
+    /// that name.
     pub fn new(threads: usize, isa: Option<&str>) -> std::io::Result<Option<Self>> {
         let isa = match isa {
             None => Some(Isa::detect()),

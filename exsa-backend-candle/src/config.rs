@@ -16,7 +16,8 @@ const ROPE_BASE: RangeInclusive<f32> = 1.0..=1e12;
 const SCALE: RangeInclusive<f32> = 1e-6..=1e6;
 const EPSILON: RangeInclusive<f32> = 0.0..=1.0;
 
-/// Hyperparameters of a model. Every size is at least 1 and small enough that products of any two fit into `usize`.
+/// Hyperparameters of a model. Every size is at least 1 and small enough that products of any two fit into
+/// `usize`.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     /// Architecture of the family of models.

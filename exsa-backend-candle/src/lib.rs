@@ -1,5 +1,5 @@
-//! Exsa's backend on [candle](https://github.com/huggingface/candle): GGUF models on the CPU, on CUDA (feature `cuda`) and on
-//! Metal (feature `metal`).
+//! Exsa's backend on [candle](https://github.com/huggingface/candle): GGUF models on the CPU, on CUDA
+//! (feature `cuda`) and on Metal (feature `metal`).
 //!
 //! ```no_run
 //! use exsa_backend_candle::CandleBackend;
@@ -19,29 +19,31 @@
 //!
 //! # Models
 //!
-//! Architectures: `llama` (Llama 1 to 3, Mistral, SmolLM2), `qwen2`, `qwen3`, `gemma2`, `gemma3` (text), `phi3`. Weights of types
-//! F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K and Q6_K, mixed at will.
+//! Architectures: `llama` (Llama 1 to 3, Mistral, SmolLM2), `qwen2`, `qwen3`, `gemma2`, `gemma3` (text),
+//! `phi3`. Weights of every type that GGUF files have, mixed at will.
 //!
-//! On the CPU, weights of the types F32, F16, BF16, Q4_0, Q5_0, Q8_0, Q4_K, Q5_K and Q6_K are packed into memory of their own when a model is loaded; the
-//! others stay in the mapped file: **the file must not change while its model is loaded**.
+//! On the CPU, weights of most types are packed into memory of their own when a model is loaded; embeddings, and
+//! weights of the types that `docs/kernels.md` calls slow, stay in the mapped file: **the file must not change
+//! while its model is loaded**.
 //!
 //! # Processors
 //!
-//! There are kernels for AMX, AVX-512 VNNI, AVX-VNNI, AVX2 (with FMA and F16C), NEON with and without DotProd, and plain Rust for the rest; the
-//! best that the processor has is chosen when a model is loaded. Products of packed weights are the same on all of them, to the bit.
+//! There are kernels for AMX, AVX-512 VNNI, AVX-VNNI, AVX2 (with FMA and F16C), NEON with and without
+//! DotProd, and plain Rust for the rest; the best that the processor has is chosen when a model is loaded.
+//! Products of packed weights are the same on all of them, to the bit.
 //!
 //! # KV cache
 //!
-//! [`SessionOptions::kv_type`](exsa_core::backend::SessionOptions::kv_type) is the element type of keys and values alike: `f32`
-//! (exact), `f16` (the default: half the memory, rounded to 11 significant bits), or on the CPU `q8_0` (8 bits, with an f32
-//! scale for every 32 values of a head: 9/32 of f32's memory).
+//! [`SessionOptions::kv_type`](exsa_core::backend::SessionOptions::kv_type) is the element type of keys and
+//! values alike: `f32` (exact), `f16` (the default: half the memory, rounded to 11 significant bits), or on
+//! the CPU `q8_0` (8 bits, with an f32 scale for every 32 values of a head: 9/32 of f32's memory).
 //!
 //! # Threads
 //!
-//! [`ThreadOptions`](exsa_core::backend::ThreadOptions) decide how many threads a session computes with: it owns them, or lends
-//! them from a [`ThreadTeam`](exsa_core::backend::ThreadTeam) for one pass at a time. They spin for a moment between two steps,
-//! and park when nothing comes. No product runs on a pool of the process, and no environment
-//! variable decides anything.
+//! [`ThreadOptions`](exsa_core::backend::ThreadOptions) decide how many threads a session computes with: it
+//! owns them, or lends them from a [`ThreadTeam`](exsa_core::backend::ThreadTeam) for one pass at a time.
+//! They spin for a moment between two steps, and park when nothing comes. No product runs on a pool of the
+//! process, and no environment variable decides anything.
 
 #![deny(clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
 

@@ -50,7 +50,8 @@ pub(crate) fn load(
     }
     let embedding = weights.embedding("token_embd.weight", n_vocab, config.n_embd, config.embedding_scale)?;
     let freq_factors = load_freq_factors(&config, &mut weights)?;
-    // The count is a claim of the file: the layers are made one by one, and the first that is missing ends it.
+    // The count is a claim of the file: the layers are made one by one, and the first that is missing ends
+    // it.
     let mut layers = Vec::new();
     for index in 0..config.n_layer {
         layers.push(load_layer(&config, index, &mut weights)?);

@@ -28,8 +28,9 @@ impl Mapping {
             ModelSource::File(path) => {
                 let io = |source| LoadError::Io { path: path.clone(), source };
                 let file = std::fs::File::open(path).map_err(io)?;
-                // SAFETY: a mapping is undefined behaviour only if the file changes under it. Model files are read-only
-                // data that are replaced, not rewritten; the documentation of the backend asks for it.
+                // SAFETY: a mapping is undefined behaviour only if the file changes under it. Model files are
+                // read-only data that are replaced, not rewritten; the documentation of the backend asks for
+                // it.
                 unsafe { Mmap::map(&file) }.map(Self::Mapped).map_err(io)
             }
             ModelSource::Embedded(bytes) if is_aligned(bytes) => Ok(Self::Static(bytes)),
@@ -55,11 +56,13 @@ impl Mapping {
         })
     }
 
-    /// Tells the system that these bytes are not needed for now. They are read from the file again if they are.
+    /// Tells the system that these bytes are not needed for now. They are read from the file again if they
+    /// are.
     pub fn release(&self, start: usize, len: usize) {
         #[cfg(unix)]
         if let Self::Mapped(map) = self {
-            // SAFETY: a read-only mapping of a file: its pages come back with the same content when they are read.
+            // SAFETY: a read-only mapping of a file: its pages come back with the same content when they are
+            // read.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
         }
     }

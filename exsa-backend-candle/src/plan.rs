@@ -25,8 +25,8 @@ pub(crate) struct SessionPlan {
 }
 
 impl SessionPlan {
-    /// The plan of a session by `options` of a model with `config`: on the host's kernels if `host`, else over
-    /// tensors.
+    /// The plan of a session by `options` of a model with `config`: on the host's kernels if `host`, else
+    /// over tensors.
     pub fn new(config: &Config, options: &SessionOptions, host: bool) -> Result<Self, LoadError> {
         let kv_shape = KvShape {
             n_layer: config.n_layer,

@@ -31,8 +31,8 @@ pub(crate) struct CandleSession {
 }
 
 impl CandleSession {
-    /// A session of `model` on `device`, where its weights are; `None` runs on the host's kernels, for which it then was
-    /// loaded.
+    /// A session of `model` on `device`, where its weights are; `None` runs on the host's kernels, for which
+    /// it then was loaded.
     pub fn new(
         model: Arc<LoadedModel>,
         device: Option<Device>,

@@ -61,8 +61,8 @@ pub(crate) struct Step<'a> {
 }
 
 impl Transformer {
-    /// Appends the batch's keys and values to `kv`; returns the logits of its rows, `[rows, n_vocab]` f32, or `None` if it
-    /// asks for none.
+    /// Appends the batch's keys and values to `kv`; returns the logits of its rows, `[rows, n_vocab]` f32, or
+    /// `None` if it asks for none.
     pub fn forward(
         &self,
         step: &Step<'_>,

@@ -83,8 +83,9 @@ fn allocations(name: &str, options: &SessionOptions) -> usize {
     counts[1]
 }
 
-/// Types whose products are ours alone; what candle multiplies, it allocates for. Weights that are widened to f32 are so in
-/// memory that a thread takes when it first has some to multiply, which with several threads may be at any time.
+/// Types whose products are ours alone; what candle multiplies, it allocates for. Weights that are widened to
+/// f32 are so in memory that a thread takes when it first has some to multiply, which with several threads
+/// may be at any time.
 #[test]
 fn steady_state() {
     let packed =

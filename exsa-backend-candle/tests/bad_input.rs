@@ -1,10 +1,11 @@
-//! Bad input on its way through the engine and a real model: each a typed error with words that help, and the next request
-//! is answered.
+//! Bad input on its way through the engine and a real model: each a typed error with words that help, and the
+//! next request is answered.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 
 use exsa_backend_candle::CandleBackend;
+use exsa_conformance::edit::Edit;
 use exsa_core::backend::{
     InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions, ThreadOptions,
 };
@@ -13,13 +14,14 @@ use exsa_core::gguf::{GgmlType, GgufWriter, Value};
 use exsa_core::sampler::{SamplingError, SamplingParams};
 use exsa_core::{Engine, EngineOptions, Message, Request, RequestError, SubmitError};
 use std::sync::Arc;
-use support::edit::Edit;
+use support::edit_of;
 
 const CONTEXT: usize = 48;
 
 fn engine(edit: &Edit) -> Engine {
     let session = SessionOptions::new().context_tokens(CONTEXT).threads(ThreadOptions::compute(1));
-    Engine::start(edit.load().unwrap(), EngineOptions::default().session(session)).unwrap()
+    Engine::start(edit.load(&CandleBackend::new()).unwrap(), EngineOptions::default().session(session))
+        .unwrap()
 }
 
 fn refused(engine: &Engine, request: Request, words: &[&str]) -> SubmitError {
@@ -31,7 +33,7 @@ fn refused(engine: &Engine, request: Request, words: &[&str]) -> SubmitError {
 
 #[test]
 fn prompts_that_cannot_be_answered() {
-    let engine = engine(&Edit::of("llama-f32"));
+    let engine = engine(&edit_of("llama-f32"));
     let long = vec![5; CONTEXT];
     let error = refused(&engine, Request::tokens(long.clone()), &["48", "47", "the context"]);
     assert!(matches!(error, SubmitError::PromptTooLong { tokens: 48, limit: 47, .. }));
@@ -66,7 +68,7 @@ fn conversations_that_cannot_be_rendered() {
         ("{{ messages[0].content.nothing() }}", "nothing"),
         ("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "budget"),
     ] {
-        let edit = Edit::of("llama-f32").set("tokenizer.chat_template", Value::Str(template.into()));
+        let edit = edit_of("llama-f32").set("tokenizer.chat_template", Value::Str(template.into()));
         let engine = engine(&edit);
         let error = refused(&engine, Request::chat([Message::user("a")]), &[words]);
         assert!(matches!(error, SubmitError::Chat(_)), "{error}");
@@ -76,7 +78,7 @@ fn conversations_that_cannot_be_rendered() {
 
 #[test]
 fn sampling_values_out_of_range() {
-    let engine = engine(&Edit::of("llama-f32"));
+    let engine = engine(&edit_of("llama-f32"));
     let usual = SamplingParams::default;
     let bad = [f32::NAN, -1.0, f32::INFINITY, f32::NEG_INFINITY];
     for value in bad {
@@ -121,8 +123,8 @@ fn sampling_values_out_of_range() {
 /// Weights that are not numbers make logits that are none.
 #[test]
 fn logits_that_are_not_numbers() {
-    let mut edit = Edit::of("llama-f32");
-    let norm = edit.tensor("output_norm.weight");
+    let mut edit = edit_of("llama-f32");
+    let norm = edit.tensor("output_norm.weight").unwrap();
     norm.data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let engine = engine(&edit);
     for sampling in [SamplingParams::greedy(), SamplingParams::default()] {
@@ -142,9 +144,9 @@ fn logits_that_are_not_numbers() {
 #[test]
 fn logits_that_are_infinite() {
     for value in [f32::INFINITY, f32::MAX] {
-        let mut edit = Edit::of("llama-f32");
+        let mut edit = edit_of("llama-f32");
         for name in ["output_norm.weight", "blk.0.attn_norm.weight"] {
-            let norm = edit.tensor(name);
+            let norm = edit.tensor(name).unwrap();
             norm.data.chunks_exact_mut(4).for_each(|x| x.copy_from_slice(&value.to_le_bytes()));
         }
         let engine = engine(&edit);
@@ -170,7 +172,7 @@ fn load(bytes: Vec<u8>) -> LoadError {
 /// Every section of a file cut at its beginning, in its middle and before its end.
 #[test]
 fn files_cut_in_every_section() {
-    let edit = Edit::of("llama-q4_0");
+    let edit = edit_of("llama-q4_0");
     let whole = edit.bytes();
     let keys_only = edit.metadata.iter().fold(GgufWriter::new(), |w, (key, value)| w.key(key, value.clone()));
     let keys_end = keys_only.to_bytes().len();
@@ -196,7 +198,7 @@ fn words_for_what_a_file_cannot_say() {
         let text = error.to_string();
         words.iter().for_each(|word| assert!(text.contains(word), "'{text}' does not say '{word}'"));
     };
-    let edit = || Edit::of("llama-q4_0");
+    let edit = || edit_of("llama-q4_0");
     says(load(edit().set("general.alignment", Value::U32(0)).bytes()), &["general.alignment", "0"]);
     let mut twice = edit();
     let first = twice.metadata[0].clone();
@@ -208,7 +210,7 @@ fn words_for_what_a_file_cannot_say() {
     says(load(twice.bytes()), &[&first.name]);
     says(load(edit().set("tokenizer.ggml.tokens", Value::U32(3)).bytes()), &["tokenizer.ggml.tokens", "u32"]);
     let mut unknown = edit();
-    let tensor = unknown.tensor("blk.0.ffn_down.weight");
+    let tensor = unknown.tensor("blk.0.ffn_down.weight").unwrap();
     tensor.dtype = GgmlType::Iq1S;
     let blocks = tensor.shape.iter().product::<u64>() / GgmlType::Iq1S.block_len();
     tensor.data = vec![0; (blocks * GgmlType::Iq1S.block_bytes()) as usize];

@@ -1,4 +1,5 @@
-//! The candle backend keeps to the contract, on one model of each architecture and on several types of weights.
+//! The candle backend keeps to the contract, on one model of each architecture and on several types of
+//! weights.
 
 mod support;
 
@@ -42,6 +43,8 @@ exsa_conformance::mount! {
     llama_q8_0: micro("llama-q8_0").bitwise(),
     kv_of_32_bits: micro_with("llama-f32", SessionOptions::new().kv_type(KvType::F32)).bitwise(),
     kv_of_8_bits: micro_with("qwen2-f32", SessionOptions::new().kv_type(KvType::Q8_0)).bitwise(),
+    gemma3_kv_of_32_bits: micro_with("gemma3-f32", SessionOptions::new().kv_type(KvType::F32)).bitwise(),
+    gemma3_kv_of_8_bits: micro_with("gemma3-f32", SessionOptions::new().kv_type(KvType::Q8_0)).bitwise(),
     shared_team: micro_with("llama-q8_0", shared_team()).bitwise(),
     exsa_tiny: built_in().bitwise(),
 }

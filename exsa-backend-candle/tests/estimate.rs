@@ -1,5 +1,5 @@
-//! Estimates of memory against what loading a model and running its largest batch takes, from the allocator and
-//! from the system.
+//! Estimates of memory against what loading a model and running its largest batch takes, from the allocator
+//! and from the system.
 //!
 //! A binary of its own with a single test that measures, because it counts for the whole process.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -7,6 +7,8 @@
 mod support;
 
 use exsa_backend_candle::{CandleBackend, bench_hooks};
+use exsa_conformance::edit::Tensor;
+use exsa_conformance::test_data;
 use exsa_core::SeqId;
 use exsa_core::backend::{
     InferenceBackend, KvType, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource, SessionOptions,
@@ -18,7 +20,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::edit::{Edit, Tensor};
+use support::edit_of;
 
 struct Counting;
 
@@ -160,7 +162,7 @@ fn sources() -> Vec<(String, ModelSource)> {
     let built_in = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf");
     sources.push(("exsa-tiny-q8_0".to_owned(), ModelSource::file(built_in)));
     for name in ["exsa-tiny-f16.gguf", "exsa-tiny-q4_k_m.gguf", "stories260K-q8_0.gguf"] {
-        sources.extend(support::shared_model(name).map(|path| (name.to_owned(), ModelSource::file(path))));
+        sources.extend(test_data::model(name).map(|path| (name.to_owned(), ModelSource::file(path))));
     }
     for dtype in [GgmlType::F16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q5_1] {
         sources.push((format!("135M shape in {dtype}"), generated(&[576, 9, 3, 1536, 4, 49_152], dtype)));
@@ -176,7 +178,7 @@ fn generated(
     &[n_embd, n_head, n_head_kv, n_ff, n_layer, n_vocab]: &[u64; 6],
     dtype: GgmlType,
 ) -> ModelSource {
-    let mut edit = Edit::of("llama-f32");
+    let mut edit = edit_of("llama-f32");
     edit.tensors.clear();
     for (key, value) in [
         ("embedding_length", n_embd),
@@ -213,11 +215,12 @@ fn generated(
             add(format!("blk.{layer}.{part}.weight"), shape);
         }
     }
-    ModelSource::Memory(edit.bytes().into())
+    edit.source()
 }
 
-/// Short texts for many users, long ones for few, types of keys and values, and threads. The scratch memory for weights
-/// that are not packed is taken when a thread first has such a product, which a second one need not have: then there is one.
+/// Short texts for many users, long ones for few, types of keys and values, and threads. The scratch memory
+/// for weights that are not packed is taken when a thread first has such a product, which a second one need
+/// not have: then there is one.
 fn sessions(source: &ModelSource) -> Vec<SessionOptions> {
     let packed = |tensor: &TensorInfo| tensor.shape.len() < 2 || PACKED.contains(&tensor.dtype);
     let threads = if gguf(source).tensors().iter().all(packed) { 2 } else { 1 };

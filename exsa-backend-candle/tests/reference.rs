@@ -1,11 +1,13 @@
-//! Logits of every architecture and every quantization against those of an independent implementation in float64.
+//! Logits of every architecture and every quantization against those of an independent implementation in
+//! float64.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
+use exsa_conformance::harness::{feed, greedy, worst};
 use std::collections::HashMap;
-use support::{data, feed, greedy, load, session, worst};
+use support::{data, load, session};
 
 struct Reference {
     prompt: Vec<u32>,
@@ -80,8 +82,8 @@ fn floats_of_16_bits() {
     check("llama-bf16", 1e-5);
 }
 
-/// Types that are multiplied with activations of 8 bits: what that costs is about 2.5 % of the logits' root mean square in
-/// these models of random weights, whatever the type.
+/// Types that are multiplied with activations of 8 bits: what that costs is about 2.5 % of the logits' root
+/// mean square in these models of random weights, whatever the type.
 #[test]
 fn quantized_with_quantized_activations() {
     for name in ["q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q4_k_m", "q5_k", "q6_k", "q8_0"] {

@@ -1,5 +1,5 @@
-//! The engine's scheduler on the real thing: the built-in model answers the same with and without cached prefixes, and
-//! after it was preempted.
+//! The engine's scheduler on the real thing: the built-in model answers the same with and without cached
+//! prefixes, and after it was preempted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

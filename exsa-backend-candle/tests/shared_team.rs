@@ -5,9 +5,10 @@
 
 mod support;
 
+use exsa_conformance::harness::feed;
 use exsa_core::backend::{Model, SessionOptions, ThreadOptions, ThreadTeam};
 use std::sync::Arc;
-use support::{data, feed, load};
+use support::{data, load};
 
 const THREADS: usize = 3;
 

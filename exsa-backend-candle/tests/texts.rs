@@ -1,46 +1,25 @@
-//! Greedy texts of real models, to the letter.
+//! Texts of trained models: greedy texts to the letter, and control tokens spelled out in text.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
+use exsa_backend_candle::CandleBackend;
+use exsa_conformance::{Failure, Fixture, test_data, texts};
+use exsa_core::backend::ModelSource;
 use exsa_core::sampler::SamplingParams;
 use exsa_core::stream::Completion;
-use exsa_core::tokenizer::EncodeOptions;
 use exsa_core::{Engine, EngineOptions, FinishReason, Request};
-use support::{greedy, load, session, shared_model};
+use support::load;
 
-const STORY: &str = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One \
-                     day, she saw a big, red ball. She wanted to play with it, but it was too high.\n\
-                     Lily's mom said, \"Lily, let's go to the park.\" Lily was sad and didn't know what to do. She \
-                     said, \"I want to play with your ball, but I can't find it.\"\n\
-                     Lily was sad and didn't know what to do. She said, \"I'm sorry, Lily. I didn't know what to \
-                     do.\"\n\
-                     Lily didn't want to help her mom, so she";
-
-const TINY: &str = "Once upon a time, there was a little girl named Lily. She loved to play with her toys and eat \
-                    cookies. One day, she found a big cake with a big bucket. She picked it up and put it in her \
-                    pocket.\nLily took a bucket of cake and put it in her";
-
-/// The text of `n` greedy tokens after BOS and `prompt`, with the prompt.
-fn text(name: &str, prompt: &str, n: usize) -> Option<String> {
-    let model = load(shared_model(name)?);
-    let tokenizer = model.tokenizer();
-    let mut ids = vec![tokenizer.special().bos.unwrap()];
-    if !prompt.is_empty() {
-        tokenizer.encode(prompt, &EncodeOptions::default(), &mut ids);
-    }
-    let continuation = greedy(&mut *session(&model), 0, &ids, n);
-    ids.extend(continuation);
-    let mut bytes = Vec::new();
-    ids[1..].iter().for_each(|&id| tokenizer.piece(id, &mut bytes));
-    let text = String::from_utf8(bytes).unwrap();
-    Some(text.strip_prefix(' ').map(str::to_owned).unwrap_or(text))
+/// Keys and values are exact, so that texts are those of the reference.
+fn exact(model: ModelSource) -> Fixture {
+    Fixture::new(CandleBackend::new(), model).session_options(support::exact())
 }
 
 /// Answers `request` with a model of the test data.
 fn answer(name: &str, request: Request) -> Option<Completion> {
-    let engine = Engine::start(load(shared_model(name)?), EngineOptions::default()).unwrap();
+    let engine = Engine::start(load(test_data::model(name)?), EngineOptions::default()).unwrap();
     Some(engine.submit(request).unwrap().complete().unwrap())
 }
 
@@ -70,21 +49,16 @@ fn a_prompt_that_spells_bos_has_it_once() {
 }
 
 #[test]
-fn stories260k() {
-    let Some(text) = text("stories260K-f32.gguf", "", 200) else { return };
-    assert_eq!(text, STORY);
+fn stories260k() -> Result<(), Failure> {
+    texts::stories260k(exact)
 }
 
 #[test]
-fn stories260k_in_8_bits_begins_alike() {
-    let Some(text) = text("stories260K-q8_0.gguf", "", 64) else { return };
-    assert!(STORY.starts_with(&text), "{text}");
+fn stories260k_in_8_bits_begins_alike() -> Result<(), Failure> {
+    texts::stories260k_in_8_bits_begins_alike(exact)
 }
 
 #[test]
-fn exsa_tiny() {
-    for name in ["exsa-tiny-f32.gguf", "exsa-tiny-f16.gguf"] {
-        let Some(text) = text(name, "Once upon a time", 64) else { return };
-        assert_eq!(text, TINY, "{name}");
-    }
+fn exsa_tiny() -> Result<(), Failure> {
+    texts::exsa_tiny(exact)
 }

@@ -27,9 +27,9 @@ pub(crate) struct Wanted<'a> {
 
 /// Estimates the memory of the model `checked` and of one session.
 ///
-/// Weights of a mapped file that are rearranged for the processor count as the copies that are used: the pages
-/// of the file that they were copied from are a cache of the system. Output rows are one per sequence, or in
-/// sessions for embeddings one per token of a batch.
+/// Weights of a mapped file that are rearranged for the processor count as the copies that are used: the
+/// pages of the file that they were copied from are a cache of the system. Output rows are one per sequence,
+/// or in sessions for embeddings one per token of a batch.
 pub(crate) fn estimate(checked: &Checked<'_>, wanted: &Wanted<'_>) -> Result<MemoryEstimate, LoadError> {
     let pooling = PoolingFacts::of(&checked.gguf)?.choose(wanted.session.pooling)?;
     let model = load::dry_run(checked, wanted.model, wanted.load)?;

@@ -46,7 +46,8 @@ impl KvTypes {
         Ok(types)
     }
 
-    /// Bytes of `cells` cells of a model whose KV takes `f16_bytes` bytes per token in f16, half of them keys.
+    /// Bytes of `cells` cells of a model whose KV takes `f16_bytes` bytes per token in f16, half of them
+    /// keys.
     pub fn bytes(self, f16_bytes: u64, cells: usize) -> u64 {
         let of = |kv_type| bytes_of_32(kv_type).unwrap_or(F32_BYTES);
         let per_pair = u128::from(of(self.keys) + of(self.values));

@@ -64,22 +64,22 @@
 //!
 //! # Memory
 //!
-//! [`InferenceBackend::estimate`](exsa_core::backend::InferenceBackend::estimate) computes the memory of a model
-//! and a session from the file's header: llama.cpp plans weights, KV and compute buffers as for a real session
-//! and allocates none of them.
+//! [`InferenceBackend::estimate`](exsa_core::backend::InferenceBackend::estimate) computes the memory of a
+//! model and a session from the file's header: llama.cpp plans weights, KV and compute buffers as for a real
+//! session and allocates none of them.
 //!
 //! # KV types
 //!
-//! [`SessionOptions::kv_types`](exsa_core::backend::SessionOptions::kv_types) takes all of core's types for keys
-//! and for values; f16 is the default. Quantized values need flash attention, and a quantized type needs heads
-//! whose width is a multiple of 32. Flash attention rounds f32 to 16 bits nevertheless.
+//! [`SessionOptions::kv_types`](exsa_core::backend::SessionOptions::kv_types) takes all of core's types for
+//! keys and for values; f16 is the default. Quantized values need flash attention, and a quantized type needs
+//! heads whose width is a multiple of 32. Flash attention rounds f32 to 16 bits nevertheless.
 //!
 //! # Threads
 //!
 //! A session has a pool of threads of its own, or shares the pool of a
 //! [`ThreadTeam`](exsa_core::backend::ThreadTeam) with other sessions, also of other models. The pool stays
-//! attached to each of its contexts; passes run on it one at a time, in order of arrival. The team's number of
-//! threads counts for prefill and decoding alike.
+//! attached to each of its contexts; passes run on it one at a time, in order of arrival. The team's number
+//! of threads counts for prefill and decoding alike.
 //!
 //! # KV layout
 //!

@@ -1,5 +1,5 @@
-//! llama.cpp's state of one sequence, as saved KV holds it: of a session with a single stream, so that a session
-//! of any layout can restore it.
+//! llama.cpp's state of one sequence, as saved KV holds it: of a session with a single stream, so that a
+//! session of any layout can restore it.
 
 /// Bytes of llama.cpp's state before the number of streams.
 const STREAMS_AT: usize = 8;

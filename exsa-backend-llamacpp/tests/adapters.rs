@@ -5,14 +5,16 @@
 mod support;
 
 use exsa_backend_llamacpp::LlamaCppBackend;
+use exsa_conformance::edit::{Edit, Tensor};
+use exsa_conformance::harness::{feed, greedy, tokens, worst};
+use exsa_conformance::test_data;
 use exsa_core::SeqId;
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource};
 use exsa_core::error::{KvError, LoadError};
 use exsa_core::gguf::{Array, GgmlType, GgufWriter, Value};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use support::edit::{Edit, Tensor};
-use support::{data, exact, feed, greedy, layouts, load_with, session, tokens, worst};
+use support::{data, edit_of, exact, layouts, load_with, session};
 
 const RANK: usize = 3;
 const ALPHA: f32 = 6.0;
@@ -71,7 +73,7 @@ fn merged(base: &Edit, seed: u32, scale: f32) -> Edit {
     for (target, name) in TARGETS.iter().enumerate() {
         let (n_in, n_out) = sides(base, name);
         let (a, b) = pair(target, seed, n_in, n_out);
-        let data = &mut merged.tensor(name).data;
+        let data = &mut merged.tensor(name).unwrap().data;
         for row in 0..n_out {
             for column in 0..n_in {
                 let product: f32 = (0..RANK).map(|r| b[row * RANK + r] * a[r * n_in + column]).sum();
@@ -108,8 +110,8 @@ fn rows(model: &Arc<dyn Model>) -> Vec<f32> {
 
 #[test]
 fn an_adapter_adds_what_a_merged_weight_has() {
-    let base = Edit::of("llama-f32");
-    let source = ModelSource::Memory(base.bytes().into());
+    let base = edit_of("llama-f32");
+    let source = base.source();
     let (one, two) =
         (File::new("one", &adapter(&base, 1).to_bytes()), File::new("two", &adapter(&base, 2).to_bytes()));
     for backend in layouts() {
@@ -117,8 +119,7 @@ fn an_adapter_adds_what_a_merged_weight_has() {
             let with = adapters.iter().fold(backend.clone(), |b, (file, scale)| b.lora(&file.0, *scale));
             rows(&load_with(&with, &source))
         };
-        let rows_of_merged =
-            |edit: &Edit| rows(&load_with(&backend, &ModelSource::Memory(edit.bytes().into())));
+        let rows_of_merged = |edit: &Edit| rows(&load_with(&backend, &edit.source()));
         let plain = rows_of(&[]);
         assert_eq!(rows_of(&[(&one, 0.0)]), plain, "scale 0 is none");
 
@@ -140,8 +141,8 @@ fn an_adapter_adds_what_a_merged_weight_has() {
 
 #[test]
 fn types_of_an_adapter_and_embeddings_of_tokens() {
-    let mut base = Edit::of("llama-f32");
-    let output = Tensor { name: "output.weight".into(), ..base.tensor("token_embd.weight").clone() };
+    let mut base = edit_of("llama-f32");
+    let output = Tensor { name: "output.weight".into(), ..base.tensor("token_embd.weight").unwrap().clone() };
     base.tensors.push(output);
     let (n_embd, n_vocab) = sides(&base, "token_embd.weight");
     let rank = 32;
@@ -163,12 +164,12 @@ fn types_of_an_adapter_and_embeddings_of_tokens() {
     );
     let tied = refused(&a.0, 1.0).to_string();
     assert!(tied.contains("same weights"), "{tied}");
-    let source = ModelSource::Memory(base.bytes().into());
+    let source = base.source();
     let with = rows(&load_with(&exact().lora(&a.0, 1.0), &source));
     let changed = worst(&with, &rows(&load_with(&exact(), &source)));
     let sums: Vec<f32> =
         values(rank as usize * n_vocab, 5).chunks(rank as usize).map(|row| row.iter().sum()).collect();
-    let tensor = base.tensor("token_embd.weight");
+    let tensor = base.tensor("token_embd.weight").unwrap();
     for (token, sum) in sums.iter().enumerate() {
         for at in (token * n_embd..(token + 1) * n_embd).map(|i| i * 4) {
             let old = f32::from_le_bytes(tensor.data[at..at + 4].try_into().unwrap());
@@ -176,7 +177,7 @@ fn types_of_an_adapter_and_embeddings_of_tokens() {
             tensor.data[at..at + 4].copy_from_slice(&new.to_le_bytes());
         }
     }
-    let merged = rows(&load_with(&exact(), &ModelSource::Memory(base.bytes().into())));
+    let merged = rows(&load_with(&exact(), &base.source()));
     let difference = worst(&with, &merged);
     // llama.cpp rounds what it multiplies with Q8_0 to 8 bits.
     assert!(difference < 0.05 * changed && changed > 0.5, "{difference} of a change of {changed}");
@@ -191,8 +192,8 @@ fn q8_0_ones(n: usize) -> Vec<u8> {
 
 #[test]
 fn saved_kv_belongs_to_its_adapters() {
-    let base = Edit::of("llama-f32");
-    let source = ModelSource::Memory(base.bytes().into());
+    let base = edit_of("llama-f32");
+    let source = base.source();
     let (one, two) = (
         File::new("saved-one", &adapter(&base, 1).to_bytes()),
         File::new("saved-two", &adapter(&base, 2).to_bytes()),
@@ -247,7 +248,7 @@ fn refused(path: &Path, scale: f32) -> LoadError {
 #[test]
 fn what_is_no_adapter_of_the_model_is_refused() {
     assert!(matches!(refused(Path::new("/nowhere/adapter.gguf"), 1.0), LoadError::Io { .. }));
-    let base = Edit::of("llama-f32");
+    let base = edit_of("llama-f32");
     let sound = adapter(&base, 1).to_bytes();
     for scale in [f32::NAN, f32::INFINITY] {
         assert!(problem("scale", &sound, scale).contains("scale"));
@@ -260,7 +261,7 @@ fn what_is_no_adapter_of_the_model_is_refused() {
     assert!(problem("model", &model, 1.0).contains("general.type"));
 
     let key = |key: &str, value: Option<Value>| {
-        let mut edit = Edit { metadata: Vec::new(), tensors: Vec::new() };
+        let mut edit = Edit::default();
         for (known, of_header) in
             [("general.type", "adapter"), ("general.architecture", "llama"), ("adapter.type", "lora")]
         {
@@ -268,7 +269,7 @@ fn what_is_no_adapter_of_the_model_is_refused() {
         }
         let edit = match value {
             Some(value) => edit.set(key, value),
-            None => edit.remove(key),
+            None => edit.without(key),
         };
         let writer =
             edit.metadata.iter().fold(GgufWriter::new(), |w, (key, value)| w.key(key, value.clone()));
@@ -333,7 +334,7 @@ fn what_is_no_adapter_of_the_model_is_refused() {
 #[test]
 fn a_real_adapter() {
     let (Some(model), Some(adapter)) =
-        (support::shared("exsa-tiny-f32.gguf"), support::shared("exsa-lora-alice.gguf"))
+        (test_data::model("exsa-tiny-f32.gguf"), test_data::model("exsa-lora-alice.gguf"))
     else {
         return;
     };

@@ -6,6 +6,8 @@
 
 mod support;
 
+use exsa_backend_llamacpp::LlamaCppBackend;
+use exsa_conformance::edit::{Edit, Tensor};
 use exsa_core::SeqId;
 use exsa_core::batch::{Batch, Span};
 use exsa_core::gguf::{Array, GgmlType, Value};
@@ -14,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::edit::{Edit, Tensor};
+use support::edit_of;
 
 /// Number of the case at which a child starts.
 const START: &str = "EXSA_DAMAGE_START";
@@ -97,7 +99,7 @@ const TOKENIZER_KEYS: [&str; 14] = [
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for model in MODELS {
-        let whole = Rc::new(Edit::of(model));
+        let whole = Rc::new(edit_of(model));
         let architecture = model.split('-').next().unwrap();
         let mut keys: Vec<String> = whole.metadata.iter().map(|(key, _)| key.clone()).collect();
         keys.extend(MORE_KEYS.map(|key| format!("{architecture}.{key}")));
@@ -111,7 +113,7 @@ fn cases() -> Vec<Case> {
         };
         for key in keys {
             let removed = key.clone();
-            add(format!("{model}: {key} removed"), Box::new(move |edit| edit.remove(&removed)));
+            add(format!("{model}: {key} removed"), Box::new(move |edit| edit.without(&removed)));
             for (what, value) in values() {
                 let name = format!("{model}: {key} = {what}");
                 let key = key.clone();
@@ -153,7 +155,7 @@ fn retype(tensor: &mut Tensor, dtype: GgmlType) {
 
 /// Loads, and uses what loads.
 fn run(edit: &Edit) -> String {
-    let model = match edit.load() {
+    let model = match edit.load(&LlamaCppBackend::new()) {
         Ok(model) => model,
         Err(error) => return format!("refused: {error}"),
     };

@@ -6,6 +6,7 @@ mod support;
 
 use exsa_backend_candle::CandleBackend;
 use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
+use exsa_conformance::harness::tokens;
 use exsa_core::backend::{InferenceBackend, ModelSource};
 use exsa_core::clock::SystemClock;
 use exsa_core::queue::Fcfs;
@@ -16,7 +17,7 @@ use exsa_core::{
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::{load_with, tokens};
+use support::load_with;
 
 const PROMPTS: u32 = 8;
 

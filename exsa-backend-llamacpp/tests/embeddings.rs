@@ -3,14 +3,14 @@
 
 mod support;
 
+use exsa_conformance::harness::{feed, tokens, worst};
 use exsa_core::SeqId;
 use exsa_core::backend::{Model, ModelSource, Pooling, Session, SessionOptions};
 use exsa_core::batch::{Batch, Span};
 use exsa_core::error::{LoadError, StepError};
 use exsa_core::gguf::{Array, GgmlType, GgufWriter, Value};
 use std::sync::Arc;
-use support::edit::Edit;
-use support::{data, feed, load, load_with, session, tokens, worst};
+use support::{data, edit_of, load, load_with, session};
 
 fn with(pooling: Pooling) -> SessionOptions {
     support::exact_options().pooling(pooling)
@@ -42,14 +42,19 @@ fn last_gives_the_logits() {
     let mut embedder = model.session(&with(Pooling::Last)).unwrap();
     assert_eq!(embedder.capabilities().embed, Some(Pooling::Last));
     let vector = embed(&mut *embedder, &[&text]).remove(0);
-    let mut edit = Edit::of("llama-f32");
+    let mut edit = edit_of("llama-f32");
     let head = if edit.tensors.iter().any(|t| t.name == "output.weight") {
         "output.weight"
     } else {
         "token_embd.weight"
     };
-    let matrix: Vec<f32> =
-        edit.tensor(head).data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let matrix: Vec<f32> = edit
+        .tensor(head)
+        .unwrap()
+        .data
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect();
     let dot = |row: &[f32]| row.iter().zip(&vector).map(|(a, b)| a * b).sum::<f32>();
     let logits: Vec<f32> = matrix.chunks_exact(vector.len()).map(dot).collect();
     let expected = feed(&mut *session(&model), 0, 0, &text, 1).remove(0);

@@ -7,13 +7,14 @@
 mod support;
 
 use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
+use exsa_conformance::harness::{feed, tokens};
 use exsa_core::SeqId;
 use exsa_core::backend::{Model, ModelSource, Session, SessionOptions};
 use exsa_core::batch::{Batch, Span};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::{feed, load_with, tokens};
+use support::load_with;
 
 const STEPS: usize = 24;
 

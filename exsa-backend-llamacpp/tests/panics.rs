@@ -5,6 +5,7 @@
 mod support;
 
 use exsa_backend_llamacpp::LlamaCppBackend;
+use exsa_conformance::harness::tokens;
 use exsa_core::backend::ModelSource;
 use exsa_core::clock::{Clock, SystemClock};
 use exsa_core::queue::Fcfs;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use support::{load_with, tokens};
+use support::load_with;
 
 /// A clock that counts its readings and panics at one of them.
 #[derive(Debug)]

@@ -4,9 +4,10 @@
 mod support;
 
 use exsa_backend_llamacpp::LlamaCppBackend;
+use exsa_conformance::harness::{feed, tokens, worst};
 use exsa_core::backend::{ModelSource, Session, ThreadOptions, ThreadTeam};
 use std::time::{Duration, Instant};
-use support::{data, feed, load_with, tokens, worst};
+use support::{data, load_with};
 
 /// Threads of this process; `None` where the system does not list them.
 fn threads() -> Option<usize> {

@@ -3,11 +3,12 @@
 
 mod support;
 
+use exsa_conformance::harness::{feed, greedy, tokens, worst};
 use exsa_core::SeqId;
 use exsa_core::backend::{KvType, ModelSource, SessionOptions, ThreadOptions, ThreadTeam};
 use exsa_core::batch::{Batch, Span};
 use exsa_core::error::StepError;
-use support::{data, exact, feed, greedy, load_with, tokens, worst};
+use support::{data, exact, load_with};
 
 const TEAM_THREADS: usize = 2;
 

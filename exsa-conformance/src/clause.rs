@@ -54,5 +54,6 @@ clauses! {
     CONTROL = "EncodeOptions::parse_special", "control tokens written out in the text become their ids only where it is set";
     PROTECTED_OFFSETS = "EncodeOptions::protected_offsets", "byte offsets across which no control token is recognised";
     SPECIAL_IDS = "SpecialIds", "token ids with a role, each below `n_vocab`; `end_of_generation` is sorted and has EOS in it";
+    TEXT = "Model", "weights and tokenizer: greedy decoding of a trained model gives its reference text";
     FIXTURE = "Fixture", "the model tells contexts apart by more than the tolerance, or no comparison means anything";
 }

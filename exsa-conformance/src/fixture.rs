@@ -23,7 +23,6 @@ pub struct Fixture {
     pub(crate) tolerance: f32,
     pub(crate) bitwise: bool,
     pub(crate) checksummed: bool,
-    pub(crate) lossless: bool,
     pub(crate) reads_files: bool,
     pub(crate) other_model: Option<ModelSource>,
     model: Mutex<Option<Arc<dyn Model>>>,
@@ -31,7 +30,7 @@ pub struct Fixture {
 
 impl Fixture {
     /// Creates a fixture for the model of `source` on `backend`. Defaults: results within 1e-4,
-    /// not bitwise; a tokenizer with a token for every byte; a backend that reads GGUF files.
+    /// not bitwise; a backend that reads GGUF files.
     pub fn new(backend: impl InferenceBackend + 'static, source: ModelSource) -> Self {
         Self {
             backend: Arc::new(backend),
@@ -41,7 +40,6 @@ impl Fixture {
             tolerance: 1e-4,
             bitwise: false,
             checksummed: false,
-            lossless: true,
             reads_files: true,
             other_model: None,
             model: Mutex::new(None),
@@ -55,7 +53,8 @@ impl Fixture {
         self
     }
 
-    /// Promises that the bits of a row depend neither on the rest of the batch nor on the number of threads.
+    /// Promises that the bits of a row depend on the tokens of its sequence alone, as with
+    /// [`batch_invariant`](exsa_core::backend::Capabilities::batch_invariant), whatever the number of threads.
     pub fn bitwise(mut self) -> Self {
         self.bitwise = true;
         self
@@ -64,13 +63,6 @@ impl Fixture {
     /// Promises that saved KV with any changed byte is refused.
     pub fn checksummed(mut self) -> Self {
         self.checksummed = true;
-        self
-    }
-
-    /// Declares that the tokenizer lacks tokens for some bytes, or changes the
-    /// text (lower case), so that decoding need not restore the encoded text.
-    pub fn lossy_tokenizer(mut self) -> Self {
-        self.lossless = false;
         self
     }
 
@@ -96,6 +88,11 @@ impl Fixture {
     pub fn session_options(mut self, options: SessionOptions) -> Self {
         self.session_options = options;
         self
+    }
+
+    /// The tolerance between rows of the same sequence: 0 if the fixture promises equal bits.
+    pub(crate) fn row_tolerance(&self) -> f32 {
+        if self.bitwise { 0.0 } else { self.tolerance }
     }
 
     /// The default session options, with a new interrupt.

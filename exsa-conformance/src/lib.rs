@@ -45,20 +45,27 @@
 //! The cases compare a backend with itself: a sequence that was cut, batched, forked, rolled back or saved,
 //! with the same tokens alone in a session. They do not check the logits against a reference implementation.
 //! A small model suffices: its layers do not matter here, only that another token changes the logits.
+//! [`texts`] compares small trained models with reference texts, where the models are present.
+//!
+//! For tests that only one backend needs, [`edit`] changes model files, [`harness`] drives a session, and
+//! [`test_data`] finds models that cannot be shipped.
 #![forbid(unsafe_code)]
 
 pub mod cases;
 mod check;
 mod clause;
+pub mod edit;
 mod failure;
 pub mod faulty;
 mod fixture;
+pub mod harness;
 mod logits;
-mod parts;
 mod random;
 pub mod real_model;
 mod run;
 mod suite;
+pub mod test_data;
+pub mod texts;
 
 pub use failure::{CaseResult, Clause, Failure, Outcome};
 pub use fixture::{Fixture, IntoFixture};

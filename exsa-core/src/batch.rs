@@ -1,6 +1,6 @@
 //! Input of a forward pass, and its result rows.
 
-use crate::backend::Capabilities;
+use crate::backend::capabilities::Capabilities;
 use crate::error::StepError;
 use crate::token::{AdapterId, SeqId, TokenId};
 use std::ops::Range;

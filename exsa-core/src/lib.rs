@@ -41,6 +41,7 @@ pub mod sampler;
 #[doc(hidden)]
 pub mod schedule;
 pub mod scripted;
+mod setters;
 pub mod speculate;
 pub mod stats;
 pub mod stream;

@@ -1,6 +1,6 @@
 //! What a model is, read from its header.
 
-use crate::backend::ModelSource;
+use crate::backend::source::ModelSource;
 use crate::error::LoadError;
 use crate::gguf::{Gguf, GgufError, Metadata, TensorInfo, Value};
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 use crate::chat::{ChatOptions, Message};
 use crate::priority::Priority;
 use crate::sampler::{SamplingParams, TransformFactory};
+use crate::setters::request_setters;
 use crate::token::TokenId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,12 +193,7 @@ impl Request {
         Self::new(Prompt::Chat(messages.into()))
     }
 
-    /// Sets the name of the model.
-    #[must_use]
-    pub fn model(mut self, name: impl Into<String>) -> Self {
-        self.model = Some(name.into());
-        self
-    }
+    request_setters!();
 
     /// Sets how tokens are chosen.
     #[must_use]
@@ -269,31 +265,10 @@ impl Request {
         self
     }
 
-    /// Ends the request when `timeout` has passed since it was submitted.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
     /// Ends the request when `timeout` has passed since it was submitted and no token was generated.
     #[must_use]
     pub fn first_token_timeout(mut self, timeout: Duration) -> Self {
         self.first_token_timeout = Some(timeout);
-        self
-    }
-
-    /// Sets how urgent it is.
-    #[must_use]
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
-        self
-    }
-
-    /// Says who asks.
-    #[must_use]
-    pub fn user(mut self, user: impl Into<String>) -> Self {
-        self.user = Some(user.into());
         self
     }
 

@@ -16,6 +16,8 @@ use crate::error::BenchError;
 use crate::measure::in_turn;
 use crate::progress::say;
 use crate::throughput::write_line;
+use http::Server;
+use in_process::InProcess;
 use options::LoadGenOptions;
 use report::{Ratios, Report, Summary};
 use std::io::Write;
@@ -25,7 +27,7 @@ use workload::Workload;
 /// Sends the same requests to every target in turn, round by round, and writes a line of JSON for each target and each comparison
 /// with the first.
 pub fn run(options: &LoadGenOptions, out: &mut dyn Write) -> Result<(), BenchError> {
-    let targets = target::all(options)?;
+    let targets = targets(options)?;
     let workload = Workload::new(options)?;
     let mut summaries: Vec<Vec<Summary>> = vec![Vec::new(); targets.len()];
     for target in &targets {
@@ -62,4 +64,16 @@ pub fn run(options: &LoadGenOptions, out: &mut dyn Write) -> Result<(), BenchErr
         write_line(&Ratios::new((first.name(), &summaries[0]), (other.name(), &summaries[i + 1])), out)?;
     }
     Ok(())
+}
+
+/// The targets that `options` name, engines first.
+fn targets(options: &LoadGenOptions) -> Result<Vec<Box<dyn Target>>, BenchError> {
+    let mut targets: Vec<Box<dyn Target>> = Vec::new();
+    for backend in &options.engine {
+        targets.push(Box::new(InProcess::start(options, backend)?));
+    }
+    for (name, url) in &options.http {
+        targets.push(Box::new(Server::new(name.clone(), url.clone(), options)));
+    }
+    if targets.is_empty() { Err(BenchError::NoTarget) } else { Ok(targets) }
 }

@@ -34,8 +34,8 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Adds what attention gives to the hidden states of `n` rows, or of those that are wanted, and normalizes them for the
-    /// MLP. Returns how many rows that are.
+    /// Adds what attention gives to the hidden states of `n` rows, or of those that are wanted, and
+    /// normalizes them for the MLP. Returns how many rows that are.
     pub fn attention(&mut self, n: usize) -> Result<usize, StepError> {
         let Self { layer, wanted, .. } = *self;
         let attention = &layer.attention;
@@ -120,7 +120,8 @@ impl Pass<'_> {
         Ok(m)
     }
 
-    /// Adds what the MLP gives to the hidden states of the rows that attention left, and normalizes them by `next`.
+    /// Adds what the MLP gives to the hidden states of the rows that attention left, and normalizes them by
+    /// `next`.
     pub fn mlp(&mut self, next: &RmsNorm) -> Result<(), StepError> {
         let mlp = &self.layer.mlp;
         let (n_embd, n_ff) = (self.config.n_embd, mlp.n_ff);

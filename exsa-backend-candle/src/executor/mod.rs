@@ -1,8 +1,8 @@
 //! Executors of a [`Transformer`](crate::transformer::Transformer): our own kernels on slices on the CPU,
 //! candle's operations on tensors elsewhere.
 //!
-//! Both read the same description of the layers. They differ in the form of the weights, which is settled when a model
-//! is loaded, and in where keys and values lie, which each owns.
+//! Both read the same description of the layers. They differ in the form of the weights, which is settled
+//! when a model is loaded, and in where keys and values lie, which each owns.
 
 mod host;
 mod layer;

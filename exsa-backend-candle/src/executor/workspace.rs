@@ -57,7 +57,8 @@ fn float_bytes(len: usize) -> u64 {
     len as u64 * size_of::<f32>() as u64
 }
 
-/// `len` zeros, which take no memory yet. A batch size that no system has memory for is an error and not the end.
+/// `len` zeros, which take no memory yet. A batch size that no system has memory for is an error and not the
+/// end.
 fn zeroed(len: usize) -> Result<Vec<f32>, LoadError> {
     let memory = |_| LoadError::Memory {
         what: "a pass of batch_tokens_max tokens",

@@ -25,8 +25,8 @@ struct Table {
 
 /// Block tables of all sequences over one pool of blocks.
 ///
-/// A sequence of `len` tokens holds exactly `len.div_ceil(BLOCK_TOKENS)` blocks; `references[b]` is the number of tables
-/// that list block `b`, and the blocks with none are those in `free`.
+/// A sequence of `len` tokens holds exactly `len.div_ceil(BLOCK_TOKENS)` blocks; `references[b]` is the
+/// number of tables that list block `b`, and the blocks with none are those in `free`.
 #[derive(Debug)]
 pub(crate) struct BlockTables {
     tables: Vec<Table>,
@@ -87,7 +87,8 @@ impl BlockTables {
                 written.extend(table.blocks.last());
             }
         }
-        // Of the sequences that share a block, the last one to write into it keeps it, if nobody else holds it.
+        // Of the sequences that share a block, the last one to write into it keeps it, if nobody else holds
+        // it.
         written.sort_unstable();
         for writers in written.chunk_by(|a, b| a == b) {
             let holders = self.references[writers[0] as usize] as usize;

@@ -94,8 +94,8 @@ impl HostKv {
     }
 }
 
-/// The bytes of the first tokens of a block, in the order in which they are saved: `[tokens][n_head_kv]`, each as
-/// [`HeadLayout::visit`] says.
+/// The bytes of the first tokens of a block, in the order in which they are saved: `[tokens][n_head_kv]`,
+/// each as [`HeadLayout::visit`] says.
 fn visit(
     layout: &HeadLayout,
     n_head_kv: usize,

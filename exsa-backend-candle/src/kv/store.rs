@@ -7,7 +7,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use exsa_core::backend::Fingerprint;
 use exsa_core::batch::Span;
 
-/// Keys and values of all blocks: a pair of tensors `[n_blocks * BLOCK_TOKENS, n_head_kv, head_dim]` for each layer.
+/// Keys and values of all blocks: a pair of tensors `[n_blocks * BLOCK_TOKENS, n_head_kv, head_dim]` for each
+/// layer.
 ///
 /// Token `t` of a sequence lies in slot `blocks[t / BLOCK_TOKENS] * BLOCK_TOKENS + t % BLOCK_TOKENS`.
 pub(crate) struct KvStore {
@@ -52,16 +53,17 @@ impl KvShape {
         HeadLayout::new(self.format, self.head_dim)
     }
 
-    /// Bytes that one block takes over all layers, `None` if that overflows. In tensors it may be a little less.
+    /// Bytes that one block takes over all layers, `None` if that overflows. In tensors it may be a little
+    /// less.
     pub fn block_bytes(&self) -> Option<u64> {
         [self.n_layer, self.n_head_kv, self.layout().bytes]
             .into_iter()
             .try_fold(1u64, |product, factor| product.checked_mul(factor as u64))
     }
 
-    /// Bytes of the first `len` tokens of a sequence where they are saved: layer by layer, the keys and then the values of
-    /// all tokens in order. Those of a token are `[n_head_kv][head_dim]`, in little-endian; of bytes with a scale, the f32
-    /// scale comes before every 32.
+    /// Bytes of the first `len` tokens of a sequence where they are saved: layer by layer, the keys and then
+    /// the values of all tokens in order. Those of a token are `[n_head_kv][head_dim]`, in little-endian; of
+    /// bytes with a scale, the f32 scale comes before every 32.
     pub fn saved_bytes(&self, len: usize) -> usize {
         let token = self.n_layer * 2 * self.n_head_kv * self.layout().saved_bytes();
         token.saturating_mul(len)
@@ -132,8 +134,8 @@ impl KvLayer {
     }
 }
 
-/// Appends the slots of `span`'s tokens to `runs`; the span's first token is row `row` of the batch, and `blocks` are its
-/// sequence's.
+/// Appends the slots of `span`'s tokens to `runs`; the span's first token is row `row` of the batch, and
+/// `blocks` are its sequence's.
 pub(crate) fn slot_runs(span: &Span<'_>, row: usize, blocks: &[BlockId], runs: &mut Vec<SlotRun>) {
     let end = span.end();
     let mut position = span.position;

@@ -48,7 +48,8 @@ pub(crate) struct Placement<'a> {
 }
 
 impl Attention {
-    /// Appends the keys and values of `x`, `[tokens, n_embd]`, to `kv` and attends to all that each token sees.
+    /// Appends the keys and values of `x`, `[tokens, n_embd]`, to `kv` and attends to all that each token
+    /// sees.
     ///
     /// Returns `[tokens, n_embd]`, or only the rows listed in `rows`; `None` if these are none.
     pub fn forward(

@@ -5,7 +5,8 @@ use candle_core::quantized::QTensor;
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
 
-/// The embedding of every token, `[n_vocab, n_embd]`, in the type that the file has it in, to be multiplied by a scale.
+/// The embedding of every token, `[n_vocab, n_embd]`, in the type that the file has it in, to be multiplied
+/// by a scale.
 #[derive(Clone)]
 pub(crate) struct Embedding {
     table: Table,

@@ -72,8 +72,8 @@ impl Linear {
         }
     }
 
-    /// Projects the rows of `x`, `[m, in]`, on the CPU by several projections to an output each, `[m, out]`. Those that can
-    /// share activations in one form are one step of the team.
+    /// Projects the rows of `x`, `[m, in]`, on the CPU by several projections to an output each, `[m, out]`.
+    /// Those that can share activations in one form are one step of the team.
     pub fn multiply<const N: usize>(
         mut outputs: [(&Self, &mut [f32]); N],
         x: &[f32],

@@ -1,4 +1,5 @@
-//! The layers that all architectures are made of, each once: their weights and parameters, and how they run on candle's tensors.
+//! The layers that all architectures are made of, each once: their weights and parameters, and how they run
+//! on candle's tensors.
 //!
 //! Activations are f32, rows first. On the CPU, [`executor`](crate::executor) runs the same layers on slices.
 

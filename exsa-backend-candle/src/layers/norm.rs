@@ -4,8 +4,8 @@ use super::vector::Vector;
 use crate::kernels::float::rows;
 use candle_core::{D, Result, Tensor};
 
-/// Root mean square normalization (Zhang and Sennrich, arXiv:1910.07467): `x / sqrt(mean(x^2) + epsilon) * weight` over the
-/// last dimension.
+/// Root mean square normalization (Zhang and Sennrich, arXiv:1910.07467): `x / sqrt(mean(x^2) + epsilon) *
+/// weight` over the last dimension.
 #[derive(Clone, Debug)]
 pub(crate) struct RmsNorm {
     weight: Vector,

@@ -17,8 +17,9 @@ pub(crate) struct PagedSpan<'a> {
     pub blocks: &'a [BlockId],
 }
 
-/// For each row of `queries`, `[tokens, n_head, head_dim]` f32, the mean of the values that it sees, weighted by the softmax
-/// of its scores: `[tokens, n_head * head_dim]` f32. The tokens' own keys and values are in `kv` already.
+/// For each row of `queries`, `[tokens, n_head, head_dim]` f32, the mean of the values that it sees, weighted
+/// by the softmax of its scores: `[tokens, n_head * head_dim]` f32. The tokens' own keys and values are in
+/// `kv` already.
 ///
 /// Span by span, in candle's operations; the keys and values of a sequence are gathered first.
 pub(crate) fn attention(

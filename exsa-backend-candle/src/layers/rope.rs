@@ -6,8 +6,8 @@ use crate::shape::RopePairs;
 use candle_core::{D, Device, Result, Tensor};
 use std::f64::consts::PI;
 
-/// YaRN's parameters alpha and beta: turns over the original context below which a frequency is interpolated, and above
-/// which it is left alone (arXiv:2309.00071, section 3.2).
+/// YaRN's parameters alpha and beta: turns over the original context below which a frequency is interpolated,
+/// and above which it is left alone (arXiv:2309.00071, section 3.2).
 const YARN_TURNS_LOW: f64 = 1.0;
 const YARN_TURNS_HIGH: f64 = 32.0;
 

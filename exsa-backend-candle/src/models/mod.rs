@@ -1,7 +1,7 @@
 //! Architectures as data: what each family of models does, in terms of the shared layers.
 //!
-//! A new family is a new [`Architecture`] in a file of its own and a line in [`ARCHITECTURES`]; new code is needed only
-//! for mathematics that no layer knows yet.
+//! A new family is a new [`Architecture`] in a file of its own and a line in [`ARCHITECTURES`]; new code is
+//! needed only for mathematics that no layer knows yet.
 
 mod gemma;
 mod llama;
@@ -17,7 +17,8 @@ static ARCHITECTURES: [&Architecture; 6] =
 
 /// Characteristics of a family of decoder-only transformers.
 ///
-/// All have this in common: RMSNorm before attention and before the MLP, RoPE, grouped-query attention, a gated MLP.
+/// All have this in common: RMSNorm before attention and before the MLP, RoPE, grouped-query attention, a
+/// gated MLP.
 #[derive(Debug)]
 pub(crate) struct Architecture {
     /// `general.architecture`, and the prefix of the metadata keys.
@@ -45,8 +46,8 @@ pub(crate) struct Architecture {
     pub attention_softcap: Option<f32>,
     /// Soft-capping of logits.
     pub logit_softcap: LogitSoftcap,
-    /// Number of layers of the one size whose queries are divided by the root of `n_embd / n_head`, and not of
-    /// `head_dim`.
+    /// Number of layers of the one size whose queries are divided by the root of `n_embd / n_head`, and not
+    /// of `head_dim`.
     pub layers_with_wide_queries: Option<usize>,
 }
 

@@ -43,8 +43,8 @@ impl PassThreads {
         self.pool.as_deref().map_or(c_int::MAX, |threads| threads.count)
     }
 
-    /// Runs a pass of the context, on a shared pool once the passes that came before have ended: a pool computes
-    /// one graph at a time.
+    /// Runs a pass of the context, on a shared pool once the passes that came before have ended: a pool
+    /// computes one graph at a time.
     pub fn run<R>(&self, pass: impl FnOnce() -> R) -> R {
         match &self.team {
             Some(team) => on_team(team, || SharedPool(self.pool.clone()), |_| pass()),
@@ -96,8 +96,8 @@ impl Threads {
 
 // SAFETY: a pool is tied to no thread: any thread may compute with it, one at a time, and free it.
 unsafe impl Send for Threads {}
-// SAFETY: the pool is reached through its pointer in passes alone, which `PassThreads::run` runs one at a time
-// where contexts share it.
+// SAFETY: the pool is reached through its pointer in passes alone, which `PassThreads::run` runs one at a
+// time where contexts share it.
 unsafe impl Sync for Threads {}
 
 impl Drop for Threads {

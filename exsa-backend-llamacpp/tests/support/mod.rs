@@ -1,35 +1,25 @@
-//! Shared parts of the integration tests: finding models, running tokens, comparing logits.
+//! Shared by the integration tests: the micro models, backends and session options.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
-
-pub mod edit;
 
 use exsa_backend_candle::CandleBackend;
 use exsa_backend_llamacpp::{FlashAttention, KvLayout, LlamaCppBackend};
-use exsa_core::SeqId;
+use exsa_conformance::edit::Edit;
 use exsa_core::backend::{
     InferenceBackend, KvType, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
     ThreadOptions,
 };
-use exsa_core::batch::{Batch, Span};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A file of the optional test data; `None`, with the reason printed, if it is not there.
-pub fn shared(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("EXSA_TEST_DATA")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")), PathBuf::from);
-    let path = root.join("models").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    eprintln!("skipped: {} is not there; set EXSA_TEST_DATA to the folder of test data", path.display());
-    None
-}
-
 /// One of the micro models that the candle backend is tested with.
 pub fn data(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../exsa-backend-candle/tests/data")).join(name)
+}
+
+/// The parts of a micro model.
+pub fn edit_of(name: &str) -> Edit {
+    Edit::of(&std::fs::read(data(&format!("{name}.gguf"))).unwrap()).unwrap()
 }
 
 /// The names of all micro models.
@@ -44,8 +34,8 @@ pub fn micro_models() -> Vec<String> {
     names
 }
 
-/// The backend with as few roundings as it can do with: attention in plain operations. Its sessions are to have
-/// [`exact_options`].
+/// The backend with as few roundings as it can do with: attention in plain operations. Its sessions are to
+/// have [`exact_options`].
 pub fn exact() -> LlamaCppBackend {
     LlamaCppBackend::new().flash_attention(FlashAttention::Off)
 }
@@ -86,53 +76,4 @@ pub fn exact_options() -> SessionOptions {
 /// A session with KV in 32 bits.
 pub fn session(model: &Arc<dyn Model>) -> Box<dyn Session> {
     model.session(&exact_options()).unwrap()
-}
-
-/// Appends `tokens` to `seq` in one span and returns the logits of its last `rows` tokens.
-pub fn feed(
-    session: &mut dyn Session,
-    seq: u32,
-    position: usize,
-    tokens: &[u32],
-    rows: usize,
-) -> Vec<Vec<f32>> {
-    let mut batch = Batch::new();
-    batch.push(Span::tokens(SeqId(seq), position, tokens).rows(rows));
-    let logits = session.forward(&batch).unwrap().logits().unwrap();
-    assert_eq!(logits.rows(), rows);
-    (0..rows).map(|row| logits.row(row).unwrap().to_vec()).collect()
-}
-
-pub fn argmax(row: &[f32]) -> u32 {
-    let (best, _) = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
-    best as u32
-}
-
-/// `n` greedy tokens after `prompt`, which `seq` does not hold yet.
-pub fn greedy(session: &mut dyn Session, seq: u32, prompt: &[u32], n: usize) -> Vec<u32> {
-    let mut position = prompt.len();
-    let mut row = feed(session, seq, 0, prompt, 1).remove(0);
-    let mut tokens = Vec::with_capacity(n);
-    loop {
-        tokens.push(argmax(&row));
-        if tokens.len() == n {
-            return tokens;
-        }
-        row = feed(session, seq, position, &tokens[tokens.len() - 1..], 1).remove(0);
-        position += 1;
-    }
-}
-
-/// Largest difference of two rows.
-pub fn worst(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, |m, d| if d.is_nan() { f32::NAN } else { f32::max(m, d) })
-}
-
-/// `n` tokens of no meaning.
-pub fn tokens(n: usize, seed: u32) -> Vec<u32> {
-    (0..n as u32).map(|i| 3 + (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % 500).collect()
 }

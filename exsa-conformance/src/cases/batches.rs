@@ -8,6 +8,7 @@ use crate::fixture::Fixture;
 use crate::logits::Rows;
 use crate::random::Random;
 use crate::run::Part;
+use std::collections::BTreeSet;
 
 /// A prompt split in two at every position, with the rest computed in one pass.
 pub fn chunked_prefill_at_every_split(fixture: &Fixture) -> CaseResult {
@@ -31,16 +32,18 @@ pub fn chunked_prefill_at_every_split(fixture: &Fixture) -> CaseResult {
 pub fn prefill_in_pieces(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let block = run.capabilities().block_tokens;
-    let n = fixture.fitting(&run, (2 * block + 7).clamp(20, 90));
+    // Longer than the attention windows of small models.
+    let n = fixture.fitting(&run, 90);
     let tokens = fixture.tokens(n, 2)?;
     let whole = plain(fixture, &tokens)?;
-    for size in [1, 2, 7, block.saturating_sub(1).max(1), block, block + 1] {
+    let sizes = BTreeSet::from([1, 2, 7, 33, 64, block.saturating_sub(1).max(1), block, block + 1]);
+    for size in sizes {
         let mut rows = Rows::new();
         for (i, piece) in tokens.chunks(size).enumerate() {
             rows.extend(run.feed(0, i * size, piece, piece.len())?);
         }
         let check = check(clause::ROW_ALONE, format!("{n} tokens in pieces of {size}"));
-        check.same(&rows, &whole, fixture.tolerance)?;
+        check.same(&rows, &whole, fixture.row_tolerance())?;
         run.release(0);
     }
     Ok(Outcome::Passed)
@@ -76,10 +79,9 @@ fn ragged(
 ) -> CaseResult {
     let mut run = fixture.session()?;
     let sequences = run.capabilities().sequences_max.min(5);
-    let room = fixture.fitting(&run, 64).min(run.capabilities().kv_tokens_max / sequences.max(1));
-    let block = run.capabilities().block_tokens;
+    let room = fixture.fitting(&run, 76).min(run.capabilities().kv_tokens_max / sequences.max(1));
     let all: Vec<_> = (0..sequences)
-        .map(|i| fixture.tokens((room / 2 + i * 5).min(room).max(1), 20 + i as u64))
+        .map(|i| fixture.tokens((room / 2 + i * 9).min(room).max(1), 20 + i as u64))
         .collect::<Result<_, _>>()?;
     let mut alone = Vec::new();
     for tokens in &all {
@@ -96,7 +98,7 @@ fn ragged(
             let len = match (step + i) % 3 {
                 0 => 0,
                 1 => 1,
-                _ => 2 + random.below(block.min(20)),
+                _ => 2 + random.below(20),
             };
             let len = len.min(tokens.len() - at[i]).min(room);
             room -= len;

@@ -24,11 +24,20 @@ pub(super) fn fill(run: &Run) -> Option<Vec<usize>> {
     (left == 0 && lengths.len() > 1).then_some(lengths)
 }
 
-fn is_full(error: &StepError) -> bool {
-    matches!(error, StepError::KvFull { needed, free } if needed > free)
+/// Requires that `parts` are refused for want of exactly these blocks.
+fn full(
+    run: &mut Run,
+    parts: &[Part<'_>],
+    (needed, free): (usize, usize),
+    input: &str,
+) -> Result<(), Failure> {
+    let words = format!("StepError::KvFull {{ needed: {needed}, free: {free} }}");
+    check(clause::KV_FULL, input).refused(
+        run.try_pass(parts),
+        &words,
+        |error| matches!(error, StepError::KvFull { needed: n, free: f } if (*n, *f) == (needed, free)),
+    )
 }
-
-const FULL: &str = "StepError::KvFull, with more blocks needed than free";
 
 /// All blocks can be filled; then a token that needs another
 /// block is refused without a change, and a release makes room.
@@ -58,8 +67,7 @@ pub fn kv_capacity_reached(fixture: &Fixture) -> CaseResult {
     check(clause::ROW_ALONE, &input).same(&rows, &first[last..].to_vec(), fixture.tolerance)?;
     let one = fixture.tokens(1, 9)?;
     for batch in [vec![(empty, 0, &one[..], 1)], vec![(empty, 0, &one[..], 0)]] {
-        let input = format!("{input}; then one token of an empty sequence");
-        check(clause::KV_FULL, input).refused(run.try_pass(&batch), FULL, is_full)?;
+        full(&mut run, &batch, (1, 0), &format!("{input}; then one token of an empty sequence"))?;
     }
     run.release(lengths.len() as u32 - 1);
     let input = format!("{input}; the last is released, and an empty sequence gets one token");
@@ -102,7 +110,7 @@ pub fn a_batch_that_does_not_fit_changes_nothing(fixture: &Fixture) -> CaseResul
     let parts: [Part<'_>; 2] =
         [(1, 0, &one[..block.min(capabilities.batch_tokens_max - 1)], 1), (2, 0, &one[..1], 1)];
     let input = format!("one block of {block} is free, and two empty sequences start in one batch");
-    check(clause::KV_FULL, &input).refused(run.try_pass(&parts), FULL, is_full)?;
+    full(&mut run, &parts, (2, 1), &input)?;
     run.release(1);
     run.release(2);
     for part in parts {
@@ -111,6 +119,41 @@ pub fn a_batch_that_does_not_fit_changes_nothing(fixture: &Fixture) -> CaseResul
         check(clause::AFTER_ERROR, &input).same(&rows, &expected, fixture.tolerance)?;
         run.release(part.0);
     }
+    Ok(Outcome::Passed)
+}
+
+/// One sequence has room in its last block, another needs a block more than there are: the batch
+/// of both changes neither, both go on where they were, and a release makes room for the other.
+pub fn kv_runs_out_and_comes_back(fixture: &Fixture) -> CaseResult {
+    let mut run = fixture.session_of_blocks(3)?;
+    let capabilities = run.capabilities().clone();
+    let (block, kv) = (capabilities.block_tokens, capabilities.kv_tokens_max);
+    // Whole blocks of the second sequence; the first leaves the last four tokens of the rest unused.
+    let second = 16usize.div_ceil(block) * block;
+    let more = block.min(4);
+    if capabilities.sequences_max < 3 || capabilities.context_tokens_max < kv || kv < 2 * second + more {
+        return Ok(Outcome::Skipped("three sequences, long contexts and some blocks are needed".into()));
+    }
+    let first = kv - second - more;
+    let (a, b) = (fixture.tokens(first + more, 1)?, fixture.tokens(second + 1, 2)?);
+    run.feed(0, 0, &a[..first], 0)?;
+    run.feed(1, 0, &b[..second], 0)?;
+    let blocks = |tokens: usize| tokens.div_ceil(block);
+    let free = kv / block - blocks(first) - blocks(second);
+    let needed = blocks(first + more) - blocks(first) + 1;
+    let input = format!("{kv} tokens of KV in blocks of {block}; {first} and {second} tokens are held");
+    let both: [Part<'_>; 2] = [(0, first, &a[first..], 1), (1, second, &b[second..], 1)];
+    full(&mut run, &both, (needed, free), &format!("{input}; both get more in one batch"))?;
+    let input = format!("{input}, after a batch that did not fit");
+    let (whole_a, whole_b) = (plain(fixture, &a)?, plain(fixture, &b)?);
+    let rows = check(clause::KV_FULL, &input).works(run.try_pass(&both[..1]))?;
+    check(clause::ROW_ALONE, &input).same(&rows, &whole_a[first + more - 1..].to_vec(), fixture.tolerance)?;
+    run.release(0);
+    let input = format!("{input}; then the first is released, and the rest of the KV filled");
+    let rows = check(clause::MEMORY, &input).works(run.try_pass(&both[1..]))?;
+    check(clause::ROW_ALONE, &input).same(&rows, &whole_b[second..].to_vec(), fixture.tolerance)?;
+    let rest = fixture.tokens((kv / block - blocks(second + 1)) * block, 3)?;
+    check(clause::MEMORY, &input).works(feed(&mut run, 2, 0, &rest))?;
     Ok(Outcome::Passed)
 }
 

@@ -2,9 +2,10 @@
 
 use crate::check::check;
 use crate::clause;
+use crate::edit::{Edit, Tensor};
 use crate::failure::{CaseResult, Failure, Outcome};
 use crate::fixture::Fixture;
-use crate::parts::{Parts, Tensor};
+use crate::test_data;
 use exsa_core::backend::{LoadProgress, ModelSource};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Array, GgmlType, Gguf, Value};
@@ -14,6 +15,23 @@ const SKIPPED: &str = "the backend reads no files";
 
 /// Requires a refusal of the file with an error that contains all of `words`.
 fn refuse(fixture: &Fixture, what: &str, bytes: Vec<u8>, words: &[&str]) -> Result<(), Failure> {
+    let any = |error: &LoadError| !matches!(error, LoadError::Cancelled | LoadError::Option { .. });
+    refuse_as(fixture, what, bytes, words, any)
+}
+
+/// Requires a refusal of the file as no GGUF.
+fn refuse_gguf(fixture: &Fixture, what: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+    refuse_as(fixture, what, bytes, &[], |error| matches!(error, LoadError::Gguf(_)))
+}
+
+/// Requires a refusal of the file with a `wanted` error that contains all of `words`.
+fn refuse_as(
+    fixture: &Fixture,
+    what: &str,
+    bytes: Vec<u8>,
+    words: &[&str],
+    wanted: fn(&LoadError) -> bool,
+) -> Result<(), Failure> {
     let source = ModelSource::Memory(bytes.into());
     let loaded = fixture.backend.load(&source, &fixture.load_options, &mut LoadProgress::none());
     let says = format!("a LoadError that says {words:?}");
@@ -21,8 +39,7 @@ fn refuse(fixture: &Fixture, what: &str, bytes: Vec<u8>, words: &[&str]) -> Resu
     let _ = fixture.backend.inspect(&source);
     check(clause::DAMAGED, format!("{}, {what}", fixture.place())).refused(loaded, &says, |error| {
         let text = error.to_string();
-        !matches!(error, LoadError::Cancelled | LoadError::Option { .. })
-            && words.iter().all(|word| text.contains(word))
+        wanted(error) && words.iter().all(|word| text.contains(word))
     })
 }
 
@@ -42,7 +59,7 @@ pub fn files_cut_short(fixture: &Fixture) -> CaseResult {
     cuts.extend([data - 1, data, data + 1, end - 1]);
     cuts.extend((data..end).step_by(((end - data) / 20).max(1)));
     for cut in cuts.into_iter().filter(|cut| *cut < end.min(bytes.len())) {
-        refuse(fixture, &format!("cut to {cut} of {} bytes", bytes.len()), bytes[..cut].to_vec(), &[])?;
+        refuse_gguf(fixture, &format!("cut to {cut} of {} bytes", bytes.len()), bytes[..cut].to_vec())?;
     }
     Ok(Outcome::Passed)
 }
@@ -58,23 +75,23 @@ pub fn impossible_headers(fixture: &Fixture) -> CaseResult {
         damaged[at..at + new.len()].copy_from_slice(new);
         damaged
     };
-    refuse(fixture, "with another magic", with(0, b"GGML"), &[])?;
-    refuse(fixture, "with a magic of zeros", with(0, &[0; 4]), &[])?;
+    refuse_gguf(fixture, "with another magic", with(0, b"GGML"))?;
+    refuse_gguf(fixture, "with a magic of zeros", with(0, &[0; 4]))?;
     for version in [0u32, 1, 4, 3 << 24, u32::MAX] {
-        refuse(fixture, &format!("of version {version}"), with(4, &version.to_le_bytes()), &[])?;
+        refuse_gguf(fixture, &format!("of version {version}"), with(4, &version.to_le_bytes()))?;
     }
     // Number of tensors, number of keys, length of the first key.
     for (at, name) in [(8, "tensors"), (16, "keys"), (24, "the first key's letters")] {
         for count in [u64::MAX, i64::MAX as u64, 1 << 40, 1 << 32, bytes.len() as u64] {
             let what = format!("with {count} as the number of {name}");
-            refuse(fixture, &what, with(at, &count.to_le_bytes()), &[])?;
+            refuse_gguf(fixture, &what, with(at, &count.to_le_bytes()))?;
         }
     }
     Ok(Outcome::Passed)
 }
 
-fn parts(fixture: &Fixture) -> Result<Parts, Failure> {
-    check(clause::DAMAGED, format!("take {} apart", fixture.place())).works(Parts::of(&fixture.bytes()?))
+fn parts(fixture: &Fixture) -> Result<Edit, Failure> {
+    check(clause::DAMAGED, format!("take {} apart", fixture.place())).works(Edit::of(&fixture.bytes()?))
 }
 
 /// Impossible metadata. The unchanged reassembled file
@@ -102,7 +119,7 @@ pub fn metadata_that_cannot_be(fixture: &Fixture) -> CaseResult {
     let numbers = Value::Array(Array::U32(vec![1, 2, 3]));
     let mut twice = parts.clone();
     twice.metadata.push(("general.architecture".into(), text(&architecture)));
-    let cases: Vec<(&str, Parts, Vec<&str>)> = vec![
+    let cases: Vec<(&str, Edit, Vec<&str>)> = vec![
         (
             "of an unknown architecture",
             parts.clone().set("general.architecture", text("abacus")),
@@ -166,7 +183,7 @@ pub fn metadata_that_cannot_be(fixture: &Fixture) -> CaseResult {
 
 /// A role id outside the vocabulary counts as absent, since converters write it for "none". A loader
 /// may refuse if the file demands that the token is added to prompts, so the demand is removed.
-fn ids_outside_the_vocabulary(fixture: &Fixture, parts: &Parts) -> Result<(), Failure> {
+fn ids_outside_the_vocabulary(fixture: &Fixture, parts: &Edit) -> Result<(), Failure> {
     for (role, demand) in [
         ("bos", "tokenizer.ggml.add_bos_token"),
         ("eos", "tokenizer.ggml.add_eos_token"),
@@ -194,14 +211,15 @@ pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
         return Ok(Outcome::Skipped(SKIPPED.into()));
     }
     let parts = parts(fixture)?;
-    // The embeddings, every tensor of the first layer, and one tensor of the last.
-    let is_tried = |tensor: &&Tensor| tensor.name == "token_embd.weight" || tensor.name.starts_with("blk.0.");
-    let mut tried: Vec<Tensor> = parts.tensors.iter().filter(is_tried).cloned().collect();
-    tried.extend(parts.tensors.iter().rev().find(|tensor| tensor.name.starts_with("blk.")).cloned());
+    // Every tensor outside the layers and of the first and last layer.
+    let layer = |tensor: &Tensor| tensor.name.strip_prefix("blk.")?.split('.').next()?.parse::<u32>().ok();
+    let last = parts.tensors.iter().filter_map(layer).max();
+    let is_tried = |tensor: &&Tensor| matches!(layer(tensor), None | Some(0)) || layer(tensor) == last;
+    let tried: Vec<Tensor> = parts.tensors.iter().filter(is_tried).cloned().collect();
     for tensor in &tried {
         let name = tensor.name.as_str();
-        // A missing bias adds nothing.
-        if !name.ends_with(".bias") {
+        // A missing bias adds nothing, a missing output is the embeddings, and without divisors RoPE is plain.
+        if !name.ends_with(".bias") && !["output.weight", "rope_freqs.weight"].contains(&name) {
             refuse(
                 fixture,
                 &format!("without '{name}'"),
@@ -209,12 +227,7 @@ pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
                 &[name],
             )?;
         }
-        let shorter = parts.clone().change(name, |tensor| {
-            let last = tensor.shape.len() - 1;
-            let rows = tensor.shape[last].max(1) as usize;
-            tensor.shape[last] -= 1;
-            tensor.data.truncate(tensor.data.len() / rows * (rows - 1));
-        });
+        let shorter = parts.clone().change(name, Tensor::drop_last_row);
         refuse(fixture, &format!("with '{name}' a row short"), shorter.bytes(), &[name])?;
         let flat =
             parts.clone().change(name, |tensor| tensor.shape = vec![tensor.shape.iter().product(), 1, 1]);
@@ -238,6 +251,24 @@ pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
             let words = [parts.tensors[0].name.as_str(), &id.to_string()];
             refuse(fixture, &format!("with a tensor of type {id}"), damaged, &words)?;
         }
+    }
+    Ok(Outcome::Passed)
+}
+
+/// A file with a vocabulary and no tensors is told from a model, the model's own and a published one.
+pub fn vocabularies_without_weights(fixture: &Fixture) -> CaseResult {
+    if !fixture.reads_files {
+        return Ok(Outcome::Skipped(SKIPPED.into()));
+    }
+    let is = |error: &LoadError| matches!(error, LoadError::NoWeights);
+    let mut parts = parts(fixture)?;
+    parts.tensors.clear();
+    refuse_as(fixture, "without tensors", parts.bytes(), &[], is)?;
+    if let Some(path) = test_data::model("vocab/ggml-vocab-llama-spm.gguf") {
+        let check = check(clause::DAMAGED, format!("load {}", path.display()));
+        let source = ModelSource::file(path);
+        let loaded = fixture.backend.load(&source, &fixture.load_options, &mut LoadProgress::none());
+        check.refused(loaded, "LoadError::NoWeights", is)?;
     }
     Ok(Outcome::Passed)
 }

@@ -37,25 +37,37 @@ pub fn fork_then_diverge(fixture: &Fixture) -> CaseResult {
         Err(skipped) => return Ok(skipped),
     };
     let block = run.capabilities().block_tokens;
-    let n = fixture.fitting(&run, (2 * block + 5).clamp(16, 70)) - 4;
+    let room = fixture.fitting(&run, 90);
+    // Long enough to cross a block or an attention window after the fork.
+    let more = (room / 4).min(20);
+    let n = room - more - 1;
     let prefix = fixture.tokens(n, 1)?;
-    let rest: Vec<_> = (0..3).map(|i| fixture.tokens(3, 30 + i)).collect::<Result<_, _>>()?;
+    let rest: Vec<_> = (0..3).map(|i| fixture.tokens(more + 1, 30 + i)).collect::<Result<_, _>>()?;
+    let (next, rest): (Vec<_>, Vec<_>) = rest.iter().map(|tokens| (&tokens[more..], &tokens[..more])).unzip();
     for len in lengths(block, n) {
         run.feed(0, 0, &prefix, 0)?;
         let input = format!("{n} tokens, of which {len} are forked to sequence 1, and from there to 2");
         check(clause::FORK, &input).works(run.fork(0, 1, len))?;
         check(clause::FORK, &input).works(run.fork(1, 2, len))?;
-        let rows = run.pass(&[(1, len, &rest[1], 3), (0, n, &rest[0], 3), (2, len, &rest[2], 3)])?;
+        let rows = run.pass(&[(1, len, rest[1], more), (0, n, rest[0], more), (2, len, rest[2], more)])?;
         let input = format!("{input}; then all three go on, each with other tokens");
         for (i, (seq, len)) in [(1, len), (0, n), (2, len)].into_iter().enumerate() {
-            let expected = plain(fixture, &[&prefix[..len], &rest[seq][..]].concat())?.split_off(len);
-            let found = rows[3 * i..3 * i + 3].to_vec();
+            let expected = plain(fixture, &[&prefix[..len], rest[seq]].concat())?.split_off(len);
+            let found = rows[more * i..more * (i + 1)].to_vec();
             check(clause::FORK, format!("{input}; sequence {seq}")).same(
                 &found,
                 &expected,
-                fixture.tolerance,
+                fixture.row_tolerance(),
             )?;
         }
+        run.release(0);
+        let rows = run.pass(&[(2, len + more, next[2], 1)])?;
+        let expected = plain(fixture, &[&prefix[..len], rest[2], next[2]].concat())?.split_off(len + more);
+        check(clause::FORK, format!("{input}; then 0 is released, and 2 goes on")).same(
+            &rows,
+            &expected,
+            fixture.row_tolerance(),
+        )?;
         (0..3).for_each(|seq| run.release(seq));
     }
     Ok(Outcome::Passed)
@@ -68,7 +80,7 @@ pub fn fork_outlives_its_source(fixture: &Fixture) -> CaseResult {
         Err(skipped) => return Ok(skipped),
     };
     let block = run.capabilities().block_tokens;
-    let n = fixture.fitting(&run, (block + 9).clamp(16, 60)) - 4;
+    let n = fixture.fitting(&run, 60) - 4;
     let (prefix, rest, other) = (fixture.tokens(n, 1)?, fixture.tokens(3, 2)?, fixture.tokens(n, 3)?);
     for len in lengths(block, n).into_iter().filter(|len| *len > 0) {
         let expected = plain(fixture, &[&prefix[..len], &rest[..]].concat())?.split_off(len);

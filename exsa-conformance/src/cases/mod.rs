@@ -25,9 +25,13 @@ pub use batches::{
     rows_do_not_depend_on_the_batch_in_any_bit, spans_in_any_order,
 };
 pub use capacity::{
-    a_batch_that_does_not_fit_changes_nothing, kv_capacity_reached, shared_blocks_count_once,
+    a_batch_that_does_not_fit_changes_nothing, kv_capacity_reached, kv_runs_out_and_comes_back,
+    shared_blocks_count_once,
 };
-pub use damage::{files_cut_short, impossible_headers, metadata_that_cannot_be, tensors_that_cannot_be};
+pub use damage::{
+    files_cut_short, impossible_headers, metadata_that_cannot_be, tensors_that_cannot_be,
+    vocabularies_without_weights,
+};
 pub use embeddings::{embeddings_of_texts, embeds_that_are_refused};
 pub use estimates::estimates_of_memory;
 pub use forks::{flags_tell_the_truth, fork_outlives_its_source, fork_then_diverge, forks_that_are_refused};

@@ -17,6 +17,7 @@ pub fn capabilities_follow_the_options(fixture: &Fixture) -> CaseResult {
         usual.clone().sequences(3).context_tokens(33),
         usual.clone().sequences(2).idle_sequences(5),
         usual.clone().sequences(2).kv_tokens(77),
+        usual.clone().sequences(2).context_tokens(1 << 40),
         usual.clone().batch_tokens(1),
         usual.clone().batch_tokens(17).kv_tokens(1),
         usual.context_tokens(usize::MAX / 2).kv_tokens(64),

@@ -163,9 +163,13 @@ pub fn too_large_batches(fixture: &Fixture) -> CaseResult {
     )?;
     for excess in [1, 2, 3 * limit] {
         let tokens = fixture.tokens(limit + excess, 4)?;
-        let words = format!("StepError::BatchTooLarge {{ limit: {limit} }}");
-        let wanted =
-            |error: &StepError| matches!(error, StepError::BatchTooLarge { limit: l, .. } if *l == limit);
+        let words =
+            format!("StepError::BatchTooLarge {{ limit: {limit} }}, of at least {} tokens", tokens.len());
+        // A batch with a bystander has one token more.
+        let wanted = |error: &StepError| {
+            matches!(error, StepError::BatchTooLarge { tokens: n, limit: l }
+                if *l == limit && (tokens.len()..=tokens.len() + 1).contains(n))
+        };
         scene.refuse(clause::BATCH_LIMIT, &[(0, 6, &tokens, 1)], &words, wanted)?;
         let (left, right) = tokens.split_at(tokens.len() / 2);
         scene.refuse(clause::BATCH_LIMIT, &[(0, 6, left, 1), (1, 5, right, 1)], &words, wanted)?;

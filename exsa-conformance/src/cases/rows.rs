@@ -40,7 +40,7 @@ pub(super) fn plain(fixture: &Fixture, tokens: &[u32]) -> Result<Rows, crate::Fa
 /// Spans request no row, one, some and all: they get exactly the rows of their last tokens, in batch order.
 pub fn rows_asked_for(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
-    let n = fixture.fitting(&run, 20) / 4;
+    let n = fixture.fitting(&run, 80) / 4;
     let sequences = run.capabilities().sequences_max.min(4);
     let all: Vec<_> = (0..4).map(|seed| fixture.tokens(n, 10 + seed)).collect::<Result<_, _>>()?;
     let asked = [0, n, 1, n.min(3)];

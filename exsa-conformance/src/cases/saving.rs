@@ -8,7 +8,7 @@ use crate::failure::{CaseResult, Failure, Outcome};
 use crate::fixture::Fixture;
 use crate::run::Run;
 use exsa_core::SeqId;
-use exsa_core::backend::{LoadProgress, SessionOptions};
+use exsa_core::backend::{KvType, LoadProgress, SessionOptions};
 use exsa_core::error::KvError;
 use std::io::{self, Read, Write};
 
@@ -38,7 +38,7 @@ pub fn save_and_restore(fixture: &Fixture) -> CaseResult {
     let mut run = saving!(fixture, &fixture.options());
     let mut other = fixture.session()?;
     let block = run.capabilities().block_tokens;
-    let n = fixture.fitting(&run, (2 * block + 6).clamp(16, 70)) - 4;
+    let n = fixture.fitting(&run, 80) - 4;
     let (tokens, rest) = (fixture.tokens(n, 1)?, fixture.tokens(3, 2)?);
     let busy = fixture.tokens(block.min(n) + 1, 3)?;
     other.feed(0, 0, &busy, 0)?;
@@ -52,7 +52,7 @@ pub fn save_and_restore(fixture: &Fixture) -> CaseResult {
             let restored = check.works(run.restore(seq, &saved))?;
             check.equal(restored, len)?;
             let rows = run.pass(&[(seq, len, &rest, 3)])?;
-            check.same(&rows, &expected, fixture.tolerance)?;
+            check.same(&rows, &expected, fixture.row_tolerance())?;
             run.release(seq);
         }
         // Saving changes nothing.
@@ -60,7 +60,7 @@ pub fn save_and_restore(fixture: &Fixture) -> CaseResult {
         check(clause::SAVE, format!("{input} saved, then 3 more")).same(
             &rows,
             &expected,
-            fixture.tolerance,
+            fixture.row_tolerance(),
         )?;
         run.release(0);
     }
@@ -145,7 +145,7 @@ pub fn damaged_saved_kv_is_refused(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Non-empty targets, unknown ids, contexts and caches that are too small, another model's KV.
+/// Non-empty targets, unknown ids, contexts and caches that are too small, KV of another model or type.
 pub fn restores_that_are_refused(fixture: &Fixture) -> CaseResult {
     let mut run = saving!(fixture, &fixture.options());
     let beyond = run.capabilities().sequences_max as u32;
@@ -183,6 +183,7 @@ pub fn restores_that_are_refused(fixture: &Fixture) -> CaseResult {
         )?;
     }
     no_room(fixture, n, &saved)?;
+    other_kv_types(fixture, &run, &saved)?;
     if let Some(source) = &fixture.other_model {
         let check = check(clause::RESTORE_REFUSED, "restore the saved KV of another model");
         let model =
@@ -193,6 +194,25 @@ pub fn restores_that_are_refused(fixture: &Fixture) -> CaseResult {
         })?;
     }
     Ok(Outcome::Passed)
+}
+
+/// Saved KV is refused by sessions whose keys and values are of other types, where the backend has them.
+fn other_kv_types(fixture: &Fixture, saver: &Run, saved: &[u8]) -> Result<(), Failure> {
+    let (f32, f16) = (KvType::F32, KvType::F16);
+    for (keys, values) in [(f32, f32), (f32, f16), (f16, f32), (f16, f16), (KvType::Q8_0, KvType::Q8_0)] {
+        let options = fixture.options().kv_types(keys, values);
+        let Ok(session) = fixture.model()?.session(&options) else { continue };
+        let mut other = Run::new(session, fixture.model()?.info().n_vocab);
+        // Equal sizes are equal types for the saver's pair, and a backend without types has one size.
+        if other.session.kv_bytes_per_token() == saver.session.kv_bytes_per_token() {
+            continue;
+        }
+        check(clause::RESTORE_REFUSED, format!("restore into keys of {keys} and values of {values}"))
+            .refused(other.restore(0, saved), "KvError::Format", |error| {
+                matches!(error, KvError::Format(_))
+            })?;
+    }
+    Ok(())
 }
 
 /// A cache without enough room refuses with `Full`, and restores once there is room.

@@ -12,7 +12,6 @@ use std::num::NonZeroUsize;
 pub fn results_by_number_of_threads(fixture: &Fixture) -> CaseResult {
     let n = fixture.fitting(&fixture.session()?, 40);
     let tokens = fixture.tokens(n, 1)?;
-    let tolerance = if fixture.bitwise { 0.0 } else { fixture.tolerance };
     let mut first: Option<Rows> = None;
     for threads in [1, 2, 3, 5] {
         let threads = ThreadOptions::new(NonZeroUsize::new(threads));
@@ -25,7 +24,7 @@ pub fn results_by_number_of_threads(fixture: &Fixture) -> CaseResult {
             None => first = Some(rows),
             Some(first) => {
                 let input = format!("{n} tokens with {threads:?} against one thread");
-                check(clause::THREADS, input).same(&rows, first, tolerance)?;
+                check(clause::THREADS, input).same(&rows, first, fixture.row_tolerance())?;
             }
         }
     }

@@ -18,8 +18,10 @@ pub fn truncate_then_go_on(fixture: &Fixture) -> CaseResult {
         return Ok(Outcome::Skipped(SKIPPED.into()));
     }
     let block = run.capabilities().block_tokens;
-    let n = fixture.fitting(&run, (2 * block + 6).clamp(20, 72)) - 4;
-    let (kept, rest) = (fixture.tokens(n, 1)?, fixture.tokens(4, 2)?);
+    let room = fixture.fitting(&run, 80);
+    let more = (room / 4).min(10);
+    let n = room - more;
+    let (kept, rest) = (fixture.tokens(n, 1)?, fixture.tokens(more, 2)?);
     let neighbour = fixture.tokens(5, 3)?;
     let sequences = run.capabilities().sequences_max;
     if sequences > 1 {
@@ -39,12 +41,12 @@ pub fn truncate_then_go_on(fixture: &Fixture) -> CaseResult {
                 |error| matches!(error, StepError::Position { held, .. } if *held == len),
             )?;
         }
-        let rows = run.pass(&[(0, len, &rest, 4)])?;
+        let rows = run.pass(&[(0, len, &rest, more)])?;
         let expected = plain(fixture, &[&kept[..len], &rest[..]].concat())?.split_off(len);
-        check(clause::TRUNCATE, format!("{input}, then 4 other tokens")).same(
+        check(clause::TRUNCATE, format!("{input}, then {more} other tokens")).same(
             &rows,
             &expected,
-            fixture.tolerance,
+            fixture.row_tolerance(),
         )?;
         run.release(0);
     }

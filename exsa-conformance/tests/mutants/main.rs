@@ -90,5 +90,5 @@ fn skips_have_reasons() {
     });
     let skipped: Vec<_> = skipped.collect();
     assert!(skipped.iter().all(|(_, reason)| !reason.is_empty()));
-    assert_eq!(skipped.len(), 6, "those that are about files: {skipped:?}");
+    assert_eq!(skipped.len(), 7, "those that are about files: {skipped:?}");
 }

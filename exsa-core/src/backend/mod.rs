@@ -4,7 +4,7 @@
 //! a session holds the KV of several sequences and runs forward passes over [`Batch`]es.
 //! The three traits are object safe, and a new backend edits no file of this crate.
 
-mod capabilities;
+pub(crate) mod capabilities;
 mod device;
 mod estimate;
 mod fingerprint;
@@ -15,7 +15,7 @@ mod output;
 mod pooling;
 mod progress;
 mod saved_kv;
-mod source;
+pub(crate) mod source;
 mod thread_team;
 
 pub use capabilities::Capabilities;

@@ -1,6 +1,7 @@
 //! Requests for vectors and scores.
 
 use crate::priority::Priority;
+use crate::setters::request_setters;
 use crate::token::TokenId;
 use std::time::Duration;
 
@@ -115,12 +116,7 @@ impl EmbedRequest {
         Self::new(texts.into_iter().map(Into::into).collect::<Vec<_>>())
     }
 
-    /// Sets the name of the model.
-    #[must_use]
-    pub fn model(mut self, name: impl Into<String>) -> Self {
-        self.model = Some(name.into());
-        self
-    }
+    request_setters!();
 
     /// Sets whether vectors are scaled to length 1.
     #[must_use]
@@ -140,27 +136,6 @@ impl EmbedRequest {
     #[must_use]
     pub fn truncate(mut self, truncate: Truncate) -> Self {
         self.truncate = truncate;
-        self
-    }
-
-    /// Sets how urgent the request is.
-    #[must_use]
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
-        self
-    }
-
-    /// Ends the request when `timeout` has passed since it was submitted.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Sets the user.
-    #[must_use]
-    pub fn user(mut self, user: impl Into<String>) -> Self {
-        self.user = Some(user.into());
         self
     }
 }
@@ -216,38 +191,12 @@ impl RerankRequest {
         }
     }
 
-    /// Sets the name of the model.
-    #[must_use]
-    pub fn model(mut self, name: impl Into<String>) -> Self {
-        self.model = Some(name.into());
-        self
-    }
+    request_setters!();
 
     /// Sets the treatment of pairs that are too long.
     #[must_use]
     pub fn truncate(mut self, truncate: Truncate) -> Self {
         self.truncate = truncate;
-        self
-    }
-
-    /// Sets how urgent the request is.
-    #[must_use]
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
-        self
-    }
-
-    /// Ends the request when `timeout` has passed since it was submitted.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Sets the user.
-    #[must_use]
-    pub fn user(mut self, user: impl Into<String>) -> Self {
-        self.user = Some(user.into());
         self
     }
 }

@@ -24,6 +24,7 @@
 //! seed is accepted that often. The source file `sampler/noise.rs` specifies the noise bit for bit.
 
 mod candidates;
+mod error;
 mod exp;
 mod logit_bias;
 mod min_p;
@@ -42,7 +43,8 @@ mod window;
 mod tests;
 
 pub use candidates::Candidates;
-pub use params::{SamplingError, SamplingParams};
+pub use error::SamplingError;
+pub use params::SamplingParams;
 pub use transform::{Accepted, SamplerContext, Step, Transform, TransformFactory};
 
 use crate::token::TokenId;

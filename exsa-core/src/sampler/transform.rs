@@ -1,7 +1,7 @@
 //! The interface between the sampler and the transforms of its chain.
 
 use super::candidates::Candidates;
-use super::params::SamplingError;
+use super::error::SamplingError;
 use super::random::Random;
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;

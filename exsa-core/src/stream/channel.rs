@@ -2,7 +2,6 @@
 
 use super::completion::{Collector, Completion};
 use super::event::{AnswerFinished, Event, Finished, Token, ToolCallDelta};
-use super::text::{Text, TextStream};
 use crate::finish::{FinishReason, RequestError, Usage};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
@@ -210,19 +209,9 @@ pub struct TokenStream {
 }
 
 impl TokenStream {
-    /// The text of the answer, piece by piece, and the error if the request fails.
-    pub fn text(&mut self) -> Text<'_> {
-        Text::new(self)
-    }
-
     /// The events as an asynchronous stream.
     pub fn into_stream(self) -> EventStream {
         EventStream { stream: self }
-    }
-
-    /// The text of the answer as an asynchronous stream.
-    pub fn into_text_stream(self) -> TextStream {
-        TextStream::new(self.into_stream())
     }
 
     /// How the request ended, once the last event was read.

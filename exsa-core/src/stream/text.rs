@@ -9,6 +9,18 @@ use std::iter::FusedIterator;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+impl TokenStream {
+    /// The text of the answer, piece by piece, and the error if the request fails.
+    pub fn text(&mut self) -> Text<'_> {
+        Text { stream: self, pieces: Pieces::default() }
+    }
+
+    /// The text of the answer as an asynchronous stream.
+    pub fn into_text_stream(self) -> TextStream {
+        TextStream { stream: self.into_stream(), pieces: Pieces::default() }
+    }
+}
+
 /// The text of an answer as a blocking iterator: [`TokenStream::text`].
 ///
 /// Each item is text that is certain, never empty; joined they are the whole answer, text that was held back until the end
@@ -20,11 +32,7 @@ pub struct Text<'a> {
     pieces: Pieces,
 }
 
-impl<'a> Text<'a> {
-    pub(super) fn new(stream: &'a mut TokenStream) -> Self {
-        Self { stream, pieces: Pieces::default() }
-    }
-
+impl Text<'_> {
     /// How the request ended, once the last event was read.
     pub fn finished(&self) -> Option<&Finished> {
         self.stream.finished()
@@ -62,10 +70,6 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    pub(super) fn new(stream: EventStream) -> Self {
-        Self { stream, pieces: Pieces::default() }
-    }
-
     /// How the request ended, once the last event was read.
     pub fn finished(&self) -> Option<&Finished> {
         self.stream.get_ref().finished()

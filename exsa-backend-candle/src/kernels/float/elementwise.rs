@@ -9,7 +9,8 @@ dispatch! {
 }
 
 dispatch! {
-    /// `gate = gelu(gate) * up`, with the tanh approximation of GELU (Hendrycks and Gimpel, arXiv:1606.08415).
+    /// `gate = gelu(gate) * up`, with the tanh approximation of GELU (Hendrycks and Gimpel,
+    /// arXiv:1606.08415).
     gelu_gate = gelu_gate_body(gate: &mut [f32], up: &[f32])
 }
 

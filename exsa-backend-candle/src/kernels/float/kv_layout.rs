@@ -1,10 +1,10 @@
 //! How keys and values lie in a block in host memory.
 //!
-//! A block holds the tokens of each head by themselves. The keys lie transposed, in groups of [`GROUP`] tokens:
-//! `[tokens / 16][head_dim][16]`, so that a vector register holds one coordinate of many keys and scores need no sums across
-//! lanes. The values lie token by token: `[tokens][head_dim]`, with room up to a multiple of 16. What is held in bytes has
-//! an f32 scale for every [`SCALED`] coordinates of a token, behind the bytes: `[tokens / 16][head_dim / 32][16]` for keys and
-//! `[tokens][head_dim / 32]` for values.
+//! A block holds the tokens of each head by themselves. The keys lie transposed, in groups of [`GROUP`]
+//! tokens: `[tokens / 16][head_dim][16]`, so that a vector register holds one coordinate of many keys and
+//! scores need no sums across lanes. The values lie token by token: `[tokens][head_dim]`, with room up to a
+//! multiple of 16. What is held in bytes has an f32 scale for every [`SCALED`] coordinates of a token, behind
+//! the bytes: `[tokens / 16][head_dim / 32][16]` for keys and `[tokens][head_dim / 32]` for values.
 
 use crate::kernels::simd::{Simd, dispatch};
 use crate::shape::BLOCK_TOKENS;
@@ -121,8 +121,9 @@ impl HeadLayout {
         }
     }
 
-    /// Calls `visit` with the bytes that make up the key or value of a token, in the order in which they are saved: begin
-    /// and number of each run of them. The numbers follow each other; in front of every 32 bytes comes their scale.
+    /// Calls `visit` with the bytes that make up the key or value of a token, in the order in which they are
+    /// saved: begin and number of each run of them. The numbers follow each other; in front of every 32 bytes
+    /// comes their scale.
     pub fn visit(&self, part: Part, token: usize, mut visit: impl FnMut(usize, usize)) {
         for i in 0..self.head_dim {
             if self.format == Format::Q8 && i % SCALED == 0 {
@@ -142,8 +143,8 @@ impl HeadLayout {
     ///
     /// # Safety
     ///
-    /// `head` points to `self.bytes` bytes, aligned to 4, in which nobody else uses this token's; `token` is below
-    /// [`BLOCK_TOKENS`].
+    /// `head` points to `self.bytes` bytes, aligned to 4, in which nobody else uses this token's; `token` is
+    /// below [`BLOCK_TOKENS`].
     pub unsafe fn write(&self, head: *mut u8, token: usize, key: &[f32], value: &[f32]) {
         assert!(key.len() == self.head_dim && value.len() == self.head_dim && token < BLOCK_TOKENS);
         let keys = head.wrapping_add(self.number(Part::Keys, token, 0));

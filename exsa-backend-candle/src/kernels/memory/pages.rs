@@ -43,7 +43,8 @@ impl Pages {
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: the bytes are in the map, initialized by the system, and nobody writes them while they are borrowed.
+        // SAFETY: the bytes are in the map, initialized by the system, and nobody writes them while they are
+        // borrowed.
         unsafe { std::slice::from_raw_parts(self.at, self.len) }
     }
 
@@ -60,8 +61,8 @@ impl Drop for Pages {
     }
 }
 
-/// Gives out runs of memory that lie side by side, so that small ones share large pages. The memory goes back to the system
-/// with the last of the runs that it was asked for together with.
+/// Gives out runs of memory that lie side by side, so that small ones share large pages. The memory goes back
+/// to the system with the last of the runs that it was asked for together with.
 pub struct Arena {
     chunk: Option<Chunk>,
     /// Bytes that will still be taken, at most.

@@ -1,7 +1,8 @@
 //! A team of threads for one pass at a time: spin, then park.
 //!
-//! A forward pass is hundreds of small parallel steps, microseconds apart; waking a parked thread takes longer than
-//! most of them. So helpers spin for a while after each step, and park when nothing comes: idle costs no CPU.
+//! A forward pass is hundreds of small parallel steps, microseconds apart; waking a parked thread takes
+//! longer than most of them. So helpers spin for a while after each step, and park when nothing comes: idle
+//! costs no CPU.
 
 use std::cell::UnsafeCell;
 use std::ops::Range;
@@ -11,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a helper looks out for the next step before it parks: longer than what an engine does between two passes.
+/// How long a helper looks out for the next step before it parks: longer than what an engine does between two
+/// passes.
 const SPIN: Duration = Duration::from_micros(200);
 
 /// Spins of a helper between two reads of the clock.
@@ -59,8 +61,8 @@ struct Shared {
     job: UnsafeCell<Option<&'static Job<'static>>>,
 }
 
-// SAFETY: `job` is written by the team's owner alone, while no step is open and all who joined the last one have left, and
-// read by helpers only after they joined an open step.
+// SAFETY: `job` is written by the team's owner alone, while no step is open and all who joined the last one
+// have left, and read by helpers only after they joined an open step.
 unsafe impl Sync for Shared {}
 
 /// Threads that work together on one job at a time. The thread that calls is one of them.
@@ -107,22 +109,25 @@ impl Team {
         (n / (self.threads() * RUNS_PER_THREAD)).max(1)
     }
 
-    /// Runs `job(0)` here and `job(index)` on those of the others that come before it has ended, and returns when all are
-    /// done. A helper that the system does not let run is not waited for. A panic on any of them goes on here.
+    /// Runs `job(0)` here and `job(index)` on those of the others that come before it has ended, and returns
+    /// when all are done. A helper that the system does not let run is not waited for. A panic on any of them
+    /// goes on here.
     fn run(&mut self, job: impl Fn(usize) + Sync) {
         if self.helpers.is_empty() {
             return job(0);
         }
         let shared = &*self.shared;
         let erased: &Job<'_> = &job;
-        // SAFETY: the reference outlives its use: this function returns only after the step is closed and every helper
-        // that joined it has left, also when the job panics here. `&mut self` makes it the only job.
+        // SAFETY: the reference outlives its use: this function returns only after the step is closed and
+        // every helper that joined it has left, also when the job panics here. `&mut self` makes it the only
+        // job.
         unsafe {
             *shared.job.get() = Some(std::mem::transmute::<&Job<'_>, &'static Job<'static>>(erased));
         }
         shared.left.0.store(0, Ordering::Relaxed);
         let step = (shared.state.0.load(Ordering::Relaxed) / STEP).wrapping_add(1);
-        // In one order with what helpers do before they park: either they see the step, or they are seen parking.
+        // In one order with what helpers do before they park: either they see the step, or they are seen
+        // parking.
         shared.state.0.store(step.wrapping_mul(STEP) | OPEN, Ordering::SeqCst);
         for ((thread, _), parked) in self.helpers.iter().zip(&shared.parked) {
             if parked.load(Ordering::SeqCst) {
@@ -145,13 +150,14 @@ impl Team {
         }
     }
 
-    /// Splits `0..n` into runs of at most `grain` items and hands them out: to each thread from a part of its own, so that it
-    /// reads memory in order, and from the others' parts when its own is done.
+    /// Splits `0..n` into runs of at most `grain` items and hands them out: to each thread from a part of its
+    /// own, so that it reads memory in order, and from the others' parts when its own is done.
     pub fn for_each(&mut self, n: usize, grain: usize, work: impl Fn(Range<usize>) + Sync) {
         self.for_each_on(n, grain, |_, range| work(range));
     }
 
-    /// The same, with a `state` for each thread that has work to do: `states` holds as many as there are threads.
+    /// The same, with a `state` for each thread that has work to do: `states` holds as many as there are
+    /// threads.
     pub fn for_each_with<T: Send>(
         &mut self,
         states: &mut [T],
@@ -209,8 +215,8 @@ impl Team {
         self.for_each(runs, grain, |range| {
             for i in range {
                 let (start, end) = (i * len, total.min((i + 1) * len));
-                // SAFETY: the runs are disjoint parts of `out`, which is borrowed until all are done, and each index
-                // is handed out once.
+                // SAFETY: the runs are disjoint parts of `out`, which is borrowed until all are done, and
+                // each index is handed out once.
                 let run = unsafe { std::slice::from_raw_parts_mut(target.at(start), end - start) };
                 work(i, run);
             }
@@ -410,7 +416,8 @@ mod tests {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
-    /// Under nextest the process runs this test alone; with other tests beside it in the process, it says nothing.
+    /// Under nextest the process runs this test alone; with other tests beside it in the process, it says
+    /// nothing.
     #[cfg(target_os = "linux")]
     #[test]
     fn idle_teams_cost_no_processor_time() {

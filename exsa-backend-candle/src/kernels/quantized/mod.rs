@@ -29,4 +29,7 @@ pub use isa::Isa;
 pub use layout::PackedType;
 pub use matmul::{Product, multiply_all};
 pub use packed_matrix::PackedMatrix;
+#[cfg(not(target_arch = "x86_64"))]
 pub use scratch::scratch_bytes;
+#[cfg(target_arch = "x86_64")]
+pub use x86::amx::scratch_bytes;

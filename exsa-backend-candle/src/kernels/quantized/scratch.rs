@@ -3,17 +3,15 @@
 #[cfg(target_arch = "x86_64")]
 pub use tiles::{Line, Scratch, Sums};
 
-/// Bytes of the scratch memory of one thread.
-pub fn scratch_bytes() -> usize {
-    #[cfg(target_arch = "x86_64")]
-    return size_of::<Scratch>() + super::x86::amx::scratch_bytes();
-    #[cfg(not(target_arch = "x86_64"))]
-    0
-}
-
 /// No kernel needs any.
 #[cfg(not(target_arch = "x86_64"))]
 pub type Scratch = ();
+
+/// Bytes of the scratch memory of one thread.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn scratch_bytes() -> usize {
+    0
+}
 
 #[cfg(target_arch = "x86_64")]
 mod tiles {

@@ -1,8 +1,9 @@
 //! Loops over host memory that are worth compiling for more than one instruction set.
 //!
-//! Each kernel is written once, as safe code in vectors of [`LANES`](Simd::LANES) values, and compiled for every [`Simd`]; the
-//! processor's level is asked for at run time. The order in which values are added depends on the level alone and not
-//! on how many rows are computed at once, so a row of a batch has the same result as the row alone, bit by bit.
+//! Each kernel is written once, as safe code in vectors of [`LANES`](Simd::LANES) values, and compiled for
+//! every [`Simd`]; the processor's level is asked for at run time. The order in which values are added
+//! depends on the level alone and not on how many rows are computed at once, so a row of a batch has the same
+//! result as the row alone, bit by bit.
 
 use super::vector::Vector;
 

@@ -104,9 +104,9 @@ fn unpacked_lines() -> usize {
     GROUP * planes::CHUNK_BYTES.max(blocks::CHUNK_BYTES) / size_of::<Line>()
 }
 
-/// Bytes that a [`Scratch`] refers to.
-pub(in crate::kernels::quantized) fn scratch_bytes() -> usize {
-    (unpacked_lines() + SUM_LINES) * size_of::<Line>() + size_of::<[Sums; 2]>()
+/// Bytes of the scratch memory of one thread.
+pub fn scratch_bytes() -> usize {
+    size_of::<Scratch>() + (unpacked_lines() + SUM_LINES) * size_of::<Line>() + size_of::<[Sums; 2]>()
 }
 
 impl Default for Scratch {
