@@ -4,10 +4,10 @@
 //! cargo run --release -p exsa-quant --example errors -- GGML_QUANTIZE [--model F.gguf] [--types Q4_K,Q6_K] [--reference]
 //! ```
 //!
-//! `GGML_QUANTIZE` is the program built from `tools/ggml_quantize.c`. The values are pseudo-random and close to
-//! normal, or the matrices of a model, dequantized. A line has the squared error relative to the sum of squares,
-//! weighted by column importance where the column says so, and the ratio of the two errors: below 1 Exsa's blocks
-//! are closer. `--reference` prints the lines of `tests/data/ggml_errors.txt` instead.
+//! `GGML_QUANTIZE` is the program built from `tools/ggml_quantize.c`. The values are pseudo-random and close
+//! to normal, or the matrices of a model, dequantized. A line has the squared error relative to the sum of
+//! squares, weighted by column importance where the column says so, and the ratio of the two errors: below 1
+//! Exsa's blocks are closer. `--reference` prints the lines of `tests/data/ggml_errors.txt` instead.
 
 use exsa_core::gguf::{GgmlType, Gguf};
 use exsa_quant::{can_quantize, dequantize, quantize};

@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     println!();
     let summary = result.inspect_err(|_| {
-        // An incomplete file helps nobody.
+        // An incomplete file is of no use.
         let _ = std::fs::remove_file(&output);
     })?;
     println!(

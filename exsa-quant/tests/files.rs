@@ -94,8 +94,8 @@ fn shapes() -> [(&'static str, Shape); 5] {
     ]
 }
 
-/// Types as llama.cpp's quantizer chose them: a line per shape, mixture and presence of an importance matrix, with
-/// the type of each tensor in the order of the file.
+/// Types as llama.cpp's quantizer chose them: a line per shape, mixture and presence of an importance matrix,
+/// with the type of each tensor in the order of the file.
 #[test]
 fn mixtures_are_those_of_llama_cpp() {
     for (name, shape) in shapes() {

@@ -110,8 +110,8 @@ impl GgufWriter {
         out
     }
 
-    /// Writes the header. The data of all tensors, of those with data too, is then written through the stream,
-    /// in the order in which they were added.
+    /// Writes the header. The data of all tensors, of those with data too, is then written through the
+    /// stream, in the order in which they were added.
     ///
     /// # Errors
     ///

@@ -31,7 +31,8 @@ pub static SIGNS: [u8; 128] = {
     signs
 };
 
-/// Unpacks a grid: entry `i` has `N` codes of `bits` bits each, the first in the lowest, which index `levels`.
+/// Unpacks a grid: entry `i` has `N` codes of `bits` bits each, the first in the lowest, which index
+/// `levels`.
 const fn unpack<const N: usize, const ROWS: usize>(
     packed: &[u16; ROWS],
     bits: u32,

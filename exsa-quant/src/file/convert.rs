@@ -18,9 +18,9 @@ const QUANTIZATION_VERSION: u32 = 2;
 
 /// Reads a GGUF and writes it with its matrices quantized as [`QuantizeOptions`] say.
 ///
-/// Metadata is kept, apart from the file type and the numbers of a split; vectors, norms and other small tensors
-/// are copied. Each tensor is converted in parts, so memory is some MiB per thread, whatever the size of the file.
-/// `progress` is called before each part; where it breaks, the conversion ends.
+/// Metadata is kept, apart from the file type and the numbers of a split; vectors, norms and other small
+/// tensors are copied. Each tensor is converted in parts, so memory is some MiB per thread, whatever the size
+/// of the file. `progress` is called before each part; where it breaks, the conversion ends.
 ///
 /// ```
 /// use exsa_core::gguf::{GgmlType, Gguf, GgufWriter, Value};
@@ -141,8 +141,8 @@ fn header(gguf: &Gguf, types: &[GgmlType], options: &QuantizeOptions) -> GgufWri
     writer
 }
 
-/// Bytes of a tensor whose rows are whole blocks of `dtype`. They are fewer than 8 per element, and the elements
-/// were counted when the file was read.
+/// Bytes of a tensor whose rows are whole blocks of `dtype`. They are fewer than 8 per element, and the
+/// elements were counted when the file was read.
 fn bytes_of(tensor: &TensorInfo, dtype: GgmlType) -> u64 {
     (tensor.elements() / dtype.block_len()).saturating_mul(dtype.block_bytes())
 }

@@ -13,7 +13,8 @@ const COUNTS: &str = ".counts";
 /// Bytes of a tensor's name.
 const NAME_BYTES_MAX: u64 = 1024;
 
-/// The importance of each column of a model's matrices: the mean square of its activations over a calibration text.
+/// The importance of each column of a model's matrices: the mean square of its activations over a calibration
+/// text.
 ///
 /// A tensor of experts has the columns of all its experts, one after the other.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -74,7 +75,8 @@ impl ImportanceMatrix {
         Self::read_legacy(&mut LegacyReader { reader: BufReader::new(reader), left: len })
     }
 
-    /// The matrix as a GGUF that llama.cpp reads too; `tokens` is the number of tokens that it was computed from.
+    /// The matrix as a GGUF that llama.cpp reads too; `tokens` is the number of tokens that it was computed
+    /// from.
     pub fn to_gguf(&self, tokens: u32) -> GgufWriter {
         let writer = GgufWriter::new()
             .key("general.type", Value::Str("imatrix".into()))
@@ -122,8 +124,8 @@ impl ImportanceMatrix {
         Ok(matrix)
     }
 
-    /// The older form: a count of entries; per entry its name, a number of calls and sums of squares. The rest,
-    /// about the calibration text, is not needed.
+    /// The older form: a count of entries; per entry its name, a number of calls and sums of squares. The
+    /// rest, about the calibration text, is not needed.
     fn read_legacy<R: Read>(reader: &mut LegacyReader<R>) -> Result<Self, ImportanceError> {
         let entries = reader.count("the number of entries", 12)?;
         let mut matrix = Self::new();

@@ -132,7 +132,8 @@ fn layer(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
-/// Whether a tensor is a matrix whose precision may be lowered; norms, biases, routers and small tensors are not.
+/// Whether a tensor is a matrix whose precision may be lowered; norms, biases, routers and small tensors are
+/// not.
 fn is_quantized(tensor: &TensorInfo) -> bool {
     const KEPT: [&str; 36] = [
         "_norm.weight",

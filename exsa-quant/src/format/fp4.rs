@@ -1,9 +1,9 @@
-//! Four-bit floating point (E2M1): MXFP4, with a power of two per 32 values (E8M0), and NVFP4, with an unsigned
-//! E4M3 scale per 16 values.
+//! Four-bit floating point (E2M1): MXFP4, with a power of two per 32 values (E8M0), and NVFP4, with an
+//! unsigned E4M3 scale per 16 values.
 //!
-//! E2M1 and E8M0 are defined in the OCP Microscaling Formats (MX) specification 1.0. [`MXFP4_VALUES`] has doubled
-//! values, so scales are halved here. As in ggml, the exponent 255 counts on instead of being a NaN, and the
-//! E4M3 code of NaN is 0.
+//! E2M1 and E8M0 are defined in the OCP Microscaling Formats (MX) specification 1.0. [`MXFP4_VALUES`] has
+//! doubled values, so scales are halved here. As in ggml, the exponent 255 counts on instead of being a NaN,
+//! and the E4M3 code of NaN is 0.
 
 use super::split_nibbles;
 use crate::codebook::MXFP4_VALUES;
@@ -31,7 +31,7 @@ pub(crate) fn e8m0_halved(e: u8) -> f32 {
     }
 }
 
-/// Half of the unsigned E4M3 number `code` (bias 7). The sign bit counts as part of the exponent nowhere.
+/// Half of the unsigned E4M3 number `code` (bias 7); bit 7 is ignored.
 #[inline]
 pub(crate) fn ue4m3_halved(code: u8) -> f32 {
     if code == 0 || code == 0x7f {

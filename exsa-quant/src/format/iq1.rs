@@ -1,9 +1,9 @@
 //! Ternary lattice: groups of 8 values -1, 0, 1 from a grid of 2048, shifted by an eighth: IQ1_S, IQ1_M.
 //!
-//! IQ1_S: `d`; low 8 bits of 32 indices; per 32 values a 16-bit word with the upper 3 bits of 4 indices, a scale
-//! of 3 bits and the direction of the shift. IQ1_M: low 8 bits of 32 indices; per 8 values a nibble with upper
-//! index bits and direction; four 16-bit words with 3-bit scales per 16 values, whose top nibbles make up `d`.
-//! A value is `d * (2 * scale + 1) * (grid + shift)`.
+//! IQ1_S: `d`; low 8 bits of 32 indices; per 32 values a 16-bit word with the upper 3 bits of 4 indices, a
+//! scale of 3 bits and the direction of the shift. IQ1_M: low 8 bits of 32 indices; per 8 values a nibble
+//! with upper index bits and direction; four 16-bit words with 3-bit scales per 16 values, whose top nibbles
+//! make up `d`. A value is `d * (2 * scale + 1) * (grid + shift)`.
 
 use super::{SUPER_BLOCK, f16_at, u16_at};
 use crate::codebook::{IQ1_GRID, IQ1_SHIFT};

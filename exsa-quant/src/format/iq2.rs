@@ -44,7 +44,8 @@ pub(crate) fn s(block: &[u8; 82], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
-/// The scale code of 8 values: a byte has that of 16 values in its low half and of the next 16 in its high half.
+/// The scale code of 8 values: a byte has that of 16 values in its low half and of the next 16 in its high
+/// half.
 #[inline]
 fn octet_scale(scales: &[u8], octet: usize) -> u8 {
     scales[octet / 4] >> (octet / 2 % 2 * 4) & 15

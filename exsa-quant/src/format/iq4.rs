@@ -1,7 +1,7 @@
 //! Four bits by codebook: IQ4_NL (blocks of 32, one scale) and IQ4_XS (8 groups of 32 with 6-bit scales).
 //!
-//! IQ4_XS: `d`, 2 bytes of upper scale bits (2 per group), 4 bytes of lower scale bits (4 per group), 128 bytes
-//! of nibbles; a value is `d * (scale - 32) * codebook[q]`.
+//! IQ4_XS: `d`, 2 bytes of upper scale bits (2 per group), 4 bytes of lower scale bits (4 per group), 128
+//! bytes of nibbles; a value is `d * (scale - 32) * codebook[q]`.
 
 use super::{SUPER_BLOCK, f16_at, split_nibbles, u16_at};
 use crate::codebook::IQ4_VALUES;

@@ -86,8 +86,8 @@ pub(crate) fn q8(block: &[u8; 292], out: &mut [f32; SUPER_BLOCK]) {
     signed_bytes(f32::from_bits(u32_at(block, 0)), &block[4..260], out);
 }
 
-/// The two bits of value `i` in 64 bytes: each half of the super-block has 32 bytes, whose bits 0 and 1 belong
-/// to its first 32 values, bits 2 and 3 to the next 32, and so on.
+/// The two bits of value `i` in 64 bytes: each half of the super-block has 32 bytes, whose bits 0 and 1
+/// belong to its first 32 values, bits 2 and 3 to the next 32, and so on.
 #[inline]
 fn two_bits(bytes: &[u8], i: usize) -> u8 {
     let (half, place) = (i / 128, i % 128);
@@ -95,8 +95,8 @@ fn two_bits(bytes: &[u8], i: usize) -> u8 {
 }
 
 /// Scale and minimum, 6 bits each, of one of the 8 groups of Q4_K and Q5_K. Bytes 0 to 3 hold the scales of
-/// groups 0 to 3, bytes 4 to 7 their minima; bytes 8 to 11 hold the low 4 bits of both for groups 4 to 7, whose
-/// upper 2 bits are at the top of bytes 0 to 7.
+/// groups 0 to 3, bytes 4 to 7 their minima; bytes 8 to 11 hold the low 4 bits of both for groups 4 to 7,
+/// whose upper 2 bits are at the top of bytes 0 to 7.
 #[inline]
 pub(crate) fn scale_and_min(packed: &[u8], group: usize) -> (u8, u8) {
     if group < 4 {
@@ -108,7 +108,8 @@ pub(crate) fn scale_and_min(packed: &[u8], group: usize) -> (u8, u8) {
 }
 
 /// The 16 scales of Q3_K, less their offset of 32. Bytes 0 to 7 hold the low 4 bits of groups 0 to 7 (low
-/// halves) and 8 to 15 (high halves); byte `8 + g % 4` holds the upper 2 bits of group `g` at bit `g / 4 * 2`.
+/// halves) and 8 to 15 (high halves); byte `8 + g % 4` holds the upper 2 bits of group `g` at bit `g / 4 *
+/// 2`.
 fn unpack_q3_scales(packed: &[u8]) -> [i8; 16] {
     std::array::from_fn(|group| {
         let low = (packed[group % 8] >> (group / 8 * 4)) & 15;

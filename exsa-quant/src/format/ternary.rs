@@ -1,9 +1,9 @@
 //! Ternary super-blocks, for models such as BitNet b1.58: TQ1_0 (five values per byte) and TQ2_0 (four).
 //!
-//! A byte of TQ1_0 holds five base-3 digits as the fraction `byte / 256` of 1: multiplying by 3 moves the next
-//! digit above the point. 32 bytes hold digits of values 0 to 159, 16 bytes those of 160 to 239, and 4 bytes with
-//! four digits each the rest; digit `n` of byte `i` of a run of `k` bytes is value `n * k + i` of that run. The
-//! f16 scale is last. A value is `d * (digit - 1)`.
+//! A byte of TQ1_0 holds five base-3 digits as the fraction `byte / 256` of 1: multiplying by 3 moves the
+//! next digit above the point. 32 bytes hold digits of values 0 to 159, 16 bytes those of 160 to 239, and 4
+//! bytes with four digits each the rest; digit `n` of byte `i` of a run of `k` bytes is value `n * k + i` of
+//! that run. The f16 scale is last. A value is `d * (digit - 1)`.
 
 use super::{SUPER_BLOCK, f16_at};
 

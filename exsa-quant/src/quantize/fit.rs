@@ -1,9 +1,10 @@
 //! Weighted least squares for one group of values.
 //!
 //! With the levels `q` of all values held fixed, the best scale (and minimum) is the solution of a linear
-//! equation; with the scale held fixed, the best levels are the nearest. A fit tries scales around the one that
-//! maps the largest value to the end of the range, solves for each, and then alternates from the best until the
-//! error no longer falls. The method is that of Lloyd (1982) for a quantizer whose levels depend on two numbers.
+//! equation; with the scale held fixed, the best levels are the nearest. A fit tries scales around the one
+//! that maps the largest value to the end of the range, solves for each, and then alternates from the best
+//! until the error no longer falls. The method is that of Lloyd (1982) for a quantizer whose levels depend on
+//! two numbers.
 
 use super::levels::Levels;
 

@@ -6,8 +6,8 @@ use crate::codebook::MXFP4_VALUES;
 use crate::format::fp4::{e8m0_halved, ue4m3_halved};
 
 pub(super) fn mxfp4(x: &[f32; 32], w: &[f32; 32], block: &mut [u8; 17]) {
-    // The exponent that puts the largest value just below the highest level, 6 = 1.5 * 2^2, and its neighbours.
-    // The logarithm of 0 is below all exponents.
+    // The exponent that puts the largest value just below the highest level, 6 = 1.5 * 2^2, and its
+    // neighbours. The logarithm of 0 is below all exponents.
     let exponent = peak(x).abs().log2().floor().max(-127.0) as i32 - 2 + 127;
     let candidates = (exponent - 1..=exponent + 1).map(|e| e.clamp(0, 254) as u8);
     let e = least_error(x, w, candidates, e8m0_halved);

@@ -63,8 +63,8 @@ impl Levels for Iq4Levels {
     }
 }
 
-/// Index of the nearest of [`IQ4_VALUES`] by half steps: entry `i` is for numbers from `(i - 256) / 2` to half
-/// a step above. The middle between two of the values is a multiple of 1/2, so no entry is ambiguous.
+/// Index of the nearest of [`IQ4_VALUES`] by half steps: entry `i` is for numbers from `(i - 256) / 2` to
+/// half a step above. The middle between two of the values is a multiple of 1/2, so no entry is ambiguous.
 static IQ4_NEAREST: [u8; 512] = {
     let mut nearest = [0; 512];
     let mut i = 0;

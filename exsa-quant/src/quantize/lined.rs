@@ -205,7 +205,8 @@ fn put_low_halves(codes: &[u8; 256], bytes: &mut [u8]) {
     }
 }
 
-/// `d`, `dmin` and the 6-bit codes of 8 groups; the inverse of [`scale_and_min`](crate::format::k::scale_and_min).
+/// `d`, `dmin` and the 6-bit codes of 8 groups; the inverse of
+/// [`scale_and_min`](crate::format::k::scale_and_min).
 fn put_factors(fit: &Lined<8>, bytes: &mut [u8]) {
     bytes[..2].copy_from_slice(&f16_of(fit.d).0);
     bytes[2..4].copy_from_slice(&f16_of(fit.dmin).0);

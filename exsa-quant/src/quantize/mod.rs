@@ -18,11 +18,11 @@ const IMPORTANCE_FLOOR: f32 = 1e-4;
 
 /// Quantizes rows of `columns` values to `dtype` and appends their blocks to `out`.
 ///
-/// Blocks are chosen to have a small weighted squared error. The weight of a value `x` is its column's importance
-/// times `sqrt(m + x * x)`, with the mean square `m` of its row: large values matter more than their own squared
-/// error says (the weights of llama.cpp's quantizer; for Q1_0 the importance alone). `importance` has the mean square of each column's
-/// activations, as llama.cpp's importance matrices do; without it all columns are alike. F32, F16 and BF16 are
-/// rounded to nearest, whatever the importance.
+/// Blocks are chosen to have a small weighted squared error. The weight of a value `x` is its column's
+/// importance times `sqrt(m + x * x)`, with the mean square `m` of its row: large values matter more than
+/// their own squared error says (the weights of llama.cpp's quantizer; for Q1_0 the importance alone).
+/// `importance` has the mean square of each column's activations, as llama.cpp's importance matrices do;
+/// without it all columns are alike. F32, F16 and BF16 are rounded to nearest, whatever the importance.
 ///
 /// The same input gives the same bytes on every processor.
 ///
@@ -78,7 +78,7 @@ fn put_floats(dtype: GgmlType, values: &[f32], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether [`quantize`] can make blocks of `dtype`.
+/// Whether [`quantize()`] can make blocks of `dtype`.
 pub fn can_quantize(dtype: GgmlType) -> bool {
     matches!(dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16) || row_quantizer(dtype).is_some()
 }

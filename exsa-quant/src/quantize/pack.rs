@@ -28,8 +28,8 @@ pub(super) fn put_nibbles(codes: &[u8], bytes: &mut [u8]) {
     }
 }
 
-/// Puts two-bit codes of a super-block into 64 bytes: each half of it has 32 bytes, whose bits 0 and 1 belong to
-/// its first 32 values.
+/// Puts two-bit codes of a super-block into 64 bytes: each half of it has 32 bytes, whose bits 0 and 1 belong
+/// to its first 32 values.
 pub(super) fn put_two_bits(codes: &[u8], bytes: &mut [u8]) {
     bytes.fill(0);
     for (i, code) in codes.iter().enumerate() {

@@ -89,7 +89,8 @@ fn fit<L: Levels, const GROUPS: usize>(
     best
 }
 
-/// The factor with which rounded codes stay closest to the scales, an error in each weighted by its `curvature`.
+/// The factor with which rounded codes stay closest to the scales, an error in each weighted by its
+/// `curvature`.
 fn first_factor<const GROUPS: usize>(
     scales: &[f32; GROUPS],
     curvature: &[f32; GROUPS],

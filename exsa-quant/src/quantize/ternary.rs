@@ -5,7 +5,8 @@ use super::levels::{Integers, Levels};
 use super::pack::{f16_of, inverse};
 use crate::format::ternary::TQ1_RUNS;
 
-/// Scales down to a third of the largest value: most values are small where the weights are not ternary already.
+/// Scales down to a third of the largest value: most values are small where the weights are not ternary
+/// already.
 const SEARCH: Search = Search { from: 0.0, step: 0.1, count: 25 };
 
 const TERNARY: Integers<-1, 1> = Integers;
