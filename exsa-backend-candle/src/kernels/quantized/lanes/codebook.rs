@@ -1,7 +1,7 @@
 //! Kernels of the types whose weights take many instructions to decode: those with a codebook, and TQ1_0.
 //!
 //! A super-block of the tile is decoded into bytes once, and then multiplied with all rows of the panel. The
-//! look-ups are scalar loads and stores: gather instructions are no faster, or slower, on most processors.
+//! look-ups are scalar loads and stores, because most instruction sets here have no gather instructions.
 
 use super::super_blocks::{Rows, less};
 use super::{Lanes, dots, scaled_dots, unroll};
@@ -20,7 +20,7 @@ const IQ3_S_OFFSET: u8 = 15;
 /// The same for IQ2 types.
 const IQ2_OFFSET: u8 = 43;
 
-/// The same for IQ1 types, whose weights are here eight times those of the grid, less or more one.
+/// The same for IQ1 types, whose weights are here eight times those of the grid, plus or minus 1.
 const IQ1_OFFSET: u8 = 9;
 
 /// 8 · (grid + 1) of IQ1 types.
@@ -83,14 +83,15 @@ impl Decoded {
 ///
 /// # Safety
 ///
-/// The processor has the instructions of `L`, and `args` were made for weights of the type and have that block.
+/// The processor has the instructions of `L`, and `args` were made for weights of the type and have that
+/// block.
 #[inline(always)]
 pub(in crate::kernels::quantized) unsafe fn decode<L: Lanes, const KIND: usize>(
     args: &Args,
     index: usize,
     out: &mut Decoded,
 ) {
-    // SAFETY: the fields are in the super-block, by its layout; indices are below the lengths of their tables.
+    // SAFETY: the fields are in the super-block, by its layout; indices are below the lengths of the tables.
     unsafe {
         let kind = const { PackedType::ALL[KIND] };
         let w = args.weights.add(index * kind.super_block_bytes());
@@ -174,8 +175,8 @@ pub(in crate::kernels::quantized) unsafe fn products<L: Lanes, const KIND: usize
     }
 }
 
-/// The same for bytes up to `MAX`, `offset` too great, with `SCALES` integer scales for each 32 of them, and `d` to be
-/// multiplied by `factor`, a power of two.
+/// The same for bytes up to `MAX`, `offset` too great, with `SCALES` integer scales for each 32 of them, and
+/// `d` to be multiplied by `factor`, a power of two.
 ///
 /// # Safety
 ///
@@ -267,8 +268,8 @@ unsafe fn sixteen<T: Copy>(p: *const u8) -> [T; TILE] {
     unsafe { p.cast::<[T; TILE]>().read_unaligned() }
 }
 
-/// The indices of a super-block, of which a run has `GROUPS` for each row: 8 bits, and `BITS` upper bits, of all groups
-/// in a byte.
+/// The indices of a super-block, of which a run has `GROUPS` for each row: 8 bits, and `BITS` upper bits, of
+/// all groups in a byte.
 ///
 /// # Safety
 ///
@@ -416,8 +417,8 @@ unsafe fn plain_signs<L: Lanes, const KIND: usize, const OCTETS: bool>(
     }
 }
 
-/// Adds to the entries of IQ1 types 2 where they are shifted upwards: 1 more is the shift itself, and the others have 1
-/// less.
+/// Adds 2 to the entries of IQ1 types that are shifted upwards: relative to their middle, [`IQ1_OFFSET`], those
+/// are then 1 greater and the others 1 less.
 ///
 /// # Safety
 ///

@@ -102,15 +102,15 @@ pub(super) trait Lanes {
     ///
     /// The instructions are there, and 16 bytes at `p`.
     unsafe fn spread(p: *const u8) -> Self::Bytes;
-    /// Seven bits of each of 16 words of 32 bits at `p`, from bit `SHIFT` on, and an eighth that makes the number of set
-    /// bits even; each four times.
+    /// Seven bits of each of 16 words of 32 bits at `p`, from bit `SHIFT` on, and an eighth that makes the
+    /// number of set bits even; each four times.
     ///
     /// # Safety
     ///
     /// The instructions are there, and 64 bytes at `p`.
     unsafe fn sign_codes<const SHIFT: i32>(p: *const u8) -> Self::Bytes;
-    /// `offset` plus each of four bytes of a lane, or less it where its bit of `signs` is set: bit `i` for the `i`-th byte,
-    /// or bit `4 + i` where `HALF` is 1. Each byte of a lane of `signs` is the same.
+    /// `offset` plus each byte, or minus it where its bit of `signs` is set: bit `i` for the `i`-th byte of a
+    /// lane, or bit `4 + i` where `HALF` is 1. All four bytes of a lane of `signs` are the same.
     ///
     /// # Safety
     ///
