@@ -40,6 +40,17 @@ fn each<T>(f: impl Fn(usize) -> T) -> Four<T> {
     [f(0), f(1), f(2), f(3)]
 }
 
+/// The lowest byte of each lane, of which the others are zero, four times.
+///
+/// # Safety
+///
+/// NEON, which is part of the architecture.
+#[inline(always)]
+unsafe fn four_times(words: uint32x4_t) -> uint8x16_t {
+    // SAFETY: as promised.
+    unsafe { vreinterpretq_u8_u32(vmulq_u32(words, vdupq_n_u32(0x0101_0101))) }
+}
+
 /// Adds to each lane the dot product of four signed bytes.
 ///
 /// # Safety
@@ -142,6 +153,76 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
             let table = vld1q_u8(table.as_ptr());
             each(|i| vqtbl1q_u8(table, bytes[i]))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut u8, bytes: Self::Bytes) {
+        for (i, quarter) in bytes.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { vst1q_u8(p.add(i * 16), quarter) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unzip(p: *const u8) -> [Self::Bytes; 2] {
+        // SAFETY: as above.
+        let words = |i: usize| unsafe { vreinterpretq_u32_u8(vld1q_u8(p.add(i * 16))) };
+        // SAFETY: as above.
+        unsafe {
+            [
+                each(|i| vreinterpretq_u8_u32(vuzp1q_u32(words(i * 2), words(i * 2 + 1)))),
+                each(|i| vreinterpretq_u8_u32(vuzp2q_u32(words(i * 2), words(i * 2 + 1)))),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn spread(p: *const u8) -> Self::Bytes {
+        // SAFETY: as above.
+        unsafe {
+            let bytes = Self::scales(p);
+            each(|i| four_times(vreinterpretq_u32_s32(bytes[i])))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sign_codes<const SHIFT: i32>(p: *const u8) -> Self::Bytes {
+        // SAFETY: as above.
+        each(|i| unsafe {
+            let words = vreinterpretq_u32_u8(vld1q_u8(p.add(i * 16)));
+            let codes = vandq_u32(vshlq_u32(words, vdupq_n_s32(-SHIFT)), vdupq_n_u32(127));
+            // Bit 0 of the number of set bits, which is below 8, becomes bit 7.
+            let count = vreinterpretq_u32_u8(vcntq_u8(vreinterpretq_u8_u32(codes)));
+            let parity = vshlq_n_u32::<7>(vandq_u32(count, vdupq_n_u32(1)));
+            four_times(vorrq_u32(codes, parity))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn signed<const HALF: usize>(bytes: Self::Bytes, signs: Self::Bytes, offset: u8) -> Self::Bytes {
+        // SAFETY: as above.
+        each(|i| unsafe {
+            let bit = vreinterpretq_u8_u32(vdupq_n_u32(if HALF == 0 { 0x0804_0201 } else { 0x8040_2010 }));
+            let offset = vdupq_n_u8(offset);
+            vbslq_u8(vtstq_u8(signs[i], bit), vsubq_u8(offset, bytes[i]), vaddq_u8(offset, bytes[i]))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn digit(fractions: Self::Bytes) -> Self::Bytes {
+        // SAFETY: as above.
+        each(|i| unsafe {
+            // All bits of a comparison that holds are -1.
+            let one = vcgeq_u8(fractions[i], vdupq_n_u8(86));
+            let two = vcgeq_u8(fractions[i], vdupq_n_u8(171));
+            vsubq_u8(vsubq_u8(vdupq_n_u8(0), one), two)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn triple(fractions: Self::Bytes) -> Self::Bytes {
+        // SAFETY: as above.
+        each(|i| unsafe { vmulq_u8(fractions[i], vdupq_n_u8(3)) })
     }
 
     #[inline(always)]
@@ -278,6 +359,12 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     unsafe fn splat_float(value: f32) -> Self::Floats {
         // SAFETY: as above.
         each(|_| unsafe { vdupq_n_f32(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_floats(p: *const f32) -> Self::Floats {
+        // SAFETY: as above.
+        each(|i| unsafe { vld1q_f32(p.add(i * 4)) })
     }
 
     #[inline(always)]

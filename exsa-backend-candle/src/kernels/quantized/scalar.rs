@@ -3,6 +3,7 @@
 use super::args::Args;
 use super::lanes::{Lanes, multiply};
 use super::layout::{PackedType, TILE};
+use exsa_quant::codebook::SIGNS;
 use half::f16;
 
 multiply! {
@@ -85,6 +86,46 @@ impl Lanes for Scalar {
 
     unsafe fn lookup(table: &[u8; 16], bytes: [u8; 64]) -> [u8; 64] {
         bytes.map(|byte| table[usize::from(byte)])
+    }
+
+    unsafe fn store(p: *mut u8, bytes: [u8; 64]) {
+        // SAFETY: the caller says that there is room for 64 bytes.
+        unsafe { p.cast::<[u8; 64]>().write(bytes) }
+    }
+
+    unsafe fn unzip(p: *const u8) -> [[u8; 64]; 2] {
+        // SAFETY: the caller says that 128 bytes are there.
+        let bytes = unsafe { p.cast::<[u8; 128]>().read() };
+        [0, 4].map(|half| std::array::from_fn(|i| bytes[i / 4 * 8 + half + i % 4]))
+    }
+
+    unsafe fn spread(p: *const u8) -> [u8; 64] {
+        // SAFETY: the caller says that 16 bytes are there.
+        let bytes = unsafe { p.cast::<[u8; TILE]>().read() };
+        std::array::from_fn(|i| bytes[i / 4])
+    }
+
+    unsafe fn sign_codes<const SHIFT: i32>(p: *const u8) -> [u8; 64] {
+        // SAFETY: the caller says that 64 bytes are there.
+        let words = unsafe { p.cast::<[[u8; 4]; TILE]>().read() };
+        let codes = words.map(|word| SIGNS[(u32::from_le_bytes(word) >> SHIFT) as usize & 127]);
+        std::array::from_fn(|i| codes[i / 4])
+    }
+
+    unsafe fn signed<const HALF: usize>(mut bytes: [u8; 64], signs: [u8; 64], offset: u8) -> [u8; 64] {
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            let negative = signs[i] >> (HALF * 4 + i % 4) & 1 == 1;
+            *byte = if negative { offset.wrapping_sub(*byte) } else { offset.wrapping_add(*byte) };
+        }
+        bytes
+    }
+
+    unsafe fn digit(fractions: [u8; 64]) -> [u8; 64] {
+        fractions.map(|fraction| (u16::from(fraction) * 3 >> 8) as u8)
+    }
+
+    unsafe fn triple(fractions: [u8; 64]) -> [u8; 64] {
+        fractions.map(|fraction| fraction.wrapping_mul(3))
     }
 
     unsafe fn open(sum: [i32; TILE]) -> [i32; TILE] {
@@ -170,6 +211,11 @@ impl Lanes for Scalar {
 
     unsafe fn splat_float(value: f32) -> [f32; TILE] {
         [value; TILE]
+    }
+
+    unsafe fn load_floats(p: *const f32) -> [f32; TILE] {
+        // SAFETY: the caller says that 16 floats are there.
+        unsafe { p.cast::<[f32; TILE]>().read() }
     }
 
     unsafe fn mul(a: [f32; TILE], b: [f32; TILE]) -> [f32; TILE] {

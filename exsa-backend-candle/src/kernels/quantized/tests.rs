@@ -41,6 +41,16 @@ impl Random {
                 GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q4_1 | GgmlType::Q5_1 => &[0, 2],
                 GgmlType::Q2K => &[80, 82],
                 GgmlType::Q3K => &[108],
+                GgmlType::Tq1_0 => &[52],
+                GgmlType::Tq2_0 => &[64],
+                GgmlType::Iq1M => {
+                    // The scale, up to 2^-6, has the highest four bits of each of the last four words.
+                    for (i, byte) in [1, 3, 5, 7].into_iter().enumerate() {
+                        let nibble = if i == 3 { 1 + bytes[48 + byte] % 2 } else { bytes[48 + byte] % 16 };
+                        bytes[48 + byte] = bytes[48 + byte] & 15 | nibble << 4;
+                    }
+                    &[]
+                }
                 _ => &[0],
             };
             for at in at {

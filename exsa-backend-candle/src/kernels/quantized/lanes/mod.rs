@@ -3,6 +3,7 @@
 //! The arithmetic is the same on every processor, to the bit: dot products within blocks are exact integers, and the
 //! few operations in f32 that follow have one order and fused multiply-adds everywhere.
 
+pub(super) mod codebook;
 mod small;
 mod super_blocks;
 
@@ -83,6 +84,50 @@ pub(super) trait Lanes {
     ///
     /// The instructions are there.
     unsafe fn lookup(table: &[u8; 16], bytes: Self::Bytes) -> Self::Bytes;
+    /// Bytes to `p`.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and room for 64 bytes at `p`.
+    unsafe fn store(p: *mut u8, bytes: Self::Bytes);
+    /// Of 16 × 8 bytes at `p`, the first four of each, and the others.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and 128 bytes at `p`.
+    unsafe fn unzip(p: *const u8) -> [Self::Bytes; 2];
+    /// Each of 16 bytes at `p` four times.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and 16 bytes at `p`.
+    unsafe fn spread(p: *const u8) -> Self::Bytes;
+    /// Seven bits of each of 16 words of 32 bits at `p`, from bit `SHIFT` on, and an eighth that makes the
+    /// number of set bits even; each four times.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and 64 bytes at `p`.
+    unsafe fn sign_codes<const SHIFT: i32>(p: *const u8) -> Self::Bytes;
+    /// `offset` plus each byte, or minus it where its bit of `signs` is set: bit `i` for the `i`-th byte of a
+    /// lane, or bit `4 + i` where `HALF` is 1. All four bytes of a lane of `signs` are the same.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
+    unsafe fn signed<const HALF: usize>(bytes: Self::Bytes, signs: Self::Bytes, offset: u8) -> Self::Bytes;
+    /// The integer part of three times each byte as a fraction of 256.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
+    unsafe fn digit(fractions: Self::Bytes) -> Self::Bytes;
+    /// The fraction that is left then.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there.
+    unsafe fn triple(fractions: Self::Bytes) -> Self::Bytes;
     /// Begins dot products that [`close`](Self::close) adds to `sum`.
     ///
     /// # Safety
@@ -214,6 +259,12 @@ pub(super) trait Lanes {
     ///
     /// The instructions are there.
     unsafe fn splat_float(value: f32) -> Self::Floats;
+    /// 16 floats at `p`.
+    ///
+    /// # Safety
+    ///
+    /// The instructions are there, and 16 floats at `p`.
+    unsafe fn load_floats(p: *const f32) -> Self::Floats;
     /// `a * b`.
     ///
     /// # Safety
@@ -256,6 +307,55 @@ macro_rules! multiply {
                 unsafe { $crate::kernels::quantized::lanes::rows::<$lanes, KIND, R>(args, row) };
                 R
             }
+            /// # Safety
+            ///
+            /// As of `codebook::decode`, for that type.
+            #[inline(never)]
+            $(#[target_feature(enable = $features)])?
+            unsafe fn decode<const KIND: usize>(args: &Args, index: usize, out: &mut Decoded) {
+                // SAFETY: passed on.
+                unsafe { $crate::kernels::quantized::lanes::codebook::decode::<$lanes, KIND>(args, index, out) }
+            }
+            /// # Safety
+            ///
+            /// As of `codebook::products`, for that type.
+            #[inline(never)]
+            $(#[target_feature(enable = $features)])?
+            unsafe fn products<const KIND: usize, const R: usize>(
+                args: &Args,
+                row: usize,
+                index: usize,
+                decoded: &mut Decoded,
+            ) -> usize {
+                // SAFETY: passed on.
+                unsafe {
+                    $crate::kernels::quantized::lanes::codebook::products::<$lanes, KIND, R>(args, row, index, decoded)
+                };
+                R
+            }
+            use $crate::kernels::quantized::lanes::codebook::Decoded;
+            macro_rules! decoded {
+                ($kind:literal) => {{
+                    let mut decoded = Decoded::new();
+                    for index in 0..args.super_blocks {
+                        // SAFETY: passed on; the rows are in the panel, which has padding to 8, 12 or 16 rows.
+                        unsafe {
+                            decode::<$kind>(args, index, &mut decoded);
+                            let mut row = 0;
+                            while row < args.rows {
+                                row += match args.rows - row {
+                                    1 => products::<$kind, 1>(args, row, index, &mut decoded),
+                                    2 | 3 => products::<$kind, 2>(args, row, index, &mut decoded),
+                                    8.. if <$lanes>::ROWS == 8 => products::<$kind, 8>(args, row, index, &mut decoded),
+                                    _ => products::<$kind, 4>(args, row, index, &mut decoded),
+                                };
+                            }
+                        }
+                    }
+                    // SAFETY: passed on.
+                    unsafe { decoded.write(args) };
+                }};
+            }
             macro_rules! by_rows {
                 ($kind:literal) => {{
                     let mut row = 0;
@@ -285,7 +385,16 @@ macro_rules! multiply {
                 9 => by_rows!(9),
                 10 => by_rows!(10),
                 11 => by_rows!(11),
-                _ => by_rows!(12),
+                12 => by_rows!(12),
+                13 => by_rows!(13),
+                14 => decoded!(14),
+                15 => decoded!(15),
+                16 => decoded!(16),
+                17 => decoded!(17),
+                18 => decoded!(18),
+                19 => decoded!(19),
+                20 => decoded!(20),
+                _ => decoded!(21),
             }
         }
     };
@@ -295,10 +404,11 @@ pub(super) use multiply;
 
 // The types that the macro above counts.
 const _: () = {
-    assert!(PackedType::ALL.len() == 13);
+    assert!(PackedType::ALL.len() == 22);
     let mut i = 0;
-    while i < 13 {
+    while i < 22 {
         assert!(PackedType::ALL[i] as usize == i);
+        assert!(codebook::is_decoded(PackedType::ALL[i]) == (i >= 14));
         i += 1;
     }
 };
@@ -327,6 +437,8 @@ pub(super) unsafe fn rows<L: Lanes, const KIND: usize, const R: usize>(args: &Ar
             PackedType::Q5K => super_blocks::q45_k::<L, R, true>(args, row),
             PackedType::Q6K => super_blocks::q6_k::<L, R>(args, row),
             PackedType::Iq4Xs => super_blocks::iq4_xs::<L, R>(args, row),
+            PackedType::Tq2_0 => super_blocks::tq2_0::<L, R>(args, row),
+            kind => return debug_assert!(!codebook::is_decoded(kind)),
         }
     };
     for (i, sums) in sums.into_iter().enumerate() {

@@ -1,19 +1,19 @@
 //! Kernels of the types with blocks of 256 values, which have integer scales, and often mins, within.
 
-use super::{Lanes, full_dots, scaled_dots, unroll};
+use super::{Lanes, dots, full_dots, scaled_dots, unroll};
 use crate::kernels::memory::prefetch::prefetch_stream;
 use crate::kernels::quantized::args::Args;
 use crate::kernels::quantized::layout::*;
 
 /// Places in the activations of a panel, and sums in progress, of `R` rows.
-struct Rows<L: Lanes, const R: usize> {
-    a: *const i8,
+pub(super) struct Rows<L: Lanes, const R: usize> {
+    pub a: *const i8,
     scale: *const f32,
     sums32: *const i16,
     sums16: *const i16,
     /// Rows of the panel with padding.
     padded: usize,
-    sums: [L::Floats; R],
+    pub sums: [L::Floats; R],
 }
 
 impl<L: Lanes, const R: usize> Rows<L, R> {
@@ -23,7 +23,7 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
     ///
     /// The processor has the instructions of `L`, and `args` hold `R` rows from `row` on.
     #[inline(always)]
-    unsafe fn new(args: &Args, row: usize) -> Self {
+    pub unsafe fn new(args: &Args, row: usize) -> Self {
         // SAFETY: the rows are in the panel, by the caller's promise.
         unsafe {
             Self {
@@ -43,7 +43,7 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
     ///
     /// There are such values, or the end of the panel.
     #[inline(always)]
-    unsafe fn next_part(&mut self) {
+    pub unsafe fn next_part(&mut self) {
         // SAFETY: the caller's promise.
         self.a = unsafe { self.a.add(self.padded * 64) };
     }
@@ -54,7 +54,7 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
     ///
     /// A block of the panel is left.
     #[inline(always)]
-    unsafe fn times_sums32(&self, i: usize, pairs: &[L::Ints; 4]) -> L::Ints {
+    pub unsafe fn times_sums32(&self, i: usize, pairs: &[L::Ints; 4]) -> L::Ints {
         // SAFETY: the sums are there, by the caller's promise.
         unsafe {
             let mut sum = L::splat(0);
@@ -72,7 +72,12 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
     ///
     /// A block of the panel is left, and the pairs are there.
     #[inline(always)]
-    unsafe fn times_sums16<const NIBBLES: bool>(&self, i: usize, bytes: *const u8, step: usize) -> L::Ints {
+    pub unsafe fn times_sums16<const NIBBLES: bool>(
+        &self,
+        i: usize,
+        bytes: *const u8,
+        step: usize,
+    ) -> L::Ints {
         // SAFETY: sums and pairs are there, by the caller's promise.
         unsafe {
             let mut sum = L::splat(0);
@@ -91,11 +96,39 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
     ///
     /// A block of the panel is left.
     #[inline(always)]
-    unsafe fn add(&mut self, i: usize, value: L::Floats) {
+    pub unsafe fn add(&mut self, i: usize, value: L::Floats) {
         // SAFETY: the scale is there, by the caller's promise.
         unsafe {
             let sum = L::fma(value, L::splat_float(*self.scale.add(i)), self.sums[i]);
             self.sums[i] = L::settle_floats(sum);
+        }
+    }
+
+    /// The sum of the 256 activations of row `i`.
+    ///
+    /// # Safety
+    ///
+    /// A block of the panel is left.
+    #[inline(always)]
+    pub unsafe fn sum(&self, i: usize) -> i32 {
+        // SAFETY: the sums are there, by the caller's promise.
+        let sums = unsafe { self.sums32.add(i * 8).cast::<[i16; 8]>().read_unaligned() };
+        sums.into_iter().map(i32::from).sum()
+    }
+
+    /// Over `super_blocks` super-blocks.
+    ///
+    /// # Safety
+    ///
+    /// There are as many.
+    #[inline(always)]
+    pub unsafe fn skip(&mut self, super_blocks: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.a = self.a.add(self.padded * 256 * super_blocks);
+            self.scale = self.scale.add(self.padded * super_blocks);
+            self.sums32 = self.sums32.add(self.padded * 8 * super_blocks);
+            self.sums16 = self.sums16.add(self.padded * 16 * super_blocks);
         }
     }
 
@@ -121,7 +154,7 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
 ///
 /// The processor has the instructions of `L`.
 #[inline(always)]
-unsafe fn less<L: Lanes>(a: L::Ints, b: L::Ints, factor: i32) -> L::Ints {
+pub(super) unsafe fn less<L: Lanes>(a: L::Ints, b: L::Ints, factor: i32) -> L::Ints {
     // SAFETY: the caller's promise.
     unsafe { L::mul_add(a, b, L::splat(-factor)) }
 }
@@ -358,6 +391,45 @@ pub(super) unsafe fn iq4_xs<L: Lanes, const R: usize>(args: &Args, row: usize) -
             }
             rows.next();
             w = w.add(IQ4XS_BYTES);
+        }
+        rows.sums
+    }
+}
+
+/// TQ2_0.
+///
+/// # Safety
+///
+/// As of [`rows`](super::rows), for TQ2_0.
+#[inline(always)]
+pub(super) unsafe fn tq2_0<L: Lanes, const R: usize>(args: &Args, row: usize) -> [L::Floats; R] {
+    // SAFETY: lengths by the contract of `Args`.
+    unsafe {
+        let (mut w, mut rows) = (args.weights, Rows::<L, R>::new(args, row));
+        for _ in 0..args.super_blocks {
+            let mut sums = [L::splat(0); R];
+            for part in 0..4 {
+                let p = w.add(CODEBOOK_HEADER + part * TQ2_PART);
+                prefetch_stream::<4>(p);
+                dots::<L, R, 16, 3>(&mut sums, rows.a, |j| {
+                    let line = L::bytes(p.add(j % 4 * 64));
+                    match j / 4 {
+                        0 => L::field::<0, 0>(line, 3),
+                        1 => L::field::<2, 0>(line, 3),
+                        2 => L::field::<4, 0>(line, 3),
+                        _ => L::field::<6, 0>(line, 3),
+                    }
+                });
+                rows.next_part();
+            }
+            let d = L::halves(w);
+            for (i, sum) in sums.into_iter().enumerate() {
+                // Quants are 1 too great.
+                let exact = less::<L>(sum, L::splat(rows.sum(i)), 1);
+                rows.add(i, L::mul(L::floats(exact), d));
+            }
+            rows.next();
+            w = w.add(TQ2_BYTES);
         }
         rows.sums
     }

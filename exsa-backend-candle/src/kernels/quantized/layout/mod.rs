@@ -19,9 +19,20 @@
 //! | Q2_K | 256 | 1344 | `d`, `dmin` (2×16 f16), then 4 × (256 bytes of bit pairs, 2×16×2 bytes: scale and min in a nibble each) |
 //! | Q3_K | 256 | 1824 | `d` (16 f16), then 4 × (256 bytes of bit pairs, 128 bytes of third bits, 2×16×2 scales) |
 //! | IQ4_XS | 256 | 2240 | `d` (16 f16, padded to 64), then 4 × (512 bytes of nibbles, 16×2 scales) |
+//! | TQ2_0 | 256 | 1056 | `d` (16 f16), then 4 × 256 bytes of bit pairs |
+//! | IQ3_XXS | 256 | 1568 | `d` (16 f16), then 8 × (8×16 indices, 16 words of four sign codes and a scale) |
+//! | IQ3_S | 256 | 1760 | `d` (16 f16), 4×16 pairs of scales, then 8 × (8×16 indices, 4×16 bytes of signs, 16 bytes of ninth bits) |
+//! | IQ2_XXS | 256 | 1056 | `d` (16 f16), then 8 × (4×16 indices, 16 words as of IQ3_XXS) |
+//! | IQ2_XS | 256 | 1184 | as IQ2_XXS, each of the 8 with 16 bytes behind it: ninth bits, and the scale of the second 16 values |
+//! | IQ2_S | 256 | 1312 | `d` (16 f16), then 8 × (4×16 indices, 4×16 bytes of signs, 16 of upper index bits, 16 pairs of scales) |
+//! | IQ1_S | 256 | 800 | `d` (16 f16), then 8 × (4×16 indices, 2×16×2 nibbles: three index bits, and one of direction and scale) |
+//! | IQ1_M | 256 | 928 | `d` (16 f16), then 8 × (4×16 indices, 2×16×2 nibbles: three index bits and direction, 16 pairs of scales) |
+//! | TQ1_0 | 256 | 864 | `d` (16 f16), then 13 × 64 bytes of five base-3 digits |
 
+mod codebook;
 mod pack;
 
+pub use codebook::*;
 pub use pack::pack_super_block;
 
 use exsa_core::gguf::GgmlType;
@@ -155,11 +166,20 @@ pub enum PackedType {
     Q5K,
     Q6K,
     Iq4Xs,
+    Tq2_0,
+    Iq3Xxs,
+    Iq3S,
+    Iq2Xxs,
+    Iq2Xs,
+    Iq2S,
+    Iq1S,
+    Iq1M,
+    Tq1_0,
 }
 
 impl PackedType {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 22] = [
         Self::Q8_0,
         Self::Q4_0,
         Self::Q5_0,
@@ -173,6 +193,15 @@ impl PackedType {
         Self::Q5K,
         Self::Q6K,
         Self::Iq4Xs,
+        Self::Tq2_0,
+        Self::Iq3Xxs,
+        Self::Iq3S,
+        Self::Iq2Xxs,
+        Self::Iq2Xs,
+        Self::Iq2S,
+        Self::Iq1S,
+        Self::Iq1M,
+        Self::Tq1_0,
     ];
 
     /// The packed form of a type, if it has one.
@@ -196,6 +225,15 @@ impl PackedType {
             Self::Q5K => GgmlType::Q5K,
             Self::Q6K => GgmlType::Q6K,
             Self::Iq4Xs => GgmlType::Iq4Xs,
+            Self::Tq2_0 => GgmlType::Tq2_0,
+            Self::Iq3Xxs => GgmlType::Iq3Xxs,
+            Self::Iq3S => GgmlType::Iq3S,
+            Self::Iq2Xxs => GgmlType::Iq2Xxs,
+            Self::Iq2Xs => GgmlType::Iq2Xs,
+            Self::Iq2S => GgmlType::Iq2S,
+            Self::Iq1S => GgmlType::Iq1S,
+            Self::Iq1M => GgmlType::Iq1M,
+            Self::Tq1_0 => GgmlType::Tq1_0,
         }
     }
 
@@ -219,6 +257,9 @@ impl PackedType {
             Self::Q5K => Q5K_BYTES,
             Self::Q6K => Q6K_BYTES,
             Self::Iq4Xs => IQ4XS_BYTES,
+            Self::Tq1_0 => TQ1_BYTES,
+            Self::Tq2_0 => TQ2_BYTES,
+            _ => RunFields::of(self).super_block_bytes(),
         }
     }
 
@@ -236,7 +277,8 @@ impl PackedType {
             Self::Q5_0 => 16,
             Self::Mxfp4 => 12,
             Self::Q4_1 | Self::Q5_1 => -1,
-            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::Iq4Xs => 0,
+            // Blocks of 256 values.
+            _ => 0,
         }
     }
 

@@ -30,6 +30,9 @@ pub fn pack_super_block<'a>(
                 PackedType::Q2K => put_q2k(bytes, row, out),
                 PackedType::Q3K => put_q3k(bytes, row, out),
                 PackedType::Iq4Xs => put_iq4xs(bytes, row, out),
+                PackedType::Tq1_0 => put_tq1_0(bytes, row, out),
+                PackedType::Tq2_0 => put_tq2_0(bytes, row, out),
+                _ => put_codebook(kind, bytes, row, out),
             }
             if let PackedType::Q4_0
             | PackedType::Q5_0
@@ -48,7 +51,7 @@ pub fn pack_super_block<'a>(
 }
 
 /// Four bytes, a value each.
-fn word(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
@@ -167,7 +170,7 @@ fn put_q3k(bytes: &[u8], row: usize, out: &mut [u8]) {
 }
 
 /// The pairs of bits of 256 values, of which the file has 32 in a pair of the bits of 32 bytes, twice four times.
-fn put_pairs(pairs: &[u8], row: usize, at: usize, step: usize, out: &mut [u8]) {
+pub(super) fn put_pairs(pairs: &[u8], row: usize, at: usize, step: usize, out: &mut [u8]) {
     for run in 0..8 {
         for group in 0..8 {
             let q = word(pairs, run / 4 * 32 + group * 4) >> (run % 4 * 2) & 0x0303_0303;

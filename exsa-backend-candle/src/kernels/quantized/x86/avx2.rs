@@ -54,6 +54,36 @@ unsafe fn broadcast(a: *const i8) -> __m256i {
     unsafe { _mm256_set1_epi32(a.cast::<i32>().read_unaligned()) }
 }
 
+/// The lowest byte of each lane of 32 bits, four times.
+///
+/// # Safety
+///
+/// The processor has AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn four_times(words: __m256i) -> __m256i {
+    let first = _mm_set_epi64x(0x0c0c_0c0c_0808_0808, 0x0404_0404_0000_0000);
+    _mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(first))
+}
+
+/// Signs of [`Lanes::sign_codes`], for eight lanes.
+///
+/// # Safety
+///
+/// The processor has AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn sign_codes<const SHIFT: i32>(words: __m256i) -> __m256i {
+    let codes = _mm256_and_si256(_mm256_srli_epi32::<SHIFT>(words), _mm256_set1_epi32(127));
+    // Both nibbles together have as many set bits, modulo two, as the code.
+    let nibbles = _mm256_xor_si256(codes, _mm256_srli_epi32::<4>(codes));
+    let nibbles = _mm256_and_si256(nibbles, _mm256_set1_epi32(15));
+    let odd = 0x8000_0080_0080_8000_u64 as i64;
+    let table = _mm256_broadcastsi128_si256(_mm_set_epi64x(0x0080_8000_8000_0080, odd));
+    // SAFETY: the instructions are there.
+    unsafe { four_times(_mm256_or_si256(codes, _mm256_shuffle_epi8(table, nibbles))) }
+}
+
 /// Has the compiler finish sums before it loads other operands.
 ///
 /// # Safety
@@ -166,6 +196,77 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
             both(|i| _mm256_shuffle_epi8(table, bytes[i]))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut u8, bytes: Self::Bytes) {
+        // SAFETY: as above.
+        unsafe {
+            _mm256_storeu_si256(p.cast(), bytes[0]);
+            _mm256_storeu_si256(p.add(32).cast(), bytes[1]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unzip(p: *const u8) -> [Self::Bytes; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let load = |i: usize| _mm256_loadu_ps(p.add(i * 32).cast());
+            // Shuffles stay within halves of a register: quarters come out in the order 0, 2, 1, 3.
+            let order = |words| _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(words));
+            let (a, b, c, d) = (load(0), load(1), load(2), load(3));
+            [
+                [
+                    order(_mm256_shuffle_ps::<0b10_00_10_00>(a, b)),
+                    order(_mm256_shuffle_ps::<0b10_00_10_00>(c, d)),
+                ],
+                [
+                    order(_mm256_shuffle_ps::<0b11_01_11_01>(a, b)),
+                    order(_mm256_shuffle_ps::<0b11_01_11_01>(c, d)),
+                ],
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn spread(p: *const u8) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe { four_times(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(i * 8).cast()))) })
+    }
+
+    #[inline(always)]
+    unsafe fn sign_codes<const SHIFT: i32>(p: *const u8) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe { sign_codes::<SHIFT>(_mm256_loadu_si256(p.add(i * 32).cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn signed<const HALF: usize>(bytes: Self::Bytes, signs: Self::Bytes, offset: u8) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe {
+            let bit = _mm256_set1_epi32(if HALF == 0 { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
+            // -1 where the byte is to be subtracted.
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(signs[i], bit), bit);
+            let offset = _mm256_sub_epi8(_mm256_set1_epi8(offset as i8), set);
+            _mm256_add_epi8(_mm256_xor_si256(bytes[i], set), offset)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn digit(fractions: Self::Bytes) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe {
+            let x = fractions[i];
+            let one = _mm256_cmpeq_epi8(_mm256_max_epu8(x, _mm256_set1_epi8(86)), x);
+            let two = _mm256_cmpeq_epi8(_mm256_max_epu8(x, _mm256_set1_epi8(171_u8 as i8)), x);
+            _mm256_abs_epi8(_mm256_add_epi8(one, two))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn triple(fractions: Self::Bytes) -> Self::Bytes {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_add_epi8(fractions[i], _mm256_add_epi8(fractions[i], fractions[i])) })
     }
 
     #[inline(always)]
@@ -336,6 +437,12 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     unsafe fn splat_float(value: f32) -> Self::Floats {
         // SAFETY: as above.
         both(|_| unsafe { _mm256_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_floats(p: *const f32) -> Self::Floats {
+        // SAFETY: as above.
+        both(|i| unsafe { _mm256_loadu_ps(p.add(i * 8)) })
     }
 
     #[inline(always)]

@@ -31,6 +31,20 @@ unsafe fn broadcast(a: *const i8) -> __m512i {
     unsafe { _mm512_set1_epi32(a.cast::<i32>().read_unaligned()) }
 }
 
+/// The lowest byte of each lane of 32 bits, four times.
+///
+/// # Safety
+///
+/// The processor has AVX-512.
+#[inline(always)]
+unsafe fn four_times(words: __m512i) -> __m512i {
+    // SAFETY: the caller says that the instructions are there.
+    unsafe {
+        let first = _mm_set_epi64x(0x0c0c_0c0c_0808_0808, 0x0404_0404_0000_0000);
+        _mm512_shuffle_epi8(words, _mm512_broadcast_i32x4(first))
+    }
+}
+
 /// Has the compiler finish a sum before it loads other operands.
 ///
 /// # Safety
@@ -120,6 +134,73 @@ impl Lanes for Avx512 {
             let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
             _mm512_shuffle_epi8(table, bytes)
         }
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut u8, bytes: __m512i) {
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_si512(p.cast(), bytes) }
+    }
+
+    #[inline(always)]
+    unsafe fn unzip(p: *const u8) -> [__m512i; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let (a, b) = (load(p), load(p.add(64)));
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+            [_mm512_permutex2var_epi32(a, even, b), _mm512_permutex2var_epi32(a, odd, b)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn spread(p: *const u8) -> __m512i {
+        // SAFETY: as above.
+        unsafe { four_times(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn sign_codes<const SHIFT: i32>(p: *const u8) -> __m512i {
+        // SAFETY: as above.
+        unsafe {
+            // The intrinsic takes the number unsigned.
+            let words = _mm512_srl_epi32(load(p), _mm_cvtsi32_si128(SHIFT));
+            let codes = _mm512_and_si512(words, _mm512_set1_epi32(127));
+            // Both nibbles together have as many set bits, modulo two, as the code.
+            let nibbles = _mm512_xor_si512(codes, _mm512_srli_epi32::<4>(codes));
+            let nibbles = _mm512_and_si512(nibbles, _mm512_set1_epi32(15));
+            let odd = 0x8000_0080_0080_8000_u64 as i64;
+            let table = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0080_8000_8000_0080, odd));
+            four_times(_mm512_or_si512(codes, _mm512_shuffle_epi8(table, nibbles)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn signed<const HALF: usize>(bytes: __m512i, signs: __m512i, offset: u8) -> __m512i {
+        // SAFETY: as above.
+        unsafe {
+            let bit = _mm512_set1_epi32(if HALF == 0 { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
+            let offset = _mm512_set1_epi8(offset as i8);
+            let sum = _mm512_add_epi8(offset, bytes);
+            _mm512_mask_sub_epi8(sum, _mm512_test_epi8_mask(signs, bit), offset, bytes)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn digit(fractions: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe {
+            let one = _mm512_cmpge_epu8_mask(fractions, _mm512_set1_epi8(86));
+            let two = _mm512_cmpge_epu8_mask(fractions, _mm512_set1_epi8(171_u8 as i8));
+            let ones = _mm512_maskz_mov_epi8(one, _mm512_set1_epi8(1));
+            _mm512_mask_mov_epi8(ones, two, _mm512_set1_epi8(2))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn triple(fractions: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_add_epi8(fractions, _mm512_add_epi8(fractions, fractions)) }
     }
 
     #[inline(always)]
@@ -250,6 +331,12 @@ impl Lanes for Avx512 {
     unsafe fn splat_float(value: f32) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_floats(p: *const f32) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_loadu_ps(p) }
     }
 
     #[inline(always)]
