@@ -24,6 +24,23 @@ const TYPES: [(GgmlType, GgmlDType); 10] = [
     (GgmlType::Q6K, GgmlDType::Q6K),
 ];
 
+/// All packed types, with those that candle has no dequantization for.
+const PACKED: [GgmlType; 13] = [
+    GgmlType::Q4_1,
+    GgmlType::Q5_1,
+    GgmlType::Q2K,
+    GgmlType::Q3K,
+    GgmlType::Q8_0,
+    GgmlType::Q4_0,
+    GgmlType::Q5_0,
+    GgmlType::Q4K,
+    GgmlType::Q5K,
+    GgmlType::Q6K,
+    GgmlType::Iq4Nl,
+    GgmlType::Iq4Xs,
+    GgmlType::Mxfp4,
+];
+
 /// SplitMix64.
 struct Random(u64);
 
@@ -47,6 +64,10 @@ impl Random {
         let mut bytes: Vec<u8> =
             (0..n * k / dtype.block_len() as usize * block).map(|_| self.next() as u8).collect();
         for bytes in bytes.chunks_mut(block) {
+            if dtype == GgmlType::Mxfp4 {
+                bytes[0] = 116 + bytes[0] % 8;
+                continue;
+            }
             let at: &[usize] = match dtype {
                 GgmlType::Q6K => &[208],
                 GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q4_1 | GgmlType::Q5_1 => &[0, 2],
@@ -136,11 +157,11 @@ proptest! {
         n in 1..70usize,
         blocks in 1..12usize,
         m in 1..70usize,
-        which in 0..10usize,
+        which in 0..PACKED.len(),
         extreme: bool,
         seed: u64,
     ) {
-        let dtype = TYPES[which].0;
+        let dtype = PACKED[which];
         let k = blocks * dtype.block_len() as usize;
         let mut random = Random(seed);
         let mut bytes = random.weights(dtype, n, k);
@@ -149,6 +170,10 @@ proptest! {
             // Sums as great as they get: in f32 alone they would be rounded.
             bytes.iter_mut().for_each(|byte| *byte |= 0x88);
             x.fill(1.0);
+            if dtype == GgmlType::Mxfp4 {
+                // Exponents from 0 on: the first two make subnormal scales.
+                bytes.chunks_mut(dtype.block_bytes() as usize).for_each(|block| block[0] &= 3);
+            }
         }
         let mut team = Team::new(2).unwrap();
         let matrix = PackedMatrix::pack(dtype, &bytes, n, k, &mut team, &mut Arena::default()).unwrap().unwrap();
@@ -162,10 +187,10 @@ proptest! {
     fn a_row_is_the_same_in_any_batch_on_any_number_of_threads(
         n in 1..50usize,
         m in 1..80usize,
-        which in 0..10usize,
+        which in 0..PACKED.len(),
         seed: u64,
     ) {
-        let (dtype, k) = (TYPES[which].0, 512);
+        let (dtype, k) = (PACKED[which], 512);
         let mut random = Random(seed);
         let bytes = random.weights(dtype, n, k);
         let x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
@@ -176,6 +201,18 @@ proptest! {
         for (x, expected) in x.chunks_exact(k).zip(together.chunks_exact(n)) {
             prop_assert_eq!(bits(&product(&matrix, isa, x, &mut one)), bits(expected));
         }
+    }
+}
+
+/// `scripts/check-isa` sets the variable: an emulator that lacks the instructions must not pass for a check of them.
+#[test]
+fn the_best_instruction_set_is_the_expected_one() {
+    let names: Vec<String> = Isa::available().map(|isa| format!("{isa:?}")).collect();
+    println!("instruction sets: {names:?}");
+    assert_eq!(Isa::available().last(), Some(Isa::detect()));
+    assert_eq!(Isa::named("Scalar"), Some(Isa::SCALAR));
+    if let Ok(expected) = std::env::var("EXSA_EXPECTED_ISA") {
+        assert_eq!(Isa::named(&expected), Some(Isa::detect()), "{expected} of {names:?}");
     }
 }
 
