@@ -121,7 +121,7 @@ impl Lanes for Scalar {
     }
 
     unsafe fn digit(fractions: [u8; 64]) -> [u8; 64] {
-        fractions.map(|fraction| (u16::from(fraction) * 3 >> 8) as u8)
+        fractions.map(|fraction| ((u16::from(fraction) * 3) >> 8) as u8)
     }
 
     unsafe fn triple(fractions: [u8; 64]) -> [u8; 64] {

@@ -134,7 +134,7 @@ pub fn put_codebook(kind: PackedType, bytes: &[u8], row: usize, out: &mut [u8]) 
                 // set, then those of the scale.
                 let word = half_word(bytes, 34 + run * 2);
                 let others = (word >> 12 & 7) << 1 | word >> 15 ^ 1;
-                let nibble = |l: usize| (word >> (l * 3) & 7) as u8 | (others >> l & 1) as u8 * 8;
+                let nibble = |l: usize| (word >> (l * 3) & 7) as u8 | ((others >> l & 1) as u8 * 8);
                 out[fields.signs + row] = nibble(0) | nibble(1) << 4;
                 out[fields.signs + TILE + row] = nibble(2) | nibble(3) << 4;
             }
@@ -187,7 +187,7 @@ pub fn put_tq1_0(bytes: &[u8], row: usize, out: &mut [u8]) {
         let mut power = 1u8;
         for _ in 0..count {
             for (byte, digit) in run.iter().zip(&mut places) {
-                *digit = u16::from(byte.wrapping_mul(power)) * 3 >> 8;
+                *digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
             }
             power = power.wrapping_mul(3);
         }
