@@ -76,7 +76,7 @@ fn request(data: &mut Unstructured<'_>) -> Result<Request> {
         _ => Request::text(text(data)?),
     };
     request.sampling = sampling(data)?;
-    request.tokens_max = data.arbitrary::<Option<u8>>()?.map(usize::from);
+    request.max_tokens = data.arbitrary::<Option<u8>>()?.map(usize::from);
     for _ in 0..data.int_in_range(0..=3)? {
         request.stop.push(text(data)?);
     }
@@ -146,7 +146,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
     let mut asked = Vec::new();
     for _ in 0..data.int_in_range(1..=6)? {
         let request = request(data)?;
-        let tokens_max = request.tokens_max;
+        let tokens_max = request.max_tokens;
         match engine.submit(request) {
             Ok(stream) => asked.push(Asked { stream, tokens_max, tokens: 0, ends: 0 }),
             Err(error) => assert!(!error.to_string().is_empty()),

@@ -25,7 +25,7 @@ multiply! {
     ///
     /// # Safety
     ///
-    /// As of [`multiply`], and the processor has DotProd.
+    /// As of [`multiply()`], and the processor has DotProd.
     pub(super) multiply_dotprod, Neon<true>, "dotprod"
 }
 

@@ -6,7 +6,7 @@ use crate::kernels::quantized::layout::{PackedType, TILE};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// Whether this processor has what [`multiply`] needs, and what [`multiply_vnni`] needs.
+/// Whether this processor has what [`multiply()`] needs, and what [`multiply_vnni`] needs.
 pub fn available() -> (bool, bool) {
     let base = is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
@@ -28,7 +28,7 @@ multiply! {
     ///
     /// # Safety
     ///
-    /// As of [`multiply`], and the processor has AVX-VNNI.
+    /// As of [`multiply()`], and the processor has AVX-VNNI.
     pub(in crate::kernels::quantized) multiply_vnni, Avx2<true>, "avx2,fma,f16c,avxvnni"
 }
 
