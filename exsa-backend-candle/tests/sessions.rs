@@ -1,4 +1,4 @@
-//! What sessions promise beyond the contract: equal bits, types and sizes of KV, attention windows.
+//! Sessions beyond the contract: equal bits, types and sizes of KV, attention windows.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
@@ -223,8 +223,7 @@ fn in_company(session: &mut dyn Session, tokens: &[u32], size: usize) -> Vec<Vec
     rows
 }
 
-/// Whatever else is in the batch, however the tokens are cut, and on any number of threads, a row's logits
-/// are the same bits.
+/// In any batch, with the tokens in any spans, and on any number of threads, a row's logits are the same bits.
 #[test]
 fn bit_by_bit() {
     for name in OWN_PRODUCTS {

@@ -1,4 +1,4 @@
-//! What sessions of llama.cpp add to the contract: layouts of KV, its types and sizes, interrupts, windows.
+//! Sessions of llama.cpp beyond the contract: layouts of KV, its types and sizes, interrupts, windows.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;

@@ -144,10 +144,21 @@ pub const Q3K_BYTES: usize = Q3K_HEADER + 4 * Q3K_PART;
 pub const IQ4XS_BYTES: usize = HEADER + 4 * IQ4XS_PART;
 
 /// Values of IQ4_NL and IQ4_XS by nibble, 128 too great.
-pub const IQ4_LEVELS: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+pub const IQ4_LEVELS: [u8; 16] = raised(exsa_quant::codebook::IQ4_VALUES, 128);
 
 /// Values of MXFP4 by nibble, doubled, and then 12 too great: those of 4-bit floats (E2M1) are halves.
-pub const MXFP4_LEVELS: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+pub const MXFP4_LEVELS: [u8; 16] = raised(exsa_quant::codebook::MXFP4_VALUES, 12);
+
+/// Values of a codebook plus `offset`, unsigned.
+const fn raised(values: [i8; 16], offset: i16) -> [u8; 16] {
+    let mut levels = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        levels[i] = (values[i] as i16 + offset) as u8;
+        i += 1;
+    }
+    levels
+}
 
 /// Packed types: quantizations that have a packed form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
