@@ -10,6 +10,7 @@ use crate::stats::EngineStats;
 use crate::stream::TokenStream;
 use crate::text::StopError;
 use crate::token::TokenId;
+use crate::tokenizer::Tokenizer;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,18 @@ pub trait Generator: Send + Sync {
         let _ = request;
         let reason = "this generator gives no scores".into();
         Err(SubmitError::Unsupported { operation: "rerank", reason })
+    }
+
+    /// The tokenizer of a model by its name, or of the default model. The default refuses: remote engines
+    /// need not have one.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::UnknownModel`], or [`SubmitError::Unsupported`] where there is no tokenizer.
+    fn tokenizer(&self, model: Option<&str>) -> Result<Arc<dyn Tokenizer>, SubmitError> {
+        let _ = model;
+        let reason = "this generator has no tokenizer".into();
+        Err(SubmitError::Unsupported { operation: "tokenizer", reason })
     }
 
     /// A snapshot of the counters, over all models.

@@ -205,6 +205,10 @@ impl Generator for Engine {
         Engine::rerank(self, request)
     }
 
+    fn tokenizer(&self, _model: Option<&str>) -> Result<Arc<dyn Tokenizer>, SubmitError> {
+        Ok(Engine::tokenizer(self))
+    }
+
     fn stats(&self) -> EngineStats {
         Engine::stats(self)
     }

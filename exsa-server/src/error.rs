@@ -1,0 +1,203 @@
+//! Errors in the form of OpenAI's API.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use exsa_core::embed::EmbedError;
+use exsa_core::sampler::SamplingError;
+use exsa_core::{ErrorReport, FinishReason, RequestError, SubmitError};
+use serde::Serialize;
+use std::time::Duration;
+
+/// A refused or failed request: `{"error": {"message", "type", "param", "code"}}` and a status.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+    kind: &'static str,
+    param: Option<String>,
+    code: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Fields<'a>,
+}
+
+#[derive(Serialize)]
+struct Fields<'a> {
+    message: &'a str,
+    r#type: &'a str,
+    param: Option<&'a str>,
+    code: Option<&'a str>,
+}
+
+impl ApiError {
+    /// An error of the client.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+    }
+
+    /// An error of the server.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+    }
+
+    pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), kind, param: None, code: None, retry_after: None }
+    }
+
+    /// Names the field at fault.
+    pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// Names the field at fault, in the message too, unless they name it already.
+    pub(crate) fn at(mut self, field: &str) -> Self {
+        if self.param.is_none() {
+            if !self.message.starts_with(field) {
+                self.message = format!("{field}: {}", self.message);
+            }
+            self.param = Some(field.to_owned());
+        }
+        self
+    }
+
+    /// Sets the machine-readable cause.
+    pub(crate) fn code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// The body, as text: also the last data of a stream that fails.
+    pub(crate) fn json(&self) -> String {
+        let error = Fields {
+            message: &self.message,
+            r#type: self.kind,
+            param: self.param.as_deref(),
+            code: self.code.as_deref(),
+        };
+        serde_json::to_string(&Envelope { error }).unwrap_or_default()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if self.status.is_server_error() {
+            tracing::warn!(status = self.status.as_u16(), error = %self.message, "request failed");
+        }
+        let error = Fields {
+            message: &self.message,
+            r#type: self.kind,
+            param: self.param.as_deref(),
+            code: self.code.as_deref(),
+        };
+        let mut response = (self.status, Json(Envelope { error })).into_response();
+        if let Some(wait) = self.retry_after {
+            let seconds = HeaderValue::from(wait.as_secs_f64().ceil().clamp(1.0, 3600.0) as u64);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        let report = ErrorReport::from(&error);
+        let base = match &error {
+            SubmitError::QueueFull { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", report.message)
+            }
+            SubmitError::UnknownModel { .. } => {
+                let error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", report.message);
+                return error.param("model").code("model_not_found");
+            }
+            SubmitError::KvTooLarge { .. } | SubmitError::PromptTooLong { .. } => {
+                return Self::invalid(report.message).code("context_length_exceeded");
+            }
+            SubmitError::Generator(_) => Self::new(StatusCode::BAD_GATEWAY, "server_error", report.message),
+            SubmitError::ShuttingDown => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", report.message)
+            }
+            error => Self { param: field_of(error).map(str::to_owned), ..Self::invalid(report.message) },
+        };
+        let retry_after = match &error {
+            SubmitError::QueueFull { .. } => Some(report.retry_after.unwrap_or(1.0)),
+            SubmitError::ShuttingDown => Some(5.0),
+            _ => None,
+        };
+        Self {
+            retry_after: retry_after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            ..base.code(report.kind)
+        }
+    }
+}
+
+/// The field of a request that an error is about.
+fn field_of(error: &SubmitError) -> Option<&'static str> {
+    match error {
+        SubmitError::Option { option, .. } => Some(option),
+        SubmitError::EmptyPrompt => Some("prompt"),
+        SubmitError::NoTokens => Some("max_tokens"),
+        SubmitError::Sampling(SamplingError::Range { parameter, .. }) => Some(parameter),
+        SubmitError::Sampling(SamplingError::BiasToken { .. } | SamplingError::BiasTwice { .. }) => {
+            Some("logit_bias")
+        }
+        SubmitError::Stop(_) => Some("stop"),
+        SubmitError::Chat(_) => Some("messages"),
+        _ => None,
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        let report = ErrorReport::from(&error);
+        Self::internal(report.message).code(report.kind)
+    }
+}
+
+impl From<EmbedError> for ApiError {
+    fn from(error: EmbedError) -> Self {
+        match error {
+            EmbedError::Failed(error) => error.into(),
+            EmbedError::Deadline => Self::timeout(),
+            EmbedError::Dimensions { .. } => Self::invalid(error.to_string()).param("dimensions"),
+            error => Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", error.to_string()),
+        }
+    }
+}
+
+impl ApiError {
+    /// The error that a finish reason stands for, if it is none of a whole answer.
+    pub(crate) fn of_reason(reason: &FinishReason) -> Option<Self> {
+        match reason {
+            FinishReason::Failed(error) => Some(error.clone().into()),
+            FinishReason::Deadline | FinishReason::FirstTokenTimeout => Some(Self::timeout()),
+            FinishReason::Cancelled => {
+                let message = "the request was cancelled: the server is shutting down";
+                Some(Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("cancelled"))
+            }
+            _ => None,
+        }
+    }
+
+    fn timeout() -> Self {
+        let message = "the request's time limit passed before the answer was complete";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", message).code("deadline")
+    }
+}
+
+/// The answer to a path without a route.
+pub(crate) async fn no_such_path(uri: axum::http::Uri) -> ApiError {
+    let message = format!("there is nothing at {}", uri.path());
+    ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", message).code("unknown_url")
+}
+
+/// The answer to a method that a path does not take.
+pub(crate) async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+    let message = format!("{} does not take {method}", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).code("method_not_allowed")
+}

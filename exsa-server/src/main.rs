@@ -1,0 +1,162 @@
+//! The binary: loads a model and serves it.
+
+use clap::Parser;
+use exsa_backend_candle::CandleBackend;
+use exsa_core::backend::{
+    InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions, ThreadOptions,
+};
+use exsa_core::{Engine, EngineOptions, Mode, Shutdown};
+use exsa_server::{Readiness, ServerOptions, router_with};
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+/// The built-in model: a small story and chat model.
+const BUILT_IN: &[u8] = include_bytes!("../../models/exsa-tiny-q8_0.gguf");
+
+/// Serves a model over HTTP, with an OpenAI-compatible API.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// A GGUF file; the built-in story model without it
+    #[arg(long, short, value_name = "FILE", env = "EXSA_MODEL")]
+    model: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), env = "EXSA_HOST")]
+    host: IpAddr,
+    /// Port to listen on; 0 chooses a free one
+    #[arg(long, short, default_value_t = 8080, env = "EXSA_PORT")]
+    port: u16,
+    /// Allow an address beyond loopback although the server has no authentication
+    #[arg(long)]
+    insecure_no_auth: bool,
+    /// Host name that requests may be addressed to, beside loopback names; repeatable
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<String>,
+    /// Origin whose pages may send requests, as https://app.example.org; repeatable
+    #[arg(long, value_name = "ORIGIN")]
+    allowed_origin: Vec<String>,
+    /// Threads that compute; as many as there are physical cores without it
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+    /// Maximum sequences that are generated at a time
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    sequences: usize,
+    /// What the scheduler optimizes: latency, balanced or throughput
+    #[arg(long, default_value = "balanced", value_parser = read_mode)]
+    mode: Mode,
+    /// Maximum requests that wait for a sequence
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    queue: usize,
+    /// Maximum bytes of a request's body
+    #[arg(long, default_value_t = 16 << 20, value_name = "BYTES")]
+    body_max: usize,
+    /// Seconds that running requests get to end after SIGTERM
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    drain: u64,
+}
+
+fn read_mode(name: &str) -> Result<Mode, String> {
+    match name {
+        "latency" => Ok(Mode::Latency),
+        "balanced" => Ok(Mode::Balanced),
+        "throughput" => Ok(Mode::Throughput),
+        _ => Err("allowed are latency, balanced and throughput".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("exsa-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    if !args.host.is_loopback() && !args.insecure_no_auth {
+        return Err(format!(
+            "{} is reachable from other machines and the server has no authentication; bind to 127.0.0.1, or pass \
+             --insecure-no-auth if something in front of it authenticates",
+            args.host
+        )
+        .into());
+    }
+    let engine = Arc::new(start_engine(args)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(args, engine.clone()));
+    // Ends what the drain left over.
+    engine.shut_down(Shutdown::Abort);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+fn start_engine(args: &Args) -> Result<Engine, Box<dyn Error>> {
+    let source = args.model.as_ref().map_or(ModelSource::Embedded(BUILT_IN), ModelSource::file);
+    let threads = ThreadOptions::new(args.threads);
+    let load = LoadOptions::new().threads(threads);
+    let model = CandleBackend::new().load(&source, &load, &mut LoadProgress::none())?;
+    info!(model = model.info().summary(), "model loaded");
+    let session = SessionOptions::new().threads(threads).sequences(args.sequences);
+    let options = EngineOptions::default().session(session).mode(args.mode).queue_max(args.queue);
+    Ok(Engine::start(model, options)?)
+}
+
+async fn serve(args: &Args, engine: Arc<Engine>) -> Result<(), Box<dyn Error>> {
+    let mut options = ServerOptions::default().body_bytes_max(args.body_max);
+    options.allowed_hosts.clone_from(&args.allowed_host);
+    options.allowed_origins.clone_from(&args.allowed_origin);
+    let readiness = Readiness::default();
+    let app = router_with(engine.clone(), options, readiness.clone());
+    let address = SocketAddr::new(args.host, args.port);
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    info!("listening on http://{}", listener.local_addr()?);
+    let (drained, drain_ended) = tokio::sync::oneshot::channel::<()>();
+    let limit = Duration::from_secs(args.drain);
+    let stop = async move {
+        stop_signal().await;
+        info!("draining: no new requests; running ones get {} s", limit.as_secs());
+        readiness.begin_drain();
+        engine.begin_shutdown(Shutdown::Drain);
+        tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            let _ = drained.send(());
+        });
+    };
+    let server = axum::serve(listener, app).with_graceful_shutdown(stop);
+    tokio::select! {
+        ended = server => ended?,
+        _ = drain_ended => warn!("the time to drain is over; running requests are cancelled"),
+    }
+    Ok(())
+}
+
+/// Waits for SIGTERM or an interrupt from the terminal.
+async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! { _ = interrupt => {}, _ = terminate.recv() => {} }
+                return;
+            }
+            Err(error) => warn!("SIGTERM is not handled: {error}"),
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = interrupt.await;
+}

@@ -1,0 +1,12 @@
+//! Finish reasons in the words of OpenAI's API.
+
+use exsa_core::FinishReason;
+
+/// The finish reason of a whole answer.
+pub(crate) fn finish_reason(reason: &FinishReason, calls_tools: bool) -> &'static str {
+    match reason {
+        FinishReason::MaxTokens | FinishReason::ContextFull => "length",
+        _ if calls_tools => "tool_calls",
+        _ => "stop",
+    }
+}

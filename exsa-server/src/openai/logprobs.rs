@@ -1,0 +1,104 @@
+//! Log-probabilities in the forms of OpenAI's API.
+
+use exsa_core::TokenId;
+use exsa_core::stream::Token;
+use exsa_core::tokenizer::Tokenizer;
+use serde::Serialize;
+
+/// The tokens of a chat completion with their log-probabilities.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct ChatLogprobs {
+    content: Vec<ChatToken>,
+}
+
+#[derive(Debug, Serialize)]
+struct ChatToken {
+    #[serde(flatten)]
+    token: Candidate,
+    top_logprobs: Vec<Candidate>,
+}
+
+#[derive(Debug, Serialize)]
+struct Candidate {
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+}
+
+/// The least log-probability that is sent: JSON has no infinity.
+const LOWEST: f32 = -9999.0;
+
+impl Candidate {
+    fn new(id: TokenId, logprob: f32, tokenizer: &dyn Tokenizer) -> Self {
+        let bytes = bytes_of(id, tokenizer);
+        let token = String::from_utf8_lossy(&bytes).into_owned();
+        Self { token, logprob: logprob.max(LOWEST), bytes }
+    }
+}
+
+/// The bytes of a token as text, or the name of a control token.
+fn bytes_of(id: TokenId, tokenizer: &dyn Tokenizer) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    tokenizer.piece(id, &mut bytes);
+    if bytes.is_empty() && tokenizer.is_control(id) {
+        bytes.extend_from_slice(tokenizer.token_text(id).unwrap_or_default().as_bytes());
+    }
+    bytes
+}
+
+impl ChatLogprobs {
+    /// Log-probabilities of `tokens`, of those that have them.
+    pub(crate) fn of<'a>(tokens: impl IntoIterator<Item = &'a Token>, tokenizer: &dyn Tokenizer) -> Self {
+        let candidate = |id, logprob| Candidate::new(id, logprob, tokenizer);
+        let content = tokens.into_iter().filter_map(|token| {
+            let top = token.top_logprobs.iter().filter_map(|top| Some(candidate(top.id?, top.logprob)));
+            Some(ChatToken { token: candidate(token.id?, token.logprob?), top_logprobs: top.collect() })
+        });
+        Self { content: content.collect() }
+    }
+}
+
+/// Tokens and their log-probabilities as an object, the best first.
+#[derive(Debug, Default)]
+struct Ranked(Vec<(String, f32)>);
+
+impl Serialize for Ranked {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(token, logprob)| (token, logprob)))
+    }
+}
+
+/// The tokens of a completion with their log-probabilities, column by column.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct CompletionLogprobs {
+    tokens: Vec<String>,
+    token_logprobs: Vec<f32>,
+    top_logprobs: Vec<Ranked>,
+    text_offset: Vec<usize>,
+}
+
+impl CompletionLogprobs {
+    /// Log-probabilities of `tokens`, whose text begins at the character `offset` of the answer. Returns the
+    /// offset behind them too.
+    pub(crate) fn of<'a>(
+        tokens: impl IntoIterator<Item = &'a Token>,
+        tokenizer: &dyn Tokenizer,
+        mut offset: usize,
+    ) -> (Self, usize) {
+        let mut columns = Self::default();
+        for token in tokens {
+            let (Some(id), Some(logprob)) = (token.id, token.logprob) else { continue };
+            let own = Candidate::new(id, logprob, tokenizer);
+            columns.text_offset.push(offset);
+            offset += token.text.chars().count();
+            columns.token_logprobs.push(own.logprob);
+            columns.tokens.push(own.token);
+            let top = token.top_logprobs.iter().filter_map(|top| {
+                let candidate = Candidate::new(top.id?, top.logprob, tokenizer);
+                Some((candidate.token, candidate.logprob))
+            });
+            columns.top_logprobs.push(Ranked(top.collect()));
+        }
+        (columns, offset)
+    }
+}

@@ -1,0 +1,12 @@
+//! OpenAI's API: chat completions, completions, embeddings, models; and Jina's rerank.
+
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod embeddings;
+mod finish;
+mod logprobs;
+pub(crate) mod models;
+mod request;
+pub(crate) mod rerank;
+mod sse;
+mod usage;

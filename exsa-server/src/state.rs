@@ -1,0 +1,82 @@
+//! State that all handlers share.
+
+use crate::error::ApiError;
+use crate::options::ServerOptions;
+use exsa_core::model_info::ModelInfo;
+use exsa_core::{Generator, SubmitError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Whether the server wants traffic. Clones share one switch.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    draining: Arc<AtomicBool>,
+}
+
+impl Readiness {
+    /// Announces a drain: `/health/ready` answers 503 from then on.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether a drain was announced.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+/// State of the handlers.
+pub(crate) struct AppState {
+    pub(crate) generator: Arc<dyn Generator>,
+    pub(crate) options: ServerOptions,
+    pub(crate) readiness: Readiness,
+    /// Unix time at which the server started, in seconds.
+    pub(crate) started: u64,
+    ids: AtomicU64,
+    keys: RandomState,
+}
+
+impl AppState {
+    pub(crate) fn new(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Self {
+        let started = unix_seconds();
+        Self { generator, options, readiness, started, ids: AtomicU64::new(0), keys: RandomState::new() }
+    }
+
+    /// A new id that begins with `prefix`; unique over processes as far as 64 random bits are.
+    pub(crate) fn id(&self, prefix: &str) -> String {
+        let number = self.ids.fetch_add(1, Ordering::Relaxed);
+        format!("{prefix}{:016x}{:08x}", self.keys.hash_one(number), number)
+    }
+
+    /// The model that a request names, or the default one.
+    pub(crate) fn model(&self, name: Option<&str>) -> Result<Arc<ModelInfo>, ApiError> {
+        let models = self.generator.models();
+        let found = match name {
+            None | Some("") => models.first(),
+            Some(name) => models.iter().find(|model| model.name == name),
+        };
+        found.cloned().ok_or_else(|| {
+            let available = models.iter().map(|model| model.name.clone()).collect();
+            SubmitError::UnknownModel { model: name.unwrap_or_default().to_owned(), available }.into()
+        })
+    }
+
+    /// Runs `work` on a thread for blocking work: tokenization of a long prompt must stall no other connection.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, SubmitError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let state = self.clone();
+        match tokio::task::spawn_blocking(move || work(&state)).await {
+            Ok(result) => Ok(result?),
+            Err(error) => Err(ApiError::internal(format!("a worker thread ended: {error}"))),
+        }
+    }
+}
+
+/// Unix time in seconds.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

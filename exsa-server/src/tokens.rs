@@ -1,0 +1,101 @@
+//! `/v1/tokenize` and `/v1/detokenize`, with the fields of llama-server and vLLM.
+
+use crate::body::Fields;
+use crate::error::ApiError;
+use crate::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use exsa_core::TokenId;
+use exsa_core::tokenizer::{EncodeOptions, Tokenizer, encode_prompt};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+#[derive(Debug, Deserialize)]
+struct Tokenize {
+    model: Option<String>,
+    #[serde(alias = "prompt")]
+    content: String,
+    /// Whether BOS and EOS are added as to a prompt.
+    #[serde(default, alias = "add_special_tokens")]
+    add_special: bool,
+    /// Whether the texts of tokens are listed too.
+    #[serde(default, alias = "return_token_strs")]
+    with_pieces: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Tokenized {
+    tokens: Vec<TokenId>,
+    count: usize,
+    max_model_len: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_strs: Option<Vec<String>>,
+}
+
+/// Token ids of a text. Control tokens that the text spells out stay text.
+pub(crate) async fn tokenize(
+    State(state): State<Arc<AppState>>,
+    fields: Fields,
+) -> Result<Json<Tokenized>, ApiError> {
+    let request: Tokenize = fields.into()?;
+    let max_model_len = state.model(request.model.as_deref())?.n_ctx;
+    let work = move |state: &AppState| {
+        let tokenizer = state.generator.tokenizer(request.model.as_deref())?;
+        let options = EncodeOptions::default();
+        let tokens = if request.add_special {
+            encode_prompt(&*tokenizer, &request.content, &options)
+        } else {
+            let mut tokens = Vec::new();
+            tokenizer.encode(&request.content, &options, &mut tokens);
+            tokens
+        };
+        let texts = request.with_pieces.then(|| tokens.iter().map(|id| text_of(*id, &*tokenizer)).collect());
+        Ok((tokens, texts))
+    };
+    let (tokens, token_strs) = state.blocking(work).await?;
+    Ok(Json(Tokenized { count: tokens.len(), max_model_len, tokens, token_strs }))
+}
+
+fn text_of(id: TokenId, tokenizer: &dyn Tokenizer) -> String {
+    let mut bytes = Vec::new();
+    tokenizer.piece(id, &mut bytes);
+    match bytes.is_empty() {
+        true => tokenizer.token_text(id).unwrap_or_default().to_owned(),
+        false => String::from_utf8_lossy(&bytes).into_owned(),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Detokenize {
+    model: Option<String>,
+    tokens: Vec<TokenId>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Detokenized {
+    content: String,
+    prompt: String,
+}
+
+/// The text of token ids; control tokens have none.
+pub(crate) async fn detokenize(
+    State(state): State<Arc<AppState>>,
+    fields: Fields,
+) -> Result<Json<Detokenized>, ApiError> {
+    let request: Detokenize = fields.into()?;
+    state.model(request.model.as_deref())?;
+    let work = move |state: &AppState| {
+        let tokenizer = state.generator.tokenizer(request.model.as_deref())?;
+        let n_vocab = tokenizer.n_vocab();
+        if let Some(&token) = request.tokens.iter().find(|token| **token as usize >= n_vocab) {
+            return Err(exsa_core::SubmitError::InvalidToken { token, n_vocab });
+        }
+        let mut bytes = Vec::new();
+        request.tokens.iter().for_each(|id| tokenizer.piece(*id, &mut bytes));
+        let text = String::from_utf8_lossy(&bytes);
+        let leading = tokenizer.leading_space() && text.starts_with(' ');
+        Ok(if leading { text[1..].to_owned() } else { text.into_owned() })
+    };
+    let content = state.blocking(work).await?;
+    Ok(Json(Detokenized { prompt: content.clone(), content }))
+}

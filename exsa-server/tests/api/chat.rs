@@ -1,0 +1,127 @@
+//! `/v1/chat/completions`.
+
+use crate::harness::{app, post_json};
+use axum::http::{StatusCode, header};
+use serde_json::{Value, json};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn ask() -> Value {
+    json!({"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 40})
+}
+
+/// The scripted model has a template of its own in these tests.
+fn chat_app(text: &str) -> axum::Router {
+    use exsa_core::scripted::ScriptedModel;
+    use exsa_core::{Engine, EngineOptions};
+    let model = ScriptedModel::echo(text)
+        .chat_template("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
+    let engine = Engine::start(model.shared(), EngineOptions::default()).unwrap();
+    exsa_server::router(std::sync::Arc::new(engine), exsa_server::ServerOptions::default())
+}
+
+#[tokio::test]
+async fn a_whole_answer() {
+    let reply = post_json(&chat_app("Hello, world."), CHAT, ask()).await;
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.text);
+    let answer = reply.json();
+    assert_eq!(answer["object"], "chat.completion");
+    assert!(answer["id"].as_str().unwrap().starts_with("chatcmpl-"));
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["message"], json!({"role": "assistant", "content": "Hello, world."}));
+    assert_eq!((&choice["finish_reason"], &choice["logprobs"]), (&json!("stop"), &Value::Null));
+    let usage = &answer["usage"];
+    // One token a byte, and the end.
+    assert_eq!(usage["completion_tokens"], 14);
+    let sum = usage["prompt_tokens"].as_u64().unwrap() + 14;
+    assert_eq!(usage["total_tokens"], sum);
+}
+
+#[tokio::test]
+async fn a_streamed_answer_is_the_whole_one_in_pieces() {
+    let mut body = ask();
+    body["stream"] = json!(true);
+    body["stream_options"] = json!({"include_usage": true});
+    let reply = post_json(&chat_app("Hello, wörld."), CHAT, body).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(reply.headers[header::CONTENT_TYPE], "text/event-stream");
+    let events = reply.events();
+    assert_eq!(events[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
+    let text: String = events.iter().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(text, "Hello, wörld.");
+    let last = events.len() - 1;
+    assert_eq!(events[last - 1]["choices"][0]["finish_reason"], "stop");
+    assert_eq!(events[last]["choices"], json!([]));
+    assert_eq!(events[last]["usage"]["completion_tokens"], 15);
+    let ids: std::collections::BTreeSet<_> = events.iter().map(|e| e["id"].to_string()).collect();
+    assert_eq!(ids.len(), 1, "one id for all chunks");
+}
+
+#[tokio::test]
+async fn usage_is_streamed_only_where_asked_for() {
+    let mut body = ask();
+    body["stream"] = json!(true);
+    let events = post_json(&chat_app("Hi."), CHAT, body).await.events();
+    assert!(events.iter().all(|event| event.get("usage").is_none()));
+}
+
+#[tokio::test]
+async fn an_answer_cut_by_its_limit_says_so() {
+    let mut body = ask();
+    body["max_completion_tokens"] = json!(5);
+    body["max_tokens"] = Value::Null;
+    let answer = post_json(&chat_app("Hello, world."), CHAT, body).await.json();
+    assert_eq!(answer["choices"][0]["message"]["content"], "Hello");
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+}
+
+#[tokio::test]
+async fn stop_strings_end_an_answer() {
+    let mut body = ask();
+    body["stop"] = json!(", ");
+    let answer = post_json(&chat_app("Hello, world."), CHAT, body).await.json();
+    assert_eq!(answer["choices"][0]["message"]["content"], "Hello");
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+}
+
+#[tokio::test]
+async fn log_probabilities_come_per_token() {
+    let mut body = ask();
+    body["logprobs"] = json!(true);
+    body["top_logprobs"] = json!(2);
+    for stream in [false, true] {
+        body["stream"] = json!(stream);
+        let reply = post_json(&chat_app("Hé"), CHAT, body.clone()).await;
+        let content: Vec<Value> = if stream {
+            let events = reply.events();
+            let lists =
+                events.iter().filter_map(|e| e["choices"][0]["logprobs"]["content"].as_array().cloned());
+            lists.flatten().collect()
+        } else {
+            reply.json()["choices"][0]["logprobs"]["content"].as_array().unwrap().clone()
+        };
+        assert_eq!(content.len(), 3, "{content:?}");
+        assert_eq!(content[0]["token"], "H");
+        assert_eq!(content[1]["bytes"], json!([0xc3]));
+        assert!(content[0]["logprob"].as_f64().unwrap() <= 0.0);
+        assert!(content[0]["top_logprobs"].as_array().unwrap().len() <= 2);
+    }
+}
+
+#[tokio::test]
+async fn a_model_without_template_refuses_a_conversation() {
+    let reply = post_json(&app("Hello."), CHAT, ask()).await;
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+    assert_eq!(reply.json()["error"]["code"], "chat");
+}
+
+#[tokio::test]
+async fn a_passed_time_limit_is_an_error() {
+    let mut body = ask();
+    body["timeout"] = json!(0.0);
+    let reply = post_json(&chat_app("Hello."), CHAT, body.clone()).await;
+    assert_eq!(reply.status, StatusCode::REQUEST_TIMEOUT);
+    body["stream"] = json!(true);
+    let events = post_json(&chat_app("Hello."), CHAT, body).await.events();
+    assert_eq!(events.last().unwrap()["error"]["code"], "deadline");
+}

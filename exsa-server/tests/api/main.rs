@@ -1,0 +1,7 @@
+//! The routes, without a socket: requests go to the router, answers come from scripted models.
+
+mod bad_input;
+mod chat;
+mod completions;
+mod harness;
+mod service;
