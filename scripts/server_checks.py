@@ -2,6 +2,7 @@
 
 import argparse
 import http.client
+import importlib.util
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ PARSER.add_argument("--quick", action="store_true")
 ARGS = PARSER.parse_args()
 
 CHECKS = []
+# Checks whose names begin with one of these need that Python package.
+LIBRARIES = ["openai", "anthropic", "ollama"]
 
 
 def check(name, quick=True):
@@ -160,6 +163,52 @@ def openai_models(server):
         raise AssertionError("no error")
 
 
+@check("anthropic: messages, whole and streamed, agree; tokens are counted")
+def anthropic_messages(server):
+    import anthropic
+
+    api = anthropic.Anthropic(base_url=f"http://127.0.0.1:{server.port}", api_key="none", max_retries=0)
+    model = json.loads(server.request("GET", "/v1/models")[1])["data"][0]["id"]
+    arguments = dict(model=model, max_tokens=40, messages=CHAT["messages"], temperature=0.0)
+    whole = api.messages.create(**arguments)
+    assert whole.stop_reason == "max_tokens" and len(whole.content[0].text) > 20, whole
+    with api.messages.stream(**arguments) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert text == whole.content[0].text == final.content[0].text
+    counted = api.messages.count_tokens(model=model, messages=CHAT["messages"]).input_tokens
+    usage = final.usage
+    assert counted == usage.input_tokens + usage.cache_read_input_tokens, (counted, usage)
+    try:
+        api.messages.create(**dict(arguments, model="none"))
+    except anthropic.NotFoundError:
+        pass
+    else:
+        raise AssertionError("no error")
+
+
+@check("ollama: chat and generate, whole and streamed, agree; models are listed")
+def ollama_chat(server):
+    import ollama
+
+    api = ollama.Client(host=f"http://127.0.0.1:{server.port}")
+    model = api.list().models[0].model
+    arguments = dict(model=model, messages=CHAT["messages"], options={"seed": 1, "num_predict": 30})
+    whole = api.chat(**arguments)
+    text = "".join(part.message.content for part in api.chat(**arguments, stream=True))
+    assert text == whole.message.content and len(text) > 20, text
+    assert whole.eval_count == 30 and whole.done_reason == "length"
+    part = api.generate(model=model, prompt="One day", raw=True, options={"num_predict": 5})
+    assert part.response and part.done
+    assert api.show(model).details.format == "gguf" and api.ps().models[0].model == model
+    try:
+        api.chat(model="none", messages=CHAT["messages"])
+    except ollama.ResponseError as error:
+        assert error.status_code == 404
+    else:
+        raise AssertionError("no error")
+
+
 def open_stream(server, body):
     """Sends a request and returns its socket once the first event is here."""
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
@@ -264,17 +313,12 @@ def drain(_):
 
 def main():
     os.makedirs("target/test-server", exist_ok=True)
-    try:
-        import openai  # noqa: F401
-
-        have_openai = True
-    except ImportError:
-        have_openai = False
     server, failed, ran, skipped = Server(), 0, 0, 0
     for name, quick, function in CHECKS:
         if ARGS.quick and not quick:
             continue
-        if name.startswith("openai") and not have_openai:
+        library = name.split(":")[0]
+        if library in LIBRARIES and importlib.util.find_spec(library) is None:
             skipped += 1
             continue
         begun = time.monotonic()

@@ -59,6 +59,18 @@ pub trait Generator: Send + Sync {
         Err(SubmitError::Unsupported { operation: "rerank", reason })
     }
 
+    /// Number of prompt tokens of the request, BOS and chat template included. Does not validate the rest of the
+    /// request. The default refuses.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the prompt cannot be tokenized.
+    fn count_tokens(&self, request: &Request) -> Result<usize, SubmitError> {
+        let _ = request;
+        let reason = "this generator counts no tokens".into();
+        Err(SubmitError::Unsupported { operation: "count_tokens", reason })
+    }
+
     /// The tokenizer of a model by its name, or of the default model. The default refuses: remote engines
     /// need not have one.
     ///

@@ -24,6 +24,11 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
 }
 
 impl Fields {
+    /// Fields to be set one by one.
+    pub(crate) fn new() -> Self {
+        Self(Map::new())
+    }
+
     /// Reads a JSON object. Of a field that is there twice, the last value counts.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         let mut fields: Map<String, Value> = serde_json::from_slice(bytes)

@@ -6,7 +6,6 @@ use axum::response::{IntoResponse, Response};
 use exsa_core::embed::EmbedError;
 use exsa_core::sampler::SamplingError;
 use exsa_core::{ErrorReport, FinishReason, RequestError, SubmitError};
-use serde::Serialize;
 use std::time::Duration;
 
 /// A refused or failed request: `{"error": {"message", "type", "param", "code"}}` and a status.
@@ -19,19 +18,6 @@ pub struct ApiError {
     param: Option<String>,
     code: Option<String>,
     retry_after: Option<Duration>,
-}
-
-#[derive(Serialize)]
-struct Envelope<'a> {
-    error: Fields<'a>,
-}
-
-#[derive(Serialize)]
-struct Fields<'a> {
-    message: &'a str,
-    r#type: &'a str,
-    param: Option<&'a str>,
-    code: Option<&'a str>,
 }
 
 impl ApiError {
@@ -72,35 +58,34 @@ impl ApiError {
         self
     }
 
-    /// The body, as text: also the last data of a stream that fails.
-    pub(crate) fn json(&self) -> String {
-        let error = Fields {
-            message: &self.message,
-            r#type: self.kind,
-            param: self.param.as_deref(),
-            code: self.code.as_deref(),
-        };
-        serde_json::to_string(&Envelope { error }).unwrap_or_default()
+    /// The status of the response.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
     }
-}
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+    /// The response in another API's form: its status and headers with `body`.
+    pub(crate) fn respond_with(&self, body: impl IntoResponse) -> Response {
         if self.status.is_server_error() {
             tracing::warn!(status = self.status.as_u16(), error = %self.message, "request failed");
         }
-        let error = Fields {
-            message: &self.message,
-            r#type: self.kind,
-            param: self.param.as_deref(),
-            code: self.code.as_deref(),
-        };
-        let mut response = (self.status, Json(Envelope { error })).into_response();
+        let mut response = (self.status, body).into_response();
         if let Some(wait) = self.retry_after {
             let seconds = HeaderValue::from(wait.as_secs_f64().ceil().clamp(1.0, 3600.0) as u64);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         response
+    }
+
+    /// The body in the form of OpenAI's API.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let Self { message, kind, param, code, .. } = self;
+        serde_json::json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.respond_with(Json(self.json()))
     }
 }
 

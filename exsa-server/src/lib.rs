@@ -21,6 +21,8 @@
 //! | `POST /v1/completions` | OpenAI's completions: a text, token ids, or a list of either |
 //! | `POST /v1/embeddings` | OpenAI's embeddings, as numbers or base64 |
 //! | `POST /v1/rerank`, `/rerank` | Jina's rerank |
+//! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages, also as server-sent events |
+//! | `POST /api/chat`, `/api/generate`, `/api/embed`, `/api/show`; `GET /api/tags`, `/api/ps`, `/api/version` | Ollama's API, streams as lines of JSON |
 //! | `GET /v1/models`, `/v1/models/{id}` | OpenAI's models |
 //! | `POST /v1/tokenize`, `/v1/detokenize` | token ids of a text, and back; also without `/v1` |
 //! | `GET /health`, `/health/live`, `/health/ready` | health of the process and of the engine |
@@ -28,14 +30,17 @@
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
+mod anthropic;
 mod body;
 mod error;
 mod health;
 mod metrics;
+mod ollama;
 mod openai;
 mod options;
 mod origin;
 mod state;
+mod stream;
 mod tokens;
 
 pub use error::ApiError;
@@ -66,6 +71,15 @@ pub fn router_with(generator: Arc<dyn Generator>, options: ServerOptions, readin
         .route("/rerank", post(openai::rerank::rerank))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::show))
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/embed", post(ollama::embed))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/ps", get(ollama::ps))
+        .route("/api/show", post(ollama::show))
+        .route("/api/version", get(ollama::version))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))

@@ -205,6 +205,10 @@ impl Generator for Engine {
         Engine::rerank(self, request)
     }
 
+    fn count_tokens(&self, request: &Request) -> Result<usize, SubmitError> {
+        Engine::count_tokens(self, request)
+    }
+
     fn tokenizer(&self, _model: Option<&str>) -> Result<Arc<dyn Tokenizer>, SubmitError> {
         Ok(Engine::tokenizer(self))
     }

@@ -2,12 +2,12 @@
 
 use super::finish::finish_reason;
 use super::logprobs::ChatLogprobs;
-use super::request::{self, Delivery};
-use super::sse::{self, Chunks, Outbox};
+use super::request::{self, DONE, Delivery};
 use super::usage::Usage;
 use crate::body::Fields;
 use crate::error::ApiError;
 use crate::state::{AppState, unix_seconds};
+use crate::stream::{self, Chunks, Outbox};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -81,7 +81,7 @@ pub(crate) async fn complete(
         true => Some(state.generator.tokenizer(request.model.as_deref())?),
         false => None,
     };
-    let stream = state.blocking(|state| state.generator.submit(request)).await?;
+    let answer = state.blocking(|state| state.generator.submit(request)).await?;
     let (id, created) = (state.id("chatcmpl-"), unix_seconds());
     if delivery.stream {
         let chunks = ChatChunks {
@@ -93,9 +93,9 @@ pub(crate) async fn complete(
             usage: None,
             answers: BTreeMap::new(),
         };
-        return Ok(sse::response(vec![stream], chunks, state.options.keep_alive));
+        return Ok(stream::events(vec![answer], chunks, state.options.keep_alive));
     }
-    let answers = stream.complete_all_async().await?;
+    let answers = answer.complete_all_async().await?;
     if let Some(error) = answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
         return Err(error);
     }
@@ -284,5 +284,11 @@ impl Chunks for ChatChunks {
         if self.include_usage {
             self.send(Vec::new(), Some(self.usage.unwrap_or_default()), out);
         }
+        out.text(DONE);
+    }
+
+    fn error(&mut self, error: &ApiError, out: &mut Outbox) {
+        out.chunk(&error.json());
+        out.text(DONE);
     }
 }

@@ -2,12 +2,12 @@
 
 use super::finish::finish_reason;
 use super::logprobs::CompletionLogprobs;
-use super::request::{self, Delivery};
-use super::sse::{self, Chunks, Outbox};
+use super::request::{self, DONE, Delivery};
 use super::usage::Usage;
 use crate::body::Fields;
 use crate::error::ApiError;
 use crate::state::{AppState, unix_seconds};
+use crate::stream::{self, Chunks, Outbox};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -68,7 +68,7 @@ pub(crate) async fn complete(
             usage: Usage::default(),
             offsets: BTreeMap::new(),
         };
-        return Ok(sse::response(streams, chunks, state.options.keep_alive));
+        return Ok(stream::events(streams, chunks, state.options.keep_alive));
     }
     let (mut answers, mut usage) = (Vec::new(), Usage::default());
     for stream in streams {
@@ -200,5 +200,11 @@ impl Chunks for TextChunks {
         if self.include_usage {
             self.send(Vec::new(), Some(self.usage), out);
         }
+        out.text(DONE);
+    }
+
+    fn error(&mut self, error: &ApiError, out: &mut Outbox) {
+        out.chunk(&error.json());
+        out.text(DONE);
     }
 }

@@ -6,7 +6,6 @@ pub(crate) mod embeddings;
 mod finish;
 mod logprobs;
 pub(crate) mod models;
-mod request;
+pub(crate) mod request;
 pub(crate) mod rerank;
-mod sse;
 mod usage;

@@ -6,6 +6,9 @@ use exsa_core::Request;
 use serde::Deserialize;
 use serde_json::Value;
 
+/// The last data of a stream.
+pub(crate) const DONE: &str = "[DONE]";
+
 /// How the answer is sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Delivery {

@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`.
 
-use crate::harness::{app, post_json};
+use crate::harness::{app, chat_app, post_json};
 use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
 
@@ -8,16 +8,6 @@ const CHAT: &str = "/v1/chat/completions";
 
 fn ask() -> Value {
     json!({"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 40})
-}
-
-/// The scripted model has a template of its own in these tests.
-fn chat_app(text: &str) -> axum::Router {
-    use exsa_core::scripted::ScriptedModel;
-    use exsa_core::{Engine, EngineOptions};
-    let model = ScriptedModel::echo(text)
-        .chat_template("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
-    let engine = Engine::start(model.shared(), EngineOptions::default()).unwrap();
-    exsa_server::router(std::sync::Arc::new(engine), exsa_server::ServerOptions::default())
 }
 
 #[tokio::test]

@@ -43,7 +43,17 @@ pub fn app(text: &str) -> Router {
     router(Arc::new(engine(text)), ServerOptions::default())
 }
 
-/// Sends a request with a body; the path may be followed by nothing else.
+/// The routes over an engine whose model says `text` and has a chat template.
+pub fn chat_app(text: &str) -> Router {
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    let model = ScriptedModel::echo(text).chat_template(template);
+    router(
+        Arc::new(Engine::start(model.shared(), EngineOptions::default()).unwrap()),
+        ServerOptions::default(),
+    )
+}
+
+/// Sends a request with a body.
 pub async fn post(app: &Router, path: &str, body: impl Into<Body>) -> Reply {
     let request = Request::post(path).header(header::HOST, "localhost").body(body.into()).unwrap();
     send(app, request).await

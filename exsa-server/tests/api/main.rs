@@ -1,7 +1,9 @@
 //! The routes, without a socket: requests go to the router, answers come from scripted models.
 
+mod anthropic;
 mod bad_input;
 mod chat;
 mod completions;
 mod harness;
+mod ollama;
 mod service;

@@ -1,0 +1,61 @@
+//! Anthropic's API: `/v1/messages` and `/v1/messages/count_tokens`.
+
+mod chunks;
+mod error;
+mod request;
+mod response;
+
+use crate::body::Fields;
+use crate::error::ApiError;
+use crate::state::AppState;
+use crate::stream;
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use chunks::MessageChunks;
+use error::MessagesError;
+use request::MessagesRequest;
+use response::Message;
+use serde_json::json;
+use std::sync::Arc;
+
+/// Answers a conversation.
+pub(crate) async fn messages(
+    State(state): State<Arc<AppState>>,
+    fields: Result<Fields, ApiError>,
+) -> Result<Response, MessagesError> {
+    let asked: MessagesRequest = fields?.into()?;
+    if asked.max_tokens.is_none() {
+        return Err(ApiError::invalid("max_tokens: a number is needed").param("max_tokens").into());
+    }
+    let (streamed, stops) = (asked.stream, asked.stop_sequences.clone());
+    let request = asked.into_request()?;
+    let model = state.model(request.model.as_deref())?.name.clone();
+    let submit = move |state: &AppState| {
+        // Counted only where the first event has to tell the number.
+        let prompt_tokens = if streamed { state.generator.count_tokens(&request)? } else { 0 };
+        Ok((state.generator.submit(request)?, prompt_tokens))
+    };
+    let (answer, prompt_tokens) = state.blocking(submit).await?;
+    let id = state.id("msg_");
+    if streamed {
+        let chunks = MessageChunks::new(id, model, stops, prompt_tokens);
+        return Ok(stream::events(vec![answer], chunks, state.options.keep_alive));
+    }
+    let answer = answer.complete_async().await.map_err(ApiError::from)?;
+    if let Some(error) = ApiError::of_reason(&answer.reason) {
+        return Err(error.into());
+    }
+    Ok(Json(Message::new(id, model, answer, &stops)).into_response())
+}
+
+/// Counts the prompt tokens of a conversation.
+pub(crate) async fn count_tokens(
+    State(state): State<Arc<AppState>>,
+    fields: Result<Fields, ApiError>,
+) -> Result<Response, MessagesError> {
+    let request = fields?.into::<MessagesRequest>()?.into_request()?;
+    state.model(request.model.as_deref())?;
+    let tokens = state.blocking(move |state| state.generator.count_tokens(&request)).await?;
+    Ok(Json(json!({"input_tokens": tokens})).into_response())
+}

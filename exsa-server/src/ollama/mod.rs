@@ -1,0 +1,88 @@
+//! Ollama's API, which many desktop programs speak: `/api/chat`, `/api/generate`, `/api/embed`, `/api/tags`,
+//! `/api/show`, `/api/ps`, `/api/version`.
+
+mod chunks;
+mod error;
+mod models;
+mod request;
+mod times;
+
+pub(crate) use models::{ps, show, tags, version};
+
+use crate::body::Fields;
+use crate::error::ApiError;
+use crate::state::AppState;
+use crate::stream;
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use chunks::{Form, LineChunks};
+use error::OllamaError;
+use exsa_core::{EmbedRequest, Request};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Instant;
+use times::nanoseconds;
+
+/// Answers a conversation.
+pub(crate) async fn chat(
+    State(state): State<Arc<AppState>>,
+    fields: Result<Fields, ApiError>,
+) -> Result<Response, OllamaError> {
+    let (request, streamed) = request::chat(fields?)?;
+    answer(state, request, streamed, Form::Chat).await
+}
+
+/// Answers a prompt.
+pub(crate) async fn generate(
+    State(state): State<Arc<AppState>>,
+    fields: Result<Fields, ApiError>,
+) -> Result<Response, OllamaError> {
+    let (request, streamed) = request::generate(fields?)?;
+    answer(state, request, streamed, Form::Generate).await
+}
+
+async fn answer(
+    state: Arc<AppState>,
+    mut request: Request,
+    streamed: bool,
+    form: Form,
+) -> Result<Response, OllamaError> {
+    let model = models::named(&state, request.model.as_deref())?.name.clone();
+    request.model = Some(model.clone());
+    let answer = state.blocking(|state| state.generator.submit(request)).await?;
+    if streamed {
+        return Ok(stream::lines(vec![answer], LineChunks::new(form, model)));
+    }
+    let answer = answer.complete_async().await.map_err(ApiError::from)?;
+    if let Some(error) = ApiError::of_reason(&answer.reason) {
+        return Err(error.into());
+    }
+    Ok(Json(chunks::whole(form, &model, answer)).into_response())
+}
+
+/// One vector per text.
+pub(crate) async fn embed(
+    State(state): State<Arc<AppState>>,
+    fields: Result<Fields, ApiError>,
+) -> Result<Response, OllamaError> {
+    let begun = Instant::now();
+    let mut fields = fields?;
+    // Ollama cuts texts that are too long unless told otherwise.
+    let cut = fields.take::<bool>("truncate")?.unwrap_or(true);
+    fields.set("truncate", if cut { "end" } else { "none" });
+    let mut request: EmbedRequest = fields.into()?;
+    let model = models::named(&state, request.model.as_deref())?.name.clone();
+    request.model = Some(model.clone());
+    request.priority = exsa_core::Priority::default();
+    let output = state.blocking(|state| state.generator.embed(request)).await?;
+    let output = output.await.map_err(ApiError::from)?;
+    let tokens = output.usage.prompt_tokens;
+    let vectors = output.into_vectors().map_err(ApiError::from)?;
+    let total = nanoseconds(begun.elapsed());
+    let body = json!({
+        "model": model, "embeddings": vectors, "total_duration": total, "load_duration": 0,
+        "prompt_eval_count": tokens,
+    });
+    Ok(Json(body).into_response())
+}
