@@ -169,7 +169,7 @@ def anthropic_messages(server):
 
     api = anthropic.Anthropic(base_url=f"http://127.0.0.1:{server.port}", api_key="none", max_retries=0)
     model = json.loads(server.request("GET", "/v1/models")[1])["data"][0]["id"]
-    arguments = dict(model=model, max_tokens=40, messages=CHAT["messages"], temperature=0.0)
+    arguments = dict(model=model, max_tokens=40, messages=CHAT["messages"], extra_body={"temperature": 0})
     whole = api.messages.create(**arguments)
     assert whole.stop_reason == "max_tokens" and len(whole.content[0].text) > 20, whole
     with api.messages.stream(**arguments) as stream:
