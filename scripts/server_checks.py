@@ -268,6 +268,47 @@ def foreign(server):
     assert response.status == 403, response.status
 
 
+@check("a head of 1 MiB and a body over the limit are refused")
+def large_heads_and_bodies(server):
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    try:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Large: " + b"a" * (1 << 20) + b"\r\n\r\n")
+    except OSError:
+        pass
+    assert b" 431 " in connection.recv(4096).split(b"\r\n")[0]
+    response, text = server.request("POST", "/v1/completions", b'{"prompt": "' + b"a" * (20 << 20) + b'"}')
+    assert response.status == 413, (response.status, text)
+
+
+@check("connections that send a byte a second starve no other and are closed", quick=False)
+def slow_heads(server):
+    slow = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(400)]
+    closed = 0
+    for second in range(14):
+        for connection in slow:
+            try:
+                connection.sendall(b"G"[:1])
+            except OSError:
+                closed += 1
+        response, _ = server.request("GET", "/health")
+        assert response.status == 200
+        time.sleep(1)
+    assert closed > 0, "connections without a whole head stay open"
+
+
+@check("a connection over the limit of its address is closed", quick=False)
+def connections_per_address(_):
+    server = Server("--connections-per-address", "4")
+    held = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(4)]
+    extra = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    assert extra.recv(1) == b""
+    for connection in held:
+        connection.close()
+    time.sleep(0.3)
+    assert server.request("GET", "/health")[0].status == 200
+    assert server.stop() == 0
+
+
 @check("200 streams at a time are whole and their own")
 def many_streams(server):
     seeds = range(200)

@@ -1,12 +1,14 @@
 //! Bodies of requests: JSON objects, with errors that name the field.
 
 use crate::error::ApiError;
+use crate::state::AppState;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// Fields of which a request has exactly one.
 const ALTERNATIVES: [&str; 2] = ["messages", "prompt"];
@@ -14,12 +16,18 @@ const ALTERNATIVES: [&str; 2] = ["messages", "prompt"];
 /// The fields of a body. Fields that are null are left out: null stands for the default.
 pub(crate) struct Fields(Map<String, Value>);
 
-impl<S: Send + Sync> FromRequest<S> for Fields {
+impl FromRequest<Arc<AppState>> for Fields {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(unreadable)?;
-        Self::parse(&bytes)
+    async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, ApiError> {
+        let limit = state.options.body_timeout;
+        match tokio::time::timeout(limit, Bytes::from_request(request, state)).await {
+            Ok(bytes) => Self::parse(&bytes.map_err(unreadable)?),
+            Err(_) => {
+                let message = format!("the body did not arrive within {} s", limit.as_secs_f64());
+                Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", message).code("slow_body"))
+            }
+        }
     }
 }
 

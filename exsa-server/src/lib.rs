@@ -34,6 +34,7 @@ mod anthropic;
 mod body;
 mod error;
 mod health;
+pub mod listener;
 mod metrics;
 mod ollama;
 mod openai;
@@ -54,6 +55,11 @@ use axum::routing::{get, post};
 use exsa_core::Generator;
 use state::AppState;
 use std::sync::Arc;
+
+/// The examples of `docs/server.md`, which the documentation tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/server.md")]
+pub struct Guide;
 
 /// The server's routes over `generator`.
 pub fn router(generator: Arc<dyn Generator>, options: ServerOptions) -> Router {

@@ -6,6 +6,7 @@ use exsa_core::backend::{
     InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions, ThreadOptions,
 };
 use exsa_core::{Engine, EngineOptions, Mode, Shutdown};
+use exsa_server::listener::{self, ConnectionLimits};
 use exsa_server::{Readiness, ServerOptions, router_with};
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -57,6 +58,15 @@ struct Args {
     /// Maximum bytes of a request's body
     #[arg(long, default_value_t = 16 << 20, value_name = "BYTES")]
     body_max: usize,
+    /// Maximum open connections
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    connections: usize,
+    /// Maximum open connections of one address
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    connections_per_address: usize,
+    /// Seconds after SIGTERM in which requests are still accepted while /health/ready tells load balancers to leave
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    drain_delay: u64,
     /// Seconds that running requests get to end after SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain: u64,
@@ -123,22 +133,19 @@ async fn serve(args: &Args, engine: Arc<Engine>) -> Result<(), Box<dyn Error>> {
     let listener =
         TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     info!("listening on http://{}", listener.local_addr()?);
-    let (drained, drain_ended) = tokio::sync::oneshot::channel::<()>();
-    let limit = Duration::from_secs(args.drain);
+    let (delay, limit) = (Duration::from_secs(args.drain_delay), Duration::from_secs(args.drain));
     let stop = async move {
         stop_signal().await;
-        info!("draining: no new requests; running ones get {} s", limit.as_secs());
         readiness.begin_drain();
+        tokio::time::sleep(delay).await;
+        info!("draining: no new requests; running ones get {} s", limit.as_secs());
         engine.begin_shutdown(Shutdown::Drain);
-        tokio::spawn(async move {
-            tokio::time::sleep(limit).await;
-            let _ = drained.send(());
-        });
     };
-    let server = axum::serve(listener, app).with_graceful_shutdown(stop);
-    tokio::select! {
-        ended = server => ended?,
-        _ = drain_ended => warn!("the time to drain is over; running requests are cancelled"),
+    let limits = ConnectionLimits::default()
+        .connections_max(args.connections)
+        .per_address_max(args.connections_per_address);
+    if !listener::serve(listener, app, limits, stop, limit).await {
+        warn!("the time to drain is over; running requests are cancelled");
     }
     Ok(())
 }

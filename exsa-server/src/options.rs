@@ -15,6 +15,8 @@ use std::time::Duration;
 pub struct ServerOptions {
     /// Maximum bytes of a request's body; 16 MiB by default.
     pub body_bytes_max: usize,
+    /// Maximum time in which a body must be read; 60 s by default.
+    pub body_timeout: Duration,
     /// Maximum prompts of one request for completions; 64 by default.
     pub prompts_max: usize,
     /// Interval of keep-alive comments in streams; 15 s by default.
@@ -32,6 +34,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             body_bytes_max: 16 << 20,
+            body_timeout: Duration::from_secs(60),
             prompts_max: 64,
             keep_alive: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
@@ -46,6 +49,13 @@ impl ServerOptions {
     #[must_use]
     pub fn body_bytes_max(mut self, bytes: usize) -> Self {
         self.body_bytes_max = bytes;
+        self
+    }
+
+    /// Sets the maximum time in which a body must be read.
+    #[must_use]
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.body_timeout = timeout;
         self
     }
 
