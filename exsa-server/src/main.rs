@@ -152,18 +152,21 @@ async fn serve(args: &Args, engine: Arc<Engine>) -> Result<(), Box<dyn Error>> {
 
 /// Waits for SIGTERM or an interrupt from the terminal.
 async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
-    {
+    let terminated = async {
         use tokio::signal::unix::{SignalKind, signal};
         match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                tokio::select! { _ = interrupt => {}, _ = terminate.recv() => {} }
-                return;
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(error) => {
+                warn!("SIGTERM is not handled: {error}");
+                std::future::pending::<()>().await;
             }
-            Err(error) => warn!("SIGTERM is not handled: {error}"),
         }
-    }
+    };
     #[cfg(not(unix))]
-    let _ = interrupt.await;
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
 }

@@ -17,6 +17,7 @@ use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{Event, FinishReason, Prompt};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 #[derive(Debug, Serialize)]
@@ -212,8 +213,8 @@ impl ChatChunks {
     }
 
     fn begin(&mut self, index: usize, out: &mut Outbox) {
-        if !self.answers.contains_key(&index) {
-            self.answers.insert(index, Begun::default());
+        if let Entry::Vacant(answer) = self.answers.entry(index) {
+            answer.insert(Begun::default());
             let delta = Delta { role: Some("assistant"), content: Some(""), ..Delta::default() };
             self.send(vec![ChunkChoice { index, delta, logprobs: None, finish_reason: None }], None, out);
         }
