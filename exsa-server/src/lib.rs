@@ -1,6 +1,6 @@
 //! An HTTP server on the Exsa inference engine.
 //!
-//! [`router`] turns any [`Generator`](exsa_core::Generator) into an axum [`Router`](axum::Router), which a host
+//! [`router`] turns any [`Generator`] into an axum [`Router`], which a host
 //! mounts in its own server; the binary `exsa-server` serves it alone.
 //!
 //! ```

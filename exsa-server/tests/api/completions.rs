@@ -36,7 +36,7 @@ async fn streams_of_several_prompts_keep_their_indices() {
         let of_index = events.iter().filter(|event| event["choices"][0]["index"] == index);
         let text: String = of_index.clone().filter_map(|e| e["choices"][0]["text"].as_str()).collect();
         assert_eq!(text, "xyz");
-        assert_eq!(of_index.last().unwrap()["choices"][0]["finish_reason"], "length");
+        assert_eq!(of_index.clone().next_back().unwrap()["choices"][0]["finish_reason"], "length");
     }
 }
 
