@@ -40,6 +40,7 @@
 //! difference at every position. With 64 bits the variates reach from -3.8 to 45.06: a token less than
 //! e^-48.9 times as probable as the best is never drawn, and ties have no effect on the distribution.
 
+use super::ln::{atanh2, ln};
 use super::random::{halves, philox};
 
 /// The noise of one position of a sequence.
@@ -116,40 +117,6 @@ fn gumbel(n: u64) -> f64 {
         -ln((!n as f64 + 0.5) * UNIT)
     };
     -ln(exponential)
-}
-
-/// Natural logarithm of a positive normal number; like the sampler's `exp`, it uses
-/// only exactly rounded operations, so that every processor gives the same bits.
-fn ln(x: f64) -> f64 {
-    let bits = x.to_bits();
-    let exponent = (bits >> 52) as i64 - 1023;
-    let m = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
-    exponent as f64 * std::f64::consts::LN_2 + atanh2((m - 1.0) / (m + 1.0))
-}
-
-/// 2 atanh(s) for |s| <= 1/3.
-fn atanh2(s: f64) -> f64 {
-    const RECIPROCALS: [f64; 16] = [
-        1.0 / 31.0,
-        1.0 / 29.0,
-        1.0 / 27.0,
-        1.0 / 25.0,
-        1.0 / 23.0,
-        1.0 / 21.0,
-        1.0 / 19.0,
-        1.0 / 17.0,
-        1.0 / 15.0,
-        1.0 / 13.0,
-        1.0 / 11.0,
-        1.0 / 9.0,
-        1.0 / 7.0,
-        1.0 / 5.0,
-        1.0 / 3.0,
-        1.0,
-    ];
-    let square = s * s;
-    let sum = RECIPROCALS.iter().fold(1.0 / 33.0, |sum, reciprocal| sum * square + reciprocal);
-    (s + s) * sum
 }
 
 #[cfg(test)]
