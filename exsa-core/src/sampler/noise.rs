@@ -42,6 +42,7 @@
 
 use super::ln::{atanh2, ln};
 use super::random::{halves, philox};
+use super::scan::CHUNK;
 
 /// The noise of one position of a sequence.
 #[derive(Clone, Copy, Debug)]
@@ -64,15 +65,75 @@ impl Key {
         Self([k0, k1 | 1, k2 | 1, k3])
     }
 
+    /// The first mixing step of the hash.
+    #[inline(always)]
+    fn mixed(self, token: u32) -> u32 {
+        let x = token ^ self.0[0];
+        x ^ (x >> 16)
+    }
+
     #[inline(always)]
     fn hash(self, token: u32) -> u32 {
-        let [k0, k1, k2, k3] = self.0;
-        let mut x = token ^ k0;
-        x = (x ^ (x >> 16)).wrapping_mul(k1);
+        let [_, k1, k2, k3] = self.0;
+        let mut x = self.mixed(token).wrapping_mul(k1);
         x = (x ^ (x >> 15)).wrapping_mul(k2);
         x ^ (x >> 16) ^ k3
     }
 }
+
+/// Finds the chunks of tokens in which a high word is small.
+///
+/// Tokens of a chunk differ in their lowest bits alone, so the first product of the hash is a product of the chunk plus one
+/// of the token's place in it. The latter are kept: one multiplication per token is left, which matters where
+/// processors have none for vectors of 32-bit integers (SSE2).
+#[derive(Debug)]
+pub(super) struct Screen {
+    key: Key,
+    /// First of the 65,536 tokens that have these products.
+    block: u32,
+    products: [u32; CHUNK],
+}
+
+impl Screen {
+    pub(super) fn new(noise: &Noise) -> Self {
+        let mut screen = Self { key: noise.high, block: 0, products: [0; CHUNK] };
+        screen.set_block(0);
+        screen
+    }
+
+    fn set_block(&mut self, start: u32) {
+        let [_, k1, ..] = self.key.0;
+        self.block = start >> 16;
+        let place = self.key.mixed(start) % CHUNK as u32;
+        for (product, i) in self.products.iter_mut().zip(0..) {
+            *product = (place ^ i).wrapping_mul(k1);
+        }
+    }
+
+    /// Whether a high word of the tokens `start..start + CHUNK` may be at most `bound`: never `false` if one is, and seldom
+    /// `true` if none is. `start` is a multiple of the chunk.
+    #[inline]
+    pub(super) fn any(&mut self, start: u32, bound: u32) -> bool {
+        if start >> 16 != self.block {
+            self.set_block(start);
+        }
+        let [_, k1, k2, k3] = self.key.0;
+        let chunk = self.key.mixed(start) & !(CHUNK as u32 - 1);
+        let chunk = chunk.wrapping_mul(k1);
+        // The last mixing step of the hash changes the lower half of the word alone.
+        let bound = bound | 0xffff;
+        let mut any = 0;
+        for &product in &self.products {
+            let x = chunk.wrapping_add(product);
+            let x = (x ^ (x >> 15)).wrapping_mul(k2);
+            any |= u32::from(x ^ k3 <= bound);
+        }
+        any != 0
+    }
+}
+
+// The highest bits of a token, which the first mixing step moves, do not depend on its place in the chunk.
+const _: () = assert!(CHUNK.is_power_of_two() && CHUNK <= 1 << 16);
 
 impl Noise {
     pub(super) fn new(seed: u64, position: u64) -> Self {
@@ -191,6 +252,25 @@ mod tests {
         }
         assert_eq!(highest_word(f64::INFINITY), None);
         assert_eq!(highest_word(f64::NEG_INFINITY), Some(u32::MAX));
+    }
+
+    #[test]
+    fn the_screen_misses_no_small_word() {
+        for position in 0..6 {
+            let noise = Noise::new(21, position);
+            let mut screen = Screen::new(&noise);
+            let (mut passed, mut needless) = (0, 0);
+            for start in (0..300_000).step_by(CHUNK).chain([u32::MAX - 63]) {
+                let smallest = (start..=start + (CHUNK as u32 - 1)).map(|token| noise.high(token)).min();
+                let smallest = smallest.unwrap_or(u32::MAX);
+                assert!(screen.any(start, smallest), "{position} {start}");
+                if screen.any(start, 1 << 22) {
+                    passed += 1;
+                    needless += u32::from(smallest > 1 << 22);
+                }
+            }
+            assert!(passed > 100 && needless < passed / 4, "{needless} of {passed}");
+        }
     }
 
     /// Chi-squared of `counts` against equal shares, in standard deviations from its mean.

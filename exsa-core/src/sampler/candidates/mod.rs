@@ -142,7 +142,7 @@ impl<'a> Candidates<'a> {
             *best = new;
         } else if old == *best {
             let start = i / CHUNK * CHUNK;
-            *best = chunk_best(&row[start..row.len().min(start + CHUNK)]).0;
+            *best = chunk_best(&row[start..row.len().min(start + CHUNK)]);
         }
     }
 

@@ -63,7 +63,7 @@ impl Candidates<'_> {
         let chunks = self.buffers.row.chunks_mut(CHUNK).zip(&mut self.buffers.bests);
         for (chunk, best) in chunks {
             chunk.iter_mut().for_each(|logit| *logit = new(*logit));
-            *best = chunk_best(chunk).0;
+            *best = chunk_best(chunk);
         }
     }
 

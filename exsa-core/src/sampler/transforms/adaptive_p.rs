@@ -12,8 +12,8 @@ const PEAK: f32 = 5.0;
 const SHARPNESS: f32 = 10.0;
 /// Distance from the target at which the curve turns from quadratic to linear.
 const WIDTH: f32 = 0.3;
-/// Probabilities below this count as 0 in the average, whose precision is not higher.
-const LEAST: f64 = 1.0 / (1 << 24) as f64;
+/// Probabilities below this count as 0 in the average: they would not change it noticeably.
+const LEAST: f64 = 1.0 / 16_384.0;
 
 /// The target of a step is twice the target less the average probability of the tokens so far, an exponential moving
 /// average that starts at the target. Probabilities are those before this transform.

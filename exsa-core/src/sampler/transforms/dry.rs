@@ -31,9 +31,11 @@ impl Transform for Dry {
         if longest < *allowed_length {
             return;
         }
+        // Candidates keep logits as they were before temperature, and a penalty is subtracted from those behind it.
+        let scale = candidates.scale();
         for &(token, len) in matches.find(tokens, *allowed_length, longest) {
             if !breakers.contains(token) {
-                let penalty = penalty(*multiplier, *base, len - *allowed_length);
+                let penalty = penalty(*multiplier, *base, len - *allowed_length) / scale;
                 candidates.change(token, |logit| logit - penalty);
             }
         }
