@@ -83,7 +83,7 @@ pub struct SamplingParams {
     pub mirostat_tau: f32,
     /// Learning rate of mirostat. `0..=100`; 0.1 by default.
     pub mirostat_eta: f32,
-    /// Favours tokens near this probability, `0..=1` (adaptive-p, llama.cpp 2026). `None` by default: no such target.
+    /// Favours tokens near this probability, `0..=1` (adaptive-p, 2025). `None` by default: no such target.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::optional_target"))]
     pub adaptive_target: Option<f32>,
     /// Decay of the average probability by which adaptive-p adapts: it remembers about `1 / (1 - decay)` tokens.

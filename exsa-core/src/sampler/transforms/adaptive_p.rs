@@ -1,5 +1,5 @@
 //! Adaptive-p: favours tokens near a target probability, which feedback adapts so that the chosen tokens' probabilities
-//! average to it (MrJackSpade and ddh0, llama.cpp pull request 17927, 2026).
+//! average to it (MrJackSpade and ddh0, llama.cpp pull request 17927, 2025).
 
 use super::observations::Observations;
 use crate::sampler::candidates::Candidates;
