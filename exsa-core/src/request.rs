@@ -2,7 +2,7 @@
 
 use crate::chat::{ChatOptions, Message};
 use crate::priority::Priority;
-use crate::sampler::{SamplingParams, TransformFactory};
+use crate::sampler::{SamplerState, SamplingParams, TransformFactory};
 use crate::setters::request_setters;
 use crate::token::TokenId;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub enum Prompt {
 /// [`seed`](SamplingParams::seed), without which drawn tokens could not continue. Only new tokens and new text are emitted: text that
 /// was held back before the cut comes with the first new token that settles it. Usage counts the whole answer, except for
 /// the times of queue and first token. An answer that has ended already ends at once, for the same reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
@@ -51,18 +51,29 @@ pub struct Resume {
     /// generated, `first_token_timeout` is met.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub elapsed: Duration,
+    /// State of the sampler, from [`Finished::sampler_state`](crate::stream::Finished::sampler_state) of the same request. Needed
+    /// with mirostat and adaptive-p, which otherwise begin anew and may give other tokens than the uncut answer.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub sampler_state: Option<SamplerState>,
 }
 
 impl Resume {
     /// The last `generated` tokens of the prompt are answer.
     pub fn new(generated: usize) -> Self {
-        Self { generated, elapsed: Duration::ZERO }
+        Self { generated, elapsed: Duration::ZERO, sampler_state: None }
     }
 
     /// Sets the time that was spent.
     #[must_use]
     pub fn elapsed(mut self, elapsed: Duration) -> Self {
         self.elapsed = elapsed;
+        self
+    }
+
+    /// Sets the state of the sampler.
+    #[must_use]
+    pub fn sampler_state(mut self, state: impl Into<Option<SamplerState>>) -> Self {
+        self.sampler_state = state.into();
         self
     }
 }
@@ -101,8 +112,9 @@ pub struct Request {
     /// How tokens are chosen.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub sampling: SamplingParams,
-    /// The host's own transforms, applied in this order after logit bias and penalties and before the
-    /// filters, so that the filters choose among the tokens that the transforms leave.
+    /// The host's own transforms, in this order. By default they come after logit bias, penalties and DRY and before the
+    /// filters, so that the filters choose among the tokens that the transforms leave; [`SamplingParams::order`] can place
+    /// them elsewhere.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub transforms: Vec<Arc<dyn TransformFactory>>,
     /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.

@@ -254,6 +254,19 @@ pub(crate) mod optional_seconds {
     }
 }
 
+/// llama.cpp's `adaptive_target`: negative for none.
+pub(crate) mod optional_target {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(target: &Option<f32>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f32(target.unwrap_or(-1.0))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
+        Ok(Some(f32::deserialize(deserializer)?).filter(|target| !(*target < 0.0)))
+    }
+}
+
 /// llama.cpp's `repeat_last_n`: -1 for all tokens.
 pub(crate) mod last_n {
     use super::*;

@@ -9,7 +9,7 @@ use exsa_core::backend::{Model, SessionOptions};
 use exsa_core::chat::{ChatOptions, ChatTemplate};
 use exsa_core::clock::ManualClock;
 use exsa_core::queue::Fcfs;
-use exsa_core::sampler::SamplingParams;
+use exsa_core::sampler::{Mirostat, SamplingParams};
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::speculate::{PromptLookup, Speculation};
 use exsa_core::stream::{Finished, Token};
@@ -70,6 +70,15 @@ fn seeded(request: Request) -> Request {
     request.sampling(params).ignore_eos(true)
 }
 
+/// Sampling that learns from the tokens it drew.
+fn feedback(set: impl Fn(SamplingParams) -> SamplingParams) -> impl Fn(Request) -> Request {
+    move |request| {
+        let mut request = seeded(request).max_tokens(30);
+        request.sampling = set(request.sampling.mirostat_tau(2.0).mirostat_eta(0.4));
+        request
+    }
+}
+
 fn cases() -> Vec<Case> {
     let ngram = || ScriptedModel::ngram(11).order(usize::MAX);
     let penalties = |window| {
@@ -88,6 +97,26 @@ fn cases() -> Vec<Case> {
         case("seeded", ngram(), "some prompt", |r| seeded(r).max_tokens(30)),
         case("penalties of all", ScriptedModel::ngram(3).order(1), "aabbcc", penalties(None)),
         case("penalties of a window", ScriptedModel::ngram(3).order(1), "aabbcc", penalties(Some(8))),
+        case("every transform", ScriptedModel::ngram(3).order(1), "aabbcc", |r| {
+            let mut request = seeded(r).max_tokens(30);
+            let sampling = request.sampling.penalize_prompt(false).presence_penalty(0.4).dry_multiplier(0.6);
+            let sampling = sampling.top_n_sigma(3.0).typical_p(0.9).xtc_probability(0.5).xtc_threshold(0.05);
+            request.sampling = sampling.dynatemp_range(0.5).min_tokens(20);
+            request
+        }),
+        case(
+            "mirostat 1",
+            ScriptedModel::ngram(5).order(1),
+            "aabbcc",
+            feedback(|s| s.mirostat(Mirostat::V1)),
+        ),
+        case(
+            "mirostat 2",
+            ScriptedModel::ngram(5).order(1),
+            "aabbcc",
+            feedback(|s| s.mirostat(Mirostat::V2)),
+        ),
+        case("adaptive-p", ScriptedModel::ngram(5).order(1), "aabbcc", feedback(|s| s.adaptive_target(0.3))),
         case("end of generation", ScriptedModel::echo("one two three"), "x", greedy),
         case("a stop string", ScriptedModel::echo("one two three"), "x", |r| {
             greedy(r).stop("wx").stop("o th")
@@ -246,7 +275,8 @@ fn resume_everywhere(setup: impl Fn(&Answers) -> Setup) {
         answers.add([case.prompt.as_slice(), &ids].concat());
         let mut engine = Engine::of(&case.model, setup(&answers));
         for cut in 0..=ids.len() {
-            let mut request = case.request.clone().resume(Resume::new(cut));
+            let state = uncut.finished.sampler_state.clone();
+            let mut request = case.request.clone().resume(Resume::new(cut).sampler_state(state));
             request.prompt = Prompt::Tokens([case.prompt.as_slice(), &ids[..cut]].concat());
             let rest = engine.run(request);
             let first = cut.min(uncut.tokens.len());

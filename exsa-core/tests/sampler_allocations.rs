@@ -83,7 +83,9 @@ fn sampling_takes_no_memory() {
         (SamplingParams::greedy(), vec![]),
         (SamplingParams::default().logprobs(true), vec![]),
         (open(), vec![masked.clone()]),
-        (open().top_p(0.9).repetition_penalty(1.1), vec![masked]),
+        (open().top_p(0.9).repetition_penalty(1.1), vec![masked.clone()]),
+        (open().typical_p(0.9).dry_multiplier(0.8).dry_sequence_breakers([""]).dynatemp_range(0.4), vec![]),
+        (open().top_n_sigma(2.0).xtc_probability(0.5).xtc_threshold(0.001), vec![masked]),
     ] {
         let mut sampler = params.build_with(&SamplerContext::new(N_VOCAB), &transforms).unwrap();
         let mut scratch = SampleScratch::default();

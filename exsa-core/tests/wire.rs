@@ -6,10 +6,11 @@ use exsa_core::chat::{ChatOptions, Json, ToolCall};
 use exsa_core::embed::{EmbedInput, Truncate};
 use exsa_core::error::StepError;
 use exsa_core::queue::FairOptions;
+use exsa_core::sampler::{Mirostat, SamplerState, TransformKind};
 use exsa_core::stream::{AnswerFinished, Event, Finished, Token, ToolCallDelta};
 use exsa_core::{
     EmbedRequest, EngineOptions, ErrorReport, FinishReason, Message, Mode, PrefixCacheOptions, Priority,
-    Prompt, Request, RequestError, RerankRequest, SamplingParams, SubmitError, Usage,
+    Prompt, Request, RequestError, RerankRequest, Resume, SamplingParams, SubmitError, Usage,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,6 +58,80 @@ fn a_request_has_the_names_of_openai_and_llama_cpp() {
         assert_eq!(&json[name], value, "{name}");
     }
     there_and_back(&Request::tokens([1, 2, 3]));
+}
+
+#[test]
+fn sampling_has_the_names_of_llama_cpp() {
+    let json = json!({
+        "prompt": "x", "samplers": ["temperature", "min_p", "typ_p", "host", "adaptive_p"], "penalize_prompt": false,
+        "typical_p": 0.5, "top_n_sigma": 1.5, "xtc_probability": 0.25, "xtc_threshold": 0.125, "dynatemp_range": 0.5,
+        "dynatemp_exponent": 2.0, "mirostat": 2, "mirostat_tau": 3.0, "mirostat_eta": 0.25, "adaptive_decay": 0.5,
+        "adaptive_target": -1.0, "dry_multiplier": 0.5, "dry_base": 1.5, "dry_allowed_length": 3,
+        "dry_penalty_last_n": -1, "dry_sequence_breakers": ["a", "b"], "min_tokens": 7, "seed": 1,
+    });
+    let request: Request = from_value(json.clone()).unwrap();
+    let expected = SamplingParams::default()
+        .order([
+            TransformKind::Temperature,
+            TransformKind::MinP,
+            TransformKind::TypicalP,
+            TransformKind::Host,
+            TransformKind::AdaptiveP,
+        ])
+        .penalize_prompt(false)
+        .typical_p(0.5)
+        .top_n_sigma(1.5)
+        .xtc_probability(0.25)
+        .xtc_threshold(0.125)
+        .dynatemp_range(0.5)
+        .dynatemp_exponent(2.0)
+        .mirostat(Mirostat::V2)
+        .mirostat_tau(3.0)
+        .mirostat_eta(0.25)
+        .adaptive_decay(0.5)
+        .dry_multiplier(0.5)
+        .dry_base(1.5)
+        .dry_allowed_length(3)
+        .dry_window(None)
+        .dry_sequence_breakers(["a", "b"])
+        .min_tokens(7)
+        .seed(1);
+    assert_eq!(request.sampling, expected);
+    let back = there_and_back(&request);
+    for (name, value) in json.as_object().unwrap() {
+        assert_eq!(&back[name], value, "{name}");
+    }
+
+    let defaults = there_and_back(&Request::text("x"));
+    let order = ["penalties", "dry", "host", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc"];
+    let order = [&order[..], &["temperature", "adaptive_p"]].concat();
+    assert_eq!(defaults["samplers"], json!(order));
+    assert_eq!((&defaults["mirostat"], &defaults["adaptive_target"]), (&json!(0), &json!(-1.0)));
+    let names = json!({"prompt": "x", "samplers": ["top-k", "nucleus", "temp"], "adaptive_target": 0.5});
+    let request: Request = from_value(names).unwrap();
+    let order = [TransformKind::TopK, TransformKind::TopP, TransformKind::Temperature];
+    assert_eq!((request.sampling.order, request.sampling.adaptive_target), (order.to_vec(), Some(0.5)));
+    for bad in [
+        json!({"prompt": "x", "samplers": ["infill"]}),
+        json!({"prompt": "x", "mirostat": 3}),
+        json!({"prompt": "x", "dry_penalty_last_n": -2}),
+        json!({"prompt": "x", "min_tokens": -1}),
+    ] {
+        assert!(from_value::<Request>(bad.clone()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_samplers_state_survives_json() {
+    let state: SamplerState = from_value(json!([[0x3f00_0000, 0x7fc0_0000]])).unwrap();
+    let finished = Finished::new(FinishReason::Cancelled).sampler_state(state.clone());
+    assert_eq!(there_and_back(&finished)["sampler_state"], json!([[0x3f00_0000, 0x7fc0_0000]]));
+    let resume = Resume::new(2).sampler_state(state.clone());
+    let json = there_and_back(&Request::tokens([1, 2, 3]).resume(resume));
+    assert_eq!(json["resume"]["sampler_state"], to_value(&state).unwrap());
+    let without = there_and_back(&Finished::new(FinishReason::Cancelled));
+    assert!(without.get("sampler_state").is_none());
+    assert!(from_value::<SamplerState>(json!("x")).is_err());
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl InputProcessor {
 
     pub(crate) fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
         let n_vocab = self.model.info().n_vocab;
-        let resume = request.resume.unwrap_or_default();
+        let resume = request.resume.clone().unwrap_or_default();
         let mut tokens = self.encode(&request)?;
         let prompt_len = self.prompt_len(&request, tokens.len())?;
         self.check_length(prompt_len)?;
@@ -94,7 +94,11 @@ impl InputProcessor {
             sampling.logit_bias.extend(end_of_generation.drain(..).map(|token| (token, f32::NEG_INFINITY)));
         }
         let context = SamplerContext::new(n_vocab).with_tokenizer(&*self.tokenizer);
-        let sampler = sampling.build_with(&context, &request.transforms)?;
+        let context = context.with_stop_tokens(&request.stop_tokens);
+        let mut sampler = sampling.build_with(&context, &request.transforms)?;
+        if let Some(state) = &resume.sampler_state {
+            sampler.restore(state, resume.generated)?;
+        }
         let stop = StopMatcher::new(&request.stop)?;
         let mut stop_tokens = request.stop_tokens;
         stop_tokens.sort_unstable();
@@ -160,7 +164,7 @@ impl InputProcessor {
 
     /// Length of the prompt: `tokens` less the tokens generated before.
     fn prompt_len(&self, request: &Request, tokens: usize) -> Result<usize, SubmitError> {
-        let generated = request.resume.unwrap_or_default().generated;
+        let generated = request.resume.as_ref().map_or(0, |resume| resume.generated);
         if generated > 0 && !matches!(request.prompt, Prompt::Tokens(_)) {
             return Err(SubmitError::ResumeWithoutTokens);
         }

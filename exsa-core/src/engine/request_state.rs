@@ -158,6 +158,7 @@ impl RequestState {
                 .map(|at| at.saturating_sub(self.submitted).saturating_add(self.elapsed)),
             total_time: now.saturating_sub(self.submitted).saturating_add(self.elapsed),
         };
-        self.stream.finish(Finished::new(reason).text(text).usage(usage).seed(self.seed));
+        let finished = Finished::new(reason).text(text).usage(usage).seed(self.seed);
+        self.stream.finish(finished.sampler_state(self.sampler.state()));
     }
 }

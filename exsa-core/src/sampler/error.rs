@@ -1,5 +1,6 @@
 //! The error of invalid sampling parameters.
 
+use super::order::TransformKind;
 use crate::token::TokenId;
 
 /// An invalid sampling parameter.
@@ -35,6 +36,46 @@ pub enum SamplingError {
     Vocabulary {
         /// Size of the vocabulary.
         n_vocab: usize,
+    },
+    /// A step that [`SamplingParams::order`](super::SamplingParams::order) lists twice.
+    #[error("samplers: {kind:?} is listed more than once")]
+    OrderTwice {
+        /// The step.
+        kind: TransformKind,
+    },
+    /// Two parameters that exclude each other.
+    #[error("{} and {} exclude each other, but both are set", parameters[0], parameters[1])]
+    Conflict {
+        /// Names of the fields of [`SamplingParams`](super::SamplingParams).
+        parameters: [&'static str; 2],
+    },
+    /// Too many sequence breakers.
+    #[error("{count} dry_sequence_breakers, but at most 64")]
+    BreakerCount {
+        /// Their number.
+        count: usize,
+    },
+    /// A sequence breaker that is too long.
+    #[error("dry_sequence_breakers: text {index} has {bytes} bytes, but at most 64")]
+    BreakerLength {
+        /// Its index.
+        index: usize,
+        /// Its length.
+        bytes: usize,
+    },
+    /// A parameter that holds texts, for a sampler without a tokenizer.
+    #[error("{parameter} has texts, but the SamplerContext has no tokenizer")]
+    NoTokenizer {
+        /// Name of the field of [`SamplingParams`](super::SamplingParams).
+        parameter: &'static str,
+    },
+    /// A [`SamplerState`](super::SamplerState) of other parameters.
+    #[error("sampler_state: observations of {found} transforms, but the request has {expected}")]
+    State {
+        /// Transforms in the state.
+        found: usize,
+        /// Transforms of the sampler that have observations.
+        expected: usize,
     },
     /// A host's transform cannot be built.
     #[error("transform: {reason}")]

@@ -1,4 +1,4 @@
-//! The sampler's exponential function: bit-identical on every processor, and fast over a whole row.
+//! The sampler's exponential functions: bit-identical on every processor, and fast over a whole row.
 
 /// e^x for `x` at most 0, with a relative error below 1e-6; 0 below -87, the end of the normal f32 range.
 ///
@@ -32,6 +32,21 @@ pub(super) fn exp(x: f32) -> f32 {
     if x > LOWEST { series * power } else { 0.0 }
 }
 
+/// e^x of a number of 0 or more, with a relative error below 1e-10; infinity above 700.
+pub(super) fn exp_f64(x: f64) -> f64 {
+    if x > 700.0 {
+        return f64::INFINITY;
+    }
+    // Halved until its series is short, then squared as often.
+    let (mut small, mut squarings) = (x, 0);
+    while small > 1.0 / 64.0 {
+        small *= 0.5;
+        squarings += 1;
+    }
+    let series = (1..=7).rev().fold(1.0, |sum, n| 1.0 + sum * small / f64::from(n));
+    (0..squarings).fold(series, |power, _| power * power)
+}
+
 /// Sum of e^((x - best) * scale) over `values`, all at most `best`.
 ///
 /// The order of the additions is fixed, so that the result is the same on every processor.
@@ -52,9 +67,57 @@ pub(super) fn mass(values: &[f32], best: f32, scale: f32) -> f64 {
     lanes.iter().map(|&lane| f64::from(lane)).sum()
 }
 
+/// Sums of w = e^y and of w y with y = (x - best) * scale over `values`, all at most `best`.
+///
+/// The order of the additions is fixed, as in [`mass`].
+#[inline]
+pub(super) fn moments(values: &[f32], best: f32, scale: f32) -> (f64, f64) {
+    const LANES: usize = 16;
+    let (mut masses, mut products) = ([0f32; LANES], [0f32; LANES]);
+    let mut add = |part: &[f32]| {
+        for ((mass, product), &x) in masses.iter_mut().zip(&mut products).zip(part) {
+            let y = (x - best) * scale;
+            let weight = exp(y);
+            *mass += weight;
+            // Not the product of 0 and infinity.
+            *product += weight * if y > -87.0 { y } else { 0.0 };
+        }
+    };
+    let parts = values.chunks_exact(LANES);
+    let rest = parts.remainder();
+    parts.for_each(&mut add);
+    add(rest);
+    let sum = |lanes: [f32; LANES]| lanes.iter().map(|&lane| f64::from(lane)).sum();
+    (sum(masses), sum(products))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exp_f64_is_accurate() {
+        for i in 0..7_000 {
+            let x = f64::from(i) * 0.1;
+            assert!((exp_f64(x) - x.exp()).abs() <= x.exp() * 1e-10, "{x}");
+        }
+        assert_eq!((exp_f64(0.0), exp_f64(701.0)), (1.0, f64::INFINITY));
+    }
+
+    #[test]
+    fn moments_sum_any_length() {
+        for n in [1, 15, 16, 17, 64, 100] {
+            let mut values: Vec<f32> = (0..n).map(|i| i as f32 * 0.1).collect();
+            let best = values[n - 1];
+            values[0] = if n > 1 { f32::NEG_INFINITY } else { best };
+            let (mass, product) = moments(&values, best, 2.0);
+            let want = |f: fn(f64) -> f64| -> f64 {
+                values.iter().filter(|x| x.is_finite()).map(|&x| f(f64::from(x - best) * 2.0)).sum()
+            };
+            assert!((mass - want(f64::exp)).abs() < 1e-5 * mass);
+            assert!((product - want(|y| y * y.exp())).abs() < 1e-5 * mass);
+        }
+    }
 
     #[test]
     fn exp_is_accurate_over_its_range() {

@@ -3,17 +3,27 @@
 //! [`SamplingParams::build`] validates parameters once and builds a [`Sampler`], a chain of transforms over
 //! the candidates followed by a draw:
 //!
-//! 1. logit bias,
-//! 2. repetition, frequency and presence penalties,
-//! 3. the host's transforms,
-//! 4. top-k,
-//! 5. top-p,
-//! 6. min-p,
-//! 7. temperature.
+//! 1. minimum number of tokens, which bans the tokens that end an answer,
+//! 2. logit bias,
+//! 3. repetition, frequency and presence penalties,
+//! 4. DRY,
+//! 5. the host's transforms,
+//! 6. top-nσ,
+//! 7. top-k,
+//! 8. typical-p,
+//! 9. top-p,
+//! 10. min-p,
+//! 11. XTC,
+//! 12. temperature, fixed or dynamic,
+//! 13. adaptive-p,
+//! 14. mirostat, version 1 or 2, in place of the filters 6 to 11.
 //!
-//! The order is llama.cpp's: filters work on the model's own distribution, and temperature
-//! then reshapes the rest. Temperature 0 is greedy: the best logit after bias, penalties
-//! and the host's transforms, with ties broken by the lowest id; no filter applies.
+//! [`SamplingParams::order`] changes the order of 3 to 13. By default it is llama.cpp's: filters work on the model's own
+//! distribution, and temperature then reshapes the rest. Neutral steps are left out of the chain. Temperature 0 is greedy:
+//! the best logit after steps 1 to 5, with ties broken by the lowest id; nothing else applies.
+//!
+//! The state of a transform changes with accepted tokens alone. Mirostat and adaptive-p observe the probability of each
+//! token that was drawn; [`SamplerState`] carries these observations to a resumed request.
 //!
 //! The draw is Gumbel-max: each candidate's logit, divided by the temperature, plus Gumbel noise that
 //! is a function of (seed, position, token); the largest sum is drawn. Its distribution is exactly the
@@ -24,27 +34,27 @@
 //! seed is accepted that often. The source file `sampler/noise.rs` specifies the noise bit for bit.
 
 mod candidates;
+mod chain;
 mod error;
 mod exp;
-mod logit_bias;
-mod min_p;
+mod ln;
 mod noise;
+mod order;
 mod params;
-mod penalties;
 mod random;
 mod scan;
-mod temperature;
-mod top_k;
-mod top_p;
+mod state;
 mod transform;
-mod window;
+mod transforms;
 
 #[cfg(test)]
 mod tests;
 
 pub use candidates::Candidates;
 pub use error::SamplingError;
+pub use order::{Mirostat, TransformKind};
 pub use params::SamplingParams;
+pub use state::SamplerState;
 pub use transform::{Accepted, SamplerContext, Step, Transform, TransformFactory};
 
 use crate::token::TokenId;
@@ -67,8 +77,10 @@ pub struct Sampler {
     choice: Choice,
     /// Whether a transform needs the log probabilities of accepted tokens.
     needs_logprob: bool,
-    /// The last token sampled and its log probability, until it is accepted.
-    drawn: Option<(TokenId, f32)>,
+    /// The last token sampled and its log probability if needed, until it is accepted.
+    drawn: Option<(TokenId, Option<f32>)>,
+    /// Number of accepted tokens.
+    accepted: usize,
     /// Transforms in order of application.
     transforms: Vec<Box<dyn Transform>>,
 }
@@ -136,7 +148,8 @@ impl Sampler {
     ///
     /// - `logits`: one row of the model, `[n_vocab]`, f32. Negative infinity excludes
     ///   a token; if some logits are positive infinity, one of their tokens is chosen.
-    /// - `history`: tokens of the sequence so far, prompt and generated, for the penalties.
+    /// - `history`: tokens of the sequence so far, prompt and generated; the last ones are those that were
+    ///   [accepted](Self::accept), the others are the prompt.
     /// - `position`: position of the new token in the sequence;
     ///   with the seed it determines the random numbers.
     /// - `scratch`: scratch memory; its contents do not matter.
@@ -158,7 +171,7 @@ impl Sampler {
         if self.top_logprobs > 0 {
             top_logprobs.extend(candidates.top(self.top_logprobs));
         }
-        let mut step = Step::new(history, self.seed, position);
+        let mut step = Step::new(history, self.accepted, self.seed, position);
         for transform in &mut self.transforms {
             transform.apply(&mut candidates, &mut step);
         }
@@ -169,10 +182,11 @@ impl Sampler {
         let (Some(token), Some((_, best))) = (token, given_best) else {
             return Err(SampleError::NoCandidate { n_vocab });
         };
-        self.drawn = self.needs_logprob.then(|| match self.choice {
-            Choice::Greedy => (token, 0.0),
-            Choice::Draw => (token, candidates.logprob(token)),
+        let drawn_logprob = self.needs_logprob.then(|| match self.choice {
+            Choice::Greedy => 0.0,
+            Choice::Draw => candidates.logprob(token),
         });
+        self.drawn = Some((token, drawn_logprob));
         let mut logprob = None;
         if self.logprobs || self.top_logprobs > 0 {
             let total = log_total(logits, best);
@@ -188,7 +202,9 @@ impl Sampler {
     /// is that of the last [`sample`](Self::sample) call, if that returned this token.
     pub fn accept(&mut self, token: TokenId) {
         let drawn = self.drawn.take().filter(|&(drawn, _)| drawn == token);
-        let accepted = Accepted { token, logprob: drawn.map(|(_, logprob)| logprob) };
+        let logprob = drawn.and_then(|(_, logprob)| logprob);
+        let accepted = Accepted { token, logprob, drawn: drawn.is_some() };
+        self.accepted += 1;
         for transform in &mut self.transforms {
             transform.accept(&accepted);
         }
@@ -197,13 +213,36 @@ impl Sampler {
     /// Undoes the last `n` calls of [`accept`](Self::accept).
     pub fn rollback(&mut self, n: usize) {
         self.drawn = None;
+        self.accepted = self.accepted.saturating_sub(n);
         for transform in &mut self.transforms {
             transform.rollback(n);
         }
     }
 
+    /// What the transforms observed of the accepted tokens; `None` if no transform observes anything.
+    pub fn state(&self) -> Option<SamplerState> {
+        let state =
+            SamplerState::new(self.transforms.iter().filter_map(|transform| transform.observations()));
+        (state.len() > 0).then_some(state)
+    }
+
+    /// Hands over what an earlier run observed, before its `generated` tokens are accepted again. Without it, mirostat
+    /// and adaptive-p begin anew.
+    pub fn restore(&mut self, state: &SamplerState, generated: usize) -> Result<(), SamplingError> {
+        let observing = || self.transforms.iter().filter(|transform| transform.observations().is_some());
+        let (found, expected) = (state.len(), observing().count());
+        if found != expected {
+            return Err(SamplingError::State { found, expected });
+        }
+        let observing = self.transforms.iter_mut().filter(|transform| transform.observations().is_some());
+        for (transform, values) in observing.zip(state.observations(generated)) {
+            transform.restore(&values);
+        }
+        Ok(())
+    }
+
     /// Accepts the tokens that an earlier run of a resumed request generated, oldest first. Their log
-    /// probabilities are unknown.
+    /// probabilities are unknown to the transforms, unless they were [restored](Self::restore).
     pub fn replay(&mut self, generated: &[TokenId]) {
         self.drawn = None;
         for &token in generated {

@@ -40,7 +40,9 @@
 //! difference at every position. With 64 bits the variates reach from -3.8 to 45.06: a token less than
 //! e^-48.9 times as probable as the best is never drawn, and ties have no effect on the distribution.
 
+use super::ln::{atanh2, ln};
 use super::random::{halves, philox};
+use super::scan::CHUNK;
 
 /// The noise of one position of a sequence.
 #[derive(Clone, Copy, Debug)]
@@ -63,15 +65,75 @@ impl Key {
         Self([k0, k1 | 1, k2 | 1, k3])
     }
 
+    /// The first mixing step of the hash.
+    #[inline(always)]
+    fn mixed(self, token: u32) -> u32 {
+        let x = token ^ self.0[0];
+        x ^ (x >> 16)
+    }
+
     #[inline(always)]
     fn hash(self, token: u32) -> u32 {
-        let [k0, k1, k2, k3] = self.0;
-        let mut x = token ^ k0;
-        x = (x ^ (x >> 16)).wrapping_mul(k1);
+        let [_, k1, k2, k3] = self.0;
+        let mut x = self.mixed(token).wrapping_mul(k1);
         x = (x ^ (x >> 15)).wrapping_mul(k2);
         x ^ (x >> 16) ^ k3
     }
 }
+
+/// Finds the chunks of tokens in which a high word is small.
+///
+/// Tokens of a chunk differ in their lowest bits alone, so the first product of the hash is a product of the chunk plus one
+/// of the token's place in it. The latter are kept: one multiplication per token is left, which matters where
+/// processors have none for vectors of 32-bit integers (SSE2).
+#[derive(Debug)]
+pub(super) struct Screen {
+    key: Key,
+    /// First of the 65,536 tokens that have these products.
+    block: u32,
+    products: [u32; CHUNK],
+}
+
+impl Screen {
+    pub(super) fn new(noise: &Noise) -> Self {
+        let mut screen = Self { key: noise.high, block: 0, products: [0; CHUNK] };
+        screen.set_block(0);
+        screen
+    }
+
+    fn set_block(&mut self, start: u32) {
+        let [_, k1, ..] = self.key.0;
+        self.block = start >> 16;
+        let place = self.key.mixed(start) % CHUNK as u32;
+        for (product, i) in self.products.iter_mut().zip(0..) {
+            *product = (place ^ i).wrapping_mul(k1);
+        }
+    }
+
+    /// Whether a high word of the tokens `start..start + CHUNK` may be at most `bound`: never `false` if one is, and seldom
+    /// `true` if none is. `start` is a multiple of the chunk.
+    #[inline]
+    pub(super) fn any(&mut self, start: u32, bound: u32) -> bool {
+        if start >> 16 != self.block {
+            self.set_block(start);
+        }
+        let [_, k1, k2, k3] = self.key.0;
+        let chunk = self.key.mixed(start) & !(CHUNK as u32 - 1);
+        let chunk = chunk.wrapping_mul(k1);
+        // The last mixing step of the hash changes the lower half of the word alone.
+        let bound = bound | 0xffff;
+        let mut any = 0;
+        for &product in &self.products {
+            let x = chunk.wrapping_add(product);
+            let x = (x ^ (x >> 15)).wrapping_mul(k2);
+            any |= u32::from(x ^ k3 <= bound);
+        }
+        any != 0
+    }
+}
+
+// The highest bits of a token, which the first mixing step moves, do not depend on its place in the chunk.
+const _: () = assert!(CHUNK.is_power_of_two() && CHUNK <= 1 << 16);
 
 impl Noise {
     pub(super) fn new(seed: u64, position: u64) -> Self {
@@ -116,40 +178,6 @@ fn gumbel(n: u64) -> f64 {
         -ln((!n as f64 + 0.5) * UNIT)
     };
     -ln(exponential)
-}
-
-/// Natural logarithm of a positive normal number; like the sampler's `exp`, it uses
-/// only exactly rounded operations, so that every processor gives the same bits.
-fn ln(x: f64) -> f64 {
-    let bits = x.to_bits();
-    let exponent = (bits >> 52) as i64 - 1023;
-    let m = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
-    exponent as f64 * std::f64::consts::LN_2 + atanh2((m - 1.0) / (m + 1.0))
-}
-
-/// 2 atanh(s) for |s| <= 1/3.
-fn atanh2(s: f64) -> f64 {
-    const RECIPROCALS: [f64; 16] = [
-        1.0 / 31.0,
-        1.0 / 29.0,
-        1.0 / 27.0,
-        1.0 / 25.0,
-        1.0 / 23.0,
-        1.0 / 21.0,
-        1.0 / 19.0,
-        1.0 / 17.0,
-        1.0 / 15.0,
-        1.0 / 13.0,
-        1.0 / 11.0,
-        1.0 / 9.0,
-        1.0 / 7.0,
-        1.0 / 5.0,
-        1.0 / 3.0,
-        1.0,
-    ];
-    let square = s * s;
-    let sum = RECIPROCALS.iter().fold(1.0 / 33.0, |sum, reciprocal| sum * square + reciprocal);
-    (s + s) * sum
 }
 
 #[cfg(test)]
@@ -224,6 +252,25 @@ mod tests {
         }
         assert_eq!(highest_word(f64::INFINITY), None);
         assert_eq!(highest_word(f64::NEG_INFINITY), Some(u32::MAX));
+    }
+
+    #[test]
+    fn the_screen_misses_no_small_word() {
+        for position in 0..6 {
+            let noise = Noise::new(21, position);
+            let mut screen = Screen::new(&noise);
+            let (mut passed, mut needless) = (0, 0);
+            for start in (0..300_000).step_by(CHUNK).chain([u32::MAX - 63]) {
+                let smallest = (start..=start + (CHUNK as u32 - 1)).map(|token| noise.high(token)).min();
+                let smallest = smallest.unwrap_or(u32::MAX);
+                assert!(screen.any(start, smallest), "{position} {start}");
+                if screen.any(start, 1 << 22) {
+                    passed += 1;
+                    needless += u32::from(smallest > 1 << 22);
+                }
+            }
+            assert!(passed > 100 && needless < passed / 4, "{needless} of {passed}");
+        }
     }
 
     /// Chi-squared of `counts` against equal shares, in standard deviations from its mean.

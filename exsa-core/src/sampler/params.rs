@@ -1,17 +1,8 @@
 //! Sampling parameters and their validation.
 
 use super::error::SamplingError;
-use super::logit_bias::LogitBias;
-use super::min_p::MinP;
-use super::penalties::Penalties;
-use super::temperature::Temperature;
-use super::top_k::TopK;
-use super::top_p::TopP;
-use super::transform::{SamplerContext, Transform, TransformFactory};
-use super::window::Window;
-use super::{Choice, Sampler};
+use super::order::{Mirostat, TransformKind};
 use crate::token::TokenId;
-use std::sync::Arc;
 
 /// Sampling parameters. Each field has a setter of the same name.
 ///
@@ -61,6 +52,60 @@ pub struct SamplingParams {
     /// Number of most probable tokens that [`Sampled::top_logprobs`](super::Sampled::top_logprobs) lists.
     /// `0..=20`; 0 by default, which costs nothing.
     pub top_logprobs: u32,
+    /// The steps of the chain in order of application, each at most once; a step that is not listed is not applied.
+    /// [`TransformKind::DEFAULT_ORDER`] by default. Minimum tokens and logit bias come first and mirostat last, always. If
+    /// [`Host`](TransformKind::Host) is not listed, a host's transforms come before the first step that is neither
+    /// penalties nor DRY.
+    #[cfg_attr(feature = "serde", serde(rename = "samplers"))]
+    pub order: Vec<TransformKind>,
+    /// Whether tokens of the prompt count for the three penalties; `true` by default.
+    pub penalize_prompt: bool,
+    /// Keeps the tokens whose surprise is nearest to the entropy, until their probabilities sum to at least this (locally
+    /// typical sampling, Meister et al. 2022). `0..=1`, where 1 keeps all, which is the default.
+    pub typical_p: f32,
+    /// Keeps tokens whose logit is at most this many standard deviations below the best (Tang et al. 2024). Finite; 0 or
+    /// less keeps all. -1 by default.
+    pub top_n_sigma: f32,
+    /// Chance that XTC removes the top choices of a position (p-e-w 2024). `0..=1`; 0 by default, which never does.
+    pub xtc_probability: f32,
+    /// Probability that makes a token a top choice: all of them but the least probable are removed. `0..=1`, where more
+    /// than 0.5 removes none; 0.1 by default.
+    pub xtc_threshold: f32,
+    /// Lets the temperature vary by at most this around [`temperature`](Self::temperature) with the entropy of the
+    /// distribution, not below 0. Finite, 0 or more; 0 by default, a fixed temperature. Greedy decoding ignores it.
+    pub dynatemp_range: f32,
+    /// Exponent of the relative entropy, which decides where in the range the temperature is. `0..=100`; 1 by default.
+    pub dynatemp_exponent: f32,
+    /// Steers the text's surprise to [`mirostat_tau`](Self::mirostat_tau) (Basu et al. 2021). Replaces top-nσ, top-k,
+    /// typical-p, top-p, min-p and XTC; excludes adaptive-p; no effect on greedy decoding. Off by default.
+    pub mirostat: Mirostat,
+    /// Target surprise of mirostat, in bits per token. `0..=100`; 5 by default.
+    pub mirostat_tau: f32,
+    /// Learning rate of mirostat. `0..=100`; 0.1 by default.
+    pub mirostat_eta: f32,
+    /// Favours tokens near this probability, `0..=1` (adaptive-p, 2025). `None` by default: no such target.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::optional_target"))]
+    pub adaptive_target: Option<f32>,
+    /// Decay of the average probability by which adaptive-p adapts: it remembers about `1 / (1 - decay)` tokens.
+    /// `0..=0.99`; 0.9 by default.
+    pub adaptive_decay: f32,
+    /// Penalty of a token that would continue a repetition of exactly the allowed length (DRY, p-e-w 2024). `0..=100`;
+    /// 0 by default, no such penalty.
+    pub dry_multiplier: f32,
+    /// Factor of DRY's penalty for every token that a repetition is longer. `1..=100`; 1.75 by default.
+    pub dry_base: f32,
+    /// Length in tokens from which DRY counts a repetition. 1 or more; 2 by default.
+    pub dry_allowed_length: u32,
+    /// Number of last tokens, prompt and generated, in which DRY looks for repetitions; `None` is all. `Some(64)` by
+    /// default.
+    #[cfg_attr(feature = "serde", serde(rename = "dry_penalty_last_n", with = "crate::wire::last_n"))]
+    pub dry_window: Option<u32>,
+    /// Texts across which DRY counts no repetition, each of at most 64 bytes, at most 64. Line break, colon, double quote
+    /// and asterisk by default.
+    pub dry_sequence_breakers: Vec<String>,
+    /// Number of generated tokens before which no end-of-generation token and no stop token is drawn, unless nothing else
+    /// is left; 0 by default. Stop strings end an answer at any time.
+    pub min_tokens: u32,
 }
 
 impl Default for SamplingParams {
@@ -78,12 +123,35 @@ impl Default for SamplingParams {
             seed: None,
             logprobs: false,
             top_logprobs: 0,
+            order: TransformKind::DEFAULT_ORDER.to_vec(),
+            penalize_prompt: true,
+            typical_p: 1.0,
+            top_n_sigma: -1.0,
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
+            dynatemp_range: 0.0,
+            dynatemp_exponent: 1.0,
+            mirostat: Mirostat::Off,
+            mirostat_tau: 5.0,
+            mirostat_eta: 0.1,
+            adaptive_target: None,
+            adaptive_decay: 0.9,
+            dry_multiplier: 0.0,
+            dry_base: 1.75,
+            dry_allowed_length: 2,
+            dry_window: Some(64),
+            dry_sequence_breakers: ["\n", ":", "\"", "*"].map(String::from).to_vec(),
+            min_tokens: 0,
         }
     }
 }
 
 /// Largest value of [`SamplingParams::top_logprobs`].
-const TOP_LOGPROBS_MAX: u32 = 20;
+const TOP_LOGPROBS_MAX: f32 = 20.0;
+/// Largest number of [`SamplingParams::dry_sequence_breakers`].
+const BREAKERS_MAX: usize = 64;
+/// Largest length of one of them.
+const BREAKER_BYTES_MAX: usize = 64;
 
 impl SamplingParams {
     /// Greedy decoding: always the most probable token.
@@ -175,86 +243,197 @@ impl SamplingParams {
         self
     }
 
-    /// Validates the parameters and builds the sampler of one sequence.
-    ///
-    /// A `seed` of `None` counts as 0 here: the engine fills in a random seed beforehand.
-    pub fn build(&self, context: &SamplerContext<'_>) -> Result<Sampler, SamplingError> {
-        self.build_with(context, &[])
+    /// Sets [`order`](Self::order).
+    #[must_use]
+    pub fn order(mut self, kinds: impl Into<Vec<TransformKind>>) -> Self {
+        self.order = kinds.into();
+        self
     }
 
-    /// Like [`build`](Self::build), with a host's transforms in the chain. They are
-    /// applied in list order, after logit bias and penalties and before the filters.
-    pub fn build_with(
-        &self,
-        context: &SamplerContext<'_>,
-        transforms: &[Arc<dyn TransformFactory>],
-    ) -> Result<Sampler, SamplingError> {
-        let (host, n_vocab) = (transforms, context.n_vocab());
+    /// Sets [`penalize_prompt`](Self::penalize_prompt).
+    #[must_use]
+    pub fn penalize_prompt(mut self, penalize: bool) -> Self {
+        self.penalize_prompt = penalize;
+        self
+    }
+
+    /// Sets [`typical_p`](Self::typical_p).
+    #[must_use]
+    pub fn typical_p(mut self, p: f32) -> Self {
+        self.typical_p = p;
+        self
+    }
+
+    /// Sets [`top_n_sigma`](Self::top_n_sigma).
+    #[must_use]
+    pub fn top_n_sigma(mut self, n: f32) -> Self {
+        self.top_n_sigma = n;
+        self
+    }
+
+    /// Sets [`xtc_probability`](Self::xtc_probability).
+    #[must_use]
+    pub fn xtc_probability(mut self, probability: f32) -> Self {
+        self.xtc_probability = probability;
+        self
+    }
+
+    /// Sets [`xtc_threshold`](Self::xtc_threshold).
+    #[must_use]
+    pub fn xtc_threshold(mut self, threshold: f32) -> Self {
+        self.xtc_threshold = threshold;
+        self
+    }
+
+    /// Sets [`dynatemp_range`](Self::dynatemp_range).
+    #[must_use]
+    pub fn dynatemp_range(mut self, range: f32) -> Self {
+        self.dynatemp_range = range;
+        self
+    }
+
+    /// Sets [`dynatemp_exponent`](Self::dynatemp_exponent).
+    #[must_use]
+    pub fn dynatemp_exponent(mut self, exponent: f32) -> Self {
+        self.dynatemp_exponent = exponent;
+        self
+    }
+
+    /// Sets [`mirostat`](Self::mirostat).
+    #[must_use]
+    pub fn mirostat(mut self, version: Mirostat) -> Self {
+        self.mirostat = version;
+        self
+    }
+
+    /// Sets [`mirostat_tau`](Self::mirostat_tau).
+    #[must_use]
+    pub fn mirostat_tau(mut self, tau: f32) -> Self {
+        self.mirostat_tau = tau;
+        self
+    }
+
+    /// Sets [`mirostat_eta`](Self::mirostat_eta).
+    #[must_use]
+    pub fn mirostat_eta(mut self, eta: f32) -> Self {
+        self.mirostat_eta = eta;
+        self
+    }
+
+    /// Sets [`adaptive_target`](Self::adaptive_target).
+    #[must_use]
+    pub fn adaptive_target(mut self, target: impl Into<Option<f32>>) -> Self {
+        self.adaptive_target = target.into();
+        self
+    }
+
+    /// Sets [`adaptive_decay`](Self::adaptive_decay).
+    #[must_use]
+    pub fn adaptive_decay(mut self, decay: f32) -> Self {
+        self.adaptive_decay = decay;
+        self
+    }
+
+    /// Sets [`dry_multiplier`](Self::dry_multiplier).
+    #[must_use]
+    pub fn dry_multiplier(mut self, multiplier: f32) -> Self {
+        self.dry_multiplier = multiplier;
+        self
+    }
+
+    /// Sets [`dry_base`](Self::dry_base).
+    #[must_use]
+    pub fn dry_base(mut self, base: f32) -> Self {
+        self.dry_base = base;
+        self
+    }
+
+    /// Sets [`dry_allowed_length`](Self::dry_allowed_length).
+    #[must_use]
+    pub fn dry_allowed_length(mut self, tokens: u32) -> Self {
+        self.dry_allowed_length = tokens;
+        self
+    }
+
+    /// Sets [`dry_window`](Self::dry_window).
+    #[must_use]
+    pub fn dry_window(mut self, tokens: impl Into<Option<u32>>) -> Self {
+        self.dry_window = tokens.into();
+        self
+    }
+
+    /// Sets [`dry_sequence_breakers`](Self::dry_sequence_breakers), all of them.
+    #[must_use]
+    pub fn dry_sequence_breakers<T: Into<String>>(mut self, texts: impl IntoIterator<Item = T>) -> Self {
+        self.dry_sequence_breakers = texts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`min_tokens`](Self::min_tokens).
+    #[must_use]
+    pub fn min_tokens(mut self, tokens: u32) -> Self {
+        self.min_tokens = tokens;
+        self
+    }
+
+    /// Refuses values that are out of range.
+    pub(super) fn check(&self, n_vocab: usize) -> Result<(), SamplingError> {
         if n_vocab == 0 || u32::try_from(n_vocab).is_err() {
             return Err(SamplingError::Vocabulary { n_vocab });
         }
-        within("temperature", self.temperature, 0.0, f32::MAX, "a finite number, 0 or more")?;
-        within("top_p", self.top_p, 0.0, 1.0, "a number from 0 to 1")?;
-        within("min_p", self.min_p, 0.0, 1.0, "a number from 0 to 1")?;
+        let not_negative = "a finite number, 0 or more";
+        let hundred = "a number from 0 to 100";
+        let share = "a number from 0 to 1";
+        let penalty = "a number from -100 to 100";
+        within("temperature", self.temperature, 0.0, f32::MAX, not_negative)?;
+        within("top_p", self.top_p, 0.0, 1.0, share)?;
+        within("min_p", self.min_p, 0.0, 1.0, share)?;
         within("repetition_penalty", self.repetition_penalty, 0.01, 100.0, "a number from 0.01 to 100")?;
-        within("frequency_penalty", self.frequency_penalty, -100.0, 100.0, "a number from -100 to 100")?;
-        within("presence_penalty", self.presence_penalty, -100.0, 100.0, "a number from -100 to 100")?;
-        if self.top_logprobs > TOP_LOGPROBS_MAX {
-            let (parameter, value) = ("top_logprobs", self.top_logprobs as f32);
-            return Err(SamplingError::Range { parameter, value, allowed: "an integer from 0 to 20" });
-        }
-
-        let mut transforms: Vec<Box<dyn Transform>> = Vec::new();
-        let biases = self.biases(n_vocab)?;
-        if !biases.is_empty() {
-            transforms.push(Box::new(LogitBias { biases }));
-        }
-        let window = self.penalty_window.map_or(usize::MAX, |len| len as usize);
-        let neutral =
-            self.repetition_penalty == 1.0 && self.frequency_penalty == 0.0 && self.presence_penalty == 0.0;
-        if !neutral && window > 0 {
-            transforms.push(Box::new(Penalties {
-                repetition: self.repetition_penalty,
-                frequency: self.frequency_penalty,
-                presence: self.presence_penalty,
-                window: Window::new(window),
-            }));
-        }
-        // At this place a host sees logits after bias and penalties, with every token
-        // still a candidate: if it bans tokens, the filters choose among the rest.
-        for factory in host {
-            transforms.push(factory.build(context)?);
-        }
-        let choice = if self.temperature == 0.0 { Choice::Greedy } else { Choice::Draw };
-        if choice == Choice::Draw {
-            match self.top_k {
-                Some(k) if k > 0 => transforms.push(Box::new(TopK { k: k as usize })),
-                _ => {}
-            }
-            if self.top_p < 1.0 {
-                transforms.push(Box::new(TopP { share: self.top_p }));
-            }
-            if self.min_p > 0.0 {
-                transforms.push(Box::new(MinP { ratio: self.min_p }));
-            }
-            if self.temperature != 1.0 {
-                transforms.push(Box::new(Temperature { temperature: self.temperature }));
-            }
-        }
-        Ok(Sampler {
-            n_vocab,
-            seed: self.seed.unwrap_or(0),
-            logprobs: self.logprobs,
-            top_logprobs: self.top_logprobs as usize,
-            choice,
-            needs_logprob: transforms.iter().any(|transform| transform.needs_logprob()),
-            drawn: None,
-            transforms,
-        })
+        within("frequency_penalty", self.frequency_penalty, -100.0, 100.0, penalty)?;
+        within("presence_penalty", self.presence_penalty, -100.0, 100.0, penalty)?;
+        within("top_logprobs", self.top_logprobs as f32, 0.0, TOP_LOGPROBS_MAX, "an integer from 0 to 20")?;
+        within("typical_p", self.typical_p, 0.0, 1.0, share)?;
+        within("top_n_sigma", self.top_n_sigma, f32::MIN, f32::MAX, "a finite number")?;
+        within("xtc_probability", self.xtc_probability, 0.0, 1.0, share)?;
+        within("xtc_threshold", self.xtc_threshold, 0.0, 1.0, share)?;
+        within("dynatemp_range", self.dynatemp_range, 0.0, f32::MAX, not_negative)?;
+        within("dynatemp_exponent", self.dynatemp_exponent, 0.0, 100.0, hundred)?;
+        within("mirostat_tau", self.mirostat_tau, 0.0, 100.0, hundred)?;
+        within("mirostat_eta", self.mirostat_eta, 0.0, 100.0, hundred)?;
+        within("adaptive_target", self.adaptive_target.unwrap_or(0.0), 0.0, 1.0, share)?;
+        within("adaptive_decay", self.adaptive_decay, 0.0, 0.99, "a number from 0 to 0.99")?;
+        within("dry_multiplier", self.dry_multiplier, 0.0, 100.0, hundred)?;
+        within("dry_base", self.dry_base, 1.0, 100.0, "a number from 1 to 100")?;
+        within("dry_allowed_length", self.dry_allowed_length as f32, 1.0, f32::MAX, "an integer, 1 or more")?;
+        self.check_breakers()?;
+        self.check_order()?;
+        self.check_biases(n_vocab)
     }
 
-    /// The logit biases, ascending by token.
-    fn biases(&self, n_vocab: usize) -> Result<Vec<(TokenId, f32)>, SamplingError> {
+    fn check_breakers(&self) -> Result<(), SamplingError> {
+        let breakers = &self.dry_sequence_breakers;
+        if breakers.len() > BREAKERS_MAX {
+            return Err(SamplingError::BreakerCount { count: breakers.len() });
+        }
+        match breakers.iter().enumerate().find(|(_, text)| text.len() > BREAKER_BYTES_MAX) {
+            Some((index, text)) => Err(SamplingError::BreakerLength { index, bytes: text.len() }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_order(&self) -> Result<(), SamplingError> {
+        // A list longer than the number of kinds names one twice, so the search is short.
+        let twice = self.order.iter().enumerate().find(|(i, kind)| self.order[..*i].contains(kind));
+        if let Some((_, &kind)) = twice {
+            return Err(SamplingError::OrderTwice { kind });
+        }
+        if self.mirostat != Mirostat::Off && self.adaptive_target.is_some() {
+            return Err(SamplingError::Conflict { parameters: ["mirostat", "adaptive_target"] });
+        }
+        Ok(())
+    }
+
+    fn check_biases(&self, n_vocab: usize) -> Result<(), SamplingError> {
         for &(token, value) in &self.logit_bias {
             if token as usize >= n_vocab {
                 return Err(SamplingError::BiasToken { token, n_vocab });
@@ -264,11 +443,11 @@ impl SamplingParams {
                 return Err(SamplingError::Range { parameter: "logit_bias", value, allowed });
             }
         }
-        let mut biases = self.logit_bias.clone();
-        biases.sort_unstable_by_key(|&(token, _)| token);
-        match biases.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            Some(pair) => Err(SamplingError::BiasTwice { token: pair[0].0 }),
-            None => Ok(biases),
+        let mut tokens: Vec<TokenId> = self.logit_bias.iter().map(|&(token, _)| token).collect();
+        tokens.sort_unstable();
+        match tokens.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(SamplingError::BiasTwice { token: pair[0] }),
+            None => Ok(()),
         }
     }
 }

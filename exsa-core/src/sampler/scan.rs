@@ -12,27 +12,29 @@ pub(super) const CHUNK: usize = 64;
 pub(super) fn scan(row: &[f32], bests: &mut Vec<f32>) -> Result<(), usize> {
     bests.clear();
     bests.reserve(row.len().div_ceil(CHUNK));
-    let mut nan = false;
-    for chunk in row.chunks(CHUNK) {
-        let (best, has_nan) = chunk_best(chunk);
-        nan |= has_nan;
-        bests.push(best);
-    }
+    let mut nan = [0; LANES];
+    bests.extend(row.chunks(CHUNK).map(|chunk| best_and_nan(chunk, &mut nan)));
+    let nan = nan.iter().any(|&lane| lane != 0);
     match row.iter().position(|x| nan && x.is_nan()) {
         Some(index) => Err(index),
         None => Ok(()),
     }
 }
 
-/// The largest value of `chunk`, and whether it contains a NaN.
+/// The largest value of `chunk`, which has no NaN.
 #[inline]
-pub(super) fn chunk_best(chunk: &[f32]) -> (f32, bool) {
-    // Independent lanes, so that the compiler can keep them in vector registers.
-    const LANES: usize = 16;
+pub(super) fn chunk_best(chunk: &[f32]) -> f32 {
+    best_and_nan(chunk, &mut [0; LANES])
+}
+
+/// Independent lanes, so that the compiler can keep them in vector registers.
+const LANES: usize = 16;
+
+/// The largest value of `chunk`. Sets a lane of `nan` if a value is NaN.
+#[inline(always)]
+fn best_and_nan(chunk: &[f32], nan: &mut [u32; LANES]) -> f32 {
     let mut best = [f32::NEG_INFINITY; LANES];
-    let mut nan = [0u32; LANES];
-    let parts = chunk.chunks_exact(LANES);
-    let rest = parts.remainder();
+    let (parts, rest) = chunk.as_chunks::<LANES>();
     for part in parts {
         for i in 0..LANES {
             best[i] = if part[i] > best[i] { part[i] } else { best[i] };
@@ -43,10 +45,15 @@ pub(super) fn chunk_best(chunk: &[f32]) -> (f32, bool) {
         best[i] = if x > best[i] { x } else { best[i] };
         nan[i] |= u32::from(x.is_nan());
     }
-    (
-        best.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }),
-        nan.iter().fold(0, |a, b| a | b) != 0,
-    )
+    // By halves: a chain of 16 comparisons would take longer than the passes over the chunk.
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            best[i] = if best[i + half] > best[i] { best[i + half] } else { best[i] };
+        }
+        half /= 2;
+    }
+    best[0]
 }
 
 #[cfg(test)]

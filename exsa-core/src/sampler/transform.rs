@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 /// One step of the sampler's chain: changes the candidates before the draw.
 ///
-/// A built-in transform is a sibling file and a line in
-/// [`SamplingParams::build`](super::SamplingParams::build), which sets the order. A host adds
-/// its own with a [`TransformFactory`] in [`Request::transform`](crate::Request::transform).
+/// Built-in transforms are in `sampler/transforms/`; [`SamplingParams::order`](super::SamplingParams::order) sets
+/// their order. A host adds its own with a [`TransformFactory`] in [`Request::transform`](crate::Request::transform).
 ///
 /// # Contract
 ///
@@ -40,6 +39,20 @@ pub trait Transform: Debug + Send {
     fn needs_logprob(&self) -> bool {
         false
     }
+
+    /// One value per accepted token that an earlier run of a resumed request observed and a later run cannot know from
+    /// the tokens, such as the probability of a token when it was drawn. `None`, the default, if there is none.
+    fn observations(&self) -> Option<&[f32]> {
+        None
+    }
+
+    /// Hands over the [`observations`](Self::observations) of an earlier run, for the tokens that will be accepted
+    /// first. Called before the first `accept`, if the resumed request has a
+    /// [state](crate::Resume::sampler_state). Values may be any, since hosts store them: those that make no sense are
+    /// to be ignored.
+    fn restore(&mut self, observations: &[f32]) {
+        let _ = observations;
+    }
 }
 
 /// A token appended to the sequence.
@@ -52,12 +65,14 @@ pub struct Accepted {
     /// greedy decoding. `None` if no transform of the chain [needs it](Transform::needs_logprob), or if this
     /// sampler did not draw the token: a resumed request's earlier tokens, or a token forced by a grammar.
     pub logprob: Option<f32>,
+    /// Whether the sampler's last call drew this token: not those of an earlier run, nor tokens forced by a grammar.
+    pub drawn: bool,
 }
 
 impl Accepted {
-    /// An accepted token of unknown probability.
+    /// An accepted token that the sampler did not draw.
     pub fn new(token: TokenId) -> Self {
-        Self { token, logprob: None }
+        Self { token, logprob: None, drawn: false }
     }
 }
 
@@ -65,18 +80,29 @@ impl Accepted {
 #[derive(Debug)]
 pub struct Step<'a> {
     history: &'a [TokenId],
+    generated: usize,
     position: u64,
     random: Random,
 }
 
 impl<'a> Step<'a> {
-    pub(super) fn new(history: &'a [TokenId], seed: u64, position: u64) -> Self {
-        Self { history, position, random: Random::new(seed, position) }
+    pub(super) fn new(history: &'a [TokenId], generated: usize, seed: u64, position: u64) -> Self {
+        Self { history, generated, position, random: Random::new(seed, position) }
     }
 
     /// The tokens of the sequence so far, prompt and generated.
     pub fn history(&self) -> &'a [TokenId] {
         self.history
+    }
+
+    /// Number of tokens generated so far, those of a resumed request's earlier run included.
+    pub fn generated(&self) -> usize {
+        self.generated
+    }
+
+    /// Length of the prompt: the tokens of the history that were not generated.
+    pub fn prompt_len(&self) -> usize {
+        self.history.len().saturating_sub(self.generated)
     }
 
     /// Position of the new token in the sequence.
@@ -96,18 +122,26 @@ impl<'a> Step<'a> {
 pub struct SamplerContext<'a> {
     n_vocab: usize,
     tokenizer: Option<&'a dyn Tokenizer>,
+    stop_tokens: &'a [TokenId],
 }
 
 impl<'a> SamplerContext<'a> {
     /// A vocabulary of `n_vocab` tokens without texts.
     pub fn new(n_vocab: usize) -> Self {
-        Self { n_vocab, tokenizer: None }
+        Self { n_vocab, tokenizer: None, stop_tokens: &[] }
     }
 
     /// Adds the model's tokenizer.
     #[must_use]
     pub fn with_tokenizer(mut self, tokenizer: &'a dyn Tokenizer) -> Self {
         self.tokenizer = Some(tokenizer);
+        self
+    }
+
+    /// Adds the request's stop tokens.
+    #[must_use]
+    pub fn with_stop_tokens(mut self, tokens: &'a [TokenId]) -> Self {
+        self.stop_tokens = tokens;
         self
     }
 
@@ -120,6 +154,11 @@ impl<'a> SamplerContext<'a> {
     pub fn tokenizer(&self) -> Option<&'a dyn Tokenizer> {
         self.tokenizer
     }
+
+    /// The request's stop tokens.
+    pub fn stop_tokens(&self) -> &'a [TokenId] {
+        self.stop_tokens
+    }
 }
 
 impl Debug for SamplerContext<'_> {
@@ -128,6 +167,7 @@ impl Debug for SamplerContext<'_> {
         f.debug_struct("SamplerContext")
             .field("n_vocab", &self.n_vocab)
             .field("tokenizer.n_vocab", &tokenizer)
+            .field("stop_tokens", &self.stop_tokens)
             .finish()
     }
 }

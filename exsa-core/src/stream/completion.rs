@@ -3,6 +3,7 @@
 use super::event::{Event, Finished, Token};
 use crate::chat::{Message, ToolCall};
 use crate::finish::{FinishReason, RequestError, Usage};
+use crate::sampler::SamplerState;
 use std::collections::BTreeMap;
 
 /// A whole answer, as [`TokenStream::complete`](super::TokenStream::complete) collects it.
@@ -25,6 +26,8 @@ pub struct Completion {
     pub usage: Usage,
     /// The seed that was used, where known: the same request with this seed gives the same answer.
     pub seed: Option<u64>,
+    /// State of the answer's sampler, to resume it; see [`Finished::sampler_state`].
+    pub sampler_state: Option<SamplerState>,
 }
 
 /// The answer as the next message of the conversation: text, reasoning and calls of tools. The content is null where the
@@ -66,7 +69,7 @@ struct Answer {
     reasoning: String,
     calls: BTreeMap<usize, ToolCall>,
     tokens: Vec<Token>,
-    end: Option<(FinishReason, Option<u64>)>,
+    end: Option<(FinishReason, Option<u64>, Option<SamplerState>)>,
 }
 
 impl Collector {
@@ -94,7 +97,7 @@ impl Collector {
             Event::AnswerFinished(end) => {
                 let answer = self.answer(end.index);
                 answer.text.push_str(&end.text);
-                answer.end = Some((end.reason, end.seed));
+                answer.end = Some((end.reason, end.seed, end.sampler_state));
             }
             Event::Finished(finished) => return Some(finished),
         }
@@ -109,9 +112,10 @@ impl Collector {
         self.answer(0);
         let last = self.answer(finished.index);
         last.text.push_str(&finished.text);
-        last.end = Some((finished.reason.clone(), finished.seed));
+        last.end = Some((finished.reason.clone(), finished.seed, finished.sampler_state.clone()));
         self.answers.into_iter().map(move |(index, answer)| {
-            let (reason, seed) = answer.end.unwrap_or_else(|| (finished.reason.clone(), None));
+            let (reason, seed, sampler_state) =
+                answer.end.unwrap_or_else(|| (finished.reason.clone(), None, None));
             Ok(Completion {
                 index,
                 text: answer.text,
@@ -121,6 +125,7 @@ impl Collector {
                 reason: reason.into_result()?,
                 usage: finished.usage.clone(),
                 seed,
+                sampler_state,
             })
         })
     }

@@ -1,6 +1,7 @@
 //! Events of a stream: tokens, reasoning, tool calls, and the ends of answers.
 
 use crate::finish::{FinishReason, Usage};
+use crate::sampler::SamplerState;
 use crate::token::TokenId;
 
 /// An item of a [`TokenStream`](super::TokenStream).
@@ -175,12 +176,16 @@ pub struct AnswerFinished {
     pub reason: FinishReason,
     /// The seed that was used, where known.
     pub seed: Option<u64>,
+    /// State of the answer's sampler, for [`Resume::sampler_state`](crate::Resume::sampler_state); `None` if the sampler
+    /// has no state, which is so without mirostat and adaptive-p.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub sampler_state: Option<SamplerState>,
 }
 
 impl AnswerFinished {
     /// The end of answer `index`.
     pub fn new(index: usize, reason: FinishReason) -> Self {
-        Self { index, text: String::new(), reason, seed: None }
+        Self { index, text: String::new(), reason, seed: None, sampler_state: None }
     }
 
     /// Sets the text that was held back.
@@ -194,6 +199,13 @@ impl AnswerFinished {
     #[must_use]
     pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
         self.seed = seed.into();
+        self
+    }
+
+    /// Sets the state of the answer's sampler.
+    #[must_use]
+    pub fn sampler_state(mut self, state: impl Into<Option<SamplerState>>) -> Self {
+        self.sampler_state = state.into();
         self
     }
 }
@@ -213,12 +225,17 @@ pub struct Finished {
     pub usage: Usage,
     /// The seed that was used, where known: the same request with this seed gives the same answer.
     pub seed: Option<u64>,
+    /// State of the answer's sampler, for [`Resume::sampler_state`](crate::Resume::sampler_state); `None` if the sampler
+    /// has no state, which is so without mirostat and adaptive-p.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub sampler_state: Option<SamplerState>,
 }
 
 impl Finished {
     /// The end of the first answer.
     pub fn new(reason: FinishReason) -> Self {
-        Self { index: 0, text: String::new(), reason, usage: Usage::default(), seed: None }
+        let (text, usage) = (String::new(), Usage::default());
+        Self { index: 0, text, reason, usage, seed: None, sampler_state: None }
     }
 
     /// Sets the index of the answer.
@@ -246,6 +263,13 @@ impl Finished {
     #[must_use]
     pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
         self.seed = seed.into();
+        self
+    }
+
+    /// Sets the state of the answer's sampler.
+    #[must_use]
+    pub fn sampler_state(mut self, state: impl Into<Option<SamplerState>>) -> Self {
+        self.sampler_state = state.into();
         self
     }
 }

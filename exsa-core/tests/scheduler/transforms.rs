@@ -3,8 +3,8 @@
 use super::driver::{Driver, costly, tokens};
 use exsa_core::clock::ManualClock;
 use exsa_core::sampler::{
-    Accepted, Candidates, SampleScratch, SamplerContext, SamplingError, SamplingParams, Step, Transform,
-    TransformFactory,
+    Accepted, Candidates, Mirostat, SampleScratch, SamplerContext, SamplingError, SamplingParams, Step,
+    Transform, TransformFactory,
 };
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::{EngineOptions, Mode, Request, SubmitError, TokenId};
@@ -42,11 +42,11 @@ impl TransformFactory for OnceFactory {
     }
 }
 
-fn requests() -> Vec<Request> {
+fn requests(sampling: &SamplingParams) -> Vec<Request> {
     let shared: Arc<dyn TransformFactory> = Arc::new(OnceFactory);
     (0..12)
         .map(|seed| {
-            let sampling = SamplingParams::default().temperature(1.5).seed(seed);
+            let sampling = sampling.clone().seed(seed);
             let prompt = tokens(seed, 20 + seed as usize * 3);
             let request = Request::tokens(prompt).max_tokens(80).ignore_eos(true).sampling(sampling);
             request.transform(shared.clone())
@@ -55,9 +55,8 @@ fn requests() -> Vec<Request> {
 }
 
 /// The answer by sampler and model alone.
-fn alone(model: &ScriptedModel, seed: u64) -> Vec<TokenId> {
-    let params = SamplingParams::default().temperature(1.5).seed(seed);
-    let params = params.logit_bias([(ByteTokenizer::EOS, f32::NEG_INFINITY)]);
+fn alone(model: &ScriptedModel, sampling: &SamplingParams, seed: u64) -> Vec<TokenId> {
+    let params = sampling.clone().seed(seed).logit_bias([(ByteTokenizer::EOS, f32::NEG_INFINITY)]);
     let tokenizer = ByteTokenizer::new();
     let context = SamplerContext::new(ByteTokenizer::N_VOCAB).with_tokenizer(&tokenizer);
     let mut sampler = params.build_with(&context, &[Arc::new(OnceFactory)]).unwrap();
@@ -74,24 +73,36 @@ fn alone(model: &ScriptedModel, seed: u64) -> Vec<TokenId> {
 }
 
 /// KV for about four of twelve answers.
-#[test]
-fn preemption_leaves_a_transforms_state_alone() {
+fn preempted(sampling: &SamplingParams) {
     let model = ScriptedModel::ngram(5).kv(448, 8);
     let clock = ManualClock::new();
     let options = EngineOptions::default().mode(Mode::Throughput);
     let mut driver = Driver::new(costly(model.clone(), &clock), clock, options);
-    requests().into_iter().for_each(|request| {
+    requests(sampling).into_iter().for_each(|request| {
         driver.submit(request);
     });
     driver.finish();
     assert!(driver.stats().scheduler.preemptions > 0);
     for (seed, answer) in (0..).zip(&driver.answers) {
-        assert_eq!(answer.tokens, alone(&model, seed), "request {seed}");
+        assert_eq!(answer.tokens, alone(&model, sampling, seed), "request {seed}");
         let mut unique = answer.tokens.clone();
         unique.sort_unstable();
         unique.dedup();
         assert_eq!(unique.len(), 80, "request {seed}");
     }
+}
+
+#[test]
+fn preemption_leaves_a_transforms_state_alone() {
+    preempted(&SamplingParams::default().temperature(1.5));
+}
+
+#[test]
+fn preemption_leaves_feedback_alone() {
+    let base = SamplingParams::default().temperature(1.5).mirostat_tau(3.0);
+    preempted(&base.clone().mirostat(Mirostat::V1));
+    preempted(&base.clone().mirostat(Mirostat::V2));
+    preempted(&base.adaptive_target(0.2));
 }
 
 #[derive(Debug)]

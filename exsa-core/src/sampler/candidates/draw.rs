@@ -1,7 +1,7 @@
 //! The draw: Gumbel-max, the candidate with the largest sum of logit and noise.
 
 use super::{CHUNK, Candidates};
-use crate::sampler::noise::{Noise, highest_word};
+use crate::sampler::noise::{Noise, Screen, highest_word};
 use crate::token::TokenId;
 
 /// Running maximum of candidate scores.
@@ -60,12 +60,13 @@ impl Candidates<'_> {
             return race.leader.map(|(_, id)| id);
         }
         let row = if self.changed { &self.buffers.row } else { self.given };
+        let mut screen = Screen::new(noise);
         for (i, (chunk, &chunk_best)) in row.chunks(CHUNK).zip(&self.buffers.bests).enumerate() {
             let Some(bound) = race.bound(chunk_best) else { continue };
             let start = (i * CHUNK) as TokenId;
-            let (words, any) = words(noise, start, bound);
-            if any {
-                for ((&word, &logit), id) in words.iter().zip(chunk).zip(start..) {
+            if screen.any(start, bound) {
+                for (&logit, id) in chunk.iter().zip(start..) {
+                    let word = noise.high(id);
                     if word <= bound {
                         race.enter(id, logit, word);
                     }
@@ -74,16 +75,4 @@ impl Candidates<'_> {
         }
         race.leader.map(|(_, id)| id)
     }
-}
-
-/// The high words of a chunk's noise, and whether any is at most `bound`.
-#[inline]
-fn words(noise: &Noise, start: TokenId, bound: u32) -> ([u32; CHUNK], bool) {
-    let mut words = [0; CHUNK];
-    let mut any = 0;
-    for (word, i) in words.iter_mut().zip(0..) {
-        *word = noise.high(start.wrapping_add(i));
-        any |= u32::from(*word <= bound);
-    }
-    (words, any != 0)
 }

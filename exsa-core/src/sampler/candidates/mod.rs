@@ -3,11 +3,14 @@
 mod draw;
 mod mask;
 mod nucleus;
+mod probability;
+mod spread;
+mod typical;
 
 #[cfg(test)]
 mod tests;
 
-use super::exp::{exp, mass};
+use super::exp::{exp, mass, moments};
 use super::scan::{CHUNK, chunk_best, scan};
 use crate::token::TokenId;
 use std::cmp::Reverse;
@@ -131,19 +134,15 @@ impl<'a> Candidates<'a> {
             return;
         }
         let i = id as usize;
+        self.own_row();
         let Buffers { row, bests, .. } = &mut *self.buffers;
-        if !self.changed {
-            self.changed = true;
-            row.clear();
-            row.extend_from_slice(self.given);
-        }
         row[i] = new;
         let best = &mut bests[i / CHUNK];
         if new >= *best {
             *best = new;
         } else if old == *best {
             let start = i / CHUNK * CHUNK;
-            *best = chunk_best(&row[start..row.len().min(start + CHUNK)]).0;
+            *best = chunk_best(&row[start..row.len().min(start + CHUNK)]);
         }
     }
 
@@ -230,6 +229,17 @@ impl<'a> Candidates<'a> {
         }
     }
 
+    /// 1 / temperature.
+    pub(super) fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The `n` best candidates, best first, with infinite logits resolved.
+    pub(super) fn settled_top(&mut self, n: usize) -> impl Iterator<Item = (TokenId, f32)> + '_ {
+        self.settle();
+        self.top(n)
+    }
+
     /// The `n` best candidates, best first.
     pub(super) fn top(&mut self, n: usize) -> impl Iterator<Item = (TokenId, f32)> + '_ {
         let floor = if self.listed { f32::NEG_INFINITY } else { self.floor_of_best(n) };
@@ -250,6 +260,15 @@ impl<'a> Candidates<'a> {
 
     fn row(&self) -> &[f32] {
         if self.changed { &self.buffers.row } else { self.given }
+    }
+
+    /// Copies the row into the buffers, unless it is there.
+    fn own_row(&mut self) {
+        if !self.changed {
+            self.changed = true;
+            self.buffers.row.clear();
+            self.buffers.row.extend_from_slice(self.given);
+        }
     }
 
     /// Number of slots: candidates, and removed tokens that still occupy a slot.

@@ -10,6 +10,9 @@ enum Op {
     RemoveBest(usize),
     KeepMass(f64),
     KeepRatio(f32),
+    KeepProbable(f64),
+    KeepTypical(f64),
+    KeepSigma(f32),
     Temperature(f32),
     Retain(Vec<u64>),
 }
@@ -29,6 +32,9 @@ fn any_op(n: usize) -> impl Strategy<Value = Op> {
         1 => (0..=n + 2).prop_map(Op::RemoveBest),
         1 => (0.3f64..=1.0).prop_map(Op::KeepMass),
         1 => prop_oneof![Just(0.0f32), 0.0f32..0.2].prop_map(Op::KeepRatio),
+        1 => prop_oneof![Just(0.0f64), Just(1.0), 0.0f64..0.05].prop_map(Op::KeepProbable),
+        1 => (0.0f64..=1.0).prop_map(Op::KeepTypical),
+        1 => prop_oneof![Just(0.0f32), 0.5f32..5.0].prop_map(Op::KeepSigma),
         1 => (0.3f32..3.0).prop_map(Op::Temperature),
         2 => proptest::collection::vec(word, words.saturating_sub(1)..=words + 1).prop_map(Op::Retain),
     ]
@@ -94,6 +100,46 @@ impl Naive {
                     self.list.truncate(kept);
                 }
             }
+            Op::KeepProbable(min) => {
+                if *min > 0.0 {
+                    self.settle();
+                    let probabilities = self.probabilities();
+                    let kept = probabilities.iter().filter(|p| **p >= min * (1.0 + slack)).count();
+                    self.list.truncate(kept.max(1));
+                }
+            }
+            Op::KeepTypical(share) => {
+                self.settle();
+                let probabilities = self.probabilities();
+                let surprise = |p: f64| -p.max(f64::MIN_POSITIVE).ln();
+                let entropy: f64 = probabilities.iter().map(|&p| p * surprise(p)).sum();
+                let distance = |i: usize| (surprise(probabilities[i]) - entropy + slack).abs();
+                let mut order: Vec<usize> = (0..self.list.len()).collect();
+                order.sort_by(|&a, &b| {
+                    let ids = self.list[a].0.cmp(&self.list[b].0);
+                    // Equal logits have equal distances, up to rounding.
+                    let equal = self.list[a].1 == self.list[b].1;
+                    if equal { ids } else { distance(a).total_cmp(&distance(b)) }
+                });
+                let mut sum = 0.0;
+                let last = order.iter().position(|&i| {
+                    sum += probabilities[i];
+                    sum >= share * (1.0 + slack)
+                });
+                order.truncate(last.map_or(order.len(), |last| last + 1));
+                self.list = order.into_iter().map(|i| self.list[i]).collect();
+            }
+            Op::KeepSigma(n) => {
+                if *n > 0.0 && !self.list.is_empty() {
+                    self.settle();
+                    let (count, best) = (self.list.len() as f64, f64::from(self.list[0].1));
+                    let mean = self.list.iter().map(|c| f64::from(c.1)).sum::<f64>() / count;
+                    let variance =
+                        self.list.iter().map(|c| (f64::from(c.1) - mean).powi(2)).sum::<f64>() / count;
+                    let floor = best - f64::from(*n) * variance.sqrt() * (1.0 + slack);
+                    self.list.retain(|c| f64::from(c.1) >= floor);
+                }
+            }
             Op::Temperature(temperature) => self.scale /= f64::from(*temperature),
             Op::Retain(mask) => self
                 .list
@@ -110,6 +156,9 @@ fn apply(candidates: &mut Candidates<'_>, op: &Op) {
         Op::RemoveBest(n) => candidates.remove_best(*n),
         Op::KeepMass(share) => candidates.keep_mass(*share),
         Op::KeepRatio(ratio) => candidates.keep_ratio(*ratio),
+        Op::KeepProbable(min) => candidates.keep_probable(*min),
+        Op::KeepTypical(share) => candidates.keep_typical(*share),
+        Op::KeepSigma(n) => candidates.keep_sigma(*n),
         Op::Temperature(temperature) => candidates.scale_temperature(*temperature),
         Op::Retain(mask) => candidates.retain(mask),
     }
@@ -147,11 +196,17 @@ fn check(row: &[f32], ops: &[Op]) -> Result<(), TestCaseError> {
             prop_assert_eq!(candidates.logit(id), want);
         }
         if !candidates.listed {
-            let bests: Vec<f32> = candidates.row().chunks(CHUNK).map(|chunk| chunk_best(chunk).0).collect();
+            let bests: Vec<f32> = candidates.row().chunks(CHUNK).map(chunk_best).collect();
             prop_assert_eq!(&bests, &candidates.buffers.bests);
         }
     }
     naive.settle();
+    let probabilities = naive.probabilities();
+    let entropy: f64 = probabilities.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
+    prop_assert!((candidates.entropy() - entropy).abs() < 1e-4, "{} {entropy}", candidates.entropy());
+    let reaching = |slack: f64| probabilities.iter().filter(|p| **p >= 0.01 * (1.0 + slack)).count();
+    let counted = candidates.count_probable(0.01);
+    prop_assert!((reaching(1e-5)..=reaching(-1e-5)).contains(&counted), "{counted} {}", reaching(0.0));
     let mut want: Vec<(TokenId, f64)> = naive.list.iter().map(|c| c.0).zip(naive.probabilities()).collect();
     want.sort_by_key(|c| c.0);
     let got: Vec<(TokenId, f32)> = candidates.probabilities().collect();
@@ -215,6 +270,12 @@ fn arguments_out_of_range_change_nothing() {
     candidates.keep_ratio(f32::NAN);
     candidates.keep_ratio(-1.0);
     candidates.keep_mass(f64::NAN);
+    candidates.keep_probable(f64::NAN);
+    candidates.keep_probable(-1.0);
+    candidates.keep_sigma(f32::NAN);
+    candidates.keep_sigma(0.0);
+    candidates.keep_typical(1.5);
+    assert_eq!(candidates.count_probable(f64::NAN), 3);
     candidates.keep_mass(7.0);
     let probabilities: Vec<f32> = candidates.probabilities().map(|(_, p)| p).collect();
     assert_eq!(probabilities.len(), 3);

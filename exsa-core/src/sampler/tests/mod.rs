@@ -1,6 +1,8 @@
 //! The sampler against a plain reference: everything sorted, everything in f64.
 
+mod chain;
 mod draw;
+mod feedback;
 mod transforms;
 
 use super::noise::Noise;
@@ -273,6 +275,22 @@ fn bad_parameters_are_named() {
         assert_eq!(range(SamplingParams { frequency_penalty: bad, ..ok() }), "frequency_penalty");
         assert_eq!(range(SamplingParams { presence_penalty: bad, ..ok() }), "presence_penalty");
     }
+    for bad in [f32::NAN, f32::INFINITY, -0.1, 101.0] {
+        assert_eq!(range(ok().typical_p(bad)), "typical_p");
+        assert_eq!(range(ok().xtc_probability(bad)), "xtc_probability");
+        assert_eq!(range(ok().xtc_threshold(bad)), "xtc_threshold");
+        assert_eq!(range(ok().dynatemp_exponent(bad)), "dynatemp_exponent");
+        assert_eq!(range(ok().mirostat_tau(bad)), "mirostat_tau");
+        assert_eq!(range(ok().mirostat_eta(bad)), "mirostat_eta");
+        assert_eq!(range(ok().adaptive_target(bad)), "adaptive_target");
+        assert_eq!(range(ok().adaptive_decay(bad)), "adaptive_decay");
+        assert_eq!(range(ok().dry_multiplier(bad)), "dry_multiplier");
+        assert_eq!(range(ok().dry_base(bad)), "dry_base");
+    }
+    assert_eq!(range(ok().top_n_sigma(f32::NAN)), "top_n_sigma");
+    assert_eq!(range(ok().dynatemp_range(f32::INFINITY)), "dynatemp_range");
+    assert_eq!(range(ok().adaptive_decay(1.0)), "adaptive_decay");
+    assert_eq!(range(ok().dry_allowed_length(0)), "dry_allowed_length");
     assert_eq!(range(SamplingParams { top_p: 1.1, ..ok() }), "top_p");
     assert_eq!(range(SamplingParams { repetition_penalty: 0.0, ..ok() }), "repetition_penalty");
     assert_eq!(range(SamplingParams { top_logprobs: 21, ..ok() }), "top_logprobs");
@@ -288,6 +306,17 @@ fn bad_parameters_are_named() {
         ok().build(&SamplerContext::new(0)).map(|_| ()).unwrap_err(),
         SamplingError::Vocabulary { n_vocab: 0 }
     );
+    let error = |params: SamplingParams| params.build(&SamplerContext::new(100)).map(|_| ()).unwrap_err();
+    let twice = ok().order([TransformKind::TopK, TransformKind::MinP, TransformKind::TopK]);
+    assert_eq!(error(twice), SamplingError::OrderTwice { kind: TransformKind::TopK });
+    let both = error(ok().mirostat(Mirostat::V1).adaptive_target(0.5));
+    assert_eq!(both.to_string(), "mirostat and adaptive_target exclude each other, but both are set");
+    assert_eq!(error(ok().dry_sequence_breakers(vec!["a"; 65])), SamplingError::BreakerCount { count: 65 });
+    let long = error(ok().dry_sequence_breakers(["a".into(), "a".repeat(65)]));
+    assert_eq!(long, SamplingError::BreakerLength { index: 1, bytes: 65 });
+    let no_tokenizer = SamplingError::NoTokenizer { parameter: "dry_sequence_breakers" };
+    assert_eq!(error(ok().dry_multiplier(1.0)), no_tokenizer);
+    assert!(ok().dry_multiplier(1.0).dry_sequence_breakers([""]).build(&SamplerContext::new(100)).is_ok());
     let text = SamplingParams { top_p: -1.0, ..ok() }
         .build(&SamplerContext::new(100))
         .map(|_| ())
@@ -363,7 +392,26 @@ fn setters_set_their_fields() {
         .logit_bias([(1, 2.0)])
         .seed(9)
         .logprobs(true)
-        .top_logprobs(4);
+        .top_logprobs(4)
+        .order([TransformKind::MinP, TransformKind::Temperature])
+        .penalize_prompt(false)
+        .typical_p(0.75)
+        .top_n_sigma(1.5)
+        .xtc_probability(0.5)
+        .xtc_threshold(0.25)
+        .dynatemp_range(0.125)
+        .dynatemp_exponent(2.0)
+        .mirostat(Mirostat::V2)
+        .mirostat_tau(3.0)
+        .mirostat_eta(0.2)
+        .adaptive_target(0.375)
+        .adaptive_decay(0.625)
+        .dry_multiplier(0.875)
+        .dry_base(1.25)
+        .dry_allowed_length(3)
+        .dry_window(None)
+        .dry_sequence_breakers(["x"])
+        .min_tokens(6);
     let want = SamplingParams {
         temperature: 0.5,
         top_k: Some(7),
@@ -377,6 +425,25 @@ fn setters_set_their_fields() {
         seed: Some(9),
         logprobs: true,
         top_logprobs: 4,
+        order: vec![TransformKind::MinP, TransformKind::Temperature],
+        penalize_prompt: false,
+        typical_p: 0.75,
+        top_n_sigma: 1.5,
+        xtc_probability: 0.5,
+        xtc_threshold: 0.25,
+        dynatemp_range: 0.125,
+        dynatemp_exponent: 2.0,
+        mirostat: Mirostat::V2,
+        mirostat_tau: 3.0,
+        mirostat_eta: 0.2,
+        adaptive_target: Some(0.375),
+        adaptive_decay: 0.625,
+        dry_multiplier: 0.875,
+        dry_base: 1.25,
+        dry_allowed_length: 3,
+        dry_window: None,
+        dry_sequence_breakers: vec!["x".into()],
+        min_tokens: 6,
     };
     assert_eq!(got, want);
 }

@@ -1,11 +1,11 @@
 //! Top-k: keeps the `k` most probable tokens (Fan, Lewis,
 //! Dauphin: "Hierarchical neural story generation", 2018).
 
-use super::candidates::Candidates;
-use super::transform::{Step, Transform};
+use crate::sampler::candidates::Candidates;
+use crate::sampler::transform::{Step, Transform};
 
 #[derive(Debug)]
-pub(super) struct TopK {
+pub(in crate::sampler) struct TopK {
     /// Above 0.
     pub k: usize,
 }

@@ -1,11 +1,11 @@
 //! Top-p, or nucleus sampling: keeps the smallest set of best tokens with a given
 //! probability mass (Holtzman et al.: "The curious case of neural text degeneration", 2020).
 
-use super::candidates::Candidates;
-use super::transform::{Step, Transform};
+use crate::sampler::candidates::Candidates;
+use crate::sampler::transform::{Step, Transform};
 
 #[derive(Debug)]
-pub(super) struct TopP {
+pub(in crate::sampler) struct TopP {
     /// In `0..=1`.
     pub share: f32,
 }

@@ -1,11 +1,11 @@
 //! Min-p: keeps tokens whose probability is at least a given ratio of the best token's (Nguyen
 //! et al.: "Turning up the heat: min-p sampling for creative and coherent LLM outputs", 2024).
 
-use super::candidates::Candidates;
-use super::transform::{Step, Transform};
+use crate::sampler::candidates::Candidates;
+use crate::sampler::transform::{Step, Transform};
 
 #[derive(Debug)]
-pub(super) struct MinP {
+pub(in crate::sampler) struct MinP {
     /// In `0..=1`.
     pub ratio: f32,
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 /// counted. The rest is compared with the tokens counted before, which costs less
 /// than reading a row of logits, so the counts always match the given history.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(in crate::sampler) struct Window {
     /// Length of the window.
     len: usize,
     /// The tokens that were counted.
@@ -21,12 +21,12 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) fn new(len: usize) -> Self {
+    pub(in crate::sampler) fn new(len: usize) -> Self {
         Self { len, counted: VecDeque::new(), start: 0, counts: Vec::new() }
     }
 
     /// The tokens among the last `len` of `history` with their counts, ascending by token.
-    pub(super) fn counts(&mut self, history: &[TokenId]) -> &[(TokenId, u32)] {
+    pub(in crate::sampler) fn counts(&mut self, history: &[TokenId]) -> &[(TokenId, u32)] {
         let start = history.len().saturating_sub(self.len);
         let common = self.common(history);
         // Changing a count moves half of the others on average; with many changes, sorting is cheaper.

@@ -1,10 +1,10 @@
 //! Temperature: makes the distribution sharper or flatter.
 
-use super::candidates::Candidates;
-use super::transform::{Step, Transform};
+use crate::sampler::candidates::Candidates;
+use crate::sampler::transform::{Step, Transform};
 
 #[derive(Debug)]
-pub(super) struct Temperature {
+pub(in crate::sampler) struct Temperature {
     /// Finite and above 0.
     pub temperature: f32,
 }

@@ -1,12 +1,12 @@
 //! Logit bias: values added to the logits of individual tokens.
 
-use super::candidates::Candidates;
-use super::transform::{Step, Transform};
+use crate::sampler::candidates::Candidates;
+use crate::sampler::transform::{Step, Transform};
 use crate::token::TokenId;
 
 /// Adds to logits; negative infinity bans a token, even with a logit of positive infinity.
 #[derive(Debug)]
-pub(super) struct LogitBias {
+pub(in crate::sampler) struct LogitBias {
     /// One entry per token, below `n_vocab`; values are finite or negative infinity.
     pub biases: Vec<(TokenId, f32)>,
 }

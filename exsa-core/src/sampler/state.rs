@@ -1,0 +1,32 @@
+//! The state of a sampler whose transforms learn from the tokens that were drawn.
+
+/// What a sampler observed of the tokens it drew, for [`Resume::sampler_state`](crate::Resume::sampler_state). Opaque.
+///
+/// Mirostat and adaptive-p decide by the probabilities of earlier tokens, which a resumed request cannot know by itself:
+/// they depend on logits that are not computed again. The state has 4 bytes per generated token and belongs to the
+/// parameters of its request. The state of a longer answer serves for any of its beginnings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct SamplerState {
+    /// Bits of the observed values: one list per transform with observations, one value per token.
+    observations: Vec<Vec<u32>>,
+}
+
+impl SamplerState {
+    pub(super) fn new<'a>(observations: impl Iterator<Item = &'a [f32]>) -> Self {
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect();
+        Self { observations: observations.map(bits).collect() }
+    }
+
+    /// Number of transforms with observations.
+    pub(super) fn len(&self) -> usize {
+        self.observations.len()
+    }
+
+    /// The values of each transform for the first `generated` tokens.
+    pub(super) fn observations(&self, generated: usize) -> impl Iterator<Item = Vec<f32>> + '_ {
+        let values =
+            move |bits: &Vec<u32>| bits.iter().take(generated).map(|&bits| f32::from_bits(bits)).collect();
+        self.observations.iter().map(values)
+    }
+}
