@@ -43,6 +43,7 @@ mod order;
 mod params;
 mod random;
 mod scan;
+mod score;
 mod state;
 mod transform;
 mod transforms;
@@ -54,6 +55,8 @@ pub use candidates::Candidates;
 pub use error::SamplingError;
 pub use order::{Mirostat, TransformKind};
 pub use params::SamplingParams;
+pub(crate) use params::TOP_LOGPROBS_MAX;
+pub(crate) use score::score;
 pub use state::SamplerState;
 pub use transform::{Accepted, SamplerContext, Step, Transform, TransformFactory};
 

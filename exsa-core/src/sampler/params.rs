@@ -146,12 +146,12 @@ impl Default for SamplingParams {
     }
 }
 
-/// Largest value of [`SamplingParams::top_logprobs`].
-const TOP_LOGPROBS_MAX: f32 = 20.0;
 /// Largest number of [`SamplingParams::dry_sequence_breakers`].
 const BREAKERS_MAX: usize = 64;
 /// Largest length of one of them.
 const BREAKER_BYTES_MAX: usize = 64;
+/// Largest value of [`SamplingParams::top_logprobs`].
+pub(crate) const TOP_LOGPROBS_MAX: u32 = 20;
 
 impl SamplingParams {
     /// Greedy decoding: always the most probable token.
@@ -391,7 +391,13 @@ impl SamplingParams {
         within("repetition_penalty", self.repetition_penalty, 0.01, 100.0, "a number from 0.01 to 100")?;
         within("frequency_penalty", self.frequency_penalty, -100.0, 100.0, penalty)?;
         within("presence_penalty", self.presence_penalty, -100.0, 100.0, penalty)?;
-        within("top_logprobs", self.top_logprobs as f32, 0.0, TOP_LOGPROBS_MAX, "an integer from 0 to 20")?;
+        within(
+            "top_logprobs",
+            self.top_logprobs as f32,
+            0.0,
+            TOP_LOGPROBS_MAX as f32,
+            "an integer from 0 to 20",
+        )?;
         within("typical_p", self.typical_p, 0.0, 1.0, share)?;
         within("top_n_sigma", self.top_n_sigma, f32::MIN, f32::MAX, "a finite number")?;
         within("xtc_probability", self.xtc_probability, 0.0, 1.0, share)?;

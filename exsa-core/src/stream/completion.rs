@@ -1,10 +1,11 @@
 //! Whole answers, collected from the events of a stream.
 
-use super::event::{Event, Finished, Token};
+use super::event::{AnswerLogprob, Event, Finished, PromptToken, Token};
 use crate::chat::{Message, ToolCall};
 use crate::finish::{FinishReason, RequestError, Usage};
 use crate::sampler::SamplerState;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A whole answer, as [`TokenStream::complete`](super::TokenStream::complete) collects it.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,10 +25,14 @@ pub struct Completion {
     pub reason: FinishReason,
     /// Tokens and times of the whole request.
     pub usage: Usage,
-    /// The seed that was used, where known: the same request with this seed gives the same answer.
+    /// The seed that was used, where known: the same request with this seed, and `n` of 1, gives the same answer.
     pub seed: Option<u64>,
     /// State of the answer's sampler, to resume it; see [`Finished::sampler_state`].
     pub sampler_state: Option<SamplerState>,
+    /// Log-probability of the answer, where it was computed.
+    pub logprob: Option<AnswerLogprob>,
+    /// The tokens of the prompt with their log-probabilities, where the request asked for them; shared by all answers.
+    pub prompt: Arc<[PromptToken]>,
 }
 
 /// The answer as the next message of the conversation: text, reasoning and calls of tools. The content is null where the
@@ -61,6 +66,7 @@ impl From<Completion> for Message {
 #[derive(Default)]
 pub(super) struct Collector {
     answers: BTreeMap<usize, Answer>,
+    prompt: Vec<PromptToken>,
 }
 
 #[derive(Default)]
@@ -69,7 +75,15 @@ struct Answer {
     reasoning: String,
     calls: BTreeMap<usize, ToolCall>,
     tokens: Vec<Token>,
-    end: Option<(FinishReason, Option<u64>, Option<SamplerState>)>,
+    end: Option<End>,
+}
+
+/// The end of an answer.
+struct End {
+    reason: FinishReason,
+    seed: Option<u64>,
+    sampler_state: Option<SamplerState>,
+    logprob: Option<AnswerLogprob>,
 }
 
 impl Collector {
@@ -97,8 +111,14 @@ impl Collector {
             Event::AnswerFinished(end) => {
                 let answer = self.answer(end.index);
                 answer.text.push_str(&end.text);
-                answer.end = Some((end.reason, end.seed, end.sampler_state));
+                answer.end = Some(End {
+                    reason: end.reason,
+                    seed: end.seed,
+                    sampler_state: end.sampler_state,
+                    logprob: end.logprob,
+                });
             }
+            Event::Prompt(part) => self.prompt.extend(part.tokens),
             Event::Finished(finished) => return Some(finished),
         }
         None
@@ -112,10 +132,17 @@ impl Collector {
         self.answer(0);
         let last = self.answer(finished.index);
         last.text.push_str(&finished.text);
-        last.end = Some((finished.reason.clone(), finished.seed, finished.sampler_state.clone()));
+        last.end = Some(End {
+            reason: finished.reason.clone(),
+            seed: finished.seed,
+            sampler_state: finished.sampler_state.clone(),
+            logprob: finished.logprob,
+        });
+        let prompt: Arc<[PromptToken]> = self.prompt.into();
         self.answers.into_iter().map(move |(index, answer)| {
-            let (reason, seed, sampler_state) =
-                answer.end.unwrap_or_else(|| (finished.reason.clone(), None, None));
+            let cut =
+                || End { reason: finished.reason.clone(), seed: None, sampler_state: None, logprob: None };
+            let End { reason, seed, sampler_state, logprob } = answer.end.unwrap_or_else(cut);
             Ok(Completion {
                 index,
                 text: answer.text,
@@ -126,6 +153,8 @@ impl Collector {
                 usage: finished.usage.clone(),
                 seed,
                 sampler_state,
+                logprob,
+                prompt: prompt.clone(),
             })
         })
     }
