@@ -127,6 +127,23 @@ def openai_chat_logprobs(server):
         assert token.logprob == token.top_logprobs[0].logprob, "greedy takes the most probable token"
 
 
+@check("openai: several answers to one prompt, whole and streamed")
+def openai_several_answers(server):
+    api = client(server)
+    model = api.models.list().data[0].id
+    arguments = dict(model=model, messages=CHAT["messages"], seed=7, max_tokens=25, n=3)
+    whole = api.chat.completions.create(**arguments)
+    texts = [choice.message.content for choice in whole.choices]
+    assert len(set(texts)) == 3 and whole.usage.completion_tokens == 75, texts
+    streamed = {0: "", 1: "", 2: ""}
+    for chunk in api.chat.completions.create(**arguments, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ""
+    assert list(streamed.values()) == texts
+    best = api.completions.create(model=model, prompt="One day", seed=7, max_tokens=10, n=1, best_of=4)
+    assert len(best.choices) == 1 and best.usage.completion_tokens == 40
+
+
 @check("openai: errors are of the right class")
 def openai_errors(server):
     import openai

@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Cursor};
 use std::path::Path;
 
 /// The built-in model, for its vocabulary.
-const BUILT_IN: &[u8] = include_bytes!("../../models/exsa-tiny-q8_0.gguf");
+const BUILT_IN: &[u8] = exsa_tiny::GGUF;
 
 /// Rows of random weights of each type and width, which matrices are made of.
 const ROWS: usize = 61;

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub struct Readme;
 
 /// Exsa's own story and chat model, so that the examples run without a download.
-pub const TINY: &[u8] = include_bytes!("../../models/exsa-tiny-q8_0.gguf");
+pub const TINY: &[u8] = exsa_tiny::GGUF;
 
 /// What an example's `main` returns: an error is shown in words, with what caused it.
 pub type Result<T = ()> = std::result::Result<T, Failure>;

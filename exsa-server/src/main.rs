@@ -18,9 +18,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-/// The built-in model: a small story and chat model.
-const BUILT_IN: &[u8] = include_bytes!("../../models/exsa-tiny-q8_0.gguf");
-
 /// Serves a model over HTTP, with an OpenAI-compatible API.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -113,7 +110,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 fn start_engine(args: &Args) -> Result<Engine, Box<dyn Error>> {
-    let source = args.model.as_ref().map_or(ModelSource::Embedded(BUILT_IN), ModelSource::file);
+    let source = args.model.as_ref().map_or(ModelSource::Embedded(exsa_tiny::GGUF), ModelSource::file);
     let threads = ThreadOptions::new(args.threads);
     let load = LoadOptions::new().threads(threads);
     let model = CandleBackend::new().load(&source, &load, &mut LoadProgress::none())?;

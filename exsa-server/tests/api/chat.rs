@@ -48,6 +48,27 @@ async fn a_streamed_answer_is_the_whole_one_in_pieces() {
 }
 
 #[tokio::test]
+async fn several_answers_have_their_indices() {
+    let mut body = ask();
+    body["n"] = json!(3);
+    let answer = post_json(&chat_app("Hello."), CHAT, body.clone()).await.json();
+    let choices = answer["choices"].as_array().unwrap();
+    let indices: Vec<_> = choices.iter().map(|choice| choice["index"].as_u64().unwrap()).collect();
+    assert_eq!(indices, [0, 1, 2]);
+    assert!(choices.iter().all(|choice| choice["message"]["content"] == "Hello."));
+    assert_eq!(answer["usage"]["completion_tokens"], 21);
+    body["stream"] = json!(true);
+    let events = post_json(&chat_app("Hello."), CHAT, body).await.events();
+    for index in 0..3 {
+        let of_index = events.iter().filter(|event| event["choices"][0]["index"] == index);
+        let text: String = of_index.clone().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
+        assert_eq!(text, "Hello.");
+        let ends = of_index.filter(|event| event["choices"][0]["finish_reason"] == "stop");
+        assert_eq!(ends.count(), 1);
+    }
+}
+
+#[tokio::test]
 async fn usage_is_streamed_only_where_asked_for() {
     let mut body = ask();
     body["stream"] = json!(true);
