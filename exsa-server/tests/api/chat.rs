@@ -61,7 +61,8 @@ async fn several_answers_have_their_indices() {
     let events = post_json(&chat_app("Hello."), CHAT, body).await.events();
     for index in 0..3 {
         let of_index = events.iter().filter(|event| event["choices"][0]["index"] == index);
-        let text: String = of_index.clone().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
+        let text: String =
+            of_index.clone().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
         assert_eq!(text, "Hello.");
         let ends = of_index.filter(|event| event["choices"][0]["finish_reason"] == "stop");
         assert_eq!(ends.count(), 1);
