@@ -268,7 +268,7 @@ pub(crate) mod optional_target {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
-        Ok(Some(f32::deserialize(deserializer)?).filter(|target| !(*target < 0.0)))
+        Ok(Some(f32::deserialize(deserializer)?).filter(|target| *target >= 0.0 || target.is_nan()))
     }
 }
 

@@ -9,7 +9,7 @@ use exsa_core::backend::{Model, SessionOptions};
 use exsa_core::chat::{ChatOptions, ChatTemplate};
 use exsa_core::clock::ManualClock;
 use exsa_core::queue::Fcfs;
-use exsa_core::sampler::{Mirostat, SamplingParams};
+use exsa_core::sampler::{Mirostat, SamplingError, SamplingParams};
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::speculate::{PromptLookup, Speculation};
 use exsa_core::stream::{Finished, Token};
@@ -373,6 +373,17 @@ fn what_cannot_be_resumed_is_refused() {
     assert!(matches!(error, SubmitError::PromptTooLong { tokens: 17, limit: 16, .. }), "{error}");
     let error = refuse(Request::tokens([1; 16]).resume(Resume::new(0)));
     assert!(matches!(error, SubmitError::PromptTooLong { tokens: 16, limit: 15, .. }), "{error}");
+    let mirostat = |request: Request| request.sampling(SamplingParams::default().mirostat(Mirostat::V2));
+    let mut other = Engine::new(&ScriptedModel::echo("a").context(16), &Setup::default());
+    let state = other.run(mirostat(Request::tokens([1, 2])).max_tokens(2)).finished.sampler_state;
+    assert!(state.is_some());
+    let resume = Resume::new(1).sampler_state(state);
+    let error = refuse(Request::tokens([1, 2]).resume(resume.clone()));
+    assert!(
+        matches!(error, SubmitError::Sampling(SamplingError::State { found: 1, expected: 0 })),
+        "{error}"
+    );
+    assert!(engine.submit(mirostat(Request::tokens([1, 2]).resume(resume))).is_ok());
     assert!(engine.submit(Request::text("abc").resume(Resume::new(0))).is_ok(), "nothing was generated yet");
     assert!(engine.submit(Request::tokens([1; 16]).resume(Resume::new(5))).is_ok(), "the context was filled");
 }

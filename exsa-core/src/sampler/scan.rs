@@ -28,7 +28,7 @@ pub(super) fn chunk_best(chunk: &[f32]) -> f32 {
 }
 
 /// Independent lanes, so that the compiler can keep them in vector registers.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// The largest value of `chunk`. Sets a lane of `nan` if a value is NaN.
 #[inline(always)]
@@ -45,15 +45,21 @@ fn best_and_nan(chunk: &[f32], nan: &mut [u32; LANES]) -> f32 {
         best[i] = if x > best[i] { x } else { best[i] };
         nan[i] |= u32::from(x.is_nan());
     }
+    largest(best)
+}
+
+/// The largest lane.
+#[inline(always)]
+pub(super) fn largest(mut lanes: [f32; LANES]) -> f32 {
     // By halves: a chain of 16 comparisons would take longer than the passes over the chunk.
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
-            best[i] = if best[i + half] > best[i] { best[i + half] } else { best[i] };
+            lanes[i] = if lanes[i + half] > lanes[i] { lanes[i + half] } else { lanes[i] };
         }
         half /= 2;
     }
-    best[0]
+    lanes[0]
 }
 
 #[cfg(test)]

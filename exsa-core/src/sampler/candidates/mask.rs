@@ -1,6 +1,7 @@
 //! Filtering by a bit mask over the vocabulary, for grammars and JSON schemas.
 
 use super::{Buffers, CHUNK, Candidate, Candidates};
+use crate::sampler::scan::{LANES, largest};
 use crate::token::TokenId;
 
 // A chunk of the row and a word of the mask cover the same tokens.
@@ -69,7 +70,6 @@ impl Candidates<'_> {
 /// Sets the logits whose bit in `word` is 0 to negative infinity. Returns the largest other logit.
 #[inline]
 fn mask_chunk(chunk: &mut [f32], word: u64) -> f32 {
-    const LANES: usize = 16;
     const BITS: [u32; LANES] = {
         let mut bits = [0; LANES];
         let mut i = 0;
@@ -98,5 +98,5 @@ fn mask_chunk(chunk: &mut [f32], word: u64) -> f32 {
         }
         best[i] = if *logit > best[i] { *logit } else { best[i] };
     }
-    best.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+    largest(best)
 }

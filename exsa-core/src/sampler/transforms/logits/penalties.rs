@@ -1,6 +1,6 @@
 //! Repetition, frequency and presence penalties.
 
-use super::window::Window;
+use super::Window;
 use crate::sampler::candidates::Candidates;
 use crate::sampler::transform::{Step, Transform};
 

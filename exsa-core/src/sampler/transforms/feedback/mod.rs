@@ -1,0 +1,10 @@
+//! Transforms that learn from the tokens that were drawn.
+
+mod observations;
+mod surprise;
+
+pub(in crate::sampler) mod adaptive_p;
+pub(in crate::sampler) mod mirostat;
+pub(in crate::sampler) mod mirostat_v2;
+
+pub(in crate::sampler) use surprise::Surprise;
