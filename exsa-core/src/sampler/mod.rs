@@ -56,7 +56,6 @@ pub use error::SamplingError;
 pub use order::{Mirostat, TransformKind};
 pub use params::SamplingParams;
 pub(crate) use params::TOP_LOGPROBS_MAX;
-pub(crate) use score::score;
 pub use state::SamplerState;
 pub use transform::{Accepted, SamplerContext, Step, Transform, TransformFactory};
 
