@@ -31,7 +31,8 @@ pub struct TemplateSupport {
     pub content_parts: bool,
     /// Messages of the role `system` are rendered.
     pub system: bool,
-    /// Definitions of tools are rendered. Without it they are left out.
+    /// Definitions of tools are rendered. Without it, [`ToolFallback`](super::ToolFallback) applies, as it does for calls and
+    /// results.
     pub tools: bool,
     /// Tool calls of the assistant are rendered.
     pub tool_calls: bool,

@@ -2,10 +2,11 @@
 
 use super::fields::{ArgumentsForm, Form, MESSAGE_FIELDS, own_fields};
 use super::jinja::{Program, STEPS_MAX};
-use super::markers::{ControlFinder, Marking, UsedMarkers};
+use super::markers::{Author, ControlFinder, Marking, UsedMarkers};
 use super::support::TemplateSupport;
-use super::{ChatOptions, Json, Message, Rendered};
+use super::{ChatOptions, Json, Message, Rendered, builtin, fallback};
 use crate::tokenizer::Tokenizer;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -31,18 +32,28 @@ pub struct ControlTexts {
     /// The texts that encoding with [`EncodeOptions::parse_special`](crate::tokenizer::EncodeOptions::parse_special)
     /// makes control tokens of, each of at least two characters. Where they occur in a message they stay plain text.
     pub control: Vec<String>,
+    /// The texts of user-defined tokens, which are recognised in any text. Those that mark reasoning or tool calls for a
+    /// template stay plain text in what a user or a tool wrote.
+    pub user_defined: Vec<String>,
 }
 
 impl ControlTexts {
     /// The texts of control tokens, without variables.
     pub fn new<T: Into<String>>(control: impl IntoIterator<Item = T>) -> Self {
-        Self { variables: BTreeMap::new(), control: control.into_iter().map(Into::into).collect() }
+        Self { control: control.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     /// Adds a variable.
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
         self.variables.insert(name.into(), text.into());
+        self
+    }
+
+    /// Sets the texts of user-defined tokens.
+    #[must_use]
+    pub fn user_defined<T: Into<String>>(mut self, texts: impl IntoIterator<Item = T>) -> Self {
+        self.user_defined = texts.into_iter().map(Into::into).collect();
         self
     }
 
@@ -53,6 +64,7 @@ impl ControlTexts {
         let named = special.roles.named().map(|(name, id)| (name, Some(id)));
         let known = [("unk", special.unk), ("pad", special.pad), ("bos", special.bos), ("eos", special.eos)];
         let mut texts = Self::new(tokenizer.control_tokens().into_iter().map(|(_, text)| text))
+            .user_defined(tokenizer.user_defined_tokens().into_iter().map(|(_, text)| text))
             .variable("bos_token", "")
             .variable("eos_token", "");
         for (name, id) in named.chain(known) {
@@ -153,8 +165,28 @@ pub enum ChatTemplateError {
         name: String,
     },
     /// Messages hold nearly all of the characters U+FDD0 to U+FDEF, some of which mark what users wrote.
-    #[error("the messages hold more than 27 of the 32 noncharacters U+FDD0 to U+FDEF; five have to be free")]
+    #[error("the messages hold more than 26 of the 32 noncharacters U+FDD0 to U+FDEF; six have to be free")]
     Noncharacters,
+    /// No template has the name that was asked for.
+    #[error("there is no chat template '{name}', but: {known}")]
+    UnknownName {
+        /// The name, cut to 64 characters.
+        name: String,
+        /// Names of the model's and the built-in templates.
+        known: String,
+    },
+    /// The template does not render tools, and [`ToolFallback::Refuse`](super::ToolFallback::Refuse) is set.
+    #[error("the chat template has no place for {lacking}, and no fallback is allowed")]
+    Tools {
+        /// Kind of what is not rendered.
+        lacking: &'static str,
+    },
+    /// The last message cannot be continued ([`ChatOptions::continue_final_message`]).
+    #[error("the last message cannot be continued: {problem}")]
+    Continue {
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A part of a message is a picture or a sound, and the template writes text alone.
     #[error(
         "message {index}: part {part} of the content is of the kind {kind}, but this model takes text alone"
@@ -201,7 +233,11 @@ impl ChatTemplate {
         for text in texts.variables.values().map(String::as_str).chain([source]) {
             used.add(text);
         }
-        let finder = Arc::new(ControlFinder::new(texts.control.iter().map(String::as_str)));
+        let user_defined = texts.user_defined.iter().map(String::as_str);
+        let finder = Arc::new(ControlFinder::new(
+            texts.control.iter().map(String::as_str),
+            user_defined.filter(|text| is_mark(text, source)),
+        ));
         Ok(Self {
             source: source.to_owned(),
             program,
@@ -220,7 +256,9 @@ impl ChatTemplate {
         let texts = ControlTexts::of(tokenizer);
         match template {
             Some(source) => Self::parse(source, texts),
-            None if texts.control.iter().any(|text| text == "<|im_start|>") => Self::parse(CHATML, texts),
+            None if texts.control.iter().any(|text| text == "<|im_start|>") => {
+                Self::parse(builtin::source("chatml").unwrap_or_default(), texts)
+            }
             None => Err(ChatTemplateError::Missing),
         }
     }
@@ -238,7 +276,11 @@ impl ChatTemplate {
     ///
     /// [`ChatTemplateError`]; a picture or a sound is [`ChatTemplateError::Media`], since a template writes text alone.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<Rendered, ChatTemplateError> {
-        let form = self.supports().form();
+        let support = self.supports();
+        let form = support.form();
+        let (messages, options) =
+            fallback::apply(messages, reasoning_variables(options, support), support, &self.source)?;
+        let (messages, options) = (&*messages, &*options);
         let rendered = self.render_in(messages, options, form, STEPS_MAX);
         let failed = matches!(rendered, Err(ChatTemplateError::Render { .. }));
         let has_calls = || messages.iter().any(|message| !message.tool_calls.is_empty());
@@ -301,19 +343,22 @@ impl ChatTemplate {
         let marking = Marking::new(Arc::clone(&self.finder), used).ok_or(ChatTemplateError::Noncharacters)?;
 
         for (own, message) in fields.iter_mut().zip(messages) {
-            own.iter_mut().skip(1).for_each(|(_, value)| marking.mark_json(value));
+            let author = author(&message.role);
+            own.iter_mut().skip(1).for_each(|(_, value)| marking.mark_json(value, author));
             own.extend(message.extra.iter().map(|(field, value)| {
                 let (mut field, mut value) = (field.clone(), value.clone());
-                marking.mark_string(&mut field);
-                marking.mark_json(&mut value);
+                marking.mark_string(&mut field, author);
+                marking.mark_json(&mut value, author);
                 (field, value)
             }));
         }
+        let continued =
+            options.continue_final_message.then(|| Continued::mark(&mut fields, &marking)).transpose()?;
         let tools = match options.tools.as_slice() {
             [] => Json::Null,
             tools => {
                 let mut tools = Json::Array(tools.to_vec());
-                marking.mark_json(&mut tools);
+                marking.mark_json(&mut tools, Author::User);
                 tools
             }
         };
@@ -321,7 +366,7 @@ impl ChatTemplate {
             [] => Json::Null,
             documents => {
                 let mut documents = Json::Array(documents.to_vec());
-                marking.mark_json(&mut documents);
+                marking.mark_json(&mut documents, Author::User);
                 documents
             }
         };
@@ -329,13 +374,120 @@ impl ChatTemplate {
             ("messages".to_owned(), fields.into_iter().map(Json::Object).collect()),
             ("tools".to_owned(), tools),
             ("documents".to_owned(), documents),
-            ("add_generation_prompt".to_owned(), Json::Bool(options.add_generation_prompt)),
+            (
+                "add_generation_prompt".to_owned(),
+                Json::Bool(options.add_generation_prompt && continued.is_none()),
+            ),
         ];
         variables.extend(self.special.iter().map(|(name, text)| (name.clone(), Json::from(text.as_str()))));
         variables.extend(options.variables.iter().map(|(name, value)| (name.clone(), value.clone())));
         let mut text = self.program.render(variables, marking.clone(), options, steps_max)?;
+        if continued.is_some() {
+            Continued::cut(&mut text, &marking)?;
+        }
         let protected_offsets = marking.take(&mut text);
+        if continued.is_some_and(|continued| !text.contains(&continued.text)) {
+            return Err(ChatTemplateError::Continue { problem: "the template changes its text" });
+        }
         Ok(Rendered { text, protected_offsets })
+    }
+}
+
+/// The options with the variables that switch reasoning.
+fn reasoning_variables<'a>(options: &'a ChatOptions, support: &TemplateSupport) -> Cow<'a, ChatOptions> {
+    let mut new = Vec::new();
+    if let Some(enable) = options.enable_thinking {
+        new.push(("enable_thinking", Json::from(enable)));
+        new.extend(support.thinking.map(|switch| (switch.variable, switch.value(enable))));
+    }
+    if let Some(effort) = &options.reasoning_effort {
+        let names = ["reasoning_effort"].into_iter().chain(support.reasoning_effort);
+        new.extend(names.map(|name| (name, Json::from(effort.as_str()))));
+    }
+    let mut options = Cow::Borrowed(options);
+    for (name, value) in new {
+        if !options.variables.contains_key(name) {
+            options.to_mut().variables.insert(name.to_owned(), value);
+        }
+    }
+    options
+}
+
+/// The last message, with a mark at its end where the text is cut.
+struct Continued {
+    /// Its text without white space at the ends.
+    text: String,
+}
+
+impl Continued {
+    /// Puts the mark at the end of the last message's content, or of its reasoning where there is no content.
+    ///
+    /// A space follows the mark, as in Hugging Face transformers: where the template has taken it away, it trims the text.
+    fn mark(messages: &mut [Vec<(String, Json)>], marking: &Marking) -> Result<Self, ChatTemplateError> {
+        let problem = |problem| Err(ChatTemplateError::Continue { problem });
+        let Some(fields) = messages.last_mut() else { return problem("there is no message") };
+        let mut content = None;
+        for (name, value) in fields.iter_mut() {
+            match (name.as_str(), value) {
+                ("content", Json::Array(parts)) => {
+                    let last = parts.last_mut().and_then(|part| match part {
+                        Json::Object(fields) => fields.iter_mut().find(|(name, _)| name == "text"),
+                        _ => None,
+                    });
+                    content = last.map(|(_, text)| text);
+                }
+                ("content", value) => content = Some(value),
+                _ => {}
+            }
+        }
+        let mut targets: Vec<&mut Json> =
+            content.into_iter().filter(|value| value.as_str().is_some()).collect();
+        if targets.is_empty() {
+            let reasoning =
+                fields.iter_mut().filter(|(name, _)| name == "reasoning_content" || name == "thinking");
+            targets = reasoning.map(|(_, value)| value).filter(|value| value.as_str().is_some()).collect();
+        }
+        let Some(first) = targets.first().and_then(|value| value.as_str()) else {
+            return problem("it has no text");
+        };
+        let mut text = first.to_owned();
+        marking.take(&mut text);
+        for target in targets {
+            if let Json::String(text) = target {
+                text.extend([marking.cut(), ' ']);
+            }
+        }
+        Ok(Self { text: text.trim().to_owned() })
+    }
+
+    /// Cuts the rendered text, which still has its markers, at the last mark and takes out those before.
+    fn cut(text: &mut String, marking: &Marking) -> Result<(), ChatTemplateError> {
+        let Some((before, after)) = text.rsplit_once(marking.cut()) else {
+            return Err(ChatTemplateError::Continue { problem: "the template leaves it out" });
+        };
+        let kept = if after.starts_with(' ') { before } else { before.trim_end() };
+        // A template may write the message more than once.
+        *text = kept.replace(&format!("{} ", marking.cut()), "").replace(marking.cut(), "");
+        Ok(())
+    }
+}
+
+/// Marks of reasoning and tool calls that templates need not have in their source.
+const MARKS: [&str; 6] =
+    ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"];
+
+/// Whether a user-defined token marks something for a template: it is in the source, as Hugging Face transformers decides it,
+/// or well known. User-defined tokens without a sign, such as runs of spaces or words, are text.
+fn is_mark(text: &str, source: &str) -> bool {
+    MARKS.contains(&text)
+        || text.contains(|c: char| c.is_ascii_punctuation() || c == '｜') && source.contains(text)
+}
+
+/// The author of a message.
+fn author(role: &str) -> Author {
+    match role {
+        "system" | "developer" | "assistant" => Author::HostOrModel,
+        _ => Author::User,
     }
 }
 
@@ -354,7 +506,3 @@ fn check_role(index: usize, role: &str) -> Result<(), ChatTemplateError> {
     }
     Err(ChatTemplateError::Role { index, role: role.chars().take(ROLE_BYTES_MAX).collect() })
 }
-
-/// ChatML, as models use it that were trained on the bare format.
-const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content \
-    + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
