@@ -31,6 +31,8 @@ pub struct ModelInfo {
     pub n_embd: usize,
     /// The chat template (Jinja), where the file has one.
     pub chat_template: Option<String>,
+    /// Further chat templates that the file has, by name: `tool_use`, `rag`.
+    pub chat_templates: BTreeMap<String, String>,
 }
 
 impl ModelInfo {
@@ -65,6 +67,7 @@ impl ModelInfo {
             n_layer: number("block_count")?,
             n_embd: number("embedding_length")?,
             chat_template: metadata.get_lossy("tokenizer.chat_template")?.map(str::to_owned),
+            chat_templates: chat_templates(metadata)?,
             architecture,
         })
     }
@@ -88,6 +91,17 @@ impl ModelInfo {
             "{name} ({architecture}, {parameters} parameters, {quantization}, {mebibytes:.1} MiB, context {n_ctx})"
         )
     }
+}
+
+/// The named chat templates: `tokenizer.chat_template.NAME`.
+fn chat_templates(metadata: &Metadata) -> Result<BTreeMap<String, String>, GgufError> {
+    let keys = metadata.iter().map(|(key, _)| key);
+    let named = keys.filter_map(|key| Some((key, key.strip_prefix("tokenizer.chat_template.")?)));
+    let mut templates = BTreeMap::new();
+    for (key, name) in named.filter(|(_, name)| !name.is_empty()) {
+        templates.extend(metadata.get_lossy(key)?.map(|source| (name.to_owned(), source.to_owned())));
+    }
+    Ok(templates)
 }
 
 /// Refuses a source that cannot be a model file, before it is opened: a folder. Backends call it in `inspect` and `load`.

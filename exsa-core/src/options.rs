@@ -1,6 +1,7 @@
 //! Options of an engine.
 
 use crate::backend::SessionOptions;
+use crate::chat::ChatTemplateSource;
 use crate::schedule::prefix::PrefixCacheOptions;
 use crate::schedule::queue::FairOptions;
 use crate::schedule::scheduler::Mode;
@@ -56,6 +57,9 @@ pub struct EngineOptions {
     pub preemptions_max: u32,
     /// Unread events in a stream at which its sequence is paused; 1,024 by default.
     pub stream_events_max: usize,
+    /// The chat template for requests that choose none; `None`, the default, is the model's.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub chat_template: Option<ChatTemplateSource>,
 }
 
 impl Default for EngineOptions {
@@ -72,11 +76,19 @@ impl Default for EngineOptions {
             saved_kv_bytes_max: 256 << 20,
             preemptions_max: 3,
             stream_events_max: 1024,
+            chat_template: None,
         }
     }
 }
 
 impl EngineOptions {
+    /// Sets the chat template for requests that choose none.
+    #[must_use]
+    pub fn chat_template(mut self, template: impl Into<Option<ChatTemplateSource>>) -> Self {
+        self.chat_template = template.into();
+        self
+    }
+
     /// Sets the options of the session.
     #[must_use]
     pub fn session(mut self, session: SessionOptions) -> Self {

@@ -1,7 +1,9 @@
 //! Messages, options and JSON values in the shapes of OpenAI's API.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use exsa_core::chat::{ChatOptions, ContentPart, Json, Media, MediaSource, Message, ToolCall};
+use exsa_core::chat::{
+    ChatOptions, ChatTemplateSource, ContentPart, Json, Media, MediaSource, Message, ToolCall,
+};
 use std::time::{Duration, UNIX_EPOCH};
 
 fn message(text: &str) -> Message {
@@ -141,6 +143,14 @@ fn options_read_back() {
     let text = serde_json::to_string(&options).unwrap();
     assert_eq!(serde_json::from_str::<ChatOptions>(&text).unwrap(), options);
     assert_eq!(serde_json::from_str::<ChatOptions>(r#"{"tools": null}"#).unwrap(), ChatOptions::default());
+    let text = r#"{"continue_final_message": true, "documents": [{"text": "x"}], "template": {"text": "x"}}"#;
+    let document: Json = r#"{"text": "x"}"#.parse().unwrap();
+    let want = ChatOptions::default().continue_final_message(true).documents([document]);
+    assert_eq!(serde_json::from_str::<ChatOptions>(text).unwrap(), want, "a template is the host's alone");
+    for source in [ChatTemplateSource::name("chatml"), ChatTemplateSource::text("{{ x }}")] {
+        let text = serde_json::to_string(&source).unwrap();
+        assert_eq!(serde_json::from_str::<ChatTemplateSource>(&text).unwrap(), source, "{text}");
+    }
 }
 
 #[test]

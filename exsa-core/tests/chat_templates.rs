@@ -5,7 +5,9 @@
 #![cfg(feature = "chat-template")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, ControlTexts, Json, Message, ToolCall};
+use exsa_core::chat::{
+    ChatOptions, ChatTemplate, ChatTemplateError, ControlTexts, Json, Message, ToolCall, ToolFallback,
+};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -54,6 +56,7 @@ fn conversation(value: &Json) -> (Vec<Message>, ChatOptions) {
     let mut options = ChatOptions::default()
         // 9 March 2025, 08:05:07
         .now(UNIX_EPOCH + Duration::from_secs(1_741_507_507))
+        .tool_fallback(ToolFallback::Omit)
         .add_generation_prompt(value.get("add_generation_prompt") != Some(&Json::Bool(false)))
         .tools(value.get("tools").and_then(Json::as_array).unwrap_or_default().to_vec());
     if let Some(Json::Object(variables)) = value.get("variables") {

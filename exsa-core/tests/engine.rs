@@ -3,6 +3,7 @@
 
 use exsa_core::backend::{Capabilities, Model, Output, Session, SessionOptions};
 use exsa_core::batch::Batch;
+use exsa_core::chat::{ChatOptions, ChatTemplateSource, Json};
 use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
 use exsa_core::sampler::SamplingParams;
@@ -261,6 +262,32 @@ fn an_idle_engine_sleeps_and_wakes() {
         assert_eq!(engine.stats().steps, steps, "no steps while idle");
         assert_eq!(engine.submit(greedy(Request::text("x"))).unwrap().complete().unwrap().text, "a");
     }
+}
+
+#[test]
+fn the_template_is_that_of_the_request_the_engine_or_the_model() {
+    let source = |source: &str| Some(ChatTemplateSource::text(source));
+    let start = |template: Option<ChatTemplateSource>| {
+        let model = ScriptedModel::echo("ok").chat_template("{{ messages[0].content }}");
+        let model = model.named_chat_template("tool_use", "{{ tools | tojson }}{{ messages[0].content }}");
+        Engine::start(model.shared(), EngineOptions::default().chat_template(template)).unwrap()
+    };
+    let tool: Json = r#"{"name": "f"}"#.parse().unwrap();
+    let count = |engine: &Engine, options: ChatOptions| {
+        engine.count_tokens(&Request::chat([Message::user("four")]).chat_options(options))
+    };
+    let (model, own) = (start(None), start(source("{{ messages[0].content }}!")));
+    let plain = ChatOptions::default;
+    assert_eq!(count(&model, plain()).unwrap(), 4);
+    assert_eq!(count(&model, plain().tools([tool.clone()])).unwrap(), 4 + r#"[{"name": "f"}]"#.len());
+    assert_eq!(count(&own, plain()).unwrap(), 5);
+    assert_eq!(count(&own, plain().template(source("!{{ messages[0].content }}!"))).unwrap(), 6);
+    let unknown = count(&model, plain().template(ChatTemplateSource::name("x"))).unwrap_err();
+    assert!(unknown.to_string().contains("default, tool_use, chatml"), "{unknown}");
+    let continued = Request::chat([Message::user("Hi"), Message::assistant("four")])
+        .chat_options(plain().template(ChatTemplateSource::name("zephyr")).continue_final_message(true));
+    let text = "<|user|>\nHi<|eos|>\n<|assistant|>\nfour";
+    assert_eq!(model.count_tokens(&continued).unwrap(), text.len() - "<|eos|>".len() + 1);
 }
 
 #[test]

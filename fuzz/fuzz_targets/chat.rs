@@ -2,7 +2,7 @@
 //! templates as models have them, what users write never becomes a control token.
 #![no_main]
 
-use exsa_core::chat::{ChatOptions, ChatTemplate, ControlTexts, Json, Message, ToolCall};
+use exsa_core::chat::{ChatOptions, ChatTemplate, ControlTexts, Json, Message, ToolCall, ToolFallback};
 use exsa_core::scripted::ByteTokenizer;
 use exsa_core::tokenizer::Tokenizer;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
@@ -92,6 +92,12 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
         .add_generation_prompt(data.arbitrary()?)
         .now(SystemTime::UNIX_EPOCH + Duration::from_secs(data.arbitrary::<u32>()?.into()))
         .output_bytes_max(1 << data.int_in_range(0..=20)?);
+    let options = match data.int_in_range(0..=5)? {
+        0 => options.continue_final_message(true),
+        1 => options.enable_thinking(data.arbitrary::<bool>()?).reasoning_effort("low"),
+        2 => options.tool_fallback(*data.choose(&[ToolFallback::Refuse, ToolFallback::Omit])?),
+        _ => options,
+    };
     let messages_are_plain: bool = data.arbitrary()?;
     let mut messages = messages(data)?;
     if data.arbitrary()? {
@@ -118,6 +124,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
             }
         }
         options.tools.push(json(data, 0)?);
+        options.documents.push(json(data, 0)?);
         options.variables.insert(data.choose(&["enable_thinking", "x", "messages"])?.to_string(), json(data, 0)?);
     }
     let source = String::from_utf8_lossy(data.bytes(data.len())?).into_owned();

@@ -1,4 +1,4 @@
-//! A user's text never becomes a control token.
+//! A user's text never becomes a control token, nor a mark of reasoning or tool calls.
 //!
 //! Before a conversation is rendered, markers go into its strings: before and after every text of a control token, naming
 //! it, and at an end of a string that text beside it could complete to one. Between the markers the text stays
@@ -11,11 +11,23 @@ use super::Json;
 use crate::tokenizer::trie::Trie;
 use std::sync::Arc;
 
+/// The author of a text, on whom it depends which texts are marked in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Author {
+    /// The user, a tool, or a document: texts of control tokens are marked, and marks of reasoning and tool calls.
+    User,
+    /// The host or the model itself, whose marks of reasoning and tool calls are meant: only texts of control tokens are
+    /// marked.
+    HostOrModel,
+}
+
 /// Positions of markers, for one set of control texts.
 #[derive(Debug, Default)]
 pub(super) struct ControlFinder {
-    /// The control texts.
+    /// The control texts, and behind them those that are marked only in texts of users.
     texts: Vec<String>,
+    /// Number of the former.
+    n_control: usize,
     /// The same by their bytes, with their indices.
     forward: Trie,
     /// The same, each from its end to its beginning.
@@ -26,20 +38,27 @@ pub(super) struct ControlFinder {
 
 impl ControlFinder {
     /// Texts of a single character have no inside that could be protected and are passed over.
-    pub(super) fn new<'a>(control: impl Iterator<Item = &'a str>) -> Self {
-        let control = control.filter(|text| text.chars().nth(1).is_some());
-        let texts: Vec<String> = control.map(str::to_owned).collect();
+    pub(super) fn new<'a>(
+        control: impl Iterator<Item = &'a str>,
+        user_defined: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let is_long = |text: &&str| text.chars().nth(1).is_some();
+        let mut texts: Vec<String> = control.filter(is_long).map(str::to_owned).collect();
+        let n_control = texts.len();
+        texts.extend(user_defined.filter(is_long).map(str::to_owned));
         let reversed = |text: &String| text.bytes().rev().collect::<Vec<u8>>();
         Self {
             forward: Trie::new((0..).zip(&texts)),
             backward: Trie::new((0..).zip(texts.iter().map(reversed))),
             len_max: texts.iter().map(String::len).max().unwrap_or(0),
             texts,
+            n_control,
         }
     }
 
     /// The marks that `text` needs, in order.
-    fn marks(&self, text: &str) -> Vec<Mark> {
+    fn marks(&self, text: &str, author: Author) -> Vec<Mark> {
+        let n_marked = if author == Author::User { self.texts.len() } else { self.n_control };
         let bytes = text.as_bytes();
         let mut marks = Vec::new();
         let completes_before = (1..=bytes.len().min(self.len_max.saturating_sub(1)))
@@ -49,7 +68,8 @@ impl ControlFinder {
         }
         let mut completes_after = false;
         for (at, _) in text.char_indices().filter(|(at, _)| self.forward.starts_with(bytes[*at])) {
-            for (len, id) in self.forward.prefixes(&bytes[at..]) {
+            let found = self.forward.prefixes(&bytes[at..]);
+            for (len, id) in found.filter(|(_, id)| (*id as usize) < n_marked) {
                 marks.push(Mark { at, kind: MarkKind::Open(id) });
                 marks.push(Mark { at: at + len, kind: MarkKind::Close(id) });
             }
@@ -98,6 +118,8 @@ pub(super) struct Marking {
     edge: char,
     open: char,
     close: char,
+    /// Marks where the text is cut; nothing of what is marked here.
+    cut: char,
     /// Digits of the index of a control text, as many of them as the largest takes.
     digits: Vec<char>,
     width: usize,
@@ -107,33 +129,38 @@ impl Marking {
     /// Markers that do not occur in text that holds the `used` ones; `None` if there are too few.
     pub(super) fn new(finder: Arc<ControlFinder>, used: UsedMarkers) -> Option<Self> {
         let mut unused = MARKERS.zip(0..).filter(|(_, i)| used.0 >> i & 1 == 0).map(|(c, _)| c);
-        let (edge, open, close) = (unused.next()?, unused.next()?, unused.next()?);
+        let (edge, open, close, cut) = (unused.next()?, unused.next()?, unused.next()?, unused.next()?);
         let digits: Vec<char> = unused.collect();
         if digits.len() < 2 {
             return None;
         }
         let last = finder.texts.len().saturating_sub(1);
         let width = last.checked_ilog(digits.len()).unwrap_or(0) as usize + 1;
-        Some(Self { finder, edge, open, close, digits, width })
+        Some(Self { finder, edge, open, close, cut, digits, width })
+    }
+
+    /// A character that occurs nowhere, and that string operations treat as any other.
+    pub(super) fn cut(&self) -> char {
+        self.cut
     }
 
     /// Marks a string in place.
-    pub(super) fn mark_string(&self, text: &mut String) {
-        let marks = self.finder.marks(text);
+    pub(super) fn mark_string(&self, text: &mut String, author: Author) {
+        let marks = self.finder.marks(text, author);
         if !marks.is_empty() {
             *text = self.encode(text, &marks);
         }
     }
 
     /// Marks every string and every key of a value.
-    pub(super) fn mark_json(&self, value: &mut Json) {
+    pub(super) fn mark_json(&self, value: &mut Json, author: Author) {
         match value {
-            Json::String(text) => self.mark_string(text),
-            Json::Array(items) => items.iter_mut().for_each(|item| self.mark_json(item)),
+            Json::String(text) => self.mark_string(text, author),
+            Json::Array(items) => items.iter_mut().for_each(|item| self.mark_json(item, author)),
             Json::Object(fields) => {
                 for (key, value) in fields {
-                    self.mark_string(key);
-                    self.mark_json(value);
+                    self.mark_string(key, author);
+                    self.mark_json(value, author);
                 }
             }
             Json::Null | Json::Bool(_) | Json::Int(_) | Json::Float(_) => {}
@@ -304,7 +331,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn marking(control: &[&str]) -> Marking {
-        let finder = ControlFinder::new(control.iter().copied());
+        let finder = ControlFinder::new(control.iter().copied(), [].into_iter());
         Marking::new(Arc::new(finder), UsedMarkers::default()).unwrap()
     }
 
@@ -312,7 +339,7 @@ mod tests {
     fn mark(control: &[&str], text: &str) -> String {
         let marking = marking(control);
         let mut text = text.to_owned();
-        marking.mark_string(&mut text);
+        marking.mark_string(&mut text, Author::User);
         let shown = |c| match c {
             c if c == marking.edge => Some('^'),
             c if c == marking.open => Some('('),
@@ -350,7 +377,7 @@ mod tests {
 
     #[test]
     fn unused_markers_are_chosen() {
-        let finder = || Arc::new(ControlFinder::new(["<s>"].into_iter()));
+        let finder = || Arc::new(ControlFinder::new(["<s>"].into_iter(), [].into_iter()));
         let mut used = UsedMarkers::default();
         used.add("a\u{FDD0}b\u{FDD2} \u{FDCF}\u{FDF0}\u{FEFF}");
         let nested = Json::Array(vec![Json::Object(vec![("\u{FDD1}".into(), Json::from("x"))])]);
@@ -358,7 +385,7 @@ mod tests {
         let marking = Marking::new(finder(), used).unwrap();
         assert_eq!((marking.edge, marking.open, marking.close), ('\u{FDD3}', '\u{FDD4}', '\u{FDD5}'));
         let mut text = "\u{FDD0}<s>\u{FDD2}<".to_owned();
-        marking.mark_string(&mut text);
+        marking.mark_string(&mut text, Author::User);
         assert_eq!(marking.take(&mut text), [4, 10]);
         assert_eq!(text, "\u{FDD0}<s>\u{FDD2}<");
         used.add(&MARKERS.skip(5).collect::<String>());
@@ -370,16 +397,28 @@ mod tests {
         let texts: Vec<String> = (0..2000).map(|i| format!("<|reserved_{i}|>")).collect();
         let marking = marking(&texts.iter().map(String::as_str).collect::<Vec<_>>());
         let mut text = texts.concat();
-        marking.mark_string(&mut text);
+        marking.mark_string(&mut text, Author::User);
         assert_eq!(marking.take(&mut text).len(), 2000);
         assert_eq!(text, texts.concat());
+    }
+
+    #[test]
+    fn user_defined_texts_are_marked_in_texts_of_users_alone() {
+        let finder = ControlFinder::new(["<s>"].into_iter(), ["</think>", "x"].into_iter());
+        let marking = Marking::new(Arc::new(finder), UsedMarkers::default()).unwrap();
+        for (author, offsets) in [(Author::User, vec![2, 5]), (Author::HostOrModel, vec![2])] {
+            let mut text = "x<s></think>x".to_owned();
+            marking.mark_string(&mut text, author);
+            assert_eq!(marking.take(&mut text), offsets);
+            assert_eq!(text, "x<s></think>x");
+        }
     }
 
     #[test]
     fn either_mark_protects_the_text_that_it_names_alone() {
         let marking = marking(&["<a>", "<b>"]);
         let mut marked = "x<a>y".to_owned();
-        marking.mark_string(&mut marked);
+        marking.mark_string(&mut marked, Author::User);
         let (open, close) = (marked.find('<').unwrap(), marked.find('>').unwrap() + 1);
         for (cut, offsets) in [
             (marked[..close].to_owned(), vec![2]),
@@ -408,7 +447,7 @@ mod tests {
         ) {
             let marking = marking(&control.iter().map(String::as_str).collect::<Vec<_>>());
             let mut marked = user.clone();
-            marking.mark_string(&mut marked);
+            marking.mark_string(&mut marked, Author::User);
             let mut text = format!("{before}{marked}{after}");
             let offsets = marking.take(&mut text);
             prop_assert_eq!(&text, &format!("{before}{user}{after}"));

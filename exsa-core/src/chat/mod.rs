@@ -9,12 +9,17 @@
 //!
 //! With the feature `serde`, messages and options are read and written in the shapes of OpenAI's API.
 
+mod builtin;
 mod content;
+mod fallback;
+mod fields;
 mod json;
 mod markers;
 mod message;
 mod options;
+mod support;
 mod template;
+mod templates;
 
 #[cfg(feature = "chat-template")]
 mod depth;
@@ -45,10 +50,14 @@ mod serde;
 mod jinja;
 
 pub use content::{ContentPart, Media, MediaSource};
+pub use fallback::ToolFallback;
+pub use fields::ArgumentsForm;
 pub use json::{JSON_BYTES_MAX, Json, JsonError};
 pub use message::{Message, ToolCall};
 pub use options::ChatOptions;
+pub use support::{TemplateSupport, ThinkingSwitch};
 pub use template::{ChatTemplate, ChatTemplateError, ControlTexts, ROLE_BYTES_MAX, TEMPLATE_BYTES_MAX};
+pub use templates::{ChatTemplateSource, ChatTemplates};
 
 use crate::tokenizer::EncodeOptions;
 

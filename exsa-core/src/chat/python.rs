@@ -19,6 +19,7 @@ pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_filter("capitalize", capitalize);
     environment.add_filter("title", |value: &Value| soft_str(value).map(filters::title));
     environment.add_filter("center", center);
+    environment.add_filter("indent", indent);
     environment.add_filter("wordcount", wordcount);
     environment.add_filter("format", format_filter);
     environment.add_filter("join", join);
@@ -142,6 +143,41 @@ fn center(state: &State, value: &Value, width: Option<usize>, args: Kwargs) -> R
     state.consume_fuel((fill / 64) as u64)?;
     let before = fill / 2 + (fill & width & 1);
     Ok(format!("{}{text}{}", " ".repeat(before), " ".repeat(fill - before)))
+}
+
+/// `indent(value, width=4, first=false, blank=false)`: lines after the first, or all, begin with spaces or a given text; empty
+/// ones do where `blank` holds.
+fn indent(state: &State, text: &str, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let args = args.into_values();
+    let (width, first, blank, named): (Option<Value>, Option<bool>, Option<bool>, Kwargs) = from_args(&args)?;
+    let width = width.or(named.get("width")?).unwrap_or_else(|| Value::from(4));
+    let first = first.or(named.get("first")?).unwrap_or(false);
+    let blank = blank.or(named.get("blank")?).unwrap_or(false);
+    named.assert_all_used()?;
+    let indention = match width.as_str() {
+        Some(text) => text.to_owned(),
+        None => {
+            let width = usize::try_from(i64::try_from(width)?.max(0)).unwrap_or(usize::MAX);
+            state.consume_fuel((width / 64) as u64)?;
+            " ".repeat(width)
+        }
+    };
+    // Jinja2 adds a line end, so that a text that ends with one has an empty last line.
+    let text = format!("{text}\n");
+    let lines = lines(&text, false);
+    state.consume_fuel((lines.len().saturating_mul(indention.len()) / 64) as u64)?;
+    let mut out = String::new();
+    for (i, line) in lines.into_iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        let is_empty = line.chars().all(is_marker);
+        if if i == 0 { first } else { blank || !is_empty } {
+            out.push_str(&indention);
+        }
+        out.push_str(line);
+    }
+    Ok(out)
 }
 
 /// Runs of letters, digits and underscores.

@@ -22,6 +22,10 @@ const ELIFS_MAX: usize = 256;
 /// `macro` and `call` blocks in a template.
 const MACROS_MAX: usize = 64;
 
+/// Lines of a template, and characters in a line as it is compiled. minijinja counts both in 16 bits.
+const LINES_MAX: usize = 65_000;
+const LINE_CHARS_MAX: usize = 65_000;
+
 /// The filters that assignments pass.
 pub(super) const CHECK_VARIABLE: &str = "exsa_variable";
 pub(super) const CHECK_ATTRIBUTE: &str = "exsa_attribute";
@@ -91,6 +95,14 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
         }
     }
     out.push_str(&source[done..]);
+    for (i, line) in out.split('\n').enumerate() {
+        if i >= LINES_MAX {
+            return Err(format!("more than {LINES_MAX} lines"));
+        }
+        if line.len() > LINE_CHARS_MAX && line.chars().count() > LINE_CHARS_MAX {
+            return Err(format!("line {}: more than {LINE_CHARS_MAX} characters in a line", i + 1));
+        }
+    }
     Ok(out)
 }
 
@@ -408,6 +420,9 @@ mod tests {
         assert!(prepare(&"{% elif a %}".repeat(256)).is_ok());
         assert_eq!(over("{% elif a %}".repeat(257)), "line 2: more than 256 elif tags");
         assert_eq!(over("{% call a() %}".repeat(65)), "line 2: more than 64 macro and call tags");
+        assert_eq!(over("é".repeat(65_001)), "line 2: more than 65000 characters in a line");
+        assert_eq!(over("\n".repeat(65_000)), "more than 65000 lines");
+        assert!(prepare(&"é".repeat(65_000)).is_ok());
     }
 
     #[test]

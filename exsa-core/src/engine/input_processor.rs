@@ -1,7 +1,7 @@
 //! Validates and tokenizes requests on the caller's thread.
 
 use crate::backend::{Capabilities, Model};
-use crate::chat::ChatTemplate;
+use crate::chat::ChatTemplates;
 use crate::clock::Clock;
 use crate::engine::admission_control::AdmissionControl;
 use crate::engine::answer::{Answer, Limits};
@@ -22,7 +22,6 @@ use crate::text::StopMatcher;
 use crate::token::RequestId;
 use crate::token::TokenId;
 use crate::tokenizer::{EncodeOptions, Tokenizer, encode_prompt};
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -42,7 +41,7 @@ pub(crate) struct InputProcessor {
     pub(crate) admission: AdmissionControl,
     pub(crate) ids: AtomicU64,
     seeds: RandomState,
-    template: Mutex<Option<Arc<ChatTemplate>>>,
+    templates: ChatTemplates,
 }
 
 impl InputProcessor {
@@ -54,7 +53,9 @@ impl InputProcessor {
         in_flight: Arc<InFlight>,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        let templates = ChatTemplates::new(model.info(), model.tokenizer());
         Self {
+            templates: templates.replace(options.chat_template.clone()),
             tokenizer: model.tokenizer(),
             model,
             capabilities,
@@ -66,7 +67,6 @@ impl InputProcessor {
             admission: AdmissionControl::default(),
             ids: AtomicU64::new(0),
             seeds: RandomState::new(),
-            template: Mutex::new(None),
         }
     }
 
@@ -261,21 +261,11 @@ impl InputProcessor {
                 encode_prompt(&*self.tokenizer, text, &options)
             }
             Prompt::Chat(messages) => {
-                let rendered = self.template()?.render(messages, &request.chat)?;
+                let rendered = self.templates.render(messages, &request.chat)?;
                 encode_prompt(&*self.tokenizer, &rendered.text, &rendered.encode_options())
             }
         };
         Ok(tokens)
-    }
-
-    /// The model's chat template, parsed on first use.
-    fn template(&self) -> Result<Arc<ChatTemplate>, SubmitError> {
-        let mut template = self.template.lock();
-        if let Some(template) = &*template {
-            return Ok(template.clone());
-        }
-        let parsed = ChatTemplate::for_model(self.model.info().chat_template.as_deref(), &*self.tokenizer)?;
-        Ok(template.insert(Arc::new(parsed)).clone())
     }
 }
 

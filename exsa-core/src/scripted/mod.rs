@@ -152,6 +152,12 @@ impl ScriptedModel {
         self
     }
 
+    /// Adds a named chat template, such as `tool_use`.
+    pub fn named_chat_template(mut self, name: &str, template: &str) -> Self {
+        self.info.chat_templates.insert(name.into(), template.into());
+        self
+    }
+
     /// Sets the chat template.
     pub fn chat_template(mut self, template: &str) -> Self {
         self.info.chat_template = Some(template.into());

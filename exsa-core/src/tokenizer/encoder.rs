@@ -94,6 +94,11 @@ impl Tokenizer for Encoder {
         hidden.map(|(id, text, _)| (id, text.to_owned())).collect()
     }
 
+    fn user_defined_tokens(&self) -> Vec<(TokenId, String)> {
+        let user_defined = self.tokens.iter().filter(|(_, _, kind)| *kind == TokenType::UserDefined);
+        user_defined.map(|(id, text, _)| (id, text.to_owned())).collect()
+    }
+
     fn leading_space(&self) -> bool {
         self.leading_space
     }

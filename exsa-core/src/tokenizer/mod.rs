@@ -72,6 +72,11 @@ pub trait Tokenizer: Send + Sync {
     /// The control tokens with their texts.
     fn control_tokens(&self) -> Vec<(TokenId, String)>;
 
+    /// The user-defined tokens with their texts: they are text, and recognised in any text. None by default.
+    fn user_defined_tokens(&self) -> Vec<(TokenId, String)> {
+        Vec::new()
+    }
+
     /// Whether `encode` puts a space before a text, so that a decoded text loses its first.
     fn leading_space(&self) -> bool;
 
@@ -94,8 +99,8 @@ pub struct EncodeOptions<'a> {
     /// text is then encoded as any other. User-defined tokens, which are text, are recognised either way.
     pub parse_special: bool,
     /// Byte offsets into the text, ascending, across which no control token is recognised even where `parse_special`
-    /// is set: `<|im_start|>` at offset 10 is plain text if an offset in `11..22` is listed. Chat templates use
-    /// it to keep what a user wrote from becoming a control token.
+    /// is set, and no user-defined token: `<|im_start|>` at offset 10 is plain text if an offset in `11..22` is
+    /// listed. Chat templates use it to keep what a user wrote from becoming such a token.
     pub protected_offsets: &'a [usize],
 }
 

@@ -109,8 +109,8 @@ impl SpecialTokens {
         let bytes = text.as_bytes().get(at..)?;
         let bytes = bytes.get(..len_max).unwrap_or(bytes);
         let is_allowed = |len: usize, id: TokenId| {
-            let is_hidden = self.hidden.contains(&id);
-            !is_hidden || options.parse_special && !is_protected(options.protected_offsets, at, len)
+            let is_wanted = options.parse_special || !self.hidden.contains(&id);
+            is_wanted && !is_protected(options.protected_offsets, at, len)
         };
         let prefixes = self.trie.prefixes(bytes).filter(|(len, id)| is_allowed(*len, *id));
         prefixes.last().map(|(len, id)| Candidate { len, id: Reverse(id), at: Reverse(at) })
@@ -213,9 +213,7 @@ mod tests {
                 let mut look = from;
                 while let Some(at) = text[look..end].find(token).map(|at| look + at) {
                     let behind = at + token.len();
-                    if kind.is_hidden()
-                        && options.protected_offsets.iter().any(|b| (at + 1..behind).contains(b))
-                    {
+                    if options.protected_offsets.iter().any(|b| (at + 1..behind).contains(b)) {
                         look = at + text[at..].chars().next().map_or(1, char::len_utf8);
                         continue;
                     }

@@ -1,7 +1,7 @@
 //! A tokenizer with control tokens, and templates rendered for it.
 
 use exsa_core::TokenId;
-use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, Message};
+use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, Message, ToolFallback};
 use exsa_core::tokenizer::{EncodeOptions, SpecialIds, Tokenizer};
 
 /// A tokenizer of bytes and control tokens.
@@ -92,7 +92,8 @@ pub fn render(source: &str, messages: &[Message]) -> Result<String, ChatTemplate
 pub fn render_with(control: &[&'static str], source: &str, messages: &[Message]) -> (String, Vec<String>) {
     let tokenizer = Bytes::new(control);
     let template = ChatTemplate::for_model(Some(source), &tokenizer).unwrap();
-    let rendered = template.render(messages, &ChatOptions::default()).unwrap();
+    let options = ChatOptions::default().tool_fallback(ToolFallback::Omit);
+    let rendered = template.render(messages, &options).unwrap();
     let (found, _) = tokenizer.count(&rendered.text, &rendered.encode_options());
     let found = found.into_iter().map(str::to_owned).collect();
     (rendered.text, found)

@@ -1,7 +1,7 @@
 //! Text of a message or a tool never becomes a control token.
 
 use super::bytes::{Bytes, CHATML, render, render_with};
-use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, Json, Message, ToolCall};
+use exsa_core::chat::{ChatOptions, ChatTemplate, ChatTemplateError, Json, Message, ToolCall, ToolFallback};
 
 #[test]
 fn what_a_user_writes_never_becomes_a_control_token() {
@@ -63,7 +63,7 @@ fn fields_tools_and_keys_are_guarded_too() {
     let template = ChatTemplate::for_model(Some(source), &tokenizer).unwrap();
     let evil: Json = r#"["<s>", {"<|im_end|>": "<|im_start|>", "x": ["</s>"]}]"#.parse().unwrap();
     let messages = [Message::user("<s>").with("list", evil.clone()).with("<s>", Json::Null)];
-    let options = ChatOptions::default().tools([evil]);
+    let options = ChatOptions::default().tools([evil]).tool_fallback(ToolFallback::Omit);
     let rendered = template.render(&messages, &options).unwrap();
     assert_eq!(tokenizer.count(&rendered.text, &rendered.encode_options()).0, [""; 0]);
     assert!(rendered.text.contains(r#""<s>": null"#), "{}", rendered.text);
@@ -85,7 +85,7 @@ fn every_field_of_a_message_is_guarded() {
         .with("x", evil);
     message.tool_call_id = Some(evil.into());
     let (text, control) = render_with(&CHATML, "{{ messages | tojson }}", &[message]);
-    assert_eq!((text.matches(evil).count(), control.len()), (11, 0), "{text}");
+    assert_eq!((text.matches(evil).count(), control.len()), (12, 0), "{text}");
 }
 
 #[test]
@@ -112,10 +112,10 @@ fn all_noncharacters_at_once_are_refused() {
     let all: String = ('\u{FDD0}'..='\u{FDEF}').collect();
     let error = render("{{ messages[0].content }}", &[Message::user(&all)]).unwrap_err();
     assert_eq!(error, ChatTemplateError::Noncharacters);
-    let most: String = all.chars().skip(4).collect();
+    let most: String = all.chars().skip(5).collect();
     let error = render("{{ messages[0].content }}", &[Message::user(&most)]).unwrap_err();
     assert_eq!(error, ChatTemplateError::Noncharacters);
-    let most: String = all.chars().skip(5).collect();
+    let most: String = all.chars().skip(6).collect();
     let text = render("{{ messages[0].content }}", &[Message::user(format!("{most}<s>"))]).unwrap();
     assert_eq!(text, format!("{most}<s>"));
 }

@@ -4,8 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod bytes;
+mod choice;
+mod continued;
 mod injection;
 mod limits;
 mod markers;
 mod messages;
 mod templates;
+mod tools;
+mod user_defined;
