@@ -204,6 +204,13 @@ fn embedding_requests_of_the_openai_api_are_read() {
             "priority": "batch", "timeout": 1.5, "user": "u"})
     );
     there_and_back(&EmbedRequest::texts(["a"]));
+    for (name, truncate) in
+        [("NONE", Truncate::Refuse), ("START", Truncate::Start), ("end", Truncate::End)]
+    {
+        let request: EmbedRequest = from_value(json!({"input": "a", "truncate": name})).unwrap();
+        assert_eq!(request, EmbedRequest::texts(["a"]).truncate(truncate));
+        there_and_back(&request);
+    }
     for (bad, words) in [
         (json!({"model": "m"}), "missing field `input`"),
         (json!({"input": 7}), "a list of lists of token ids"),
