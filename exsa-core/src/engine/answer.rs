@@ -3,7 +3,7 @@
 use crate::engine::output::Output;
 use crate::finish::FinishReason;
 use crate::sampler::{Sampled, Sampler};
-use crate::stream::{AnswerFinished, StreamSender, Token};
+use crate::stream::{AnswerFinished, AnswerLogprob, Event, StreamSender, Token};
 use crate::text::{Detokenizer, StopMatcher};
 use crate::token::{RequestId, TokenId};
 use crate::tokenizer::Tokenizer;
@@ -25,6 +25,10 @@ pub(crate) struct Answer {
     pub(crate) detokenizer: Detokenizer,
     pub(crate) stop: StopMatcher,
     pub(crate) output: Output,
+    /// Log-probability so far; `None` if it is not computed.
+    pub(crate) logprob: Option<AnswerLogprob>,
+    /// Whether tokens are sent without their log-probabilities, which only rank the answers.
+    pub(crate) hide_logprobs: bool,
     /// Reason if the answer had ended before submission.
     pub(crate) ended: Option<FinishReason>,
     /// Whether it has had a sequence, so that it no longer counts as waiting.
@@ -62,11 +66,15 @@ impl Answer {
         stream: &StreamSender,
     ) -> TokenOutcome {
         let (id, mut text) = (sampled.token, String::new());
+        if let (Some(total), Some(logprob)) = (&mut self.logprob, sampled.logprob) {
+            total.add(logprob);
+        }
         let reason = self.take(id, len, limits, tokenizer, &mut text);
         if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration) = reason {
             return TokenOutcome::End(reason.unwrap_or(FinishReason::EndOfGeneration));
         }
-        let token = Token::new(id, text).logprob(sampled.logprob).top_logprobs(sampled.top_logprobs);
+        let logprob = sampled.logprob.filter(|_| !self.hide_logprobs);
+        let token = Token::new(id, text).logprob(logprob).top_logprobs(sampled.top_logprobs);
         let has_room = self.output.token(token, stream);
         match reason {
             Some(reason) => TokenOutcome::End(reason),
@@ -126,8 +134,13 @@ impl Answer {
         }
     }
 
-    /// Ends the answer: releases the text that was held back, and returns the answer's last event.
-    pub(crate) fn finish(mut self, mut reason: FinishReason, stream: &StreamSender) -> AnswerFinished {
+    /// Ends the answer: releases the text that was held back, and returns
+    /// the answer's last event, and the events that were withheld, if any were.
+    pub(crate) fn finish(
+        mut self,
+        mut reason: FinishReason,
+        stream: &StreamSender,
+    ) -> (AnswerFinished, Option<Vec<Event>>) {
         let mut text = String::new();
         if !self.stop.has_matched() {
             let mut decoded = String::new();
@@ -139,6 +152,7 @@ impl Answer {
             }
         }
         let text = self.output.finish(text, stream);
-        AnswerFinished::new(self.index, reason).text(text).seed(self.seed)
+        let end = AnswerFinished::new(self.index, reason).text(text).seed(self.seed).logprob(self.logprob);
+        (end, self.output.take_withheld())
     }
 }

@@ -5,10 +5,11 @@ use crate::clock::Clock;
 use crate::engine::answer::{Answer, Limits, TokenOutcome};
 use crate::engine::request_state::RequestState;
 use crate::finish::FinishReason;
-use crate::sampler::SampleScratch;
+use crate::sampler::{SampleScratch, score};
 use crate::schedule::scheduler::{Scheduler, Work};
 use crate::speculate::Speculation;
 use crate::stats::Recorder;
+use crate::stream::{PromptLogprobs, PromptToken};
 use crate::token::RequestId;
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
@@ -39,29 +40,73 @@ impl Commit<'_> {
         let mut rows = 0;
         for work in work {
             self.generated.clear();
-            let outcome =
-                if work.rows > 0 { self.verify(work, output, rows) } else { TokenOutcome::Continue };
+            let mut outcome = self.score_prompt(work, output, rows);
+            if work.rows > work.prompt_rows && !matches!(outcome, TokenOutcome::End(_)) {
+                outcome = self.verify(work, output, rows + work.prompt_rows);
+            }
             rows += work.rows;
             let accepted = self.scheduler.commit(work, self.generated);
+            self.settle(work);
             if let Some(speculation) = self.speculation.as_mut().filter(|_| work.drafts > 0) {
                 speculation.verified(work.id, work.drafts, accepted);
             }
             match outcome {
                 TokenOutcome::Continue => {}
-                TokenOutcome::StreamFull => self.pause(work.id),
+                TokenOutcome::StreamFull => {
+                    let request = self.answers.get(&work.id).map(|answer| answer.request);
+                    if let Some(state) = request.and_then(|id| self.requests.get(&id)) {
+                        state.pause(self.scheduler, self.now);
+                    }
+                }
                 TokenOutcome::End(reason) => ended.push((work.id, reason)),
             }
         }
         ended
     }
 
-    /// Pauses all answers of a stream that is full.
-    fn pause(&mut self, id: RequestId) {
-        let Some(state) = self.answers.get(&id).and_then(|answer| self.requests.get(&answer.request)) else {
-            return;
+    /// Emits the log-probabilities of the prompt that the first rows of `work` give; the rows of `work` start at `first`.
+    fn score_prompt(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
+        if work.prompt_rows == 0 {
+            return TokenOutcome::Continue;
+        }
+        let request = self.scheduler.request(work.seq).filter(|request| request.id == work.id);
+        let (Some(request), Some(answer)) = (request, self.answers.get(&work.id)) else {
+            return TokenOutcome::End(FinishReason::Cancelled);
         };
-        for id in &state.open {
-            self.scheduler.pause(*id, self.now);
+        let Some(state) = self.requests.get_mut(&answer.request) else {
+            return TokenOutcome::End(FinishReason::Cancelled);
+        };
+        let begun = self.clock.now();
+        let (start, top) = (work.start + work.len - work.rows + 1, state.prompt_top.unwrap_or_default());
+        let mut tokens = Vec::with_capacity(work.prompt_rows);
+        for (row, token) in (first..).zip(&request.tokens()[start..start + work.prompt_rows]) {
+            let Some(logits) = output.row(row) else { break };
+            match score(logits, *token, top, self.scratch) {
+                Ok(scored) => {
+                    tokens.push(PromptToken::new(*token, scored.logprob).top_logprobs(scored.top));
+                }
+                Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
+            }
+        }
+        state.scored = Some(start + tokens.len());
+        let has_room = state.stream.prompt(PromptLogprobs::new(start, tokens));
+        self.recorder.stats.step_times.sample += self.clock.now().saturating_sub(begun);
+        if has_room { TokenOutcome::Continue } else { TokenOutcome::StreamFull }
+    }
+
+    /// Lets the other answers of the request go on after `work`: they start once the prompt's log-probabilities
+    /// are sent, and the limit for the first token is met by any of them.
+    fn settle(&mut self, work: &Work) {
+        let Some(answer) = self.answers.get(&work.id) else { return };
+        let Some(state) = self.requests.get_mut(&answer.request) else { return };
+        if !state.held.is_empty() && state.scored.is_none_or(|scored| scored >= state.prompt_tokens) {
+            state.enqueue_held(self.scheduler, self.now);
+        }
+        if state.has_first_token_limit && state.first_token.is_some() {
+            state.has_first_token_limit = false;
+            for id in &state.open {
+                self.scheduler.waive_first_token(*id, self.now);
+            }
         }
     }
 
