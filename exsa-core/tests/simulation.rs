@@ -7,19 +7,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;
+mod reference;
 
 use drafts::{Answers, Kind, Oracle};
 use exsa_core::backend::SessionOptions;
 use exsa_core::clock::ManualClock;
 use exsa_core::queue::{FairOptions, FairQueue, Fcfs, QueueOrder};
-use exsa_core::sampler::{SampleScratch, SamplerContext, SamplingParams};
+use exsa_core::sampler::SamplingParams;
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::speculate::Speculation;
 use exsa_core::stream::Finished;
 use exsa_core::{
-    EngineLoop, EngineOptions, Event, FinishReason, Mode, PrefixCacheOptions, Priority, Request, SubmitError,
-    TokenId, TokenStream, Usage,
+    EngineLoop, EngineOptions, Event, FinishReason, Mode, Overflow, PrefixCacheOptions, Priority, Request,
+    SubmitError, TokenId, TokenStream, Usage,
 };
+use reference::{Expected, Reference};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,9 +51,8 @@ impl Random {
 /// A request that was submitted, and what came of it so far.
 struct Submitted {
     prompt: Vec<TokenId>,
-    /// The answer of a run alone, to the end of generation or the limit, without drafts.
-    expected: Vec<TokenId>,
-    tokens_max: Option<usize>,
+    /// The answer of a run alone, to its end, without drafts.
+    expected: Expected,
     /// `None` once it was dropped.
     stream: Option<TokenStream>,
     tokens: Vec<TokenId>,
@@ -88,6 +89,9 @@ struct Totals {
     late: u64,
     refused: u64,
     full: u64,
+    banned: u64,
+    rewound: u64,
+    shifts: u64,
     /// Drafts verified and accepted, by kind of proposer.
     drafts: [(u64, u64); Kind::ALL.len()],
 }
@@ -98,6 +102,8 @@ struct Simulation {
     clock: ManualClock,
     model: ScriptedModel,
     context: usize,
+    kv: usize,
+    truncates: bool,
     engine: EngineLoop,
     requests: Vec<Submitted>,
     /// What prompts begin with.
@@ -121,7 +127,8 @@ impl Simulation {
             Duration::from_millis(5),
             Duration::from_millis(1),
         );
-        if random.chance(20) {
+        let truncates = !random.chance(20);
+        if !truncates {
             model = model.without_truncate();
         }
         if random.chance(20) {
@@ -167,6 +174,8 @@ impl Simulation {
             clock,
             model,
             context,
+            kv,
+            truncates,
             engine,
             requests: Vec::new(),
             stems,
@@ -217,16 +226,37 @@ impl Simulation {
             request = request.timeout(Duration::from_millis(random.within(0, 400) as u64));
         }
         let asleep = random.chance(15);
+        // Not from `random`: schedules are the same with and without these options.
+        let mut drawn = Random(!self.seed ^ self.requests.len() as u64 ^ self.refused << 32);
+        let mut banned: Vec<String> = Vec::new();
+        if self.truncates && drawn.chance(25) {
+            let letters = drawn.within(1, 40);
+            banned.extend((0..letters).map(|_| char::from(drawn.within(32, 126) as u8).to_string()));
+            banned.push(
+                String::from_utf8(vec![drawn.within(32, 126) as u8, drawn.within(32, 126) as u8]).unwrap(),
+            );
+        }
+        request.banned_strings = banned.clone();
+        request.banned_strings_ignore_case = false;
+        // Without a limit, an answer that shifts its context might not end.
+        let shifts = tokens_max.is_some() && drawn.chance(25);
+        let window = self.context.min(self.kv);
+        let keep = shifts.then(|| drawn.within(0, prompt.len()).min(window - window / 4));
+        if let Some(keep) = keep {
+            request = request.overflow(Overflow::Shift { keep });
+        }
         match self.engine.submit(request) {
             Ok(stream) => {
-                let expected = self.alone(&prompt, &params, tokens_max);
+                // An answer that does not shift ends in a KV cache that is full with the token for which there is no room.
+                let window = if shifts { window } else { self.context.min(self.kv + 1) };
+                let reference = Reference::new(&self.model, &prompt, &params);
+                let expected = Reference { tokens_max, window, keep, banned: &banned, ..reference }.answer();
                 if let Some((_, answers)) = &self.proposer {
-                    answers.add([prompt.as_slice(), &expected].concat());
+                    answers.add([prompt.as_slice(), &expected.tokens].concat());
                 }
                 self.requests.push(Submitted {
                     prompt,
                     expected,
-                    tokens_max,
                     stream: Some(stream),
                     tokens: Vec::new(),
                     finished: None,
@@ -291,17 +321,20 @@ impl Simulation {
         for request in self.requests.iter().filter(|request| request.stream.is_some()) {
             let seed = self.seed;
             let finished = request.finished.as_ref().unwrap_or_else(|| panic!("seed {seed}: did not end"));
-            let eos = request.expected.iter().position(|token| *token == ByteTokenizer::EOS);
-            let expected = &request.expected[..eos.unwrap_or(request.expected.len())];
+            let expected = &request.expected;
+            let ended_by_token = expected.reason == Some(FinishReason::EndOfGeneration);
+            let emitted = &expected.tokens[..expected.tokens.len() - usize::from(ended_by_token)];
             let n = request.tokens.len();
-            assert_eq!(request.tokens, expected[..n], "seed {seed}: not the tokens of a run alone");
+            assert_eq!(request.tokens, emitted[..n], "seed {seed}: not the tokens of a run alone");
             let complete = match &finished.reason {
-                FinishReason::MaxTokens => Some(n) == request.tokens_max,
-                FinishReason::EndOfGeneration => eos == Some(n),
-                FinishReason::ContextFull => {
-                    totals.full += 1;
-                    let kv = self.engine.stats().scheduler.kv_tokens_max;
-                    request.prompt.len() + n >= self.context.min(kv)
+                FinishReason::MaxTokens
+                | FinishReason::EndOfGeneration
+                | FinishReason::ContextFull
+                | FinishReason::BannedString(_) => {
+                    totals.full += u64::from(finished.reason == FinishReason::ContextFull);
+                    totals.banned += u64::from(matches!(finished.reason, FinishReason::BannedString(_)));
+                    assert_eq!(finished.usage.shifted_tokens, expected.shifted, "seed {seed}");
+                    Some(&finished.reason) == expected.reason.as_ref() && n == emitted.len()
                 }
                 FinishReason::Cancelled => {
                     totals.cancelled += 1;
@@ -323,24 +356,6 @@ impl Simulation {
             assert_eq!(completion_tokens, n + usize::from(ended_by_token), "seed {seed}: {finished:?}");
             assert!(cached_tokens < prompt_tokens, "seed {seed}: {cached_tokens} of {prompt_tokens} cached");
         }
-    }
-
-    /// The answer without an engine, the end of generation included.
-    fn alone(&self, prompt: &[TokenId], params: &SamplingParams, tokens_max: Option<usize>) -> Vec<TokenId> {
-        let mut sampler = params.build(&SamplerContext::new(ByteTokenizer::N_VOCAB)).unwrap();
-        let (mut scratch, mut row) = (SampleScratch::default(), vec![0.0; ByteTokenizer::N_VOCAB]);
-        let mut tokens = prompt.to_vec();
-        let limit = tokens_max.map_or(self.context, |max| prompt.len() + max);
-        while tokens.len() < limit {
-            self.model.logits(&tokens, &mut row);
-            let position = tokens.len() as u64;
-            let token = sampler.sample(&row, &tokens, position, &mut scratch).unwrap().token;
-            tokens.push(token);
-            if token == ByteTokenizer::EOS {
-                break;
-            }
-        }
-        tokens.split_off(prompt.len())
     }
 }
 
@@ -383,6 +398,8 @@ fn run(seed: u64, totals: &mut Totals) {
     totals.saved += stats.scheduler.preemptions_saved;
     totals.cached += stats.scheduler.cached_tokens;
     totals.refused += simulation.refused;
+    totals.rewound += stats.scheduler.rewound_tokens;
+    totals.shifts += stats.scheduler.context_shifts;
 }
 
 #[test]
@@ -406,11 +423,15 @@ fn random_schedules_keep_every_promise() {
         late,
         refused,
         full,
+        banned,
+        rewound,
+        shifts,
         drafts,
     } = totals;
     println!(
         "{requests} requests in {steps} steps: {preemptions} preemptions, {saved} of them saved, {cached} tokens cached, \
-         {cancelled} cancelled, {expired} expired, {late} without a first token in time, {full} filled the context or the KV cache, {refused} refused"
+         {cancelled} cancelled, {expired} expired, {late} without a first token in time, {full} filled the context or the KV cache, {refused} refused, \
+         {rewound} tokens taken back, {banned} answers without a token that is not banned, {shifts} context shifts"
     );
     for (kind, (drafted, accepted)) in Kind::ALL.iter().zip(drafts) {
         println!("{kind:?} proposers: {accepted} of {drafted} drafts accepted");
@@ -428,7 +449,9 @@ fn random_schedules_keep_every_promise() {
             assert!(drafted > 1000 && expected.contains(&share), "{kind:?}: {accepted} of {drafted}");
         }
         assert!(
-            [preemptions, saved, cached, cancelled, expired, late, refused, full].iter().all(|n| *n > 1000),
+            [preemptions, saved, cached, cancelled, expired, late, refused, full, rewound, shifts]
+                .iter()
+                .all(|n| *n > 1000),
             "all paths are taken"
         );
     }

@@ -8,8 +8,8 @@ use exsa_core::error::StepError;
 use exsa_core::queue::FairOptions;
 use exsa_core::stream::{AnswerFinished, Event, Finished, Token, ToolCallDelta};
 use exsa_core::{
-    EmbedRequest, EngineOptions, ErrorReport, FinishReason, Message, Mode, PrefixCacheOptions, Priority,
-    Prompt, Request, RequestError, RerankRequest, SamplingParams, SubmitError, Usage,
+    EmbedRequest, EngineOptions, ErrorReport, FinishReason, Message, Mode, Overflow, PrefixCacheOptions,
+    Priority, Prompt, Request, RequestError, RerankRequest, SamplingParams, SubmitError, Usage,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,6 +57,57 @@ fn a_request_has_the_names_of_openai_and_llama_cpp() {
         assert_eq!(&json[name], value, "{name}");
     }
     there_and_back(&Request::tokens([1, 2, 3]));
+}
+
+#[test]
+fn overflow_has_the_names_of_openai_and_llama_cpp() {
+    let shift = |keep| Overflow::Shift { keep };
+    let names = ["truncation", "context_shift", "n_keep"];
+    for (fields, overflow, written) in [
+        (json!({}), Overflow::Refuse, json!({})),
+        (json!({"truncation": "disabled", "n_keep": 3}), Overflow::Refuse, json!({})),
+        (json!({"truncation": null, "context_shift": false}), Overflow::Refuse, json!({})),
+        (json!({"truncation": "auto"}), Overflow::DropMessages, json!({"truncation": "auto"})),
+        (json!({"context_shift": true}), shift(0), json!({"context_shift": true, "n_keep": 0})),
+        (json!({"context_shift": true, "n_keep": 9}), shift(9), json!({"context_shift": true, "n_keep": 9})),
+        (
+            json!({"context_shift": true, "n_keep": -1}),
+            shift(usize::MAX),
+            json!({"context_shift": true, "n_keep": -1}),
+        ),
+    ] {
+        let mut json = fields.clone();
+        json["prompt"] = json!("x");
+        let request: Request = from_value(json).unwrap();
+        assert_eq!(request.overflow, overflow, "{fields}");
+        let json = there_and_back(&request);
+        let mut all = json!({});
+        names.iter().filter(|name| !json[**name].is_null()).for_each(|name| all[*name] = json[*name].clone());
+        assert_eq!(all, written);
+    }
+    for bad in [
+        json!({"prompt": "x", "truncation": "left"}),
+        json!({"prompt": "x", "context_shift": true, "n_keep": -2}),
+        json!({"prompt": "x", "context_shift": true, "truncation": "auto"}),
+    ] {
+        assert!(from_value::<Request>(bad.clone()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn banned_strings_are_a_text_or_a_list() {
+    let request: Request = from_value(json!({"prompt": "x", "banned_strings": "a"})).unwrap();
+    assert_eq!((request.banned_strings, request.banned_strings_ignore_case), (vec!["a".to_owned()], true));
+    let request = Request::text("x").banned_string("a").banned_string("b").banned_strings_ignore_case(false);
+    let json = there_and_back(&request);
+    let fields = (&json["banned_strings"], &json["banned_strings_ignore_case"]);
+    assert_eq!(fields, (&json!(["a", "b"]), &json!(false)));
+    assert_eq!(there_and_back(&FinishReason::BannedString(2)), json!({"type": "banned_string", "value": 2}));
+    let usage = Usage::new(1, 2).dropped_messages(3).shifted_tokens(4);
+    let json = there_and_back(&usage);
+    assert_eq!((&json["dropped_messages"], &json["shifted_tokens"]), (&json!(3), &json!(4)));
+    let plain = there_and_back(&Usage::new(1, 2));
+    assert!(plain.get("dropped_messages").is_none() && plain.get("shifted_tokens").is_none());
 }
 
 #[test]
@@ -204,9 +255,7 @@ fn embedding_requests_of_the_openai_api_are_read() {
             "priority": "batch", "timeout": 1.5, "user": "u"})
     );
     there_and_back(&EmbedRequest::texts(["a"]));
-    for (name, truncate) in
-        [("NONE", Truncate::Refuse), ("START", Truncate::Start), ("end", Truncate::End)]
-    {
+    for (name, truncate) in [("NONE", Truncate::Refuse), ("START", Truncate::Start), ("end", Truncate::End)] {
         let request: EmbedRequest = from_value(json!({"input": "a", "truncate": name})).unwrap();
         assert_eq!(request, EmbedRequest::texts(["a"]).truncate(truncate));
         there_and_back(&request);

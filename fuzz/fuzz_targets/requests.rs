@@ -7,7 +7,7 @@ use exsa_core::clock::ManualClock;
 use exsa_core::queue::Fcfs;
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::{
-    EngineLoop, EngineOptions, Event, FinishReason, Message, Prompt, Request, SamplingParams, TokenStream,
+    EngineLoop, EngineOptions, Event, FinishReason, Message, Overflow, Prompt, Request, SamplingParams, TokenStream,
 };
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -86,6 +86,17 @@ fn request(data: &mut Unstructured<'_>) -> Result<Request> {
     for _ in 0..data.int_in_range(0..=2)? {
         request.stop_tokens.push(data.int_in_range(0..=300)?);
     }
+    for _ in 0..data.int_in_range(0..=3)? {
+        let banned = if data.arbitrary()? { text(data)? } else { data.int_in_range(b' '..=b'~').map(|c| char::from(c).into())? };
+        request.banned_strings.push(banned);
+    }
+    request.banned_strings_ignore_case = data.arbitrary()?;
+    request.overflow = match data.int_in_range(0..=3)? {
+        0 => Overflow::DropMessages,
+        // Without a limit, the answer might not end.
+        1 if request.max_tokens.is_some() => Overflow::Shift { keep: data.int_in_range(0..=CONTEXT)? },
+        _ => Overflow::Refuse,
+    };
     request.ignore_eos = data.arbitrary()?;
     request.parse_special = data.arbitrary()?;
     request.timeout = data.arbitrary::<Option<u8>>()?.map(|ms| Duration::from_millis(ms.into()));
@@ -97,6 +108,8 @@ struct Asked {
     tokens_max: Option<usize>,
     tokens: usize,
     ends: usize,
+    text: String,
+    banned: Vec<String>,
 }
 
 impl Asked {
@@ -108,9 +121,14 @@ impl Asked {
                     assert!(token.id.is_some_and(|id| (id as usize) < ByteTokenizer::N_VOCAB));
                     assert!(token.logprob.is_none_or(|logprob| logprob <= 1e-4), "{:?}", token.logprob);
                     self.tokens += 1;
+                    self.text += &token.text;
                 }
                 Event::Finished(finished) => {
                     self.ends += 1;
+                    self.text += &finished.text;
+                    // The end may replace an incomplete character, which is not searched.
+                    let mut banned = self.banned.iter().filter(|banned| !banned.contains(char::REPLACEMENT_CHARACTER));
+                    assert!(!banned.any(|banned| self.text.contains(banned.as_str())), "{:?}", self.text);
                     // A token that ended the answer counts and is not sent.
                     assert!((self.tokens..=self.tokens + 1).contains(&finished.usage.completion_tokens));
                     if finished.reason == FinishReason::MaxTokens {
@@ -146,9 +164,9 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
     let mut asked = Vec::new();
     for _ in 0..data.int_in_range(1..=6)? {
         let request = request(data)?;
-        let tokens_max = request.max_tokens;
+        let (tokens_max, banned) = (request.max_tokens, request.banned_strings.clone());
         match engine.submit(request) {
-            Ok(stream) => asked.push(Asked { stream, tokens_max, tokens: 0, ends: 0 }),
+            Ok(stream) => asked.push(Asked { stream, tokens_max, tokens: 0, ends: 0, text: String::new(), banned }),
             Err(error) => assert!(!error.to_string().is_empty()),
         }
         for _ in 0..data.int_in_range(0..=3)? {
@@ -156,7 +174,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
         }
     }
     engine.step();
-    for _ in 0..5000 {
+    for _ in 0..50_000 {
         if engine.is_empty() {
             break;
         }

@@ -249,6 +249,10 @@ mod tests {
         let (tokens, start, end) = pair(&*all, "a", "abb");
         assert_eq!(cut(tokens.clone(), 6, Truncate::Start, start, end), Some(vec![1, 4, 2, 3, 5, 2]));
         assert_eq!(cut(tokens.clone(), 6, Truncate::End, start, end), Some(vec![1, 4, 2, 3, 4, 2]));
-        assert_eq!(cut(tokens, 5, Truncate::Start, start, end), None, "no token of the document would be left");
+        assert_eq!(
+            cut(tokens, 5, Truncate::Start, start, end),
+            None,
+            "no token of the document would be left"
+        );
     }
 }

@@ -125,6 +125,12 @@ impl Proposer for Oracle {
         shared.accepted += accepted as u64;
     }
 
+    fn changed(&mut self, id: RequestId, kept: usize) {
+        if let Some(seen) = self.seen.get_mut(&id) {
+            seen.truncate(kept);
+        }
+    }
+
     fn finished(&mut self, id: RequestId) {
         self.seen.remove(&id);
         assert!(self.answers.0.lock().unwrap().finished.insert(id), "{id:?} ended twice");

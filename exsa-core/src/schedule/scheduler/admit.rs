@@ -122,6 +122,7 @@ impl Scheduler {
         }
         let leads = |leader: &&Running| {
             leader.paused.is_none()
+                && leader.request.shifted() == 0
                 && leader.computed < leader.request.prompt_len
                 && leader.request.effective_priority() <= request.effective_priority()
                 && leader.request.tokens().get(least - 1) == tokens.get(least - 1)
@@ -145,7 +146,10 @@ impl Scheduler {
             return None;
         }
         let computes = |leader: &&Running| {
-            leader.request.group == request.group && leader.paused.is_none() && leader.computed < len
+            leader.request.group == request.group
+                && leader.paused.is_none()
+                && leader.request.shifted() == 0
+                && leader.computed < len
         };
         let leader = self.order.iter().filter_map(|seq| self.get(*seq)).find(computes)?;
         Some(leader.leads(request, len))
