@@ -1,6 +1,7 @@
 //! Prompts and answers longer than the context: refused, without messages of the middle, or with a shifted context.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[allow(dead_code)]
 mod drafts;
 mod reference;
 
@@ -82,7 +83,7 @@ fn cases() -> Vec<Case> {
         case("a prompt that nearly fills the whole context..", drawn(4), 100, 3),
         case("an answer that fits", drawn(5), 20, 3),
     ];
-    cases.push(Case { prompt: [&[ByteTokenizer::BOS], &ids("text")[..]].concat(), ..cases.remove(0) });
+    cases[0].prompt = [&[ByteTokenizer::BOS], &ids("text")[..]].concat();
     cases
 }
 

@@ -94,6 +94,7 @@ impl InputProcessor {
         }
         // The first answer has the id of the request, the others those after it.
         let id = RequestId(self.ids.fetch_add(n as u64, Ordering::Relaxed));
+        let banned = self.banned_strings(&request)?;
         let mut sampling = request.sampling;
         // 53 bits, which every JSON reader represents exactly.
         let seed = *sampling.seed.get_or_insert_with(|| self.seeds.hash_one(id) >> 11);
@@ -105,7 +106,6 @@ impl InputProcessor {
         let context = SamplerContext::new(n_vocab).with_tokenizer(&*self.tokenizer);
         let best = Some(request.n).filter(|best| *best < n);
         let hide_logprobs = best.is_some() && !std::mem::replace(&mut sampling.logprobs, true);
-        let banned = self.banned_strings(&request)?;
         let mut transforms = request.transforms;
         let samplers = (0..n as u64).map(|index| {
             sampling.seed = Some(seed.wrapping_add(index));
