@@ -151,7 +151,9 @@ fn the_best_answers_are_those_that_do_not_fail() {
 #[test]
 fn another_answer_goes_on_with_the_log_probabilities_of_the_prompt() {
     let prompt: Vec<TokenId> = (0..200).map(|i| b'a' as TokenId + i % 26).collect();
-    for effect in [Effect::Fail, Effect::FailLate, Effect::NotANumber, Effect::RowMissing] {
+    let effects =
+        [Effect::Fail, Effect::FailLate, Effect::NotANumber, Effect::RowMissing, Effect::NarrowRows];
+    for effect in effects {
         for pass in 1..=4 {
             let faults = Faults::new().with(When::Nth(Operation::Forward, pass), effect);
             let engine = faulty(ScriptedModel::ngram(9).context(512), &faults);

@@ -11,7 +11,8 @@ use crate::tokenizer::Tokenizer;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An answer in the making. It has a sequence and a [`SchedRequest`](crate::schedule::SchedRequest) of its own.
+/// An answer in the making. It has a sequence and a [`SchedRequest`](crate::schedule::SchedRequest) of its
+/// own.
 pub(crate) struct Answer {
     /// The request that it belongs to.
     pub(crate) request: RequestId,

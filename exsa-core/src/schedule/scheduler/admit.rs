@@ -157,8 +157,8 @@ impl Scheduler {
         Some(leader.leads(request, len))
     }
 
-    /// Whether a sequence waits, directly or by its leader's leader, for the prefill of request `id`. That request
-    /// may have lost its sequence meanwhile; if it followed in turn, they would wait for each other.
+    /// Whether a sequence waits, directly or by its leader's leader, for the prefill of request `id`. That
+    /// request may have lost its sequence meanwhile; if it followed in turn, they would wait for each other.
     pub(super) fn awaits(&self, running: &Running, id: RequestId) -> bool {
         let mut next = running.follows;
         for _ in 0..self.order.len() {
