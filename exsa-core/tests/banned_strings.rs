@@ -1,7 +1,6 @@
 //! Answers without banned strings: what they are, that they are the same however they come about, and their limits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
 mod drafts;
 mod reference;
 

@@ -1,7 +1,6 @@
 //! Prompts and answers longer than the context: refused, without messages of the middle, or with a shifted context.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
 mod drafts;
 mod reference;
 
