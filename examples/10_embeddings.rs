@@ -1,7 +1,8 @@
 //! Semantic search: texts become vectors, and texts of similar meaning have vectors of similar direction.
 //!
-//! A first search compares short vectors, of which an index of millions fits in memory; the whole vectors then rank the best
-//! again. The built-in model tells stories and was not trained for search: pass an embedding model with `--model`.
+//! A first search compares short vectors, of which an index of millions fits in memory; the whole vectors
+//! then rank the best again. The built-in model tells stories and was not trained for search: pass an
+//! embedding model with `--model`.
 
 use clap::Parser;
 use exsa_core::backend::{Pooling, SessionOptions, ThreadOptions};

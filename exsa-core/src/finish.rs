@@ -21,7 +21,8 @@ pub enum FinishReason {
     /// One of the request's stop strings appeared; its index in the request. The text ends just before it.
     StopString(usize),
     /// One of the request's banned strings could not be avoided within the limits of
-    /// [`Request::banned_strings`](crate::Request::banned_strings); its index in the request. The text ends before it.
+    /// [`Request::banned_strings`](crate::Request::banned_strings); its index in the request. The text ends
+    /// before it.
     BannedString(usize),
     /// The request's `max_tokens` were generated.
     MaxTokens,
@@ -116,10 +117,12 @@ pub struct Usage {
     /// Time from submission to the end.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub total_time: Duration,
-    /// Messages of the conversation that were left out: [`Overflow::DropMessages`](crate::Overflow::DropMessages).
+    /// Messages of the conversation that were left out:
+    /// [`Overflow::DropMessages`](crate::Overflow::DropMessages).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "crate::wire::is_zero"))]
     pub dropped_messages: usize,
-    /// Tokens dropped by shifts of the context, over all answers: [`Overflow::Shift`](crate::Overflow::Shift).
+    /// Tokens dropped by shifts of the context, over all answers:
+    /// [`Overflow::Shift`](crate::Overflow::Shift).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "crate::wire::is_zero"))]
     pub shifted_tokens: usize,
 }

@@ -180,20 +180,22 @@ pub struct Request {
     /// The treatment of a prompt or an answer that does not fit the context; [`Overflow::Refuse`] by default.
     #[cfg_attr(feature = "serde", serde(flatten, with = "crate::wire::overflow"))]
     pub overflow: Overflow,
-    /// Texts that the answer must not contain; at most [`BANNED_STRINGS_MAX`](crate::text::BANNED_STRINGS_MAX), of at most
+    /// Texts that the answer must not contain; at most
+    /// [`BANNED_STRINGS_MAX`](crate::text::BANNED_STRINGS_MAX), of at most
     /// [`BANNED_CHARS_MAX`](crate::text::BANNED_CHARS_MAX) characters. Control tokens count as no text.
     ///
-    /// When one is complete, the answer goes back to the token in which it begins and takes another one there. Tokens that may
-    /// be taken back are not emitted before that is decided, so that none that was emitted is withdrawn. Tokens taken back
-    /// count neither for `max_tokens` nor in the usage. If 64 tokens at one
-    /// place lead to banned strings, or more than 1,024 tokens and 8 times the length of the answer were taken back, the answer
-    /// ends there with [`FinishReason::BannedString`](crate::FinishReason::BannedString). A resumed answer counts anew.
+    /// When one is complete, the answer goes back to the token in which it begins and takes another one
+    /// there. Tokens that may be taken back are not emitted before that is decided, so that none that was
+    /// emitted is withdrawn. Tokens taken back count neither for `max_tokens` nor in the usage. If 64 tokens
+    /// at one place lead to banned strings, or more than 1,024 tokens and 8 times the length of the answer
+    /// were taken back, the answer ends there with
+    /// [`FinishReason::BannedString`](crate::FinishReason::BannedString). A resumed answer counts anew.
     ///
     /// Sessions that cannot truncate their KV refuse the option.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::wire::one_or_more"))]
     pub banned_strings: Vec<String>,
-    /// Whether case makes no difference for banned strings, by Unicode's lowercase mapping, character by character;
-    /// `true` by default, as in other programs that have the option.
+    /// Whether case makes no difference for banned strings, by Unicode's lowercase mapping, character by
+    /// character; `true` by default, as in other programs that have the option.
     pub banned_strings_ignore_case: bool,
 }
 

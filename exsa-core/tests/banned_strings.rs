@@ -1,4 +1,5 @@
-//! Answers without banned strings: what they are, that they are the same however they come about, and their limits.
+//! Answers without banned strings: what they are, that they are the same however they come about, and their
+//! limits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;
@@ -12,7 +13,7 @@ use exsa_core::scripted::ScriptedModel;
 use exsa_core::speculate::Speculation;
 use exsa_core::stream::Finished;
 use exsa_core::{
-    EngineLoop, EngineOptions, Event, FinishReason, Overflow, Prompt, Request, Resume, SamplingParams,
+    EngineLoop, EngineOptions, Event, FinishReason, Mode, Overflow, Prompt, Request, Resume, SamplingParams,
     SubmitError, TokenId, TokenStream,
 };
 use proptest::prelude::*;
@@ -181,6 +182,7 @@ fn answers_are_the_same_beside_others_with_drafts_and_after_preemption() {
                 let what = format!("{sequences} sequences, {kv} tokens of KV, drafts {kind:?}, fork {fork}");
                 let options = EngineOptions::default()
                     .session(SessionOptions::new().sequences(sequences).batch_tokens(24))
+                    .mode(Mode::Throughput)
                     .stream_events_max(capacity);
                 // One model for all, so that they share an engine.
                 let mut model = ScriptedModel::ngram(9).order(usize::MAX).kv(kv, 16);

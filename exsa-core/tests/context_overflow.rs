@@ -1,4 +1,5 @@
-//! Prompts and answers longer than the context: refused, without messages of the middle, or with a shifted context.
+//! Prompts and answers longer than the context: refused, without messages of the middle, or with a shifted
+//! context.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;
@@ -13,8 +14,8 @@ use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::speculate::Speculation;
 use exsa_core::stream::Completion;
 use exsa_core::{
-    EngineLoop, EngineOptions, FinishReason, Message, Overflow, PrefixCacheOptions, Prompt, Request, Resume,
-    SamplingParams, SeqId, SubmitError, TokenId,
+    EngineLoop, EngineOptions, FinishReason, Message, Mode, Overflow, PrefixCacheOptions, Prompt, Request,
+    Resume, SamplingParams, SeqId, SubmitError, TokenId,
 };
 use reference::{Expected, Reference, ids};
 use std::sync::Arc;
@@ -137,6 +138,7 @@ fn shifted_answers_are_the_same_beside_others_with_drafts_and_after_preemption()
                 let options = EngineOptions::default()
                     .session(SessionOptions::new().sequences(8).batch_tokens(20))
                     .prefill_chunk_max(8)
+                    .mode(Mode::Throughput)
                     .prefix_cache(PrefixCacheOptions::default().enabled(cache));
                 let model = model().kv(kv, 16);
                 let mut engine = engine(&model, options);
@@ -210,7 +212,8 @@ fn conversation() -> Vec<Message> {
 
 /// A model that takes no more than its prompt and an answer of `context` tokens together.
 fn chat_model(context: usize) -> ScriptedModel {
-    let template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% if m.tool_calls %}call{% endif %}; {% endfor %}";
+    let template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% if m.tool_calls %}call{% endif %}; \
+                    {% endfor %}";
     ScriptedModel::echo("fine").context(context).chat_template(template)
 }
 

@@ -287,7 +287,8 @@ impl Simulation {
         }
         match self.engine.submit(request) {
             Ok(stream) => {
-                // An answer that does not shift ends in a KV cache that is full with the token for which there is no room.
+                // An answer that does not shift ends in a KV cache that is full with the token for which
+                // there is no room.
                 let window = if shifts { window } else { self.context.min(self.kv + 1) };
                 let mut answers = Vec::new();
                 for index in 0..n as u64 {

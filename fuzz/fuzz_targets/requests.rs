@@ -87,7 +87,8 @@ fn request(data: &mut Unstructured<'_>) -> Result<Request> {
         request.stop_tokens.push(data.int_in_range(0..=300)?);
     }
     for _ in 0..data.int_in_range(0..=3)? {
-        let banned = if data.arbitrary()? { text(data)? } else { data.int_in_range(b' '..=b'~').map(|c| char::from(c).into())? };
+        let letter = char::from(data.int_in_range(b' '..=b'~')?).to_string();
+        let banned = if data.arbitrary()? { text(data)? } else { letter };
         request.banned_strings.push(banned);
     }
     request.banned_strings_ignore_case = data.arbitrary()?;

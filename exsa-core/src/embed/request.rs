@@ -162,7 +162,8 @@ pub struct RerankRequest {
     /// The documents.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::wire::documents"))]
     pub documents: Vec<String>,
-    /// The treatment of pairs that are too long; [`Truncate::Refuse`] by default. The others cut documents, never the query.
+    /// The treatment of pairs that are too long; [`Truncate::Refuse`] by default. The others cut documents,
+    /// never the query.
     #[cfg_attr(feature = "serde", serde(default))]
     pub truncate: Truncate,
     /// How urgent the request is.

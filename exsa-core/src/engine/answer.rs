@@ -106,7 +106,8 @@ impl Answer {
         }
     }
 
-    /// Emits all tokens that could still be taken back, the last of which makes the sequence `len` tokens long.
+    /// Emits all tokens that could still be taken back, the last of which makes the sequence `len` tokens
+    /// long.
     pub(crate) fn emit_pending(
         &mut self,
         len: usize,
@@ -212,8 +213,8 @@ impl Answer {
         }
     }
 
-    /// Drops the tokens that could still be taken back if the answer is cut off, for the uncut answer may have others
-    /// there. Returns their number.
+    /// Drops the tokens that could still be taken back if the answer is cut off, for the uncut answer may
+    /// have others there. Returns their number.
     pub(crate) fn drop_pending(&mut self, reason: &FinishReason) -> usize {
         match (reason, &mut self.banned) {
             (

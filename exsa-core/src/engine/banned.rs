@@ -1,9 +1,9 @@
 //! Banned strings of an answer: tokens that may still be taken back, and tokens banned at a position.
 //!
-//! A token is *pending* while its text may belong to the beginning of a banned string; its event waits as long. When
-//! a banned string is complete, the answer is rewound to the token in which the string begins, that token is banned
-//! at its position, and sampling goes on from there. A draw is a function of (seed, position) and of the
-//! tokens before, so an answer is the same however often it is interrupted.
+//! A token is *pending* while its text may belong to the beginning of a banned string; its event waits as
+//! long. When a banned string is complete, the answer is rewound to the token in which the string begins,
+//! that token is banned at its position, and sampling goes on from there. A draw is a function of (seed,
+//! position) and of the tokens before, so an answer is the same however often it is interrupted.
 
 use crate::sampler::{Candidates, Sampled, SamplerContext, SamplingError, Step, Transform, TransformFactory};
 use crate::text::{BannedMatcher, Detokenizer, Found, StopMatcher};
@@ -46,7 +46,8 @@ struct Pending {
     sampled: Sampled,
     /// Position of the token.
     position: u64,
-    /// Offset in the answer's text behind its text, the first byte of a character that later tokens complete included.
+    /// Offset in the answer's text behind its text, the first byte of a character that later tokens complete
+    /// included.
     end: usize,
 }
 
@@ -124,8 +125,8 @@ impl BannedStrings {
         self.ahead = Ahead { detokenizer: detokenizer.clone(), stop: stop.clone(), matcher };
     }
 
-    /// Takes back the tokens from the one in which `found` begins, or from the first that is pending, and bans
-    /// it at its position. `detokenizer` and `stop` are those behind the last token that is not pending.
+    /// Takes back the tokens from the one in which `found` begins, or from the first that is pending, and
+    /// bans it at its position. `detokenizer` and `stop` are those behind the last token that is not pending.
     pub(super) fn rewind(
         &mut self,
         found: Found,

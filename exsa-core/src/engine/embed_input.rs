@@ -151,8 +151,9 @@ impl InputProcessor {
     }
 }
 
-/// Cuts more than `limit` tokens to that number, but keeps the first `start` and the last `end`. `false`, without a
-/// change, where `truncate` refuses or these alone fill the limit: a query leaves no token for its document.
+/// Cuts more than `limit` tokens to that number, but keeps the first `start` and the last `end`. `false`,
+/// without a change, where `truncate` refuses or these alone fill the limit: a query leaves no token for its
+/// document.
 fn cut(tokens: &mut Vec<TokenId>, limit: usize, truncate: Truncate, start: usize, end: usize) -> bool {
     if start + end >= limit {
         return false;

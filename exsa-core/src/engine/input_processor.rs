@@ -251,7 +251,8 @@ impl InputProcessor {
         let keep_max = window - window / 4;
         if keep > keep_max {
             let problem = format!(
-                "{keep} tokens of the prompt, but at most {keep_max}, three quarters of the context of {window}"
+                "{keep} tokens of the prompt, but at most {keep_max}, three quarters of the context of \
+                 {window}"
             );
             return Err(SubmitError::Option { option: "n_keep", problem });
         }

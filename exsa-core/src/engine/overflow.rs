@@ -61,8 +61,9 @@ fn droppable(messages: &[Message]) -> Vec<Vec<usize>> {
     dropped
 }
 
-/// Groups of the messages in `range`, without system messages. A message that `begins` a group does so unless results of
-/// calls in the group before follow it. A group with results behind the range is left out, with all after it.
+/// Groups of the messages in `range`, without system messages. A message that `begins` a group does so unless
+/// results of calls in the group before follow it. A group with results behind the range is left out, with
+/// all after it.
 fn units(
     messages: &[Message],
     range: Range<usize>,

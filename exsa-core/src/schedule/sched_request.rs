@@ -159,7 +159,8 @@ impl SchedRequest {
         self.tokens.len()
     }
 
-    /// Drops half of the tokens behind the first `keep`, the older half. Returns the number of tokens before them.
+    /// Drops half of the tokens behind the first `keep`, the older half. Returns the number of tokens before
+    /// them.
     pub(super) fn shift(&mut self) -> usize {
         debug_assert_eq!(self.drafts, 0);
         let keep = self.keep.unwrap_or(0).min(self.tokens.len().saturating_sub(1));

@@ -22,8 +22,9 @@ use std::fmt::Debug;
 ///
 /// - Any tokens may be proposed: wrong drafts cost time and never change an
 ///   answer. An id outside the vocabulary is dropped with all drafts after it.
-/// - `tokens` of a request only grow between two calls, and never contain a draft that was rejected. If tokens
-///   are taken back (banned strings) or dropped (a context shift), [`changed`](Self::changed) says so first.
+/// - `tokens` of a request only grow between two calls, and never contain a draft that was rejected. If
+///   tokens are taken back (banned strings) or dropped (a context shift), [`changed`](Self::changed) says so
+///   first.
 /// - A call runs on the engine's thread between two passes, so it should take far less time than a pass.
 pub trait Proposer: Send + Debug {
     /// Appends up to `max` tokens that may follow `tokens`, the prompt

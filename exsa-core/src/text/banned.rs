@@ -111,7 +111,8 @@ impl BannedMatcher {
         self.read
     }
 
-    /// Offset from which the text may be the beginning of a banned string; the end of the text if there is none.
+    /// Offset from which the text may be the beginning of a banned string; the end of the text if there is
+    /// none.
     pub(crate) fn first_partial(&self) -> usize {
         let longest = self.matched.iter().copied().max().unwrap_or(0);
         if longest == 0 { self.read } else { self.offsets[self.offsets.len() - longest] }

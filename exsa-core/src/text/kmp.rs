@@ -30,8 +30,9 @@ impl<T: Clone + PartialEq> Pattern<T> {
         self.items.len()
     }
 
-    /// Reads an item after text that ends with the first `matched` items of the pattern, and updates `matched`.
-    /// Returns whether the text now ends with the whole pattern, which then continues as its longest border.
+    /// Reads an item after text that ends with the first `matched` items of the pattern, and updates
+    /// `matched`. Returns whether the text now ends with the whole pattern, which then continues as its
+    /// longest border.
     pub(super) fn step(&self, matched: &mut usize, item: &T) -> bool {
         while *matched > 0 && self.items[*matched] != *item {
             *matched = self.borders[*matched - 1];

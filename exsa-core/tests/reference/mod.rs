@@ -1,4 +1,5 @@
-//! Answers of a scripted model by the plainest code: a whole search after every token, no cache, no scheduler.
+//! Answers of a scripted model by the plainest code: a whole search after every token, no cache, no
+//! scheduler.
 #![allow(dead_code)]
 
 use exsa_core::sampler::{SampleError, SampleScratch, SamplerContext, SamplingParams};
@@ -88,7 +89,8 @@ impl<'a> Reference<'a> {
                 }
                 continue;
             }
-            // The longest end of the answer that may be the beginning of a banned string can still be taken back.
+            // The longest end of the answer that may be the beginning of a banned string can still be taken
+            // back.
             let open = (0..text.len()).find(|at| {
                 let may = |string: &String| text.len() - at < string.len() && follows(string, *at);
                 self.banned.iter().any(may)

@@ -143,7 +143,7 @@ impl Scheduler {
     fn sibling_of(&self, request: &SchedRequest, known: usize) -> Option<Follow> {
         let tokens = request.shareable();
         let len = self.kv.usable(tokens.len().min(request.prompt_len), tokens.len());
-        if !self.kv.forks() || len <= known {
+        if !self.kv.forks() || len <= known || request.shifted() > 0 {
             return None;
         }
         let computes = |leader: &&Running| {

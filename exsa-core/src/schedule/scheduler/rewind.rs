@@ -6,8 +6,9 @@ use crate::token::SeqId;
 use std::time::Duration;
 
 impl Scheduler {
-    /// Takes back the last `tokens` tokens of the answer that holds `seq`, after a [commit](Self::commit). Its next
-    /// work computes the logits of the last token that is left. Sessions that cannot truncate compute all again.
+    /// Takes back the last `tokens` tokens of the answer that holds `seq`, after a [commit](Self::commit).
+    /// Its next work computes the logits of the last token that is left. Sessions that cannot truncate
+    /// compute all again.
     ///
     /// The user stays charged for these tokens, which took their passes.
     pub fn rewind(&mut self, seq: SeqId, tokens: usize) {
@@ -26,9 +27,9 @@ impl Scheduler {
         })
     }
 
-    /// Shifts the context of the request that holds `seq`, after a [commit](Self::commit): keeps its first tokens, drops
-    /// half of the rest and has what remains behind the gap computed again, in chunks like a prompt. Returns
-    /// the number of tokens before the gap.
+    /// Shifts the context of the request that holds `seq`, after a [commit](Self::commit): keeps its first
+    /// tokens, drops half of the rest and has what remains behind the gap computed again, in chunks like a
+    /// prompt. Returns the number of tokens before the gap.
     pub fn shift_context(&mut self, seq: SeqId, now: Duration) -> usize {
         let Some(running) = self.running.get_mut(seq.index()).and_then(Option::as_mut) else { return 0 };
         let request = &mut running.request;
