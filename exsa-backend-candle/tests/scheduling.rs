@@ -7,7 +7,9 @@ mod support;
 use exsa_core::backend::{Model, SessionOptions};
 use exsa_core::stats::EngineStats;
 use exsa_core::stream::Completion;
-use exsa_core::{Engine, EngineOptions, PrefixCacheOptions, Priority, Request, SamplingParams, TokenId};
+use exsa_core::{
+    Engine, EngineOptions, Overflow, PrefixCacheOptions, Priority, Request, SamplingParams, TokenId,
+};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -176,6 +178,39 @@ fn several_answers_are_those_of_single_requests() {
         let expected = prompt - cached + 5 * (prompt - (prompt - 1) / 32 * 32) + 6 * 23;
         assert_eq!(computed, expected as u64, "with {cached} of {prompt} tokens cached");
     }
+}
+
+#[test]
+fn rewound_and_shifted_answers_do_not_depend_on_the_batch() {
+    let model = model();
+    let (plain, _) = answers(&model, without_cache());
+    let words = |plain: &Completion| -> Vec<String> {
+        let words = plain.text.split(|c: char| !c.is_alphabetic()).filter(|word| word.len() > 3);
+        words.step_by(2).map(str::to_lowercase).collect()
+    };
+    let requests = || {
+        requests().into_iter().zip(&plain).enumerate().map(|(i, (request, plain))| {
+            let request = request.max_tokens(150).overflow(Overflow::Shift { keep: 9 * i });
+            let banned = if i % 2 == 0 { words(plain) } else { Vec::new() };
+            banned.into_iter().fold(request, Request::banned_string)
+        })
+    };
+    let options = || EngineOptions::default().session(SessionOptions::new().context_tokens(192));
+    let engine = Engine::start(model.clone(), options()).unwrap();
+    let streams: Vec<_> = requests().map(|request| engine.submit(request).unwrap()).collect();
+    let together: Vec<_> = streams.into_iter().map(|stream| stream.complete().unwrap()).collect();
+    for (i, (request, answer)) in requests().zip(&together).enumerate() {
+        let text = answer.text.to_lowercase();
+        assert!(!request.banned_strings.iter().any(|banned| text.contains(banned)), "answer {i}: {text}");
+        assert!(answer.usage.shifted_tokens > 0, "answer {i}");
+        let alone = Engine::start(model.clone(), options().prefix_cache(PrefixCacheOptions::disabled()));
+        let alone = alone.unwrap().submit(request).unwrap().complete().unwrap();
+        assert_eq!((ids(answer), &answer.text), (ids(&alone), &alone.text), "answer {i}");
+        assert_eq!(answer.usage.shifted_tokens, alone.usage.shifted_tokens, "answer {i}");
+    }
+    let stats = engine.stats().scheduler;
+    println!("{} tokens taken back, {} context shifts", stats.rewound_tokens, stats.context_shifts);
+    assert!(stats.rewound_tokens > 0 && stats.kv_tokens_used == 0, "{stats:?}");
 }
 
 /// The tokens of an answer, read again as a prompt, have the log-probabilities that they had when they were

@@ -20,6 +20,10 @@ pub enum FinishReason {
     StopToken(TokenId),
     /// One of the request's stop strings appeared; its index in the request. The text ends just before it.
     StopString(usize),
+    /// One of the request's banned strings could not be avoided within the limits of
+    /// [`Request::banned_strings`](crate::Request::banned_strings); its index in the request. The text ends
+    /// before it.
+    BannedString(usize),
     /// The request's `max_tokens` were generated.
     MaxTokens,
     /// The sequence filled the context, or the whole KV cache.
@@ -113,6 +117,14 @@ pub struct Usage {
     /// Time from submission to the end.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub total_time: Duration,
+    /// Messages of the conversation that were left out:
+    /// [`Overflow::DropMessages`](crate::Overflow::DropMessages).
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "crate::wire::is_zero"))]
+    pub dropped_messages: usize,
+    /// Tokens dropped by shifts of the context, over all answers:
+    /// [`Overflow::Shift`](crate::Overflow::Shift).
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "crate::wire::is_zero"))]
+    pub shifted_tokens: usize,
 }
 
 impl Usage {
@@ -146,6 +158,20 @@ impl Usage {
     #[must_use]
     pub fn total_time(mut self, time: Duration) -> Self {
         self.total_time = time;
+        self
+    }
+
+    /// Sets the messages that were left out.
+    #[must_use]
+    pub fn dropped_messages(mut self, messages: usize) -> Self {
+        self.dropped_messages = messages;
+        self
+    }
+
+    /// Sets the tokens dropped by shifts of the context.
+    #[must_use]
+    pub fn shifted_tokens(mut self, tokens: usize) -> Self {
+        self.shifted_tokens = tokens;
         self
     }
 

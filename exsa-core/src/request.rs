@@ -1,6 +1,7 @@
 //! A request for generated text.
 
 use crate::chat::{ChatOptions, Message};
+use crate::overflow::Overflow;
 use crate::priority::Priority;
 use crate::sampler::{SamplerState, SamplingParams, TransformFactory};
 use crate::setters::request_setters;
@@ -188,6 +189,26 @@ pub struct Request {
     /// with an answer gives none.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub prompt_logprobs: Option<u32>,
+    /// The treatment of a prompt or an answer that does not fit the context; [`Overflow::Refuse`] by default.
+    #[cfg_attr(feature = "serde", serde(flatten, with = "crate::wire::overflow"))]
+    pub overflow: Overflow,
+    /// Texts that the answer must not contain; at most
+    /// [`BANNED_STRINGS_MAX`](crate::text::BANNED_STRINGS_MAX), of at most
+    /// [`BANNED_CHARS_MAX`](crate::text::BANNED_CHARS_MAX) characters. Control tokens count as no text.
+    ///
+    /// When one is complete, the answer goes back to the token in which it begins and takes another one
+    /// there. Tokens that may be taken back are not emitted before that is decided, so that none that was
+    /// emitted is withdrawn. Tokens taken back count neither for `max_tokens` nor in the usage. If 64 tokens
+    /// at one place lead to banned strings, or more than 1,024 tokens and 8 times the length of the answer
+    /// were taken back, the answer ends there with
+    /// [`FinishReason::BannedString`](crate::FinishReason::BannedString). A resumed answer counts anew.
+    ///
+    /// Sessions that cannot truncate their KV refuse the option.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::wire::one_or_more"))]
+    pub banned_strings: Vec<String>,
+    /// Whether case makes no difference for banned strings, by Unicode's lowercase mapping, character by
+    /// character; `true` by default, as in other programs that have the option.
+    pub banned_strings_ignore_case: bool,
 }
 
 impl Request {
@@ -214,6 +235,9 @@ impl Request {
             n: 1,
             best_of: None,
             prompt_logprobs: None,
+            overflow: Overflow::default(),
+            banned_strings: Vec::new(),
+            banned_strings_ignore_case: true,
         }
     }
 
@@ -350,6 +374,27 @@ impl Request {
     #[must_use]
     pub fn prompt_logprobs(mut self, top: impl Into<Option<u32>>) -> Self {
         self.prompt_logprobs = top.into();
+        self
+    }
+
+    /// Sets the treatment of a prompt or an answer that does not fit the context.
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// Adds a text that the answer must not contain; see [`banned_strings`](Self::banned_strings).
+    #[must_use]
+    pub fn banned_string(mut self, text: impl Into<String>) -> Self {
+        self.banned_strings.push(text.into());
+        self
+    }
+
+    /// Sets whether case makes no difference for banned strings.
+    #[must_use]
+    pub fn banned_strings_ignore_case(mut self, ignore: bool) -> Self {
+        self.banned_strings_ignore_case = ignore;
         self
     }
 }

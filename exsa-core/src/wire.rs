@@ -177,6 +177,58 @@ pub(crate) mod prompt {
     }
 }
 
+/// `truncation` of OpenAI's Responses API, or `context_shift` and `n_keep` of llama.cpp.
+pub(crate) mod overflow {
+    use super::*;
+    use crate::overflow::Overflow;
+    use serde::ser::SerializeMap;
+
+    #[derive(Deserialize)]
+    struct Fields {
+        truncation: Option<Truncation>,
+        context_shift: Option<bool>,
+        n_keep: Option<i64>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Truncation {
+        Auto,
+        Disabled,
+    }
+
+    pub(crate) fn serialize<S: Serializer>(overflow: &Overflow, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_map(None)?;
+        match overflow {
+            Overflow::Refuse => {}
+            Overflow::DropMessages => fields.serialize_entry("truncation", "auto")?,
+            Overflow::Shift { keep } => {
+                fields.serialize_entry("context_shift", &true)?;
+                fields.serialize_entry("n_keep", &i64::try_from(*keep).unwrap_or(-1))?;
+            }
+        }
+        fields.end()
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Overflow, D::Error> {
+        let fields = Fields::deserialize(deserializer)?;
+        match (fields.truncation, fields.context_shift.unwrap_or(false)) {
+            (Some(Truncation::Auto), true) => Err(D::Error::custom(
+                "a request has both truncation: auto and context_shift, but only one of them is allowed",
+            )),
+            (Some(Truncation::Auto), false) => Ok(Overflow::DropMessages),
+            (_, false) => Ok(Overflow::Refuse),
+            (_, true) => match fields.n_keep.unwrap_or(0) {
+                -1 => Ok(Overflow::Shift { keep: usize::MAX }),
+                n => match usize::try_from(n) {
+                    Ok(keep) => Ok(Overflow::Shift { keep }),
+                    Err(_) => Err(D::Error::custom(format!("n_keep is {n}, but -1 or more is allowed"))),
+                },
+            },
+        }
+    }
+}
+
 /// `input` of OpenAI's embeddings: a text, a list of token ids, or a list of texts and of lists of ids. Written as a list.
 pub(crate) mod embed_inputs {
     use super::*;
@@ -218,6 +270,11 @@ pub(crate) fn documents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
         Document::Plain(text) | Document::Object { text } => text,
     };
     Ok(documents.into_iter().map(text).collect())
+}
+
+/// Whether a count is left out.
+pub(crate) fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A setting that is on where the text does not give it.

@@ -159,6 +159,12 @@ fn texts_that_cannot_be_embedded_are_refused_with_numbers() {
     assert_eq!(engine.stats().submitted, 0);
     let cut = engine.embed(EmbedRequest::texts([long]).truncate(Truncate::End).normalize(false)).unwrap();
     assert_eq!(cut.wait().unwrap().into_vectors().unwrap(), [alone(&"x".repeat(24), Pooling::Mean)]);
+    let long = format!("start{}end", "x".repeat(20));
+    for (truncate, rest) in [(Truncate::Start, &long[4..]), (Truncate::End, &long[..24])] {
+        let cut =
+            engine.embed(EmbedRequest::texts([long.clone()]).truncate(truncate).normalize(false)).unwrap();
+        assert_eq!(cut.wait().unwrap().into_vectors().unwrap(), [alone(rest, Pooling::Mean)]);
+    }
     let kv = Engine::start(model().kv(16, 16).shared(), options).unwrap();
     let error = kv.embed(EmbedRequest::texts(["x".repeat(17)])).err().unwrap();
     assert!(matches!(error, SubmitError::TextTooLong { limit: 16, what: "the KV cache", .. }), "{error}");

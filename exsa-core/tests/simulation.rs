@@ -8,19 +8,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;
+mod reference;
 
 use drafts::{Answers, Kind, Oracle};
 use exsa_core::backend::SessionOptions;
 use exsa_core::clock::ManualClock;
 use exsa_core::queue::{FairOptions, FairQueue, Fcfs, QueueOrder};
-use exsa_core::sampler::{SampleScratch, SamplerContext, SamplingParams};
+use exsa_core::sampler::SamplingParams;
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::speculate::Speculation;
 use exsa_core::stream::{Finished, PromptToken};
 use exsa_core::{
-    EngineLoop, EngineOptions, Event, FinishReason, Mode, PrefixCacheOptions, Priority, Request, SubmitError,
-    TokenId, TokenStream, Usage,
+    EngineLoop, EngineOptions, Event, FinishReason, Mode, Overflow, PrefixCacheOptions, Priority, Request,
+    SubmitError, TokenId, TokenStream, Usage,
 };
+use reference::{Expected, Reference};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +56,6 @@ struct Submitted {
     /// Whether log-probabilities of the prompt were asked for, and those that came.
     scores_prompt: bool,
     scored: Vec<PromptToken>,
-    tokens_max: Option<usize>,
     /// `None` once it was dropped.
     stream: Option<TokenStream>,
     finished: Option<Finished>,
@@ -68,8 +69,8 @@ struct Submitted {
 /// One of a request's answers.
 #[derive(Default)]
 struct Answer {
-    /// The answer of a run alone, to the end of generation or the limit, without drafts.
-    expected: Vec<TokenId>,
+    /// The answer of a run alone, to its end, without drafts.
+    expected: Expected,
     tokens: Vec<TokenId>,
     end: Option<FinishReason>,
 }
@@ -124,6 +125,9 @@ struct Totals {
     /// Answers beside the first of their request, and prompts with log-probabilities.
     siblings: u64,
     scored: u64,
+    banned: u64,
+    rewound: u64,
+    shifts: u64,
     /// Drafts verified and accepted, by kind of proposer.
     drafts: [(u64, u64); Kind::ALL.len()],
 }
@@ -134,6 +138,8 @@ struct Simulation {
     clock: ManualClock,
     model: ScriptedModel,
     context: usize,
+    kv: usize,
+    truncates: bool,
     engine: EngineLoop,
     requests: Vec<Submitted>,
     /// What prompts begin with.
@@ -158,7 +164,8 @@ impl Simulation {
             Duration::from_millis(5),
             Duration::from_millis(1),
         );
-        if random.chance(20) {
+        let truncates = !random.chance(20);
+        if !truncates {
             model = model.without_truncate();
         }
         if random.chance(20) {
@@ -204,6 +211,8 @@ impl Simulation {
             clock,
             model,
             context,
+            kv,
+            truncates,
             engine,
             requests: Vec::new(),
             stems,
@@ -255,18 +264,40 @@ impl Simulation {
             request = request.timeout(Duration::from_millis(random.within(0, 400) as u64));
         }
         let asleep = random.chance(15);
-        // Not from `random`: schedules are the same with one answer.
-        let n = if self.drawn.chance(20) { self.drawn.within(2, 6) } else { 1 };
-        let scores_prompt = self.drawn.chance(15);
+        // Not from `random`: schedules are the same without these options.
+        let drawn = &mut self.drawn;
+        let n = if drawn.chance(20) { drawn.within(2, 6) } else { 1 };
+        let scores_prompt = drawn.chance(15);
         request = request.n(n).prompt_logprobs(scores_prompt.then_some(1));
+        let mut banned: Vec<String> = Vec::new();
+        if self.truncates && drawn.chance(25) {
+            let mut letter = || char::from(drawn.within(32, 126) as u8);
+            banned.push([letter(), letter()].iter().collect());
+            let letters = drawn.within(1, 40);
+            banned.extend((0..letters).map(|_| char::from(drawn.within(32, 126) as u8).to_string()));
+        }
+        request.banned_strings = banned.clone();
+        request.banned_strings_ignore_case = false;
+        // Without a limit, an answer that shifts its context might not end.
+        let shifts = tokens_max.is_some() && drawn.chance(25);
+        let window = self.context.min(self.kv);
+        let keep = shifts.then(|| drawn.within(0, prompt.len()).min(window - window / 4));
+        if let Some(keep) = keep {
+            request = request.overflow(Overflow::Shift { keep });
+        }
         match self.engine.submit(request) {
             Ok(stream) => {
+                // An answer that does not shift ends in a KV cache that is full with the token for which
+                // there is no room.
+                let window = if shifts { window } else { self.context.min(self.kv + 1) };
                 let mut answers = Vec::new();
                 for index in 0..n as u64 {
-                    let seed = params.seed.unwrap().wrapping_add(index);
-                    let expected = self.alone(&prompt, &params.clone().seed(seed), tokens_max);
+                    let params = params.clone().seed(params.seed.unwrap().wrapping_add(index));
+                    let reference = Reference::new(&self.model, &prompt, &params);
+                    let expected =
+                        Reference { tokens_max, window, keep, banned: &banned, ..reference }.answer();
                     if let Some((_, answers)) = &self.proposer {
-                        answers.add([prompt.as_slice(), &expected].concat());
+                        answers.add([prompt.as_slice(), &expected.tokens].concat());
                     }
                     answers.push(Answer { expected, ..Answer::default() });
                 }
@@ -275,7 +306,6 @@ impl Simulation {
                     answers,
                     scores_prompt,
                     scored: Vec::new(),
-                    tokens_max,
                     stream: Some(stream),
                     finished: None,
                     cancelled: false,
@@ -341,21 +371,17 @@ impl Simulation {
             let finished = request.finished.as_ref().unwrap_or_else(|| panic!("seed {seed}: did not end"));
             let begun = request.answers.iter().any(|answer| !answer.tokens.is_empty());
             totals.siblings += request.answers.len() as u64 - 1;
-            let mut generated = 0;
+            let (mut generated, mut shifted, mut cut_off) = (0, 0, false);
             for answer in &request.answers {
-                let eos = answer.expected.iter().position(|token| *token == ByteTokenizer::EOS);
-                let expected = &answer.expected[..eos.unwrap_or(answer.expected.len())];
+                let expected = &answer.expected;
+                let ended_by_token = expected.reason == Some(FinishReason::EndOfGeneration);
+                let emitted = &expected.tokens[..expected.tokens.len() - usize::from(ended_by_token)];
                 let n = answer.tokens.len();
-                assert_eq!(answer.tokens, expected[..n], "seed {seed}: not the tokens of a run alone");
+                assert_eq!(answer.tokens, emitted[..n], "seed {seed}: not the tokens of a run alone");
                 let end = answer.end.as_ref().unwrap_or_else(|| panic!("seed {seed}: an answer did not end"));
+                shifted += expected.shifted;
+                generated += n;
                 let complete = match end {
-                    FinishReason::MaxTokens => Some(n) == request.tokens_max,
-                    FinishReason::EndOfGeneration => eos == Some(n),
-                    FinishReason::ContextFull => {
-                        totals.full += 1;
-                        let kv = self.engine.stats().scheduler.kv_tokens_max;
-                        request.prompt.len() + n >= self.context.min(kv)
-                    }
                     FinishReason::Cancelled => {
                         totals.cancelled += 1;
                         request.cancelled
@@ -368,15 +394,25 @@ impl Simulation {
                         totals.late += 1;
                         request.has_first_token_limit && !begun
                     }
-                    other => panic!("seed {seed}: {other:?}"),
+                    own => {
+                        totals.full += u64::from(*own == FinishReason::ContextFull);
+                        totals.banned += u64::from(matches!(own, FinishReason::BannedString(_)));
+                        generated += expected.tokens.len() - emitted.len();
+                        answer.end == expected.reason && n == emitted.len()
+                    }
                 };
-                assert!(complete, "seed {seed}: {end:?} after {n} tokens");
-                generated += n + usize::from(*end == FinishReason::EndOfGeneration);
+                cut_off |= answer.end != expected.reason;
+                assert!(complete, "seed {seed}: {end:?} after {n} tokens, not {expected:?}");
             }
             if begun || !request.scored.is_empty() {
                 self.check_prompt(request, begun);
             }
             totals.scored += u64::from(request.scores_prompt && begun);
+            let counted = finished.usage.shifted_tokens;
+            assert!(
+                if cut_off { counted <= shifted } else { counted == shifted },
+                "seed {seed}: {finished:?}"
+            );
             let Usage { prompt_tokens, cached_tokens, completion_tokens, .. } = finished.usage;
             assert_eq!(completion_tokens, generated, "seed {seed}: {finished:?}");
             assert!(cached_tokens < prompt_tokens, "seed {seed}: {cached_tokens} of {prompt_tokens} cached");
@@ -406,24 +442,6 @@ impl Simulation {
             let close = |a: f32, b: f32| (a - b).abs() < 1e-3;
             assert!(close(found.0, expected.0) && close(found.1, expected.1), "seed {seed}: {found:?}");
         }
-    }
-
-    /// The answer without an engine, the end of generation included.
-    fn alone(&self, prompt: &[TokenId], params: &SamplingParams, tokens_max: Option<usize>) -> Vec<TokenId> {
-        let mut sampler = params.build(&SamplerContext::new(ByteTokenizer::N_VOCAB)).unwrap();
-        let (mut scratch, mut row) = (SampleScratch::default(), vec![0.0; ByteTokenizer::N_VOCAB]);
-        let mut tokens = prompt.to_vec();
-        let limit = tokens_max.map_or(self.context, |max| prompt.len() + max);
-        while tokens.len() < limit {
-            self.model.logits(&tokens, &mut row);
-            let position = tokens.len() as u64;
-            let token = sampler.sample(&row, &tokens, position, &mut scratch).unwrap().token;
-            tokens.push(token);
-            if token == ByteTokenizer::EOS {
-                break;
-            }
-        }
-        tokens.split_off(prompt.len())
     }
 }
 
@@ -467,6 +485,8 @@ fn run(seed: u64, totals: &mut Totals) {
     totals.saved += stats.scheduler.preemptions_saved;
     totals.cached += stats.scheduler.cached_tokens;
     totals.refused += simulation.refused;
+    totals.rewound += stats.scheduler.rewound_tokens;
+    totals.shifts += stats.scheduler.context_shifts;
 }
 
 #[test]
@@ -492,12 +512,16 @@ fn random_schedules_keep_every_promise() {
         full,
         siblings,
         scored,
+        banned,
+        rewound,
+        shifts,
         drafts,
     } = totals;
     println!(
         "{requests} requests in {steps} steps: {preemptions} preemptions, {saved} of them saved, {cached} tokens cached, \
          {cancelled} cancelled, {expired} expired, {late} without a first token in time, {full} filled the context or the KV cache, {refused} refused, \
-         {siblings} further answers, {scored} prompts scored"
+         {siblings} further answers, {scored} prompts scored, {rewound} tokens taken back, \
+         {banned} answers without a token that is not banned, {shifts} context shifts"
     );
     for (kind, (drafted, accepted)) in Kind::ALL.iter().zip(drafts) {
         println!("{kind:?} proposers: {accepted} of {drafted} drafts accepted");
@@ -515,9 +539,10 @@ fn random_schedules_keep_every_promise() {
             assert!(drafted > 1000 && expected.contains(&share), "{kind:?}: {accepted} of {drafted}");
         }
         assert!(
-            [preemptions, saved, cached, cancelled, expired, late, refused, full, siblings, scored]
-                .iter()
-                .all(|n| *n > 1000),
+            [preemptions, saved, cached, cancelled, expired, late, refused, full]
+                .into_iter()
+                .chain([siblings, scored, rewound, shifts])
+                .all(|n| n > 1000),
             "all paths are taken"
         );
     }

@@ -11,8 +11,8 @@ use exsa_core::stream::{
     AnswerFinished, AnswerLogprob, Event, Finished, PromptLogprobs, PromptToken, Token, ToolCallDelta,
 };
 use exsa_core::{
-    EmbedRequest, EngineOptions, ErrorReport, FinishReason, Message, Mode, PrefixCacheOptions, Priority,
-    Prompt, Request, RequestError, RerankRequest, Resume, SamplingParams, SubmitError, Usage,
+    EmbedRequest, EngineOptions, ErrorReport, FinishReason, Message, Mode, Overflow, PrefixCacheOptions,
+    Priority, Prompt, Request, RequestError, RerankRequest, Resume, SamplingParams, SubmitError, Usage,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -128,6 +128,41 @@ fn sampling_has_the_names_of_llama_cpp() {
 }
 
 #[test]
+fn overflow_has_the_names_of_openai_and_llama_cpp() {
+    let shift = |keep| Overflow::Shift { keep };
+    let names = ["truncation", "context_shift", "n_keep"];
+    for (fields, overflow, written) in [
+        (json!({}), Overflow::Refuse, json!({})),
+        (json!({"truncation": "disabled", "n_keep": 3}), Overflow::Refuse, json!({})),
+        (json!({"truncation": null, "context_shift": false}), Overflow::Refuse, json!({})),
+        (json!({"truncation": "auto"}), Overflow::DropMessages, json!({"truncation": "auto"})),
+        (json!({"context_shift": true}), shift(0), json!({"context_shift": true, "n_keep": 0})),
+        (json!({"context_shift": true, "n_keep": 9}), shift(9), json!({"context_shift": true, "n_keep": 9})),
+        (
+            json!({"context_shift": true, "n_keep": -1}),
+            shift(usize::MAX),
+            json!({"context_shift": true, "n_keep": -1}),
+        ),
+    ] {
+        let mut json = fields.clone();
+        json["prompt"] = json!("x");
+        let request: Request = from_value(json).unwrap();
+        assert_eq!(request.overflow, overflow, "{fields}");
+        let json = there_and_back(&request);
+        let mut all = json!({});
+        names.iter().filter(|name| !json[**name].is_null()).for_each(|name| all[*name] = json[*name].clone());
+        assert_eq!(all, written);
+    }
+    for bad in [
+        json!({"prompt": "x", "truncation": "left"}),
+        json!({"prompt": "x", "context_shift": true, "n_keep": -2}),
+        json!({"prompt": "x", "context_shift": true, "truncation": "auto"}),
+    ] {
+        assert!(from_value::<Request>(bad.clone()).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn a_samplers_state_survives_json() {
     let state: SamplerState = from_value(json!([[0x3f00_0000, 0x7fc0_0000]])).unwrap();
     let finished = Finished::new(FinishReason::Cancelled).sampler_state(state.clone());
@@ -138,6 +173,22 @@ fn a_samplers_state_survives_json() {
     let without = there_and_back(&Finished::new(FinishReason::Cancelled));
     assert!(without.get("sampler_state").is_none());
     assert!(from_value::<SamplerState>(json!("x")).is_err());
+}
+
+#[test]
+fn banned_strings_are_a_text_or_a_list() {
+    let request: Request = from_value(json!({"prompt": "x", "banned_strings": "a"})).unwrap();
+    assert_eq!((request.banned_strings, request.banned_strings_ignore_case), (vec!["a".to_owned()], true));
+    let request = Request::text("x").banned_string("a").banned_string("b").banned_strings_ignore_case(false);
+    let json = there_and_back(&request);
+    let fields = (&json["banned_strings"], &json["banned_strings_ignore_case"]);
+    assert_eq!(fields, (&json!(["a", "b"]), &json!(false)));
+    assert_eq!(there_and_back(&FinishReason::BannedString(2)), json!({"type": "banned_string", "value": 2}));
+    let usage = Usage::new(1, 2).dropped_messages(3).shifted_tokens(4);
+    let json = there_and_back(&usage);
+    assert_eq!((&json["dropped_messages"], &json["shifted_tokens"]), (&json!(3), &json!(4)));
+    let plain = there_and_back(&Usage::new(1, 2));
+    assert!(plain.get("dropped_messages").is_none() && plain.get("shifted_tokens").is_none());
 }
 
 #[test]
@@ -294,6 +345,11 @@ fn embedding_requests_of_the_openai_api_are_read() {
             "priority": "batch", "timeout": 1.5, "user": "u"})
     );
     there_and_back(&EmbedRequest::texts(["a"]));
+    for (name, truncate) in [("NONE", Truncate::Refuse), ("START", Truncate::Start), ("end", Truncate::End)] {
+        let request: EmbedRequest = from_value(json!({"input": "a", "truncate": name})).unwrap();
+        assert_eq!(request, EmbedRequest::texts(["a"]).truncate(truncate));
+        there_and_back(&request);
+    }
     for (bad, words) in [
         (json!({"model": "m"}), "missing field `input`"),
         (json!({"input": 7}), "a list of lists of token ids"),

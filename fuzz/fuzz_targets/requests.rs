@@ -7,7 +7,7 @@ use exsa_core::clock::ManualClock;
 use exsa_core::queue::Fcfs;
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::{
-    EngineLoop, EngineOptions, Event, FinishReason, Message, Prompt, Request, SamplingParams, TokenStream,
+    EngineLoop, EngineOptions, Event, FinishReason, Message, Overflow, Prompt, Request, SamplingParams, TokenStream,
 };
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -86,6 +86,18 @@ fn request(data: &mut Unstructured<'_>) -> Result<Request> {
     for _ in 0..data.int_in_range(0..=2)? {
         request.stop_tokens.push(data.int_in_range(0..=300)?);
     }
+    for _ in 0..data.int_in_range(0..=3)? {
+        let letter = char::from(data.int_in_range(b' '..=b'~')?).to_string();
+        let banned = if data.arbitrary()? { text(data)? } else { letter };
+        request.banned_strings.push(banned);
+    }
+    request.banned_strings_ignore_case = data.arbitrary()?;
+    request.overflow = match data.int_in_range(0..=3)? {
+        0 => Overflow::DropMessages,
+        // Without a limit, the answer might not end.
+        1 if request.max_tokens.is_some() => Overflow::Shift { keep: data.int_in_range(0..=CONTEXT)? },
+        _ => Overflow::Refuse,
+    };
     request.ignore_eos = data.arbitrary()?;
     request.parse_special = data.arbitrary()?;
     request.timeout = data.arbitrary::<Option<u8>>()?.map(|ms| Duration::from_millis(ms.into()));
@@ -112,6 +124,9 @@ struct Asked {
     scored: usize,
     /// Tokens by answer.
     tokens: Vec<usize>,
+    /// Texts by answer.
+    texts: Vec<String>,
+    banned: Vec<String>,
     ended: Vec<bool>,
     ends: usize,
 }
@@ -126,6 +141,7 @@ impl Asked {
                     assert!(token.logprob.is_none_or(|logprob| logprob <= 1e-4), "{:?}", token.logprob);
                     assert!(!self.ended[token.index], "a token after the end of its answer");
                     self.tokens[token.index] += 1;
+                    self.texts[token.index] += &token.text;
                 }
                 Event::Prompt(part) => {
                     assert!(self.scores_prompt && part.start == self.scored);
@@ -133,10 +149,10 @@ impl Asked {
                     assert!(part.tokens.iter().all(|token| token.logprob.is_none_or(|logprob| logprob <= 1e-4)));
                     self.scored += part.tokens.len();
                 }
-                Event::AnswerFinished(end) => self.end(end.index, &end.reason),
+                Event::AnswerFinished(end) => self.end(end.index, &end.reason, &end.text),
                 Event::Finished(finished) => {
                     self.ends += 1;
-                    self.end(finished.index, &finished.reason);
+                    self.end(finished.index, &finished.reason, &finished.text);
                     assert!(self.ended.iter().all(|ended| *ended), "every answer ends");
                     let (sent, generated) = (self.tokens.iter().sum::<usize>(), finished.usage.completion_tokens);
                     // A token that ended an answer counts and is not sent.
@@ -153,8 +169,13 @@ impl Asked {
 }
 
 impl Asked {
-    fn end(&mut self, index: usize, reason: &FinishReason) {
+    fn end(&mut self, index: usize, reason: &FinishReason, rest: &str) {
         assert!(!std::mem::replace(&mut self.ended[index], true), "an answer ends twice");
+        let text = &mut self.texts[index];
+        text.push_str(rest);
+        // The end may replace an incomplete character, which is not searched.
+        let mut banned = self.banned.iter().filter(|banned| !banned.contains(char::REPLACEMENT_CHARACTER));
+        assert!(!banned.any(|banned| text.contains(banned.as_str())), "{text:?}");
         if *reason == FinishReason::MaxTokens {
             assert_eq!(Some(self.tokens[index]), self.tokens_max);
         }
@@ -187,11 +208,12 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
         let (tokens_max, n) = (request.max_tokens, request.n);
         let of_more = request.best_of.is_some_and(|best_of| best_of > n);
         let scores_prompt = request.prompt_logprobs.is_some();
+        let banned = request.banned_strings.clone();
         match engine.submit(request) {
             Ok(stream) => {
-                let (tokens, ended) = (vec![0; n], vec![false; n]);
+                let (tokens, texts, ended) = (vec![0; n], vec![String::new(); n], vec![false; n]);
                 let asked_for = Asked {
-                    stream, tokens_max, n, of_more, scores_prompt, scored: 0, tokens, ended, ends: 0,
+                    stream, tokens_max, n, of_more, scores_prompt, scored: 0, tokens, texts, banned, ended, ends: 0,
                 };
                 asked.push(asked_for);
             }
@@ -202,7 +224,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
         }
     }
     engine.step();
-    for _ in 0..5000 {
+    for _ in 0..50_000 {
         if engine.is_empty() {
             break;
         }

@@ -74,6 +74,11 @@ impl Capabilities {
         }
     }
 
+    /// Tokens at which a sequence fills its context, or the whole KV cache.
+    pub fn context_window(&self) -> usize {
+        self.context_tokens_max.min(self.kv_tokens_max)
+    }
+
     /// Sets the tokens of KV over all sequences.
     #[must_use]
     pub fn kv_tokens(mut self, tokens: usize) -> Self {

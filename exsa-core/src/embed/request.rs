@@ -40,7 +40,7 @@ impl From<Vec<TokenId>> for EmbedInput {
 
 /// The treatment of a text that is longer than the engine can embed.
 ///
-/// As JSON `"none"` and `"end"`, the names of Cohere's API, in lower or upper case.
+/// As JSON `"none"`, `"start"` and `"end"`, the names of Cohere's API, in lower or upper case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -49,6 +49,9 @@ pub enum Truncate {
     #[default]
     #[cfg_attr(feature = "serde", serde(rename = "none", alias = "NONE"))]
     Refuse,
+    /// The text is cut at its start; a BOS that the model wants stays.
+    #[cfg_attr(feature = "serde", serde(rename = "start", alias = "START"))]
+    Start,
     /// The text is cut at its end; an EOS that the model wants stays.
     #[cfg_attr(feature = "serde", serde(rename = "end", alias = "END"))]
     End,
@@ -159,8 +162,8 @@ pub struct RerankRequest {
     /// The documents.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::wire::documents"))]
     pub documents: Vec<String>,
-    /// The treatment of pairs that are too long; [`Truncate::Refuse`] by default. [`Truncate::End`] cuts documents, never the
-    /// query.
+    /// The treatment of pairs that are too long; [`Truncate::Refuse`] by default. The others cut documents,
+    /// never the query.
     #[cfg_attr(feature = "serde", serde(default))]
     pub truncate: Truncate,
     /// How urgent the request is.

@@ -1,5 +1,6 @@
 //! One answer of a request outside the scheduler: sampler, end conditions, text, output.
 
+use crate::engine::banned::{BannedStrings, Read};
 use crate::engine::output::Output;
 use crate::finish::FinishReason;
 use crate::sampler::{Sampled, Sampler};
@@ -35,6 +36,7 @@ pub(crate) struct Answer {
     /// Whether it has had a sequence, so that it no longer counts as waiting.
     pub(crate) admitted: bool,
     pub(crate) last_token: Option<Duration>,
+    pub(super) banned: Option<BannedStrings>,
 }
 
 /// Maximum lengths of a sequence, prompt included.
@@ -45,6 +47,11 @@ pub(crate) struct Limits {
     pub(crate) context_max: usize,
 }
 
+impl Limits {
+    /// No limit.
+    pub(crate) const NONE: Self = Self { len_max: usize::MAX, context_max: usize::MAX };
+}
+
 /// Effect of a sampled token on its sequence.
 pub(crate) enum TokenOutcome {
     /// The sequence continues.
@@ -53,12 +60,72 @@ pub(crate) enum TokenOutcome {
     StreamFull,
     /// The sequence has ended.
     End(FinishReason),
+    /// Its last tokens are taken back. It continues, or ends for the given reason.
+    Rewind(usize, Option<FinishReason>),
 }
 
 impl Answer {
-    /// Processes a sampled token, which makes the sequence `len` tokens
-    /// long: emits its text, and returns whether the answer ends.
+    /// Processes a token sampled for `position`, which makes the sequence `len` tokens long:
+    /// emits what is certain now, and returns whether the answer goes on, ends or is rewound.
     pub(crate) fn advance(
+        &mut self,
+        sampled: Sampled,
+        position: u64,
+        len: usize,
+        limits: &Limits,
+        tokenizer: &dyn Tokenizer,
+        stream: &StreamSender,
+    ) -> TokenOutcome {
+        self.sampler.accept(sampled.token);
+        let Some(banned) = &mut self.banned else {
+            return self.emit(sampled, len, limits, tokenizer, stream);
+        };
+        let is_in = |tokens: &[TokenId]| tokens.binary_search(&sampled.token).is_ok();
+        if is_in(&self.stop_tokens) || is_in(&self.end_of_generation) {
+            banned.push_end(sampled, position);
+            return self.emit_pending(len, limits, tokenizer, stream);
+        }
+        match banned.push(sampled, position, tokenizer) {
+            Read::Banned(found) => {
+                let rewind = banned.rewind(found, &self.detokenizer, &self.stop, tokenizer);
+                self.sampler.rollback(rewind.tokens);
+                let reason = rewind.exhausted.then_some(FinishReason::BannedString(found.index));
+                TokenOutcome::Rewind(rewind.tokens, reason)
+            }
+            Read::Stop => self.emit_pending(len, limits, tokenizer, stream),
+            Read::Nothing if len >= limits.len_max.min(limits.context_max) => {
+                self.emit_pending(len, limits, tokenizer, stream)
+            }
+            Read::Nothing => {
+                let mut outcome = TokenOutcome::Continue;
+                while let Some(sampled) = self.banned.as_mut().and_then(BannedStrings::pop_certain) {
+                    outcome = self.emit(sampled, 0, limits, tokenizer, stream);
+                }
+                outcome
+            }
+        }
+    }
+
+    /// Emits all tokens that could still be taken back, the last of which makes the sequence `len` tokens
+    /// long.
+    pub(crate) fn emit_pending(
+        &mut self,
+        len: usize,
+        limits: &Limits,
+        tokenizer: &dyn Tokenizer,
+        stream: &StreamSender,
+    ) -> TokenOutcome {
+        let mut outcome = TokenOutcome::Continue;
+        while let Some(sampled) = self.banned.as_mut().and_then(BannedStrings::pop) {
+            let is_last = self.banned.as_ref().is_none_or(BannedStrings::is_settled);
+            let len = if is_last { len } else { 0 };
+            outcome = self.emit(sampled, len, limits, tokenizer, stream);
+        }
+        outcome
+    }
+
+    /// Emits a token that is certain, which makes the sequence `len` tokens long.
+    fn emit(
         &mut self,
         sampled: Sampled,
         len: usize,
@@ -84,6 +151,11 @@ impl Answer {
         }
     }
 
+    /// The banned string that the token banned last at `position` led to; `None` if no token is banned there.
+    pub(crate) fn banned_at(&self, position: u64) -> Option<usize> {
+        self.banned.as_ref()?.banned_at(position)
+    }
+
     /// Replays the answer so far of a resumed request: `tokens` from `prompt_len` on, whose text was emitted
     /// before. Returns the length up to the end of the answer, or of all tokens if it has not ended.
     pub(crate) fn replay(
@@ -96,10 +168,14 @@ impl Answer {
         let mut text = String::new();
         for (i, token) in tokens.iter().enumerate().skip(prompt_len) {
             text.clear();
+            self.sampler.accept(*token);
             self.ended = self.take(*token, i + 1, limits, tokenizer, &mut text);
             if self.ended.is_some() {
                 return i + 1;
             }
+        }
+        if let Some(banned) = &mut self.banned {
+            banned.resume(&self.detokenizer, &self.stop);
         }
         tokens.len()
     }
@@ -114,7 +190,6 @@ impl Answer {
         tokenizer: &dyn Tokenizer,
         text: &mut String,
     ) -> Option<FinishReason> {
-        self.sampler.accept(id);
         self.stop.push_control(tokenizer, id);
         if self.stop_tokens.binary_search(&id).is_ok() {
             return Some(FinishReason::StopToken(id));
@@ -124,6 +199,9 @@ impl Answer {
         }
         let mut decoded = String::new();
         self.detokenizer.push(tokenizer, id, &mut decoded);
+        if let Some(banned) = &mut self.banned {
+            banned.settle(&decoded);
+        }
         if let Some(index) = self.stop.push(&decoded, text) {
             Some(FinishReason::StopString(index))
         } else if len >= limits.len_max {
@@ -135,13 +213,30 @@ impl Answer {
         }
     }
 
-    /// Ends the answer: releases the text that was held back, and returns
+    /// Drops the tokens that could still be taken back if the answer is cut off, for the uncut answer may
+    /// have others there. Returns their number.
+    pub(crate) fn drop_pending(&mut self, reason: &FinishReason) -> usize {
+        match (reason, &mut self.banned) {
+            (
+                FinishReason::Cancelled
+                | FinishReason::Deadline
+                | FinishReason::FirstTokenTimeout
+                | FinishReason::Failed(_),
+                Some(banned),
+            ) => std::iter::from_fn(|| banned.pop()).count(),
+            _ => 0,
+        }
+    }
+
+    /// Ends the answer: releases the tokens and the text that were held back, and returns
     /// the answer's last event, and the events that were withheld, if any were.
     pub(crate) fn finish(
         mut self,
         mut reason: FinishReason,
+        tokenizer: &dyn Tokenizer,
         stream: &StreamSender,
     ) -> (AnswerFinished, Option<Vec<Event>>) {
+        self.emit_pending(0, &Limits::NONE, tokenizer, stream);
         let mut text = String::new();
         if !self.stop.has_matched() {
             let mut decoded = String::new();

@@ -41,11 +41,11 @@ impl InputProcessor {
             return Err(SubmitError::Option { option: "inputs", problem: "no text".into() });
         }
         let texts = request.inputs.iter().enumerate().map(|(index, input)| {
-            let (mut tokens, end) = match input {
-                EmbedInput::Tokens(tokens) => (tokens.clone(), 0),
+            let (mut tokens, start, end) = match input {
+                EmbedInput::Tokens(tokens) => (tokens.clone(), 0, 0),
                 EmbedInput::Text(text) => single(&*self.tokenizer, text),
             };
-            self.check_text(index, &mut tokens, request.truncate, 0, end)?;
+            self.check_text(index, &mut tokens, request.truncate, start, end)?;
             Ok(tokens)
         });
         let texts = texts.collect::<Result<Vec<_>, SubmitError>>()?;
@@ -99,12 +99,11 @@ impl InputProcessor {
         if tokens.len() <= limit {
             return Ok(());
         }
-        // A query that leaves no token for the document cannot be cut to fit.
-        if truncate == Truncate::Refuse || start + end >= limit {
-            return Err(SubmitError::TextTooLong { index, tokens: tokens.len(), limit, what });
+        if cut(tokens, limit, truncate, start, end) {
+            Ok(())
+        } else {
+            Err(SubmitError::TextTooLong { index, tokens: tokens.len(), limit, what })
         }
-        tokens.drain(limit - end..tokens.len() - end);
-        Ok(())
     }
 
     /// Maximum tokens of a text in one pass, and the limit's name.
@@ -152,6 +151,21 @@ impl InputProcessor {
     }
 }
 
+/// Cuts more than `limit` tokens to that number, but keeps the first `start` and the last `end`. `false`,
+/// without a change, where `truncate` refuses or these alone fill the limit: a query leaves no token for its
+/// document.
+fn cut(tokens: &mut Vec<TokenId>, limit: usize, truncate: Truncate, start: usize, end: usize) -> bool {
+    if start + end >= limit {
+        return false;
+    }
+    match truncate {
+        Truncate::Refuse => return false,
+        Truncate::Start => tokens.drain(start..start + tokens.len() - limit),
+        Truncate::End => tokens.drain(limit - end..tokens.len() - end),
+    };
+    true
+}
+
 fn encode(tokenizer: &dyn Tokenizer, text: &str, tokens: &mut Vec<TokenId>) {
     tokenizer.encode(text, &EncodeOptions::default(), tokens);
 }
@@ -160,20 +174,21 @@ fn eos(special: &SpecialIds) -> Option<TokenId> {
     special.eos.filter(|_| special.add_eos)
 }
 
-/// Tokens of a text, and the number of closing special tokens at the end.
-fn single(tokenizer: &dyn Tokenizer, text: &str) -> (Vec<TokenId>, usize) {
+/// Tokens of a text, and the numbers of special tokens at its start and at its end.
+fn single(tokenizer: &dyn Tokenizer, text: &str) -> (Vec<TokenId>, usize, usize) {
     let special = tokenizer.special();
     let mut tokens: Vec<_> = special.bos.filter(|_| special.add_bos).into_iter().collect();
+    let start = tokens.len();
     encode(tokenizer, text, &mut tokens);
     tokens.extend(eos(special));
-    (tokens, usize::from(eos(special).is_some()))
+    (tokens, start, usize::from(eos(special).is_some()))
 }
 
 /// Tokens of a pair, the number of tokens before the document,
 /// and the number of closing special tokens at the end.
 fn pair(tokenizer: &dyn Tokenizer, query: &str, document: &str) -> (Vec<TokenId>, usize, usize) {
     let special = tokenizer.special();
-    let (mut tokens, end) = single(tokenizer, query);
+    let (mut tokens, _, end) = single(tokenizer, query);
     tokens.extend(special.sep.filter(|_| special.add_sep));
     let start = tokens.len();
     encode(tokenizer, document, &mut tokens);
@@ -210,14 +225,35 @@ mod tests {
     #[test]
     fn special_tokens_are_where_the_model_wants_them() {
         let all = tokenizer(true, true, true);
-        assert_eq!(single(&*all, "ab"), (vec![1, 4, 5, 2], 1));
+        assert_eq!(single(&*all, "ab"), (vec![1, 4, 5, 2], 1, 1));
         assert_eq!(pair(&*all, "a", "b"), (vec![1, 4, 2, 3, 5, 2], 4, 1));
         let ends = tokenizer(false, true, false);
         assert_eq!(pair(&*ends, "a", "bb"), (vec![4, 2, 5, 5, 2], 2, 1));
         let none = tokenizer(false, false, false);
-        assert_eq!(single(&*none, "ab"), (vec![4, 5], 0));
+        assert_eq!(single(&*none, "ab"), (vec![4, 5], 0, 0));
         assert_eq!(pair(&*none, "a", "b"), (vec![4, 5], 1, 0));
         let parted = tokenizer(true, false, true);
         assert_eq!(pair(&*parted, "a", "b"), (vec![1, 4, 3, 5], 3, 0));
+    }
+
+    #[test]
+    fn special_tokens_and_the_query_are_not_cut() {
+        let cut = |mut tokens: Vec<TokenId>, limit, truncate, start, end| {
+            cut(&mut tokens, limit, truncate, start, end).then_some(tokens)
+        };
+        let all = tokenizer(true, true, true);
+        let (tokens, start, end) = single(&*all, "aabb");
+        assert_eq!(cut(tokens.clone(), 4, Truncate::Start, start, end), Some(vec![1, 5, 5, 2]));
+        assert_eq!(cut(tokens.clone(), 4, Truncate::End, start, end), Some(vec![1, 4, 4, 2]));
+        assert_eq!(cut(tokens.clone(), 4, Truncate::Refuse, start, end), None);
+        assert_eq!(cut(tokens, 2, Truncate::Start, start, end), None, "no token of the text would be left");
+        let (tokens, start, end) = pair(&*all, "a", "abb");
+        assert_eq!(cut(tokens.clone(), 6, Truncate::Start, start, end), Some(vec![1, 4, 2, 3, 5, 2]));
+        assert_eq!(cut(tokens.clone(), 6, Truncate::End, start, end), Some(vec![1, 4, 2, 3, 4, 2]));
+        assert_eq!(
+            cut(tokens, 5, Truncate::Start, start, end),
+            None,
+            "no token of the document would be left"
+        );
     }
 }

@@ -1,24 +1,25 @@
 //! Validates and tokenizes requests on the caller's thread.
 
 use crate::backend::{Capabilities, Model};
-use crate::chat::ChatTemplates;
+use crate::chat::{ChatOptions, ChatTemplates, Message};
 use crate::clock::Clock;
 use crate::engine::admission_control::AdmissionControl;
 use crate::engine::answer::{Answer, Limits};
+use crate::engine::banned::{BannedStrings, Bans};
 use crate::engine::in_flight::InFlight;
 use crate::engine::mailbox::{Command, Mailbox};
 use crate::engine::output::Output;
 use crate::engine::request_state::{RequestState, Submission};
 use crate::generator::SubmitError;
 use crate::options::EngineOptions;
+use crate::overflow::Overflow;
 use crate::priority::UserId;
 use crate::request::{ANSWERS_MAX, Prompt, Request};
-use crate::sampler::{SamplerContext, SamplingError, TOP_LOGPROBS_MAX};
+use crate::sampler::{SamplerContext, SamplingError, TOP_LOGPROBS_MAX, TransformFactory};
 use crate::schedule::prefix::Namespace;
 use crate::schedule::sched_request::SchedRequest;
 use crate::stream::{AnswerLogprob, PromptLogprobs, PromptToken, StreamSignal, TokenStream, channel};
-use crate::text::Detokenizer;
-use crate::text::StopMatcher;
+use crate::text::{BannedMatcher, Detokenizer, StopMatcher};
 use crate::token::RequestId;
 use crate::token::TokenId;
 use crate::tokenizer::{EncodeOptions, Tokenizer, encode_prompt};
@@ -73,13 +74,16 @@ impl InputProcessor {
     pub(crate) fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
         let n_vocab = self.model.info().n_vocab;
         let resume = request.resume.clone().unwrap_or_default();
-        let mut tokens = self.encode(&request)?;
+        let (mut tokens, dropped_messages) = self.encode_to_fit(&request)?;
         let prompt_len = self.prompt_len(&request, tokens.len())?;
         self.check_length(prompt_len)?;
         if request.max_tokens == Some(0) {
             return Err(SubmitError::NoTokens);
         }
-        self.check_kv(prompt_len, request.max_tokens)?;
+        let keep = self.keep(&request, &tokens[..prompt_len])?;
+        if keep.is_none() {
+            self.check_kv(prompt_len, request.max_tokens)?;
+        }
         let n = check_answers(&request)?;
         if !(0.001..=1000.0).contains(&request.weight) {
             return Err(SubmitError::Weight(request.weight));
@@ -90,6 +94,7 @@ impl InputProcessor {
         }
         // The first answer has the id of the request, the others those after it.
         let id = RequestId(self.ids.fetch_add(n as u64, Ordering::Relaxed));
+        let banned = self.banned_strings(&request)?;
         let mut sampling = request.sampling;
         // 53 bits, which every JSON reader represents exactly.
         let seed = *sampling.seed.get_or_insert_with(|| self.seeds.hash_one(id) >> 11);
@@ -102,13 +107,19 @@ impl InputProcessor {
         let context = context.with_stop_tokens(&request.stop_tokens);
         let best = Some(request.n).filter(|best| *best < n);
         let hide_logprobs = best.is_some() && !std::mem::replace(&mut sampling.logprobs, true);
+        let mut transforms = request.transforms;
         let samplers = (0..n as u64).map(|index| {
             sampling.seed = Some(seed.wrapping_add(index));
-            let mut sampler = sampling.build_with(&context, &request.transforms)?;
+            let bans = Bans::default();
+            if banned.is_some() {
+                let first = usize::from(index > 0);
+                transforms.splice(..first, [Arc::new(bans.clone()) as Arc<dyn TransformFactory>]);
+            }
+            let mut sampler = sampling.build_with(&context, &transforms)?;
             if let Some(state) = &resume.sampler_state {
                 sampler.restore(state, resume.generated)?;
             }
-            Ok(sampler)
+            Ok((sampler, bans))
         });
         let samplers = samplers.collect::<Result<Vec<_>, SamplingError>>()?;
         let stop = StopMatcher::new(&request.stop)?;
@@ -134,10 +145,13 @@ impl InputProcessor {
         let user: Arc<str> = request.user.unwrap_or_default().into();
         let limits = Limits {
             len_max: request.max_tokens.map_or(usize::MAX, |max| prompt_len.saturating_add(max)),
-            context_max: self.capabilities.context_tokens_max,
+            context_max: if keep.is_some() { usize::MAX } else { self.capabilities.context_tokens_max },
         };
+        let detokenizer = Detokenizer::new(&*self.tokenizer, preceded);
         let logprobs = sampling.logprobs && resume.generated == 0;
-        let answers = samplers.into_iter().enumerate().map(|(index, sampler)| {
+        let answers = samplers.into_iter().enumerate().map(|(index, (sampler, bans))| {
+            let banned = banned.clone();
+            let banned = banned.map(|matcher| BannedStrings::new(matcher, bans, &detokenizer, &stop));
             Box::new(Answer {
                 request: id,
                 index,
@@ -145,7 +159,7 @@ impl InputProcessor {
                 sampler,
                 stop_tokens: stop_tokens.clone(),
                 end_of_generation: end_of_generation.clone(),
-                detokenizer: Detokenizer::new(&*self.tokenizer, preceded),
+                detokenizer: detokenizer.clone(),
                 stop: stop.clone(),
                 output: Output::new(index).withhold(best.is_some()),
                 logprob: logprobs.then(AnswerLogprob::default),
@@ -153,6 +167,7 @@ impl InputProcessor {
                 ended: None,
                 admitted: false,
                 last_token: None,
+                banned,
             })
         });
         let mut answers: Vec<_> = answers.collect();
@@ -173,6 +188,8 @@ impl InputProcessor {
             cached_tokens: 0,
             first_admitted: None,
             completion_tokens: 0,
+            dropped_messages,
+            shifted_tokens: 0,
             admitted: None,
             first_token: None,
             has_first_token_limit: request.first_token_timeout.is_some(),
@@ -189,7 +206,8 @@ impl InputProcessor {
         }
         let expiry = |timeout: Duration| submitted.saturating_add(timeout.saturating_sub(resume.elapsed));
         let mut sched_request = SchedRequest::new(id.0, tokens, limits.len_max);
-        sched_request.prompt_len = prompt_len;
+        (sched_request.prompt_len, sched_request.keep) = (prompt_len, keep);
+        sched_request.replay_shifts(self.capabilities.context_window());
         sched_request.namespace = Namespace { adapter: None, salt: request.cache_salt.map(Arc::from) };
         (sched_request.priority, sched_request.weight) = (request.priority, request.weight);
         sched_request.user = UserId(self.seeds.hash_one(&user));
@@ -220,11 +238,44 @@ impl InputProcessor {
         let limit = self.capabilities.context_tokens_max;
         match tokens.checked_sub(generated) {
             None => Err(SubmitError::ResumeTooLong { generated, tokens }),
-            Some(_) if generated > 0 && tokens > limit => {
+            Some(_)
+                if generated > 0 && tokens > limit && !matches!(request.overflow, Overflow::Shift { .. }) =>
+            {
                 Err(SubmitError::PromptTooLong { tokens, limit, what: "the context" })
             }
             Some(prompt_len) => Ok(prompt_len),
         }
+    }
+
+    /// Tokens that a request keeps when it shifts a full context; `None` if it does not shift.
+    fn keep(&self, request: &Request, prompt: &[TokenId]) -> Result<Option<usize>, SubmitError> {
+        let Overflow::Shift { keep } = request.overflow else { return Ok(None) };
+        let bos = prompt.first().filter(|first| self.tokenizer.special().bos == Some(**first));
+        let keep = keep.min(prompt.len()).max(usize::from(bos.is_some()));
+        let window = self.capabilities.context_window();
+        let keep_max = window - window / 4;
+        if keep > keep_max {
+            let problem = format!(
+                "{keep} tokens of the prompt, but at most {keep_max}, three quarters of the context of \
+                 {window}"
+            );
+            return Err(SubmitError::Option { option: "n_keep", problem });
+        }
+        Ok(Some(keep))
+    }
+
+    /// The search for a request's banned strings; `None` if it has none.
+    fn banned_strings(&self, request: &Request) -> Result<Option<BannedMatcher>, SubmitError> {
+        if request.banned_strings.is_empty() {
+            return Ok(None);
+        }
+        let matcher = BannedMatcher::new(&request.banned_strings, request.banned_strings_ignore_case)
+            .map_err(|problem| SubmitError::Option { option: "banned_strings", problem })?;
+        if !self.capabilities.truncate {
+            let reason = "the session cannot truncate its KV".into();
+            return Err(SubmitError::Unsupported { operation: "banned_strings", reason });
+        }
+        Ok(Some(matcher))
     }
 
     /// Refuses a request that would need more KV than the whole cache. An answer
@@ -253,6 +304,15 @@ impl InputProcessor {
         }
     }
 
+    pub(super) fn encode_chat(
+        &self,
+        messages: &[Message],
+        options: &ChatOptions,
+    ) -> Result<Vec<TokenId>, SubmitError> {
+        let rendered = self.templates.render(messages, options)?;
+        Ok(encode_prompt(&*self.tokenizer, &rendered.text, &rendered.encode_options()))
+    }
+
     pub(crate) fn encode(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
         let tokens = match &request.prompt {
             Prompt::Tokens(ids) => ids.clone(),
@@ -260,10 +320,7 @@ impl InputProcessor {
                 let options = EncodeOptions::default().parse_special(request.parse_special);
                 encode_prompt(&*self.tokenizer, text, &options)
             }
-            Prompt::Chat(messages) => {
-                let rendered = self.templates.render(messages, &request.chat)?;
-                encode_prompt(&*self.tokenizer, &rendered.text, &rendered.encode_options())
-            }
+            Prompt::Chat(messages) => self.encode_chat(messages, &request.chat)?,
         };
         Ok(tokens)
     }

@@ -2,6 +2,7 @@
 
 mod admission_control;
 mod answer;
+mod banned;
 mod best_of;
 mod embed_input;
 mod embed_job;
@@ -9,6 +10,7 @@ mod in_flight;
 mod input_processor;
 mod mailbox;
 mod output;
+mod overflow;
 mod request_state;
 mod step;
 mod thread;

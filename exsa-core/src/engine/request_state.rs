@@ -31,6 +31,10 @@ pub(crate) struct RequestState {
     pub(crate) first_admitted: Option<RequestId>,
     /// Tokens of the answers that have ended.
     pub(crate) completion_tokens: usize,
+    /// Messages left out of the prompt.
+    pub(crate) dropped_messages: usize,
+    /// Tokens that context shifts dropped from the answers that have ended.
+    pub(crate) shifted_tokens: usize,
     /// Time of the first admission.
     pub(crate) admitted: Option<Duration>,
     /// Time of the first token of any answer.
@@ -112,6 +116,8 @@ impl RequestState {
                 .filter(|_| !self.resumed)
                 .map(|at| at.saturating_sub(self.submitted).saturating_add(self.elapsed)),
             total_time: now.saturating_sub(self.submitted).saturating_add(self.elapsed),
+            dropped_messages: self.dropped_messages,
+            shifted_tokens: self.shifted_tokens,
         };
         let Some(AnswerFinished { index, text, reason, seed, sampler_state, logprob }) = last else { return };
         let finished = Finished::new(reason).index(index).text(text).usage(usage).seed(seed);

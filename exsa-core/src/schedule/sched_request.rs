@@ -40,6 +40,11 @@ pub struct SchedRequest {
     /// Prompt tokens whose log-probabilities are known. The first token has none, so this is at least 1;
     /// `None` if no log-probability of the prompt is needed.
     pub scored: Option<usize>,
+    /// Tokens to keep at the start when the context is full, so that
+    /// the answer goes on; `None` if it ends then.
+    pub keep: Option<usize>,
+    /// Tokens dropped since by context shifts, from prompt and answer.
+    shifted: usize,
 }
 
 /// A request's scheduling history.
@@ -76,6 +81,8 @@ impl SchedRequest {
             history: History::default(),
             group: RequestId(id),
             scored: None,
+            keep: None,
+            shifted: 0,
         }
     }
 
@@ -120,7 +127,17 @@ impl SchedRequest {
 
     /// Length of the answer so far.
     pub fn answer_len(&self) -> usize {
-        self.tokens().len() - self.prompt_len
+        self.tokens().len() + self.shifted - self.prompt_len
+    }
+
+    /// Position in the uncut sequence of the token at index `index`, which grows from token to token.
+    pub fn position(&self, index: usize) -> u64 {
+        (index + self.shifted) as u64
+    }
+
+    /// Tokens dropped by context shifts.
+    pub fn shifted(&self) -> usize {
+        self.shifted
     }
 
     /// Whether no token has been generated yet.
@@ -131,6 +148,42 @@ impl SchedRequest {
     /// Reserves memory for `more` tokens.
     pub(super) fn reserve(&mut self, more: usize) {
         self.tokens.reserve(more);
+    }
+
+    /// Takes back the last `n` tokens of the answer. Returns the new length.
+    pub(super) fn take_back(&mut self, n: usize) -> usize {
+        debug_assert!(self.drafts == 0 && n <= self.answer_len());
+        // A token was generated, even if none is left.
+        self.first_token_by = None;
+        self.tokens.truncate(self.tokens.len().saturating_sub(n).max(1));
+        self.tokens.len()
+    }
+
+    /// Drops half of the tokens behind the first `keep`, the older half. Returns the number of tokens before
+    /// them.
+    pub(super) fn shift(&mut self) -> usize {
+        debug_assert_eq!(self.drafts, 0);
+        let keep = self.keep.unwrap_or(0).min(self.tokens.len().saturating_sub(1));
+        let dropped = (self.tokens.len() - keep).div_ceil(2).min(self.tokens.len() - 1);
+        self.tokens.drain(keep..keep + dropped);
+        self.shifted += dropped;
+        if self.len_max != usize::MAX {
+            self.len_max -= dropped;
+        }
+        keep
+    }
+
+    /// Shifts the context wherever a run of the answer so far has done so, with a context of `window` tokens.
+    pub(crate) fn replay_shifts(&mut self, window: usize) {
+        if self.keep.is_none() {
+            return;
+        }
+        for token in self.tokens.split_off(self.prompt_len) {
+            self.tokens.push(token);
+            if self.tokens.len() >= window {
+                self.shift();
+            }
+        }
     }
 
     /// Appends drafts to the known tokens.

@@ -22,7 +22,9 @@ use std::fmt::Debug;
 ///
 /// - Any tokens may be proposed: wrong drafts cost time and never change an
 ///   answer. An id outside the vocabulary is dropped with all drafts after it.
-/// - `tokens` of a request only grow between two calls, and never contain a draft that was rejected.
+/// - `tokens` of a request only grow between two calls, and never contain a draft that was rejected. If
+///   tokens are taken back (banned strings) or dropped (a context shift), [`changed`](Self::changed) says so
+///   first.
 /// - A call runs on the engine's thread between two passes, so it should take far less time than a pass.
 pub trait Proposer: Send + Debug {
     /// Appends up to `max` tokens that may follow `tokens`, the prompt
@@ -32,6 +34,12 @@ pub trait Proposer: Send + Debug {
     /// Reports that the first `accepted` of the request's last `drafted` drafts were accepted.
     fn verified(&mut self, id: RequestId, drafted: usize, accepted: usize) {
         let _ = (id, drafted, accepted);
+    }
+
+    /// Reports that only the first `kept` of the request's tokens are as they were in the last call
+    /// of `propose`: the others were taken back or dropped.
+    fn changed(&mut self, id: RequestId, kept: usize) {
+        let _ = (id, kept);
     }
 
     /// Reports the end of a request, even if `propose` was never called for it.
@@ -93,6 +101,10 @@ impl Speculation {
 
     pub(crate) fn verified(&mut self, id: RequestId, drafted: usize, accepted: usize) {
         self.proposer.verified(id, drafted, accepted);
+    }
+
+    pub(crate) fn changed(&mut self, id: RequestId, kept: usize) {
+        self.proposer.changed(id, kept);
     }
 
     pub(crate) fn finished(&mut self, id: RequestId) {

@@ -53,6 +53,8 @@ impl Facade {
                 (counter("exsa_preemptions_saved_total"), |stats| stats.scheduler.preemptions_saved),
                 (counter("exsa_drafted_tokens_total"), |stats| stats.scheduler.drafted_tokens),
                 (counter("exsa_accepted_drafts_total"), |stats| stats.scheduler.accepted_drafts),
+                (counter("exsa_rewound_tokens_total"), |stats| stats.scheduler.rewound_tokens),
+                (counter("exsa_context_shifts_total"), |stats| stats.scheduler.context_shifts),
                 (counter("exsa_embed_passes_total"), |stats| stats.embed_passes),
                 (counter("exsa_texts_embedded_total"), |stats| stats.texts_embedded),
                 (counter("exsa_tokens_embedded_total"), |stats| stats.tokens_embedded),

@@ -75,6 +75,10 @@ pub struct SchedulerStats {
     pub drafted_tokens: u64,
     /// Drafts that became part of an answer.
     pub accepted_drafts: u64,
+    /// Generated tokens that were taken back.
+    pub rewound_tokens: u64,
+    /// Shifts of a full context.
+    pub context_shifts: u64,
 }
 
 impl EngineStats {

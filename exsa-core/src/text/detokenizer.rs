@@ -38,6 +38,11 @@ impl Detokenizer {
         self.release(out);
     }
 
+    /// Whether bytes of an incomplete character are held back.
+    pub(crate) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Appends the held bytes to `out`: an incomplete character becomes one U+FFFD.
     pub fn finish(&mut self, out: &mut String) {
         out.push_str(&String::from_utf8_lossy(&self.held));

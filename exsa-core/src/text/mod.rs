@@ -1,7 +1,11 @@
-//! From token ids to the text of an answer: incremental detokenization and stop strings.
+//! From token ids to the text of an answer: incremental detokenization, stop strings and banned strings.
 
+mod banned;
 mod detokenizer;
+mod kmp;
 mod stop;
 
+pub use banned::{BANNED_CHARS_MAX, BANNED_STRINGS_MAX};
+pub(crate) use banned::{BannedMatcher, Found};
 pub use detokenizer::Detokenizer;
 pub use stop::{STOP_BYTES_MAX, STOP_STRINGS_MAX, StopError, StopMatcher};

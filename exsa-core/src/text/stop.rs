@@ -1,5 +1,6 @@
 //! Stop string matching over streamed text.
 
+use super::kmp::Pattern;
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 use std::ops::Range;
@@ -48,14 +49,11 @@ pub struct StopMatcher {
     matched: Option<usize>,
 }
 
-/// A stop string and its matching state (Knuth, Morris, Pratt: "Fast pattern matching in strings", 1977).
+/// A stop string and its matching state.
 #[derive(Clone, Debug)]
 struct Stop {
-    text: Box<[u8]>,
-    /// Failure function: for each prefix of `text`, from length 1, the
-    /// length of its longest proper prefix that is also its suffix.
-    borders: Box<[usize]>,
-    /// Length of the prefix of `text` that the text read so far ends with.
+    pattern: Pattern<u8>,
+    /// Length of the prefix of the stop string that the text read so far ends with.
     matched: usize,
 }
 
@@ -94,7 +92,7 @@ impl StopMatcher {
         let stop = |(index, stop): (usize, &S)| match stop.as_ref().as_bytes() {
             [] => Err(StopError::Empty { index }),
             text if text.len() > STOP_BYTES_MAX => Err(StopError::TooLong { index, bytes: text.len() }),
-            text => Ok(Stop::new(text)),
+            text => Ok(Stop { pattern: Pattern::new(text), matched: 0 }),
         };
         let stops = stops.iter().enumerate().map(stop).collect::<Result<_, _>>()?;
         Ok(Self { stops, ..Self::default() })
@@ -135,7 +133,7 @@ impl StopMatcher {
             self.read = i + 1;
             for (index, stop) in self.stops.iter_mut().enumerate() {
                 if stop.step(byte) {
-                    let found = (i + 1 - stop.text.len(), index);
+                    let found = (i + 1 - stop.pattern.len(), index);
                     self.complete = Some(self.complete.map_or(found, |first| first.min(found)));
                 }
             }
@@ -193,35 +191,9 @@ impl StopMatcher {
 }
 
 impl Stop {
-    fn new(text: &[u8]) -> Self {
-        let mut borders = vec![0; text.len()];
-        let mut border = 0;
-        for i in 1..text.len() {
-            while border > 0 && text[i] != text[border] {
-                border = borders[border - 1];
-            }
-            if text[i] == text[border] {
-                border += 1;
-            }
-            borders[i] = border;
-        }
-        Self { text: text.into(), borders: borders.into(), matched: 0 }
-    }
-
-    /// Reads a byte. Returns whether the text now ends with the whole stop
-    /// string. A complete match then continues as its longest border.
+    /// Reads a byte. Returns whether the text now ends with the whole stop string.
     fn step(&mut self, byte: u8) -> bool {
-        while self.matched > 0 && self.text[self.matched] != byte {
-            self.matched = self.borders[self.matched - 1];
-        }
-        if self.text[self.matched] == byte {
-            self.matched += 1;
-        }
-        let complete = self.matched == self.text.len();
-        if complete {
-            self.matched = self.borders[self.matched - 1];
-        }
-        complete
+        self.pattern.step(&mut self.matched, &byte)
     }
 }
 

@@ -1,4 +1,5 @@
 //! Proposers for tests that know the answers and draft them, or something else. They check their side of the contract.
+#![allow(dead_code)]
 
 use exsa_core::scripted::ByteTokenizer;
 use exsa_core::speculate::Proposer;
@@ -123,6 +124,12 @@ impl Proposer for Oracle {
         let mut shared = self.answers.0.lock().unwrap();
         shared.drafted += drafted as u64;
         shared.accepted += accepted as u64;
+    }
+
+    fn changed(&mut self, id: RequestId, kept: usize) {
+        if let Some(seen) = self.seen.get_mut(&id) {
+            seen.truncate(kept);
+        }
     }
 
     fn finished(&mut self, id: RequestId) {

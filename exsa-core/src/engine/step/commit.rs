@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::engine::answer::{Answer, Limits, TokenOutcome};
 use crate::engine::request_state::RequestState;
 use crate::finish::FinishReason;
-use crate::sampler::SampleScratch;
+use crate::sampler::{SampleError, SampleScratch};
 use crate::schedule::scheduler::{Scheduler, Work};
 use crate::speculate::Speculation;
 use crate::stats::Recorder;
@@ -51,17 +51,53 @@ impl Commit<'_> {
                 speculation.verified(work.id, work.drafts, accepted);
             }
             match outcome {
-                TokenOutcome::Continue => {}
+                TokenOutcome::Continue => self.shift_if_full(work),
                 TokenOutcome::StreamFull => {
-                    let request = self.answers.get(&work.id).map(|answer| answer.request);
-                    if let Some(state) = request.and_then(|id| self.requests.get(&id)) {
-                        state.pause(self.scheduler, self.now);
-                    }
+                    self.pause(work);
+                    self.shift_if_full(work);
                 }
                 TokenOutcome::End(reason) => ended.push((work.id, reason)),
+                TokenOutcome::Rewind(tokens, reason) => {
+                    self.scheduler.rewind(work.seq, tokens);
+                    let kept = self.scheduler.tokens(work.seq).len();
+                    self.changed(work.id, kept);
+                    ended.extend(reason.map(|reason| (work.id, reason)));
+                }
             }
         }
         ended
+    }
+
+    /// Pauses the request of `work`, whose stream is full.
+    fn pause(&mut self, work: &Work) {
+        let request = self.answers.get(&work.id).map(|answer| answer.request);
+        if let Some(state) = request.and_then(|id| self.requests.get(&id)) {
+            state.pause(self.scheduler, self.now);
+        }
+    }
+
+    /// Shifts the context of an answer that has filled it and goes on.
+    fn shift_if_full(&mut self, work: &Work) {
+        if !self.scheduler.is_context_full(work.seq) {
+            return;
+        }
+        let Some(answer) = self.answers.get_mut(&work.id) else { return };
+        if let Some(state) = self.requests.get(&answer.request) {
+            // A rewind across the gap would sample from another context than before.
+            let outcome = answer.emit_pending(0, &Limits::NONE, self.tokenizer, &state.stream);
+            if matches!(outcome, TokenOutcome::StreamFull) {
+                self.pause(work);
+            }
+        }
+        let kept = self.scheduler.shift_context(work.seq, self.now);
+        self.changed(work.id, kept);
+    }
+
+    /// Tells the proposer that only the first `kept` tokens are as they were.
+    fn changed(&mut self, id: RequestId, kept: usize) {
+        if let Some(speculation) = &mut self.speculation {
+            speculation.changed(id, kept);
+        }
     }
 
     /// Emits the log-probabilities of the prompt that the first rows of `work` give; the rows of `work` start
@@ -125,14 +161,20 @@ impl Commit<'_> {
         let Some(state) = self.requests.get_mut(&answer.request) else {
             return TokenOutcome::End(FinishReason::Cancelled);
         };
-        let limits = Limits { len_max: request.len_max, context_max: self.context_max };
+        let context_max = if request.keep.is_some() { usize::MAX } else { self.context_max };
+        let limits = Limits { len_max: request.len_max, context_max };
         let tokens = request.tokens_and_drafts();
         let mut begun = self.clock.now();
         let rows = first..first + work.rows - work.prompt_rows;
         for (row, len) in rows.zip(work.known()..) {
             let Some(logits) = output.row(row) else { break };
-            let sampled = match answer.sampler.sample(logits, &tokens[..len], len as u64, self.scratch) {
+            let position = request.position(len);
+            let sampled = match answer.sampler.sample(logits, &tokens[..len], position, self.scratch) {
                 Ok(sampled) => sampled,
+                Err(SampleError::NoCandidate { .. }) if answer.banned_at(position).is_some() => {
+                    let string = answer.banned_at(position).unwrap_or_default();
+                    return TokenOutcome::End(FinishReason::BannedString(string));
+                }
                 Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
             };
             let token = sampled.token;
@@ -147,7 +189,7 @@ impl Commit<'_> {
                     self.recorder.first_token(self.now.saturating_sub(state.submitted));
                 }
             }
-            let outcome = answer.advance(sampled, len + 1, &limits, self.tokenizer, &state.stream);
+            let outcome = answer.advance(sampled, position, len + 1, &limits, self.tokenizer, &state.stream);
             let emitted = self.clock.now();
             let stats = &mut self.recorder.stats;
             stats.tokens_generated += 1;

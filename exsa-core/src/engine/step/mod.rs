@@ -358,7 +358,7 @@ impl EngineLoop {
 
     /// Ends an answer, and its request if no other answer is open.
     fn end_answer(&mut self, id: RequestId, reason: FinishReason) {
-        let Some(answer) = self.answers.remove(&id) else { return };
+        let Some(mut answer) = self.answers.remove(&id) else { return };
         let failed = matches!(reason, FinishReason::Failed(_));
         // The KV of a failed sequence may be invalid.
         let request = if failed { self.scheduler.remove(id) } else { self.scheduler.finish(id) };
@@ -373,13 +373,16 @@ impl EngineLoop {
         }
         state.open.retain(|open| *open != id);
         state.failed += usize::from(failed);
-        state.completion_tokens += request.map_or(0, |request| request.answer_len());
+        let dropped = answer.drop_pending(&reason);
+        let answered = request.as_ref().map_or(0, |request| request.answer_len());
+        state.completion_tokens += answered.saturating_sub(dropped);
+        state.shifted_tokens += request.map_or(0, |request| request.shifted());
         if let Some(next) = state.held.front_mut() {
             // The next answer computes the log-probabilities that this one has not.
             next.scored = state.scored;
             state.enqueue_held(&mut self.scheduler, now);
         }
-        let (end, withheld) = answer.finish(reason, &state.stream);
+        let (end, withheld) = answer.finish(reason, &*self.tokenizer, &state.stream);
         if !state.open.is_empty() {
             if !state.answer_ended(end, withheld) {
                 state.pause(&mut self.scheduler, now);

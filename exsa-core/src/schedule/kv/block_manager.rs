@@ -167,6 +167,12 @@ impl BlockManager {
         blocks.filter(|block| self.holders[**block as usize].is_cached()).count()
     }
 
+    /// Whether another sequence holds the block of the token at index `token` of `seq`.
+    pub fn is_shared(&self, seq: SeqId, token: usize) -> bool {
+        let block = self.held[seq.index()].blocks.get(token / self.block_tokens);
+        block.is_some_and(|block| self.holders[*block as usize].is_shared())
+    }
+
     /// Blocks that `seq` holds, including shared blocks.
     pub fn blocks_held(&self, seq: SeqId) -> usize {
         self.held[seq.index()].blocks.len()

@@ -227,6 +227,25 @@ impl KvManager {
         self.ops.push(KvOp::Truncate { seq, len });
     }
 
+    /// Cuts `seq`, in use, to its first `len` tokens or fewer, so that other tokens can follow: a block that
+    /// another sequence shares stays whole, and a session that cannot truncate starts anew. Returns the
+    /// tokens that `seq` holds.
+    pub fn rewind(&mut self, seq: SeqId, len: usize) -> usize {
+        let inside = len % self.blocks.block_tokens();
+        let len = match inside {
+            _ if !self.truncate => 0,
+            0 => len,
+            _ if self.blocks.is_shared(seq, len) => len - inside,
+            _ => len,
+        };
+        self.tree.truncate(seq, len);
+        self.blocks.truncate(seq, len);
+        self.ops.push(if len == 0 { KvOp::Release(seq) } else { KvOp::Truncate { seq, len } });
+        // Blocks shared with idle sequences only count as cached now.
+        self.trim();
+        len
+    }
+
     /// Reserves record memory for `tokens` tokens of `seq`.
     pub fn reserve(&mut self, seq: SeqId, tokens: usize) {
         self.blocks.reserve(seq, tokens);

@@ -122,6 +122,7 @@ impl Scheduler {
         }
         let leads = |leader: &&Running| {
             leader.paused.is_none()
+                && leader.request.shifted() == 0
                 && leader.computed < leader.request.prompt_len
                 && leader.request.effective_priority() <= request.effective_priority()
                 && leader.request.tokens().get(least - 1) == tokens.get(least - 1)
@@ -142,12 +143,13 @@ impl Scheduler {
     fn sibling_of(&self, request: &SchedRequest, known: usize) -> Option<Follow> {
         let tokens = request.shareable();
         let len = self.kv.usable(tokens.len().min(request.prompt_len), tokens.len());
-        if !self.kv.forks() || len <= known {
+        if !self.kv.forks() || len <= known || request.shifted() > 0 {
             return None;
         }
         let computes = |leader: &&Running| {
             leader.request.group == request.group
                 && leader.paused.is_none()
+                && leader.request.shifted() == 0
                 && leader.computed < len
                 && !self.awaits(leader, request.id)
         };

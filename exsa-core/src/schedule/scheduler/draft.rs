@@ -23,11 +23,11 @@ impl Scheduler {
             let blocks = kv.blocks_held(work.seq).saturating_add(kv.blocks_free());
             let kv_room = blocks.saturating_mul(kv.block_tokens()).saturating_sub(known);
             let batch_room = self.batch_room();
+            let Some(limit) = self.request(work.seq).map(|request| self.len_limit(request)) else { continue };
             let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else {
                 continue;
             };
             // The row of the last draft yields one more token.
-            let limit = running.request.len_max.min(self.context_tokens_max);
             let answer_room = limit.saturating_sub(known + 1);
             let max = batch_room.min(kv_room).min(answer_room);
             let drafts = speculation.propose(work.id, running.request.tokens(), max);

@@ -17,6 +17,7 @@ mod options;
 mod plan;
 mod preempt;
 mod prefill;
+mod rewind;
 mod running;
 
 pub use costs::StepCost;
@@ -48,6 +49,8 @@ pub struct Scheduler {
     /// Maximum running sequences; the session may have more, for cached prefixes.
     sequences: usize,
     context_tokens_max: usize,
+    /// Length at which a request that shifts its context does so.
+    context_window: usize,
     can_save: bool,
     can_truncate: bool,
     preset: Preset,
@@ -91,6 +94,7 @@ impl Scheduler {
         running.resize_with(capabilities.sequences_max, || None);
         Self {
             context_tokens_max: capabilities.context_tokens_max,
+            context_window: capabilities.context_window(),
             can_save: capabilities.save,
             can_truncate: capabilities.truncate,
             preset: options.mode.preset(sequences),
@@ -192,7 +196,8 @@ impl Scheduler {
 
     /// Maximum length of a request, prompt included, by its own limit and the context's.
     fn len_limit(&self, request: &SchedRequest) -> usize {
-        request.len_max.min(self.context_tokens_max)
+        let shifts = request.keep.is_some();
+        request.len_max.min(if shifts { self.context_window } else { self.context_tokens_max })
     }
 
     /// Records the cost of a step.

@@ -48,7 +48,9 @@ impl Scheduler {
             let follow = *follow;
             let leader = self.get(follow.leader_seq).filter(|leader| leader.request.id == follow.leader);
             let pending = leader.is_some_and(|leader| {
-                leader.paused.is_none() && leader.computed < follow.len.min(leader.request.prompt_len)
+                leader.paused.is_none()
+                    && leader.request.shifted() == 0
+                    && leader.computed < follow.len.min(leader.request.prompt_len)
             });
             if pending {
                 continue;

@@ -1,0 +1,222 @@
+//! Banned strings of an answer: tokens that may still be taken back, and tokens banned at a position.
+//!
+//! A token is *pending* while its text may belong to the beginning of a banned string; its event waits as
+//! long. When a banned string is complete, the answer is rewound to the token in which the string begins,
+//! that token is banned at its position, and sampling goes on from there. A draw is a function of (seed,
+//! position) and of the tokens before, so an answer is the same however often it is interrupted.
+
+use crate::sampler::{Candidates, Sampled, SamplerContext, SamplingError, Step, Transform, TransformFactory};
+use crate::text::{BannedMatcher, Detokenizer, Found, StopMatcher};
+use crate::token::TokenId;
+use crate::tokenizer::Tokenizer;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Maximum tokens banned at one position.
+const BANS_MAX: usize = 64;
+/// Tokens that an answer of no length may take back.
+const WITHDRAWN_MIN: usize = 1024;
+/// Further tokens that it may take back for each of its tokens.
+const WITHDRAWN_PER_TOKEN: usize = 8;
+
+/// State of banned strings of one answer.
+pub(super) struct BannedStrings {
+    /// State of the search behind the last token that is not pending.
+    settled: BannedMatcher,
+    /// State of the text behind the last token.
+    ahead: Ahead,
+    pending: VecDeque<Pending>,
+    bans: Bans,
+    /// Tokens that are no longer pending.
+    certain: usize,
+    /// Tokens taken back.
+    withdrawn: usize,
+}
+
+/// The text of an answer as far as it was sampled.
+struct Ahead {
+    detokenizer: Detokenizer,
+    stop: StopMatcher,
+    matcher: BannedMatcher,
+}
+
+/// A token that may be taken back.
+struct Pending {
+    sampled: Sampled,
+    /// Position of the token.
+    position: u64,
+    /// Offset in the answer's text behind its text, the first byte of a character that later tokens complete
+    /// included.
+    end: usize,
+}
+
+/// A token's effect on the text.
+pub(super) enum Read {
+    /// It completes no string.
+    Nothing,
+    /// It completes a stop string.
+    Stop,
+    /// It completes a banned string.
+    Banned(Found),
+}
+
+/// The way back from a banned string.
+pub(super) struct Rewind {
+    /// Tokens to take back.
+    pub(super) tokens: usize,
+    /// Whether a limit is reached, so that the answer ends.
+    pub(super) exhausted: bool,
+}
+
+impl BannedStrings {
+    /// The state at the start of an answer, whose text begins with the state of `detokenizer` and `stop`.
+    pub(super) fn new(
+        matcher: BannedMatcher,
+        bans: Bans,
+        detokenizer: &Detokenizer,
+        stop: &StopMatcher,
+    ) -> Self {
+        let ahead = Ahead { detokenizer: detokenizer.clone(), stop: stop.clone(), matcher: matcher.clone() };
+        Self { settled: matcher, ahead, pending: VecDeque::new(), bans, certain: 0, withdrawn: 0 }
+    }
+
+    /// Reads a token that was sampled for `position`, and makes it pending.
+    pub(super) fn push(&mut self, sampled: Sampled, position: u64, tokenizer: &dyn Tokenizer) -> Read {
+        let (read, end) = self.ahead.read(sampled.token, tokenizer);
+        self.pending.push_back(Pending { sampled, position, end });
+        read
+    }
+
+    /// Makes a token pending that ends the answer and has no text.
+    pub(super) fn push_end(&mut self, sampled: Sampled, position: u64) {
+        self.pending.push_back(Pending { sampled, position, end: self.ahead.matcher.read() });
+    }
+
+    /// Takes the first pending token whose text certainly belongs to the answer.
+    pub(super) fn pop_certain(&mut self) -> Option<Sampled> {
+        let certain = self.ahead.matcher.first_partial();
+        if self.pending.front()?.end > certain {
+            return None;
+        }
+        self.pop()
+    }
+
+    /// Takes the first pending token.
+    pub(super) fn pop(&mut self) -> Option<Sampled> {
+        let first = self.pending.pop_front()?;
+        self.certain += 1;
+        Some(first.sampled)
+    }
+
+    /// Whether no token is pending.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Records the text of a token that is no longer pending.
+    pub(super) fn settle(&mut self, decoded: &str) {
+        self.settled.push(decoded);
+    }
+
+    /// Records the text behind the last token of a resumed answer, where nothing is pending.
+    pub(super) fn resume(&mut self, detokenizer: &Detokenizer, stop: &StopMatcher) {
+        let matcher = self.settled.clone();
+        self.ahead = Ahead { detokenizer: detokenizer.clone(), stop: stop.clone(), matcher };
+    }
+
+    /// Takes back the tokens from the one in which `found` begins, or from the first that is pending, and
+    /// bans it at its position. `detokenizer` and `stop` are those behind the last token that is not pending.
+    pub(super) fn rewind(
+        &mut self,
+        found: Found,
+        detokenizer: &Detokenizer,
+        stop: &StopMatcher,
+        tokenizer: &dyn Tokenizer,
+    ) -> Rewind {
+        let first = self.pending.iter().position(|pending| pending.end > found.start).unwrap_or(0);
+        let tokens = self.pending.len() - first;
+        let bans = self.pending.get(first).map_or(0, |pending| {
+            self.bans.add(Ban {
+                position: pending.position,
+                token: pending.sampled.token,
+                string: found.index,
+            })
+        });
+        self.pending.truncate(first);
+        self.resume(detokenizer, stop);
+        for pending in &self.pending {
+            self.ahead.read(pending.sampled.token, tokenizer);
+        }
+        self.withdrawn += tokens;
+        let withdrawn_max = WITHDRAWN_MIN + WITHDRAWN_PER_TOKEN * (self.certain + first);
+        Rewind { tokens, exhausted: bans > BANS_MAX || self.withdrawn > withdrawn_max }
+    }
+
+    /// The banned string that a token banned last at `position` led to; `None` if none is banned there.
+    pub(super) fn banned_at(&self, position: u64) -> Option<usize> {
+        let bans = self.bans.0.lock();
+        bans.last().filter(|ban| ban.position == position).map(|ban| ban.string)
+    }
+}
+
+impl Ahead {
+    /// Reads a token. Returns what it completes, and the offset behind its text.
+    fn read(&mut self, id: TokenId, tokenizer: &dyn Tokenizer) -> (Read, usize) {
+        let before = self.matcher.read();
+        self.stop.push_control(tokenizer, id);
+        let (mut decoded, mut released) = (String::new(), String::new());
+        self.detokenizer.push(tokenizer, id, &mut decoded);
+        let found = self.matcher.push(&decoded);
+        let end = self.matcher.read() + usize::from(self.detokenizer.is_holding());
+        // Of a stop string and a banned string, the one that is complete first counts.
+        let until = found.map_or(decoded.len(), |found| found.end - before);
+        let stopped = self.stop.push(decoded.get(..until).unwrap_or_default(), &mut released).is_some();
+        let read = match found {
+            _ if stopped => Read::Stop,
+            Some(found) => Read::Banned(found),
+            None => Read::Nothing,
+        };
+        (read, end)
+    }
+}
+
+/// A token banned at a position, for the tokens that precede it now.
+#[derive(Clone, Copy, Debug)]
+struct Ban {
+    position: u64,
+    token: TokenId,
+    /// Index of the banned string that it led to.
+    string: usize,
+}
+
+/// The bans of an answer, ascending by position: a transform of its sampler.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bans(Arc<Mutex<Vec<Ban>>>);
+
+impl Bans {
+    /// Adds a ban, and forgets those of later positions, which other tokens will precede.
+    /// Returns the number of tokens banned at its position.
+    fn add(&self, ban: Ban) -> usize {
+        let mut bans = self.0.lock();
+        bans.retain(|other| other.position <= ban.position);
+        bans.push(ban);
+        bans.iter().rev().take_while(|other| other.position == ban.position).count()
+    }
+}
+
+impl TransformFactory for Bans {
+    fn build(&self, _context: &SamplerContext<'_>) -> Result<Box<dyn Transform>, SamplingError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Transform for Bans {
+    fn apply(&mut self, candidates: &mut Candidates<'_>, step: &mut Step<'_>) {
+        for ban in self.0.lock().iter().rev().take_while(|ban| ban.position >= step.position()) {
+            if ban.position == step.position() {
+                candidates.change(ban.token, |_| f32::NEG_INFINITY);
+            }
+        }
+    }
+}
