@@ -4,9 +4,11 @@ use crate::backend::{Capabilities, Model};
 use crate::chat::ChatTemplate;
 use crate::clock::Clock;
 use crate::engine::admission_control::AdmissionControl;
+use crate::engine::answer::{Answer, Limits};
 use crate::engine::in_flight::InFlight;
 use crate::engine::mailbox::{Command, Mailbox};
-use crate::engine::request_state::{Limits, RequestState};
+use crate::engine::output::Output;
+use crate::engine::request_state::{RequestState, Submission};
 use crate::generator::SubmitError;
 use crate::options::EngineOptions;
 use crate::priority::UserId;
@@ -121,29 +123,38 @@ impl InputProcessor {
             len_max: request.max_tokens.map_or(usize::MAX, |max| prompt_len.saturating_add(max)),
             context_max: self.capabilities.context_tokens_max,
         };
-        let mut state = Box::new(RequestState {
-            id,
+        let mut answer = Box::new(Answer {
+            request: id,
+            index: 0,
             sampler,
             seed,
-            stop_tokens,
-            end_of_generation,
+            stop_tokens: stop_tokens.into(),
+            end_of_generation: end_of_generation.into(),
             detokenizer: Detokenizer::new(&*self.tokenizer, preceded),
             stop,
+            output: Output::new(0),
+            ended: None,
+            admitted: false,
+            last_token: None,
+        });
+        let state = Box::new(RequestState {
+            id,
             stream,
             submitted,
             elapsed: resume.elapsed,
             resumed: resume.generated > 0,
-            ended: None,
             priority: request.priority,
             user: user.clone(),
+            open: vec![id],
+            prompt_tokens: prompt_len,
             cached_tokens: 0,
+            completion_tokens: 0,
             admitted: None,
             first_token: None,
-            last_token: None,
         });
-        tokens.truncate(state.replay(&tokens, prompt_len, &limits, &*self.tokenizer));
+        tokens.truncate(answer.replay(&tokens, prompt_len, &limits, &*self.tokenizer));
         let expiry = |timeout: Duration| submitted.saturating_add(timeout.saturating_sub(resume.elapsed));
-        let mut sched_request = Box::new(SchedRequest::new(id.0, tokens, limits.len_max));
+        let mut sched_request = SchedRequest::new(id.0, tokens, limits.len_max);
         sched_request.prompt_len = prompt_len;
         sched_request.namespace = Namespace { adapter: None, salt: request.cache_salt.map(Arc::from) };
         (sched_request.priority, sched_request.weight) = (request.priority, request.weight);
@@ -152,7 +163,8 @@ impl InputProcessor {
         sched_request.first_token_by = request.first_token_timeout.map(expiry);
         let user_limit = self.options.user_queue_max.unwrap_or(usize::MAX);
         self.admission.enter(request.priority, &user, self.options.queue_max, user_limit)?;
-        match self.mailbox.post(Command::Submit(state, sched_request)) {
+        let answers = vec![(answer, sched_request)];
+        match self.mailbox.post(Command::Submit(Submission { state, answers })) {
             Ok(()) => Ok(events),
             Err(_) => {
                 self.admission.leave(request.priority, &user);

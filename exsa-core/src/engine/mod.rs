@@ -1,11 +1,13 @@
 //! The in-process engine: one model, one session, and the thread that steps them.
 
 mod admission_control;
+mod answer;
 mod embed_input;
 mod embed_job;
 mod in_flight;
 mod input_processor;
 mod mailbox;
+mod output;
 mod request_state;
 mod step;
 mod thread;

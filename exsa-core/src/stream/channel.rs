@@ -110,7 +110,8 @@ impl StreamSender {
         self.send(Event::AnswerFinished(end))
     }
 
-    fn send(&self, event: Event) -> bool {
+    /// Sends any event but the last; otherwise as [`token`](Self::token).
+    pub(crate) fn send(&self, event: Event) -> bool {
         let mut state = self.shared.state.lock();
         if !state.finished {
             state.events.push_back(event);

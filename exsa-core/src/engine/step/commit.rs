@@ -2,7 +2,8 @@
 
 use crate::backend::Output;
 use crate::clock::Clock;
-use crate::engine::request_state::{Limits, RequestState, TokenOutcome};
+use crate::engine::answer::{Answer, Limits, TokenOutcome};
+use crate::engine::request_state::RequestState;
 use crate::finish::FinishReason;
 use crate::sampler::SampleScratch;
 use crate::schedule::scheduler::{Scheduler, Work};
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub(super) struct Commit<'a> {
     pub(super) scheduler: &'a mut Scheduler,
     pub(super) requests: &'a mut HashMap<RequestId, Box<RequestState>>,
+    pub(super) answers: &'a mut HashMap<RequestId, Box<Answer>>,
     pub(super) tokenizer: &'a dyn Tokenizer,
     pub(super) speculation: Option<&'a mut Speculation>,
     pub(super) scratch: &'a mut SampleScratch,
@@ -31,7 +33,7 @@ pub(super) struct Commit<'a> {
 }
 
 impl Commit<'_> {
-    /// Samples, emits and commits each piece of work. Returns the requests that ended.
+    /// Samples, emits and commits each piece of work. Returns the answers that ended.
     pub(super) fn run(mut self, work: &[Work], output: Output<'_>) -> Vec<(RequestId, FinishReason)> {
         let mut ended = Vec::new();
         let mut rows = 0;
@@ -46,11 +48,21 @@ impl Commit<'_> {
             }
             match outcome {
                 TokenOutcome::Continue => {}
-                TokenOutcome::StreamFull => self.scheduler.pause(work.id, self.now),
+                TokenOutcome::StreamFull => self.pause(work.id),
                 TokenOutcome::End(reason) => ended.push((work.id, reason)),
             }
         }
         ended
+    }
+
+    /// Pauses all answers of a stream that is full.
+    fn pause(&mut self, id: RequestId) {
+        let Some(state) = self.answers.get(&id).and_then(|answer| self.requests.get(&answer.request)) else {
+            return;
+        };
+        for id in &state.open {
+            self.scheduler.pause(*id, self.now);
+        }
     }
 
     /// Samples and emits the tokens that follow the known tokens,
@@ -61,7 +73,10 @@ impl Commit<'_> {
     /// drafts. The remaining rows are skipped when the request ends or its stream is full.
     fn verify(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
         let request = self.scheduler.request(work.seq).filter(|request| request.id == work.id);
-        let (Some(request), Some(state)) = (request, self.requests.get_mut(&work.id)) else {
+        let (Some(request), Some(answer)) = (request, self.answers.get_mut(&work.id)) else {
+            return TokenOutcome::End(FinishReason::Cancelled);
+        };
+        let Some(state) = self.requests.get_mut(&answer.request) else {
             return TokenOutcome::End(FinishReason::Cancelled);
         };
         let limits = Limits { len_max: request.len_max, context_max: self.context_max };
@@ -69,19 +84,23 @@ impl Commit<'_> {
         let mut begun = self.clock.now();
         for (row, len) in (first..first + work.rows).zip(work.known()..) {
             let Some(logits) = output.row(row) else { break };
-            let sampled = match state.sampler.sample(logits, &tokens[..len], len as u64, self.scratch) {
+            let sampled = match answer.sampler.sample(logits, &tokens[..len], len as u64, self.scratch) {
                 Ok(sampled) => sampled,
                 Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
             };
             let token = sampled.token;
             self.generated.push(token);
             let drawn = self.clock.now();
-            match state.last_token.replace(self.now) {
-                Some(before) => self.recorder.inter_token(self.now.saturating_sub(before)),
-                None if state.resumed => {}
-                None => self.recorder.first_token(self.now.saturating_sub(state.submitted)),
+            if let Some(before) = answer.last_token.replace(self.now) {
+                self.recorder.inter_token(self.now.saturating_sub(before));
             }
-            let outcome = state.advance(sampled, len + 1, &limits, self.tokenizer, self.now);
+            if state.first_token.is_none() {
+                state.first_token = Some(self.now);
+                if !state.resumed {
+                    self.recorder.first_token(self.now.saturating_sub(state.submitted));
+                }
+            }
+            let outcome = answer.advance(sampled, len + 1, &limits, self.tokenizer, &state.stream);
             let emitted = self.clock.now();
             let stats = &mut self.recorder.stats;
             stats.tokens_generated += 1;

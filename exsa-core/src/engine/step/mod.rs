@@ -9,11 +9,12 @@ use crate::backend::{Model, Session, SessionOptions};
 use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::embed::{EmbedError, EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
+use crate::engine::answer::Answer;
 use crate::engine::embed_job::EmbedQueue;
 use crate::engine::in_flight::InFlight;
 use crate::engine::input_processor::InputProcessor;
 use crate::engine::mailbox::{Command, Shutdown};
-use crate::engine::request_state::RequestState;
+use crate::engine::request_state::{RequestState, Submission};
 use crate::error::LoadError;
 use crate::finish::FinishReason;
 use crate::generator::SubmitError;
@@ -47,6 +48,8 @@ pub struct EngineLoop {
     context_max: usize,
     scheduler: Scheduler,
     requests: HashMap<RequestId, Box<RequestState>>,
+    /// Answers that have not ended, by the id of their request in the scheduler.
+    answers: HashMap<RequestId, Box<Answer>>,
     embeds: EmbedQueue,
     prefill_chunk_max: usize,
     /// KV of preempted requests.
@@ -120,6 +123,7 @@ impl EngineLoop {
             )),
             session,
             requests: HashMap::new(),
+            answers: HashMap::new(),
             embeds: EmbedQueue::default(),
             saved: HashMap::new(),
             ops: Vec::new(),
@@ -228,7 +232,7 @@ impl EngineLoop {
         let mut ids: Vec<_> = self.requests.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
-            self.end(id, reason.clone());
+            self.end_request(id, reason);
         }
         self.end_embeds(reason);
         self.input.mailbox.close();
@@ -250,25 +254,21 @@ impl EngineLoop {
         let now = self.clock.now();
         for command in commands.drain(..) {
             match command {
-                Command::Submit(mut state, request) => {
-                    let (id, ended) = (state.id, state.ended.take());
-                    self.recorder.stats.submitted += 1;
-                    self.scheduler.enqueue(*request, now);
-                    self.requests.insert(id, state);
-                    if let Some(reason) = ended {
-                        self.end(id, reason);
-                    }
-                }
+                Command::Submit(submission) => self.accept(submission, now),
                 Command::Embed(job) => {
                     self.recorder.stats.submitted += 1;
                     self.embeds.push(*job);
                 }
                 Command::Cancel(id) => {
                     if !self.end_embed(id, EmbedError::Cancelled) {
-                        self.end(id, FinishReason::Cancelled);
+                        self.end_request(id, &FinishReason::Cancelled);
                     }
                 }
-                Command::Resume(id) => self.scheduler.resume(id, now),
+                Command::Resume(id) => {
+                    for id in self.requests.get(&id).map_or(&[][..], |state| &state.open) {
+                        self.scheduler.resume(*id, now);
+                    }
+                }
                 Command::Mode(mode) => self.scheduler.set_mode(mode),
                 Command::Speculate(speculation) => self.speculate(speculation.map(|boxed| *boxed)),
                 Command::Position(id) => self.tell_position(id),
@@ -284,15 +284,18 @@ impl EngineLoop {
         let plan = self.scheduler.last_plan();
         self.ops.extend_from_slice(&plan.kv);
         for admitted in plan.admitted.iter().filter(|admitted| !admitted.again) {
-            if let Some(sequence) = self.requests.get_mut(&admitted.id) {
-                sequence.admitted = Some(now);
-                self.recorder.queue_time(now.saturating_sub(sequence.submitted));
-                self.input.admission.leave(sequence.priority, &sequence.user);
+            let Some(answer) = self.answers.get_mut(&admitted.id) else { continue };
+            answer.admitted = true;
+            let Some(state) = self.requests.get_mut(&answer.request) else { continue };
+            if state.admitted.is_none() {
+                state.admitted = Some(now);
+                self.recorder.queue_time(now.saturating_sub(state.submitted));
             }
+            self.input.admission.leave(state.priority, &state.user);
         }
         for (id, tokens) in &plan.cached {
-            if let Some(sequence) = self.requests.get_mut(id) {
-                sequence.cached_tokens = *tokens;
+            if let Some(state) = self.requests.get_mut(id) {
+                state.cached_tokens = *tokens;
             }
         }
         if plan.ends_any() {
@@ -301,7 +304,7 @@ impl EngineLoop {
             let exhausted = plan.exhausted.iter().map(|id| (*id, FinishReason::ContextFull));
             let ended: Vec<_> = expired.chain(late).chain(exhausted).collect();
             for (id, reason) in ended {
-                self.end(id, reason);
+                self.end_answer(id, reason);
             }
         }
         self.apply_kv_ops();
@@ -310,16 +313,40 @@ impl EngineLoop {
     }
 
     fn tell_position(&self, id: RequestId) {
-        let Some(sequence) = self.requests.get(&id) else { return };
-        sequence.stream.position(self.scheduler.position(id).map(|ahead| {
+        let Some(state) = self.requests.get(&id) else { return };
+        state.stream.position(self.scheduler.position(id).map(|ahead| {
             let each = self.scheduler.admission_interval();
             let places = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
             QueuePosition::new(ahead, each.map(|each| each.saturating_mul(places)))
         }));
     }
 
-    fn end(&mut self, id: RequestId, reason: FinishReason) {
-        let Some(sequence) = self.requests.remove(&id) else { return };
+    /// Takes in a request: its answers enter the queue.
+    fn accept(&mut self, submission: Submission, now: Duration) {
+        let Submission { state, answers } = submission;
+        self.recorder.stats.submitted += 1;
+        self.requests.insert(state.id, state);
+        for (mut answer, request) in answers {
+            let (id, ended) = (request.id, answer.ended.take());
+            self.scheduler.enqueue(request, now);
+            self.answers.insert(id, answer);
+            if let Some(reason) = ended {
+                self.end_answer(id, reason);
+            }
+        }
+    }
+
+    /// Ends all open answers of a request.
+    fn end_request(&mut self, id: RequestId, reason: &FinishReason) {
+        let Some(state) = self.requests.get(&id) else { return };
+        for answer in state.open.clone() {
+            self.end_answer(answer, reason.clone());
+        }
+    }
+
+    /// Ends an answer, and its request if no other answer is open.
+    fn end_answer(&mut self, id: RequestId, reason: FinishReason) {
+        let Some(answer) = self.answers.remove(&id) else { return };
         let failed = matches!(reason, FinishReason::Failed(_));
         // The KV of a failed sequence may be invalid.
         let request = if failed { self.scheduler.remove(id) } else { self.scheduler.finish(id) };
@@ -327,15 +354,25 @@ impl EngineLoop {
             speculation.finished(id);
         }
         self.saved.remove(&id);
-        if sequence.admitted.is_none() {
-            self.input.admission.leave(sequence.priority, &sequence.user);
+        let request_id = answer.request;
+        let Some(state) = self.requests.get_mut(&request_id) else { return };
+        if !answer.admitted {
+            self.input.admission.leave(state.priority, &state.user);
+        }
+        state.completion_tokens += request.map_or(0, |request| request.answer_len());
+        state.open.retain(|open| *open != id);
+        let end = answer.finish(reason, &state.stream);
+        if !state.open.is_empty() {
+            state.stream.answer_finished(end);
+            return;
         }
         self.recorder.stats.finished += 1;
         self.recorder.stats.failed += u64::from(failed);
         // The counters must include the end before the consumer reads it.
         self.publish();
-        let lens = request.map_or((0, 0), |request| (request.prompt_len, request.answer_len()));
-        sequence.finish(reason, lens, self.clock.now());
+        if let Some(state) = self.requests.remove(&request_id) {
+            state.finish(end, self.clock.now());
+        }
     }
 
     fn publish(&mut self) {
