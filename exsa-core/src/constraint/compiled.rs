@@ -4,8 +4,9 @@ use super::environment::{Environment, Unit, unit};
 use super::error::ConstraintError;
 use super::guard::guard;
 use super::limits;
-use super::matcher::Matcher;
+use super::matcher::{Matcher, Next};
 use super::search::Patterns;
+use super::state::ConstraintState;
 use super::trigger::{GrammarStart, Trigger};
 use super::{Constraint, Grammar, source};
 use crate::token::TokenId;
@@ -19,7 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A compiled constraint, shared by all answers that have it.
-pub(crate) struct Compiled {
+pub struct Compiled {
     pub(super) env: Arc<Environment>,
     /// The grammar before any text. Copies share the lexer, so that its states are computed once.
     template: Mutex<Parser>,
@@ -42,6 +43,36 @@ pub(super) struct Triggers {
 }
 
 impl Compiled {
+    /// The state before an answer that the vocabulary's end-of-generation tokens end.
+    ///
+    /// # Errors
+    ///
+    /// The vocabulary has no such token.
+    pub fn state(self: &Arc<Self>) -> Result<ConstraintState, ConstraintError> {
+        let special = self.env.tokenizer.special();
+        self.state_with(&special.end_of_generation, &[])
+    }
+
+    /// The state before an answer that these tokens end, both lists sorted.
+    pub(crate) fn state_with(
+        self: &Arc<Self>,
+        end_of_generation: &[TokenId],
+        stop_tokens: &[TokenId],
+    ) -> Result<ConstraintState, ConstraintError> {
+        let special = self.env.tokenizer.special();
+        let ends = |id: &TokenId| end_of_generation.binary_search(id).is_ok();
+        let end = special.roles.eot.filter(ends).or(special.eos.filter(ends));
+        let end = end.or_else(|| end_of_generation.iter().chain(stop_tokens).next().copied());
+        let Some(end) = end else {
+            let why =
+                "ignore_eos, or a model without an end-of-generation token: no token could end the answer";
+            return Err(ConstraintError::Conflict(why));
+        };
+        let mut ends: Vec<TokenId> = end_of_generation.iter().chain(stop_tokens).copied().collect();
+        ends.sort_unstable();
+        ConstraintState::new(self.clone(), ends.into(), end)
+    }
+
     /// Compiles a constraint, on a thread of its own with a large stack.
     pub(super) fn new(env: &Arc<Environment>, constraint: &Constraint) -> Result<Self, ConstraintError> {
         std::thread::scope(|scope| {
@@ -80,6 +111,7 @@ impl Compiled {
         let (env, forbidden) = (env.clone(), Mutex::default());
         let compiled = Self { env, template, reasoning_end, triggers, repeats, starts_active, forbidden };
         compiled.check_triggers(grammar)?;
+        compiled.check_start(grammar)?;
         Ok(compiled)
     }
 
@@ -117,6 +149,16 @@ impl Compiled {
                 Ok((false, false, Some(Triggers { texts: none(), tokens, start })))
             }
         }
+    }
+
+    /// Refuses a grammar without a text. Computes the first mask by the way, the most expensive one.
+    fn check_start(&self, grammar: &'static str) -> Result<(), ConstraintError> {
+        let mut matcher = self.matcher(None);
+        if matches!(matcher.next()?, Next::Open { complete: false }) && matcher.mask()?.is_zero() {
+            let problem = "it matches no text".to_owned();
+            return Err(ConstraintError::Invalid { grammar, problem });
+        }
+        Ok(())
     }
 
     /// Refuses triggers that the grammar does not start with although it describes their text.

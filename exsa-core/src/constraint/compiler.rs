@@ -7,12 +7,30 @@ use super::{Constraint, limits};
 use crate::tokenizer::Tokenizer;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// Compiles constraints on the thread of the caller, and caches them by their source, least recently used first
-/// to go.
-#[derive(Debug, Default)]
-pub(crate) struct Compiler {
+/// Compiles constraints for a vocabulary, and caches them by their source, least recently used first to go, in 64
+/// MiB.
+///
+/// An engine has one of its own. Another serves to check constraints before requests come, and texts without a
+/// model.
+///
+/// ```
+/// use exsa_core::constraint::{Compiler, Constraint};
+/// use exsa_core::scripted::ByteTokenizer;
+/// use std::sync::Arc;
+///
+/// let compiler = Compiler::new(Arc::new(ByteTokenizer::new()));
+/// let mut state = compiler.compile(&Constraint::choice(["yes", "no"]))?.state()?;
+/// for byte in "yes".bytes() {
+///     state.accept(byte.into())?;
+/// }
+/// assert!(state.is_complete()?);
+/// # Ok::<(), exsa_core::constraint::ConstraintError>(())
+/// ```
+pub struct Compiler {
+    tokenizer: Arc<dyn Tokenizer>,
     env: OnceLock<Result<Arc<Environment>, ConstraintError>>,
     cache: Mutex<Cache>,
 }
@@ -31,13 +49,18 @@ struct Entry {
 }
 
 impl Compiler {
-    /// The compiled constraint, for the vocabulary of `tokenizer`, which is the same for every call.
-    pub(crate) fn compile(
-        &self,
-        constraint: &Constraint,
-        tokenizer: &Arc<dyn Tokenizer>,
-    ) -> Result<Arc<Compiled>, ConstraintError> {
-        let env = self.env.get_or_init(|| Environment::new(tokenizer.clone()).map(Arc::new)).clone()?;
+    /// A compiler for the vocabulary of `tokenizer`.
+    pub fn new(tokenizer: Arc<dyn Tokenizer>) -> Self {
+        Self { tokenizer, env: OnceLock::new(), cache: Mutex::default() }
+    }
+
+    /// The compiled constraint. The first call prepares the vocabulary, which takes about a second for 128k tokens.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the constraint is refused.
+    pub fn compile(&self, constraint: &Constraint) -> Result<Arc<Compiled>, ConstraintError> {
+        let env = self.env.get_or_init(|| Environment::new(self.tokenizer.clone()).map(Arc::new)).clone()?;
         // Oversized sources are refused when they are compiled, and never become keys.
         let key = format!("{constraint:?}");
         if let Some(compiled) = self.cache.lock().get(&key) {
@@ -77,5 +100,11 @@ impl Cache {
             total = total.saturating_sub(bytes);
             self.entries.remove(&key);
         }
+    }
+}
+
+impl fmt::Debug for Compiler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compiler").field("env", &self.env).field("cache", &self.cache).finish_non_exhaustive()
     }
 }

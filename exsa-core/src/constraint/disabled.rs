@@ -7,16 +7,30 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 /// Refuses all constraints.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Compiler;
 
+/// There is no such constraint.
+#[derive(Debug)]
+pub(crate) enum Compiled {}
+
 impl Compiler {
-    pub(crate) fn compile(
-        &self,
-        _constraint: &Constraint,
-        _tokenizer: &Arc<dyn Tokenizer>,
-    ) -> Result<Infallible, ConstraintError> {
+    pub(crate) fn new(_tokenizer: Arc<dyn Tokenizer>) -> Self {
+        Self
+    }
+
+    pub(crate) fn compile(&self, _constraint: &Constraint) -> Result<Compiled, ConstraintError> {
         Err(ConstraintError::Disabled)
+    }
+}
+
+impl Compiled {
+    pub(crate) fn state_with(
+        &self,
+        _end_of_generation: &[TokenId],
+        _stop_tokens: &[TokenId],
+    ) -> Result<ConstraintState, ConstraintError> {
+        match *self {}
     }
 }
 
@@ -33,15 +47,11 @@ pub(crate) enum Allowed<'a> {
 }
 
 impl ConstraintState {
-    pub(crate) fn new(
-        compiled: Infallible,
-        _ends: Arc<[TokenId]>,
-        _end: TokenId,
-    ) -> Result<Self, ConstraintError> {
-        match compiled {}
+    pub(crate) fn allowed(&mut self) -> Result<Allowed<'_>, ConstraintError> {
+        match self.0 {}
     }
 
-    pub(crate) fn allowed(&mut self) -> Result<Allowed<'_>, ConstraintError> {
+    pub(crate) fn forced(&mut self) -> Result<Option<TokenId>, ConstraintError> {
         match self.0 {}
     }
 

@@ -64,7 +64,7 @@ impl Environment {
     pub(super) fn new(tokenizer: Arc<dyn Tokenizer>) -> Result<Self, ConstraintError> {
         let n_vocab = tokenizer.n_vocab();
         let mut words = Vec::with_capacity(n_vocab);
-        let mut controls = HashMap::new();
+        let mut controls: HashMap<Box<str>, TokenId> = HashMap::new();
         for id in 0..n_vocab as TokenId {
             let mut word = Vec::new();
             if tokenizer.is_control(id) {

@@ -55,13 +55,15 @@ mod trigger;
 pub(crate) mod wire;
 
 #[cfg(feature = "constraints")]
-pub(crate) use compiler::Compiler;
+pub use compiled::Compiled;
+#[cfg(feature = "constraints")]
+pub use compiler::Compiler;
 #[cfg(not(feature = "constraints"))]
 pub(crate) use disabled::{Allowed, Compiler, ConstraintState};
 pub use error::ConstraintError;
 pub use grammar::{Grammar, JsonSchema, JsonWhitespace};
 #[cfg(feature = "constraints")]
-pub(crate) use state::{Allowed, ConstraintState};
+pub use state::{Allowed, ConstraintState};
 pub use tags::{StructuralTag, StructuralTags};
 pub use trigger::{GrammarStart, Trigger};
 

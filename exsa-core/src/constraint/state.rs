@@ -14,7 +14,7 @@ use toktrie::SimpleVob;
 ///
 /// It is a function of the answer's tokens: an answer that was preempted, resumed or drafted has the same state
 /// as one that was not.
-pub(crate) struct ConstraintState {
+pub struct ConstraintState {
     compiled: Arc<Compiled>,
     /// Tokens that end an answer, sorted.
     ends: Arc<[TokenId]>,
@@ -40,7 +40,8 @@ enum Phase {
 
 /// Tokens that may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Allowed<'a> {
+#[non_exhaustive]
+pub enum Allowed<'a> {
     /// Every token.
     All,
     /// Tokens whose bits are set; bit `i % 64` of word `i / 64` stands for token `i`.
@@ -73,8 +74,12 @@ impl ConstraintState {
         Ok(Self { compiled, ends, end, tokens, phase, decision: None, mask })
     }
 
-    /// The tokens that may follow. Computed once per state.
-    pub(crate) fn allowed(&mut self) -> Result<Allowed<'_>, ConstraintError> {
+    /// The tokens that may follow, those that end the answer included. Computed once per state.
+    ///
+    /// # Errors
+    ///
+    /// No token may follow, or the grammar needs too much work. The answer cannot go on then.
+    pub fn allowed(&mut self) -> Result<Allowed<'_>, ConstraintError> {
         let decision = match self.decision.take() {
             Some(decision) => decision,
             None => self.decide(),
@@ -84,6 +89,19 @@ impl ConstraintState {
             Decision::All => Allowed::All,
             Decision::Mask => Allowed::Mask(&self.mask),
             Decision::Forced(token) => Allowed::Forced(token),
+        })
+    }
+
+    /// The only token that may follow, if there is one. Costs less than [`allowed`](Self::allowed).
+    pub(crate) fn forced(&mut self) -> Result<Option<TokenId>, ConstraintError> {
+        Ok(match &mut self.phase {
+            Phase::Complete => Some(self.end),
+            Phase::Grammar(matcher) => match matcher.next()? {
+                Next::Forced(token) => Some(token),
+                Next::End => Some(self.end),
+                Next::Open { .. } => None,
+            },
+            Phase::Reasoning(_) | Phase::Free(_) => None,
         })
     }
 
@@ -149,12 +167,26 @@ impl ConstraintState {
         }
     }
 
+    /// Whether the answer may end here.
+    ///
+    /// # Errors
+    ///
+    /// The grammar needs too much work.
+    pub fn is_complete(&mut self) -> Result<bool, ConstraintError> {
+        Ok(match &mut self.phase {
+            Phase::Complete => true,
+            Phase::Grammar(matcher) => matches!(matcher.next()?, Next::End | Next::Open { complete: true }),
+            Phase::Reasoning(_) => !self.compiled.starts_active,
+            Phase::Free(_) => true,
+        })
+    }
+
     /// Appends a token to the answer.
     ///
     /// # Errors
     ///
     /// The token is not allowed, or the grammar needs too much work. The answer cannot go on then.
-    pub(crate) fn accept(&mut self, token: TokenId) -> Result<(), ConstraintError> {
+    pub fn accept(&mut self, token: TokenId) -> Result<(), ConstraintError> {
         self.decision = None;
         let phase = std::mem::replace(&mut self.phase, Phase::Complete);
         self.phase = self.advance(phase, token)?;
@@ -242,7 +274,11 @@ impl ConstraintState {
     }
 
     /// Takes back the last `n` tokens of the answer.
-    pub(crate) fn rollback(&mut self, n: usize) -> Result<(), ConstraintError> {
+    ///
+    /// # Errors
+    ///
+    /// The grammar failed before.
+    pub fn rollback(&mut self, n: usize) -> Result<(), ConstraintError> {
         self.decision = None;
         let kept = self.tokens.len().saturating_sub(n);
         if let Phase::Grammar(matcher) = &mut self.phase

@@ -1,9 +1,10 @@
 //! One answer of a request outside the scheduler: sampler, end conditions, text, output.
 
+use crate::constraint::{Allowed, ConstraintState};
 use crate::engine::output::Output;
-use crate::finish::FinishReason;
-use crate::sampler::{Sampled, Sampler};
-use crate::stream::{AnswerFinished, StreamSender, Token};
+use crate::finish::{FinishReason, RequestError};
+use crate::sampler::{SampleError, SampleScratch, Sampled, Sampler, score};
+use crate::stream::{AnswerFinished, AnswerLogprob, Event, StreamSender, Token};
 use crate::text::{Detokenizer, StopMatcher};
 use crate::token::{RequestId, TokenId};
 use crate::tokenizer::Tokenizer;
@@ -25,11 +26,16 @@ pub(crate) struct Answer {
     pub(crate) detokenizer: Detokenizer,
     pub(crate) stop: StopMatcher,
     pub(crate) output: Output,
+    /// Log-probability so far; `None` if it is not computed.
+    pub(crate) logprob: Option<AnswerLogprob>,
+    /// Whether tokens are sent without their log-probabilities, which only rank the answers.
+    pub(crate) hide_logprobs: bool,
     /// Reason if the answer had ended before submission.
     pub(crate) ended: Option<FinishReason>,
     /// Whether it has had a sequence, so that it no longer counts as waiting.
     pub(crate) admitted: bool,
     pub(crate) last_token: Option<Duration>,
+    pub(crate) constraint: Option<ConstraintState>,
 }
 
 /// Maximum lengths of a sequence, prompt included.
@@ -51,6 +57,30 @@ pub(crate) enum TokenOutcome {
 }
 
 impl Answer {
+    /// The token that follows `history`, from the row of `logits` after it, or without one if the constraint forces
+    /// the token. `None` if a row is needed and there is none.
+    pub(crate) fn draw(
+        &mut self,
+        logits: Option<&[f32]>,
+        history: &[TokenId],
+        scratch: &mut SampleScratch,
+    ) -> Result<Option<Sampled>, RequestError> {
+        let mut mask = None;
+        if let Some(constraint) = &mut self.constraint {
+            if let Some(token) = constraint.forced()? {
+                return Ok(forced(token, self.sampler.logprobs(), logits, scratch)?);
+            }
+            if logits.is_some()
+                && let Allowed::Mask(allowed) = constraint.allowed()?
+            {
+                mask = Some(allowed);
+            }
+        }
+        let Some(logits) = logits else { return Ok(None) };
+        let position = history.len() as u64;
+        Ok(Some(self.sampler.sample_masked(logits, history, position, mask, scratch)?))
+    }
+
     /// Processes a sampled token, which makes the sequence `len` tokens
     /// long: emits its text, and returns whether the answer ends.
     pub(crate) fn advance(
@@ -62,11 +92,17 @@ impl Answer {
         stream: &StreamSender,
     ) -> TokenOutcome {
         let (id, mut text) = (sampled.token, String::new());
+        if let (Some(total), Some(logprob)) = (&mut self.logprob, sampled.logprob) {
+            total.add(logprob);
+        }
         let reason = self.take(id, len, limits, tokenizer, &mut text);
-        if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration) = reason {
+        if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration | FinishReason::Failed(_)) =
+            reason
+        {
             return TokenOutcome::End(reason.unwrap_or(FinishReason::EndOfGeneration));
         }
-        let token = Token::new(id, text).logprob(sampled.logprob).top_logprobs(sampled.top_logprobs);
+        let logprob = sampled.logprob.filter(|_| !self.hide_logprobs);
+        let token = Token::new(id, text).logprob(logprob).top_logprobs(sampled.top_logprobs);
         let has_room = self.output.token(token, stream);
         match reason {
             Some(reason) => TokenOutcome::End(reason),
@@ -105,6 +141,11 @@ impl Answer {
         tokenizer: &dyn Tokenizer,
         text: &mut String,
     ) -> Option<FinishReason> {
+        if let Some(constraint) = &mut self.constraint
+            && let Err(error) = constraint.accept(id)
+        {
+            return Some(FinishReason::Failed(error.into()));
+        }
         self.sampler.accept(id);
         self.stop.push_control(tokenizer, id);
         if self.stop_tokens.binary_search(&id).is_ok() {
@@ -126,8 +167,13 @@ impl Answer {
         }
     }
 
-    /// Ends the answer: releases the text that was held back, and returns the answer's last event.
-    pub(crate) fn finish(mut self, mut reason: FinishReason, stream: &StreamSender) -> AnswerFinished {
+    /// Ends the answer: releases the text that was held back, and returns
+    /// the answer's last event, and the events that were withheld, if any were.
+    pub(crate) fn finish(
+        mut self,
+        mut reason: FinishReason,
+        stream: &StreamSender,
+    ) -> (AnswerFinished, Option<Vec<Event>>) {
         let mut text = String::new();
         if !self.stop.has_matched() {
             let mut decoded = String::new();
@@ -139,6 +185,25 @@ impl Answer {
             }
         }
         let text = self.output.finish(text, stream);
-        AnswerFinished::new(self.index, reason).text(text).seed(self.seed)
+        let end = AnswerFinished::new(self.index, reason).text(text).seed(self.seed).logprob(self.logprob);
+        (end, self.output.take_withheld())
     }
+}
+
+/// A token that a constraint forces, without a draw. Log probabilities need its row.
+fn forced(
+    token: TokenId,
+    logprobs: Option<(bool, usize)>,
+    logits: Option<&[f32]>,
+    scratch: &mut SampleScratch,
+) -> Result<Option<Sampled>, SampleError> {
+    let (logprob, top_logprobs) = match (logprobs, logits) {
+        (None, _) => (None, Vec::new()),
+        (Some(_), None) => return Ok(None),
+        (Some((logprob, top)), Some(logits)) => {
+            let scored = score(logits, token, top, scratch)?;
+            (logprob.then_some(scored.logprob), scored.top)
+        }
+    };
+    Ok(Some(Sampled { token, logprob, top_logprobs }))
 }

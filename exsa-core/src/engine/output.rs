@@ -9,12 +9,26 @@ use crate::stream::{Event, StreamSender, Token};
 pub(crate) struct Output {
     /// Index of the answer.
     index: usize,
+    /// Events of an answer that is withheld until it is known whether it is among the best.
+    withheld: Option<Vec<Event>>,
 }
 
 impl Output {
     /// The output of answer `index`.
     pub(crate) fn new(index: usize) -> Self {
-        Self { index }
+        Self { index, withheld: None }
+    }
+
+    /// Withholds the events: [`take_withheld`](Self::take_withheld) gives them.
+    #[must_use]
+    pub(crate) fn withhold(mut self, withhold: bool) -> Self {
+        self.withheld = withhold.then(Vec::new);
+        self
+    }
+
+    /// The events withheld so far; `None` if events are sent as they come.
+    pub(crate) fn take_withheld(&mut self) -> Option<Vec<Event>> {
+        self.withheld.take()
     }
 
     /// Takes a token with its text. Returns whether the stream has room for more.
@@ -28,6 +42,12 @@ impl Output {
     }
 
     fn emit(&mut self, event: Event, stream: &StreamSender) -> bool {
-        stream.send(event)
+        match &mut self.withheld {
+            Some(events) => {
+                events.push(event);
+                true
+            }
+            None => stream.send(event),
+        }
     }
 }

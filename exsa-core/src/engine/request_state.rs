@@ -1,11 +1,14 @@
 //! The part of a request that its answers share, outside the scheduler: stream, owner, usage, times.
 
 use crate::engine::answer::Answer;
+use crate::engine::best_of::{Candidate, best};
 use crate::finish::Usage;
 use crate::priority::Priority;
 use crate::schedule::sched_request::SchedRequest;
-use crate::stream::{AnswerFinished, Finished, StreamSender};
+use crate::schedule::scheduler::Scheduler;
+use crate::stream::{AnswerFinished, Event, Finished, StreamSender};
 use crate::token::RequestId;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,14 +25,32 @@ pub(crate) struct RequestState {
     /// Answers that have not ended, by the id of their sequence's request.
     pub(crate) open: Vec<RequestId>,
     pub(crate) prompt_tokens: usize,
-    /// Prompt tokens with cached KV.
+    /// Prompt tokens with cached KV at the first admission.
     pub(crate) cached_tokens: usize,
+    /// The answer that was admitted first.
+    pub(crate) first_admitted: Option<RequestId>,
     /// Tokens of the answers that have ended.
     pub(crate) completion_tokens: usize,
     /// Time of the first admission.
     pub(crate) admitted: Option<Duration>,
     /// Time of the first token of any answer.
     pub(crate) first_token: Option<Duration>,
+    /// Whether there is a time limit for the first token.
+    pub(crate) has_first_token_limit: bool,
+    /// Number of most probable tokens for each token of the prompt, if its log-probabilities are sent.
+    pub(crate) prompt_top: Option<usize>,
+    /// Tokens of the prompt whose log-probabilities were sent; `None` if none are.
+    pub(crate) scored: Option<usize>,
+    /// Requests of answers that start once the log-probabilities of the prompt have been sent.
+    pub(crate) held: VecDeque<SchedRequest>,
+    /// Answers that are generated.
+    pub(crate) n: usize,
+    /// Answers that failed.
+    pub(crate) failed: usize,
+    /// Answers that are sent, if fewer than are generated.
+    pub(crate) best: Option<usize>,
+    /// Answers that have ended and are withheld.
+    pub(crate) candidates: Vec<Candidate>,
 }
 
 /// A request on its way to the engine, and its answers with what the scheduler needs of each.
@@ -41,8 +62,46 @@ pub(crate) struct Submission {
 }
 
 impl RequestState {
-    /// Sends the last event, which is also that of the answer that ended last.
-    pub(crate) fn finish(self, last: AnswerFinished, now: Duration) {
+    /// Moves held answers to the queue, up to the first that computes log-probabilities of the prompt.
+    pub(crate) fn enqueue_held(&mut self, scheduler: &mut Scheduler, now: Duration) {
+        while let Some(request) = self.held.pop_front() {
+            let computes = request.unscored().is_some();
+            scheduler.enqueue(request, now);
+            if computes {
+                return;
+            }
+        }
+    }
+
+    /// Pauses all answers, because the stream is full.
+    pub(crate) fn pause(&self, scheduler: &mut Scheduler, now: Duration) {
+        for id in &self.open {
+            scheduler.pause(*id, now);
+        }
+    }
+
+    /// Takes the end of an answer while others go on, and the events that were
+    /// withheld, if any were. Returns whether the stream has room for more.
+    pub(crate) fn answer_ended(&mut self, end: AnswerFinished, withheld: Option<Vec<Event>>) -> bool {
+        match withheld {
+            Some(events) => {
+                self.candidates.push(Candidate { events, end });
+                true
+            }
+            None => self.stream.answer_finished(end),
+        }
+    }
+
+    /// Sends the best of the answers that were withheld, and the last event, which is also that of the answer
+    /// that ended last.
+    pub(crate) fn finish(mut self, end: AnswerFinished, withheld: Option<Vec<Event>>, now: Duration) {
+        let last = match (self.best, withheld) {
+            (Some(n), Some(events)) => {
+                self.candidates.push(Candidate { events, end });
+                self.send_best(n)
+            }
+            _ => Some(end),
+        };
         let usage = Usage {
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,
@@ -54,7 +113,22 @@ impl RequestState {
                 .map(|at| at.saturating_sub(self.submitted).saturating_add(self.elapsed)),
             total_time: now.saturating_sub(self.submitted).saturating_add(self.elapsed),
         };
-        let AnswerFinished { index, text, reason, seed } = last;
-        self.stream.finish(Finished::new(reason).index(index).text(text).usage(usage).seed(seed));
+        let Some(AnswerFinished { index, text, reason, seed, logprob }) = last else { return };
+        let finished = Finished::new(reason).index(index).text(text).usage(usage).seed(seed);
+        self.stream.finish(finished.logprob(logprob));
+    }
+
+    /// Sends the best `n` answers, apart from the last event, which it returns.
+    fn send_best(&mut self, n: usize) -> Option<AnswerFinished> {
+        let mut last = None;
+        for Candidate { events, end } in best(std::mem::take(&mut self.candidates), n) {
+            if let Some(end) = last.replace(end) {
+                self.stream.answer_finished(end);
+            }
+            for event in events {
+                self.stream.send(event);
+            }
+        }
+        last
     }
 }

@@ -5,15 +5,19 @@ use crate::clock::Clock;
 use crate::engine::answer::{Answer, Limits, TokenOutcome};
 use crate::engine::request_state::RequestState;
 use crate::finish::FinishReason;
-use crate::sampler::SampleScratch;
+use crate::sampler::{SampleScratch, score};
 use crate::schedule::scheduler::{Scheduler, Work};
 use crate::speculate::Speculation;
 use crate::stats::Recorder;
+use crate::stream::{PromptLogprobs, PromptToken};
 use crate::token::RequestId;
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// Forced tokens of one answer and step without a row, which the next pass computes beside other streams.
+const FORCED_MAX: usize = 16;
 
 /// Context for sampling, emitting and committing tokens.
 pub(super) struct Commit<'a> {
@@ -39,29 +43,73 @@ impl Commit<'_> {
         let mut rows = 0;
         for work in work {
             self.generated.clear();
-            let outcome =
-                if work.rows > 0 { self.verify(work, output, rows) } else { TokenOutcome::Continue };
+            let mut outcome = self.score_prompt(work, output, rows);
+            if work.rows > work.prompt_rows && !matches!(outcome, TokenOutcome::End(_)) {
+                outcome = self.verify(work, output, rows + work.prompt_rows);
+            }
             rows += work.rows;
             let accepted = self.scheduler.commit(work, self.generated);
+            self.settle(work);
             if let Some(speculation) = self.speculation.as_mut().filter(|_| work.drafts > 0) {
                 speculation.verified(work.id, work.drafts, accepted);
             }
             match outcome {
                 TokenOutcome::Continue => {}
-                TokenOutcome::StreamFull => self.pause(work.id),
+                TokenOutcome::StreamFull => {
+                    let request = self.answers.get(&work.id).map(|answer| answer.request);
+                    if let Some(state) = request.and_then(|id| self.requests.get(&id)) {
+                        state.pause(self.scheduler, self.now);
+                    }
+                }
                 TokenOutcome::End(reason) => ended.push((work.id, reason)),
             }
         }
         ended
     }
 
-    /// Pauses all answers of a stream that is full.
-    fn pause(&mut self, id: RequestId) {
-        let Some(state) = self.answers.get(&id).and_then(|answer| self.requests.get(&answer.request)) else {
-            return;
+    /// Emits the log-probabilities of the prompt that the first rows of `work` give; the rows of `work` start at `first`.
+    fn score_prompt(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
+        if work.prompt_rows == 0 {
+            return TokenOutcome::Continue;
+        }
+        let request = self.scheduler.request(work.seq).filter(|request| request.id == work.id);
+        let (Some(request), Some(answer)) = (request, self.answers.get(&work.id)) else {
+            return TokenOutcome::End(FinishReason::Cancelled);
         };
-        for id in &state.open {
-            self.scheduler.pause(*id, self.now);
+        let Some(state) = self.requests.get_mut(&answer.request) else {
+            return TokenOutcome::End(FinishReason::Cancelled);
+        };
+        let begun = self.clock.now();
+        let (start, top) = (work.start + work.len - work.rows + 1, state.prompt_top.unwrap_or_default());
+        let mut tokens = Vec::with_capacity(work.prompt_rows);
+        for (row, token) in (first..).zip(&request.tokens()[start..start + work.prompt_rows]) {
+            let Some(logits) = output.row(row) else { break };
+            match score(logits, *token, top, self.scratch) {
+                Ok(scored) => {
+                    tokens.push(PromptToken::new(*token, scored.logprob).top_logprobs(scored.top));
+                }
+                Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
+            }
+        }
+        state.scored = Some(start + tokens.len());
+        let has_room = state.stream.prompt(PromptLogprobs::new(start, tokens));
+        self.recorder.stats.step_times.sample += self.clock.now().saturating_sub(begun);
+        if has_room { TokenOutcome::Continue } else { TokenOutcome::StreamFull }
+    }
+
+    /// Lets the other answers of the request go on after `work`: they start once the prompt's log-probabilities
+    /// are sent, and the limit for the first token is met by any of them.
+    fn settle(&mut self, work: &Work) {
+        let Some(answer) = self.answers.get(&work.id) else { return };
+        let Some(state) = self.requests.get_mut(&answer.request) else { return };
+        if !state.held.is_empty() && state.scored.is_none_or(|scored| scored >= state.prompt_tokens) {
+            state.enqueue_held(self.scheduler, self.now);
+        }
+        if state.has_first_token_limit && state.first_token.is_some() {
+            state.has_first_token_limit = false;
+            for id in &state.open {
+                self.scheduler.waive_first_token(*id, self.now);
+            }
         }
     }
 
@@ -71,6 +119,8 @@ impl Commit<'_> {
     /// Each row is sampled as in a pass of its own. A row is valid if its draft equals the token
     /// sampled from the row before: the first draft that differs is rejected with all later
     /// drafts. The remaining rows are skipped when the request ends or its stream is full.
+    ///
+    /// Tokens that a constraint forces need no row: the next pass computes them with the token after.
     fn verify(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
         let request = self.scheduler.request(work.seq).filter(|request| request.id == work.id);
         let (Some(request), Some(answer)) = (request, self.answers.get_mut(&work.id)) else {
@@ -82,11 +132,16 @@ impl Commit<'_> {
         let limits = Limits { len_max: request.len_max, context_max: self.context_max };
         let tokens = request.tokens_and_drafts();
         let mut begun = self.clock.now();
-        for (row, len) in (first..first + work.rows).zip(work.known()..) {
-            let Some(logits) = output.row(row) else { break };
-            let sampled = match answer.sampler.sample(logits, &tokens[..len], len as u64, self.scratch) {
-                Ok(sampled) => sampled,
-                Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
+        let (mut row, rows_end) = (first, first + work.rows - work.prompt_rows);
+        let mut forced = 0;
+        for len in work.known().. {
+            // A row is of use while the tokens before it are those that were computed.
+            let logits = if row < rows_end { output.row(row) } else { None };
+            let history = tokens.get(..len).filter(|_| logits.is_some()).unwrap_or_default();
+            let sampled = match answer.draw(logits, history, self.scratch) {
+                Ok(Some(sampled)) => sampled,
+                Ok(None) => break,
+                Err(error) => return TokenOutcome::End(FinishReason::Failed(error)),
             };
             let token = sampled.token;
             self.generated.push(token);
@@ -110,7 +165,9 @@ impl Commit<'_> {
             if !matches!(outcome, TokenOutcome::Continue) {
                 return outcome;
             }
-            if tokens.get(len) != Some(&token) {
+            row = if tokens.get(len) == Some(&token) { row + 1 } else { rows_end };
+            forced += usize::from(logits.is_none());
+            if forced == FORCED_MAX {
                 break;
             }
         }

@@ -184,7 +184,11 @@ impl EngineLoop {
         let start = self.clock.now();
         self.scheduler.plan(start);
         if let Some(speculation) = &mut self.speculation {
-            self.scheduler.plan_drafts(speculation);
+            let answers = &mut self.answers;
+            self.scheduler.plan_plausible_drafts(speculation, |id, drafts| {
+                let constraint = answers.get_mut(&id).and_then(|answer| answer.constraint.as_mut());
+                constraint.map_or(drafts.len(), |constraint| constraint.count_plausible(drafts))
+            });
         }
         let changes = !self.scheduler.last_plan().is_empty();
         self.apply_plan();
@@ -288,23 +292,31 @@ impl EngineLoop {
             answer.admitted = true;
             let Some(state) = self.requests.get_mut(&answer.request) else { continue };
             if state.admitted.is_none() {
-                state.admitted = Some(now);
+                (state.admitted, state.first_admitted) = (Some(now), Some(admitted.id));
                 self.recorder.queue_time(now.saturating_sub(state.submitted));
             }
             self.input.admission.leave(state.priority, &state.user);
         }
         for (id, tokens) in &plan.cached {
-            if let Some(state) = self.requests.get_mut(id) {
+            let Some(answer) = self.answers.get(id) else { continue };
+            if let Some(state) = self.requests.get_mut(&answer.request)
+                && state.first_admitted == Some(*id)
+            {
                 state.cached_tokens = *tokens;
             }
         }
         if plan.ends_any() {
             let expired = plan.expired.iter().map(|id| (*id, FinishReason::Deadline));
             let late = plan.late.iter().map(|id| (*id, FinishReason::FirstTokenTimeout));
-            let exhausted = plan.exhausted.iter().map(|id| (*id, FinishReason::ContextFull));
-            let ended: Vec<_> = expired.chain(late).chain(exhausted).collect();
-            for (id, reason) in ended {
-                self.end_answer(id, reason);
+            let expired: Vec<_> = expired.chain(late).collect();
+            let exhausted = plan.exhausted.clone();
+            for (id, reason) in expired {
+                if let Some(answer) = self.answers.get(&id) {
+                    self.end_request(answer.request, &reason);
+                }
+            }
+            for id in exhausted {
+                self.end_answer(id, FinishReason::ContextFull);
             }
         }
         self.apply_kv_ops();
@@ -321,24 +333,28 @@ impl EngineLoop {
         }));
     }
 
-    /// Takes in a request: its answers enter the queue.
+    /// Takes in a request: its answers enter the queue. If log-probabilities of the prompt
+    /// are wanted, the first answer computes them, and the others wait for it.
     fn accept(&mut self, submission: Submission, now: Duration) {
-        let Submission { state, answers } = submission;
+        let Submission { mut state, answers } = submission;
         self.recorder.stats.submitted += 1;
-        self.requests.insert(state.id, state);
+        let (request_id, mut ended) = (state.id, None);
         for (mut answer, request) in answers {
-            let (id, ended) = (request.id, answer.ended.take());
-            self.scheduler.enqueue(request, now);
-            self.answers.insert(id, answer);
-            if let Some(reason) = ended {
-                self.end_answer(id, reason);
-            }
+            ended = answer.ended.take().map(|reason| (request.id, reason)).or(ended);
+            self.answers.insert(request.id, answer);
+            state.held.push_back(request);
+        }
+        state.enqueue_held(&mut self.scheduler, now);
+        self.requests.insert(request_id, state);
+        if let Some((id, reason)) = ended {
+            self.end_answer(id, reason);
         }
     }
 
     /// Ends all open answers of a request.
     fn end_request(&mut self, id: RequestId, reason: &FinishReason) {
-        let Some(state) = self.requests.get(&id) else { return };
+        let Some(state) = self.requests.get_mut(&id) else { return };
+        state.held.clear();
         for answer in state.open.clone() {
             self.end_answer(answer, reason.clone());
         }
@@ -354,24 +370,32 @@ impl EngineLoop {
             speculation.finished(id);
         }
         self.saved.remove(&id);
-        let request_id = answer.request;
+        let (request_id, now) = (answer.request, self.clock.now());
         let Some(state) = self.requests.get_mut(&request_id) else { return };
         if !answer.admitted {
             self.input.admission.leave(state.priority, &state.user);
         }
-        state.completion_tokens += request.map_or(0, |request| request.answer_len());
         state.open.retain(|open| *open != id);
-        let end = answer.finish(reason, &state.stream);
+        state.failed += usize::from(failed);
+        state.completion_tokens += request.map_or(0, |request| request.answer_len());
+        if let Some(next) = state.held.front_mut() {
+            // The next answer computes the log-probabilities that this one has not.
+            next.scored = state.scored;
+            state.enqueue_held(&mut self.scheduler, now);
+        }
+        let (end, withheld) = answer.finish(reason, &state.stream);
         if !state.open.is_empty() {
-            state.stream.answer_finished(end);
+            if !state.answer_ended(end, withheld) {
+                state.pause(&mut self.scheduler, now);
+            }
             return;
         }
         self.recorder.stats.finished += 1;
-        self.recorder.stats.failed += u64::from(failed);
+        self.recorder.stats.failed += u64::from(state.failed == state.n);
         // The counters must include the end before the consumer reads it.
         self.publish();
         if let Some(state) = self.requests.remove(&request_id) {
-            state.finish(end, self.clock.now());
+            state.finish(end, withheld, now);
         }
     }
 

@@ -136,8 +136,9 @@ impl Scheduler {
         &self.plan
     }
 
-    /// Records that `work` was computed and which tokens its rows generated: none, or
-    /// up to one more than its drafts. A draft is accepted if all generated tokens up
+    /// Records that `work` was computed and which tokens were generated: none, or up to
+    /// one more than its drafts from its rows, with any number of tokens between and behind
+    /// that needed no row, because a constraint forces them. A draft is accepted if all generated tokens up
     /// to its place equal the drafts. Returns the number of accepted drafts.
     ///
     /// The KV of rejected drafts is truncated before the next pass,
@@ -145,12 +146,15 @@ impl Scheduler {
     pub fn commit(&mut self, work: &Work, generated: &[TokenId]) -> usize {
         let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else { return 0 };
         debug_assert_eq!((running.computed, running.request.id), (work.start, work.id));
-        debug_assert!(generated.len() <= work.rows, "{} tokens from {} rows", generated.len(), work.rows);
+        debug_assert!(generated.is_empty() || work.rows > 0, "{} tokens without a row", generated.len());
         let request = &mut running.request;
         if !generated.is_empty() && request.awaits_first_token() {
             self.deadlines.first_token(request);
         }
         let accepted = request.append(generated);
+        if work.prompt_rows > 0 {
+            request.scored = Some(work.start + work.len - work.rows + work.prompt_rows + 1);
+        }
         // The logits of the last token are still needed, so it counts as not computed even if it was a draft.
         let len = request.tokens().len();
         running.computed = (work.known() + accepted).min(if generated.is_empty() { len } else { len - 1 });
@@ -236,10 +240,12 @@ impl Scheduler {
         self.kv.drain_ops(into);
     }
 
-    /// Pauses a running request at the time `now`: it gets no work until resumed.
+    /// Pauses a request at the time `now`: it gets no sequence and no work until resumed.
     pub fn pause(&mut self, id: RequestId, now: Duration) {
         if let Some(running) = self.running_by_id(id) {
             running.paused.get_or_insert(now);
+        } else if let Some(request) = self.queue.remove(id) {
+            self.suspended.insert(id, request);
         }
     }
 
@@ -249,6 +255,26 @@ impl Scheduler {
             self.queue.push(request, now);
         } else if let Some(running) = self.running_by_id(id) {
             running.paused = None;
+        }
+    }
+
+    /// Drops the limit for the first token of a request, at the time `now`: another answer to its prompt has begun.
+    pub fn waive_first_token(&mut self, id: RequestId, now: Duration) {
+        let mut queued = None;
+        let request = match self.seqs.get(&id).copied() {
+            Some(seq) => self.running[seq.index()].as_mut().map(|running| &mut running.request),
+            None if self.suspended.contains_key(&id) => self.suspended.get_mut(&id),
+            None => {
+                queued = self.queue.remove(id);
+                queued.as_mut()
+            }
+        };
+        if let Some(request) = request {
+            self.deadlines.first_token(request);
+            request.first_token_by = None;
+        }
+        if let Some(request) = queued {
+            self.queue.push(request, now);
         }
     }
 
