@@ -93,7 +93,7 @@ fn reasoning_comes_before_the_grammar() {
     assert!(is_allowed(&mut state, EOS));
     // Back into the reasoning and out of it again.
     state.rollback(5).unwrap();
-    assert!(takes(&mut state, "nk></think>yes"));
+    assert!(takes(&mut state, "nk>yes"));
 
     let lazy = Constraint::regex("<c>[0-9]").trigger(Trigger::text("<c>")).after_reasoning("</think>");
     let mut state = start(&lazy);
