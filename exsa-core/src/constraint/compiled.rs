@@ -31,8 +31,11 @@ pub struct Compiled {
     /// Whether the grammar applies from the answer's start although there are triggers.
     pub(super) starts_active: bool,
     /// Forbidden tokens in free text, by the end of the text before them.
-    forbidden: Mutex<HashMap<Box<[Unit]>, Arc<[TokenId]>>>,
+    forbidden: Mutex<Forbidden>,
 }
+
+/// Tokens by the units before them.
+type Forbidden = HashMap<Box<[Unit]>, Arc<[TokenId]>>;
 
 /// Where in free text the grammar starts.
 pub(super) struct Triggers {

@@ -101,7 +101,9 @@ fn value(json: &Json) -> Value {
             int.or_else(|| Number::from_f64(*value as f64)).map_or(Value::Null, Value::Number)
         }
         // 1.0 is the integer 1, and is written as such.
-        Json::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => Value::from(*value as i64),
+        Json::Float(value) if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 => {
+            Value::from(*value as i64)
+        }
         Json::Float(value) => Number::from_f64(*value).map_or(Value::Null, Value::Number),
         Json::String(text) => Value::String(text.clone()),
         Json::Array(items) => Value::Array(items.iter().map(value).collect()),
@@ -112,7 +114,8 @@ fn value(json: &Json) -> Value {
     }
 }
 
-/// Removes keywords without effect: `uniqueItems: false`, and those beside a `$ref` that `hides` them.
+/// Removes keywords without effect: `uniqueItems: false`, and those beside a `$ref` that `hides` them. Gives dates and
+/// times a pattern.
 fn rewrite(schema: &mut Value, hides: bool) {
     let Value::Object(fields) = schema else { return };
     if hides && fields.get("$ref").is_some_and(Value::is_string) {
@@ -121,6 +124,18 @@ fn rewrite(schema: &mut Value, hides: bool) {
     for (name, off) in [("uniqueItems", Value::Bool(false)), ("nullable", Value::Bool(false))] {
         if fields.get(name) == Some(&off) {
             fields.shift_remove(name);
+        }
+    }
+    let strict = fields.get("format").and_then(Value::as_str).and_then(strict_format);
+    if let Some(pattern) = strict {
+        fields.shift_remove("format");
+        if fields.contains_key("pattern") {
+            let all = fields.entry("allOf").or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(all) = all {
+                all.push(serde_json::json!({"pattern": pattern}));
+            }
+        } else {
+            fields.insert("pattern".to_owned(), Value::String(pattern));
         }
     }
     for (name, field) in fields {
@@ -134,6 +149,27 @@ fn rewrite(schema: &mut Value, hides: bool) {
             (Some(Children::Plain), schema) => rewrite(schema, hides),
             _ => {}
         }
+    }
+}
+
+/// The pattern of a format that llguidance takes too loosely: dates exist, and a leap second ends a day in UTC
+/// (RFC 3339).
+fn strict_format(format: &str) -> Option<String> {
+    let date = concat!(
+        "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)",
+        "|02-(?:0[1-9]|1[0-9]|2[0-8]))",
+        "|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29)"
+    );
+    let time = concat!(
+        "(?:(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,9})?",
+        "(?:[zZ]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])",
+        "|23:59:60(?:\\.[0-9]{1,9})?(?:[zZ]|[+-]00:00))"
+    );
+    match format {
+        "date" => Some(format!("^{date}$")),
+        "time" => Some(format!("^{time}$")),
+        "date-time" => Some(format!("^{date}[tT]{time}$")),
+        _ => None,
     }
 }
 

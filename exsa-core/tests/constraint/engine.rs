@@ -48,7 +48,7 @@ fn request(i: u64) -> Request {
         .constraint(Constraint::json_schema(SCHEMA))
         .max_tokens(400)
         .seed(i)
-        .temperature(if i % 3 == 0 { 0.0 } else { 1.0 })
+        .temperature(if i.is_multiple_of(3) { 0.0 } else { 1.0 })
         .cache_salt(i.to_string())
 }
 
