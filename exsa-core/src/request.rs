@@ -1,6 +1,7 @@
 //! A request for generated text.
 
 use crate::chat::{ChatOptions, Message};
+use crate::constraint::Constraint;
 use crate::overflow::Overflow;
 use crate::priority::Priority;
 use crate::sampler::{SamplerState, SamplingParams, TransformFactory};
@@ -95,8 +96,9 @@ impl Resume {
 /// ```
 ///
 /// As JSON, with the feature `serde`, a request has the form of OpenAI's: exactly one of `messages` and `prompt` (a text or a
-/// list of token ids), the fields of [`SamplingParams`] and [`ChatOptions`] beside them, and times in seconds. Fields of other
-/// names are ignored, such as `stream` and `response_format`. A server that reads requests of strangers resets what only the
+/// list of token ids), the fields of [`SamplingParams`] and [`ChatOptions`] beside them, and times in seconds. A
+/// [`constraint`](Self::constraint) is `response_format`, `structured_outputs` (vLLM), `json_schema` or `grammar` (llama-server).
+/// Fields of other names are ignored, such as `stream`. A server that reads requests of strangers resets what only the
 /// host may say: `chat_template_kwargs`, `output_bytes_max`, `parse_special`, `priority`, `user`, `weight`.
 #[derive(Clone, Debug)]
 #[cfg_attr(
@@ -209,6 +211,9 @@ pub struct Request {
     /// Whether case makes no difference for banned strings, by Unicode's lowercase mapping, character by
     /// character; `true` by default, as in other programs that have the option.
     pub banned_strings_ignore_case: bool,
+    /// Restricts the text of the answer; none by default.
+    #[cfg_attr(feature = "serde", serde(flatten, with = "crate::constraint::wire"))]
+    pub constraint: Option<Constraint>,
 }
 
 impl Request {
@@ -238,6 +243,7 @@ impl Request {
             overflow: Overflow::default(),
             banned_strings: Vec::new(),
             banned_strings_ignore_case: true,
+            constraint: None,
         }
     }
 
@@ -395,6 +401,13 @@ impl Request {
     #[must_use]
     pub fn banned_strings_ignore_case(mut self, ignore: bool) -> Self {
         self.banned_strings_ignore_case = ignore;
+        self
+    }
+
+    /// Restricts the text of the answer.
+    #[must_use]
+    pub fn constraint(mut self, constraint: impl Into<Option<Constraint>>) -> Self {
+        self.constraint = constraint.into();
         self
     }
 }

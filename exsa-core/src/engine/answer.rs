@@ -1,9 +1,10 @@
 //! One answer of a request outside the scheduler: sampler, end conditions, text, output.
 
+use crate::constraint::{Allowed, ConstraintState};
 use crate::engine::banned::{BannedStrings, Read};
 use crate::engine::output::Output;
-use crate::finish::FinishReason;
-use crate::sampler::{Sampled, Sampler};
+use crate::finish::{FinishReason, RequestError};
+use crate::sampler::{SampleError, SampleScratch, Sampled, Sampler};
 use crate::stream::{AnswerFinished, AnswerLogprob, Event, StreamSender, Token};
 use crate::text::{Detokenizer, StopMatcher};
 use crate::token::{RequestId, TokenId};
@@ -37,6 +38,7 @@ pub(crate) struct Answer {
     pub(crate) admitted: bool,
     pub(crate) last_token: Option<Duration>,
     pub(super) banned: Option<BannedStrings>,
+    pub(crate) constraint: Option<ConstraintState>,
 }
 
 /// Maximum lengths of a sequence, prompt included.
@@ -65,6 +67,80 @@ pub(crate) enum TokenOutcome {
 }
 
 impl Answer {
+    /// The token that follows `history` at `position`, from the row of `logits` after it, or without one if
+    /// the constraint forces the token. `None` if a row is needed and there is none. An error is the reason
+    /// why the answer ends.
+    pub(crate) fn draw(
+        &mut self,
+        logits: Option<&[f32]>,
+        history: &[TokenId],
+        position: u64,
+        scratch: &mut SampleScratch,
+    ) -> Result<Option<Sampled>, FinishReason> {
+        let mut mask = None;
+        if let Some(constraint) = &mut self.constraint {
+            if let Some(token) = constraint.forced().map_err(failed)? {
+                // No other token is possible where the constraint and a ban contradict each other.
+                return match self.banned.as_ref().and_then(|banned| banned.ban(position, token)) {
+                    Some(string) => Err(FinishReason::BannedString(string)),
+                    None => self.force(token, logits, scratch).map_err(failed),
+                };
+            }
+            if logits.is_some()
+                && let Allowed::Mask(allowed) = constraint.allowed().map_err(failed)?
+            {
+                mask = Some(allowed);
+            }
+        }
+        let Some(logits) = logits else { return Ok(None) };
+        match self.sampler.sample_masked(logits, history, position, mask, scratch) {
+            Ok(sampled) => Ok(Some(sampled)),
+            Err(error) => Err(match self.banned.as_ref().and_then(|banned| banned.banned_at(position)) {
+                Some(string) if matches!(error, SampleError::NoCandidate { .. }) => {
+                    FinishReason::BannedString(string)
+                }
+                _ => failed(error),
+            }),
+        }
+    }
+
+    /// A token that the constraint forces, without a draw. `None` if its log-probability is wanted, which
+    /// needs its row, and there is none.
+    fn force(
+        &self,
+        token: TokenId,
+        logits: Option<&[f32]>,
+        scratch: &mut SampleScratch,
+    ) -> Result<Option<Sampled>, SampleError> {
+        let (logprob, top_logprobs) = match (self.sampler.logprobs(), logits) {
+            (None, _) => (None, Vec::new()),
+            (Some(_), None) => return Ok(None),
+            (Some((logprob, top)), Some(logits)) => {
+                let scored = self.sampler.score(logits, token, top, scratch)?;
+                (logprob.then_some(scored.logprob), scored.top)
+            }
+        };
+        Ok(Some(Sampled { token, logprob, top_logprobs }))
+    }
+
+    /// Tells sampler and constraint of a token of the answer.
+    fn accept(&mut self, token: TokenId) -> Result<(), FinishReason> {
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token).map_err(failed)?;
+        }
+        self.sampler.accept(token);
+        Ok(())
+    }
+
+    /// Takes the last `n` accepted tokens back.
+    fn rollback(&mut self, n: usize) -> Result<(), FinishReason> {
+        self.sampler.rollback(n);
+        match &mut self.constraint {
+            Some(constraint) => constraint.rollback(n).map_err(failed),
+            None => Ok(()),
+        }
+    }
+
     /// Processes a token sampled for `position`, which makes the sequence `len` tokens long:
     /// emits what is certain now, and returns whether the answer goes on, ends or is rewound.
     pub(crate) fn advance(
@@ -76,7 +152,9 @@ impl Answer {
         tokenizer: &dyn Tokenizer,
         stream: &StreamSender,
     ) -> TokenOutcome {
-        self.sampler.accept(sampled.token);
+        if let Err(reason) = self.accept(sampled.token) {
+            return TokenOutcome::End(reason);
+        }
         let Some(banned) = &mut self.banned else {
             return self.emit(sampled, len, limits, tokenizer, stream);
         };
@@ -88,9 +166,9 @@ impl Answer {
         match banned.push(sampled, position, tokenizer) {
             Read::Banned(found) => {
                 let rewind = banned.rewind(found, &self.detokenizer, &self.stop, tokenizer);
-                self.sampler.rollback(rewind.tokens);
-                let reason = rewind.exhausted.then_some(FinishReason::BannedString(found.index));
-                TokenOutcome::Rewind(rewind.tokens, reason)
+                let exhausted = rewind.exhausted.then_some(FinishReason::BannedString(found.index));
+                let failed = self.rollback(rewind.tokens).err();
+                TokenOutcome::Rewind(rewind.tokens, failed.or(exhausted))
             }
             Read::Stop => self.emit_pending(len, limits, tokenizer, stream),
             Read::Nothing if len >= limits.len_max.min(limits.context_max) => {
@@ -138,7 +216,9 @@ impl Answer {
             total.add(logprob);
         }
         let reason = self.take(id, len, limits, tokenizer, &mut text);
-        if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration) = reason {
+        if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration | FinishReason::Failed(_)) =
+            reason
+        {
             return TokenOutcome::End(reason.unwrap_or(FinishReason::EndOfGeneration));
         }
         let logprob = sampled.logprob.filter(|_| !self.hide_logprobs);
@@ -149,11 +229,6 @@ impl Answer {
             None if has_room => TokenOutcome::Continue,
             None => TokenOutcome::StreamFull,
         }
-    }
-
-    /// The banned string that the token banned last at `position` led to; `None` if no token is banned there.
-    pub(crate) fn banned_at(&self, position: u64) -> Option<usize> {
-        self.banned.as_ref()?.banned_at(position)
     }
 
     /// Replays the answer so far of a resumed request: `tokens` from `prompt_len` on, whose text was emitted
@@ -168,8 +243,10 @@ impl Answer {
         let mut text = String::new();
         for (i, token) in tokens.iter().enumerate().skip(prompt_len) {
             text.clear();
-            self.sampler.accept(*token);
-            self.ended = self.take(*token, i + 1, limits, tokenizer, &mut text);
+            self.ended = match self.accept(*token) {
+                Ok(()) => self.take(*token, i + 1, limits, tokenizer, &mut text),
+                Err(reason) => Some(reason),
+            };
             if self.ended.is_some() {
                 return i + 1;
             }
@@ -252,4 +329,9 @@ impl Answer {
         let end = end.sampler_state(self.sampler.state());
         (end, self.output.take_withheld())
     }
+}
+
+/// The reason for the end of an answer that fails.
+fn failed(error: impl Into<RequestError>) -> FinishReason {
+    FinishReason::Failed(error.into())
 }

@@ -153,6 +153,14 @@ impl BannedStrings {
         Rewind { tokens, exhausted: bans > BANS_MAX || self.withdrawn > withdrawn_max }
     }
 
+    /// The banned string for which `token` is banned at `position`; `None` if it is not.
+    pub(super) fn ban(&self, position: u64, token: TokenId) -> Option<usize> {
+        let bans = self.bans.0.lock();
+        let at_position = bans.iter().rev().take_while(|ban| ban.position >= position);
+        let mut matching = at_position.filter(|ban| ban.position == position && ban.token == token);
+        matching.next().map(|ban| ban.string)
+    }
+
     /// The banned string that a token banned last at `position` led to; `None` if none is banned there.
     pub(super) fn banned_at(&self, position: u64) -> Option<usize> {
         let bans = self.bans.0.lock();

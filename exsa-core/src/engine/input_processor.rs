@@ -3,6 +3,7 @@
 use crate::backend::{Capabilities, Model};
 use crate::chat::{ChatOptions, ChatTemplates, Message};
 use crate::clock::Clock;
+use crate::constraint::Compiler;
 use crate::engine::admission_control::AdmissionControl;
 use crate::engine::answer::{Answer, Limits};
 use crate::engine::banned::{BannedStrings, Bans};
@@ -10,6 +11,7 @@ use crate::engine::in_flight::InFlight;
 use crate::engine::mailbox::{Command, Mailbox};
 use crate::engine::output::Output;
 use crate::engine::request_state::{RequestState, Submission};
+use crate::finish::{FinishReason, RequestError};
 use crate::generator::SubmitError;
 use crate::options::EngineOptions;
 use crate::overflow::Overflow;
@@ -43,6 +45,7 @@ pub(crate) struct InputProcessor {
     pub(crate) ids: AtomicU64,
     seeds: RandomState,
     templates: ChatTemplates,
+    constraints: Compiler,
 }
 
 impl InputProcessor {
@@ -58,6 +61,7 @@ impl InputProcessor {
         Self {
             templates: templates.replace(options.chat_template.clone()),
             tokenizer: model.tokenizer(),
+            constraints: Compiler::new(model.tokenizer()),
             model,
             capabilities,
             kv_bytes_per_token,
@@ -128,6 +132,11 @@ impl InputProcessor {
         let (stop_tokens, end_of_generation): (Arc<[_]>, Arc<[_]>) =
             (stop_tokens.into(), end_of_generation.into());
 
+        let compiled = request.constraint.as_ref().map(|constraint| self.constraints.compile(constraint));
+        let compiled = compiled.transpose()?;
+        let constraint = || compiled.as_ref().map(|it| it.state_with(&end_of_generation, &stop_tokens));
+        let constraints = (0..n).map(|_| constraint().transpose()).collect::<Result<Vec<_>, _>>()?;
+
         let (mailbox, in_flight) = (self.mailbox.clone(), self.in_flight.clone());
         let (stream, events) = channel(self.options.stream_events_max, move |signal| {
             // A closed mailbox has ended the request already.
@@ -149,7 +158,8 @@ impl InputProcessor {
         };
         let detokenizer = Detokenizer::new(&*self.tokenizer, preceded);
         let logprobs = sampling.logprobs && resume.generated == 0;
-        let answers = samplers.into_iter().enumerate().map(|(index, (sampler, bans))| {
+        let answers = samplers.into_iter().zip(constraints).enumerate();
+        let answers = answers.map(|(index, ((sampler, bans), constraint))| {
             let banned = banned.clone();
             let banned = banned.map(|matcher| BannedStrings::new(matcher, bans, &detokenizer, &stop));
             Box::new(Answer {
@@ -168,6 +178,7 @@ impl InputProcessor {
                 admitted: false,
                 last_token: None,
                 banned,
+                constraint,
             })
         });
         let mut answers: Vec<_> = answers.collect();
@@ -203,6 +214,9 @@ impl InputProcessor {
         });
         for answer in &mut answers {
             tokens.truncate(answer.replay(&tokens, prompt_len, &limits, &*self.tokenizer));
+            if let Some(FinishReason::Failed(RequestError::Constraint(error))) = &answer.ended {
+                return Err(error.clone().into());
+            }
         }
         let expiry = |timeout: Duration| submitted.saturating_add(timeout.saturating_sub(resume.elapsed));
         let mut sched_request = SchedRequest::new(id.0, tokens, limits.len_max);

@@ -18,6 +18,8 @@
 //! 13. adaptive-p,
 //! 14. mirostat, version 1 or 2, in place of the filters 6 to 11.
 //!
+//! A constraint masks the tokens that its grammar does not allow before all others.
+//!
 //! [`SamplingParams::order`] changes the order of 3 to 13. By default it is llama.cpp's: filters work on the model's own
 //! distribution, and temperature then reshapes the rest. Neutral steps are left out of the chain. Temperature 0 is greedy:
 //! the best logit after steps 1 to 5, with ties broken by the lowest id; nothing else applies.
@@ -162,6 +164,19 @@ impl Sampler {
         position: u64,
         scratch: &mut SampleScratch,
     ) -> Result<Sampled, SampleError> {
+        self.sample_masked(logits, history, position, None, scratch)
+    }
+
+    /// Like [`sample`](Self::sample), with a filter before the chain: only tokens whose bit in `mask` is set are
+    /// candidates, as in [`Candidates::retain`].
+    pub fn sample_masked(
+        &mut self,
+        logits: &[f32],
+        history: &[TokenId],
+        position: u64,
+        mask: Option<&[u64]>,
+        scratch: &mut SampleScratch,
+    ) -> Result<Sampled, SampleError> {
         let n_vocab = self.n_vocab;
         if logits.len() != n_vocab {
             return Err(SampleError::Length { found: logits.len(), expected: n_vocab });
@@ -172,6 +187,9 @@ impl Sampler {
         let mut top_logprobs = Vec::new();
         if self.top_logprobs > 0 {
             top_logprobs.extend(candidates.top(self.top_logprobs));
+        }
+        if let Some(mask) = mask {
+            candidates.retain(mask);
         }
         let mut step = Step::new(history, self.accepted, self.seed, position);
         for transform in &mut self.transforms {
@@ -250,6 +268,11 @@ impl Sampler {
         for &token in generated {
             self.accept(token);
         }
+    }
+
+    /// Whether log probabilities of sampled tokens are computed, and the number of most probable tokens beside.
+    pub(crate) fn logprobs(&self) -> Option<(bool, usize)> {
+        (self.logprobs || self.top_logprobs > 0).then_some((self.logprobs, self.top_logprobs))
     }
 
     /// The seed of the random numbers.

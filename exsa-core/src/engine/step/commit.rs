@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::engine::answer::{Answer, Limits, TokenOutcome};
 use crate::engine::request_state::RequestState;
 use crate::finish::FinishReason;
-use crate::sampler::{SampleError, SampleScratch};
+use crate::sampler::SampleScratch;
 use crate::schedule::scheduler::{Scheduler, Work};
 use crate::speculate::Speculation;
 use crate::stats::Recorder;
@@ -15,6 +15,9 @@ use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// Forced tokens of one answer and step without a row, which the next pass computes beside other streams.
+const FORCED_MAX: usize = 16;
 
 /// Context for sampling, emitting and committing tokens.
 pub(super) struct Commit<'a> {
@@ -153,6 +156,8 @@ impl Commit<'_> {
     /// Each row is sampled as in a pass of its own. A row is valid if its draft equals the token
     /// sampled from the row before: the first draft that differs is rejected with all later
     /// drafts. The remaining rows are skipped when the request ends or its stream is full.
+    ///
+    /// Tokens that a constraint forces need no row: the next pass computes them with the token after.
     fn verify(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
         let request = self.scheduler.request(work.seq).filter(|request| request.id == work.id);
         let (Some(request), Some(answer)) = (request, self.answers.get_mut(&work.id)) else {
@@ -165,17 +170,17 @@ impl Commit<'_> {
         let limits = Limits { len_max: request.len_max, context_max };
         let tokens = request.tokens_and_drafts();
         let mut begun = self.clock.now();
-        let rows = first..first + work.rows - work.prompt_rows;
-        for (row, len) in rows.zip(work.known()..) {
-            let Some(logits) = output.row(row) else { break };
+        let (mut row, rows_end) = (first, first + work.rows - work.prompt_rows);
+        let mut forced = 0;
+        for len in work.known().. {
+            // A row is of use while the tokens before it are those that were computed.
+            let logits = if row < rows_end { output.row(row) } else { None };
+            let history = tokens.get(..len).filter(|_| logits.is_some()).unwrap_or_default();
             let position = request.position(len);
-            let sampled = match answer.sampler.sample(logits, &tokens[..len], position, self.scratch) {
-                Ok(sampled) => sampled,
-                Err(SampleError::NoCandidate { .. }) if answer.banned_at(position).is_some() => {
-                    let string = answer.banned_at(position).unwrap_or_default();
-                    return TokenOutcome::End(FinishReason::BannedString(string));
-                }
-                Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
+            let sampled = match answer.draw(logits, history, position, self.scratch) {
+                Ok(Some(sampled)) => sampled,
+                Ok(None) => break,
+                Err(reason) => return TokenOutcome::End(reason),
             };
             let token = sampled.token;
             self.generated.push(token);
@@ -199,7 +204,9 @@ impl Commit<'_> {
             if !matches!(outcome, TokenOutcome::Continue) {
                 return outcome;
             }
-            if tokens.get(len) != Some(&token) {
+            row = if tokens.get(len) == Some(&token) { row + 1 } else { rows_end };
+            forced += usize::from(logits.is_none());
+            if forced == FORCED_MAX {
                 break;
             }
         }
