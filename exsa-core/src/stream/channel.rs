@@ -1,7 +1,7 @@
 //! The two ends of a stream: sender, blocking iterator, asynchronous stream.
 
 use super::completion::{Collector, Completion};
-use super::event::{AnswerFinished, Event, Finished, Token, ToolCallDelta};
+use super::event::{AnswerFinished, Event, Finished, MalformedToolCall, Token, ToolCallDelta};
 use crate::finish::{FinishReason, RequestError, Usage};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
@@ -103,6 +103,11 @@ impl StreamSender {
     /// Sends a part of a call of a tool; otherwise as [`token`](Self::token).
     pub fn tool_call(&self, delta: ToolCallDelta) -> bool {
         self.send(Event::ToolCall(delta))
+    }
+
+    /// Sends text that began like a call of a tool and is none; otherwise as [`token`](Self::token).
+    pub fn malformed_tool_call(&self, malformed: MalformedToolCall) -> bool {
+        self.send(Event::MalformedToolCall(malformed))
     }
 
     /// Ends one of several answers while others go on; otherwise as [`token`](Self::token).

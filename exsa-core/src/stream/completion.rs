@@ -17,6 +17,8 @@ pub struct Completion {
     pub reasoning: String,
     /// Calls of tools, in order.
     pub tool_calls: Vec<ToolCall>,
+    /// Texts that began like calls of tools and are none. They are part of `text`.
+    pub malformed_tool_calls: Vec<String>,
     /// All tokens, those of the reasoning included.
     pub tokens: Vec<Token>,
     /// Why the answer ended; never [`FinishReason::Failed`].
@@ -65,6 +67,7 @@ struct Answer {
     text: String,
     reasoning: String,
     calls: BTreeMap<usize, ToolCall>,
+    malformed: Vec<String>,
     tokens: Vec<Token>,
     end: Option<(FinishReason, Option<u64>)>,
 }
@@ -90,6 +93,14 @@ impl Collector {
                     call.name = name;
                 }
                 call.arguments.push_str(&delta.arguments);
+            }
+            Event::MalformedToolCall(malformed) => {
+                let answer = self.answer(malformed.index);
+                if let Some(call) = malformed.call {
+                    answer.calls.remove(&call);
+                }
+                answer.text.push_str(&malformed.text);
+                answer.malformed.push(malformed.text);
             }
             Event::AnswerFinished(end) => {
                 let answer = self.answer(end.index);
@@ -117,6 +128,7 @@ impl Collector {
                 text: answer.text,
                 reasoning: answer.reasoning,
                 tool_calls: answer.calls.into_values().collect(),
+                malformed_tool_calls: answer.malformed,
                 tokens: answer.tokens,
                 reason: reason.into_result()?,
                 usage: finished.usage.clone(),

@@ -16,5 +16,5 @@ pub use channel::{
     CancelHandle, EventStream, QueuePosition, StreamSender, StreamSignal, TokenStream, channel,
 };
 pub use completion::Completion;
-pub use event::{AnswerFinished, Event, Finished, Token, ToolCallDelta, TopLogprob};
+pub use event::{AnswerFinished, Event, Finished, MalformedToolCall, Token, ToolCallDelta, TopLogprob};
 pub use text::{Text, TextStream};
