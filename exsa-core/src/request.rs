@@ -21,6 +21,9 @@ pub enum Prompt {
     Chat(Vec<Message>),
 }
 
+/// Most answers to one prompt: [`Request::n`], [`Request::best_of`]. It is the limit of OpenAI's API.
+pub const ANSWERS_MAX: usize = 128;
+
 /// Part of an answer generated before its request was submitted, by this engine or another: the request goes on as if
 /// nothing had happened between.
 ///
@@ -152,6 +155,23 @@ pub struct Request {
     /// What was done of the answer before.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub resume: Option<Resume>,
+    /// Number of answers, 1 by default and at most [`ANSWERS_MAX`]. The prompt is computed once. Answer `i` is that of the same
+    /// request for one answer whose [`seed`](SamplingParams::seed) is larger by `i` (wrapping), so that answer 0 is the same
+    /// whatever `n` is. Answers wait, count and are paused one by one: each has a place in the queue and a sequence.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::wire::or_one"))]
+    pub n: usize,
+    /// Number of answers to generate, of which the best `n` are given; at least `n` and at most [`ANSWERS_MAX`]. `None`, the
+    /// default, is `n`. The best have the highest [mean](crate::stream::AnswerLogprob::mean) log-probability per token, the
+    /// rule of OpenAI's API (a sum, as in vLLM's old `best_of`, would favour short answers). Answer 0 is the best. If more than
+    /// `n` are generated, nothing is sent before all have ended. Answers that ended by themselves go before those that the
+    /// request's end cut off, and failed answers come last. Usage counts the tokens of all.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub best_of: Option<usize>,
+    /// Log-probabilities of the prompt's tokens, with so many of the most probable tokens in the place of each, 0 to 20; `None`,
+    /// the default, for none. They come as [`Event::Prompt`](crate::Event::Prompt) before the first token. Cached
+    /// KV has no logits: such a prompt is computed whole. A resumed request with an answer gives none.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub prompt_logprobs: Option<u32>,
 }
 
 impl Request {
@@ -175,6 +195,9 @@ impl Request {
             weight: 1.0,
             cache_salt: None,
             resume: None,
+            n: 1,
+            best_of: None,
+            prompt_logprobs: None,
         }
     }
 
@@ -290,6 +313,27 @@ impl Request {
     #[must_use]
     pub fn resume(mut self, resume: Resume) -> Self {
         self.resume = Some(resume);
+        self
+    }
+
+    /// Asks for `n` answers.
+    #[must_use]
+    pub fn n(mut self, n: usize) -> Self {
+        self.n = n;
+        self
+    }
+
+    /// Generates `best_of` answers and gives the best [`n`](Self::n) of them.
+    #[must_use]
+    pub fn best_of(mut self, best_of: impl Into<Option<usize>>) -> Self {
+        self.best_of = best_of.into();
+        self
+    }
+
+    /// Asks for log-probabilities of the prompt, with the `top` most probable tokens at each position.
+    #[must_use]
+    pub fn prompt_logprobs(mut self, top: impl Into<Option<u32>>) -> Self {
+        self.prompt_logprobs = top.into();
         self
     }
 }

@@ -126,6 +126,11 @@ pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     })
 }
 
+/// A number, 1 where it is null.
+pub(crate) fn or_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(1))
+}
+
 /// `prompt`, a text or a list of token ids, or else `messages`, a conversation.
 pub(crate) mod prompt {
     use super::*;

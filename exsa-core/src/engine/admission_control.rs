@@ -1,4 +1,4 @@
-//! Admission control: counts waiting requests on the submitting threads, and refuses when a queue is full.
+//! Admission control: counts waiting answers on the submitting threads, and refuses requests when a queue is full.
 
 use crate::generator::{QueueScope, SubmitError};
 use crate::priority::Priority;
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Counts accepted requests without a sequence yet.
+/// Counts answers of accepted requests that have had no sequence yet.
 #[derive(Default)]
 pub(crate) struct AdmissionControl(Mutex<Counts>);
 
@@ -20,24 +20,27 @@ struct Counts {
 }
 
 impl AdmissionControl {
-    /// Takes a place in the queue, or refuses with the queue's depth.
+    /// Takes `n` places in the queue, or refuses with the queue's depth. An empty
+    /// queue takes any number, so that no request is refused for ever.
     pub(crate) fn enter(
         &self,
         priority: Priority,
         user: &Arc<str>,
+        n: usize,
         limit: usize,
         user_limit: usize,
     ) -> Result<(), SubmitError> {
         let mut counts = self.0.lock();
         let waiting: usize = counts.classes.iter().sum();
         let own = counts.users.get(user).copied().unwrap_or(0);
-        let (waiting, limit, scope) = if waiting >= limit {
+        let full = |waiting: usize, limit: usize| waiting >= limit || waiting > 0 && waiting + n > limit;
+        let (waiting, limit, scope) = if full(waiting, limit) {
             (waiting, limit, QueueScope::All)
-        } else if own >= user_limit {
+        } else if full(own, user_limit) {
             (own, user_limit, QueueScope::User)
         } else {
-            counts.classes[priority.index()] += 1;
-            *counts.users.entry_ref(user).or_insert(0) += 1;
+            counts.classes[priority.index()] += n;
+            *counts.users.entry_ref(user).or_insert(0) += n;
             return Ok(());
         };
         // Requests at least as urgent go first.
@@ -50,11 +53,16 @@ impl AdmissionControl {
 
     /// Returns a place.
     pub(crate) fn leave(&self, priority: Priority, user: &Arc<str>) {
+        self.leave_all(priority, user, 1);
+    }
+
+    /// Returns `n` places.
+    pub(crate) fn leave_all(&self, priority: Priority, user: &Arc<str>, n: usize) {
         let mut counts = self.0.lock();
         let class = &mut counts.classes[priority.index()];
-        *class = class.saturating_sub(1);
+        *class = class.saturating_sub(n);
         if let Some(own) = counts.users.get_mut(user) {
-            *own -= 1;
+            *own = own.saturating_sub(n);
             if *own == 0 {
                 counts.users.remove(user);
             }
@@ -66,7 +74,7 @@ impl AdmissionControl {
         self.0.lock().interval = interval;
     }
 
-    /// Number of waiting requests by user.
+    /// Number of waiting answers by user.
     pub(crate) fn by_user(&self) -> Vec<(Arc<str>, usize)> {
         self.0.lock().users.iter().map(|(user, n)| (user.clone(), *n)).collect()
     }

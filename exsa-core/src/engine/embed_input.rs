@@ -144,7 +144,7 @@ impl InputProcessor {
         let Settings { priority, user, timeout } = settings;
         let job = EmbedJob::new(id, texts, reply, priority, user.clone(), self.clock.now(), timeout);
         let user_limit = self.options.user_queue_max.unwrap_or(usize::MAX);
-        self.admission.enter(priority, &user, self.options.queue_max, user_limit)?;
+        self.admission.enter(priority, &user, 1, self.options.queue_max, user_limit)?;
         self.mailbox.post(Command::Embed(Box::new(job))).map_err(|_| {
             self.admission.leave(priority, &user);
             SubmitError::ShuttingDown

@@ -27,7 +27,7 @@ struct Running {
     wanted: Vec<Wanted>,
 }
 
-/// A request and its expiry, if any.
+/// A request and its expiry, if any; once for each of its sequences in the pass.
 pub(crate) type Wanted = (RequestId, Option<Duration>);
 
 impl InFlight {
@@ -62,8 +62,11 @@ impl InFlight {
     /// Removes a cancelled request from the running pass.
     pub(crate) fn cancel(&self, request: RequestId) {
         let mut running = self.running.lock();
-        let Some(at) = running.wanted.iter().position(|(id, _)| *id == request) else { return };
-        running.wanted.swap_remove(at);
+        let before = running.wanted.len();
+        running.wanted.retain(|(id, _)| *id != request);
+        if running.wanted.len() == before {
+            return;
+        }
         if running.wanted.is_empty() {
             self.limit.end();
         } else {

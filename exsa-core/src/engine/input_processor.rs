@@ -4,23 +4,26 @@ use crate::backend::{Capabilities, Model};
 use crate::chat::ChatTemplate;
 use crate::clock::Clock;
 use crate::engine::admission_control::AdmissionControl;
+use crate::engine::answer::{Answer, Limits};
 use crate::engine::in_flight::InFlight;
 use crate::engine::mailbox::{Command, Mailbox};
-use crate::engine::request_state::{Limits, RequestState};
+use crate::engine::output::Output;
+use crate::engine::request_state::{RequestState, Submission};
 use crate::generator::SubmitError;
 use crate::options::EngineOptions;
 use crate::priority::UserId;
-use crate::request::{Prompt, Request};
-use crate::sampler::SamplerContext;
+use crate::request::{ANSWERS_MAX, Prompt, Request};
+use crate::sampler::{SamplerContext, TOP_LOGPROBS_MAX};
 use crate::schedule::prefix::Namespace;
 use crate::schedule::sched_request::SchedRequest;
-use crate::stream::{StreamSignal, TokenStream, channel};
+use crate::stream::{AnswerLogprob, PromptLogprobs, PromptToken, StreamSignal, TokenStream, channel};
 use crate::text::Detokenizer;
 use crate::text::StopMatcher;
 use crate::token::RequestId;
 use crate::token::TokenId;
 use crate::tokenizer::{EncodeOptions, Tokenizer, encode_prompt};
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,6 +80,7 @@ impl InputProcessor {
             return Err(SubmitError::NoTokens);
         }
         self.check_kv(prompt_len, request.max_tokens)?;
+        let n = check_answers(&request)?;
         if !(0.001..=1000.0).contains(&request.weight) {
             return Err(SubmitError::Weight(request.weight));
         }
@@ -84,7 +88,8 @@ impl InputProcessor {
         if let Some(&token) = known.find(|token| **token as usize >= n_vocab) {
             return Err(SubmitError::InvalidToken { token, n_vocab });
         }
-        let id = RequestId(self.ids.fetch_add(1, Ordering::Relaxed));
+        // The first answer has the id of the request, the others those after it.
+        let id = RequestId(self.ids.fetch_add(n as u64, Ordering::Relaxed));
         let mut sampling = request.sampling;
         // 53 bits, which every JSON reader represents exactly.
         let seed = *sampling.seed.get_or_insert_with(|| self.seeds.hash_one(id) >> 11);
@@ -94,10 +99,18 @@ impl InputProcessor {
             sampling.logit_bias.extend(end_of_generation.drain(..).map(|token| (token, f32::NEG_INFINITY)));
         }
         let context = SamplerContext::new(n_vocab).with_tokenizer(&*self.tokenizer);
-        let sampler = sampling.build_with(&context, &request.transforms)?;
+        let best = Some(request.n).filter(|best| *best < n);
+        let hide_logprobs = best.is_some() && !std::mem::replace(&mut sampling.logprobs, true);
+        let samplers = (0..n as u64).map(|index| {
+            sampling.seed = Some(seed.wrapping_add(index));
+            sampling.build_with(&context, &request.transforms)
+        });
+        let samplers = samplers.collect::<Result<Vec<_>, _>>()?;
         let stop = StopMatcher::new(&request.stop)?;
         let mut stop_tokens = request.stop_tokens;
         stop_tokens.sort_unstable();
+        let (stop_tokens, end_of_generation): (Arc<[_]>, Arc<[_]>) =
+            (stop_tokens.into(), end_of_generation.into());
 
         let (mailbox, in_flight) = (self.mailbox.clone(), self.in_flight.clone());
         let (stream, events) = channel(self.options.stream_events_max, move |signal| {
@@ -118,29 +131,59 @@ impl InputProcessor {
             len_max: request.max_tokens.map_or(usize::MAX, |max| prompt_len.saturating_add(max)),
             context_max: self.capabilities.context_tokens_max,
         };
-        let mut state = Box::new(RequestState {
+        let logprobs = sampling.logprobs && resume.generated == 0;
+        let answers = samplers.into_iter().enumerate().map(|(index, sampler)| {
+            Box::new(Answer {
+                request: id,
+                index,
+                seed: sampler.seed(),
+                sampler,
+                stop_tokens: stop_tokens.clone(),
+                end_of_generation: end_of_generation.clone(),
+                detokenizer: Detokenizer::new(&*self.tokenizer, preceded),
+                stop: stop.clone(),
+                output: Output::new(index).withhold(best.is_some()),
+                logprob: logprobs.then(AnswerLogprob::default),
+                hide_logprobs,
+                ended: None,
+                admitted: false,
+                last_token: None,
+            })
+        });
+        let mut answers: Vec<_> = answers.collect();
+        let prompt_top = request.prompt_logprobs.filter(|_| resume.generated == 0);
+        if let Some(first) = tokens.first().filter(|_| prompt_top.is_some()) {
+            stream.prompt(PromptLogprobs::new(0, [PromptToken::new(*first, None)]));
+        }
+        let state = Box::new(RequestState {
             id,
-            sampler,
-            seed,
-            stop_tokens,
-            end_of_generation,
-            detokenizer: Detokenizer::new(&*self.tokenizer, preceded),
-            stop,
             stream,
             submitted,
             elapsed: resume.elapsed,
             resumed: resume.generated > 0,
-            ended: None,
             priority: request.priority,
             user: user.clone(),
+            open: (id.0..id.0 + n as u64).map(RequestId).collect(),
+            prompt_tokens: prompt_len,
             cached_tokens: 0,
+            first_admitted: None,
+            completion_tokens: 0,
             admitted: None,
             first_token: None,
-            last_token: None,
+            has_first_token_limit: request.first_token_timeout.is_some(),
+            prompt_top: prompt_top.map(|top| top as usize),
+            scored: prompt_top.map(|_| 1),
+            held: VecDeque::new(),
+            n,
+            failed: 0,
+            best,
+            candidates: Vec::new(),
         });
-        tokens.truncate(state.replay(&tokens, prompt_len, &limits, &*self.tokenizer));
+        for answer in &mut answers {
+            tokens.truncate(answer.replay(&tokens, prompt_len, &limits, &*self.tokenizer));
+        }
         let expiry = |timeout: Duration| submitted.saturating_add(timeout.saturating_sub(resume.elapsed));
-        let mut sched_request = Box::new(SchedRequest::new(id.0, tokens, limits.len_max));
+        let mut sched_request = SchedRequest::new(id.0, tokens, limits.len_max);
         sched_request.prompt_len = prompt_len;
         sched_request.namespace = Namespace { adapter: None, salt: request.cache_salt.map(Arc::from) };
         (sched_request.priority, sched_request.weight) = (request.priority, request.weight);
@@ -148,11 +191,16 @@ impl InputProcessor {
         sched_request.deadline = request.timeout.map(expiry);
         sched_request.first_token_by = request.first_token_timeout.map(expiry);
         let user_limit = self.options.user_queue_max.unwrap_or(usize::MAX);
-        self.admission.enter(request.priority, &user, self.options.queue_max, user_limit)?;
-        match self.mailbox.post(Command::Submit(state, sched_request)) {
+        self.admission.enter(request.priority, &user, n, self.options.queue_max, user_limit)?;
+        let requests = (id.0..).map(|id| sched_request.of_group(RequestId(id)));
+        let mut answers: Vec<_> = answers.into_iter().zip(requests).collect();
+        if let (Some(_), Some((_, first))) = (prompt_top, answers.first_mut()) {
+            first.scored = Some(1);
+        }
+        match self.mailbox.post(Command::Submit(Submission { state, answers })) {
             Ok(()) => Ok(events),
             Err(_) => {
-                self.admission.leave(request.priority, &user);
+                self.admission.leave_all(request.priority, &user, n);
                 Err(SubmitError::ShuttingDown)
             }
         }
@@ -223,5 +271,31 @@ impl InputProcessor {
         }
         let parsed = ChatTemplate::for_model(self.model.info().chat_template.as_deref(), &*self.tokenizer)?;
         Ok(template.insert(Arc::new(parsed)).clone())
+    }
+}
+
+/// Refuses numbers of answers and of log-probabilities that are out of
+/// range. Returns the number of answers to generate.
+fn check_answers(request: &Request) -> Result<usize, SubmitError> {
+    let refused = |option, problem| Err(SubmitError::Option { option, problem });
+    let (n, best_of) = (request.n, request.best_of.unwrap_or(request.n));
+    if !(1..=ANSWERS_MAX).contains(&n) {
+        return refused("n", format!("{n} answers, but 1 to {ANSWERS_MAX} are possible"));
+    }
+    if !(n..=ANSWERS_MAX).contains(&best_of) {
+        return refused(
+            "best_of",
+            format!("{best_of}, but {n} (the value of n) to {ANSWERS_MAX} are possible"),
+        );
+    }
+    if request.resume.is_some() && best_of > 1 {
+        let option = if n > 1 { "n" } else { "best_of" };
+        return refused(option, format!("{best_of} answers, but a resumed request goes on with one"));
+    }
+    match request.prompt_logprobs {
+        Some(top) if top > TOP_LOGPROBS_MAX => {
+            refused("prompt_logprobs", format!("{top}, but 0 to {TOP_LOGPROBS_MAX} are possible"))
+        }
+        _ => Ok(best_of),
     }
 }

@@ -1,8 +1,7 @@
 //! Commands from other threads, taken by the engine between steps.
 
 use crate::engine::embed_job::EmbedJob;
-use crate::engine::request_state::RequestState;
-use crate::schedule::sched_request::SchedRequest;
+use crate::engine::request_state::Submission;
 use crate::schedule::scheduler::Mode;
 use crate::speculate::Speculation;
 use crate::token::RequestId;
@@ -10,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use std::time::Duration;
 
 pub(crate) enum Command {
-    Submit(Box<RequestState>, Box<SchedRequest>),
+    Submit(Submission),
     Embed(Box<EmbedJob>),
     Cancel(RequestId),
     Resume(RequestId),

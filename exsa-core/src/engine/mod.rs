@@ -1,11 +1,14 @@
 //! The in-process engine: one model, one session, and the thread that steps them.
 
 mod admission_control;
+mod answer;
+mod best_of;
 mod embed_input;
 mod embed_job;
 mod in_flight;
 mod input_processor;
 mod mailbox;
+mod output;
 mod request_state;
 mod step;
 mod thread;
@@ -147,7 +150,7 @@ impl Engine {
         let _ = self.input.mailbox.post(Command::Speculate(speculation.map(Box::new)));
     }
 
-    /// Number of waiting requests by user; requests without a user count under an empty name.
+    /// Number of answers that wait for a sequence, by user; those of requests without a user count under an empty name.
     pub fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
         self.input.admission.by_user()
     }

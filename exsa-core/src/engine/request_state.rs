@@ -1,156 +1,111 @@
-//! Per-request state outside the scheduler: sampler, text, stream, times.
+//! The part of a request that its answers share, outside the scheduler: stream, owner, usage, times.
 
-use crate::finish::{FinishReason, Usage};
+use crate::engine::answer::Answer;
+use crate::engine::best_of::{Candidate, best};
+use crate::finish::Usage;
 use crate::priority::Priority;
-use crate::sampler::{Sampled, Sampler};
-use crate::stream::{Finished, StreamSender, Token};
-use crate::text::Detokenizer;
-use crate::text::StopMatcher;
+use crate::schedule::sched_request::SchedRequest;
+use crate::schedule::scheduler::Scheduler;
+use crate::stream::{AnswerFinished, Event, Finished, StreamSender};
 use crate::token::RequestId;
-use crate::token::TokenId;
-use crate::tokenizer::Tokenizer;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) struct RequestState {
     pub(crate) id: RequestId,
-    pub(crate) sampler: Sampler,
-    pub(crate) seed: u64,
-    /// Tokens that end the answer, sorted.
-    pub(crate) stop_tokens: Vec<TokenId>,
-    /// End-of-generation tokens, sorted; empty if ignored.
-    pub(crate) end_of_generation: Vec<TokenId>,
-    pub(crate) detokenizer: Detokenizer,
-    pub(crate) stop: StopMatcher,
     pub(crate) stream: StreamSender,
     pub(crate) submitted: Duration,
     /// Time spent on the answer before submission.
     pub(crate) elapsed: Duration,
     /// Whether part of the answer was generated before submission.
     pub(crate) resumed: bool,
-    /// Reason if the answer had ended before submission.
-    pub(crate) ended: Option<FinishReason>,
     pub(crate) priority: Priority,
     pub(crate) user: Arc<str>,
-    /// Prompt tokens with cached KV.
+    /// Answers that have not ended, by the id of their sequence's request.
+    pub(crate) open: Vec<RequestId>,
+    pub(crate) prompt_tokens: usize,
+    /// Prompt tokens with cached KV at the first admission.
     pub(crate) cached_tokens: usize,
+    /// The answer that was admitted first.
+    pub(crate) first_admitted: Option<RequestId>,
+    /// Tokens of the answers that have ended.
+    pub(crate) completion_tokens: usize,
+    /// Time of the first admission.
     pub(crate) admitted: Option<Duration>,
+    /// Time of the first token of any answer.
     pub(crate) first_token: Option<Duration>,
-    pub(crate) last_token: Option<Duration>,
+    /// Whether there is a time limit for the first token.
+    pub(crate) has_first_token_limit: bool,
+    /// Number of most probable tokens for each token of the prompt, if its log-probabilities are sent.
+    pub(crate) prompt_top: Option<usize>,
+    /// Tokens of the prompt whose log-probabilities were sent; `None` if none are.
+    pub(crate) scored: Option<usize>,
+    /// Requests of answers that start once the log-probabilities of the prompt have been sent.
+    pub(crate) held: VecDeque<SchedRequest>,
+    /// Answers that are generated.
+    pub(crate) n: usize,
+    /// Answers that failed.
+    pub(crate) failed: usize,
+    /// Answers that are sent, if fewer than are generated.
+    pub(crate) best: Option<usize>,
+    /// Answers that have ended and are withheld.
+    pub(crate) candidates: Vec<Candidate>,
 }
 
-/// Maximum lengths of a request, prompt included.
-pub(crate) struct Limits {
-    /// The request's own limit.
-    pub(crate) len_max: usize,
-    /// The context length.
-    pub(crate) context_max: usize,
-}
-
-/// Effect of a sampled token on its sequence.
-pub(crate) enum TokenOutcome {
-    /// The sequence continues.
-    Continue,
-    /// The sequence continues once its stream has room.
-    StreamFull,
-    /// The sequence has ended.
-    End(FinishReason),
+/// A request on its way to the engine, and its answers with what the scheduler needs of each.
+///
+/// The id of the first answer is that of the request; those of the others follow it.
+pub(crate) struct Submission {
+    pub(crate) state: Box<RequestState>,
+    pub(crate) answers: Vec<(Box<Answer>, SchedRequest)>,
 }
 
 impl RequestState {
-    /// Processes a sampled token, which makes the request `len` tokens
-    /// long: emits its text, and returns whether the answer ends.
-    pub(crate) fn advance(
-        &mut self,
-        sampled: Sampled,
-        len: usize,
-        limits: &Limits,
-        tokenizer: &dyn Tokenizer,
-        now: Duration,
-    ) -> TokenOutcome {
-        self.first_token.get_or_insert(now);
-        let (id, mut text) = (sampled.token, String::new());
-        let reason = self.take(id, len, limits, tokenizer, &mut text);
-        if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration) = reason {
-            return TokenOutcome::End(reason.unwrap_or(FinishReason::EndOfGeneration));
-        }
-        let has_room = self
-            .stream
-            .token(Token::new(id, text).logprob(sampled.logprob).top_logprobs(sampled.top_logprobs));
-        match reason {
-            Some(reason) => TokenOutcome::End(reason),
-            None if has_room => TokenOutcome::Continue,
-            None => TokenOutcome::StreamFull,
-        }
-    }
-
-    /// Replays the answer so far of a resumed request: `tokens` from `prompt_len` on, whose text was emitted
-    /// before. Returns the length up to the end of the answer, or of all tokens if it has not ended.
-    pub(crate) fn replay(
-        &mut self,
-        tokens: &[TokenId],
-        prompt_len: usize,
-        limits: &Limits,
-        tokenizer: &dyn Tokenizer,
-    ) -> usize {
-        let mut text = String::new();
-        for (i, token) in tokens.iter().enumerate().skip(prompt_len) {
-            text.clear();
-            self.ended = self.take(*token, i + 1, limits, tokenizer, &mut text);
-            if self.ended.is_some() {
-                return i + 1;
+    /// Moves held answers to the queue, up to the first that computes log-probabilities of the prompt.
+    pub(crate) fn enqueue_held(&mut self, scheduler: &mut Scheduler, now: Duration) {
+        while let Some(request) = self.held.pop_front() {
+            let computes = request.unscored().is_some();
+            scheduler.enqueue(request, now);
+            if computes {
+                return;
             }
         }
-        tokens.len()
     }
 
-    /// Processes a token of the answer: appends released text to `text`, and returns the finish reason
-    /// if the answer ends with this token. A stop token or end-of-generation token has no text.
-    fn take(
-        &mut self,
-        id: TokenId,
-        len: usize,
-        limits: &Limits,
-        tokenizer: &dyn Tokenizer,
-        text: &mut String,
-    ) -> Option<FinishReason> {
-        self.sampler.accept(id);
-        self.stop.push_control(tokenizer, id);
-        if self.stop_tokens.binary_search(&id).is_ok() {
-            return Some(FinishReason::StopToken(id));
-        }
-        if self.end_of_generation.binary_search(&id).is_ok() {
-            return Some(FinishReason::EndOfGeneration);
-        }
-        let mut decoded = String::new();
-        self.detokenizer.push(tokenizer, id, &mut decoded);
-        if let Some(index) = self.stop.push(&decoded, text) {
-            Some(FinishReason::StopString(index))
-        } else if len >= limits.len_max {
-            Some(FinishReason::MaxTokens)
-        } else if len >= limits.context_max {
-            Some(FinishReason::ContextFull)
-        } else {
-            None
+    /// Pauses all answers, because the stream is full.
+    pub(crate) fn pause(&self, scheduler: &mut Scheduler, now: Duration) {
+        for id in &self.open {
+            scheduler.pause(*id, now);
         }
     }
 
-    /// Sends the last event. `lens` holds the lengths of prompt and answer in tokens.
-    pub(crate) fn finish(mut self, mut reason: FinishReason, lens: (usize, usize), now: Duration) {
-        let mut text = String::new();
-        if !self.stop.has_matched() {
-            let mut decoded = String::new();
-            self.detokenizer.finish(&mut decoded);
-            // The last bytes may complete a stop string.
-            let found = self.stop.push(&decoded, &mut text).or_else(|| self.stop.finish(&mut text));
-            if let Some(index) = found {
-                reason = FinishReason::StopString(index);
+    /// Takes the end of an answer while others go on, and the events that were
+    /// withheld, if any were. Returns whether the stream has room for more.
+    pub(crate) fn answer_ended(&mut self, end: AnswerFinished, withheld: Option<Vec<Event>>) -> bool {
+        match withheld {
+            Some(events) => {
+                self.candidates.push(Candidate { events, end });
+                true
             }
+            None => self.stream.answer_finished(end),
         }
+    }
+
+    /// Sends the best of the answers that were withheld, and the last event, which is also that of the answer
+    /// that ended last.
+    pub(crate) fn finish(mut self, end: AnswerFinished, withheld: Option<Vec<Event>>, now: Duration) {
+        let last = match (self.best, withheld) {
+            (Some(n), Some(events)) => {
+                self.candidates.push(Candidate { events, end });
+                self.send_best(n)
+            }
+            _ => Some(end),
+        };
         let usage = Usage {
-            prompt_tokens: lens.0,
+            prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,
-            completion_tokens: lens.1,
+            completion_tokens: self.completion_tokens,
             queue_time: self.admitted.map(|at| at.saturating_sub(self.submitted)),
             time_to_first_token: self
                 .first_token
@@ -158,6 +113,22 @@ impl RequestState {
                 .map(|at| at.saturating_sub(self.submitted).saturating_add(self.elapsed)),
             total_time: now.saturating_sub(self.submitted).saturating_add(self.elapsed),
         };
-        self.stream.finish(Finished::new(reason).text(text).usage(usage).seed(self.seed));
+        let Some(AnswerFinished { index, text, reason, seed, logprob }) = last else { return };
+        let finished = Finished::new(reason).index(index).text(text).usage(usage).seed(seed);
+        self.stream.finish(finished.logprob(logprob));
+    }
+
+    /// Sends the best `n` answers, apart from the last event, which it returns.
+    fn send_best(&mut self, n: usize) -> Option<AnswerFinished> {
+        let mut last = None;
+        for Candidate { events, end } in best(std::mem::take(&mut self.candidates), n) {
+            if let Some(end) = last.replace(end) {
+                self.stream.answer_finished(end);
+            }
+            for event in events {
+                self.stream.send(event);
+            }
+        }
+        last
     }
 }

@@ -33,6 +33,7 @@ mod params;
 mod penalties;
 mod random;
 mod scan;
+mod score;
 mod temperature;
 mod top_k;
 mod top_p;
@@ -45,6 +46,8 @@ mod tests;
 pub use candidates::Candidates;
 pub use error::SamplingError;
 pub use params::SamplingParams;
+pub(crate) use params::TOP_LOGPROBS_MAX;
+pub(crate) use score::score;
 pub use transform::{Accepted, SamplerContext, Step, Transform, TransformFactory};
 
 use crate::token::TokenId;

@@ -83,7 +83,7 @@ impl Default for SamplingParams {
 }
 
 /// Largest value of [`SamplingParams::top_logprobs`].
-const TOP_LOGPROBS_MAX: u32 = 20;
+pub(crate) const TOP_LOGPROBS_MAX: u32 = 20;
 
 impl SamplingParams {
     /// Greedy decoding: always the most probable token.

@@ -35,6 +35,11 @@ pub struct SchedRequest {
     pub first_token_by: Option<Duration>,
     /// Scheduling history.
     pub history: History,
+    /// Id that requests for several answers to one prompt share; the request's own id if there is one answer.
+    pub group: RequestId,
+    /// Prompt tokens whose log-probabilities are known. The first token has none, so this is at least 1;
+    /// `None` if no log-probability of the prompt is needed.
+    pub scored: Option<usize>,
 }
 
 /// A request's scheduling history.
@@ -69,7 +74,14 @@ impl SchedRequest {
             deadline: None,
             first_token_by: None,
             history: History::default(),
+            group: RequestId(id),
+            scored: None,
         }
+    }
+
+    /// The same request for another answer, with the id `id`. It shares the prompt and belongs to the same group.
+    pub(crate) fn of_group(&self, id: RequestId) -> Self {
+        Self { id, arrival: id.0, ..self.clone() }
     }
 
     /// Class used for order and preemption.
@@ -91,6 +103,18 @@ impl SchedRequest {
     /// Known tokens, then the drafts that the current step verifies.
     pub fn tokens_and_drafts(&self) -> &[TokenId] {
         &self.tokens
+    }
+
+    /// Position from which on rows of logits of the prompt are still needed; `None` if none is.
+    pub fn unscored(&self) -> Option<usize> {
+        self.scored.filter(|scored| *scored < self.prompt_len).map(|scored| scored.saturating_sub(1))
+    }
+
+    /// The known tokens of which all but the last may come from another
+    /// sequence. Cached KV has no logits, so it ends where rows are needed.
+    pub fn shareable(&self) -> &[TokenId] {
+        let end = self.unscored().map_or(usize::MAX, |position| position + 1);
+        &self.tokens()[..end.min(self.tokens().len())]
     }
 
     /// Length of the answer so far.

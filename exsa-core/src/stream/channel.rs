@@ -1,7 +1,9 @@
 //! The two ends of a stream: sender, blocking iterator, asynchronous stream.
 
 use super::completion::{Collector, Completion};
-use super::event::{AnswerFinished, Event, Finished, MalformedToolCall, Token, ToolCallDelta};
+use super::event::{
+    AnswerFinished, Event, Finished, MalformedToolCall, PromptLogprobs, Token, ToolCallDelta,
+};
 use crate::finish::{FinishReason, RequestError, Usage};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
@@ -110,12 +112,18 @@ impl StreamSender {
         self.send(Event::MalformedToolCall(malformed))
     }
 
+    /// Sends log-probabilities of a part of the prompt; otherwise as [`token`](Self::token).
+    pub fn prompt(&self, part: PromptLogprobs) -> bool {
+        self.send(Event::Prompt(part))
+    }
+
     /// Ends one of several answers while others go on; otherwise as [`token`](Self::token).
     pub fn answer_finished(&self, end: AnswerFinished) -> bool {
         self.send(Event::AnswerFinished(end))
     }
 
-    fn send(&self, event: Event) -> bool {
+    /// Sends any event but the last; otherwise as [`token`](Self::token).
+    pub(crate) fn send(&self, event: Event) -> bool {
         let mut state = self.shared.state.lock();
         if !state.finished {
             state.events.push_back(event);

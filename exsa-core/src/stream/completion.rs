@@ -1,9 +1,10 @@
 //! Whole answers, collected from the events of a stream.
 
-use super::event::{Event, Finished, Token};
+use super::event::{AnswerLogprob, Event, Finished, PromptToken, Token};
 use crate::chat::{Message, ToolCall};
 use crate::finish::{FinishReason, RequestError, Usage};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A whole answer, as [`TokenStream::complete`](super::TokenStream::complete) collects it.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,8 +26,12 @@ pub struct Completion {
     pub reason: FinishReason,
     /// Tokens and times of the whole request.
     pub usage: Usage,
-    /// The seed that was used, where known: the same request with this seed gives the same answer.
+    /// The seed that was used, where known: the same request with this seed, and `n` of 1, gives the same answer.
     pub seed: Option<u64>,
+    /// Log-probability of the answer, where it was computed.
+    pub logprob: Option<AnswerLogprob>,
+    /// The tokens of the prompt with their log-probabilities, where the request asked for them; shared by all answers.
+    pub prompt: Arc<[PromptToken]>,
 }
 
 /// The answer as the next message of the conversation: text, reasoning and calls of tools. The content is null where the
@@ -60,6 +65,7 @@ impl From<Completion> for Message {
 #[derive(Default)]
 pub(super) struct Collector {
     answers: BTreeMap<usize, Answer>,
+    prompt: Vec<PromptToken>,
 }
 
 #[derive(Default)]
@@ -69,7 +75,7 @@ struct Answer {
     calls: BTreeMap<usize, ToolCall>,
     malformed: Vec<String>,
     tokens: Vec<Token>,
-    end: Option<(FinishReason, Option<u64>)>,
+    end: Option<(FinishReason, Option<u64>, Option<AnswerLogprob>)>,
 }
 
 impl Collector {
@@ -105,8 +111,9 @@ impl Collector {
             Event::AnswerFinished(end) => {
                 let answer = self.answer(end.index);
                 answer.text.push_str(&end.text);
-                answer.end = Some((end.reason, end.seed));
+                answer.end = Some((end.reason, end.seed, end.logprob));
             }
+            Event::Prompt(part) => self.prompt.extend(part.tokens),
             Event::Finished(finished) => return Some(finished),
         }
         None
@@ -120,9 +127,10 @@ impl Collector {
         self.answer(0);
         let last = self.answer(finished.index);
         last.text.push_str(&finished.text);
-        last.end = Some((finished.reason.clone(), finished.seed));
+        last.end = Some((finished.reason.clone(), finished.seed, finished.logprob));
+        let prompt: Arc<[PromptToken]> = self.prompt.into();
         self.answers.into_iter().map(move |(index, answer)| {
-            let (reason, seed) = answer.end.unwrap_or_else(|| (finished.reason.clone(), None));
+            let (reason, seed, logprob) = answer.end.unwrap_or_else(|| (finished.reason.clone(), None, None));
             Ok(Completion {
                 index,
                 text: answer.text,
@@ -133,6 +141,8 @@ impl Collector {
                 reason: reason.into_result()?,
                 usage: finished.usage.clone(),
                 seed,
+                logprob,
+                prompt: prompt.clone(),
             })
         })
     }

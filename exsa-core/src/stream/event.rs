@@ -10,7 +10,8 @@ use crate::token::TokenId;
 /// [`AnswerFinished`](Self::AnswerFinished), except the last one to end, which `Finished` ends together with the stream.
 /// A `Finished` that comes earlier, because the request was cancelled or failed, ends every answer that is still open.
 ///
-/// The in-process engine gives one answer and sends `Token` and `Finished` only.
+/// The in-process engine gives as many answers as [`Request::n`](crate::Request::n) asks for, each with a sequence of its own.
+/// An answer that fails ends alone; a cancel, a deadline or a shutdown ends every answer, one after the other.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -31,6 +32,98 @@ pub enum Event {
     AnswerFinished(AnswerFinished),
     /// The request ended. Always the last event, and always there.
     Finished(Finished),
+    /// Log-probabilities of a part of the prompt, where the request asked for them
+    /// ([`Request::prompt_logprobs`](crate::Request::prompt_logprobs)). All parts come in order, before the first token.
+    Prompt(PromptLogprobs),
+}
+
+impl Event {
+    /// Sets the index of the answer, where the event belongs to one.
+    pub(crate) fn set_index(&mut self, index: usize) {
+        match self {
+            Self::Token(token) | Self::Reasoning(token) => token.index = index,
+            Self::ToolCall(delta) => delta.index = index,
+            Self::AnswerFinished(end) => end.index = index,
+            Self::Finished(finished) => finished.index = index,
+            Self::Prompt(_) => {}
+        }
+    }
+}
+
+/// Log-probabilities of consecutive tokens of a prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct PromptLogprobs {
+    /// Position of the first of them in the prompt, from 0, BOS included.
+    pub start: usize,
+    /// The tokens.
+    pub tokens: Vec<PromptToken>,
+}
+
+impl PromptLogprobs {
+    /// The tokens from position `start` on.
+    pub fn new(start: usize, tokens: impl Into<Vec<PromptToken>>) -> Self {
+        Self { start, tokens: tokens.into() }
+    }
+}
+
+/// A token of a prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct PromptToken {
+    /// Token id.
+    pub id: TokenId,
+    /// Natural logarithm of the token's probability after the tokens before it, under
+    /// the model; `None` for the first token of a prompt, which nothing precedes.
+    pub logprob: Option<f32>,
+    /// The most probable tokens at this position, the best first, as many as the request asked for.
+    pub top_logprobs: Vec<TopLogprob>,
+}
+
+impl PromptToken {
+    /// A token of a prompt.
+    pub fn new(id: TokenId, logprob: impl Into<Option<f32>>) -> Self {
+        Self { id, logprob: logprob.into(), top_logprobs: Vec::new() }
+    }
+
+    /// Sets the most probable tokens, the best first.
+    #[must_use]
+    pub fn top_logprobs<T: Into<TopLogprob>>(mut self, top: impl IntoIterator<Item = T>) -> Self {
+        self.top_logprobs = top.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
+/// Log-probability of an answer under the model: the sum over its tokens, the token that ended it included.
+///
+/// The model's own distribution counts, before penalties, filters and temperature, as in [`Token::logprob`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct AnswerLogprob {
+    /// Sum of the natural logarithms of the tokens' probabilities.
+    pub sum: f64,
+    /// Number of tokens.
+    pub tokens: usize,
+}
+
+impl AnswerLogprob {
+    /// A sum over `tokens` tokens.
+    pub fn new(sum: f64, tokens: usize) -> Self {
+        Self { sum, tokens }
+    }
+
+    /// Mean per token, by which [`Request::best_of`](crate::Request::best_of) ranks; negative infinity without a token.
+    pub fn mean(&self) -> f64 {
+        if self.tokens == 0 { f64::NEG_INFINITY } else { self.sum / self.tokens as f64 }
+    }
+
+    pub(crate) fn add(&mut self, logprob: f32) {
+        self.sum += f64::from(logprob);
+        self.tokens += 1;
+    }
 }
 
 /// One generated token.
@@ -212,12 +305,16 @@ pub struct AnswerFinished {
     pub reason: FinishReason,
     /// The seed that was used, where known.
     pub seed: Option<u64>,
+    /// Log-probability of the answer, where it was computed: with [`SamplingParams::logprobs`](crate::SamplingParams::logprobs),
+    /// or to rank answers.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub logprob: Option<AnswerLogprob>,
 }
 
 impl AnswerFinished {
     /// The end of answer `index`.
     pub fn new(index: usize, reason: FinishReason) -> Self {
-        Self { index, text: String::new(), reason, seed: None }
+        Self { index, text: String::new(), reason, seed: None, logprob: None }
     }
 
     /// Sets the text that was held back.
@@ -231,6 +328,13 @@ impl AnswerFinished {
     #[must_use]
     pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
         self.seed = seed.into();
+        self
+    }
+
+    /// Sets the log-probability of the answer.
+    #[must_use]
+    pub fn logprob(mut self, logprob: impl Into<Option<AnswerLogprob>>) -> Self {
+        self.logprob = logprob.into();
         self
     }
 }
@@ -248,14 +352,19 @@ pub struct Finished {
     pub reason: FinishReason,
     /// Tokens and times of the whole request.
     pub usage: Usage,
-    /// The seed that was used, where known: the same request with this seed gives the same answer.
+    /// The seed that was used, where known: the same request with this seed, and `n` of 1, gives the same answer.
     pub seed: Option<u64>,
+    /// Log-probability of the answer, where it was computed: with [`SamplingParams::logprobs`](crate::SamplingParams::logprobs),
+    /// or to rank answers.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub logprob: Option<AnswerLogprob>,
 }
 
 impl Finished {
     /// The end of the first answer.
     pub fn new(reason: FinishReason) -> Self {
-        Self { index: 0, text: String::new(), reason, usage: Usage::default(), seed: None }
+        let (text, usage) = (String::new(), Usage::default());
+        Self { index: 0, text, reason, usage, seed: None, logprob: None }
     }
 
     /// Sets the index of the answer.
@@ -283,6 +392,13 @@ impl Finished {
     #[must_use]
     pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
         self.seed = seed.into();
+        self
+    }
+
+    /// Sets the log-probability of the answer.
+    #[must_use]
+    pub fn logprob(mut self, logprob: impl Into<Option<AnswerLogprob>>) -> Self {
+        self.logprob = logprob.into();
         self
     }
 }

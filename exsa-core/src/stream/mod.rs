@@ -16,5 +16,8 @@ pub use channel::{
     CancelHandle, EventStream, QueuePosition, StreamSender, StreamSignal, TokenStream, channel,
 };
 pub use completion::Completion;
-pub use event::{AnswerFinished, Event, Finished, MalformedToolCall, Token, ToolCallDelta, TopLogprob};
+pub use event::{
+    AnswerFinished, AnswerLogprob, Event, Finished, MalformedToolCall, PromptLogprobs, PromptToken, Token,
+    ToolCallDelta, TopLogprob,
+};
 pub use text::{Text, TextStream};

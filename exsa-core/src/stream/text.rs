@@ -130,7 +130,7 @@ impl Pieces {
                 self.end(finished.reason);
                 (finished.index, finished.text)
             }
-            Event::Reasoning(_) | Event::ToolCall(_) => return None,
+            Event::Reasoning(_) | Event::ToolCall(_) | Event::Prompt(_) => return None,
         };
         if index == 0 && !text.is_empty() { Some(Ok(text)) } else { self.error.take().map(Err) }
     }

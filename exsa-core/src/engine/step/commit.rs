@@ -2,12 +2,14 @@
 
 use crate::backend::Output;
 use crate::clock::Clock;
-use crate::engine::request_state::{Limits, RequestState, TokenOutcome};
+use crate::engine::answer::{Answer, Limits, TokenOutcome};
+use crate::engine::request_state::RequestState;
 use crate::finish::FinishReason;
-use crate::sampler::SampleScratch;
+use crate::sampler::{SampleScratch, score};
 use crate::schedule::scheduler::{Scheduler, Work};
 use crate::speculate::Speculation;
 use crate::stats::Recorder;
+use crate::stream::{PromptLogprobs, PromptToken};
 use crate::token::RequestId;
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
@@ -18,6 +20,7 @@ use std::time::Duration;
 pub(super) struct Commit<'a> {
     pub(super) scheduler: &'a mut Scheduler,
     pub(super) requests: &'a mut HashMap<RequestId, Box<RequestState>>,
+    pub(super) answers: &'a mut HashMap<RequestId, Box<Answer>>,
     pub(super) tokenizer: &'a dyn Tokenizer,
     pub(super) speculation: Option<&'a mut Speculation>,
     pub(super) scratch: &'a mut SampleScratch,
@@ -31,26 +34,80 @@ pub(super) struct Commit<'a> {
 }
 
 impl Commit<'_> {
-    /// Samples, emits and commits each piece of work. Returns the requests that ended.
+    /// Samples, emits and commits each piece of work. Returns the answers that ended.
     pub(super) fn run(mut self, work: &[Work], output: Output<'_>) -> Vec<(RequestId, FinishReason)> {
         let mut ended = Vec::new();
         let mut rows = 0;
         for work in work {
             self.generated.clear();
-            let outcome =
-                if work.rows > 0 { self.verify(work, output, rows) } else { TokenOutcome::Continue };
+            let mut outcome = self.score_prompt(work, output, rows);
+            if work.rows > work.prompt_rows && !matches!(outcome, TokenOutcome::End(_)) {
+                outcome = self.verify(work, output, rows + work.prompt_rows);
+            }
             rows += work.rows;
             let accepted = self.scheduler.commit(work, self.generated);
+            self.settle(work);
             if let Some(speculation) = self.speculation.as_mut().filter(|_| work.drafts > 0) {
                 speculation.verified(work.id, work.drafts, accepted);
             }
             match outcome {
                 TokenOutcome::Continue => {}
-                TokenOutcome::StreamFull => self.scheduler.pause(work.id, self.now),
+                TokenOutcome::StreamFull => {
+                    let request = self.answers.get(&work.id).map(|answer| answer.request);
+                    if let Some(state) = request.and_then(|id| self.requests.get(&id)) {
+                        state.pause(self.scheduler, self.now);
+                    }
+                }
                 TokenOutcome::End(reason) => ended.push((work.id, reason)),
             }
         }
         ended
+    }
+
+    /// Emits the log-probabilities of the prompt that the first rows of `work` give; the rows of `work` start at `first`.
+    fn score_prompt(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
+        if work.prompt_rows == 0 {
+            return TokenOutcome::Continue;
+        }
+        let request = self.scheduler.request(work.seq).filter(|request| request.id == work.id);
+        let (Some(request), Some(answer)) = (request, self.answers.get(&work.id)) else {
+            return TokenOutcome::End(FinishReason::Cancelled);
+        };
+        let Some(state) = self.requests.get_mut(&answer.request) else {
+            return TokenOutcome::End(FinishReason::Cancelled);
+        };
+        let begun = self.clock.now();
+        let (start, top) = (work.start + work.len - work.rows + 1, state.prompt_top.unwrap_or_default());
+        let mut tokens = Vec::with_capacity(work.prompt_rows);
+        for (row, token) in (first..).zip(&request.tokens()[start..start + work.prompt_rows]) {
+            let Some(logits) = output.row(row) else { break };
+            match score(logits, *token, top, self.scratch) {
+                Ok(scored) => {
+                    tokens.push(PromptToken::new(*token, scored.logprob).top_logprobs(scored.top));
+                }
+                Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
+            }
+        }
+        state.scored = Some(start + tokens.len());
+        let has_room = state.stream.prompt(PromptLogprobs::new(start, tokens));
+        self.recorder.stats.step_times.sample += self.clock.now().saturating_sub(begun);
+        if has_room { TokenOutcome::Continue } else { TokenOutcome::StreamFull }
+    }
+
+    /// Lets the other answers of the request go on after `work`: they start once the prompt's log-probabilities
+    /// are sent, and the limit for the first token is met by any of them.
+    fn settle(&mut self, work: &Work) {
+        let Some(answer) = self.answers.get(&work.id) else { return };
+        let Some(state) = self.requests.get_mut(&answer.request) else { return };
+        if !state.held.is_empty() && state.scored.is_none_or(|scored| scored >= state.prompt_tokens) {
+            state.enqueue_held(self.scheduler, self.now);
+        }
+        if state.has_first_token_limit && state.first_token.is_some() {
+            state.has_first_token_limit = false;
+            for id in &state.open {
+                self.scheduler.waive_first_token(*id, self.now);
+            }
+        }
     }
 
     /// Samples and emits the tokens that follow the known tokens,
@@ -61,7 +118,10 @@ impl Commit<'_> {
     /// drafts. The remaining rows are skipped when the request ends or its stream is full.
     fn verify(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
         let request = self.scheduler.request(work.seq).filter(|request| request.id == work.id);
-        let (Some(request), Some(state)) = (request, self.requests.get_mut(&work.id)) else {
+        let (Some(request), Some(answer)) = (request, self.answers.get_mut(&work.id)) else {
+            return TokenOutcome::End(FinishReason::Cancelled);
+        };
+        let Some(state) = self.requests.get_mut(&answer.request) else {
             return TokenOutcome::End(FinishReason::Cancelled);
         };
         let limits = Limits { len_max: request.len_max, context_max: self.context_max };
@@ -69,19 +129,23 @@ impl Commit<'_> {
         let mut begun = self.clock.now();
         for (row, len) in (first..first + work.rows).zip(work.known()..) {
             let Some(logits) = output.row(row) else { break };
-            let sampled = match state.sampler.sample(logits, &tokens[..len], len as u64, self.scratch) {
+            let sampled = match answer.sampler.sample(logits, &tokens[..len], len as u64, self.scratch) {
                 Ok(sampled) => sampled,
                 Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
             };
             let token = sampled.token;
             self.generated.push(token);
             let drawn = self.clock.now();
-            match state.last_token.replace(self.now) {
-                Some(before) => self.recorder.inter_token(self.now.saturating_sub(before)),
-                None if state.resumed => {}
-                None => self.recorder.first_token(self.now.saturating_sub(state.submitted)),
+            if let Some(before) = answer.last_token.replace(self.now) {
+                self.recorder.inter_token(self.now.saturating_sub(before));
             }
-            let outcome = state.advance(sampled, len + 1, &limits, self.tokenizer, self.now);
+            if state.first_token.is_none() {
+                state.first_token = Some(self.now);
+                if !state.resumed {
+                    self.recorder.first_token(self.now.saturating_sub(state.submitted));
+                }
+            }
+            let outcome = answer.advance(sampled, len + 1, &limits, self.tokenizer, &state.stream);
             let emitted = self.clock.now();
             let stats = &mut self.recorder.stats;
             stats.tokens_generated += 1;

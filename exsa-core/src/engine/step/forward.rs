@@ -19,7 +19,10 @@ impl EngineLoop {
                 let span = Span::tokens(work.seq, work.start, self.scheduler.tokens_of(work)).rows(work.rows);
                 self.batch.push(span);
             }
-            let wanted = self.work.iter().map(|work| (work.id, self.scheduler.expiry(work.seq)));
+            let wanted = self.work.iter().map(|work| {
+                let request = self.answers.get(&work.id).map_or(work.id, |answer| answer.request);
+                (request, self.scheduler.expiry(work.seq))
+            });
             self.input.in_flight.begin(wanted);
             let start = self.clock.now();
             let (session, batch) = (&mut self.session, &self.batch);
@@ -42,6 +45,7 @@ impl EngineLoop {
                     let ended = Commit {
                         scheduler: &mut self.scheduler,
                         requests: &mut self.requests,
+                        answers: &mut self.answers,
                         tokenizer: &*self.tokenizer,
                         speculation: self.speculation.as_mut(),
                         scratch: &mut self.scratch,
@@ -53,7 +57,7 @@ impl EngineLoop {
                     }
                     .run(&self.work, output);
                     for (id, reason) in ended {
-                        self.end(id, reason);
+                        self.end_answer(id, reason);
                     }
                     return;
                 }
@@ -88,7 +92,7 @@ impl EngineLoop {
                 None => !interrupted,
             };
             if blamed {
-                self.end(work.id, FinishReason::Failed(error.clone().into()));
+                self.end_answer(work.id, FinishReason::Failed(error.clone().into()));
             } else if self.roll_back(work.id, work.seq, work.start) {
                 retry.push(work);
             }

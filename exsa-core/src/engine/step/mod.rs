@@ -9,11 +9,12 @@ use crate::backend::{Model, Session, SessionOptions};
 use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::embed::{EmbedError, EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
+use crate::engine::answer::Answer;
 use crate::engine::embed_job::EmbedQueue;
 use crate::engine::in_flight::InFlight;
 use crate::engine::input_processor::InputProcessor;
 use crate::engine::mailbox::{Command, Shutdown};
-use crate::engine::request_state::RequestState;
+use crate::engine::request_state::{RequestState, Submission};
 use crate::error::LoadError;
 use crate::finish::FinishReason;
 use crate::generator::SubmitError;
@@ -47,6 +48,8 @@ pub struct EngineLoop {
     context_max: usize,
     scheduler: Scheduler,
     requests: HashMap<RequestId, Box<RequestState>>,
+    /// Answers that have not ended, by the id of their request in the scheduler.
+    answers: HashMap<RequestId, Box<Answer>>,
     embeds: EmbedQueue,
     prefill_chunk_max: usize,
     /// KV of preempted requests.
@@ -120,6 +123,7 @@ impl EngineLoop {
             )),
             session,
             requests: HashMap::new(),
+            answers: HashMap::new(),
             embeds: EmbedQueue::default(),
             saved: HashMap::new(),
             ops: Vec::new(),
@@ -228,7 +232,7 @@ impl EngineLoop {
         let mut ids: Vec<_> = self.requests.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
-            self.end(id, reason.clone());
+            self.end_request(id, reason);
         }
         self.end_embeds(reason);
         self.input.mailbox.close();
@@ -250,25 +254,21 @@ impl EngineLoop {
         let now = self.clock.now();
         for command in commands.drain(..) {
             match command {
-                Command::Submit(mut state, request) => {
-                    let (id, ended) = (state.id, state.ended.take());
-                    self.recorder.stats.submitted += 1;
-                    self.scheduler.enqueue(*request, now);
-                    self.requests.insert(id, state);
-                    if let Some(reason) = ended {
-                        self.end(id, reason);
-                    }
-                }
+                Command::Submit(submission) => self.accept(submission, now),
                 Command::Embed(job) => {
                     self.recorder.stats.submitted += 1;
                     self.embeds.push(*job);
                 }
                 Command::Cancel(id) => {
                     if !self.end_embed(id, EmbedError::Cancelled) {
-                        self.end(id, FinishReason::Cancelled);
+                        self.end_request(id, &FinishReason::Cancelled);
                     }
                 }
-                Command::Resume(id) => self.scheduler.resume(id, now),
+                Command::Resume(id) => {
+                    for id in self.requests.get(&id).map_or(&[][..], |state| &state.open) {
+                        self.scheduler.resume(*id, now);
+                    }
+                }
                 Command::Mode(mode) => self.scheduler.set_mode(mode),
                 Command::Speculate(speculation) => self.speculate(speculation.map(|boxed| *boxed)),
                 Command::Position(id) => self.tell_position(id),
@@ -284,24 +284,35 @@ impl EngineLoop {
         let plan = self.scheduler.last_plan();
         self.ops.extend_from_slice(&plan.kv);
         for admitted in plan.admitted.iter().filter(|admitted| !admitted.again) {
-            if let Some(sequence) = self.requests.get_mut(&admitted.id) {
-                sequence.admitted = Some(now);
-                self.recorder.queue_time(now.saturating_sub(sequence.submitted));
-                self.input.admission.leave(sequence.priority, &sequence.user);
+            let Some(answer) = self.answers.get_mut(&admitted.id) else { continue };
+            answer.admitted = true;
+            let Some(state) = self.requests.get_mut(&answer.request) else { continue };
+            if state.admitted.is_none() {
+                (state.admitted, state.first_admitted) = (Some(now), Some(admitted.id));
+                self.recorder.queue_time(now.saturating_sub(state.submitted));
             }
+            self.input.admission.leave(state.priority, &state.user);
         }
         for (id, tokens) in &plan.cached {
-            if let Some(sequence) = self.requests.get_mut(id) {
-                sequence.cached_tokens = *tokens;
+            let Some(answer) = self.answers.get(id) else { continue };
+            if let Some(state) = self.requests.get_mut(&answer.request)
+                && state.first_admitted == Some(*id)
+            {
+                state.cached_tokens = *tokens;
             }
         }
         if plan.ends_any() {
             let expired = plan.expired.iter().map(|id| (*id, FinishReason::Deadline));
             let late = plan.late.iter().map(|id| (*id, FinishReason::FirstTokenTimeout));
-            let exhausted = plan.exhausted.iter().map(|id| (*id, FinishReason::ContextFull));
-            let ended: Vec<_> = expired.chain(late).chain(exhausted).collect();
-            for (id, reason) in ended {
-                self.end(id, reason);
+            let expired: Vec<_> = expired.chain(late).collect();
+            let exhausted = plan.exhausted.clone();
+            for (id, reason) in expired {
+                if let Some(answer) = self.answers.get(&id) {
+                    self.end_request(answer.request, &reason);
+                }
+            }
+            for id in exhausted {
+                self.end_answer(id, FinishReason::ContextFull);
             }
         }
         self.apply_kv_ops();
@@ -310,16 +321,44 @@ impl EngineLoop {
     }
 
     fn tell_position(&self, id: RequestId) {
-        let Some(sequence) = self.requests.get(&id) else { return };
-        sequence.stream.position(self.scheduler.position(id).map(|ahead| {
+        let Some(state) = self.requests.get(&id) else { return };
+        state.stream.position(self.scheduler.position(id).map(|ahead| {
             let each = self.scheduler.admission_interval();
             let places = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
             QueuePosition::new(ahead, each.map(|each| each.saturating_mul(places)))
         }));
     }
 
-    fn end(&mut self, id: RequestId, reason: FinishReason) {
-        let Some(sequence) = self.requests.remove(&id) else { return };
+    /// Takes in a request: its answers enter the queue. If log-probabilities of the prompt
+    /// are wanted, the first answer computes them, and the others wait for it.
+    fn accept(&mut self, submission: Submission, now: Duration) {
+        let Submission { mut state, answers } = submission;
+        self.recorder.stats.submitted += 1;
+        let (request_id, mut ended) = (state.id, None);
+        for (mut answer, request) in answers {
+            ended = answer.ended.take().map(|reason| (request.id, reason)).or(ended);
+            self.answers.insert(request.id, answer);
+            state.held.push_back(request);
+        }
+        state.enqueue_held(&mut self.scheduler, now);
+        self.requests.insert(request_id, state);
+        if let Some((id, reason)) = ended {
+            self.end_answer(id, reason);
+        }
+    }
+
+    /// Ends all open answers of a request.
+    fn end_request(&mut self, id: RequestId, reason: &FinishReason) {
+        let Some(state) = self.requests.get_mut(&id) else { return };
+        state.held.clear();
+        for answer in state.open.clone() {
+            self.end_answer(answer, reason.clone());
+        }
+    }
+
+    /// Ends an answer, and its request if no other answer is open.
+    fn end_answer(&mut self, id: RequestId, reason: FinishReason) {
+        let Some(answer) = self.answers.remove(&id) else { return };
         let failed = matches!(reason, FinishReason::Failed(_));
         // The KV of a failed sequence may be invalid.
         let request = if failed { self.scheduler.remove(id) } else { self.scheduler.finish(id) };
@@ -327,15 +366,33 @@ impl EngineLoop {
             speculation.finished(id);
         }
         self.saved.remove(&id);
-        if sequence.admitted.is_none() {
-            self.input.admission.leave(sequence.priority, &sequence.user);
+        let (request_id, now) = (answer.request, self.clock.now());
+        let Some(state) = self.requests.get_mut(&request_id) else { return };
+        if !answer.admitted {
+            self.input.admission.leave(state.priority, &state.user);
+        }
+        state.open.retain(|open| *open != id);
+        state.failed += usize::from(failed);
+        state.completion_tokens += request.map_or(0, |request| request.answer_len());
+        if let Some(next) = state.held.front_mut() {
+            // The next answer computes the log-probabilities that this one has not.
+            next.scored = state.scored;
+            state.enqueue_held(&mut self.scheduler, now);
+        }
+        let (end, withheld) = answer.finish(reason, &state.stream);
+        if !state.open.is_empty() {
+            if !state.answer_ended(end, withheld) {
+                state.pause(&mut self.scheduler, now);
+            }
+            return;
         }
         self.recorder.stats.finished += 1;
-        self.recorder.stats.failed += u64::from(failed);
+        self.recorder.stats.failed += u64::from(state.failed == state.n);
         // The counters must include the end before the consumer reads it.
         self.publish();
-        let lens = request.map_or((0, 0), |request| (request.prompt_len, request.answer_len()));
-        sequence.finish(reason, lens, self.clock.now());
+        if let Some(state) = self.requests.remove(&request_id) {
+            state.finish(end, withheld, now);
+        }
     }
 
     fn publish(&mut self) {

@@ -84,7 +84,7 @@ impl Scheduler {
 
     fn choose(&mut self, now: Duration) -> Option<RequestId> {
         let kv = &self.kv;
-        let cached = |request: &SchedRequest| kv.saved_by(&request.namespace, request.tokens());
+        let cached = |request: &SchedRequest| kv.saved_by(&request.namespace, request.shareable());
         let cached: Option<&dyn Fn(&SchedRequest) -> usize> =
             if kv.knows_anything() { Some(&cached) } else { None };
         self.queue.choose(&View { now, cached, quantum: self.preset.quantum })
@@ -102,12 +102,12 @@ impl Scheduler {
         if request.history.no_sharing {
             return Origin::Cached(None);
         }
-        let prefix = self.kv.find(&request.namespace, request.tokens());
+        let prefix = self.kv.find(&request.namespace, request.shareable());
         let len = prefix.map_or(0, |prefix| prefix.len);
         if request.history.saved > len {
             return Origin::Saved;
         }
-        match self.leader_of(request, len + FOLLOW_MIN) {
+        match self.sibling_of(request, len).or_else(|| self.leader_of(request, len + FOLLOW_MIN)) {
             Some(follow) => Origin::Following(follow),
             None => Origin::Cached(prefix),
         }
@@ -116,24 +116,39 @@ impl Scheduler {
     /// A sequence, at least as urgent, that is about to compute
     /// a prefix of the request of `least` or more tokens.
     fn leader_of(&self, request: &SchedRequest, least: usize) -> Option<Follow> {
-        if !self.kv.forks() || request.tokens().len() <= least {
+        let tokens = request.shareable();
+        if !self.kv.forks() || tokens.len() <= least {
             return None;
         }
         let leads = |leader: &&Running| {
             leader.paused.is_none()
                 && leader.computed < leader.request.prompt_len
                 && leader.request.effective_priority() <= request.effective_priority()
-                && leader.request.tokens().get(least - 1) == request.tokens().get(least - 1)
+                && leader.request.tokens().get(least - 1) == tokens.get(least - 1)
                 && leader.request.namespace == request.namespace
         };
         let leaders = self.order.iter().filter_map(|seq| self.get(*seq)).filter(leads);
         let shared = |leader: &Running| {
             let prompt = &leader.request.tokens()[..leader.request.prompt_len];
-            self.kv.usable(common_len(prompt, request.tokens()), request.tokens().len())
+            self.kv.usable(common_len(prompt, tokens), tokens.len())
         };
         let (len, leader) = leaders.map(|leader| (shared(leader), leader)).max_by_key(|(len, _)| *len)?;
-        let first = !request.history.admitted;
-        (len >= least).then_some(Follow { leader: leader.request.id, leader_seq: leader.seq, len, first })
+        (len >= least).then(|| leader.leads(request, len))
+    }
+
+    /// The sequence of another answer to the same prompt that is about to compute more than the first `known`
+    /// tokens of it. Unlike any other leader, it may be less urgent and save less than [`FOLLOW_MIN`] tokens.
+    fn sibling_of(&self, request: &SchedRequest, known: usize) -> Option<Follow> {
+        let tokens = request.shareable();
+        let len = self.kv.usable(tokens.len().min(request.prompt_len), tokens.len());
+        if !self.kv.forks() || len <= known {
+            return None;
+        }
+        let computes = |leader: &&Running| {
+            leader.request.group == request.group && leader.paused.is_none() && leader.computed < len
+        };
+        let leader = self.order.iter().filter_map(|seq| self.get(*seq)).find(computes)?;
+        Some(leader.leads(request, len))
     }
 
     /// Tokens for which KV is reserved for a request.

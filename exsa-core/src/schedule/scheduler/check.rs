@@ -1,6 +1,7 @@
 //! Invariants between steps.
 
 use super::Scheduler;
+use super::prefill::PROMPT_ROWS_MAX;
 
 impl Scheduler {
     /// Checks the invariants that hold between steps. Returns the first violation as text.
@@ -23,6 +24,9 @@ impl Scheduler {
                 return Err(format!("{seq} computed more than it holds blocks for"));
             }
             let request = &running.request;
+            if request.unscored().is_some_and(|position| running.computed > position) {
+                return Err(format!("{seq} computed prompt tokens without their rows"));
+            }
             let most = self.len_limit(request).max(request.tokens().len());
             if request.tokens_and_drafts().len() > most {
                 return Err(format!("{seq} has drafts past the limit of {most} tokens"));
@@ -34,6 +38,9 @@ impl Scheduler {
         }
         if planned > self.options.batch_tokens_max {
             return Err(format!("{planned} tokens planned, {} allowed", self.options.batch_tokens_max));
+        }
+        if self.plan.prompt_rows() > PROMPT_ROWS_MAX {
+            return Err(format!("{} rows of prompts planned", self.plan.prompt_rows()));
         }
         if self.saved_bytes > self.options.saved_bytes_max {
             return Err(format!(

@@ -12,7 +12,7 @@ impl Scheduler {
             i += 1;
             let Some(running) = self.running_mut(seq).filter(|running| running.decodes()) else { continue };
             running.worked = now;
-            let (id, key, work) = (running.request.id, running.key(), running.work(room));
+            let (id, key, work) = (running.request.id, running.key(), running.work(room, 0));
             let preempted = self.plan.preempted.len();
             if self.make_room(seq, work.known(), now) {
                 self.plan.push(work);
@@ -34,7 +34,7 @@ impl Scheduler {
     pub(super) fn plan_late_decode(&mut self, seq: SeqId) {
         let room = self.batch_room();
         if let Some(running) = self.get(seq).filter(|running| room > 0 && running.decodes()) {
-            self.plan.push(running.work(room));
+            self.plan.push(running.work(room, 0));
         }
     }
 

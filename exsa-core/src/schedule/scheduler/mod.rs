@@ -151,6 +151,9 @@ impl Scheduler {
             self.deadlines.first_token(request);
         }
         let accepted = request.append(generated);
+        if work.prompt_rows > 0 {
+            request.scored = Some(work.start + work.len - work.rows + work.prompt_rows + 1);
+        }
         // The logits of the last token are still needed, so it counts as not computed even if it was a draft.
         let len = request.tokens().len();
         running.computed = (work.known() + accepted).min(if generated.is_empty() { len } else { len - 1 });
@@ -236,10 +239,12 @@ impl Scheduler {
         self.kv.drain_ops(into);
     }
 
-    /// Pauses a running request at the time `now`: it gets no work until resumed.
+    /// Pauses a request at the time `now`: it gets no sequence and no work until resumed.
     pub fn pause(&mut self, id: RequestId, now: Duration) {
         if let Some(running) = self.running_by_id(id) {
             running.paused.get_or_insert(now);
+        } else if let Some(request) = self.queue.remove(id) {
+            self.suspended.insert(id, request);
         }
     }
 
@@ -249,6 +254,26 @@ impl Scheduler {
             self.queue.push(request, now);
         } else if let Some(running) = self.running_by_id(id) {
             running.paused = None;
+        }
+    }
+
+    /// Drops the limit for the first token of a request, at the time `now`: another answer to its prompt has begun.
+    pub fn waive_first_token(&mut self, id: RequestId, now: Duration) {
+        let mut queued = None;
+        let request = match self.seqs.get(&id).copied() {
+            Some(seq) => self.running[seq.index()].as_mut().map(|running| &mut running.request),
+            None if self.suspended.contains_key(&id) => self.suspended.get_mut(&id),
+            None => {
+                queued = self.queue.remove(id);
+                queued.as_mut()
+            }
+        };
+        if let Some(request) = request {
+            self.deadlines.first_token(request);
+            request.first_token_by = None;
+        }
+        if let Some(request) = queued {
+            self.queue.push(request, now);
         }
     }
 

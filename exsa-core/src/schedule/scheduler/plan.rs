@@ -27,9 +27,11 @@ pub struct Work {
     pub len: usize,
     /// Drafts at the end of them.
     pub drafts: usize,
-    /// Rows of logits needed: for the last known token and for
-    /// each draft, or 0 if known tokens remain for later steps.
+    /// Rows of logits needed: for the last known token and for each draft, or none of
+    /// these if known tokens remain for later steps; and those of the prompt before them.
     pub rows: usize,
+    /// Rows at the beginning of these that give log-probabilities of the prompt.
+    pub prompt_rows: usize,
     /// Prefill or decode.
     pub kind: WorkKind,
 }
@@ -73,6 +75,7 @@ pub struct Plan {
     pub exhausted: Vec<RequestId>,
     tokens: usize,
     decodes: usize,
+    prompt_rows: usize,
 }
 
 impl Plan {
@@ -96,7 +99,13 @@ impl Plan {
         self.decodes
     }
 
+    /// Rows that give log-probabilities of prompts.
+    pub fn prompt_rows(&self) -> usize {
+        self.prompt_rows
+    }
+
     pub(super) fn push(&mut self, work: Work) {
+        self.prompt_rows += work.prompt_rows;
         self.tokens += work.len;
         self.decodes += usize::from(work.kind == WorkKind::Decode);
         self.work.push(work);
@@ -116,12 +125,13 @@ impl Plan {
         if let Some(at) = self.work.iter().position(|work| work.id == id) {
             let work = self.work.remove(at);
             self.tokens -= work.len;
+            self.prompt_rows -= work.prompt_rows;
             self.decodes -= usize::from(work.kind == WorkKind::Decode);
         }
     }
 
     pub(super) fn clear(&mut self) {
-        (self.tokens, self.decodes) = (0, 0);
+        (self.tokens, self.decodes, self.prompt_rows) = (0, 0, 0);
         self.kv.clear();
         self.work.clear();
         self.preempted.clear();

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 /// Time without progress after which a prefill counts as of the most urgent class.
 const STALLED: Duration = Duration::from_secs(5);
+/// Maximum rows of logits of prompts in a pass, which bounds the memory of
+/// its output: 64 rows of a vocabulary of 128k tokens take 32 MiB.
+pub(super) const PROMPT_ROWS_MAX: usize = 64;
 
 impl Scheduler {
     /// Prefill tokens that fit into this plan beside its decodes.
@@ -18,15 +21,19 @@ impl Scheduler {
 
     pub(super) fn plan_prefills(&mut self, now: Duration) {
         self.raise_stalled(now);
-        let mut budget = self.prefill_budget();
+        let (mut budget, mut rows) = (self.prefill_budget(), PROMPT_ROWS_MAX);
         for i in 0..self.order.len() {
             if budget == 0 {
                 break;
             }
             let seq = self.order[i];
             let Some(running) = self.running_mut(seq).filter(|running| running.prefills()) else { continue };
+            let work = running.work(budget, rows);
+            if work.len == 0 {
+                continue;
+            }
             running.worked = now;
-            let work = running.work(budget);
+            rows -= work.prompt_rows;
             self.plan.push(work);
             budget -= work.len;
         }
@@ -63,7 +70,7 @@ impl Scheduler {
         running.worked = now;
         let request = &running.request;
         let (priority, user, tokens) = (request.priority, request.user, request.tokens().len());
-        let prefix = self.kv.find(&request.namespace, request.tokens());
+        let prefix = self.kv.find(&request.namespace, request.shareable());
         let len = prefix.map_or(0, |prefix| prefix.len);
         if let Some(prefix) = prefix {
             self.kv.share_prefix(&prefix, seq);

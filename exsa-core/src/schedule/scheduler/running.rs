@@ -50,6 +50,11 @@ impl Running {
         self.request.tokens().len() - self.computed
     }
 
+    /// The wait of `request` for this sequence to compute the first `len` tokens.
+    pub(super) fn leads(&self, request: &SchedRequest, len: usize) -> Follow {
+        Follow { leader: self.request.id, leader_seq: self.seq, len, first: !request.history.admitted }
+    }
+
     /// Whether it may be given work.
     pub(super) fn is_active(&self) -> bool {
         self.paused.is_none() && self.follows.is_none()
@@ -65,11 +70,16 @@ impl Running {
         self.is_active() && self.computed >= self.prefill_len && self.remaining() > 0
     }
 
-    /// Its work, without drafts, in a step with `room` tokens left.
-    pub(super) fn work(&self, room: usize) -> Work {
-        let len = self.remaining().min(room);
-        let kind = if self.computed < self.prefill_len { WorkKind::Prefill } else { WorkKind::Decode };
-        let rows = usize::from(len == self.remaining());
-        Work { id: self.request.id, seq: self.seq, start: self.computed, len, drafts: 0, rows, kind }
+    /// Its work, without drafts, in a step with `room` tokens and `prompt_rows` rows of prompts left.
+    pub(super) fn work(&self, room: usize, prompt_rows: usize) -> Work {
+        let start = self.computed;
+        let unscored = self.request.unscored().map(|position| position.max(start));
+        let rows_max = unscored.map_or(usize::MAX, |position| (position - start).saturating_add(prompt_rows));
+        let len = self.remaining().min(room).min(rows_max);
+        let kind = if start < self.prefill_len { WorkKind::Prefill } else { WorkKind::Decode };
+        let last = usize::from(len == self.remaining());
+        let prompt_rows = unscored.map_or(0, |position| (start + len).saturating_sub(position + last));
+        let (id, seq, rows) = (self.request.id, self.seq, prompt_rows + last);
+        Work { id, seq, start, len, drafts: 0, rows, prompt_rows, kind }
     }
 }

@@ -1,0 +1,158 @@
+//! One answer of a request outside the scheduler: sampler, end conditions, text, output.
+
+use crate::engine::output::Output;
+use crate::finish::FinishReason;
+use crate::sampler::{Sampled, Sampler};
+use crate::stream::{AnswerFinished, AnswerLogprob, Event, StreamSender, Token};
+use crate::text::{Detokenizer, StopMatcher};
+use crate::token::{RequestId, TokenId};
+use crate::tokenizer::Tokenizer;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An answer in the making. It has a sequence and a [`SchedRequest`](crate::schedule::SchedRequest) of its own.
+pub(crate) struct Answer {
+    /// The request that it belongs to.
+    pub(crate) request: RequestId,
+    /// Index among the request's answers.
+    pub(crate) index: usize,
+    pub(crate) sampler: Sampler,
+    pub(crate) seed: u64,
+    /// Tokens that end the answer, sorted.
+    pub(crate) stop_tokens: Arc<[TokenId]>,
+    /// End-of-generation tokens, sorted; empty if ignored.
+    pub(crate) end_of_generation: Arc<[TokenId]>,
+    pub(crate) detokenizer: Detokenizer,
+    pub(crate) stop: StopMatcher,
+    pub(crate) output: Output,
+    /// Log-probability so far; `None` if it is not computed.
+    pub(crate) logprob: Option<AnswerLogprob>,
+    /// Whether tokens are sent without their log-probabilities, which only rank the answers.
+    pub(crate) hide_logprobs: bool,
+    /// Reason if the answer had ended before submission.
+    pub(crate) ended: Option<FinishReason>,
+    /// Whether it has had a sequence, so that it no longer counts as waiting.
+    pub(crate) admitted: bool,
+    pub(crate) last_token: Option<Duration>,
+}
+
+/// Maximum lengths of a sequence, prompt included.
+pub(crate) struct Limits {
+    /// The request's own limit.
+    pub(crate) len_max: usize,
+    /// The context length.
+    pub(crate) context_max: usize,
+}
+
+/// Effect of a sampled token on its sequence.
+pub(crate) enum TokenOutcome {
+    /// The sequence continues.
+    Continue,
+    /// The sequence continues once its stream has room.
+    StreamFull,
+    /// The sequence has ended.
+    End(FinishReason),
+}
+
+impl Answer {
+    /// Processes a sampled token, which makes the sequence `len` tokens
+    /// long: emits its text, and returns whether the answer ends.
+    pub(crate) fn advance(
+        &mut self,
+        sampled: Sampled,
+        len: usize,
+        limits: &Limits,
+        tokenizer: &dyn Tokenizer,
+        stream: &StreamSender,
+    ) -> TokenOutcome {
+        let (id, mut text) = (sampled.token, String::new());
+        if let (Some(total), Some(logprob)) = (&mut self.logprob, sampled.logprob) {
+            total.add(logprob);
+        }
+        let reason = self.take(id, len, limits, tokenizer, &mut text);
+        if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration) = reason {
+            return TokenOutcome::End(reason.unwrap_or(FinishReason::EndOfGeneration));
+        }
+        let logprob = sampled.logprob.filter(|_| !self.hide_logprobs);
+        let token = Token::new(id, text).logprob(logprob).top_logprobs(sampled.top_logprobs);
+        let has_room = self.output.token(token, stream);
+        match reason {
+            Some(reason) => TokenOutcome::End(reason),
+            None if has_room => TokenOutcome::Continue,
+            None => TokenOutcome::StreamFull,
+        }
+    }
+
+    /// Replays the answer so far of a resumed request: `tokens` from `prompt_len` on, whose text was emitted
+    /// before. Returns the length up to the end of the answer, or of all tokens if it has not ended.
+    pub(crate) fn replay(
+        &mut self,
+        tokens: &[TokenId],
+        prompt_len: usize,
+        limits: &Limits,
+        tokenizer: &dyn Tokenizer,
+    ) -> usize {
+        let mut text = String::new();
+        for (i, token) in tokens.iter().enumerate().skip(prompt_len) {
+            text.clear();
+            self.ended = self.take(*token, i + 1, limits, tokenizer, &mut text);
+            if self.ended.is_some() {
+                return i + 1;
+            }
+        }
+        tokens.len()
+    }
+
+    /// Processes a token of the answer: appends released text to `text`, and returns the finish reason
+    /// if the answer ends with this token. A stop token or end-of-generation token has no text.
+    fn take(
+        &mut self,
+        id: TokenId,
+        len: usize,
+        limits: &Limits,
+        tokenizer: &dyn Tokenizer,
+        text: &mut String,
+    ) -> Option<FinishReason> {
+        self.sampler.accept(id);
+        self.stop.push_control(tokenizer, id);
+        if self.stop_tokens.binary_search(&id).is_ok() {
+            return Some(FinishReason::StopToken(id));
+        }
+        if self.end_of_generation.binary_search(&id).is_ok() {
+            return Some(FinishReason::EndOfGeneration);
+        }
+        let mut decoded = String::new();
+        self.detokenizer.push(tokenizer, id, &mut decoded);
+        if let Some(index) = self.stop.push(&decoded, text) {
+            Some(FinishReason::StopString(index))
+        } else if len >= limits.len_max {
+            Some(FinishReason::MaxTokens)
+        } else if len >= limits.context_max {
+            Some(FinishReason::ContextFull)
+        } else {
+            None
+        }
+    }
+
+    /// Ends the answer: releases the text that was held back, and returns
+    /// the answer's last event, and the events that were withheld, if any were.
+    pub(crate) fn finish(
+        mut self,
+        mut reason: FinishReason,
+        stream: &StreamSender,
+    ) -> (AnswerFinished, Option<Vec<Event>>) {
+        let mut text = String::new();
+        if !self.stop.has_matched() {
+            let mut decoded = String::new();
+            self.detokenizer.finish(&mut decoded);
+            // The last bytes may complete a stop string.
+            let found = self.stop.push(&decoded, &mut text).or_else(|| self.stop.finish(&mut text));
+            if let Some(index) = found {
+                reason = FinishReason::StopString(index);
+            }
+        }
+        let text = self.output.finish(text, stream);
+        let end = AnswerFinished::new(self.index, reason).text(text).seed(self.seed).logprob(self.logprob);
+        (end, self.output.take_withheld())
+    }
+}
