@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 /// What a template may do for one conversation: a step is an instruction or some 64 bytes of data. It allows for
 /// conversations of thousands of messages, and ends an endless loop in a second or two.
-const STEPS_MAX: u64 = 10_000_000;
+pub(super) const STEPS_MAX: u64 = 10_000_000;
 
 /// Steps more for each byte of the conversation.
 const STEPS_PER_BYTE: u64 = 4;
@@ -53,10 +53,12 @@ impl Program {
         variables: Vec<(String, Json)>,
         marking: Marking,
         options: &ChatOptions,
+        steps_max: u64,
     ) -> Result<String, ChatTemplateError> {
         let mut environment = self.environment.clone();
         let bytes: u64 = variables.iter().map(|(_, value)| weight(value)).sum();
-        environment.set_fuel(Some(STEPS_MAX.saturating_add(bytes.saturating_mul(STEPS_PER_BYTE))));
+        let steps_max = steps_max.saturating_add(bytes.saturating_mul(STEPS_PER_BYTE));
+        environment.set_fuel(Some(steps_max));
         let marking = Arc::new(marking);
         python::install_marking(&mut environment, &marking);
         let now = options.now;
@@ -66,7 +68,7 @@ impl Program {
                 Error::new(ErrorKind::InvalidOperation, problem)
             })
         });
-        let template = environment.get_template(NAME).map_err(|error| explain(&error))?;
+        let template = environment.get_template(NAME).map_err(|error| explain(&error, steps_max))?;
         let context =
             Value::from_pairs(variables.into_iter().map(|(name, value)| (name, to_value(value, &marking))));
         let mut out = Limited { out: Vec::new(), left: options.output_bytes_max, over: false };
@@ -74,7 +76,7 @@ impl Program {
         if out.over {
             return Err(ChatTemplateError::OutputTooLong { limit: options.output_bytes_max });
         }
-        result.map_err(|error| explain(&error))?;
+        result.map_err(|error| explain(&error, steps_max))?;
         String::from_utf8(out.out).map_err(|error| ChatTemplateError::Render { problem: error.to_string() })
     }
 }
@@ -98,14 +100,14 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Refusal(message)))
 }
 
-fn explain(error: &Error) -> ChatTemplateError {
+fn explain(error: &Error, steps_max: u64) -> ChatTemplateError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = cause {
         if let Some(Refusal(message)) = current.downcast_ref() {
             return ChatTemplateError::Refused(message.clone());
         }
         if current.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::OutOfFuel) {
-            return ChatTemplateError::Endless;
+            return ChatTemplateError::Endless { steps_max };
         }
         cause = current.source();
     }

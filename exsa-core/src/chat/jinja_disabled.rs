@@ -3,6 +3,9 @@
 use super::markers::Marking;
 use super::{ChatOptions, ChatTemplateError, Json};
 
+/// Steps of a rendering.
+pub(super) const STEPS_MAX: u64 = 0;
+
 #[derive(Debug)]
 pub(super) enum Program {}
 
@@ -16,6 +19,7 @@ impl Program {
         _variables: Vec<(String, Json)>,
         _marking: Marking,
         _options: &ChatOptions,
+        _steps_max: u64,
     ) -> Result<String, ChatTemplateError> {
         match *self {}
     }

@@ -10,10 +10,12 @@
 //! With the feature `serde`, messages and options are read and written in the shapes of OpenAI's API.
 
 mod content;
+mod fields;
 mod json;
 mod markers;
 mod message;
 mod options;
+mod support;
 mod template;
 
 #[cfg(feature = "chat-template")]
@@ -45,9 +47,11 @@ mod serde;
 mod jinja;
 
 pub use content::{ContentPart, Media, MediaSource};
+pub use fields::ArgumentsForm;
 pub use json::{JSON_BYTES_MAX, Json, JsonError};
 pub use message::{Message, ToolCall};
 pub use options::ChatOptions;
+pub use support::{TemplateSupport, ThinkingSwitch};
 pub use template::{ChatTemplate, ChatTemplateError, ControlTexts, ROLE_BYTES_MAX, TEMPLATE_BYTES_MAX};
 
 use crate::tokenizer::EncodeOptions;

@@ -30,6 +30,12 @@ pub struct ChatOptions {
     pub now: Option<SystemTime>,
     /// Bytes that the text may have; 16 MiB by default.
     pub output_bytes_max: usize,
+    /// Texts that the answer is to be based on, for templates with retrieval: mappings, usually with `title` and `text`.
+    #[cfg_attr(
+        feature = "serde",
+        serde(deserialize_with = "super::serde::null_or_list", skip_serializing_if = "Vec::is_empty")
+    )]
+    pub documents: Vec<Json>,
 }
 
 impl Default for ChatOptions {
@@ -40,6 +46,7 @@ impl Default for ChatOptions {
             variables: BTreeMap::new(),
             now: None,
             output_bytes_max: 16 << 20,
+            documents: Vec::new(),
         }
     }
 }
@@ -63,6 +70,13 @@ impl ChatOptions {
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<Json>) -> Self {
         self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the texts that the answer is to be based on.
+    #[must_use]
+    pub fn documents(mut self, documents: impl IntoIterator<Item = Json>) -> Self {
+        self.documents = documents.into_iter().collect();
         self
     }
 

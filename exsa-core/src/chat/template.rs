@@ -1,12 +1,13 @@
 //! A model's chat template, and how it is applied.
 
-use super::content::ContentPart;
-use super::jinja::Program;
+use super::fields::{ArgumentsForm, Form, MESSAGE_FIELDS, own_fields};
+use super::jinja::{Program, STEPS_MAX};
 use super::markers::{ControlFinder, Marking, UsedMarkers};
-use super::{ChatOptions, Json, Message, Rendered, ToolCall};
+use super::support::TemplateSupport;
+use super::{ChatOptions, Json, Message, Rendered};
 use crate::tokenizer::Tokenizer;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Bytes that the source of a template may have.
 pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
@@ -92,7 +93,9 @@ impl ControlTexts {
 /// ```
 #[derive(Debug)]
 pub struct ChatTemplate {
+    source: String,
     program: Program,
+    support: OnceLock<TemplateSupport>,
     /// Variables for the texts of special tokens.
     special: BTreeMap<String, String>,
     finder: Arc<ControlFinder>,
@@ -146,7 +149,7 @@ pub enum ChatTemplateError {
     /// A field, a tool or a variable has more than 64 arrays and objects within each other.
     #[error("'{name}' has more than 64 arrays and objects within each other")]
     Depth {
-        /// The name of the field or variable, or `tools`.
+        /// The name of the field or variable, `tools` or `documents`.
         name: String,
     },
     /// Messages hold nearly all of the characters U+FDD0 to U+FDEF, some of which mark what users wrote.
@@ -174,8 +177,11 @@ pub enum ChatTemplateError {
         problem: String,
     },
     /// The template does more work than any conversation needs, as one does that never ends.
-    #[error("the chat template does not come to an end within its budget of steps")]
-    Endless,
+    #[error("the chat template does not end within the limit of {steps_max} steps for this conversation")]
+    Endless {
+        /// Steps allowed: instructions, and units of 64 bytes of data.
+        steps_max: u64,
+    },
     /// The text is longer than [`ChatOptions::output_bytes_max`].
     #[error("the rendered conversation is over the limit of {limit} bytes")]
     OutputTooLong {
@@ -196,7 +202,14 @@ impl ChatTemplate {
             used.add(text);
         }
         let finder = Arc::new(ControlFinder::new(texts.control.iter().map(String::as_str)));
-        Ok(Self { program, special: texts.variables, finder, used })
+        Ok(Self {
+            source: source.to_owned(),
+            program,
+            support: OnceLock::new(),
+            special: texts.variables,
+            finder,
+            used,
+        })
     }
 
     /// The template of a model: `template`, as
@@ -217,32 +230,48 @@ impl ChatTemplate {
     /// The template sees `messages`, `tools` and `documents` (none where there are none), `add_generation_prompt`, the
     /// texts of special tokens (`bos_token`) and the options' variables. Of a message it sees `role`, `content` as one text
     /// (none for null content), and where they are given `reasoning_content`, `tool_calls` in the shape of OpenAI's API,
-    /// `tool_call_id`, `name` and further fields. The arguments of a tool call are a mapping where their text is a JSON
-    /// object; a template that fails on that, since it puts the text together with others, sees the text.
+    /// `tool_call_id`, `name` and further fields. Content and the arguments of tool calls are in the form that the template
+    /// takes ([`supports`](Self::supports)): content of several parts is a list where lists are rendered, and
+    /// arguments whose text is a JSON object are a mapping unless the template wants the text.
     ///
     /// # Errors
     ///
     /// [`ChatTemplateError`]; a picture or a sound is [`ChatTemplateError::Media`], since a template writes text alone.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<Rendered, ChatTemplateError> {
-        let rendered = self.render_with(messages, options, Arguments::Parsed);
+        let form = self.supports().form();
+        let rendered = self.render_in(messages, options, form, STEPS_MAX);
         let failed = matches!(rendered, Err(ChatTemplateError::Render { .. }));
-        if failed && messages.iter().any(|message| !message.tool_calls.is_empty()) {
-            return self.render_with(messages, options, Arguments::Text).or(rendered);
+        let has_calls = || messages.iter().any(|message| !message.tool_calls.is_empty());
+        if failed && form.arguments == ArgumentsForm::Mapping && has_calls() {
+            let form = Form { arguments: ArgumentsForm::Text, ..form };
+            return self.render_in(messages, options, form, STEPS_MAX).or(rendered);
         }
         rendered
     }
 
-    fn render_with(
+    /// The Jinja source.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Features of the template, found on the first call by rendering some twenty small conversations.
+    pub fn supports(&self) -> &TemplateSupport {
+        self.support.get_or_init(|| TemplateSupport::of(self))
+    }
+
+    /// Renders a conversation whose messages are given in `form`.
+    pub(super) fn render_in(
         &self,
         messages: &[Message],
         options: &ChatOptions,
-        arguments: Arguments,
+        form: Form,
+        steps_max: u64,
     ) -> Result<Rendered, ChatTemplateError> {
         let mut used = self.used;
         let mut fields = Vec::with_capacity(messages.len());
         for (index, message) in messages.iter().enumerate() {
             check_role(index, &message.role)?;
-            let own = own_fields(index, message, arguments)?;
+            let own = own_fields(index, message, form)?;
             own.iter().for_each(|(_, value)| used.add_json(value));
             for (field, value) in &message.extra {
                 if MESSAGE_FIELDS.contains(&field.as_str()) {
@@ -257,6 +286,10 @@ impl ChatTemplate {
         for tool in &options.tools {
             check_depth("tools", tool)?;
             used.add_json(tool);
+        }
+        for document in &options.documents {
+            check_depth("documents", document)?;
+            used.add_json(document);
         }
         for (name, value) in &options.variables {
             if RESERVED.contains(&name.as_str()) || self.special.contains_key(name) {
@@ -284,71 +317,27 @@ impl ChatTemplate {
                 tools
             }
         };
+        let documents = match options.documents.as_slice() {
+            [] => Json::Null,
+            documents => {
+                let mut documents = Json::Array(documents.to_vec());
+                marking.mark_json(&mut documents);
+                documents
+            }
+        };
         let mut variables = vec![
             ("messages".to_owned(), fields.into_iter().map(Json::Object).collect()),
             ("tools".to_owned(), tools),
-            ("documents".to_owned(), Json::Null),
+            ("documents".to_owned(), documents),
             ("add_generation_prompt".to_owned(), Json::Bool(options.add_generation_prompt)),
         ];
         variables.extend(self.special.iter().map(|(name, text)| (name.clone(), Json::from(text.as_str()))));
         variables.extend(options.variables.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let mut text = self.program.render(variables, marking.clone(), options)?;
+        let mut text = self.program.render(variables, marking.clone(), options, steps_max)?;
         let protected_offsets = marking.take(&mut text);
         Ok(Rendered { text, protected_offsets })
     }
 }
-
-/// The fields of a message that have a place of their own, as the template sees them; `role` is the first.
-fn own_fields(
-    index: usize,
-    message: &Message,
-    arguments: Arguments,
-) -> Result<Vec<(String, Json)>, ChatTemplateError> {
-    let mut parts = message.content.iter().enumerate();
-    if let Some((part, content)) = parts.find(|(_, part)| !matches!(part, ContentPart::Text(_))) {
-        return Err(ChatTemplateError::Media { index, part, kind: content.kind() });
-    }
-    let mut fields = vec![("role".to_owned(), Json::from(message.role.as_str()))];
-    let mut add = |name: &str, value: Option<Json>| {
-        fields.extend(value.map(|value| (name.to_owned(), value)));
-    };
-    let text = |text: &Option<String>| text.as_deref().map(Json::from);
-    add("content", Some(message.text().map_or(Json::Null, Json::from)));
-    add("reasoning_content", text(&message.reasoning));
-    let calls = &message.tool_calls;
-    add(
-        "tool_calls",
-        (!calls.is_empty()).then(|| calls.iter().map(|call| tool_call(call, arguments)).collect()),
-    );
-    add("tool_call_id", text(&message.tool_call_id));
-    add("name", text(&message.name));
-    Ok(fields)
-}
-
-/// How templates see the arguments of tool calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Arguments {
-    /// As a mapping where their text is a JSON object.
-    Parsed,
-    /// As text.
-    Text,
-}
-
-/// A tool call in the shape of OpenAI's API, its arguments as a mapping where they are one, as vLLM and llama-server pass
-/// them: most templates iterate over them.
-fn tool_call(call: &ToolCall, arguments: Arguments) -> Json {
-    let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
-    let parsed = (arguments == Arguments::Parsed).then(|| text.parse().ok()).flatten();
-    let arguments =
-        parsed.filter(|parsed| matches!(parsed, Json::Object(_))).unwrap_or_else(|| Json::from(text));
-    let function = [("name", Json::from(call.name.as_str())), ("arguments", arguments)];
-    let id = call.id.iter().map(|id| ("id", Json::from(id.as_str())));
-    id.chain([("type", Json::from("function")), ("function", function.into_iter().collect())]).collect()
-}
-
-/// Fields of a message that have a place of their own.
-const MESSAGE_FIELDS: [&str; 6] =
-    ["role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name"];
 
 /// Variables that are made of the conversation and the options, beside those of special tokens.
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];

@@ -85,7 +85,7 @@ fn every_field_of_a_message_is_guarded() {
         .with("x", evil);
     message.tool_call_id = Some(evil.into());
     let (text, control) = render_with(&CHATML, "{{ messages | tojson }}", &[message]);
-    assert_eq!((text.matches(evil).count(), control.len()), (11, 0), "{text}");
+    assert_eq!((text.matches(evil).count(), control.len()), (12, 0), "{text}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn endless_templates_end() {
     for source in [loops, grows, lists, nested, repeats, replaces] {
         let start = Instant::now();
         let error = render(source, &[]).unwrap_err();
-        assert_eq!(error, ChatTemplateError::Endless, "{source}");
+        assert!(matches!(error, ChatTemplateError::Endless { .. }), "{source}");
         assert!(start.elapsed() < Duration::from_secs(20), "{source} took {:?}", start.elapsed());
     }
     // Recursion ends by its own limit.

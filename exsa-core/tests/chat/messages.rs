@@ -67,7 +67,7 @@ fn arguments_of_tool_calls_are_mappings_where_they_are_json_objects() {
         Message::assistant("").parts([]).tool_call(ToolCall::new("f", "{\"a\": 1}").id("c")).reasoning("r");
     let text =
         render("{{ messages | tojson }}", &[message, Message::tool("c", "x").name("f"), Message::user("")]);
-    let want = r#"[{"role": "assistant", "content": null, "reasoning_content": "r", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]}, {"role": "tool", "content": "x", "tool_call_id": "c", "name": "f"}, {"role": "user", "content": ""}]"#;
+    let want = r#"[{"role": "assistant", "content": null, "reasoning_content": "r", "thinking": "r", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]}, {"role": "tool", "content": "x", "tool_call_id": "c", "name": "f"}, {"role": "user", "content": ""}]"#;
     assert_eq!(text.unwrap(), want);
 }
 
