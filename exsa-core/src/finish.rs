@@ -1,5 +1,6 @@
 //! End of a request: reason, error and usage.
 
+use crate::constraint::ConstraintError;
 use crate::error::StepError;
 use crate::sampler::SampleError;
 use crate::token::TokenId;
@@ -66,6 +67,9 @@ pub enum RequestError {
     /// No token could be sampled from the logits.
     #[error("sampling: {0}")]
     Sample(#[from] SampleError),
+    /// The answer cannot go on under its constraint.
+    #[error("constraint: {0}")]
+    Constraint(#[from] ConstraintError),
     /// The backend panicked; the engine has stopped.
     #[error("the backend panicked: {0}")]
     Panicked(String),

@@ -1,6 +1,7 @@
 //! Seam 2: the token level. A [`Generator`] turns a [`Request`] into a [`TokenStream`].
 
 use crate::chat::ChatTemplateError;
+use crate::constraint::ConstraintError;
 use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::model_info::ModelInfo;
 use crate::priority::Priority;
@@ -175,6 +176,9 @@ pub enum SubmitError {
     /// The conversation could not be rendered.
     #[error(transparent)]
     Chat(#[from] ChatTemplateError),
+    /// The constraint cannot be used.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// The generator has no model of this name.
     #[error("there is no model '{model}'; available: {}", available.join(", "))]
     UnknownModel {

@@ -27,6 +27,7 @@ pub mod backend;
 pub mod batch;
 pub mod chat;
 pub mod clock;
+pub mod constraint;
 pub mod embed;
 pub mod engine;
 pub mod error;
@@ -53,6 +54,7 @@ pub mod tools;
 mod wire;
 
 pub use chat::Message;
+pub use constraint::Constraint;
 pub use embed::{EmbedRequest, RerankRequest};
 pub use engine::{Engine, EngineLoop, Shutdown};
 pub use finish::{FinishReason, RequestError, Usage};

@@ -1,6 +1,7 @@
 //! A request for generated text.
 
 use crate::chat::{ChatOptions, Message};
+use crate::constraint::Constraint;
 use crate::priority::Priority;
 use crate::sampler::{SamplingParams, TransformFactory};
 use crate::setters::request_setters;
@@ -83,8 +84,9 @@ impl Resume {
 /// ```
 ///
 /// As JSON, with the feature `serde`, a request has the form of OpenAI's: exactly one of `messages` and `prompt` (a text or a
-/// list of token ids), the fields of [`SamplingParams`] and [`ChatOptions`] beside them, and times in seconds. Fields of other
-/// names are ignored, such as `stream` and `response_format`. A server that reads requests of strangers resets what only the
+/// list of token ids), the fields of [`SamplingParams`] and [`ChatOptions`] beside them, and times in seconds. A
+/// [`constraint`](Self::constraint) is `response_format`, `structured_outputs` (vLLM), `json_schema` or `grammar` (llama-server).
+/// Fields of other names are ignored, such as `stream`. A server that reads requests of strangers resets what only the
 /// host may say: `chat_template_kwargs`, `output_bytes_max`, `parse_special`, `priority`, `user`, `weight`.
 #[derive(Clone, Debug)]
 #[cfg_attr(
@@ -172,6 +174,9 @@ pub struct Request {
     /// KV has no logits: such a prompt is computed whole. A resumed request with an answer gives none.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub prompt_logprobs: Option<u32>,
+    /// Restricts the text of the answer; none by default.
+    #[cfg_attr(feature = "serde", serde(flatten, with = "crate::constraint::wire"))]
+    pub constraint: Option<Constraint>,
 }
 
 impl Request {
@@ -198,6 +203,7 @@ impl Request {
             n: 1,
             best_of: None,
             prompt_logprobs: None,
+            constraint: None,
         }
     }
 
@@ -334,6 +340,13 @@ impl Request {
     #[must_use]
     pub fn prompt_logprobs(mut self, top: impl Into<Option<u32>>) -> Self {
         self.prompt_logprobs = top.into();
+        self
+    }
+
+    /// Restricts the text of the answer.
+    #[must_use]
+    pub fn constraint(mut self, constraint: impl Into<Option<Constraint>>) -> Self {
+        self.constraint = constraint.into();
         self
     }
 }

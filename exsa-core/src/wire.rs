@@ -50,6 +50,7 @@ impl From<&SubmitError> for ErrorReport {
             SubmitError::Sampling(_) => "sampling",
             SubmitError::Stop(_) => "stop",
             SubmitError::Chat(_) => "chat",
+            SubmitError::Constraint(_) => "constraint",
             SubmitError::UnknownModel { .. } => "unknown_model",
             SubmitError::Unsupported { .. } => "unsupported",
             SubmitError::Generator(_) => "generator",
@@ -68,6 +69,7 @@ impl From<&RequestError> for ErrorReport {
         let (kind, message) = match error {
             RequestError::Step(_) => ("step", error.to_string()),
             RequestError::Sample(_) => ("sample", error.to_string()),
+            RequestError::Constraint(_) => ("constraint", error.to_string()),
             RequestError::Panicked(message) => ("panicked", message.clone()),
             RequestError::NotFinite { .. } => ("not_finite", error.to_string()),
             RequestError::Generator(message) => ("generator", message.clone()),

@@ -3,6 +3,7 @@
 
 use exsa_core::backend::Pooling;
 use exsa_core::chat::{ChatOptions, Json, ToolCall};
+use exsa_core::constraint::{Constraint, Grammar, GrammarStart, StructuralTag, StructuralTags, Trigger};
 use exsa_core::embed::{EmbedInput, Truncate};
 use exsa_core::error::StepError;
 use exsa_core::queue::FairOptions;
@@ -308,4 +309,87 @@ fn errors_are_reports() {
     assert_eq!(back, RequestError::Generator(step.to_string()));
     let report = from_value::<ErrorReport>(to_value(&step).unwrap()).unwrap();
     assert_eq!(report, ErrorReport::new("step", step.to_string()));
+}
+
+#[test]
+fn a_constraint_is_written_as_structured_outputs() {
+    let schema = r#"{"type": "object", "properties": {"b": {"const": 1}, "a": {"enum": [0.5, "x"]}}}"#;
+    let tags = StructuralTags::new(["<f"])
+        .tag(StructuralTag::new("<f=a>", Grammar::JsonSchema(schema.into()), "</f>"))
+        .tag(StructuralTag::new("<f=b>", Grammar::Choice(vec!["u".into()]), "</f>"))
+        .at_least_one(true);
+    for (constraint, name) in [
+        (Constraint::json_object(), "json_object"),
+        (Constraint::json_schema(schema).after_reasoning("</think>"), "json"),
+        (Constraint::regex("a+"), "regex"),
+        (Constraint::choice(["yes", "no"]).trigger(Trigger::text("A: ")), "choice"),
+        (Constraint::lark("start: \"a\"").trigger(Trigger::token(7)), "lark"),
+        (Constraint::gbnf("root ::= \"a\"").grammar_start(GrammarStart::TriggerEnd), "gbnf"),
+        (Constraint::structural_tags(tags), "structural_tag"),
+    ] {
+        let json = there_and_back(&Request::text("x").constraint(constraint));
+        assert!(json["structured_outputs"].get(name).is_some(), "{name}: {json}");
+    }
+}
+
+#[test]
+fn constraints_have_the_names_of_openai_vllm_and_llama_server() {
+    let schema = json!({"type": "integer"});
+    let of_schema = Some(Constraint::json_schema(r#"{"type": "integer"}"#));
+    let tag = StructuralTag::new("<a>", Grammar::JsonSchema(r#"{"type": "integer"}"#.into()), "</a>");
+    let of_tags = Some(Constraint::structural_tags(StructuralTags::new(["<a"]).tag(tag)));
+    let old_tags =
+        json!({"structures": [{"begin": "<a>", "schema": schema, "end": "</a>"}], "triggers": ["<a"]});
+    let new_tags = json!({"type": "structural_tag", "format": {
+        "type": "triggered_tags", "triggers": ["<a"],
+        "tags": [{"type": "tag", "begin": "<a>", "end": "</a>",
+            "content": {"type": "json_schema", "json_schema": schema}}],
+    }});
+    let mut response_format = old_tags.clone();
+    response_format["type"] = "structural_tag".into();
+    for (fields, expected) in [
+        (json!({}), None),
+        (json!({"response_format": null}), None),
+        (json!({"response_format": {"type": "text"}}), None),
+        (json!({"response_format": {"type": "json_object"}}), Some(Constraint::json_object())),
+        (json!({"response_format": {"type": "json_object", "schema": schema}}), of_schema.clone()),
+        (
+            json!({"response_format": {"type": "json_schema",
+                "json_schema": {"name": "n", "strict": true, "schema": schema}}}),
+            of_schema.clone(),
+        ),
+        (json!({"response_format": response_format}), of_tags.clone()),
+        (json!({"structured_outputs": {"json": schema}}), of_schema.clone()),
+        (
+            json!({"structured_outputs": {"json": schema.to_string()}}),
+            Some(Constraint::json_schema(schema.to_string())),
+        ),
+        (json!({"structured_outputs": {"choice": ["a"]}}), Some(Constraint::choice(["a"]))),
+        (
+            json!({"structured_outputs": {"grammar": "root ::= \"a\""}}),
+            Some(Constraint::gbnf("root ::= \"a\"")),
+        ),
+        (json!({"structured_outputs": {"grammar": "start: \"a\""}}), Some(Constraint::lark("start: \"a\""))),
+        (json!({"structured_outputs": {"structural_tag": new_tags}}), of_tags.clone()),
+        (json!({"structured_outputs": {"structural_tag": old_tags.to_string()}}), of_tags),
+        (json!({"guided_json": schema}), of_schema.clone()),
+        (json!({"guided_regex": "a"}), Some(Constraint::regex("a"))),
+        (json!({"guided_choice": ["a"]}), Some(Constraint::choice(["a"]))),
+        (json!({"json_schema": schema}), of_schema),
+        (json!({"grammar": "root ::= \"a\""}), Some(Constraint::gbnf("root ::= \"a\""))),
+    ] {
+        let mut request = fields.clone();
+        request["prompt"] = "x".into();
+        let request: Request = from_value(request).unwrap_or_else(|error| panic!("{fields}: {error}"));
+        assert_eq!(request.constraint, expected, "{fields}");
+    }
+    for bad in [
+        json!({"prompt": "x", "response_format": {"type": "json_schema"}}),
+        json!({"prompt": "x", "response_format": {"type": "xml"}}),
+        json!({"prompt": "x", "guided_regex": "a", "guided_choice": ["a"]}),
+        json!({"prompt": "x", "structured_outputs": {"regex": "a", "choice": ["a"]}}),
+        json!({"prompt": "x", "structured_outputs": {"structural_tag": {"structures": 1}}}),
+    ] {
+        assert!(from_value::<Request>(bad.clone()).is_err(), "{bad}");
+    }
 }

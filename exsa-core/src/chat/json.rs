@@ -58,7 +58,7 @@ impl Json {
     }
 
     /// Whether the value has at most [`DEPTH_MAX`] arrays and objects within each other.
-    pub(super) fn is_shallow(&self) -> bool {
+    pub(crate) fn is_shallow(&self) -> bool {
         fn within(value: &Json, depth: usize) -> bool {
             match value {
                 Json::Array(_) | Json::Object(_) if depth == 0 => false,

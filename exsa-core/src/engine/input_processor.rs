@@ -71,6 +71,9 @@ impl InputProcessor {
     }
 
     pub(crate) fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
+        if request.constraint.is_some() {
+            return Err(crate::constraint::ConstraintError::Disabled.into());
+        }
         let n_vocab = self.model.info().n_vocab;
         let resume = request.resume.unwrap_or_default();
         let mut tokens = self.encode(&request)?;
