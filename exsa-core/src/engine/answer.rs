@@ -1,10 +1,11 @@
 //! One answer of a request outside the scheduler: sampler, end conditions, text, output.
 
 use crate::engine::output::Output;
+use crate::engine::reasoning_budget::ReasoningBudget;
 use crate::finish::FinishReason;
 use crate::sampler::{Sampled, Sampler};
 use crate::stream::{AnswerFinished, AnswerLogprob, Event, StreamSender, Token};
-use crate::text::{Detokenizer, StopMatcher};
+use crate::text::{Detokenizer, Released, StopMatcher};
 use crate::token::{RequestId, TokenId};
 use crate::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -25,6 +26,10 @@ pub(crate) struct Answer {
     pub(crate) detokenizer: Detokenizer,
     pub(crate) stop: StopMatcher,
     pub(crate) output: Output,
+    /// Limit of the reasoning's length.
+    pub(crate) budget: Option<ReasoningBudget>,
+    /// Tool calls after which the answer ends.
+    pub(crate) calls_max: usize,
     /// Log-probability so far; `None` if it is not computed.
     pub(crate) logprob: Option<AnswerLogprob>,
     /// Whether tokens are sent without their log-probabilities, which only rank the answers.
@@ -65,7 +70,7 @@ impl Answer {
         tokenizer: &dyn Tokenizer,
         stream: &StreamSender,
     ) -> TokenOutcome {
-        let (id, mut text) = (sampled.token, String::new());
+        let (id, mut text) = (sampled.token, self.released());
         if let (Some(total), Some(logprob)) = (&mut self.logprob, sampled.logprob) {
             total.add(logprob);
         }
@@ -74,9 +79,10 @@ impl Answer {
             return TokenOutcome::End(reason.unwrap_or(FinishReason::EndOfGeneration));
         }
         let logprob = sampled.logprob.filter(|_| !self.hide_logprobs);
-        let token = Token::new(id, text).logprob(logprob).top_logprobs(sampled.top_logprobs);
-        let has_room = self.output.token(token, stream);
-        match reason {
+        let token = Token::new(id, "").logprob(logprob).top_logprobs(sampled.top_logprobs);
+        let was_reasoning = self.output.in_reasoning();
+        let has_room = self.output.token(token, text, stream);
+        match self.after_output(was_reasoning, reason, tokenizer) {
             Some(reason) => TokenOutcome::End(reason),
             None if has_room => TokenOutcome::Continue,
             None => TokenOutcome::StreamFull,
@@ -92,10 +98,12 @@ impl Answer {
         limits: &Limits,
         tokenizer: &dyn Tokenizer,
     ) -> usize {
-        let mut text = String::new();
         for (i, token) in tokens.iter().enumerate().skip(prompt_len) {
-            text.clear();
-            self.ended = self.take(*token, i + 1, limits, tokenizer, &mut text);
+            let mut text = self.released();
+            let reason = self.take(*token, i + 1, limits, tokenizer, &mut text);
+            let was_reasoning = self.output.in_reasoning();
+            self.output.replay(&text);
+            self.ended = self.after_output(was_reasoning, reason, tokenizer);
             if self.ended.is_some() {
                 return i + 1;
             }
@@ -111,8 +119,11 @@ impl Answer {
         len: usize,
         limits: &Limits,
         tokenizer: &dyn Tokenizer,
-        text: &mut String,
+        text: &mut Released,
     ) -> Option<FinishReason> {
+        if let Some(budget) = &mut self.budget {
+            budget.taken();
+        }
         self.sampler.accept(id);
         self.stop.push_control(tokenizer, id);
         if self.stop_tokens.binary_search(&id).is_ok() {
@@ -123,7 +134,7 @@ impl Answer {
         }
         let mut decoded = String::new();
         self.detokenizer.push(tokenizer, id, &mut decoded);
-        if let Some(index) = self.stop.push(&decoded, text) {
+        if let Some(index) = self.stop.push_into(&decoded, text) {
             Some(FinishReason::StopString(index))
         } else if len >= limits.len_max {
             Some(FinishReason::MaxTokens)
@@ -134,6 +145,28 @@ impl Answer {
         }
     }
 
+    /// The token that goes in the place of the sampled one, if one is forced.
+    pub(crate) fn forced_token(&self) -> Option<TokenId> {
+        self.budget.as_ref().and_then(ReasoningBudget::forced)
+    }
+
+    /// Ends the answer after its last tool call, and reasoning at its limit.
+    fn after_output(
+        &mut self,
+        was_reasoning: bool,
+        reason: Option<FinishReason>,
+        tokenizer: &dyn Tokenizer,
+    ) -> Option<FinishReason> {
+        if let Some(budget) = &mut self.budget {
+            budget.output(was_reasoning, &self.output, tokenizer);
+        }
+        reason.or_else(|| (self.output.calls() >= self.calls_max).then_some(FinishReason::ToolCall))
+    }
+
+    fn released(&self) -> Released {
+        Released { keep_controls: self.stop.keeps_controls(), ..Released::default() }
+    }
+
     /// Ends the answer: releases the text that was held back, and returns
     /// the answer's last event, and the events that were withheld, if any were.
     pub(crate) fn finish(
@@ -141,12 +174,12 @@ impl Answer {
         mut reason: FinishReason,
         stream: &StreamSender,
     ) -> (AnswerFinished, Option<Vec<Event>>) {
-        let mut text = String::new();
+        let mut text = self.released();
         if !self.stop.has_matched() {
             let mut decoded = String::new();
             self.detokenizer.finish(&mut decoded);
             // The last bytes may complete a stop string.
-            let found = self.stop.push(&decoded, &mut text).or_else(|| self.stop.finish(&mut text));
+            let found = self.stop.push_into(&decoded, &mut text).or_else(|| self.stop.finish_into(&mut text));
             if let Some(index) = found {
                 reason = FinishReason::StopString(index);
             }

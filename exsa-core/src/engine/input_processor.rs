@@ -7,7 +7,8 @@ use crate::engine::admission_control::AdmissionControl;
 use crate::engine::answer::{Answer, Limits};
 use crate::engine::in_flight::InFlight;
 use crate::engine::mailbox::{Command, Mailbox};
-use crate::engine::output::Output;
+use crate::engine::output_plan::{OutputPlan, PromptEnd, chat_options};
+use crate::engine::reasoning_budget::ReasoningBudget;
 use crate::engine::request_state::{RequestState, Submission};
 use crate::generator::SubmitError;
 use crate::options::EngineOptions;
@@ -70,13 +71,10 @@ impl InputProcessor {
         }
     }
 
-    pub(crate) fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
-        if request.constraint.is_some() {
-            return Err(crate::constraint::ConstraintError::Disabled.into());
-        }
+    pub(crate) fn submit(&self, mut request: Request) -> Result<TokenStream, SubmitError> {
         let n_vocab = self.model.info().n_vocab;
         let resume = request.resume.unwrap_or_default();
-        let mut tokens = self.encode(&request)?;
+        let Encoded { mut tokens, template, end } = self.encode(&request)?;
         let prompt_len = self.prompt_len(&request, tokens.len())?;
         self.check_length(prompt_len)?;
         if request.max_tokens == Some(0) {
@@ -90,6 +88,12 @@ impl InputProcessor {
         let mut known = tokens.iter().chain(&request.stop_tokens);
         if let Some(&token) = known.find(|token| **token as usize >= n_vocab) {
             return Err(SubmitError::InvalidToken { token, n_vocab });
+        }
+        let architecture = &self.model.info().architecture;
+        let (template, prompt) = (template.as_deref(), &tokens[..prompt_len]);
+        let plan = OutputPlan::new(&request, template, end, prompt, &*self.tokenizer, architecture)?;
+        if plan.constraint(&mut request, &*self.tokenizer)?.is_some() {
+            return Err(crate::constraint::ConstraintError::Disabled.into());
         }
         // The first answer has the id of the request, the others those after it.
         let id = RequestId(self.ids.fetch_add(n as u64, Ordering::Relaxed));
@@ -109,7 +113,10 @@ impl InputProcessor {
             sampling.build_with(&context, &request.transforms)
         });
         let samplers = samplers.collect::<Result<Vec<_>, _>>()?;
-        let stop = StopMatcher::new(&request.stop)?;
+        let mut stop = StopMatcher::new(&request.stop)?;
+        if plan.is_parsed() {
+            stop.keep_controls();
+        }
         let mut stop_tokens = request.stop_tokens;
         stop_tokens.sort_unstable();
         let (stop_tokens, end_of_generation): (Arc<[_]>, Arc<[_]>) =
@@ -134,8 +141,11 @@ impl InputProcessor {
             len_max: request.max_tokens.map_or(usize::MAX, |max| prompt_len.saturating_add(max)),
             context_max: self.capabilities.context_tokens_max,
         };
+        let budget = request.reasoning.budget;
         let logprobs = sampling.logprobs && resume.generated == 0;
         let answers = samplers.into_iter().enumerate().map(|(index, sampler)| {
+            // Calls of later answers in the conversation differ by the length of the prompt.
+            let output = plan.output(index, sampler.seed().wrapping_add((prompt_len as u64) << 32));
             Box::new(Answer {
                 request: id,
                 index,
@@ -145,7 +155,9 @@ impl InputProcessor {
                 end_of_generation: end_of_generation.clone(),
                 detokenizer: Detokenizer::new(&*self.tokenizer, preceded),
                 stop: stop.clone(),
-                output: Output::new(index).withhold(best.is_some()),
+                budget: budget.map(|tokens| ReasoningBudget::new(tokens, &output, &*self.tokenizer)),
+                output: output.withhold(best.is_some()),
+                calls_max: plan.calls_max,
                 logprob: logprobs.then(AnswerLogprob::default),
                 hide_logprobs,
                 ended: None,
@@ -251,7 +263,7 @@ impl InputProcessor {
         }
     }
 
-    pub(crate) fn encode(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
+    pub(crate) fn encode(&self, request: &Request) -> Result<Encoded, SubmitError> {
         let tokens = match &request.prompt {
             Prompt::Tokens(ids) => ids.clone(),
             Prompt::Text(text) => {
@@ -259,11 +271,15 @@ impl InputProcessor {
                 encode_prompt(&*self.tokenizer, text, &options)
             }
             Prompt::Chat(messages) => {
-                let rendered = self.template()?.render(messages, &request.chat)?;
-                encode_prompt(&*self.tokenizer, &rendered.text, &rendered.encode_options())
+                let template = self.template()?;
+                let options = chat_options(request, &template);
+                let rendered = template.render(messages, options.as_ref().unwrap_or(&request.chat))?;
+                let tokens = encode_prompt(&*self.tokenizer, &rendered.text, &rendered.encode_options());
+                let end = PromptEnd { text: rendered.text, protected_offsets: rendered.protected_offsets };
+                return Ok(Encoded { tokens, template: Some(template), end: Some(end) });
             }
         };
-        Ok(tokens)
+        Ok(Encoded { tokens, template: None, end: None })
     }
 
     /// The model's chat template, parsed on first use.
@@ -275,6 +291,15 @@ impl InputProcessor {
         let parsed = ChatTemplate::for_model(self.model.info().chat_template.as_deref(), &*self.tokenizer)?;
         Ok(template.insert(Arc::new(parsed)).clone())
     }
+}
+
+/// A prompt as tokens.
+pub(crate) struct Encoded {
+    pub(crate) tokens: Vec<TokenId>,
+    /// The template of a conversation.
+    template: Option<Arc<ChatTemplate>>,
+    /// The text of a conversation.
+    end: Option<PromptEnd>,
 }
 
 /// Refuses numbers of answers and of log-probabilities that are out of

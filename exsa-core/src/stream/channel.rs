@@ -294,6 +294,22 @@ impl TokenStream {
         self.collect_blocking()?.collect()
     }
 
+    /// As [`complete`](Self::complete); `observe` sees every event as it comes.
+    ///
+    /// # Errors
+    ///
+    /// The error of [`FinishReason::Failed`].
+    pub fn complete_with(mut self, mut observe: impl FnMut(&Event)) -> Result<Completion, RequestError> {
+        let mut collector = Collector::default();
+        for event in &mut self {
+            observe(&event);
+            if let Some(finished) = collector.push(event) {
+                return first(collector.finish(finished));
+            }
+        }
+        Err(RequestError::EngineStopped)
+    }
+
     /// [`complete`](Self::complete) for asynchronous programs, on any runtime.
     ///
     /// # Errors

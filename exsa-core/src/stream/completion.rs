@@ -20,7 +20,7 @@ pub struct Completion {
     pub tool_calls: Vec<ToolCall>,
     /// Texts that began like calls of tools and are none. They are part of `text`.
     pub malformed_tool_calls: Vec<String>,
-    /// All tokens, those of the reasoning included.
+    /// All tokens, those of reasoning and tool calls included. Pieces of text without id and log-probability are none.
     pub tokens: Vec<Token>,
     /// Why the answer ended; never [`FinishReason::Failed`].
     pub reason: FinishReason,
@@ -32,6 +32,17 @@ pub struct Completion {
     pub logprob: Option<AnswerLogprob>,
     /// The tokens of the prompt with their log-probabilities, where the request asked for them; shared by all answers.
     pub prompt: Arc<[PromptToken]>,
+}
+
+impl Completion {
+    /// OpenAI's `finish_reason`: `tool_calls` for an answer with calls that was not cut off, else that of
+    /// [`FinishReason::openai`].
+    pub fn finish_reason(&self) -> &'static str {
+        match self.reason.openai() {
+            "stop" if !self.tool_calls.is_empty() => "tool_calls",
+            reason => reason,
+        }
+    }
 }
 
 /// The answer as the next message of the conversation: text, reasoning and calls of tools. The content is null where the
@@ -78,6 +89,15 @@ struct Answer {
     end: Option<(FinishReason, Option<u64>, Option<AnswerLogprob>)>,
 }
 
+impl Answer {
+    /// Lists a token, unless it is text that became certain together with another token.
+    fn token(&mut self, token: Token) {
+        if token.id.is_some() || token.logprob.is_some() {
+            self.tokens.push(token);
+        }
+    }
+}
+
 impl Collector {
     /// Takes in an event; gives the last one back.
     pub(super) fn push(&mut self, event: Event) -> Option<Finished> {
@@ -85,12 +105,12 @@ impl Collector {
             Event::Token(token) => {
                 let answer = self.answer(token.index);
                 answer.text.push_str(&token.text);
-                answer.tokens.push(token);
+                answer.token(token);
             }
             Event::Reasoning(token) => {
                 let answer = self.answer(token.index);
                 answer.reasoning.push_str(&token.text);
-                answer.tokens.push(token);
+                answer.token(token);
             }
             Event::ToolCall(delta) => {
                 let call = self.answer(delta.index).calls.entry(delta.call).or_default();

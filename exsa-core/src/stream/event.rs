@@ -43,6 +43,7 @@ impl Event {
         match self {
             Self::Token(token) | Self::Reasoning(token) => token.index = index,
             Self::ToolCall(delta) => delta.index = index,
+            Self::MalformedToolCall(malformed) => malformed.index = index,
             Self::AnswerFinished(end) => end.index = index,
             Self::Finished(finished) => finished.index = index,
             Self::Prompt(_) => {}
@@ -133,7 +134,8 @@ impl AnswerLogprob {
 pub struct Token {
     /// Index of the answer, from 0.
     pub index: usize,
-    /// Token id; `None` from remote engines that do not tell.
+    /// Token id; `None` from remote engines that do not tell, and for a second piece of text that became certain with the
+    /// token before.
     pub id: Option<TokenId>,
     /// Text that became certain with this token. Empty while a character is incomplete or the text may be the start
     /// of a stop string; a later token, or [`Finished::text`], then brings it.

@@ -4,4 +4,5 @@ mod detokenizer;
 mod stop;
 
 pub use detokenizer::Detokenizer;
+pub(crate) use stop::Released;
 pub use stop::{STOP_BYTES_MAX, STOP_STRINGS_MAX, StopError, StopMatcher};

@@ -11,6 +11,8 @@
 #[cfg(feature = "tool-parsers")]
 mod detect;
 mod format;
+#[cfg(feature = "tool-parsers")]
+mod grammar;
 mod options;
 #[cfg(feature = "tool-parsers")]
 mod parser;
@@ -18,10 +20,24 @@ mod parser;
 pub(crate) mod schema;
 #[cfg(feature = "serde")]
 mod serde;
+#[cfg(feature = "schema")]
+mod tool_loop;
+#[cfg(feature = "schema")]
+mod toolbox;
+#[cfg(feature = "schema")]
+mod typed;
 
 #[cfg(feature = "tool-parsers")]
 pub use detect::{Detected, detect};
 pub use format::{ReasoningFormat, ToolFormat, UnknownFormat};
+#[cfg(feature = "tool-parsers")]
+pub use grammar::{GrammarOptions, call_constraint};
 pub use options::{ReasoningEffort, ReasoningOptions, ToolChoice, ToolOptions};
 #[cfg(feature = "tool-parsers")]
 pub use parser::{CALL_BYTES_MAX, Delta, OutputParser};
+#[cfg(feature = "schema")]
+pub use tool_loop::{ToolEvent, ToolLoop, ToolLoopError, ToolOutcome};
+#[cfg(feature = "schema")]
+pub use toolbox::{ToolError, Toolbox};
+#[cfg(feature = "schema")]
+pub use typed::AnswerError;

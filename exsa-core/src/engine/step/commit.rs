@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::engine::answer::{Answer, Limits, TokenOutcome};
 use crate::engine::request_state::RequestState;
 use crate::finish::FinishReason;
-use crate::sampler::{SampleScratch, score};
+use crate::sampler::{SampleScratch, Sampled, score};
 use crate::schedule::scheduler::{Scheduler, Work};
 use crate::speculate::Speculation;
 use crate::stats::Recorder;
@@ -132,6 +132,10 @@ impl Commit<'_> {
             let sampled = match answer.sampler.sample(logits, &tokens[..len], len as u64, self.scratch) {
                 Ok(sampled) => sampled,
                 Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
+            };
+            let sampled = match answer.forced_token() {
+                Some(token) => Sampled { token, logprob: None, top_logprobs: Vec::new() },
+                None => sampled,
             };
             let token = sampled.token;
             self.generated.push(token);
