@@ -15,9 +15,6 @@ mod object;
 mod sink;
 mod xml;
 
-#[cfg(test)]
-
-
 pub use sink::Delta;
 
 use super::schema::ToolTypes;
