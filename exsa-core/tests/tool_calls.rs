@@ -146,7 +146,7 @@ fn stop_strings_come_before_the_parser() {
 
 #[test]
 fn control_tokens_show_on_request() {
-    let bos = SamplingParams::greedy().logit_bias(ByteTokenizer::BOS, 100.0);
+    let bos = SamplingParams::greedy().logit_bias([(ByteTokenizer::BOS, 100.0)]);
     let request = || Request::text("?").sampling(bos.clone()).max_tokens(2);
     assert_eq!(answer("a", request()).text, "");
     assert_eq!(answer("a", request().skip_special_tokens(false)).text, "<|bos|><|bos|>");
