@@ -64,7 +64,8 @@ fn arguments_are_streamed() {
 fn without_tools_or_with_the_choice_none_it_is_text() {
     let mut plain = chat();
     plain.chat.tools.clear();
-    for request in [plain, chat().tools(ToolOptions::default().choice(ToolChoice::None)), Request::text("?")] {
+    for request in [plain, chat().tools(ToolOptions::default().choice(ToolChoice::None)), Request::text("?")]
+    {
         let found = answer(CALL, request.sampling(SamplingParams::greedy()));
         assert_eq!((&*found.text, found.tool_calls.len(), found.finish_reason()), (CALL, 0, "stop"));
     }
@@ -79,7 +80,8 @@ fn an_incomplete_call_is_text_with_a_flag() {
     assert_eq!((&*found.text, found.tool_calls.len()), (&CALL[..40], 0));
     assert_eq!(found.malformed_tool_calls, [&CALL[..40]]);
     assert_eq!(found.finish_reason(), "length");
-    let mut stream = engine(CALL).submit(chat().max_tokens(40)).unwrap();
+    let engine = engine(CALL);
+    let mut stream = engine.submit(chat().max_tokens(40)).unwrap();
     let text: String = stream.text().map(|piece| piece.unwrap()).collect();
     assert_eq!(text, CALL[..40]);
 }
@@ -104,7 +106,8 @@ fn reasoning_comes_apart() {
     let found = answer(&format!("<think>{text}"), chat());
     assert_eq!((&*found.reasoning, &*found.text), ("Hm, hm.", "Yes."));
     // A user's message opens nothing.
-    let found = answer("a</think>b", Request::chat([Message::user("<think>")]).sampling(SamplingParams::greedy()));
+    let found =
+        answer("a</think>b", Request::chat([Message::user("<think>")]).sampling(SamplingParams::greedy()));
     assert_eq!((&*found.reasoning, &*found.text), ("", "a</think>b"));
     let off = ReasoningOptions::default().format(ReasoningFormat::None);
     assert_eq!(answer("<think>a</think>b", chat().reasoning(off)).text, "<think>a</think>b");
@@ -124,7 +127,10 @@ fn a_budget_ends_reasoning() {
     assert_eq!((&*found.reasoning, &*found.text), ("", text));
     // Nothing tells how the reasoning of a text would end.
     let request = Request::text("?").reasoning(ReasoningOptions::default().budget(3));
-    assert!(matches!(engine(text).submit(request), Err(SubmitError::Option { option: "thinking_budget", .. })));
+    assert!(matches!(
+        engine(text).submit(request),
+        Err(SubmitError::Option { option: "thinking_budget", .. })
+    ));
 }
 
 #[test]
@@ -141,7 +147,10 @@ fn a_choice_needs_its_tool() {
 fn stop_strings_come_before_the_parser() {
     let found = answer(CALL, chat().stop("UTC"));
     assert_eq!(found.reason, FinishReason::StopString(0));
-    assert_eq!(found.malformed_tool_calls, ["<tool_call>\n{\"name\": \"time\", \"arguments\": {\"zone\": \""]);
+    assert_eq!(
+        found.malformed_tool_calls,
+        ["<tool_call>\n{\"name\": \"time\", \"arguments\": {\"zone\": \""]
+    );
 }
 
 #[test]
@@ -159,10 +168,12 @@ fn a_resume_at_any_token_goes_on_with_the_parts() {
     let options = ToolOptions::default().format(ToolFormat::Hermes);
     let reasoning = ReasoningOptions::default().format(ReasoningFormat::Think);
     for cut in 1..text.len() {
-        let tokens: Vec<u32> = b"?".iter().chain(&text.as_bytes()[..cut]).map(|byte| u32::from(*byte)).collect();
+        let tokens: Vec<u32> =
+            b"?".iter().chain(&text.as_bytes()[..cut]).map(|byte| u32::from(*byte)).collect();
         let mut request = Request::tokens(tokens).resume(Resume::new(cut));
         request.chat.tools = chat().chat.tools;
-        let request = request.sampling(SamplingParams::greedy()).tools(options.clone()).reasoning(reasoning.clone());
+        let request =
+            request.sampling(SamplingParams::greedy()).tools(options.clone()).reasoning(reasoning.clone());
         let rest = answer(&text, request);
         assert!(whole.text.ends_with(&rest.text), "{cut}: {:?}", rest.text);
         assert!(whole.reasoning.ends_with(&rest.reasoning), "{cut}: {:?}", rest.reasoning);

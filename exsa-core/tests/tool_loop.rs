@@ -44,7 +44,9 @@ impl Generator for Scripted {
         let (text, calls) = self.answers.lock().unwrap().pop_front().unwrap();
         sender.token(Token::new(1, text));
         for (index, (name, arguments)) in calls.iter().enumerate() {
-            sender.tool_call(ToolCallDelta::new(index).id(format!("id{index}")).name(*name).arguments(*arguments));
+            sender.tool_call(
+                ToolCallDelta::new(index).id(format!("id{index}")).name(*name).arguments(*arguments),
+            );
         }
         sender.finish(Finished::new(FinishReason::EndOfGeneration));
         self.requests.lock().unwrap().push(request);
@@ -93,7 +95,10 @@ fn calls_and_their_errors_are_typed() {
     assert!(matches!(call("get_weather", "{}"), Err(ToolError::Arguments { .. })));
     assert!(matches!(call("echo", "[]"), Err(ToolError::Arguments { .. })));
     assert!(matches!(call("get_weather", r#"{"city": ""}"#), Err(ToolError::Failed { .. })));
-    assert_eq!(call("news", "{}").unwrap_err().to_string(), "there is no tool 'news'; tools: get_weather, echo");
+    assert_eq!(
+        call("news", "{}").unwrap_err().to_string(),
+        "there is no tool 'news'; tools: get_weather, echo"
+    );
 }
 
 #[test]
@@ -140,7 +145,8 @@ fn rounds_are_limited() {
 
 #[test]
 fn answers_are_parsed() {
-    let answer = |text| Scripted::new([(text, vec![])]).submit(Request::text("?")).unwrap().complete().unwrap();
+    let answer =
+        |text| Scripted::new([(text, vec![])]).submit(Request::text("?")).unwrap().complete().unwrap();
     let weather = Weather { city: "Bern".into(), days: None };
     assert_eq!(answer(" {\"city\": \"Bern\"}\n").parse::<Weather>().unwrap(), weather);
     let error = answer("{\"city\": \"Be").parse::<Weather>().unwrap_err();

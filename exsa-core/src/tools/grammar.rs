@@ -83,8 +83,10 @@ pub fn call_constraint(
         (lark.literal(begin), lark.literal(shape.separator), lark.literal(shape.end));
     let more = if options.parallel { format!(" ({separator} call)*") } else { String::new() };
     let space = if options.in_reasoning && forced { "SPACE " } else { "" };
-    let thought = if forced && !options.in_reasoning { lark.thought(options.reasoning) } else { String::new() };
-    let mut source = format!("start: {space}{thought}{begin} call{more} {end}\ncall: {}\n", calls.join(" | "));
+    let thought =
+        if forced && !options.in_reasoning { lark.thought(options.reasoning) } else { String::new() };
+    let mut source =
+        format!("start: {space}{thought}{begin} call{more} {end}\ncall: {}\n", calls.join(" | "));
     source.push_str("SPACE: /[ \\n]{0,4}/\n");
     source.push_str(&lark.source);
     let mut constraint = Constraint::lark(source);
@@ -105,9 +107,7 @@ fn markers(format: ReasoningFormat) -> Option<(&'static str, &'static str)> {
         ReasoningFormat::SeedOss => Some(("<seed:think>", "</seed:think>")),
         ReasoningFormat::CommandR7b => Some(("<|START_THINKING|>", "<|END_THINKING|>")),
         ReasoningFormat::Gemma4 => Some(("<|channel>thought", "<channel|>")),
-        ReasoningFormat::Harmony => {
-            Some(("<|channel|>analysis<|message|>", "<|end|><|start|>assistant"))
-        }
+        ReasoningFormat::Harmony => Some(("<|channel|>analysis<|message|>", "<|end|><|start|>assistant")),
     }
 }
 
@@ -131,13 +131,25 @@ enum Call {
     Json(&'static str, &'static str),
     /// Head, parameters between `key_open`, `key_close` and `value_close`, and tail. With `types`, the text after the key says
     /// whether the value is a string.
-    Tags { head: &'static str, open: &'static str, close: &'static str, end: &'static str, tail: &'static str, types: bool },
+    Tags {
+        head: &'static str,
+        open: &'static str,
+        close: &'static str,
+        end: &'static str,
+        tail: &'static str,
+        types: bool,
+    },
     /// Head, assignment, separator, quote of strings (empty for JSON's) and tail.
-    Literals { head: &'static str, assign: &'static str, separator: &'static str, quote: &'static str, tail: &'static str },
+    Literals {
+        head: &'static str,
+        assign: &'static str,
+        separator: &'static str,
+        quote: &'static str,
+        tail: &'static str,
+    },
 }
 
-const PYTHON: Call =
-    Call::Literals { head: "NAME(", assign: "=", separator: ", ", quote: "", tail: ")" };
+const PYTHON: Call = Call::Literals { head: "NAME(", assign: "=", separator: ", ", quote: "", tail: ")" };
 
 const OBJECT: Call = Call::Json("{\"name\": \"NAME\", \"arguments\": ", "}");
 

@@ -81,11 +81,7 @@ impl ToolOptions {
 
 /// How much a model reasons before it answers, as the template's variable `reasoning_effort`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ReasoningEffort {
     /// No reasoning, as [`ReasoningOptions::enabled`] of `false`.
@@ -131,10 +127,16 @@ impl ReasoningEffort {
 pub struct ReasoningOptions {
     /// Whether the model reasons: the template's variables `enable_thinking` and `thinking`, unless the host sets them.
     /// `None`, the default, leaves it to the template.
-    #[cfg_attr(feature = "serde", serde(rename = "enable_thinking", skip_serializing_if = "Option::is_none"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "enable_thinking", skip_serializing_if = "Option::is_none")
+    )]
     pub enabled: Option<bool>,
     /// How much: the template's variable `reasoning_effort`, unless the host sets it.
-    #[cfg_attr(feature = "serde", serde(rename = "reasoning_effort", skip_serializing_if = "Option::is_none"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "reasoning_effort", skip_serializing_if = "Option::is_none")
+    )]
     pub effort: Option<ReasoningEffort>,
     /// Tokens of reasoning after which its end is forced; `None`, the default, for no limit. It needs a reasoning format.
     #[cfg_attr(
@@ -149,7 +151,10 @@ pub struct ReasoningOptions {
     pub budget: Option<usize>,
     /// The format of reasoning; `None`, the default, detects it from the model's chat template. Requests without a conversation
     /// only have their reasoning told apart if they name a format.
-    #[cfg_attr(feature = "serde", serde(rename = "reasoning_format", skip_serializing_if = "Option::is_none"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "reasoning_format", skip_serializing_if = "Option::is_none")
+    )]
     pub format: Option<ReasoningFormat>,
 }
 

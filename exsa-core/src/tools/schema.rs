@@ -47,7 +47,11 @@ impl Types {
         if types == Self::default() {
             for values in ["enum", "anyOf", "oneOf"] {
                 for item in schema.get(values).and_then(Json::as_array).unwrap_or_default() {
-                    types = types.with(if values == "enum" { Self::of_value(item) } else { Self::of_shallow(item) });
+                    types = types.with(if values == "enum" {
+                        Self::of_value(item)
+                    } else {
+                        Self::of_shallow(item)
+                    });
                 }
             }
             if let Some(value) = schema.get("const") {
@@ -138,6 +142,10 @@ impl ToolTypes {
     }
 
     fn parameters(&self, tool: &str) -> &[(String, Types)] {
-        self.tools.iter().find(|(name, _)| name == tool).map(|(_, parameters)| &**parameters).unwrap_or_default()
+        self.tools
+            .iter()
+            .find(|(name, _)| name == tool)
+            .map(|(_, parameters)| &**parameters)
+            .unwrap_or_default()
     }
 }

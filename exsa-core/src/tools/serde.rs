@@ -39,7 +39,8 @@ pub(crate) mod choice {
             ToolChoice::None => serializer.serialize_str("none"),
             ToolChoice::Required => serializer.serialize_str("required"),
             ToolChoice::Named(name) => {
-                Choice::Function { kind: function(), function: Name { name: name.clone() } }.serialize(serializer)
+                Choice::Function { kind: function(), function: Name { name: name.clone() } }
+                    .serialize(serializer)
             }
         }
     }

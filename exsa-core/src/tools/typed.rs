@@ -5,8 +5,8 @@ use crate::constraint::Constraint;
 use crate::request::Request;
 use crate::stream::Completion;
 use ::serde::de::DeserializeOwned;
-use schemars::generate::SchemaSettings;
 use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 
 /// The text of an answer is no value of the type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -200,7 +200,12 @@ static MISTRAL: Format = Format {
         begin: &["[TOOL_CALLS]"],
         payloads: &[
             Payload::Objects,
-            Payload::Named(Named { ends: &["[ARGS]"], brace: true, head: Head::Id("[CALL_ID]"), fences: &[] }),
+            Payload::Named(Named {
+                ends: &["[ARGS]"],
+                brace: true,
+                head: Head::Id("[CALL_ID]"),
+                fences: &[],
+            }),
         ],
         ..BLOCK
     }],
@@ -209,12 +214,7 @@ static MISTRAL: Format = Format {
 
 static GEMMA3: Format = Format {
     blocks: &[
-        Block {
-            begin: &["```tool_code"],
-            payloads: &[Payload::Literals(&PYTHON)],
-            end: &["```"],
-            ..BLOCK
-        },
+        Block { begin: &["```tool_code"], payloads: &[Payload::Literals(&PYTHON)], end: &["```"], ..BLOCK },
         BARE_PYTHON,
     ],
     ..FORMAT
@@ -384,10 +384,8 @@ static LFM2: Format = Format {
     ..FORMAT
 };
 
-static FIRE_FUNCTION: Format = Format {
-    blocks: &[Block { begin: &["functools["], skipped: &[","], end: &["]"], ..BLOCK }],
-    ..FORMAT
-};
+static FIRE_FUNCTION: Format =
+    Format { blocks: &[Block { begin: &["functools["], skipped: &[","], end: &["]"], ..BLOCK }], ..FORMAT };
 
 static JSON: Format = Format { blocks: &[BARE_OBJECT, BARE_LIST], ..FORMAT };
 

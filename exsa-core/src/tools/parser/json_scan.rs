@@ -224,15 +224,20 @@ mod tests {
     fn scan(text: &str) -> bool {
         let mut scan = JsonScan::default();
         let taken = text.bytes().all(|byte| scan.push(byte).is_ok());
-        taken && (scan.is_done() || scan.depth() == 0 && matches!(scan.state, State::Number(n) if n.may_end()))
+        taken
+            && (scan.is_done() || scan.depth() == 0 && matches!(scan.state, State::Number(n) if n.may_end()))
     }
 
     #[test]
     fn takes_what_the_grammar_allows() {
-        for text in ["{}", "[1, -0.5e+3, true, null]", r#"{"a": {"b\u00e9\n": [""]}, "c": 0}"#, " 12 ", "\"\t\""] {
+        for text in
+            ["{}", "[1, -0.5e+3, true, null]", r#"{"a": {"b\u00e9\n": [""]}, "c": 0}"#, " 12 ", "\"\t\""]
+        {
             assert!(scan(text), "{text}");
         }
-        for text in ["{,}", "[1,]", "01", "{\"a\" 1}", "tru ", "{\"a\":1,}", "\"\\x\"", "1.", "[}", "{} {}", "-"] {
+        for text in
+            ["{,}", "[1,]", "01", "{\"a\" 1}", "tru ", "{\"a\":1,}", "\"\\x\"", "1.", "[}", "{} {}", "-"]
+        {
             assert!(!scan(text), "{text}");
         }
         assert!(!scan(&"[".repeat(65)) && scan(&format!("{}{}", "[".repeat(64), "]".repeat(64))));

@@ -80,7 +80,10 @@ impl LiteralCall {
                     }
                     self.held.clear();
                     self.place = Place::Argument;
-                } else if c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | ':') && !self.held.is_empty() || c == '_' {
+                } else if c.is_alphanumeric()
+                    || matches!(c, '_' | '.' | '-' | ':') && !self.held.is_empty()
+                    || c == '_'
+                {
                     self.held.push(c);
                 } else {
                     return Step::Failed(at);

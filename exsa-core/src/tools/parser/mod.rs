@@ -93,7 +93,10 @@ enum State {
     Reasoning,
     Block(OpenBlock),
     /// A block with an error goes on to its end.
-    Broken { block: &'static Block, call: Option<usize> },
+    Broken {
+        block: &'static Block,
+        call: Option<usize>,
+    },
 }
 
 #[derive(Debug)]
@@ -121,7 +124,9 @@ impl OutputParser {
         let harmony = tools_format == ToolFormat::Harmony || reasoning == ReasoningFormat::Harmony;
         let block_markers = |anchored: bool| {
             let chosen = blocks.iter().enumerate().filter(move |(_, block)| block.anchored == anchored);
-            chosen.flat_map(|(index, block)| block.begin.iter().map(move |begin| (*begin, Marker::Block(index))))
+            chosen.flat_map(|(index, block)| {
+                block.begin.iter().map(move |begin| (*begin, Marker::Block(index)))
+            })
         };
         let dropped = dropped.iter().chain(thought.dropped).map(|text| (*text, Marker::Dropped));
         let anywhere: Vec<_> = block_markers(false).chain(dropped).collect();
@@ -441,6 +446,8 @@ impl OutputParser {
                     self.leave();
                 }
                 Step::Failed(n) => {
+                    // At the end of the output, text that was held back for the call belongs to it.
+                    let n = if ended { self.input.rest().len() } else { n };
                     self.input.take(n, &mut self.written);
                     self.fail(&open, named, true);
                 }
@@ -481,6 +488,9 @@ impl OutputParser {
             texts.iter().filter(starting).map(|text| text.len()).max()
         };
         let end = at_start(block.end);
+        // A block may follow that of the last call without an end between them.
+        let repeats = open.calls > 0 && !block.keep && !block.anchored && block.call_begin.is_empty();
+        let begin = if repeats { at_start(block.begin) } else { None };
         let call_begin = at_start(block.call_begin);
         let skipped = at_start(block.skipped);
         if unknown {
@@ -497,16 +507,20 @@ impl OutputParser {
             }
             return true;
         }
-        if let Some(n) = call_begin.or(skipped) {
-            self.input.take(n, &mut self.written);
-            if call_begin.is_none() {
-                self.state = State::Block(open);
-                return true;
-            }
+        if begin.is_some() {
+            self.leave();
+            return true;
         }
+        if let (None, Some(n)) = (call_begin, skipped) {
+            self.input.take(n, &mut self.written);
+            self.state = State::Block(open);
+            return true;
+        }
+        let begin_len = call_begin.unwrap_or(0);
         let parser = if call_begin.is_some() || block.call_begin.is_empty() {
-            call_parser(block, self.input.rest(), open.calls, ended)
-        } else if open.calls == 0 && block.begin.iter().any(|begin| block.call_begin.contains(begin))
+            call_parser(block, rest.get(begin_len..).unwrap_or_default(), open.calls, ended)
+        } else if open.calls == 0
+            && block.begin.iter().any(|begin| block.call_begin.contains(begin))
             && block.call_begin.contains(&self.written.raw.trim_end())
         {
             // The block began with its first call.
@@ -514,6 +528,9 @@ impl OutputParser {
         } else {
             Next::No
         };
+        if !matches!(parser, Next::Unknown) {
+            self.input.take(begin_len, &mut self.written);
+        }
         match parser {
             Next::Call(parser) => {
                 open.call = Some((parser, CallState::default()));

@@ -1,6 +1,6 @@
 //! Calls whose name stands before the arguments.
 
-use super::find::{Found, find, space_len, starts, Start};
+use super::find::{Found, Start, find, space_len, starts};
 use super::object::ArgumentsObject;
 use super::sink::{CallSink, Step};
 
@@ -52,7 +52,9 @@ impl NamedCall {
                     ends.push("{");
                 }
                 let (name_len, end_len) = match find(text, &ends, ended) {
-                    Found::Marker { at, index } => (at, if ends[index] == "{" { 0 } else { ends[index].len() }),
+                    Found::Marker { at, index } => {
+                        (at, if ends[index] == "{" { 0 } else { ends[index].len() })
+                    }
                     _ if text.len() > HEAD_BYTES_MAX || ended => return Step::Failed(0),
                     _ => return Step::More(0),
                 };

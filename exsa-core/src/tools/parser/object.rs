@@ -70,7 +70,8 @@ impl ObjectCall {
         for byte in c.encode_utf8(&mut bytes).bytes() {
             self.scan.push(byte).ok()?;
         }
-        if in_number && !self.scan.in_number() && self.scan.depth() <= base {
+        if at_base && in_number && !self.scan.in_number() {
+            // The character after a number ends it.
             self.end_value(sink)?;
         }
         let out = if self.slot == Slot::Arguments { piece } else { &mut self.held };

@@ -99,7 +99,9 @@ impl CallSink<'_> {
         let name = name.trim();
         let valid = !name.is_empty()
             && name.len() <= NAME_BYTES_MAX
-            && !name.contains(|c: char| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | '"' | '{'));
+            && !name.contains(|c: char| {
+                c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | '"' | '{')
+            });
         if !valid || self.known_only && !self.types.knows(name) {
             return false;
         }

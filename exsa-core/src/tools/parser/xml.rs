@@ -1,9 +1,9 @@
 //! Calls with a tag for each parameter.
 
+use super::super::schema::Types;
 use super::find::{Found, Start, find, space_len, starts};
 use super::literal;
 use super::object::escaped;
-use super::super::schema::Types;
 use super::sink::{CallSink, Step};
 use crate::chat::Json;
 
@@ -90,7 +90,9 @@ impl XmlCall {
             Place::Parameters => self.parameters(form, text, ended, sink),
             Place::Key => {
                 let (key, len) = match find(text, &[form.key_close], ended) {
-                    Found::Marker { at, .. } => (text.get(..at).unwrap_or_default(), at + form.key_close.len()),
+                    Found::Marker { at, .. } => {
+                        (text.get(..at).unwrap_or_default(), at + form.key_close.len())
+                    }
                     _ if text.len() > KEY_BYTES_MAX || ended => return Part::Failed,
                     _ => return Part::More(0),
                 };
@@ -103,7 +105,9 @@ impl XmlCall {
             }
             Place::Type(types) => {
                 let (between, len) = match find(text, &[form.value_open], ended) {
-                    Found::Marker { at, .. } => (text.get(..at).unwrap_or_default(), at + form.value_open.len()),
+                    Found::Marker { at, .. } => {
+                        (text.get(..at).unwrap_or_default(), at + form.value_open.len())
+                    }
                     _ if text.len() > KEY_BYTES_MAX || ended => return Part::Failed,
                     _ => return Part::More(0),
                 };
@@ -208,13 +212,16 @@ fn convert(text: &str, types: Types) -> Json {
         "False" => Some(Json::Bool(false)),
         "None" => Some(Json::Null),
         trimmed => {
-            let python = || (!types.is_unknown()).then(|| literal::parse(trimmed, &literal::PYTHON)).flatten();
+            let python =
+                || (!types.is_unknown()).then(|| literal::parse(trimmed, &literal::PYTHON)).flatten();
             trimmed.parse().ok().or_else(python)
         }
     };
     match parsed {
         Some(value) if types.is_unknown() && !matches!(value, Json::String(_)) => value,
-        Some(value) if !types.is_unknown() && types.allow(&value) && !matches!(value, Json::String(_)) => value,
+        Some(value) if !types.is_unknown() && types.allow(&value) && !matches!(value, Json::String(_)) => {
+            value
+        }
         Some(value) if !types.is_unknown() && !types.allow(&Json::from("")) => value,
         _ => Json::from(text),
     }
