@@ -27,6 +27,8 @@ pub enum FinishReason {
     BannedString(usize),
     /// The request's `max_tokens` were generated.
     MaxTokens,
+    /// A tool call was complete, and the request allows no parallel calls.
+    ToolCall,
     /// The sequence filled the context, or the whole KV cache.
     ContextFull,
     /// The request was cancelled, its stream was dropped, or the engine was shut down.
@@ -49,6 +51,17 @@ impl FinishReason {
         match self {
             Self::Failed(error) => Err(error),
             reason => Ok(reason),
+        }
+    }
+
+    /// OpenAI's `finish_reason` of an answer without tool calls: `stop`, `length`, or `error` for a request that failed, was
+    /// cancelled or met a time limit, for which OpenAI has no name.
+    pub fn openai(&self) -> &'static str {
+        match self {
+            Self::EndOfGeneration | Self::StopToken(_) | Self::StopString(_) => "stop",
+            Self::ToolCall => "tool_calls",
+            Self::MaxTokens | Self::ContextFull => "length",
+            Self::Cancelled | Self::Deadline | Self::FirstTokenTimeout | Self::Failed(_) => "error",
         }
     }
 

@@ -50,6 +50,7 @@ pub mod stream;
 pub mod text;
 pub mod token;
 pub mod tokenizer;
+pub mod tools;
 #[cfg(feature = "serde")]
 mod wire;
 

@@ -7,6 +7,7 @@ use crate::priority::Priority;
 use crate::sampler::{SamplerState, SamplingParams, TransformFactory};
 use crate::setters::request_setters;
 use crate::token::TokenId;
+use crate::tools::{ReasoningOptions, ToolOptions};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -214,6 +215,15 @@ pub struct Request {
     /// Restricts the text of the answer; none by default.
     #[cfg_attr(feature = "serde", serde(flatten, with = "crate::constraint::wire"))]
     pub constraint: Option<Constraint>,
+    /// Whether and how the model calls the tools of [`chat`](Self::chat).
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    pub tools: ToolOptions,
+    /// Reasoning before the answer.
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    pub reasoning: ReasoningOptions,
+    /// Whether control tokens of the answer (`<|channel|>`) have no text; `true` by default. Markers of tool calls and
+    /// reasoning never show where their format is in use.
+    pub skip_special_tokens: bool,
 }
 
 impl Request {
@@ -244,6 +254,9 @@ impl Request {
             banned_strings: Vec::new(),
             banned_strings_ignore_case: true,
             constraint: None,
+            tools: ToolOptions::default(),
+            reasoning: ReasoningOptions::default(),
+            skip_special_tokens: true,
         }
     }
 
@@ -408,6 +421,27 @@ impl Request {
     #[must_use]
     pub fn constraint(mut self, constraint: impl Into<Option<Constraint>>) -> Self {
         self.constraint = constraint.into();
+        self
+    }
+
+    /// Sets whether and how the model calls tools.
+    #[must_use]
+    pub fn tools(mut self, tools: ToolOptions) -> Self {
+        self.tools = tools;
+        self
+    }
+
+    /// Sets the reasoning before the answer.
+    #[must_use]
+    pub fn reasoning(mut self, reasoning: ReasoningOptions) -> Self {
+        self.reasoning = reasoning;
+        self
+    }
+
+    /// Sets whether control tokens of the answer have no text.
+    #[must_use]
+    pub fn skip_special_tokens(mut self, skip: bool) -> Self {
+        self.skip_special_tokens = skip;
         self
     }
 }

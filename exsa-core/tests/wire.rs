@@ -9,7 +9,11 @@ use exsa_core::error::StepError;
 use exsa_core::queue::FairOptions;
 use exsa_core::sampler::{Mirostat, SamplerState, TransformKind};
 use exsa_core::stream::{
-    AnswerFinished, AnswerLogprob, Event, Finished, PromptLogprobs, PromptToken, Token, ToolCallDelta,
+    AnswerFinished, AnswerLogprob, Event, Finished, MalformedToolCall, PromptLogprobs, PromptToken, Token,
+    ToolCallDelta,
+};
+use exsa_core::tools::{
+    ReasoningEffort, ReasoningFormat, ReasoningOptions, ToolChoice, ToolFormat, ToolOptions,
 };
 use exsa_core::{
     EmbedRequest, EngineOptions, ErrorReport, FinishReason, Message, Mode, Overflow, PrefixCacheOptions,
@@ -547,4 +551,45 @@ fn constraints_have_the_names_of_openai_vllm_and_llama_server() {
     ] {
         assert!(from_value::<Request>(bad.clone()).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn tool_choice_and_reasoning_have_the_names_of_openai_and_vllm() {
+    let named = ToolOptions::default().choice(ToolChoice::Named("f".into())).parallel(false);
+    let reasoning = ReasoningOptions::default().enabled(false).effort(ReasoningEffort::Low).budget(64);
+    let request = Request::text("x")
+        .tools(named.format(ToolFormat::Qwen3Coder).strict(true))
+        .reasoning(reasoning.format(ReasoningFormat::Think))
+        .skip_special_tokens(false);
+    let json = there_and_back(&request);
+    let expected = json!({
+        "tool_choice": {"type": "function", "function": {"name": "f"}}, "parallel_tool_calls": false,
+        "strict_tool_calls": true, "tool_format": "qwen3_coder", "enable_thinking": false, "reasoning_effort": "low",
+        "thinking_budget": 64, "reasoning_format": "think", "skip_special_tokens": false,
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&json[name], value, "{name}");
+    }
+    let plain = there_and_back(&Request::text("x"));
+    assert_eq!((&plain["tool_choice"], &plain["parallel_tool_calls"]), (&json!("auto"), &json!(true)));
+    let choice = |value: Value| {
+        let request = from_value::<Request>(json!({"prompt": "x", "tool_choice": value}));
+        request.map(|request| request.tools.choice).map_err(|error| error.to_string())
+    };
+    assert_eq!(choice(json!(null)), Ok(ToolChoice::Auto));
+    assert_eq!(choice(json!("none")), Ok(ToolChoice::None));
+    assert_eq!(choice(json!("required")), Ok(ToolChoice::Required));
+    assert_eq!(choice(json!({"type": "function", "name": "f"})), Ok(ToolChoice::Named("f".into())));
+    assert!(choice(json!("always")).unwrap_err().contains("none, auto, required or a function"));
+    assert!(choice(json!({"type": "custom", "name": "f"})).is_err());
+    for format in ToolFormat::ALL {
+        assert_eq!(to_value(format).unwrap(), json!(format.name()));
+    }
+}
+
+#[test]
+fn malformed_calls_are_events() {
+    let event = Event::MalformedToolCall(MalformedToolCall::new("<tool_call>{").call(1));
+    let expected = json!({"type": "malformed_tool_call", "index": 0, "call": 1, "text": "<tool_call>{"});
+    assert_eq!(there_and_back(&event), expected);
 }

@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "gguf" => gguf(),
         "tokenizer" => tokenizer(),
         "chat" => chat(),
+        "tools" => tools()?,
         // Their inputs are choices; there is little to begin with.
         "requests" | "restore" => choices(),
         other => return Err(format!("no seeds for target '{other}'").into()),
@@ -20,6 +21,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         std::fs::write(Path::new(folder).join(name), bytes)?;
     }
     Ok(())
+}
+
+/// The sample outputs of the tests, behind the bytes that choose formats and cuts.
+fn tools() -> Result<Vec<(String, Vec<u8>)>, Box<dyn Error>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../exsa-core/tests/data/tools");
+    let mut seeds = Vec::new();
+    for (format, entry) in std::fs::read_dir(folder)?.enumerate() {
+        let file = std::fs::read_to_string(entry?.path())?;
+        let outputs = file.split("--- output\n").skip(1).filter_map(|rest| rest.split("\n--- parts").next());
+        for (i, output) in outputs.enumerate() {
+            let bytes = [&[format as u8, i as u8, 7], output.as_bytes()].concat();
+            seeds.push((format!("{format}-{i}"), bytes));
+        }
+    }
+    Ok(seeds)
 }
 
 /// Small sound files: every kind of value, every type of tensor, both versions.

@@ -3,10 +3,11 @@
 use crate::constraint::{Allowed, ConstraintState};
 use crate::engine::banned::{BannedStrings, Read};
 use crate::engine::output::Output;
+use crate::engine::reasoning_budget::ReasoningBudget;
 use crate::finish::{FinishReason, RequestError};
 use crate::sampler::{SampleError, SampleScratch, Sampled, Sampler};
 use crate::stream::{AnswerFinished, AnswerLogprob, Event, StreamSender, Token};
-use crate::text::{Detokenizer, StopMatcher};
+use crate::text::{Detokenizer, Released, StopMatcher};
 use crate::token::{RequestId, TokenId};
 use crate::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -28,6 +29,10 @@ pub(crate) struct Answer {
     pub(crate) detokenizer: Detokenizer,
     pub(crate) stop: StopMatcher,
     pub(crate) output: Output,
+    /// Limit of the reasoning's length.
+    pub(crate) budget: Option<ReasoningBudget>,
+    /// Tool calls after which the answer ends.
+    pub(crate) calls_max: usize,
     /// Log-probability so far; `None` if it is not computed.
     pub(crate) logprob: Option<AnswerLogprob>,
     /// Whether tokens are sent without their log-probabilities, which only rank the answers.
@@ -68,7 +73,7 @@ pub(crate) enum TokenOutcome {
 
 impl Answer {
     /// The token that follows `history` at `position`, from the row of `logits` after it, or without one if
-    /// the constraint forces the token. `None` if a row is needed and there is none. An error is the reason
+    /// the constraint or the end of the reasoning's budget forces the token. `None` if a row is needed and there is none. An error is the reason
     /// why the answer ends.
     pub(crate) fn draw(
         &mut self,
@@ -77,6 +82,9 @@ impl Answer {
         position: u64,
         scratch: &mut SampleScratch,
     ) -> Result<Option<Sampled>, FinishReason> {
+        if let Some(token) = self.budget.as_ref().and_then(ReasoningBudget::forced) {
+            return self.force(token, logits, scratch).map_err(failed);
+        }
         let mut mask = None;
         if let Some(constraint) = &mut self.constraint {
             if let Some(token) = constraint.forced().map_err(failed)? {
@@ -104,7 +112,7 @@ impl Answer {
         }
     }
 
-    /// A token that the constraint forces, without a draw. `None` if its log-probability is wanted, which
+    /// A token that is forced, without a draw. `None` if its log-probability is wanted, which
     /// needs its row, and there is none.
     fn force(
         &self,
@@ -178,6 +186,9 @@ impl Answer {
                 let mut outcome = TokenOutcome::Continue;
                 while let Some(sampled) = self.banned.as_mut().and_then(BannedStrings::pop_certain) {
                     outcome = self.emit(sampled, 0, limits, tokenizer, stream);
+                    if matches!(outcome, TokenOutcome::End(_)) {
+                        self.discard_pending();
+                    }
                 }
                 outcome
             }
@@ -198,8 +209,18 @@ impl Answer {
             let is_last = self.banned.as_ref().is_none_or(BannedStrings::is_settled);
             let len = if is_last { len } else { 0 };
             outcome = self.emit(sampled, len, limits, tokenizer, stream);
+            if matches!(outcome, TokenOutcome::End(_)) {
+                self.discard_pending();
+            }
         }
         outcome
+    }
+
+    /// Drops the tokens behind the one that ended the answer.
+    fn discard_pending(&mut self) {
+        if let Some(banned) = &mut self.banned {
+            while banned.pop().is_some() {}
+        }
     }
 
     /// Emits a token that is certain, which makes the sequence `len` tokens long.
@@ -211,7 +232,7 @@ impl Answer {
         tokenizer: &dyn Tokenizer,
         stream: &StreamSender,
     ) -> TokenOutcome {
-        let (id, mut text) = (sampled.token, String::new());
+        let (id, mut text) = (sampled.token, self.released());
         if let (Some(total), Some(logprob)) = (&mut self.logprob, sampled.logprob) {
             total.add(logprob);
         }
@@ -222,9 +243,10 @@ impl Answer {
             return TokenOutcome::End(reason.unwrap_or(FinishReason::EndOfGeneration));
         }
         let logprob = sampled.logprob.filter(|_| !self.hide_logprobs);
-        let token = Token::new(id, text).logprob(logprob).top_logprobs(sampled.top_logprobs);
-        let has_room = self.output.token(token, stream);
-        match reason {
+        let token = Token::new(id, "").logprob(logprob).top_logprobs(sampled.top_logprobs);
+        let was_reasoning = self.output.in_reasoning();
+        let has_room = self.output.token(token, text, stream);
+        match self.after_output(was_reasoning, reason, tokenizer) {
             Some(reason) => TokenOutcome::End(reason),
             None if has_room => TokenOutcome::Continue,
             None => TokenOutcome::StreamFull,
@@ -240,13 +262,15 @@ impl Answer {
         limits: &Limits,
         tokenizer: &dyn Tokenizer,
     ) -> usize {
-        let mut text = String::new();
         for (i, token) in tokens.iter().enumerate().skip(prompt_len) {
-            text.clear();
-            self.ended = match self.accept(*token) {
+            let mut text = self.released();
+            let reason = match self.accept(*token) {
                 Ok(()) => self.take(*token, i + 1, limits, tokenizer, &mut text),
                 Err(reason) => Some(reason),
             };
+            let was_reasoning = self.output.in_reasoning();
+            self.output.replay(&text);
+            self.ended = self.after_output(was_reasoning, reason, tokenizer);
             if self.ended.is_some() {
                 return i + 1;
             }
@@ -265,8 +289,11 @@ impl Answer {
         len: usize,
         limits: &Limits,
         tokenizer: &dyn Tokenizer,
-        text: &mut String,
+        text: &mut Released,
     ) -> Option<FinishReason> {
+        if let Some(budget) = &mut self.budget {
+            budget.taken();
+        }
         self.stop.push_control(tokenizer, id);
         if self.stop_tokens.binary_search(&id).is_ok() {
             return Some(FinishReason::StopToken(id));
@@ -279,7 +306,7 @@ impl Answer {
         if let Some(banned) = &mut self.banned {
             banned.settle(&decoded);
         }
-        if let Some(index) = self.stop.push(&decoded, text) {
+        if let Some(index) = self.stop.push_into(&decoded, text) {
             Some(FinishReason::StopString(index))
         } else if len >= limits.len_max {
             Some(FinishReason::MaxTokens)
@@ -305,6 +332,23 @@ impl Answer {
         }
     }
 
+    /// Ends the answer after its last tool call, and reasoning at its limit.
+    fn after_output(
+        &mut self,
+        was_reasoning: bool,
+        reason: Option<FinishReason>,
+        tokenizer: &dyn Tokenizer,
+    ) -> Option<FinishReason> {
+        if let Some(budget) = &mut self.budget {
+            budget.output(was_reasoning, &self.output, tokenizer);
+        }
+        reason.or_else(|| (self.output.calls() >= self.calls_max).then_some(FinishReason::ToolCall))
+    }
+
+    fn released(&self) -> Released {
+        Released { keep_controls: self.stop.keeps_controls(), ..Released::default() }
+    }
+
     /// Ends the answer: releases the tokens and the text that were held back, and returns
     /// the answer's last event, and the events that were withheld, if any were.
     pub(crate) fn finish(
@@ -314,12 +358,12 @@ impl Answer {
         stream: &StreamSender,
     ) -> (AnswerFinished, Option<Vec<Event>>) {
         self.emit_pending(0, &Limits::NONE, tokenizer, stream);
-        let mut text = String::new();
+        let mut text = self.released();
         if !self.stop.has_matched() {
             let mut decoded = String::new();
             self.detokenizer.finish(&mut decoded);
             // The last bytes may complete a stop string.
-            let found = self.stop.push(&decoded, &mut text).or_else(|| self.stop.finish(&mut text));
+            let found = self.stop.push_into(&decoded, &mut text).or_else(|| self.stop.finish_into(&mut text));
             if let Some(index) = found {
                 reason = FinishReason::StopString(index);
             }

@@ -1,7 +1,7 @@
 //! Validates and tokenizes requests on the caller's thread.
 
 use crate::backend::{Capabilities, Model};
-use crate::chat::{ChatOptions, ChatTemplates, Message};
+use crate::chat::{ChatTemplate, ChatTemplates, Message};
 use crate::clock::Clock;
 use crate::constraint::Compiler;
 use crate::engine::admission_control::AdmissionControl;
@@ -9,7 +9,8 @@ use crate::engine::answer::{Answer, Limits};
 use crate::engine::banned::{BannedStrings, Bans};
 use crate::engine::in_flight::InFlight;
 use crate::engine::mailbox::{Command, Mailbox};
-use crate::engine::output::Output;
+use crate::engine::output_plan::{OutputPlan, PromptEnd, chat_options};
+use crate::engine::reasoning_budget::ReasoningBudget;
 use crate::engine::request_state::{RequestState, Submission};
 use crate::finish::{FinishReason, RequestError};
 use crate::generator::SubmitError;
@@ -75,10 +76,11 @@ impl InputProcessor {
         }
     }
 
-    pub(crate) fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
+    pub(crate) fn submit(&self, mut request: Request) -> Result<TokenStream, SubmitError> {
         let n_vocab = self.model.info().n_vocab;
         let resume = request.resume.clone().unwrap_or_default();
-        let (mut tokens, dropped_messages) = self.encode_to_fit(&request)?;
+        let (encoded, dropped_messages) = self.encode_to_fit(&request)?;
+        let Encoded { mut tokens, template, end } = encoded;
         let prompt_len = self.prompt_len(&request, tokens.len())?;
         self.check_length(prompt_len)?;
         if request.max_tokens == Some(0) {
@@ -96,6 +98,10 @@ impl InputProcessor {
         if let Some(&token) = known.find(|token| **token as usize >= n_vocab) {
             return Err(SubmitError::InvalidToken { token, n_vocab });
         }
+        let architecture = &self.model.info().architecture;
+        let (template, prompt) = (template.as_deref(), &tokens[..prompt_len]);
+        let plan = OutputPlan::new(&request, template, end, prompt, &*self.tokenizer, architecture)?;
+        let constraint = plan.constraint(&mut request, &*self.tokenizer)?;
         // The first answer has the id of the request, the others those after it.
         let id = RequestId(self.ids.fetch_add(n as u64, Ordering::Relaxed));
         let banned = self.banned_strings(&request)?;
@@ -126,13 +132,16 @@ impl InputProcessor {
             Ok((sampler, bans))
         });
         let samplers = samplers.collect::<Result<Vec<_>, SamplingError>>()?;
-        let stop = StopMatcher::new(&request.stop)?;
+        let mut stop = StopMatcher::new(&request.stop)?;
+        if plan.is_parsed() {
+            stop.keep_controls();
+        }
         let mut stop_tokens = request.stop_tokens;
         stop_tokens.sort_unstable();
         let (stop_tokens, end_of_generation): (Arc<[_]>, Arc<[_]>) =
             (stop_tokens.into(), end_of_generation.into());
 
-        let compiled = request.constraint.as_ref().map(|constraint| self.constraints.compile(constraint));
+        let compiled = constraint.as_ref().map(|constraint| self.constraints.compile(constraint));
         let compiled = compiled.transpose()?;
         let constraint = || compiled.as_ref().map(|it| it.state_with(&end_of_generation, &stop_tokens));
         let constraints = (0..n).map(|_| constraint().transpose()).collect::<Result<Vec<_>, _>>()?;
@@ -157,11 +166,14 @@ impl InputProcessor {
             context_max: if keep.is_some() { usize::MAX } else { self.capabilities.context_tokens_max },
         };
         let detokenizer = Detokenizer::new(&*self.tokenizer, preceded);
+        let budget = request.reasoning.budget;
         let logprobs = sampling.logprobs && resume.generated == 0;
         let answers = samplers.into_iter().zip(constraints).enumerate();
         let answers = answers.map(|(index, ((sampler, bans), constraint))| {
             let banned = banned.clone();
             let banned = banned.map(|matcher| BannedStrings::new(matcher, bans, &detokenizer, &stop));
+            // Calls of later answers in the conversation differ by the length of the prompt.
+            let output = plan.output(index, sampler.seed().wrapping_add((prompt_len as u64) << 32));
             Box::new(Answer {
                 request: id,
                 index,
@@ -171,7 +183,9 @@ impl InputProcessor {
                 end_of_generation: end_of_generation.clone(),
                 detokenizer: detokenizer.clone(),
                 stop: stop.clone(),
-                output: Output::new(index).withhold(best.is_some()),
+                budget: budget.map(|tokens| ReasoningBudget::new(tokens, &output, &*self.tokenizer)),
+                output: output.withhold(best.is_some()),
+                calls_max: plan.calls_max,
                 logprob: logprobs.then(AnswerLogprob::default),
                 hide_logprobs,
                 ended: None,
@@ -283,6 +297,10 @@ impl InputProcessor {
         if request.banned_strings.is_empty() {
             return Ok(None);
         }
+        if request.reasoning.budget.is_some() {
+            let problem = "it cannot be combined with banned_strings".to_owned();
+            return Err(SubmitError::Option { option: "thinking_budget", problem });
+        }
         let matcher = BannedMatcher::new(&request.banned_strings, request.banned_strings_ignore_case)
             .map_err(|problem| SubmitError::Option { option: "banned_strings", problem })?;
         if !self.capabilities.truncate {
@@ -318,26 +336,36 @@ impl InputProcessor {
         }
     }
 
-    pub(super) fn encode_chat(
-        &self,
-        messages: &[Message],
-        options: &ChatOptions,
-    ) -> Result<Vec<TokenId>, SubmitError> {
-        let rendered = self.templates.render(messages, options)?;
-        Ok(encode_prompt(&*self.tokenizer, &rendered.text, &rendered.encode_options()))
+    /// The tokens of `messages`, for the conversation of `request`.
+    pub(super) fn encode_chat(&self, messages: &[Message], request: &Request) -> Result<Encoded, SubmitError> {
+        let template = self.templates.select(&request.chat)?;
+        let options = chat_options(request, &template);
+        let rendered = template.render(messages, options.as_ref().unwrap_or(&request.chat))?;
+        let tokens = encode_prompt(&*self.tokenizer, &rendered.text, &rendered.encode_options());
+        let end = PromptEnd { text: rendered.text, protected_offsets: rendered.protected_offsets };
+        Ok(Encoded { tokens, template: Some(template), end: Some(end) })
     }
 
-    pub(crate) fn encode(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
+    pub(crate) fn encode(&self, request: &Request) -> Result<Encoded, SubmitError> {
         let tokens = match &request.prompt {
             Prompt::Tokens(ids) => ids.clone(),
             Prompt::Text(text) => {
                 let options = EncodeOptions::default().parse_special(request.parse_special);
                 encode_prompt(&*self.tokenizer, text, &options)
             }
-            Prompt::Chat(messages) => self.encode_chat(messages, &request.chat)?,
+            Prompt::Chat(messages) => return self.encode_chat(messages, request),
         };
-        Ok(tokens)
+        Ok(Encoded { tokens, template: None, end: None })
     }
+}
+
+/// A prompt as tokens.
+pub(crate) struct Encoded {
+    pub(crate) tokens: Vec<TokenId>,
+    /// The template of a conversation.
+    template: Option<Arc<ChatTemplate>>,
+    /// The text of a conversation.
+    end: Option<PromptEnd>,
 }
 
 /// Refuses numbers of answers and of log-probabilities that are out of

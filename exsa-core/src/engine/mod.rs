@@ -10,7 +10,9 @@ mod in_flight;
 mod input_processor;
 mod mailbox;
 mod output;
+mod output_plan;
 mod overflow;
+mod reasoning_budget;
 mod request_state;
 mod step;
 mod thread;
@@ -137,7 +139,7 @@ impl Engine {
     ///
     /// [`SubmitError::Chat`] if the conversation cannot be rendered.
     pub fn count_tokens(&self, request: &Request) -> Result<usize, SubmitError> {
-        Ok(self.input.encode(request)?.len())
+        Ok(self.input.encode(request)?.tokens.len())
     }
 
     /// Changes the mode from the next step on.

@@ -1,6 +1,9 @@
 //! Output side of an answer: from certain text to the events of the stream.
 
 use crate::stream::{Event, StreamSender, Token};
+use crate::text::Released;
+#[cfg(feature = "tool-parsers")]
+use crate::tools::{Delta, OutputParser};
 
 /// Turns the tokens of an answer, and the text that became certain with them, into events.
 ///
@@ -11,12 +14,20 @@ pub(crate) struct Output {
     index: usize,
     /// Events of an answer that is withheld until it is known whether it is among the best.
     withheld: Option<Vec<Event>>,
+    /// Parts the text into reasoning, tool calls and text.
+    #[cfg(feature = "tool-parsers")]
+    parser: Option<Box<OutputParser>>,
 }
 
 impl Output {
     /// The output of answer `index`.
     pub(crate) fn new(index: usize) -> Self {
-        Self { index, withheld: None }
+        Self {
+            index,
+            withheld: None,
+            #[cfg(feature = "tool-parsers")]
+            parser: None,
+        }
     }
 
     /// Withholds the events: [`take_withheld`](Self::take_withheld) gives them.
@@ -26,19 +37,136 @@ impl Output {
         self
     }
 
+    /// Sets the parser of the text.
+    #[cfg(feature = "tool-parsers")]
+    #[must_use]
+    pub(crate) fn parser(mut self, parser: Option<OutputParser>) -> Self {
+        self.parser = parser.map(Box::new);
+        self
+    }
+
     /// The events withheld so far; `None` if events are sent as they come.
     pub(crate) fn take_withheld(&mut self) -> Option<Vec<Event>> {
         self.withheld.take()
     }
 
-    /// Takes a token with its text. Returns whether the stream has room for more.
-    pub(crate) fn token(&mut self, token: Token, stream: &StreamSender) -> bool {
+    /// Takes a token without its text, and the text released with it. Returns whether the stream has room for more.
+    pub(crate) fn token(&mut self, token: Token, released: Released, stream: &StreamSender) -> bool {
+        #[cfg(feature = "tool-parsers")]
+        if self.parser.is_some() {
+            let deltas = self.parse(&released, false);
+            return self.parsed_token(token, deltas, stream);
+        }
+        let token = Token { text: released.text, ..token };
         self.emit(Event::Token(token.index(self.index)), stream)
     }
 
+    /// Takes text of a resumed answer, which was emitted before.
+    pub(crate) fn replay(&mut self, released: &Released) {
+        #[cfg(feature = "tool-parsers")]
+        self.parse(released, false);
+        let _ = released;
+    }
+
     /// Takes the text that the end of the answer released. Returns the text for the answer's last event.
-    pub(crate) fn finish(&mut self, text: String, _stream: &StreamSender) -> String {
-        text
+    pub(crate) fn finish(&mut self, released: Released, stream: &StreamSender) -> String {
+        #[cfg(feature = "tool-parsers")]
+        if self.parser.is_some() {
+            let mut deltas = self.parse(&released, true);
+            let last = match deltas.pop() {
+                Some(Delta::Text(text)) => text,
+                other => {
+                    deltas.extend(other);
+                    String::new()
+                }
+            };
+            for delta in deltas {
+                let event = self.event(delta);
+                self.emit(event, stream);
+            }
+            return last;
+        }
+        let _ = stream;
+        released.text
+    }
+
+    /// Whether the text is inside reasoning.
+    pub(crate) fn in_reasoning(&self) -> bool {
+        #[cfg(feature = "tool-parsers")]
+        if let Some(parser) = &self.parser {
+            return parser.in_reasoning();
+        }
+        false
+    }
+
+    /// Text that ends open reasoning.
+    pub(crate) fn reasoning_end(&self) -> Option<String> {
+        #[cfg(feature = "tool-parsers")]
+        if let Some(parser) = &self.parser {
+            return parser.reasoning_end();
+        }
+        None
+    }
+
+    /// Tool calls that are complete.
+    pub(crate) fn calls(&self) -> usize {
+        #[cfg(feature = "tool-parsers")]
+        if let Some(parser) = &self.parser {
+            return parser.calls();
+        }
+        0
+    }
+
+    #[cfg(feature = "tool-parsers")]
+    fn parse(&mut self, released: &Released, ended: bool) -> Vec<Delta> {
+        let Some(parser) = &mut self.parser else { return Vec::new() };
+        let mut deltas = Vec::new();
+        let mut at = 0;
+        for control in &released.controls {
+            deltas.extend(parser.push(released.text.get(at..control.start).unwrap_or_default()));
+            deltas.extend(parser.push_control(released.text.get(control.clone()).unwrap_or_default()));
+            at = control.end;
+        }
+        deltas.extend(parser.push(released.text.get(at..).unwrap_or_default()));
+        if ended {
+            deltas.extend(parser.finish());
+        }
+        deltas
+    }
+
+    /// Emits a token with the first piece of text among `deltas`, and the others beside it.
+    #[cfg(feature = "tool-parsers")]
+    fn parsed_token(&mut self, token: Token, deltas: Vec<Delta>, stream: &StreamSender) -> bool {
+        let index = self.index;
+        let mut token = Some(token.index(index));
+        let mut has_room = true;
+        if !deltas.iter().any(|delta| matches!(delta, Delta::Text(_) | Delta::Reasoning(_))) {
+            // A token of markers or of a call has no text.
+            let token = token.take().unwrap_or_default();
+            let event = if self.in_reasoning() { Event::Reasoning(token) } else { Event::Token(token) };
+            has_room = self.emit(event, stream);
+        }
+        for delta in deltas {
+            let mut event = self.event(delta);
+            if let Event::Token(piece) | Event::Reasoning(piece) = &mut event
+                && let Some(token) = token.take()
+            {
+                *piece = Token { text: std::mem::take(&mut piece.text), ..token };
+            }
+            has_room = self.emit(event, stream);
+        }
+        has_room
+    }
+
+    #[cfg(feature = "tool-parsers")]
+    fn event(&self, delta: Delta) -> Event {
+        let index = self.index;
+        match delta {
+            Delta::Text(text) => Event::Token(Token::new(None, text).index(index)),
+            Delta::Reasoning(text) => Event::Reasoning(Token::new(None, text).index(index)),
+            Delta::ToolCall(call) => Event::ToolCall(call.index(index)),
+            Delta::Malformed(malformed) => Event::MalformedToolCall(malformed.index(index)),
+        }
     }
 
     fn emit(&mut self, event: Event, stream: &StreamSender) -> bool {

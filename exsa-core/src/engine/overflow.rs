@@ -1,41 +1,40 @@
 //! Conversations that are too long: the messages that can be left out, in order.
 
 use crate::chat::Message;
-use crate::engine::input_processor::InputProcessor;
+use crate::engine::input_processor::{Encoded, InputProcessor};
 use crate::generator::SubmitError;
 use crate::overflow::Overflow;
 use crate::request::{Prompt, Request};
-use crate::token::TokenId;
 use std::ops::Range;
 
 impl InputProcessor {
-    /// The tokens of the prompt, and the number of messages that were left out of it because
+    /// The prompt, and the number of messages that were left out of it because
     /// they are too many and the request asks for that.
-    pub(super) fn encode_to_fit(&self, request: &Request) -> Result<(Vec<TokenId>, usize), SubmitError> {
-        let tokens = self.encode(request)?;
+    pub(super) fn encode_to_fit(&self, request: &Request) -> Result<(Encoded, usize), SubmitError> {
+        let encoded = self.encode(request)?;
         let (Overflow::DropMessages, Prompt::Chat(messages)) = (request.overflow, &request.prompt) else {
-            return Ok((tokens, 0));
+            return Ok((encoded, 0));
         };
         let window = self.capabilities.context_window();
         let answer = request.max_tokens.unwrap_or(window / 4).min(window / 2).max(1);
         let prompt_max = window.saturating_sub(answer);
         let units = droppable(messages);
-        if tokens.len() <= prompt_max || units.is_empty() {
-            return Ok((tokens, 0));
+        if encoded.tokens.len() <= prompt_max || units.is_empty() {
+            return Ok((encoded, 0));
         }
         let without = |units: &[Vec<usize>]| {
             let dropped = units.concat();
             let kept = messages.iter().enumerate().filter(|(i, _)| !dropped.contains(i));
             let kept: Vec<_> = kept.map(|(_, message)| message.clone()).collect();
-            Ok::<_, SubmitError>((self.encode_chat(&kept, &request.chat)?, dropped.len()))
+            Ok::<_, SubmitError>((self.encode_chat(&kept, request)?, dropped.len()))
         };
         let mut fitting = without(&units)?;
         // If even that is too long, the check of the length decides.
-        let (mut least, mut most) = if fitting.0.len() > prompt_max { (0, 0) } else { (1, units.len()) };
+        let (mut least, mut most) = if fitting.0.tokens.len() > prompt_max { (0, 0) } else { (1, units.len()) };
         while least < most {
             let middle = least.midpoint(most);
             let shorter = without(&units[..middle])?;
-            if shorter.0.len() > prompt_max {
+            if shorter.0.tokens.len() > prompt_max {
                 least = middle + 1;
             } else {
                 (fitting, most) = (shorter, middle);

@@ -1,7 +1,9 @@
 //! The two ends of a stream: sender, blocking iterator, asynchronous stream.
 
 use super::completion::{Collector, Completion};
-use super::event::{AnswerFinished, Event, Finished, PromptLogprobs, Token, ToolCallDelta};
+use super::event::{
+    AnswerFinished, Event, Finished, MalformedToolCall, PromptLogprobs, Token, ToolCallDelta,
+};
 use crate::finish::{FinishReason, RequestError, Usage};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
@@ -103,6 +105,11 @@ impl StreamSender {
     /// Sends a part of a call of a tool; otherwise as [`token`](Self::token).
     pub fn tool_call(&self, delta: ToolCallDelta) -> bool {
         self.send(Event::ToolCall(delta))
+    }
+
+    /// Sends text that began like a call of a tool and is none; otherwise as [`token`](Self::token).
+    pub fn malformed_tool_call(&self, malformed: MalformedToolCall) -> bool {
+        self.send(Event::MalformedToolCall(malformed))
     }
 
     /// Sends log-probabilities of a part of the prompt; otherwise as [`token`](Self::token).
@@ -285,6 +292,22 @@ impl TokenStream {
     /// The error of [`FinishReason::Failed`].
     pub fn complete_all(self) -> Result<Vec<Completion>, RequestError> {
         self.collect_blocking()?.collect()
+    }
+
+    /// As [`complete`](Self::complete); `observe` sees every event as it comes.
+    ///
+    /// # Errors
+    ///
+    /// The error of [`FinishReason::Failed`].
+    pub fn complete_with(mut self, mut observe: impl FnMut(&Event)) -> Result<Completion, RequestError> {
+        let mut collector = Collector::default();
+        for event in &mut self {
+            observe(&event);
+            if let Some(finished) = collector.push(event) {
+                return first(collector.finish(finished));
+            }
+        }
+        Err(RequestError::EngineStopped)
     }
 
     /// [`complete`](Self::complete) for asynchronous programs, on any runtime.

@@ -19,7 +19,9 @@ pub struct Completion {
     pub reasoning: String,
     /// Calls of tools, in order.
     pub tool_calls: Vec<ToolCall>,
-    /// All tokens, those of the reasoning included.
+    /// Texts that began like calls of tools and are none. They are part of `text`.
+    pub malformed_tool_calls: Vec<String>,
+    /// All tokens, those of reasoning and tool calls included. Pieces of text without id and log-probability are none.
     pub tokens: Vec<Token>,
     /// Why the answer ended; never [`FinishReason::Failed`].
     pub reason: FinishReason,
@@ -33,6 +35,17 @@ pub struct Completion {
     pub logprob: Option<AnswerLogprob>,
     /// Tokens of the prompt with their log-probabilities, where the request asked for them; all answers share it.
     pub prompt: Arc<[PromptToken]>,
+}
+
+impl Completion {
+    /// OpenAI's `finish_reason`: `tool_calls` for an answer with calls that was not cut off, else that of
+    /// [`FinishReason::openai`].
+    pub fn finish_reason(&self) -> &'static str {
+        match self.reason.openai() {
+            "stop" if !self.tool_calls.is_empty() => "tool_calls",
+            reason => reason,
+        }
+    }
 }
 
 /// The answer as the next message of the conversation: text, reasoning and calls of tools. The content is null where the
@@ -74,6 +87,7 @@ struct Answer {
     text: String,
     reasoning: String,
     calls: BTreeMap<usize, ToolCall>,
+    malformed: Vec<String>,
     tokens: Vec<Token>,
     end: Option<End>,
 }
@@ -86,6 +100,15 @@ struct End {
     logprob: Option<AnswerLogprob>,
 }
 
+impl Answer {
+    /// Lists a token, unless it is text that became certain together with another token.
+    fn token(&mut self, token: Token) {
+        if token.id.is_some() || token.logprob.is_some() {
+            self.tokens.push(token);
+        }
+    }
+}
+
 impl Collector {
     /// Takes in an event; gives the last one back.
     pub(super) fn push(&mut self, event: Event) -> Option<Finished> {
@@ -93,12 +116,12 @@ impl Collector {
             Event::Token(token) => {
                 let answer = self.answer(token.index);
                 answer.text.push_str(&token.text);
-                answer.tokens.push(token);
+                answer.token(token);
             }
             Event::Reasoning(token) => {
                 let answer = self.answer(token.index);
                 answer.reasoning.push_str(&token.text);
-                answer.tokens.push(token);
+                answer.token(token);
             }
             Event::ToolCall(delta) => {
                 let call = self.answer(delta.index).calls.entry(delta.call).or_default();
@@ -107,6 +130,14 @@ impl Collector {
                     call.name = name;
                 }
                 call.arguments.push_str(&delta.arguments);
+            }
+            Event::MalformedToolCall(malformed) => {
+                let answer = self.answer(malformed.index);
+                if let Some(call) = malformed.call {
+                    answer.calls.remove(&call);
+                }
+                answer.text.push_str(&malformed.text);
+                answer.malformed.push(malformed.text);
             }
             Event::AnswerFinished(end) => {
                 let answer = self.answer(end.index);
@@ -148,6 +179,7 @@ impl Collector {
                 text: answer.text,
                 reasoning: answer.reasoning,
                 tool_calls: answer.calls.into_values().collect(),
+                malformed_tool_calls: answer.malformed,
                 tokens: answer.tokens,
                 reason: reason.into_result()?,
                 usage: finished.usage.clone(),

@@ -28,6 +28,8 @@ pub enum Event {
     Reasoning(Token),
     /// A part of a call of a tool. Tokens that the call was written in come as [`Token`](Self::Token) without text.
     ToolCall(ToolCallDelta),
+    /// Text that began like a call of a tool and is none, or no complete one.
+    MalformedToolCall(MalformedToolCall),
     /// One of several answers ended; others go on.
     AnswerFinished(AnswerFinished),
     /// The request ended. Always the last event, and always there.
@@ -44,6 +46,7 @@ impl Event {
         match self {
             Self::Token(token) | Self::Reasoning(token) => token.index = index,
             Self::ToolCall(delta) => delta.index = index,
+            Self::MalformedToolCall(malformed) => malformed.index = index,
             Self::AnswerFinished(end) => end.index = index,
             Self::Finished(finished) => finished.index = index,
             Self::Prompt(_) => {}
@@ -135,7 +138,8 @@ impl AnswerLogprob {
 pub struct Token {
     /// Index of the answer, from 0.
     pub index: usize,
-    /// Token id; `None` from remote engines that do not tell.
+    /// Token id; `None` from remote engines that do not tell, and for a second piece of text that became certain with the
+    /// token before.
     pub id: Option<TokenId>,
     /// Text that became certain with this token. Empty while a character is incomplete or the text may be the start
     /// of a stop string; a later token, or [`Finished::text`], then brings it.
@@ -204,6 +208,41 @@ impl TopLogprob {
 impl From<(TokenId, f32)> for TopLogprob {
     fn from((id, logprob): (TokenId, f32)) -> Self {
         Self::new(id, logprob)
+    }
+}
+
+/// Text that began like a call of a tool and is none: its arguments are no JSON, the answer ended before the call, or its
+/// form is not that of the format. It counts as text of the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct MalformedToolCall {
+    /// Index of the answer, from 0.
+    pub index: usize,
+    /// Index of the call whose deltas came before, which are void; `None` if none came.
+    pub call: Option<usize>,
+    /// The text as the model wrote it, with the texts of control tokens.
+    pub text: String,
+}
+
+impl MalformedToolCall {
+    /// A text of the first answer.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+
+    /// Sets the index of the answer.
+    #[must_use]
+    pub fn index(mut self, index: usize) -> Self {
+        self.index = index;
+        self
+    }
+
+    /// Sets the call whose deltas are void.
+    #[must_use]
+    pub fn call(mut self, call: impl Into<Option<usize>>) -> Self {
+        self.call = call.into();
+        self
     }
 }
 

@@ -17,7 +17,7 @@ pub use channel::{
 };
 pub use completion::Completion;
 pub use event::{
-    AnswerFinished, AnswerLogprob, Event, Finished, PromptLogprobs, PromptToken, Token, ToolCallDelta,
-    TopLogprob,
+    AnswerFinished, AnswerLogprob, Event, Finished, MalformedToolCall, PromptLogprobs, PromptToken, Token,
+    ToolCallDelta, TopLogprob,
 };
 pub use text::{Text, TextStream};

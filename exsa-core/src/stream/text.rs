@@ -119,6 +119,7 @@ impl Pieces {
     fn of(&mut self, event: Event) -> Option<Result<String, RequestError>> {
         let (index, text) = match event {
             Event::Token(token) => (token.index, token.text),
+            Event::MalformedToolCall(malformed) => (malformed.index, malformed.text),
             Event::AnswerFinished(end) => {
                 if end.index == 0 {
                     self.end(end.reason);

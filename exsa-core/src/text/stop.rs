@@ -47,6 +47,47 @@ pub struct StopMatcher {
     complete: Option<(usize, usize)>,
     /// The stop string that ended the text.
     matched: Option<usize>,
+    /// Whether the texts of control tokens are released too, apart from text.
+    keep_controls: bool,
+}
+
+/// Takes text that certainly precedes any stop string.
+pub(crate) trait Release {
+    /// The next piece of text.
+    fn text(&mut self, text: &str);
+
+    /// The text of a control token, or a part of it.
+    fn control(&mut self, _text: &str) {}
+}
+
+impl Release for String {
+    fn text(&mut self, text: &str) {
+        self.push_str(text);
+    }
+}
+
+/// Text, with the texts of control tokens where they are wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Released {
+    pub(crate) text: String,
+    /// Ranges of `text` that are texts of control tokens, ascending.
+    pub(crate) controls: Vec<Range<usize>>,
+    /// Whether texts of control tokens are wanted.
+    pub(crate) keep_controls: bool,
+}
+
+impl Release for Released {
+    fn text(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    fn control(&mut self, text: &str) {
+        if self.keep_controls && !text.is_empty() {
+            let start = self.text.len();
+            self.text.push_str(text);
+            self.controls.push(start..self.text.len());
+        }
+    }
 }
 
 /// A stop string and its matching state.
@@ -103,6 +144,21 @@ impl StopMatcher {
     /// Returns the index of the stop string once found; all text before it is
     /// then in `out`, and further calls change nothing and return the same index.
     pub fn push(&mut self, text: &str, out: &mut String) -> Option<usize> {
+        self.push_into(text, out)
+    }
+
+    /// Releases the texts of control tokens too, as [`Release::control`].
+    pub(crate) fn keep_controls(&mut self) {
+        self.keep_controls = true;
+    }
+
+    /// Whether the texts of control tokens are released.
+    pub(crate) fn keeps_controls(&self) -> bool {
+        self.keep_controls
+    }
+
+    /// As [`push`](Self::push).
+    pub(crate) fn push_into(&mut self, text: &str, out: &mut impl Release) -> Option<usize> {
         if self.matched.is_some() {
             return self.matched;
         }
@@ -113,7 +169,8 @@ impl StopMatcher {
     /// Takes the text of `id` if it is a control token. The next [`push`](Self::push)
     /// or [`finish`](Self::finish) searches it without releasing it.
     pub fn push_control(&mut self, tokenizer: &dyn Tokenizer, id: TokenId) {
-        if self.stops.is_empty() || self.matched.is_some() || !tokenizer.is_control(id) {
+        let unused = self.stops.is_empty() && !self.keep_controls;
+        if unused || self.matched.is_some() || !tokenizer.is_control(id) {
             return;
         }
         let start = self.held.len();
@@ -127,7 +184,7 @@ impl StopMatcher {
     }
 
     /// Searches the unread text and releases the text that certainly precedes any stop string.
-    fn search(&mut self, out: &mut String) -> Option<usize> {
+    fn search(&mut self, out: &mut impl Release) -> Option<usize> {
         for i in self.read..self.held.len() {
             let byte = self.held.as_bytes()[i];
             self.read = i + 1;
@@ -153,6 +210,11 @@ impl StopMatcher {
     /// Ends the text: appends the held text to `out`, up to a complete match
     /// that was waiting for another match, and returns that match's index.
     pub fn finish(&mut self, out: &mut String) -> Option<usize> {
+        self.finish_into(out)
+    }
+
+    /// As [`finish`](Self::finish).
+    pub(crate) fn finish_into(&mut self, out: &mut impl Release) -> Option<usize> {
         if self.matched.is_none() && self.search(out).is_none() {
             self.end(out);
         }
@@ -160,7 +222,7 @@ impl StopMatcher {
     }
 
     /// Releases the text before the complete match, or all text, and ends the matching.
-    fn end(&mut self, out: &mut String) -> Option<usize> {
+    fn end(&mut self, out: &mut impl Release) -> Option<usize> {
         let end = self.complete.map_or(self.held.len(), |(start, _)| start);
         self.release(end, out);
         self.held.clear();
@@ -171,15 +233,16 @@ impl StopMatcher {
         self.matched
     }
 
-    /// Moves the first `end` bytes of the held text to `out`, except text of control tokens.
-    fn release(&mut self, end: usize, out: &mut String) {
+    /// Moves the first `end` bytes of the held text to `out`, with text of control tokens apart.
+    fn release(&mut self, end: usize, out: &mut impl Release) {
         let mut done = 0;
         for hidden in &mut self.hidden {
-            out.push_str(self.held.get(done..hidden.start.min(end)).unwrap_or_default());
+            out.text(self.held.get(done..hidden.start.min(end)).unwrap_or_default());
+            out.control(self.held.get(hidden.start.min(end)..hidden.end.min(end)).unwrap_or_default());
             done = hidden.end.min(end).max(done);
             *hidden = hidden.start.saturating_sub(end)..hidden.end.saturating_sub(end);
         }
-        out.push_str(self.held.get(done..end).unwrap_or_default());
+        out.text(self.held.get(done..end).unwrap_or_default());
         self.held.drain(..end);
         self.hidden.retain(|hidden| !hidden.is_empty());
     }

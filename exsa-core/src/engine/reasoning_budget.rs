@@ -1,0 +1,51 @@
+//! Limit of the reasoning's length: its end is forced once the budget is used.
+
+use crate::engine::output::Output;
+use crate::token::TokenId;
+use crate::tokenizer::{EncodeOptions, Tokenizer};
+use std::collections::VecDeque;
+
+/// Tokens of reasoning that an answer may have. The tokens that end it replace sampled ones.
+#[derive(Clone, Debug)]
+pub(crate) struct ReasoningBudget {
+    left: usize,
+    /// Tokens that end the reasoning.
+    forced: VecDeque<TokenId>,
+}
+
+impl ReasoningBudget {
+    /// A budget of `tokens` for an answer with this output, which may begin inside reasoning.
+    pub(crate) fn new(tokens: usize, output: &Output, tokenizer: &dyn Tokenizer) -> Self {
+        let mut budget = Self { left: tokens, forced: VecDeque::new() };
+        budget.output(false, output, tokenizer);
+        budget
+    }
+
+    /// The next token, if it is forced.
+    pub(crate) fn forced(&self) -> Option<TokenId> {
+        self.forced.front().copied()
+    }
+
+    /// Notes that a token was generated.
+    pub(crate) fn taken(&mut self) {
+        self.forced.pop_front();
+    }
+
+    /// Notes the output after a token; `was_reasoning` says that it was inside reasoning before.
+    pub(crate) fn output(&mut self, was_reasoning: bool, output: &Output, tokenizer: &dyn Tokenizer) {
+        if !output.in_reasoning() || !self.forced.is_empty() {
+            return;
+        }
+        if was_reasoning {
+            self.left = self.left.saturating_sub(1);
+        }
+        if self.left > 0 {
+            return;
+        }
+        if let Some(end) = output.reasoning_end() {
+            let mut tokens = Vec::new();
+            tokenizer.encode(&end, &EncodeOptions::default().parse_special(true), &mut tokens);
+            self.forced.extend(tokens);
+        }
+    }
+}
