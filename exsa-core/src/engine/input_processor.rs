@@ -337,7 +337,11 @@ impl InputProcessor {
     }
 
     /// The tokens of `messages`, for the conversation of `request`.
-    pub(super) fn encode_chat(&self, messages: &[Message], request: &Request) -> Result<Encoded, SubmitError> {
+    pub(super) fn encode_chat(
+        &self,
+        messages: &[Message],
+        request: &Request,
+    ) -> Result<Encoded, SubmitError> {
         let template = self.templates.select(&request.chat)?;
         let options = chat_options(request, &template);
         let rendered = template.render(messages, options.as_ref().unwrap_or(&request.chat))?;

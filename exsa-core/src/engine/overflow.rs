@@ -30,7 +30,8 @@ impl InputProcessor {
         };
         let mut fitting = without(&units)?;
         // If even that is too long, the check of the length decides.
-        let (mut least, mut most) = if fitting.0.tokens.len() > prompt_max { (0, 0) } else { (1, units.len()) };
+        let (mut least, mut most) =
+            if fitting.0.tokens.len() > prompt_max { (0, 0) } else { (1, units.len()) };
         while least < most {
             let middle = least.midpoint(most);
             let shorter = without(&units[..middle])?;
