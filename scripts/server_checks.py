@@ -144,6 +144,80 @@ def openai_several_answers(server):
     assert len(best.choices) == 1 and best.usage.completion_tokens == 40
 
 
+@check("openai: an answer by a JSON schema")
+def openai_schema(server):
+    api = client(server)
+    model = api.models.list().data[0].id
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "legs": {"enum": [2, 4]}},
+        "required": ["name", "legs"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "animal", "schema": schema, "strict": True}}
+    for seed in range(5):
+        answer = api.chat.completions.create(
+            model=model, messages=CHAT["messages"], response_format=form, seed=seed, max_tokens=60
+        )
+        value = json.loads(answer.choices[0].message.content)
+        assert set(value) == {"name", "legs"} and value["legs"] in (2, 4) and len(value["name"]) <= 12, value
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 10}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+            "required": ["city", "unit"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@check("openai: a forced tool call, whole and streamed, agree")
+def openai_tools(server):
+    api = client(server)
+    model = api.models.list().data[0].id
+    arguments = dict(
+        model=model, messages=CHAT["messages"], tools=[TOOL], tool_choice="required", seed=2, max_tokens=80,
+        parallel_tool_calls=False,
+    )
+    whole = api.chat.completions.create(**arguments).choices[0]
+    assert whole.finish_reason == "tool_calls", whole
+    call = whole.message.tool_calls[0]
+    values = json.loads(call.function.arguments)
+    assert call.function.name == "get_weather" and values["unit"] in ("celsius", "fahrenheit"), call
+    name, text, reason = "", "", None
+    for chunk in api.chat.completions.create(**arguments, stream=True):
+        choice = chunk.choices[0]
+        reason = choice.finish_reason or reason
+        for delta in choice.delta.tool_calls or []:
+            name += delta.function.name or ""
+            text += delta.function.arguments or ""
+    assert (name, text, reason) == (call.function.name, call.function.arguments, "tool_calls")
+
+
+@check("anthropic: a forced tool call")
+def anthropic_tools(server):
+    import anthropic
+
+    api = anthropic.Anthropic(base_url=f"http://127.0.0.1:{server.port}", api_key="none", max_retries=0)
+    model = json.loads(server.request("GET", "/v1/models")[1])["data"][0]["id"]
+    function = TOOL["function"]
+    tool = {"name": function["name"], "description": function["description"], "input_schema": function["parameters"]}
+    with api.messages.stream(
+        model=model, max_tokens=80, messages=CHAT["messages"], tools=[tool],
+        tool_choice={"type": "tool", "name": "get_weather", "disable_parallel_tool_use": True},
+    ) as stream:
+        message = stream.get_final_message()
+    blocks = [block for block in message.content if block.type == "tool_use"]
+    assert message.stop_reason == "tool_use" and blocks[0].input["unit"] in ("celsius", "fahrenheit"), message
+
+
 @check("openai: errors are of the right class")
 def openai_errors(server):
     import openai

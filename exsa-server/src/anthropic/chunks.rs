@@ -111,6 +111,7 @@ impl Chunks for MessageChunks {
                 self.delta(json!({"type": "thinking_delta", "thinking": token.text}), out);
             }
             Event::ToolCall(call) => self.call(&call, out),
+            Event::MalformedToolCall(call) => self.text(&call.text, out),
             Event::Finished(end) => {
                 self.usage = Usage::from(&end.usage);
                 self.finish(&end.text, &end.reason, out)?;

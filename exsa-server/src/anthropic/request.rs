@@ -140,7 +140,7 @@ impl MessagesRequest {
         }
         match self.thinking {
             Some(Thinking::Enabled { budget_tokens }) => {
-                set("thinking_token_budget", Some(budget_tokens.into()));
+                set("thinking_budget", Some(budget_tokens.into()));
                 set("chat_template_kwargs", Some(json!({"enable_thinking": true})));
             }
             Some(Thinking::Adaptive {}) => {

@@ -118,6 +118,12 @@ impl Chunks for LineChunks {
                 out.chunk(&self.form.object(&self.model, "", &token.text, &[]));
             }
             Event::ToolCall(delta) => self.collect(delta),
+            Event::MalformedToolCall(malformed) => {
+                if let Some(call) = malformed.call {
+                    self.calls.remove(&call);
+                }
+                out.chunk(&self.form.object(&self.model, &malformed.text, "", &[]));
+            }
             Event::Finished(end) => {
                 if let Some(error) = ApiError::of_reason(&end.reason) {
                     return Err(error);

@@ -271,6 +271,11 @@ impl Chunks for ChatChunks {
                 self.delta(call.index, delta, None, out);
                 self.answers.entry(call.index).or_default().calls_tools = true;
             }
+            // Deltas of the call that were sent cannot be taken back: the client sees a call without an end, and its text.
+            Event::MalformedToolCall(call) => {
+                let delta = Delta { content: Some(&call.text), ..Delta::default() };
+                self.delta(call.index, delta, None, out);
+            }
             Event::AnswerFinished(end) => self.finish(end.index, &end.text, &end.reason, out)?,
             Event::Finished(end) => {
                 self.usage = Some(Usage::from(&end.usage));

@@ -49,6 +49,7 @@ pub(crate) async fn complete(
     let Some(first) = requests.first() else {
         return Err(ApiError::invalid("prompt: the list is empty").param("prompt"));
     };
+    let n = first.n;
     let model = state.model(first.model.as_deref())?.name.clone();
     let tokenizer = match wants_logprobs {
         true => Some(state.generator.tokenizer(first.model.as_deref())?),
@@ -66,6 +67,7 @@ pub(crate) async fn complete(
             tokenizer,
             include_usage: delivery.include_usage,
             usage: Usage::default(),
+            n,
             offsets: BTreeMap::new(),
         };
         return Ok(stream::events(streams, chunks, state.options.keep_alive));
@@ -144,6 +146,8 @@ struct TextChunks {
     tokenizer: Option<Arc<dyn Tokenizer>>,
     include_usage: bool,
     usage: Usage,
+    /// Answers to each prompt.
+    n: usize,
     /// Characters sent of each answer, by index.
     offsets: BTreeMap<usize, usize>,
 }
@@ -185,11 +189,20 @@ impl Chunks for TextChunks {
     fn event(&mut self, request: usize, event: Event, out: &mut Outbox) -> Result<(), ApiError> {
         match event {
             Event::Token(token) if token.text.is_empty() && self.tokenizer.is_none() => {}
-            Event::Token(token) | Event::Reasoning(token) => self.token(request + token.index, &token, out),
-            Event::AnswerFinished(end) => self.finish(request + end.index, &end.text, &end.reason, out)?,
+            Event::Token(token) | Event::Reasoning(token) => self.token(request * self.n + token.index, &token, out),
+            Event::MalformedToolCall(call) => {
+                let choice = Choice {
+                    index: request * self.n + call.index,
+                    text: &call.text,
+                    logprobs: None,
+                    finish_reason: None,
+                };
+                self.send(vec![choice], None, out);
+            }
+            Event::AnswerFinished(end) => self.finish(request * self.n + end.index, &end.text, &end.reason, out)?,
             Event::Finished(end) => {
                 self.usage.add(&end.usage);
-                self.finish(request + end.index, &end.text, &end.reason, out)?;
+                self.finish(request * self.n + end.index, &end.text, &end.reason, out)?;
             }
             _ => {}
         }

@@ -4,9 +4,8 @@ use exsa_core::FinishReason;
 
 /// The finish reason of a whole answer.
 pub(crate) fn finish_reason(reason: &FinishReason, calls_tools: bool) -> &'static str {
-    match reason {
-        FinishReason::MaxTokens | FinishReason::ContextFull => "length",
-        _ if calls_tools => "tool_calls",
-        _ => "stop",
+    match reason.openai() {
+        "stop" if calls_tools => "tool_calls",
+        reason => reason,
     }
 }
