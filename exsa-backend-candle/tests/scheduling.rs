@@ -7,7 +7,9 @@ mod support;
 use exsa_core::backend::{Model, SessionOptions};
 use exsa_core::stats::EngineStats;
 use exsa_core::stream::Completion;
-use exsa_core::{Engine, EngineOptions, Overflow, PrefixCacheOptions, Priority, Request, SamplingParams, TokenId};
+use exsa_core::{
+    Engine, EngineOptions, Overflow, PrefixCacheOptions, Priority, Request, SamplingParams, TokenId,
+};
 use std::path::PathBuf;
 use std::sync::Arc;
 
