@@ -3,7 +3,7 @@
 use crate::constraint::{Allowed, ConstraintState};
 use crate::engine::output::Output;
 use crate::finish::{FinishReason, RequestError};
-use crate::sampler::{SampleError, SampleScratch, Sampled, Sampler, score};
+use crate::sampler::{SampleError, SampleScratch, Sampled, Sampler};
 use crate::stream::{AnswerFinished, AnswerLogprob, Event, StreamSender, Token};
 use crate::text::{Detokenizer, StopMatcher};
 use crate::token::{RequestId, TokenId};
@@ -11,7 +11,8 @@ use crate::tokenizer::Tokenizer;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An answer in the making. It has a sequence and a [`SchedRequest`](crate::schedule::SchedRequest) of its own.
+/// An answer in the making. It has a sequence and a [`SchedRequest`](crate::schedule::SchedRequest) of its
+/// own.
 pub(crate) struct Answer {
     /// The request that it belongs to.
     pub(crate) request: RequestId,
@@ -68,7 +69,7 @@ impl Answer {
         let mut mask = None;
         if let Some(constraint) = &mut self.constraint {
             if let Some(token) = constraint.forced()? {
-                return Ok(forced(token, self.sampler.logprobs(), logits, scratch)?);
+                return Ok(forced(token, &self.sampler, logits, scratch)?);
             }
             if logits.is_some()
                 && let Allowed::Mask(allowed) = constraint.allowed()?
@@ -193,15 +194,15 @@ impl Answer {
 /// A token that a constraint forces, without a draw. Log probabilities need its row.
 fn forced(
     token: TokenId,
-    logprobs: Option<(bool, usize)>,
+    sampler: &Sampler,
     logits: Option<&[f32]>,
     scratch: &mut SampleScratch,
 ) -> Result<Option<Sampled>, SampleError> {
-    let (logprob, top_logprobs) = match (logprobs, logits) {
+    let (logprob, top_logprobs) = match (sampler.logprobs(), logits) {
         (None, _) => (None, Vec::new()),
         (Some(_), None) => return Ok(None),
         (Some((logprob, top)), Some(logits)) => {
-            let scored = score(logits, token, top, scratch)?;
+            let scored = sampler.score(logits, token, top, scratch)?;
             (logprob.then_some(scored.logprob), scored.top)
         }
     };

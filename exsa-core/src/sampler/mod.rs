@@ -49,7 +49,6 @@ pub use candidates::Candidates;
 pub use error::SamplingError;
 pub use params::SamplingParams;
 pub(crate) use params::TOP_LOGPROBS_MAX;
-pub(crate) use score::score;
 pub use transform::{Accepted, SamplerContext, Step, Transform, TransformFactory};
 
 use crate::token::TokenId;

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::engine::answer::{Answer, Limits, TokenOutcome};
 use crate::engine::request_state::RequestState;
 use crate::finish::FinishReason;
-use crate::sampler::{SampleScratch, score};
+use crate::sampler::SampleScratch;
 use crate::schedule::scheduler::{Scheduler, Work};
 use crate::speculate::Speculation;
 use crate::stats::Recorder;
@@ -67,7 +67,8 @@ impl Commit<'_> {
         ended
     }
 
-    /// Emits the log-probabilities of the prompt that the first rows of `work` give; the rows of `work` start at `first`.
+    /// Emits the log-probabilities of the prompt that the first rows of `work` give; the rows of `work` start
+    /// at `first`.
     fn score_prompt(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
         if work.prompt_rows == 0 {
             return TokenOutcome::Continue;
@@ -84,7 +85,7 @@ impl Commit<'_> {
         let mut tokens = Vec::with_capacity(work.prompt_rows);
         for (row, token) in (first..).zip(&request.tokens()[start..start + work.prompt_rows]) {
             let Some(logits) = output.row(row) else { break };
-            match score(logits, *token, top, self.scratch) {
+            match answer.sampler.score(logits, *token, top, self.scratch) {
                 Ok(scored) => {
                     tokens.push(PromptToken::new(*token, scored.logprob).top_logprobs(scored.top));
                 }
@@ -97,8 +98,8 @@ impl Commit<'_> {
         if has_room { TokenOutcome::Continue } else { TokenOutcome::StreamFull }
     }
 
-    /// Lets the other answers of the request go on after `work`: they start once the prompt's log-probabilities
-    /// are sent, and the limit for the first token is met by any of them.
+    /// Lets the other answers of the request go on after `work`: they start once the prompt's
+    /// log-probabilities are sent, and the limit for the first token is met by any of them.
     fn settle(&mut self, work: &Work) {
         let Some(answer) = self.answers.get(&work.id) else { return };
         let Some(state) = self.requests.get_mut(&answer.request) else { return };
@@ -114,7 +115,7 @@ impl Commit<'_> {
     }
 
     /// Samples and emits the tokens that follow the known tokens,
-    /// from the rows of `work`, which start at row `first`.
+    /// from the rows of `work` past those of the prompt, which start at row `first`.
     ///
     /// Each row is sampled as in a pass of its own. A row is valid if its draft equals the token
     /// sampled from the row before: the first draft that differs is rejected with all later

@@ -258,7 +258,8 @@ impl Scheduler {
         }
     }
 
-    /// Drops the limit for the first token of a request, at the time `now`: another answer to its prompt has begun.
+    /// Drops the limit for the first token of a request, at the time `now`: another answer to its prompt has
+    /// begun.
     pub fn waive_first_token(&mut self, id: RequestId, now: Duration) {
         let mut queued = None;
         let request = match self.seqs.get(&id).copied() {
