@@ -1,4 +1,5 @@
-//! Thirty-two prompts at once: the engine computes them together, token by token.
+//! Thirty-two prompts at once, with one answer or several to each: the engine computes them together, token
+//! by token.
 
 use clap::Parser;
 use exsa_core::{Request, SamplingParams};
@@ -16,6 +17,9 @@ struct Args {
     /// Tokens of each answer at most
     #[arg(long, default_value_t = 48)]
     max_tokens: usize,
+    /// Answers to each prompt, which is computed once
+    #[arg(long, default_value_t = 1)]
+    answers: usize,
 }
 
 fn main() -> exsa_examples::Result {
@@ -33,16 +37,21 @@ fn main() -> exsa_examples::Result {
         .zip(1..)
         .map(|(prompt, seed)| {
             let sampling = SamplingParams::default().seed(seed);
-            engine.submit(Request::text(prompt).max_tokens(args.max_tokens).sampling(sampling))
+            let request = Request::text(prompt).max_tokens(args.max_tokens).sampling(sampling);
+            engine.submit(request.n(args.answers))
         })
         .collect::<Result<_, _>>()?;
     let mut tokens = 0;
     for (prompt, stream) in prompts.iter().zip(streams) {
-        let answer = stream.complete()?;
-        tokens += answer.usage.completion_tokens;
-        println!("{prompt}{}\n", answer.text.replace('\n', " "));
+        let answers = stream.complete_all()?;
+        // Usage is that of the whole request.
+        tokens += answers.first().map_or(0, |answer| answer.usage.completion_tokens);
+        for answer in answers {
+            println!("{prompt}{}\n", answer.text.replace('\n', " "));
+        }
     }
     let seconds = start.elapsed().as_secs_f64();
-    eprintln!("{} answers, {tokens} tokens, {:.1} tokens/s", prompts.len(), tokens as f64 / seconds);
+    let answers = prompts.len() * args.answers;
+    eprintln!("{answers} answers, {tokens} tokens, {:.1} tokens/s", tokens as f64 / seconds);
     Ok(())
 }

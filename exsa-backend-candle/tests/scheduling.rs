@@ -153,3 +153,51 @@ fn a_more_urgent_request_takes_the_sequence_and_gives_it_back() {
         assert_eq!(engine.stats().scheduler.preemptions, 1);
     }
 }
+
+#[test]
+fn several_answers_are_those_of_single_requests() {
+    let model = model();
+    let sampling = SamplingParams::default().temperature(1.0);
+    let request = Request::text(STORY).max_tokens(24).ignore_eos(true).sampling(sampling);
+    let cold = Engine::start(model.clone(), without_cache()).unwrap();
+    let single = |seed| cold.submit(request.clone().seed(seed)).unwrap().complete().unwrap();
+    let expected: Vec<_> = (3..9).map(single).collect();
+    assert_ne!(ids(&expected[0]), ids(&expected[1]));
+    let engine = Engine::start(model, EngineOptions::default()).unwrap();
+    let prompt = expected[0].usage.prompt_tokens;
+    for cached in [0, (prompt - 1) / 32 * 32] {
+        let before = engine.stats().tokens_computed;
+        let answers = engine.submit(request.clone().seed(3).n(6)).unwrap().complete_all().unwrap();
+        for (answer, expected) in answers.iter().zip(&expected) {
+            assert_eq!(ids(answer), ids(expected), "answer {}", answer.index);
+        }
+        // Each answer computes the last block of the prompt, which is not shared.
+        let computed = engine.stats().tokens_computed - before;
+        let expected = prompt - cached + 5 * (prompt - (prompt - 1) / 32 * 32) + 6 * 23;
+        assert_eq!(computed, expected as u64, "with {cached} of {prompt} tokens cached");
+    }
+}
+
+/// The tokens of an answer, read again as a prompt, have the log-probabilities that they had when they were
+/// drawn.
+#[test]
+fn log_probabilities_of_a_prompt_are_those_of_the_same_tokens_as_an_answer() {
+    let model = model();
+    let engine = Engine::start(model.clone(), EngineOptions::default()).unwrap();
+    let sampling = SamplingParams::default().seed(5).logprobs(true).top_logprobs(3);
+    let prompt: Vec<TokenId> = (0..50).map(|i| 300 + i * 7 % 400).collect();
+    let request = Request::tokens(prompt.clone()).max_tokens(90).ignore_eos(true).sampling(sampling);
+    let answer = engine.submit(request).unwrap().complete().unwrap();
+    let tokens: Vec<_> = prompt.into_iter().chain(ids(&answer)).collect();
+    for batch in [11, 64, 512] {
+        let session = SessionOptions::new().batch_tokens(batch);
+        let engine = Engine::start(model.clone(), EngineOptions::default().session(session)).unwrap();
+        let request = Request::tokens(tokens.clone()).max_tokens(1).prompt_logprobs(3);
+        let scored = engine.submit(request).unwrap().complete().unwrap().prompt;
+        assert_eq!(scored.len(), tokens.len());
+        for (scored, drawn) in scored[50..].iter().zip(&answer.tokens) {
+            assert_eq!((Some(scored.id), scored.logprob), (drawn.id, drawn.logprob), "batches of {batch}");
+            assert_eq!(scored.top_logprobs, drawn.top_logprobs, "batches of {batch}");
+        }
+    }
+}

@@ -7,7 +7,8 @@ use exsa_core::error::LoadError;
 use exsa_core::sampler::SamplingParams;
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
 use exsa_core::{
-    Engine, EngineOptions, FinishReason, Request, RequestError, SeqId, Shutdown, SubmitError, TokenId,
+    Engine, EngineOptions, Event, FinishReason, Prompt, Request, RequestError, SeqId, Shutdown, SubmitError,
+    TokenId,
 };
 use std::time::{Duration, Instant};
 
@@ -103,6 +104,83 @@ fn a_sequence_that_always_fails_ends_whoever_holds_it() {
     assert!(ended.contains(&false), "sequence 0 is in use: {ended:?}");
     faults.clear();
     assert_eq!(answer(&engine).len(), 30);
+}
+
+#[test]
+fn a_failed_answer_leaves_the_others_to_its_prompt_running() {
+    for effect in [Effect::Fail, Effect::FailLate, Effect::NotANumber] {
+        for model in [model(), model().without_truncate(), model().without_fork()] {
+            let expected = answer(&Engine::start(model.clone().shared(), EngineOptions::default()).unwrap());
+            let faults = Faults::new().with(When::Sequence(SeqId(1)), effect);
+            let engine = faulty(model, &faults);
+            let (mut tokens, mut ends) = (vec![Vec::new(); 4], vec![None; 4]);
+            for event in engine.submit(request("x").n(4)).unwrap() {
+                match event {
+                    Event::Token(token) => tokens[token.index].extend(token.id),
+                    Event::AnswerFinished(end) => ends[end.index] = Some(end.reason),
+                    Event::Finished(end) => ends[end.index] = Some(end.reason),
+                    other => panic!("{other:?}"),
+                }
+            }
+            let failed = |end: &Option<FinishReason>| matches!(end, Some(FinishReason::Failed(_)));
+            assert_eq!(ends.iter().filter(|end| failed(end)).count(), 1, "{effect:?}: {ends:?}");
+            for (tokens, end) in tokens.iter().zip(&ends).filter(|(_, end)| !failed(end)) {
+                assert_eq!((tokens, end), (&expected, &Some(FinishReason::MaxTokens)), "{effect:?}");
+            }
+            let stats = engine.stats();
+            assert_eq!((stats.submitted, stats.finished, stats.failed), (1, 1, 0), "one answer is not all");
+            assert_eq!(stats.scheduler.kv_tokens_used, 0);
+        }
+    }
+}
+
+#[test]
+fn the_best_answers_are_those_that_do_not_fail() {
+    let faults = Faults::new().with(When::Sequence(SeqId(0)), Effect::Fail);
+    let engine = faulty(model(), &faults);
+    let answers = engine.submit(request("x").n(2).best_of(4)).unwrap().complete_all().unwrap();
+    assert!(answers.iter().all(|answer| answer.tokens.len() == 30));
+    assert_eq!(answers.iter().map(|answer| answer.index).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(faults.fired(), 1);
+    // If all fail, so does the request.
+    let engine = faulty(model(), &Faults::new().with(When::Always(Operation::Forward), Effect::Fail));
+    assert!(engine.submit(request("x").best_of(4)).unwrap().complete().is_err());
+    assert_eq!(engine.stats().failed, 1);
+}
+
+#[test]
+fn another_answer_goes_on_with_the_log_probabilities_of_the_prompt() {
+    let prompt: Vec<TokenId> = (0..200).map(|i| b'a' as TokenId + i % 26).collect();
+    let effects =
+        [Effect::Fail, Effect::FailLate, Effect::NotANumber, Effect::RowMissing, Effect::NarrowRows];
+    for effect in effects {
+        for pass in 1..=4 {
+            let faults = Faults::new().with(When::Nth(Operation::Forward, pass), effect);
+            let engine = faulty(ScriptedModel::ngram(9).context(512), &faults);
+            let mut request = request("").n(3).prompt_logprobs(0);
+            request.prompt = Prompt::Tokens(prompt.clone());
+            let (mut scored, mut failed, mut ended) = (Vec::new(), 0, 0);
+            let mut count = |reason| match reason {
+                FinishReason::MaxTokens => ended += 1,
+                FinishReason::Failed(_) => failed += 1,
+                other => panic!("{other:?}"),
+            };
+            for event in engine.submit(request).unwrap() {
+                match event {
+                    Event::Prompt(part) => {
+                        assert_eq!(part.start, scored.len(), "{effect:?} in pass {pass}");
+                        scored.extend(part.tokens.iter().map(|token| token.id));
+                    }
+                    Event::AnswerFinished(end) => count(end.reason),
+                    Event::Finished(end) => count(end.reason),
+                    Event::Token(_) => assert_eq!(scored.len(), 200, "tokens follow the prompt"),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!((failed, ended), (1, 2), "{effect:?} in pass {pass}");
+            assert_eq!((faults.fired(), &scored), (1, &prompt), "{effect:?} in pass {pass}");
+        }
+    }
 }
 
 #[test]

@@ -64,14 +64,20 @@ impl Proposer for Drafts {
 struct Submitted {
     prompt: Vec<TokenId>,
     stream: TokenStream,
-    tokens: Vec<TokenId>,
-    end: Option<FinishReason>,
+    /// Tokens and end of each answer. All are greedy, so they are equal as far as they go.
+    answers: Vec<(Vec<TokenId>, Option<FinishReason>)>,
+    /// Tokens of the prompt with log-probabilities.
+    scored: Vec<TokenId>,
+    scores_prompt: bool,
+    ended: bool,
 }
 
 #[derive(Default, Debug)]
 struct Totals {
     answered: u64,
     failed: u64,
+    /// Answers that go on to the end after another of their request failed.
+    survivors: u64,
     expired: u64,
     cancelled: u64,
     saved: u64,
@@ -164,7 +170,7 @@ fn engine(random: &mut Random, faults: &Faults) -> (EngineLoop, ScriptedModel, M
     (engine, model, clock)
 }
 
-fn request(random: &mut Random) -> (Vec<TokenId>, Request) {
+fn request(random: &mut Random) -> (Vec<TokenId>, bool, Request) {
     let shared = random.chance(40);
     let mut prompt: Vec<TokenId> =
         if shared { (b'a'..=b'z').map(TokenId::from).collect() } else { Vec::new() };
@@ -183,16 +189,32 @@ fn request(random: &mut Random) -> (Vec<TokenId>, Request) {
     if random.chance(10) {
         request = request.first_token_timeout(Duration::from_millis(random.below(500)));
     }
-    (prompt, request)
+    let scores_prompt = random.chance(15);
+    if random.chance(25) {
+        request = request.n(2 + random.below(4) as usize);
+    }
+    (prompt, scores_prompt, request.prompt_logprobs(scores_prompt.then_some(0)))
 }
 
 fn read(requests: &mut [Submitted], round: u64) {
     for request in requests {
         while let Some(event) = request.stream.try_next() {
-            assert!(request.end.is_none(), "round {round}: an event after the last");
+            assert!(!request.ended, "round {round}: an event after the last");
+            let mut end = |index: usize, reason| {
+                let before = request.answers[index].1.replace(reason);
+                assert_eq!(before, None, "round {round}: an answer ends twice");
+            };
             match event {
-                Event::Token(token) => request.tokens.extend(token.id),
-                Event::Finished(finished) => request.end = Some(finished.reason),
+                Event::Token(token) => request.answers[token.index].0.extend(token.id),
+                Event::AnswerFinished(finished) => end(finished.index, finished.reason),
+                Event::Finished(finished) => {
+                    end(finished.index, finished.reason);
+                    request.ended = true;
+                }
+                Event::Prompt(part) => {
+                    assert_eq!(part.start, request.scored.len(), "round {round}: parts in order, and once");
+                    request.scored.extend(part.tokens.iter().map(|token| token.id));
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -208,9 +230,10 @@ fn run(round: u64, totals: &mut Totals) {
     while left > 0 || !engine.is_empty() {
         if left > 0 && random.chance(40) {
             left -= 1;
-            let (prompt, request) = request(&mut random);
+            let (prompt, scores_prompt, request) = request(&mut random);
+            let answers = vec![(Vec::new(), None); request.n];
             let stream = engine.submit(request).unwrap();
-            requests.push(Submitted { prompt, stream, tokens: Vec::new(), end: None });
+            requests.push(Submitted { prompt, stream, answers, scored: vec![], scores_prompt, ended: false });
         }
         if random.chance(2) && !requests.is_empty() {
             requests[random.below(requests.len() as u64) as usize].stream.cancel();
@@ -228,17 +251,25 @@ fn run(round: u64, totals: &mut Totals) {
     read(&mut requests, round);
     for request in &requests {
         let expected = alone(&model, &request.prompt);
-        let n = request.tokens.len();
-        assert_eq!(request.tokens, expected[..n], "round {round}, {faults:?}");
-        match request.end.as_ref().unwrap_or_else(|| panic!("round {round}: did not end")) {
-            FinishReason::MaxTokens => {
-                assert_eq!(n, ANSWER, "round {round}");
-                totals.answered += 1;
+        let begun = request.answers.iter().any(|(tokens, _)| !tokens.is_empty());
+        let scored = if begun && request.scores_prompt { request.prompt.len() } else { request.scored.len() };
+        assert_eq!(request.scored, request.prompt[..scored], "round {round}, {faults:?}");
+        let failed = |(_, end): &(_, Option<FinishReason>)| matches!(end, Some(FinishReason::Failed(_)));
+        let any_failed = request.answers.iter().any(failed);
+        for (tokens, end) in &request.answers {
+            let n = tokens.len();
+            assert_eq!(*tokens, expected[..n], "round {round}, {faults:?}");
+            match end.as_ref().unwrap_or_else(|| panic!("round {round}: did not end")) {
+                FinishReason::MaxTokens => {
+                    assert_eq!(n, ANSWER, "round {round}");
+                    totals.answered += 1;
+                    totals.survivors += u64::from(any_failed);
+                }
+                FinishReason::Failed(_) => totals.failed += 1,
+                FinishReason::Deadline | FinishReason::FirstTokenTimeout => totals.expired += 1,
+                FinishReason::Cancelled => totals.cancelled += 1,
+                other => panic!("round {round}: {other:?}"),
             }
-            FinishReason::Failed(_) => totals.failed += 1,
-            FinishReason::Deadline | FinishReason::FirstTokenTimeout => totals.expired += 1,
-            FinishReason::Cancelled => totals.cancelled += 1,
-            other => panic!("round {round}: {other:?}"),
         }
     }
     let stats = engine.stats();
@@ -289,6 +320,7 @@ fn random_faults_leave_every_promise_kept() {
         let Totals {
             answered,
             failed,
+            survivors,
             expired,
             cancelled,
             saved,
@@ -299,10 +331,10 @@ fn random_faults_leave_every_promise_kept() {
             fired,
         } = totals;
         assert!(accepted > 1000 && drafted - accepted > 1000, "{accepted} of {drafted} drafts accepted");
-        let counts = [answered, failed, expired, cancelled, saved, without_fault];
+        let counts = [answered, failed, survivors, expired, cancelled, saved, without_fault];
         assert!(
             counts.iter().all(|n| *n > 100),
-            "{counts:?} answered, failed, expired, cancelled, saved, without fault"
+            "{counts:?} answered, failed, survived, expired, cancelled, saved, without fault"
         );
         assert!(
             calls.iter().chain(&fired).all(|n| *n > 100),

@@ -26,8 +26,10 @@ pub struct EngineOptions {
     /// Session options: KV, context, threads. The engine replaces
     /// the [interrupt](crate::backend::Interrupt) with its own.
     pub session: SessionOptions,
-    /// Maximum requests waiting for a sequence; 1,024 by default. Further requests
-    /// are refused with [`SubmitError::QueueFull`](crate::SubmitError::QueueFull).
+    /// Maximum requests waiting for a sequence; 1,024 by default. Further requests are refused with
+    /// [`SubmitError::QueueFull`](crate::SubmitError::QueueFull). Each answer of a request counts
+    /// ([`Request::n`](crate::Request::n)), but a request with more than the maximum is accepted into an
+    /// empty queue.
     pub queue_max: usize,
     /// Maximum waiting requests per user; `None`, the default, sets no limit but `queue_max`.
     pub user_queue_max: Option<usize>,

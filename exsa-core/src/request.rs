@@ -158,21 +158,25 @@ pub struct Request {
     /// What was done of the answer before.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub resume: Option<Resume>,
-    /// Number of answers, 1 by default and at most [`ANSWERS_MAX`]. The prompt is computed once. Answer `i` is that of the same
-    /// request for one answer whose [`seed`](SamplingParams::seed) is larger by `i` (wrapping), so that answer 0 is the same
-    /// whatever `n` is. Answers wait, count and are paused one by one: each has a place in the queue and a sequence.
+    /// Number of answers, 1 by default and at most [`ANSWERS_MAX`]. Answer `i` is that of the same request for
+    /// one answer whose [`seed`](SamplingParams::seed) is larger by `i` (wrapping), so answer 0 does not depend
+    /// on `n`. Where the session forks and the prefix cache is on, the prompt is computed once, apart from its
+    /// last block. Each answer has a place in the queue and a sequence of its own; if the stream is not read,
+    /// all are paused.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::wire::or_one"))]
     pub n: usize,
-    /// Number of answers to generate, of which the best `n` are given; at least `n` and at most [`ANSWERS_MAX`]. `None`, the
-    /// default, is `n`. The best have the highest [mean](crate::stream::AnswerLogprob::mean) log-probability per token, the
-    /// rule of OpenAI's API (a sum, as in vLLM's old `best_of`, would favour short answers). Answer 0 is the best. If more than
-    /// `n` are generated, nothing is sent before all have ended. Answers that ended by themselves go before those that the
-    /// request's end cut off, and failed answers come last. Usage counts the tokens of all.
+    /// Number of answers to generate, of which the best `n` are given; at least `n` and at most
+    /// [`ANSWERS_MAX`]. `None`, the default, is `n`. The best have the highest
+    /// [mean](crate::stream::AnswerLogprob::mean) log-probability per token, the rule that OpenAI documents; a
+    /// sum would favour short answers. Answer 0 is the best. If more than `n` are generated, nothing is sent
+    /// before all have ended. Answers that ended by themselves go before those that the request's end cut
+    /// off, and failed answers come last. Usage counts the tokens of all.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub best_of: Option<usize>,
-    /// Log-probabilities of the prompt's tokens, with so many of the most probable tokens in the place of each, 0 to 20; `None`,
-    /// the default, for none. They come as [`Event::Prompt`](crate::Event::Prompt) before the first token. Cached
-    /// KV has no logits: such a prompt is computed whole. A resumed request with an answer gives none.
+    /// Log-probabilities of the prompt's tokens, with so many of the most probable tokens in the place of
+    /// each, 0 to 20; `None`, the default, for none. They come as [`Event::Prompt`](crate::Event::Prompt)
+    /// before the first token. Cached KV has no logits: such a prompt is computed whole. A resumed request
+    /// with an answer gives none.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub prompt_logprobs: Option<u32>,
     /// Restricts the text of the answer; none by default.

@@ -7,7 +7,10 @@ use exsa_core::constraint::{Constraint, Grammar, GrammarStart, StructuralTag, St
 use exsa_core::embed::{EmbedInput, Truncate};
 use exsa_core::error::StepError;
 use exsa_core::queue::FairOptions;
-use exsa_core::stream::{AnswerFinished, Event, Finished, MalformedToolCall, Token, ToolCallDelta};
+use exsa_core::stream::{
+    AnswerFinished, AnswerLogprob, Event, Finished, MalformedToolCall, PromptLogprobs, PromptToken, Token,
+    ToolCallDelta,
+};
 use exsa_core::tools::{
     ReasoningEffort, ReasoningFormat, ReasoningOptions, ToolChoice, ToolFormat, ToolOptions,
 };
@@ -49,13 +52,17 @@ fn a_request_has_the_names_of_openai_and_llama_cpp() {
         .priority(Priority::Interactive)
         .user("u")
         .cache_salt("s")
-        .model("m");
+        .model("m")
+        .n(2)
+        .best_of(5)
+        .prompt_logprobs(3);
     let json = there_and_back(&request);
     let expected = json!({
         "model": "m", "prompt": "Once", "temperature": 0.5, "repeat_penalty": 1.25, "repeat_last_n": -1,
         "logit_bias": {"5": -1.5, "7": false}, "logprobs": true, "seed": 9007199254740991u64, "max_tokens": 9,
         "stop": ["a", "b"], "stop_token_ids": [3], "ignore_eos": true, "timeout": 1.5, "priority": "interactive",
         "user": "u", "cache_salt": "s", "frequency_penalty": 0.0, "presence_penalty": 0.0, "top_k": 40,
+        "n": 2, "best_of": 5, "prompt_logprobs": 3,
     });
     for (name, value) in expected.as_object().unwrap() {
         assert_eq!(&json[name], value, "{name}");
@@ -71,6 +78,11 @@ fn a_request_of_few_words_has_the_defaults() {
     assert_eq!(format!("{request:?}"), format!("{expected:?}"));
     let request: Request = from_value(json!({"prompt": [4, 5], "stop": null, "logit_bias": null})).unwrap();
     assert!(matches!(request.prompt, Prompt::Tokens(tokens) if tokens == [4, 5]));
+    let nulls = json!({"prompt": "x", "n": null, "best_of": null, "prompt_logprobs": null});
+    let request: Request = from_value(nulls).unwrap();
+    assert_eq!((request.n, request.best_of, request.prompt_logprobs), (1, None, None));
+    let json = to_value(Request::text("x")).unwrap();
+    assert!(json.get("best_of").is_none() && json.get("prompt_logprobs").is_none());
     for bad in [
         json!({"stop": "x"}),
         json!({"prompt": 5}),
@@ -79,6 +91,10 @@ fn a_request_of_few_words_has_the_defaults() {
         json!({"prompt": "x", "logit_bias": {"1": true}}),
         json!({"prompt": "x", "repeat_last_n": -2}),
         json!({"prompt": "x", "priority": "urgent"}),
+        json!({"prompt": "x", "n": -1}),
+        json!({"prompt": "x", "n": 1.5}),
+        json!({"prompt": "x", "best_of": "2"}),
+        json!({"prompt": "x", "prompt_logprobs": -1}),
     ] {
         assert!(from_value::<Request>(bad.clone()).is_err(), "{bad}");
     }
@@ -282,9 +298,18 @@ fn events_go_there_and_back() {
         Event::AnswerFinished(AnswerFinished::new(1, FinishReason::StopToken(9)).seed(4)),
         Event::Finished(Finished::new(FinishReason::StopString(1)).text("x").usage(usage).seed(u64::MAX)),
         Event::Finished(Finished::new(FinishReason::Failed(RequestError::Panicked("p".into())))),
+        Event::AnswerFinished(
+            AnswerFinished::new(2, FinishReason::MaxTokens).logprob(AnswerLogprob::new(-1.5, 3)),
+        ),
+        Event::Finished(Finished::new(FinishReason::MaxTokens).logprob(AnswerLogprob::new(-0.25, 1))),
+        Event::Prompt(PromptLogprobs::new(0, [PromptToken::new(1, None)])),
+        Event::Prompt(PromptLogprobs::new(1, [PromptToken::new(2, -0.5).top_logprobs([(2, -0.5)])])),
     ] {
         there_and_back(&event);
     }
+    let part = to_value(Event::Prompt(PromptLogprobs::new(7, [PromptToken::new(5, -0.5)]))).unwrap();
+    let token = json!({"id": 5, "logprob": -0.5, "top_logprobs": []});
+    assert_eq!(part, json!({"type": "prompt", "start": 7, "tokens": [token]}));
     let end = to_value(Event::Finished(Finished::new(FinishReason::MaxTokens))).unwrap();
     assert_eq!((&end["type"], &end["reason"]), (&json!("finished"), &json!({"type": "max_tokens"})));
 }

@@ -89,13 +89,30 @@ fn request(data: &mut Unstructured<'_>) -> Result<Request> {
     request.ignore_eos = data.arbitrary()?;
     request.parse_special = data.arbitrary()?;
     request.timeout = data.arbitrary::<Option<u8>>()?.map(|ms| Duration::from_millis(ms.into()));
+    if data.ratio(1, 3)? {
+        request.n = data.int_in_range(0..=6)?;
+        request.best_of = data.arbitrary::<Option<u8>>()?.map(|n| usize::from(n) % 9);
+    }
+    if data.ratio(1, 10)? {
+        (request.n, request.best_of) = (data.arbitrary()?, data.arbitrary()?);
+    }
+    if data.ratio(1, 3)? {
+        request.prompt_logprobs = data.arbitrary::<Option<u8>>()?.map(|top| u32::from(top) % 24);
+    }
     Ok(request)
 }
 
 struct Asked {
     stream: TokenStream,
     tokens_max: Option<usize>,
-    tokens: usize,
+    n: usize,
+    /// Whether fewer answers are sent than are generated.
+    of_more: bool,
+    scores_prompt: bool,
+    scored: usize,
+    /// Tokens by answer.
+    tokens: Vec<usize>,
+    ended: Vec<bool>,
     ends: usize,
 }
 
@@ -107,21 +124,42 @@ impl Asked {
                 Event::Token(token) => {
                     assert!(token.id.is_some_and(|id| (id as usize) < ByteTokenizer::N_VOCAB));
                     assert!(token.logprob.is_none_or(|logprob| logprob <= 1e-4), "{:?}", token.logprob);
-                    self.tokens += 1;
+                    assert!(!self.ended[token.index], "a token after the end of its answer");
+                    self.tokens[token.index] += 1;
                 }
+                Event::Prompt(part) => {
+                    assert!(self.scores_prompt && part.start == self.scored);
+                    assert!(self.tokens.iter().all(|n| *n == 0), "the prompt comes first");
+                    assert!(part.tokens.iter().all(|token| token.logprob.is_none_or(|logprob| logprob <= 1e-4)));
+                    self.scored += part.tokens.len();
+                }
+                Event::AnswerFinished(end) => self.end(end.index, &end.reason),
                 Event::Finished(finished) => {
                     self.ends += 1;
-                    // A token that ended the answer counts and is not sent.
-                    assert!((self.tokens..=self.tokens + 1).contains(&finished.usage.completion_tokens));
-                    if finished.reason == FinishReason::MaxTokens {
-                        assert_eq!(Some(self.tokens), self.tokens_max);
-                    }
-                    if let FinishReason::Failed(error) = finished.reason {
-                        assert!(!error.to_string().is_empty());
+                    self.end(finished.index, &finished.reason);
+                    assert!(self.ended.iter().all(|ended| *ended), "every answer ends");
+                    let (sent, generated) = (self.tokens.iter().sum::<usize>(), finished.usage.completion_tokens);
+                    // A token that ended an answer counts and is not sent.
+                    assert!(sent <= generated);
+                    assert!(self.of_more || generated <= sent + self.n);
+                    if sent > 0 && self.scores_prompt {
+                        assert_eq!(self.scored, finished.usage.prompt_tokens);
                     }
                 }
                 other => panic!("{other:?}"),
             }
+        }
+    }
+}
+
+impl Asked {
+    fn end(&mut self, index: usize, reason: &FinishReason) {
+        assert!(!std::mem::replace(&mut self.ended[index], true), "an answer ends twice");
+        if *reason == FinishReason::MaxTokens {
+            assert_eq!(Some(self.tokens[index]), self.tokens_max);
+        }
+        if let FinishReason::Failed(error) = reason {
+            assert!(!error.to_string().is_empty());
         }
     }
 }
@@ -146,9 +184,17 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
     let mut asked = Vec::new();
     for _ in 0..data.int_in_range(1..=6)? {
         let request = request(data)?;
-        let tokens_max = request.max_tokens;
+        let (tokens_max, n) = (request.max_tokens, request.n);
+        let of_more = request.best_of.is_some_and(|best_of| best_of > n);
+        let scores_prompt = request.prompt_logprobs.is_some();
         match engine.submit(request) {
-            Ok(stream) => asked.push(Asked { stream, tokens_max, tokens: 0, ends: 0 }),
+            Ok(stream) => {
+                let (tokens, ended) = (vec![0; n], vec![false; n]);
+                let asked_for = Asked {
+                    stream, tokens_max, n, of_more, scores_prompt, scored: 0, tokens, ended, ends: 0,
+                };
+                asked.push(asked_for);
+            }
             Err(error) => assert!(!error.to_string().is_empty()),
         }
         for _ in 0..data.int_in_range(0..=3)? {

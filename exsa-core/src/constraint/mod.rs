@@ -19,15 +19,53 @@
 //! construct that is not supported is refused, never ignored. Grammars need the feature `constraints`; without
 //! it, requests with a constraint are refused with [`ConstraintError::Disabled`].
 
+#[cfg(feature = "constraints")]
+mod canonical;
+#[cfg(feature = "constraints")]
+mod compiled;
+#[cfg(feature = "constraints")]
+mod compiler;
+#[cfg(not(feature = "constraints"))]
+mod disabled;
+#[cfg(feature = "constraints")]
+mod environment;
 mod error;
+#[cfg(feature = "constraints")]
+mod gbnf;
 mod grammar;
+#[cfg(feature = "constraints")]
+mod guard;
+#[cfg(feature = "constraints")]
+mod lark;
+#[cfg(feature = "constraints")]
+mod limits;
+#[cfg(feature = "constraints")]
+mod matcher;
+#[cfg(feature = "constraints")]
+mod schema;
+#[cfg(feature = "constraints")]
+mod search;
+#[cfg(feature = "constraints")]
+mod source;
+#[cfg(feature = "constraints")]
+mod state;
 mod tags;
 mod trigger;
 #[cfg(feature = "serde")]
 pub(crate) mod wire;
 
+#[cfg(feature = "constraints")]
+pub use compiled::Compiled;
+#[cfg(feature = "constraints")]
+pub use compiler::Compiler;
+#[cfg(not(feature = "constraints"))]
+pub(crate) use disabled::{Allowed, Compiler, ConstraintState};
 pub use error::ConstraintError;
-pub use grammar::{Grammar, JsonSchema};
+pub use grammar::{Grammar, JsonSchema, JsonWhitespace};
+#[cfg(all(feature = "constraints", feature = "tool-parsers"))]
+pub(crate) use source::checked_json;
+#[cfg(feature = "constraints")]
+pub use state::{Allowed, ConstraintState};
 pub use tags::{StructuralTag, StructuralTags};
 pub use trigger::{GrammarStart, Trigger};
 
@@ -52,12 +90,23 @@ pub struct Constraint {
     /// Text at the end of a reasoning part. The constraint, and the search for its trigger, start after the first
     /// occurrence in the answer. Unless there is a trigger, the answer cannot end before.
     pub reasoning_end: Option<String>,
+    /// White space between the tokens of JSON.
+    pub whitespace: JsonWhitespace,
+    /// Whether Lark source is Exsa's own, with schemas that were checked.
+    pub(crate) trusted: bool,
 }
 
 impl Constraint {
     /// Restricts the whole answer to `grammar`.
     pub fn new(grammar: Grammar) -> Self {
-        Self { grammar, trigger: None, grammar_start: GrammarStart::default(), reasoning_end: None }
+        Self {
+            grammar,
+            trigger: None,
+            grammar_start: GrammarStart::default(),
+            reasoning_end: None,
+            whitespace: JsonWhitespace::default(),
+            trusted: false,
+        }
     }
 
     /// Any JSON object.
@@ -114,6 +163,13 @@ impl Constraint {
     #[must_use]
     pub fn after_reasoning(mut self, end: impl Into<String>) -> Self {
         self.reasoning_end = Some(end.into());
+        self
+    }
+
+    /// Sets the white space between the tokens of JSON.
+    #[must_use]
+    pub fn whitespace(mut self, whitespace: JsonWhitespace) -> Self {
+        self.whitespace = whitespace;
         self
     }
 }

@@ -1,7 +1,9 @@
 //! Constraints in JSON: `response_format` of OpenAI, `structured_outputs` of vLLM and its older `guided_*`,
 //! `json_schema` and `grammar` of llama-server. A constraint is written as `structured_outputs`.
 
-use super::{Constraint, Grammar, GrammarStart, JsonSchema, StructuralTag, StructuralTags, Trigger};
+use super::{
+    Constraint, Grammar, GrammarStart, JsonSchema, JsonWhitespace, StructuralTag, StructuralTags, Trigger,
+};
 use crate::chat::Json;
 use crate::token::TokenId;
 use serde::de::Error as _;
@@ -79,6 +81,8 @@ struct StructuredOutputs {
     trigger: Option<TriggerField>,
     grammar_start: Option<StartField>,
     reasoning_end: Option<String>,
+    /// vLLM's; white space is fixed by default.
+    disable_any_whitespace: Option<bool>,
 }
 
 /// Structural tags as a value, or as JSON text, as vLLM has them.
@@ -329,6 +333,9 @@ impl StructuredOutputs {
             constraint.grammar_start = GrammarStart::TriggerEnd;
         }
         constraint.reasoning_end = self.reasoning_end;
+        if self.disable_any_whitespace == Some(false) {
+            constraint.whitespace = JsonWhitespace::Any;
+        }
         Ok(Some(constraint))
     }
 }
@@ -402,6 +409,9 @@ impl Serialize for Written<'_> {
         }
         if let Some(end) = &self.0.reasoning_end {
             map.serialize_entry("reasoning_end", end)?;
+        }
+        if self.0.whitespace == JsonWhitespace::Any {
+            map.serialize_entry("disable_any_whitespace", &false)?;
         }
         map.end()
     }

@@ -1,4 +1,5 @@
-//! Admission control: counts waiting answers on the submitting threads, and refuses requests when a queue is full.
+//! Admission control: counts waiting answers on the submitting threads, and refuses requests when a queue is
+//! full.
 
 use crate::generator::{QueueScope, SubmitError};
 use crate::priority::Priority;

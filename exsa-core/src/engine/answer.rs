@@ -1,9 +1,10 @@
 //! One answer of a request outside the scheduler: sampler, end conditions, text, output.
 
+use crate::constraint::{Allowed, ConstraintState};
 use crate::engine::output::Output;
 use crate::engine::reasoning_budget::ReasoningBudget;
-use crate::finish::FinishReason;
-use crate::sampler::{Sampled, Sampler};
+use crate::finish::{FinishReason, RequestError};
+use crate::sampler::{SampleError, SampleScratch, Sampled, Sampler};
 use crate::stream::{AnswerFinished, AnswerLogprob, Event, StreamSender, Token};
 use crate::text::{Detokenizer, Released, StopMatcher};
 use crate::token::{RequestId, TokenId};
@@ -11,7 +12,8 @@ use crate::tokenizer::Tokenizer;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An answer in the making. It has a sequence and a [`SchedRequest`](crate::schedule::SchedRequest) of its own.
+/// An answer in the making. It has a sequence and a [`SchedRequest`](crate::schedule::SchedRequest) of its
+/// own.
 pub(crate) struct Answer {
     /// The request that it belongs to.
     pub(crate) request: RequestId,
@@ -39,6 +41,7 @@ pub(crate) struct Answer {
     /// Whether it has had a sequence, so that it no longer counts as waiting.
     pub(crate) admitted: bool,
     pub(crate) last_token: Option<Duration>,
+    pub(crate) constraint: Option<ConstraintState>,
 }
 
 /// Maximum lengths of a sequence, prompt included.
@@ -60,6 +63,30 @@ pub(crate) enum TokenOutcome {
 }
 
 impl Answer {
+    /// The token that follows `history`, from the row of `logits` after it, or without one if the constraint forces
+    /// the token. `None` if a row is needed and there is none.
+    pub(crate) fn draw(
+        &mut self,
+        logits: Option<&[f32]>,
+        history: &[TokenId],
+        scratch: &mut SampleScratch,
+    ) -> Result<Option<Sampled>, RequestError> {
+        let mut mask = None;
+        if let Some(constraint) = &mut self.constraint {
+            if let Some(token) = constraint.forced()? {
+                return Ok(forced(token, &self.sampler, logits, scratch)?);
+            }
+            if logits.is_some()
+                && let Allowed::Mask(allowed) = constraint.allowed()?
+            {
+                mask = Some(allowed);
+            }
+        }
+        let Some(logits) = logits else { return Ok(None) };
+        let position = history.len() as u64;
+        Ok(Some(self.sampler.sample_masked(logits, history, position, mask, scratch)?))
+    }
+
     /// Processes a sampled token, which makes the sequence `len` tokens
     /// long: emits its text, and returns whether the answer ends.
     pub(crate) fn advance(
@@ -75,7 +102,9 @@ impl Answer {
             total.add(logprob);
         }
         let reason = self.take(id, len, limits, tokenizer, &mut text);
-        if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration) = reason {
+        if let Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration | FinishReason::Failed(_)) =
+            reason
+        {
             return TokenOutcome::End(reason.unwrap_or(FinishReason::EndOfGeneration));
         }
         let logprob = sampled.logprob.filter(|_| !self.hide_logprobs);
@@ -121,6 +150,11 @@ impl Answer {
         tokenizer: &dyn Tokenizer,
         text: &mut Released,
     ) -> Option<FinishReason> {
+        if let Some(constraint) = &mut self.constraint
+            && let Err(error) = constraint.accept(id)
+        {
+            return Some(FinishReason::Failed(error.into()));
+        }
         if let Some(budget) = &mut self.budget {
             budget.taken();
         }
@@ -188,4 +222,22 @@ impl Answer {
         let end = AnswerFinished::new(self.index, reason).text(text).seed(self.seed).logprob(self.logprob);
         (end, self.output.take_withheld())
     }
+}
+
+/// A token that a constraint forces, without a draw. Log probabilities need its row.
+fn forced(
+    token: TokenId,
+    sampler: &Sampler,
+    logits: Option<&[f32]>,
+    scratch: &mut SampleScratch,
+) -> Result<Option<Sampled>, SampleError> {
+    let (logprob, top_logprobs) = match (sampler.logprobs(), logits) {
+        (None, _) => (None, Vec::new()),
+        (Some(_), None) => return Ok(None),
+        (Some((logprob, top)), Some(logits)) => {
+            let scored = sampler.score(logits, token, top, scratch)?;
+            (logprob.then_some(scored.logprob), scored.top)
+        }
+    };
+    Ok(Some(Sampled { token, logprob, top_logprobs }))
 }

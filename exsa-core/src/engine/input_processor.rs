@@ -3,6 +3,7 @@
 use crate::backend::{Capabilities, Model};
 use crate::chat::ChatTemplate;
 use crate::clock::Clock;
+use crate::constraint::Compiler;
 use crate::engine::admission_control::AdmissionControl;
 use crate::engine::answer::{Answer, Limits};
 use crate::engine::in_flight::InFlight;
@@ -10,6 +11,7 @@ use crate::engine::mailbox::{Command, Mailbox};
 use crate::engine::output_plan::{OutputPlan, PromptEnd, chat_options};
 use crate::engine::reasoning_budget::ReasoningBudget;
 use crate::engine::request_state::{RequestState, Submission};
+use crate::finish::{FinishReason, RequestError};
 use crate::generator::SubmitError;
 use crate::options::EngineOptions;
 use crate::priority::UserId;
@@ -44,6 +46,7 @@ pub(crate) struct InputProcessor {
     pub(crate) ids: AtomicU64,
     seeds: RandomState,
     template: Mutex<Option<Arc<ChatTemplate>>>,
+    constraints: Compiler,
 }
 
 impl InputProcessor {
@@ -57,6 +60,7 @@ impl InputProcessor {
     ) -> Self {
         Self {
             tokenizer: model.tokenizer(),
+            constraints: Compiler::new(model.tokenizer()),
             model,
             capabilities,
             kv_bytes_per_token,
@@ -92,9 +96,7 @@ impl InputProcessor {
         let architecture = &self.model.info().architecture;
         let (template, prompt) = (template.as_deref(), &tokens[..prompt_len]);
         let plan = OutputPlan::new(&request, template, end, prompt, &*self.tokenizer, architecture)?;
-        if plan.constraint(&mut request, &*self.tokenizer)?.is_some() {
-            return Err(crate::constraint::ConstraintError::Disabled.into());
-        }
+        let constraint = plan.constraint(&mut request, &*self.tokenizer)?;
         // The first answer has the id of the request, the others those after it.
         let id = RequestId(self.ids.fetch_add(n as u64, Ordering::Relaxed));
         let mut sampling = request.sampling;
@@ -122,6 +124,11 @@ impl InputProcessor {
         let (stop_tokens, end_of_generation): (Arc<[_]>, Arc<[_]>) =
             (stop_tokens.into(), end_of_generation.into());
 
+        let compiled = constraint.as_ref().map(|constraint| self.constraints.compile(constraint));
+        let compiled = compiled.transpose()?;
+        let constraint = || compiled.as_ref().map(|it| it.state_with(&end_of_generation, &stop_tokens));
+        let constraints = (0..n).map(|_| constraint().transpose()).collect::<Result<Vec<_>, _>>()?;
+
         let (mailbox, in_flight) = (self.mailbox.clone(), self.in_flight.clone());
         let (stream, events) = channel(self.options.stream_events_max, move |signal| {
             // A closed mailbox has ended the request already.
@@ -143,7 +150,8 @@ impl InputProcessor {
         };
         let budget = request.reasoning.budget;
         let logprobs = sampling.logprobs && resume.generated == 0;
-        let answers = samplers.into_iter().enumerate().map(|(index, sampler)| {
+        let answers = samplers.into_iter().zip(constraints).enumerate();
+        let answers = answers.map(|(index, (sampler, constraint))| {
             // Calls of later answers in the conversation differ by the length of the prompt.
             let output = plan.output(index, sampler.seed().wrapping_add((prompt_len as u64) << 32));
             Box::new(Answer {
@@ -155,7 +163,9 @@ impl InputProcessor {
                 end_of_generation: end_of_generation.clone(),
                 detokenizer: Detokenizer::new(&*self.tokenizer, preceded),
                 stop: stop.clone(),
-                budget: budget.map(|tokens| ReasoningBudget::new(tokens, &output, &*self.tokenizer)),
+                budget: budget.map(|tokens| {
+                    ReasoningBudget::new(tokens, constraint.is_some(), &output, &*self.tokenizer)
+                }),
                 output: output.withhold(best.is_some()),
                 calls_max: plan.calls_max,
                 logprob: logprobs.then(AnswerLogprob::default),
@@ -163,6 +173,7 @@ impl InputProcessor {
                 ended: None,
                 admitted: false,
                 last_token: None,
+                constraint,
             })
         });
         let mut answers: Vec<_> = answers.collect();
@@ -196,6 +207,9 @@ impl InputProcessor {
         });
         for answer in &mut answers {
             tokens.truncate(answer.replay(&tokens, prompt_len, &limits, &*self.tokenizer));
+            if let Some(FinishReason::Failed(RequestError::Constraint(error))) = &answer.ended {
+                return Err(error.clone().into());
+            }
         }
         let expiry = |timeout: Duration| submitted.saturating_add(timeout.saturating_sub(resume.elapsed));
         let mut sched_request = SchedRequest::new(id.0, tokens, limits.len_max);

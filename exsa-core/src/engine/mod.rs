@@ -152,7 +152,8 @@ impl Engine {
         let _ = self.input.mailbox.post(Command::Speculate(speculation.map(Box::new)));
     }
 
-    /// Number of answers that wait for a sequence, by user; those of requests without a user count under an empty name.
+    /// Number of answers that wait for a sequence, by user; those of requests without a user count under an
+    /// empty name.
     pub fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
         self.input.admission.by_user()
     }

@@ -11,6 +11,8 @@
 //! 6. min-p,
 //! 7. temperature.
 //!
+//! A constraint masks the tokens that its grammar does not allow before all others.
+//!
 //! The order is llama.cpp's: filters work on the model's own distribution, and temperature
 //! then reshapes the rest. Temperature 0 is greedy: the best logit after bias, penalties
 //! and the host's transforms, with ties broken by the lowest id; no filter applies.
@@ -47,7 +49,6 @@ pub use candidates::Candidates;
 pub use error::SamplingError;
 pub use params::SamplingParams;
 pub(crate) use params::TOP_LOGPROBS_MAX;
-pub(crate) use score::score;
 pub use transform::{Accepted, SamplerContext, Step, Transform, TransformFactory};
 
 use crate::token::TokenId;
@@ -150,6 +151,19 @@ impl Sampler {
         position: u64,
         scratch: &mut SampleScratch,
     ) -> Result<Sampled, SampleError> {
+        self.sample_masked(logits, history, position, None, scratch)
+    }
+
+    /// Like [`sample`](Self::sample), with a filter before the chain: only tokens whose bit in `mask` is set are
+    /// candidates, as in [`Candidates::retain`].
+    pub fn sample_masked(
+        &mut self,
+        logits: &[f32],
+        history: &[TokenId],
+        position: u64,
+        mask: Option<&[u64]>,
+        scratch: &mut SampleScratch,
+    ) -> Result<Sampled, SampleError> {
         let n_vocab = self.n_vocab;
         if logits.len() != n_vocab {
             return Err(SampleError::Length { found: logits.len(), expected: n_vocab });
@@ -160,6 +174,9 @@ impl Sampler {
         let mut top_logprobs = Vec::new();
         if self.top_logprobs > 0 {
             top_logprobs.extend(candidates.top(self.top_logprobs));
+        }
+        if let Some(mask) = mask {
+            candidates.retain(mask);
         }
         let mut step = Step::new(history, self.seed, position);
         for transform in &mut self.transforms {
@@ -212,6 +229,11 @@ impl Sampler {
         for &token in generated {
             self.accept(token);
         }
+    }
+
+    /// Whether log probabilities of sampled tokens are computed, and the number of most probable tokens beside.
+    pub(crate) fn logprobs(&self) -> Option<(bool, usize)> {
+        (self.logprobs || self.top_logprobs > 0).then_some((self.logprobs, self.top_logprobs))
     }
 
     /// The seed of the random numbers.

@@ -79,7 +79,8 @@ impl SchedRequest {
         }
     }
 
-    /// The same request for another answer, with the id `id`. It shares the prompt and belongs to the same group.
+    /// The request of another answer, with the id `id`. It shares the prompt and belongs to the same
+    /// group.
     pub(crate) fn of_group(&self, id: RequestId) -> Self {
         Self { id, arrival: id.0, ..self.clone() }
     }

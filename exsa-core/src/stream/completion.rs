@@ -26,11 +26,11 @@ pub struct Completion {
     pub reason: FinishReason,
     /// Tokens and times of the whole request.
     pub usage: Usage,
-    /// The seed that was used, where known: the same request with this seed, and `n` of 1, gives the same answer.
+    /// The seed that was used, where known: the same request for one answer with this seed gives the same.
     pub seed: Option<u64>,
     /// Log-probability of the answer, where it was computed.
     pub logprob: Option<AnswerLogprob>,
-    /// The tokens of the prompt with their log-probabilities, where the request asked for them; shared by all answers.
+    /// Tokens of the prompt with their log-probabilities, where the request asked for them; all answers share it.
     pub prompt: Arc<[PromptToken]>,
 }
 

@@ -10,8 +10,9 @@ use crate::token::TokenId;
 /// [`AnswerFinished`](Self::AnswerFinished), except the last one to end, which `Finished` ends together with the stream.
 /// A `Finished` that comes earlier, because the request was cancelled or failed, ends every answer that is still open.
 ///
-/// The in-process engine gives as many answers as [`Request::n`](crate::Request::n) asks for, each with a sequence of its own.
-/// An answer that fails ends alone; a cancel, a deadline or a shutdown ends every answer, one after the other.
+/// The in-process engine gives as many answers as [`Request::n`](crate::Request::n) asks for, each with a
+/// sequence of its own. An answer that fails ends alone; a cancel, a deadline or a shutdown ends every
+/// answer, one after the other.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -33,7 +34,8 @@ pub enum Event {
     /// The request ended. Always the last event, and always there.
     Finished(Finished),
     /// Log-probabilities of a part of the prompt, where the request asked for them
-    /// ([`Request::prompt_logprobs`](crate::Request::prompt_logprobs)). All parts come in order, before the first token.
+    /// ([`Request::prompt_logprobs`](crate::Request::prompt_logprobs)). All parts come in order, before the
+    /// first token.
     Prompt(PromptLogprobs),
 }
 
@@ -116,7 +118,8 @@ impl AnswerLogprob {
         Self { sum, tokens }
     }
 
-    /// Mean per token, by which [`Request::best_of`](crate::Request::best_of) ranks; negative infinity without a token.
+    /// Mean per token, by which [`Request::best_of`](crate::Request::best_of) ranks; negative infinity
+    /// without a token.
     pub fn mean(&self) -> f64 {
         if self.tokens == 0 { f64::NEG_INFINITY } else { self.sum / self.tokens as f64 }
     }
@@ -307,8 +310,8 @@ pub struct AnswerFinished {
     pub reason: FinishReason,
     /// The seed that was used, where known.
     pub seed: Option<u64>,
-    /// Log-probability of the answer, where it was computed: with [`SamplingParams::logprobs`](crate::SamplingParams::logprobs),
-    /// or to rank answers.
+    /// Log-probability of the answer, where it was computed: with
+    /// [`SamplingParams::logprobs`](crate::SamplingParams::logprobs), or to rank answers.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub logprob: Option<AnswerLogprob>,
 }
@@ -354,10 +357,10 @@ pub struct Finished {
     pub reason: FinishReason,
     /// Tokens and times of the whole request.
     pub usage: Usage,
-    /// The seed that was used, where known: the same request with this seed, and `n` of 1, gives the same answer.
+    /// The seed that was used, where known: the same request for one answer with this seed gives the same.
     pub seed: Option<u64>,
-    /// Log-probability of the answer, where it was computed: with [`SamplingParams::logprobs`](crate::SamplingParams::logprobs),
-    /// or to rank answers.
+    /// Log-probability of the answer, where it was computed: with
+    /// [`SamplingParams::logprobs`](crate::SamplingParams::logprobs), or to rank answers.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub logprob: Option<AnswerLogprob>,
 }

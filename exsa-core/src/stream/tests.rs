@@ -101,6 +101,29 @@ fn deltas_are_collected() {
 }
 
 #[test]
+fn the_prompt_is_collected_once_for_all_answers() {
+    let (sender, stream) = ends();
+    let token = |id: u32, logprob: Option<f32>| PromptToken::new(id, logprob);
+    assert!(sender.prompt(PromptLogprobs::new(0, [token(5, None), token(6, Some(-1.0))])));
+    sender.prompt(PromptLogprobs::new(2, [token(7, Some(-2.0))]));
+    sender.token(Token::new(1, "a"));
+    sender.answer_finished(
+        AnswerFinished::new(0, FinishReason::MaxTokens).logprob(AnswerLogprob::new(-3.0, 2)),
+    );
+    sender.finish(Finished::new(FinishReason::MaxTokens).index(1).logprob(AnswerLogprob::new(0.0, 0)));
+    let answers = stream.complete_all().unwrap();
+    let expected = [token(5, None), token(6, Some(-1.0)), token(7, Some(-2.0))];
+    assert!(answers.iter().all(|answer| *answer.prompt == expected));
+    let means: Vec<_> = answers.iter().map(|answer| answer.logprob.unwrap().mean()).collect();
+    assert_eq!(means, [-1.5, f64::NEG_INFINITY]);
+    // It is no text.
+    let (sender, stream) = ends();
+    sender.prompt(PromptLogprobs::new(0, [token(5, None)]));
+    sender.finish(Finished::new(FinishReason::MaxTokens).text("a"));
+    assert_eq!(pieces(stream), ("a".into(), Vec::new()));
+}
+
+#[test]
 fn answers_without_text_are_messages() {
     let (sender, stream) = ends();
     sender.finish(Finished::new(FinishReason::EndOfGeneration));

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::engine::answer::{Answer, Limits, TokenOutcome};
 use crate::engine::request_state::RequestState;
 use crate::finish::FinishReason;
-use crate::sampler::{SampleScratch, Sampled, score};
+use crate::sampler::{SampleScratch, Sampled};
 use crate::schedule::scheduler::{Scheduler, Work};
 use crate::speculate::Speculation;
 use crate::stats::Recorder;
@@ -15,6 +15,9 @@ use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// Forced tokens of one answer and step without a row, which the next pass computes beside other streams.
+const FORCED_MAX: usize = 16;
 
 /// Context for sampling, emitting and committing tokens.
 pub(super) struct Commit<'a> {
@@ -64,7 +67,8 @@ impl Commit<'_> {
         ended
     }
 
-    /// Emits the log-probabilities of the prompt that the first rows of `work` give; the rows of `work` start at `first`.
+    /// Emits the log-probabilities of the prompt that the first rows of `work` give; the rows of `work` start
+    /// at `first`.
     fn score_prompt(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
         if work.prompt_rows == 0 {
             return TokenOutcome::Continue;
@@ -81,7 +85,7 @@ impl Commit<'_> {
         let mut tokens = Vec::with_capacity(work.prompt_rows);
         for (row, token) in (first..).zip(&request.tokens()[start..start + work.prompt_rows]) {
             let Some(logits) = output.row(row) else { break };
-            match score(logits, *token, top, self.scratch) {
+            match answer.sampler.score(logits, *token, top, self.scratch) {
                 Ok(scored) => {
                     tokens.push(PromptToken::new(*token, scored.logprob).top_logprobs(scored.top));
                 }
@@ -94,8 +98,8 @@ impl Commit<'_> {
         if has_room { TokenOutcome::Continue } else { TokenOutcome::StreamFull }
     }
 
-    /// Lets the other answers of the request go on after `work`: they start once the prompt's log-probabilities
-    /// are sent, and the limit for the first token is met by any of them.
+    /// Lets the other answers of the request go on after `work`: they start once the prompt's
+    /// log-probabilities are sent, and the limit for the first token is met by any of them.
     fn settle(&mut self, work: &Work) {
         let Some(answer) = self.answers.get(&work.id) else { return };
         let Some(state) = self.requests.get_mut(&answer.request) else { return };
@@ -111,11 +115,13 @@ impl Commit<'_> {
     }
 
     /// Samples and emits the tokens that follow the known tokens,
-    /// from the rows of `work`, which start at row `first`.
+    /// from the rows of `work` past those of the prompt, which start at row `first`.
     ///
     /// Each row is sampled as in a pass of its own. A row is valid if its draft equals the token
     /// sampled from the row before: the first draft that differs is rejected with all later
     /// drafts. The remaining rows are skipped when the request ends or its stream is full.
+    ///
+    /// Tokens that a constraint forces need no row: the next pass computes them with the token after.
     fn verify(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
         let request = self.scheduler.request(work.seq).filter(|request| request.id == work.id);
         let (Some(request), Some(answer)) = (request, self.answers.get_mut(&work.id)) else {
@@ -127,11 +133,16 @@ impl Commit<'_> {
         let limits = Limits { len_max: request.len_max, context_max: self.context_max };
         let tokens = request.tokens_and_drafts();
         let mut begun = self.clock.now();
-        for (row, len) in (first..first + work.rows).zip(work.known()..) {
-            let Some(logits) = output.row(row) else { break };
-            let sampled = match answer.sampler.sample(logits, &tokens[..len], len as u64, self.scratch) {
-                Ok(sampled) => sampled,
-                Err(error) => return TokenOutcome::End(FinishReason::Failed(error.into())),
+        let (mut row, rows_end) = (first, first + work.rows - work.prompt_rows);
+        let mut forced = 0;
+        for len in work.known().. {
+            // A row is of use while the tokens before it are those that were computed.
+            let logits = if row < rows_end { output.row(row) } else { None };
+            let history = tokens.get(..len).filter(|_| logits.is_some()).unwrap_or_default();
+            let sampled = match answer.draw(logits, history, self.scratch) {
+                Ok(Some(sampled)) => sampled,
+                Ok(None) => break,
+                Err(error) => return TokenOutcome::End(FinishReason::Failed(error)),
             };
             let sampled = match answer.forced_token() {
                 Some(token) => Sampled { token, logprob: None, top_logprobs: Vec::new() },
@@ -159,7 +170,9 @@ impl Commit<'_> {
             if !matches!(outcome, TokenOutcome::Continue) {
                 return outcome;
             }
-            if tokens.get(len) != Some(&token) {
+            row = if tokens.get(len) == Some(&token) { row + 1 } else { rows_end };
+            forced += usize::from(logits.is_none());
+            if forced == FORCED_MAX {
                 break;
             }
         }

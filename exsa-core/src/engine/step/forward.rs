@@ -26,9 +26,17 @@ impl EngineLoop {
             self.input.in_flight.begin(wanted);
             let start = self.clock.now();
             let (session, batch) = (&mut self.session, &self.batch);
+            let (answers, work) = (&mut self.answers, &self.work);
             let pass = move || {
                 let session = session;
                 session.start(batch)?;
+                // Beside the pass of a device. A pass on this thread begins in `finish`.
+                for work in work.iter().filter(|work| work.rows > work.prompt_rows) {
+                    let answer = answers.get_mut(&work.id);
+                    if let Some(constraint) = answer.and_then(|answer| answer.constraint.as_mut()) {
+                        constraint.prepare();
+                    }
+                }
                 session.finish(batch)
             };
             let passed = catch_unwind(AssertUnwindSafe(pass));

@@ -184,7 +184,11 @@ impl EngineLoop {
         let start = self.clock.now();
         self.scheduler.plan(start);
         if let Some(speculation) = &mut self.speculation {
-            self.scheduler.plan_drafts(speculation);
+            let answers = &mut self.answers;
+            self.scheduler.plan_plausible_drafts(speculation, |id, drafts| {
+                let constraint = answers.get_mut(&id).and_then(|answer| answer.constraint.as_mut());
+                constraint.map_or(drafts.len(), |constraint| constraint.count_plausible(drafts))
+            });
         }
         let changes = !self.scheduler.last_plan().is_empty();
         self.apply_plan();

@@ -126,6 +126,7 @@ impl Scheduler {
                 && leader.request.effective_priority() <= request.effective_priority()
                 && leader.request.tokens().get(least - 1) == tokens.get(least - 1)
                 && leader.request.namespace == request.namespace
+                && !self.awaits(leader, request.id)
         };
         let leaders = self.order.iter().filter_map(|seq| self.get(*seq)).filter(leads);
         let shared = |leader: &Running| {
@@ -145,10 +146,28 @@ impl Scheduler {
             return None;
         }
         let computes = |leader: &&Running| {
-            leader.request.group == request.group && leader.paused.is_none() && leader.computed < len
+            leader.request.group == request.group
+                && leader.paused.is_none()
+                && leader.computed < len
+                && !self.awaits(leader, request.id)
         };
         let leader = self.order.iter().filter_map(|seq| self.get(*seq)).find(computes)?;
         Some(leader.leads(request, len))
+    }
+
+    /// Whether a sequence waits, directly or by its leader's leader, for the prefill of request `id`. That
+    /// request may have lost its sequence meanwhile; if it followed in turn, they would wait for each other.
+    pub(super) fn awaits(&self, running: &Running, id: RequestId) -> bool {
+        let mut next = running.follows;
+        for _ in 0..self.order.len() {
+            let Some(follow) = next else { return false };
+            if follow.leader == id {
+                return true;
+            }
+            let leader = self.get(follow.leader_seq).filter(|leader| leader.request.id == follow.leader);
+            next = leader.and_then(|leader| leader.follows);
+        }
+        next.is_some()
     }
 
     /// Tokens for which KV is reserved for a request.

@@ -24,6 +24,9 @@ impl Scheduler {
                 return Err(format!("{seq} computed more than it holds blocks for"));
             }
             let request = &running.request;
+            if self.awaits(running, request.id) {
+                return Err(format!("{seq} waits for its own prefill"));
+            }
             if request.unscored().is_some_and(|position| running.computed > position) {
                 return Err(format!("{seq} computed prompt tokens without their rows"));
             }

@@ -2,6 +2,7 @@
 
 use super::{Scheduler, WorkKind};
 use crate::speculate::Speculation;
+use crate::token::{RequestId, TokenId};
 
 impl Scheduler {
     /// Adds drafts to the decodes of the plan, in plan order,
@@ -10,6 +11,16 @@ impl Scheduler {
     /// Drafts take free blocks only: they preempt no sequence and evict no cached prefix. A
     /// session that cannot truncate gets no drafts, since rejected drafts could not be removed.
     pub fn plan_drafts(&mut self, speculation: &mut Speculation) {
+        self.plan_plausible_drafts(speculation, |_, drafts| drafts.len());
+    }
+
+    /// Like [`plan_drafts`](Self::plan_drafts). `plausible` counts the drafts of
+    /// a request that can be accepted; those after them are dropped.
+    pub fn plan_plausible_drafts(
+        &mut self,
+        speculation: &mut Speculation,
+        mut plausible: impl FnMut(RequestId, &[TokenId]) -> usize,
+    ) {
         if !self.can_truncate {
             return;
         }
@@ -31,6 +42,7 @@ impl Scheduler {
             let answer_room = limit.saturating_sub(known + 1);
             let max = batch_room.min(kv_room).min(answer_room);
             let drafts = speculation.propose(work.id, running.request.tokens(), max);
+            let drafts = if drafts.is_empty() { drafts } else { &drafts[..plausible(work.id, drafts)] };
             if drafts.is_empty() || !self.kv.grow_free(work.seq, known + drafts.len()) {
                 continue;
             }

@@ -136,8 +136,9 @@ impl Scheduler {
         &self.plan
     }
 
-    /// Records that `work` was computed and which tokens its rows generated: none, or
-    /// up to one more than its drafts. A draft is accepted if all generated tokens up
+    /// Records that `work` was computed and which tokens were generated: none, or up to
+    /// one more than its drafts from its rows, with any number of tokens between and behind
+    /// that needed no row, because a constraint forces them. A draft is accepted if all generated tokens up
     /// to its place equal the drafts. Returns the number of accepted drafts.
     ///
     /// The KV of rejected drafts is truncated before the next pass,
@@ -145,7 +146,7 @@ impl Scheduler {
     pub fn commit(&mut self, work: &Work, generated: &[TokenId]) -> usize {
         let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else { return 0 };
         debug_assert_eq!((running.computed, running.request.id), (work.start, work.id));
-        debug_assert!(generated.len() <= work.rows, "{} tokens from {} rows", generated.len(), work.rows);
+        debug_assert!(generated.is_empty() || work.rows > 0, "{} tokens without a row", generated.len());
         let request = &mut running.request;
         if !generated.is_empty() && request.awaits_first_token() {
             self.deadlines.first_token(request);
@@ -257,7 +258,8 @@ impl Scheduler {
         }
     }
 
-    /// Drops the limit for the first token of a request, at the time `now`: another answer to its prompt has begun.
+    /// Drops the limit for the first token of a request, at the time `now`: another answer to its prompt has
+    /// begun.
     pub fn waive_first_token(&mut self, id: RequestId, now: Duration) {
         let mut queued = None;
         let request = match self.seqs.get(&id).copied() {

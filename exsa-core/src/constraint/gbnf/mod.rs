@@ -1,0 +1,29 @@
+//! GBNF, llama.cpp's grammar format, as Lark.
+//!
+//! GBNF describes characters; llguidance has a lexer under its grammar, which takes the longest lexeme. So that
+//! the boundaries of lexemes matter as little as possible, every rule that is not recursive becomes one terminal,
+//! and so does every run of such rules and literals in a recursive rule.
+//!
+//! The format: <https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md>.
+
+mod emit;
+mod parse;
+
+use super::error::ConstraintError;
+use crate::token::TokenId;
+
+/// The grammar as Lark. `control` finds control tokens by text.
+pub(super) fn to_lark(
+    source: &str,
+    control: impl Fn(&str) -> Option<TokenId>,
+) -> Result<String, ConstraintError> {
+    emit::lark(&parse::Parser::new(source, &control).grammar()?)
+}
+
+fn invalid(problem: String) -> ConstraintError {
+    ConstraintError::Invalid { grammar: "GBNF grammar", problem }
+}
+
+fn limit(limit: &'static str, max: usize) -> ConstraintError {
+    ConstraintError::Limit { grammar: "GBNF grammar", limit, max: max as u64 }
+}

@@ -1,0 +1,84 @@
+//! Lark source: literals, and checks before llguidance's parser, which recurses, sees it.
+
+use super::error::ConstraintError;
+use super::limits;
+
+/// A text as a Lark literal.
+pub(super) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c < ' ' || c == '\u{7f}' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A regular expression for use between slashes. Anchors around the whole expression are left out: all of a text
+/// must match anyway.
+pub(super) fn regex(regex: &str) -> Result<String, ConstraintError> {
+    let grammar = "regex";
+    if regex.len() > limits::GRAMMAR_BYTES_MAX {
+        let max = limits::GRAMMAR_BYTES_MAX as u64;
+        return Err(ConstraintError::Limit { grammar, limit: "bytes", max });
+    }
+    if depth(regex) > limits::REGEX_DEPTH_MAX {
+        let max = limits::REGEX_DEPTH_MAX as u64;
+        return Err(ConstraintError::Limit { grammar, limit: "levels of nesting", max });
+    }
+    let inner = regex.strip_prefix('^').unwrap_or(regex);
+    let inner = match inner.strip_suffix('$') {
+        Some(body) if body.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 0 => body,
+        _ => inner,
+    };
+    // Alternatives of which only some have an anchor would lose it.
+    let inner = if inner.len() < regex.len() && inner.contains('|') { regex } else { inner };
+    if inner.is_empty() {
+        let problem = "it matches the empty text only".to_owned();
+        return Err(ConstraintError::Invalid { grammar, problem });
+    }
+    Ok(llguidance::regex_to_lark(inner, ""))
+}
+
+/// Checks a grammar before it is parsed.
+pub(super) fn check(source: &str, grammar: &'static str) -> Result<(), ConstraintError> {
+    let limit = |limit, max: usize| ConstraintError::Limit { grammar, limit, max: max as u64 };
+    if source.len() > limits::GRAMMAR_BYTES_MAX {
+        return Err(limit("bytes", limits::GRAMMAR_BYTES_MAX));
+    }
+    if depth(source) > limits::REGEX_DEPTH_MAX {
+        return Err(limit("levels of nesting", limits::REGEX_DEPTH_MAX));
+    }
+    if source.lines().filter(|line| line.contains(':')).count() > limits::RULES_MAX {
+        return Err(limit("rules", limits::RULES_MAX));
+    }
+    // Its options would let a schema be ignored in part.
+    if source.contains("x-guidance") {
+        let problem = "x-guidance is not supported".to_owned();
+        return Err(ConstraintError::Invalid { grammar, problem });
+    }
+    Ok(())
+}
+
+/// Brackets inside each other, at most: counted without regard to quotes, so it may be more.
+fn depth(source: &str) -> usize {
+    let (mut depth, mut max) = (0usize, 0);
+    let mut escaped = false;
+    for byte in source.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'(' | b'[' | b'{' => {
+                depth += 1;
+                max = max.max(depth);
+            }
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    max
+}

@@ -1,0 +1,170 @@
+//! The state of a grammar after some tokens.
+
+use super::canonical;
+use super::environment::{Environment, Unit, unit};
+use super::error::ConstraintError;
+use super::guard::guard;
+use crate::token::TokenId;
+use llguidance::earley::{Parser, ParserError};
+use std::sync::Arc;
+use toktrie::SimpleVob;
+
+/// The state of a grammar after some tokens.
+pub(super) struct Matcher {
+    env: Arc<Environment>,
+    parser: Parser,
+    /// Bytes of the grammar's text per token, for rollback.
+    lens: Vec<usize>,
+    tokens: Vec<TokenId>,
+    /// Token before the grammar's text.
+    before: Option<TokenId>,
+    next: Option<Next>,
+}
+
+/// The next token of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Only this token.
+    Forced(TokenId),
+    /// No token: the text is complete and cannot be longer.
+    End,
+    /// A token of the mask, or the end if the text so far is complete.
+    Open {
+        /// Whether the text is complete.
+        complete: bool,
+    },
+}
+
+impl Matcher {
+    /// Starts a text of the grammar, whose state `parser` is fresh, behind the token `before`.
+    pub(super) fn new(env: Arc<Environment>, parser: Parser, before: Option<TokenId>) -> Self {
+        Self { env, parser, lens: Vec::new(), tokens: Vec::new(), before, next: None }
+    }
+
+    /// Puts text before all tokens. Returns whether the grammar allows it.
+    pub(super) fn feed(&mut self, units: &[Unit]) -> Result<bool, ConstraintError> {
+        let (env, parser) = (&self.env, &mut self.parser);
+        let fed = guard(|| {
+            let mut bytes = Vec::new();
+            for &one in units {
+                match unit(one) {
+                    Ok(byte) => bytes.push(byte),
+                    Err(id) => {
+                        let control = env.trie().decode_raw(&[id]);
+                        if !apply(parser, &bytes, TokenId::MAX) || !apply(parser, &control, id) {
+                            return false;
+                        }
+                        bytes.clear();
+                    }
+                }
+            }
+            apply(parser, &bytes, TokenId::MAX)
+        })?;
+        self.next = None;
+        self.check()?;
+        Ok(fed)
+    }
+
+    /// Appends a token. Returns whether the grammar allows it; if not, the matcher is of no more use.
+    pub(super) fn push(&mut self, id: TokenId) -> Result<bool, ConstraintError> {
+        let bytes = self.env.trie().decode_raw(&[id]);
+        let parser = &mut self.parser;
+        let pushed = guard(|| apply(parser, &bytes, id))?;
+        self.check()?;
+        self.lens.push(bytes.len());
+        self.tokens.push(id);
+        self.next = None;
+        Ok(pushed)
+    }
+
+    /// Counts the text so far as text before all tokens, which ends with `token`.
+    pub(super) fn begin(&mut self, token: TokenId) {
+        self.lens.clear();
+        self.tokens.clear();
+        self.before = Some(token);
+    }
+
+    /// Tokens that can be taken back.
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Takes back the last `n` tokens.
+    pub(super) fn rollback(&mut self, n: usize) -> Result<(), ConstraintError> {
+        let kept = self.lens.len().saturating_sub(n);
+        let bytes = self.lens.drain(kept..).sum();
+        self.tokens.truncate(kept);
+        self.next = None;
+        let parser = &mut self.parser;
+        guard(|| {
+            // Its cache takes a row of the grammar's table for the same as long as its number is.
+            parser.invalidate_bias_cache();
+            parser.rollback(bytes)
+        })?
+        .map_err(|error| ConstraintError::Internal(error.to_string()))
+    }
+
+    /// What may follow.
+    pub(super) fn next(&mut self) -> Result<Next, ConstraintError> {
+        if let Some(next) = self.next {
+            return Ok(next);
+        }
+        let last = self.tokens.last().copied().or(self.before);
+        let (env, parser) = (&self.env, &mut self.parser);
+        let next = guard(|| {
+            if parser.force_bytes().is_empty() {
+                let complete = parser.is_accepting();
+                if complete && !parser.can_advance() { Next::End } else { Next::Open { complete } }
+            } else {
+                let token = canonical::first_token(env, parser, last);
+                token.map_or(Next::Open { complete: false }, Next::Forced)
+            }
+        })?;
+        self.check()?;
+        Ok(*self.next.insert(next))
+    }
+
+    /// The tokens that may follow, without those that end the answer.
+    pub(super) fn mask(&mut self) -> Result<SimpleVob, ConstraintError> {
+        // Forced text that is not tokenized yet is part of every allowed token.
+        self.next()?;
+        let (env, parser) = (&self.env, &mut self.parser);
+        let mask = guard(|| {
+            let pending = parser.currently_forced_bytes().to_vec();
+            parser.compute_bias(&env.slicer, &pending)
+        })?;
+        self.check()?;
+        Ok(mask)
+    }
+
+    /// The number of `tokens` that may follow in this order.
+    pub(super) fn count_valid(&mut self, tokens: &[TokenId]) -> Result<usize, ConstraintError> {
+        let parser = &mut self.parser;
+        guard(|| parser.validate_tokens(tokens))
+    }
+
+    /// The tokens among those that begin with `start` whose rest behind it may follow here.
+    pub(super) fn extensions(&mut self, start: &[u8]) -> Result<SimpleVob, ConstraintError> {
+        let (trie, parser) = (self.env.trie(), &mut self.parser);
+        guard(|| {
+            let mut allowed = trie.alloc_token_set();
+            parser.with_recognizer(|recognizer| trie.add_bias(recognizer, &mut allowed, start));
+            allowed
+        })
+    }
+
+    fn check(&self) -> Result<(), ConstraintError> {
+        match guard(|| self.parser.get_error())? {
+            None => Ok(()),
+            Some(ParserError::LexerError(error) | ParserError::ParserError(error)) => {
+                Err(ConstraintError::Work(error))
+            }
+            Some(ParserError::Cancelled) => Err(ConstraintError::Internal("it was cancelled".to_owned())),
+        }
+    }
+}
+
+/// Whether the grammar takes the bytes. An `id` outside the vocabulary stands for a part of a token.
+fn apply(parser: &mut Parser, bytes: &[u8], id: TokenId) -> bool {
+    bytes.is_empty() || matches!(parser.apply_token(bytes, id), Ok(0))
+}
