@@ -36,6 +36,8 @@ pub mod gguf;
 pub mod model_info;
 mod options;
 pub mod priority;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod request;
 pub mod sampler;
 #[doc(hidden)]
