@@ -5,13 +5,13 @@
 use exsa_conformance::faulty::{Effect, Faults, FaultyModel, Operation, When};
 use exsa_core::backend::SessionOptions;
 use exsa_core::clock::ManualClock;
-use exsa_core::queue::FairQueue;
+use exsa_core::queue::{FairQueue, Fcfs};
 use exsa_core::sampler::{SampleScratch, SamplerContext, SamplingParams};
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::speculate::{Proposer, Speculation};
 use exsa_core::{
-    EngineLoop, EngineOptions, Event, FinishReason, PrefixCacheOptions, Priority, Request, RequestId,
-    TokenId, TokenStream,
+    EngineLoop, EngineOptions, Event, FinishReason, Overflow, PrefixCacheOptions, Priority, Request,
+    RequestId, TokenId, TokenStream,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +63,8 @@ impl Proposer for Drafts {
 
 struct Submitted {
     prompt: Vec<TokenId>,
+    /// The request for one answer, if it has options that [`alone`] does not know.
+    special: Option<Request>,
     stream: TokenStream,
     /// Tokens and end of each answer. All are greedy, so they are equal as far as they go.
     answers: Vec<(Vec<TokenId>, Option<FinishReason>)>,
@@ -85,6 +87,8 @@ struct Totals {
     accepted: u64,
     /// Rounds in which no fault came about.
     without_fault: u64,
+    rewound: u64,
+    shifts: u64,
     /// Calls of [`KV_OPERATIONS`].
     calls: [u64; 4],
     /// Faults that came about where no others than those of the operation were due.
@@ -104,6 +108,16 @@ fn alone(model: &ScriptedModel, prompt: &[TokenId]) -> Vec<TokenId> {
         tokens.push(sample.unwrap().token);
     }
     tokens.split_off(prompt.len())
+}
+
+/// The answer of an engine without faults and other requests.
+fn undisturbed(model: &ScriptedModel, request: Request) -> Vec<TokenId> {
+    let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(ManualClock::new()));
+    let model = model.clone().shared();
+    let mut engine = EngineLoop::new(model, EngineOptions::default(), queue, clock).unwrap();
+    let stream = engine.submit(request).unwrap();
+    while engine.step() {}
+    stream.complete().unwrap().tokens.iter().filter_map(|token| token.id).collect()
 }
 
 /// Some faults; the operation, if all are of one that moves KV.
@@ -139,15 +153,41 @@ fn faults(random: &mut Random) -> (Faults, Option<usize>) {
     (faults, of_one)
 }
 
-fn engine(random: &mut Random, faults: &Faults) -> (EngineLoop, ScriptedModel, ManualClock) {
+/// Options of all requests of a round that need truncation of KV, or a fresh sequence.
+struct Rewinds {
+    /// Whether a session can truncate, which banned strings need.
+    truncates: bool,
+    /// Whether the context is so short that answers shift it.
+    shifts: bool,
+}
+
+impl Rewinds {
+    fn add_to(&self, random: &mut Random, mut request: Request) -> Request {
+        if self.truncates && random.chance(25) {
+            let mut letter = || char::from(b' ' + random.below(90) as u8);
+            request.banned_strings = (0..50).map(|_| letter().to_string()).collect();
+            request.banned_strings.push([letter(), letter(), letter()].iter().collect());
+        }
+        if self.shifts {
+            request = request.overflow(Overflow::Shift { keep: random.below(60) as usize });
+        }
+        request
+    }
+}
+
+fn engine(
+    random: &mut Random,
+    faults: &Faults,
+    rewinds: &Rewinds,
+) -> (EngineLoop, ScriptedModel, ManualClock) {
     let clock = ManualClock::new();
     // A mistake anywhere in a sequence shows in all that follows.
     let mut model = ScriptedModel::ngram(random.below(1 << 30))
         .order(usize::MAX)
         .kv([2048, 256, 160][random.below(3) as usize], 8)
-        .context(160)
+        .context(if rewinds.shifts { 124 } else { 160 })
         .cost(clock.clone(), Duration::from_millis(5), Duration::from_millis(1));
-    if random.chance(25) {
+    if !rewinds.truncates {
         model = model.without_truncate();
     }
     if random.chance(25) {
@@ -224,16 +264,24 @@ fn read(requests: &mut [Submitted], round: u64) {
 fn run(round: u64, totals: &mut Totals) {
     let mut random = Random(round.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let (faults, of_one) = faults(&mut random);
-    let (mut engine, model, clock) = engine(&mut random, &faults);
+    let rewinds = Rewinds { truncates: random.chance(75), shifts: random.chance(30) };
+    let (mut engine, model, clock) = engine(&mut random, &faults, &rewinds);
     let mut requests: Vec<Submitted> = Vec::new();
     let (mut left, mut idle) = (8 + random.below(10), 0);
     while left > 0 || !engine.is_empty() {
         if left > 0 && random.chance(40) {
             left -= 1;
             let (prompt, scores_prompt, request) = request(&mut random);
+            let request = rewinds.add_to(&mut random, request);
+            let special = (rewinds.shifts || !request.banned_strings.is_empty()).then(|| {
+                let mut special = request.clone().n(1).prompt_logprobs(None);
+                (special.timeout, special.first_token_timeout) = (None, None);
+                special
+            });
             let answers = vec![(Vec::new(), None); request.n];
             let stream = engine.submit(request).unwrap();
-            requests.push(Submitted { prompt, stream, answers, scored: vec![], scores_prompt, ended: false });
+            let (scored, ended) = (Vec::new(), false);
+            requests.push(Submitted { prompt, special, stream, answers, scored, scores_prompt, ended });
         }
         if random.chance(2) && !requests.is_empty() {
             requests[random.below(requests.len() as u64) as usize].stream.cancel();
@@ -250,7 +298,9 @@ fn run(round: u64, totals: &mut Totals) {
     }
     read(&mut requests, round);
     for request in &requests {
-        let expected = alone(&model, &request.prompt);
+        let special = request.special.clone();
+        let expected = special.map(|special| undisturbed(&model, special));
+        let expected = expected.unwrap_or_else(|| alone(&model, &request.prompt));
         let begun = request.answers.iter().any(|(tokens, _)| !tokens.is_empty());
         let scored = if begun && request.scores_prompt { request.prompt.len() } else { request.scored.len() };
         assert_eq!(request.scored, request.prompt[..scored], "round {round}, {faults:?}");
@@ -294,6 +344,8 @@ fn run(round: u64, totals: &mut Totals) {
     totals.saved += stats.scheduler.preemptions_saved;
     totals.drafted += stats.scheduler.drafted_tokens;
     totals.accepted += stats.scheduler.accepted_drafts;
+    totals.rewound += stats.scheduler.rewound_tokens;
+    totals.shifts += stats.scheduler.context_shifts;
     KV_OPERATIONS.iter().zip(&mut totals.calls).for_each(|(op, calls)| *calls += faults.calls(*op));
 
     faults.clear();
@@ -327,14 +379,16 @@ fn random_faults_leave_every_promise_kept() {
             drafted,
             accepted,
             without_fault,
+            rewound,
+            shifts,
             calls,
             fired,
         } = totals;
         assert!(accepted > 1000 && drafted - accepted > 1000, "{accepted} of {drafted} drafts accepted");
-        let counts = [answered, failed, survivors, expired, cancelled, saved, without_fault];
+        let counts = [answered, failed, survivors, expired, cancelled, saved, without_fault, rewound, shifts];
         assert!(
             counts.iter().all(|n| *n > 100),
-            "{counts:?} answered, failed, survived, expired, cancelled, saved, without fault"
+            "{counts:?} answered, failed, survived, expired, cancelled, saved, without fault, rewound, shifts"
         );
         assert!(
             calls.iter().chain(&fired).all(|n| *n > 100),

@@ -212,6 +212,34 @@ pub enum SubmitError {
         /// Names of the available models.
         available: Vec<String>,
     },
+    /// The request names no model, and the generator has none for such requests.
+    #[error("the request names no model, and none is active; available: {}", available.join(", "))]
+    NoActiveModel {
+        /// Names of the models.
+        available: Vec<String>,
+    },
+    /// The model is being loaded.
+    #[error("model '{model}' is loading{}", estimated(retry_after))]
+    ModelLoading {
+        /// The model.
+        model: String,
+        /// Estimated time until it is ready; `None` before there is an estimate.
+        retry_after: Option<Duration>,
+    },
+    /// The model is known, but not loaded, or takes no more requests before it is unloaded.
+    #[error("model '{model}' is not loaded")]
+    ModelUnloaded {
+        /// The model.
+        model: String,
+    },
+    /// The model could not be loaded, or its engine has ended.
+    #[error("model '{model}' has failed: {reason}")]
+    ModelFailed {
+        /// The model.
+        model: String,
+        /// The reason, in words.
+        reason: String,
+    },
     /// The generator or its model does not support the operation.
     #[error("{operation}: {reason}")]
     Unsupported {

@@ -38,6 +38,8 @@ pub mod model_info;
 mod options;
 mod overflow;
 pub mod priority;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod request;
 pub mod sampler;
 #[doc(hidden)]

@@ -52,12 +52,17 @@ impl From<&SubmitError> for ErrorReport {
             SubmitError::Chat(_) => "chat",
             SubmitError::Constraint(_) => "constraint",
             SubmitError::UnknownModel { .. } => "unknown_model",
+            SubmitError::NoActiveModel { .. } => "no_active_model",
+            SubmitError::ModelLoading { .. } => "model_loading",
+            SubmitError::ModelUnloaded { .. } => "model_unloaded",
+            SubmitError::ModelFailed { .. } => "model_failed",
             SubmitError::Unsupported { .. } => "unsupported",
             SubmitError::Generator(_) => "generator",
             SubmitError::ShuttingDown => "shutting_down",
         };
         let retry_after = match error {
-            SubmitError::QueueFull { estimated_wait, .. } => estimated_wait.map(|wait| wait.as_secs_f64()),
+            SubmitError::QueueFull { estimated_wait: wait, .. }
+            | SubmitError::ModelLoading { retry_after: wait, .. } => wait.map(|wait| wait.as_secs_f64()),
             _ => None,
         };
         Self { retry_after, ..Self::new(kind, error.to_string()) }

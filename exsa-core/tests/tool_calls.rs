@@ -1,6 +1,6 @@
 //! Tool calls and reasoning through the engine: events, limits, resume.
 #![cfg(all(feature = "tool-parsers", feature = "chat-template"))]
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::chat::{ChatOptions, Json, Message, ToolCall};
 use exsa_core::request::Resume;
@@ -141,6 +141,105 @@ fn a_choice_needs_its_tool() {
     assert_eq!(error.to_string(), "tool_choice: 'place' is no tool of the request; tools: time");
     let required = ToolOptions::default().choice(ToolChoice::Required);
     assert!(engine("").submit(Request::chat([Message::user("?")]).tools(required)).is_err());
+}
+
+/// Two tools, one of them with parameters of several types.
+#[cfg(feature = "constraints")]
+fn typed_tools() -> Vec<Json> {
+    let place = r#"{"type": "function", "function": {"name": "place", "parameters": {
+        "type": "object", "additionalProperties": false, "required": ["city", "days"], "properties": {
+            "city": {"enum": ["Bern", "Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 30},
+            "metric": {"type": "boolean"}}}}}"#;
+    let now = r#"{"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {},
+        "additionalProperties": false}}}"#;
+    vec![place.parse().unwrap(), now.parse().unwrap()]
+}
+
+/// Whether a call is one of the typed tools, with arguments that its schema allows.
+#[cfg(feature = "constraints")]
+fn assert_valid(name: &str, arguments: &str, context: &str) {
+    let arguments: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(arguments).expect(context);
+    match name {
+        "now" => assert!(arguments.is_empty(), "{context}"),
+        "place" => {
+            assert!(
+                ["Bern", "Rome", "Oslo"].contains(&arguments["city"].as_str().expect(context)),
+                "{context}"
+            );
+            assert!((1..=30).contains(&arguments["days"].as_i64().expect(context)), "{context}");
+            let metric = arguments.get("metric");
+            assert!(metric.is_none_or(serde_json::Value::is_boolean), "{context}");
+            assert_eq!(arguments.len(), 2 + usize::from(metric.is_some()), "{context}");
+        }
+        _ => panic!("{context}"),
+    }
+}
+
+#[cfg(feature = "constraints")]
+#[test]
+fn forced_calls_of_every_format_have_valid_arguments() {
+    let engine = engine("no");
+    let mut called = std::collections::BTreeSet::new();
+    for format in ToolFormat::ALL.iter().copied().filter(|format| *format != ToolFormat::None) {
+        for (seed, choice) in [ToolChoice::Named("place".into()), ToolChoice::Required, ToolChoice::Required]
+            .into_iter()
+            .enumerate()
+        {
+            let options = ToolOptions::default().format(format).choice(choice.clone()).parallel(seed == 2);
+            let mut request = chat().tools(options).sampling(SamplingParams::default()).temperature(1.0);
+            request.chat.tools = typed_tools();
+            let found =
+                engine.submit(request.seed(seed as u64).max_tokens(2000)).unwrap().complete().unwrap();
+            let context = format!("{format}, {seed}: {found:?}");
+            assert_eq!(found.finish_reason(), "tool_calls", "{context}");
+            assert!(seed == 2 || found.tool_calls.len() == 1, "{context}");
+            assert_eq!(found.text, "", "{context}");
+            for call in &found.tool_calls {
+                assert!(seed > 0 || call.name == "place", "{context}");
+                assert_valid(&call.name, &call.arguments, &context);
+                called.insert(call.name.clone());
+            }
+        }
+    }
+    assert_eq!(called.len(), 2, "{called:?}");
+}
+
+#[cfg(feature = "constraints")]
+#[test]
+fn schemas_of_forced_calls_are_enforced_or_refused() {
+    let mut request = chat().tools(ToolOptions::default().choice(ToolChoice::Required));
+    let tool = r#"{"type": "function", "function": {"name": "f", "parameters": {"type": "object",
+        "properties": {"a": {"type": "array", "uniqueItems": true}}}}}"#;
+    request.chat.tools = vec![tool.parse().unwrap()];
+    let error = engine("").submit(request).unwrap_err();
+    assert!(error.to_string().contains("uniqueItems"), "{error}");
+    let request = chat().tools(ToolOptions::default().choice(ToolChoice::Required));
+    let both = request.constraint(exsa_core::constraint::Constraint::json_object());
+    assert!(engine("").submit(both).unwrap_err().to_string().contains("tool_choice"));
+}
+
+#[cfg(feature = "constraints")]
+#[test]
+fn reasoning_comes_before_a_forced_call() {
+    let tools = || ToolOptions::default().choice(ToolChoice::Required).parallel(false);
+    // The template opens the reasoning.
+    let request = chat().tools(tools()).reasoning(ReasoningOptions::default().enabled(true).budget(5));
+    let found = answer("abcdefgh", request.max_tokens(500));
+    assert_eq!((&*found.reasoning, found.tool_calls.len()), ("abcde", 1), "{found:?}");
+    // The model opens it.
+    let found = answer("<think>abc</think>", chat().tools(tools()).max_tokens(500));
+    assert_eq!((&*found.reasoning, found.tool_calls.len()), ("abc", 1), "{found:?}");
+}
+
+#[cfg(feature = "constraints")]
+#[test]
+fn strict_calls_are_free_up_to_their_beginning() {
+    let mut request = chat().tools(ToolOptions::default().strict(true).parallel(false)).max_tokens(500);
+    request.chat.tools = typed_tools();
+    let found = answer("Well. <tool_call>nothing", request);
+    assert_eq!((&*found.text, found.tool_calls.len()), ("Well.", 1), "{found:?}");
+    assert_valid(&found.tool_calls[0].name, &found.tool_calls[0].arguments, &format!("{found:?}"));
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! Sampling one token, over vocabularies of 32, 128 and 256 thousand. With the feature `llamacpp`, llama.cpp's chains run
-//! on the same rows, each right after ours.
+//! Sampling one token, over vocabularies of 32, 128 and 256 thousand. With the feature `llamacpp`, a table
+//! of our chains and llama.cpp's on the same rows comes first.
 #![allow(missing_docs)]
 
+#[cfg(feature = "llamacpp")]
+mod compare;
 #[cfg(feature = "llamacpp")]
 mod llama_cpp;
 
@@ -41,21 +43,6 @@ fn chains() -> [(&'static str, SamplingParams); 14] {
         ("mirostat_2", open().mirostat(Mirostat::V2)),
         ("adaptive_p", open().adaptive_target(0.5)),
     ]
-}
-
-/// llama.cpp's chain for one of ours, where it is compared.
-#[cfg(feature = "llamacpp")]
-fn their_chain(name: &str) -> Option<Vec<llama_cpp::Sampler>> {
-    use llama_cpp::Sampler::{Draw, Greedy, MinP, Penalties, Temperature, TopK, TopP};
-    let penalties = Penalties { last_n: 64, repetition: 1.1, frequency: 0.2 };
-    Some(match name {
-        "greedy" => vec![Greedy],
-        "top_k_top_p" => vec![TopK(40), TopP(0.95), Temperature(0.8), Draw],
-        "min_p" => vec![MinP(0.05), Temperature(0.8), Draw],
-        "penalties" => vec![penalties, TopK(40), TopP(0.95), Temperature(0.8), Draw],
-        "temperature" => vec![Temperature(0.8), Draw],
-        _ => return None,
-    })
 }
 
 /// Keeps the tokens of a mask, as a grammar does.
@@ -159,19 +146,14 @@ fn sampler(criterion: &mut Criterion) {
                 });
             });
         }
-        #[cfg(feature = "llamacpp")]
-        for (name, params) in chains() {
-            let Some(samplers) = their_chain(name) else { continue };
-            // Ours again, right before theirs.
-            bench(&mut group, &format!("{name}_beside"), &rows, &params, None);
-            let mut chain = llama_cpp::Chain::new(&samplers, n_vocab, &history);
-            bench_rows(&mut group, &format!("{name}_llama_cpp"), &rows, &mut |row| {
-                black_box(chain.sample(row));
-            });
-        }
         group.finish();
     }
 }
 
-criterion_group!(benches, sampler);
+fn compared(_criterion: &mut Criterion) {
+    #[cfg(feature = "llamacpp")]
+    compare::run();
+}
+
+criterion_group!(benches, compared, sampler);
 criterion_main!(benches);

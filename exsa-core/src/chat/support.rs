@@ -8,7 +8,7 @@ use super::{ChatOptions, ChatTemplate, ChatTemplateError, Json, Message, ToolCal
 use std::time::SystemTime;
 
 /// Steps of one probe. A conversation of a few words takes a small part of it.
-const PROBE_STEPS_MAX: u64 = 1_000_000;
+const PROBE_STEPS_MAX: u64 = 200_000;
 
 /// Features of a chat template ([`ChatTemplate::supports`]).
 ///

@@ -89,7 +89,7 @@ impl Compiled {
 
     fn compile(env: &Arc<Environment>, constraint: &Constraint) -> Result<Self, ConstraintError> {
         let grammar = source::kind(&constraint.grammar);
-        let translated = source::translate(env, &constraint.grammar, constraint.whitespace)?;
+        let translated = source::translate(env, constraint)?;
         let (limits, token_env) = (limits::parser_limits(), env.token_env.clone());
         let parser = guard(|| {
             let init = GrammarInit::Serialized(translated);

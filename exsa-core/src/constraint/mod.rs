@@ -62,6 +62,8 @@ pub use compiler::Compiler;
 pub(crate) use disabled::{Allowed, Compiler, ConstraintState};
 pub use error::ConstraintError;
 pub use grammar::{Grammar, JsonSchema, JsonWhitespace};
+#[cfg(all(feature = "constraints", feature = "tool-parsers"))]
+pub(crate) use source::checked_json;
 #[cfg(feature = "constraints")]
 pub use state::{Allowed, ConstraintState};
 pub use tags::{StructuralTag, StructuralTags};
@@ -90,6 +92,8 @@ pub struct Constraint {
     pub reasoning_end: Option<String>,
     /// White space between the tokens of JSON.
     pub whitespace: JsonWhitespace,
+    /// Whether Lark source is Exsa's own, with schemas that were checked.
+    pub(crate) trusted: bool,
 }
 
 impl Constraint {
@@ -101,6 +105,7 @@ impl Constraint {
             grammar_start: GrammarStart::default(),
             reasoning_end: None,
             whitespace: JsonWhitespace::default(),
+            trusted: false,
         }
     }
 

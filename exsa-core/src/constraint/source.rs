@@ -5,7 +5,7 @@ use super::error::ConstraintError;
 use super::grammar::{Grammar, JsonSchema};
 use super::limits;
 use super::tags::StructuralTags;
-use super::{JsonWhitespace, gbnf, lark, schema};
+use super::{Constraint, JsonWhitespace, gbnf, lark, schema};
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -25,12 +25,16 @@ pub(super) fn kind(grammar: &Grammar) -> &'static str {
 /// The grammar in llguidance's form, after all checks that need not compile it.
 pub(super) fn translate(
     env: &Environment,
-    grammar: &Grammar,
-    whitespace: JsonWhitespace,
+    constraint: &Constraint,
 ) -> Result<TopLevelGrammar, ConstraintError> {
+    let (grammar, whitespace) = (&constraint.grammar, constraint.whitespace);
     Ok(TopLevelGrammar::from_grammar(match grammar {
         Grammar::JsonObject => GrammarWithLexer::from_json_schema(object(whitespace)),
         Grammar::JsonSchema(schema) => GrammarWithLexer::from_json_schema(checked(schema, whitespace)?),
+        Grammar::Lark(source) if constraint.trusted => {
+            within(kind(grammar), source.len())?;
+            GrammarWithLexer::from_lark(source.clone())
+        }
         grammar => GrammarWithLexer::from_lark(as_lark(env, grammar, whitespace)?),
     }))
 }
@@ -75,6 +79,12 @@ fn object(whitespace: JsonWhitespace) -> Value {
 fn checked(text: &JsonSchema, whitespace: JsonWhitespace) -> Result<Value, ConstraintError> {
     within("JSON schema", text.as_str().len())?;
     Ok(with_options(schema::check(text)?, whitespace))
+}
+
+/// A checked schema for `%json` in trusted Lark source.
+#[cfg(feature = "tool-parsers")]
+pub(crate) fn checked_json(schema: &crate::chat::Json) -> Result<String, ConstraintError> {
+    Ok(checked(&JsonSchema::from(schema), JsonWhitespace::Fixed)?.to_string())
 }
 
 /// Adds the options of llguidance's JSON compiler to a checked schema.

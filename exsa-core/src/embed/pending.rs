@@ -3,6 +3,7 @@
 use super::output::EmbedError;
 use crate::finish::RequestError;
 use parking_lot::{Condvar, Mutex};
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ struct State<T> {
     /// The output was sent, and may have been taken.
     sent: bool,
     waker: Option<Waker>,
+    /// Values to drop at the end: [`Pending::hold`].
+    held: Vec<Box<dyn Any + Send>>,
 }
 
 struct Shared<T> {
@@ -27,7 +30,7 @@ struct Shared<T> {
 /// `cancel` is called, on the thread of whoever drops it, where a [`Pending`] is dropped before its output was sent. It must not
 /// block.
 pub fn pending<T>(cancel: impl Fn() + Send + Sync + 'static) -> (PendingSender<T>, Pending<T>) {
-    let state = State { output: None, sent: false, waker: None };
+    let state = State { output: None, sent: false, waker: None, held: Vec::new() };
     let shared =
         Arc::new(Shared { state: Mutex::new(state), ready: Condvar::new(), cancel: Box::new(cancel) });
     (PendingSender { shared: shared.clone() }, Pending { shared })
@@ -46,14 +49,18 @@ impl<T> PendingSender<T> {
     }
 
     fn put(&self, output: Result<T, EmbedError>) {
+        // Dropped before the output can be read, and outside the lock.
+        let held = std::mem::take(&mut self.shared.state.lock().held);
+        drop(held);
         let mut state = self.shared.state.lock();
         if state.sent {
             return;
         }
         state.sent = true;
         state.output = Some(output);
-        let waker = state.waker.take();
+        let (waker, held) = (state.waker.take(), std::mem::take(&mut state.held));
         drop(state);
+        drop(held);
         self.shared.ready.notify_all();
         if let Some(waker) = waker {
             waker.wake();
@@ -105,6 +112,17 @@ impl<T> Pending<T> {
         let sent = state.sent;
         drop(state);
         if sent { Ok(self.wait()) } else { Err(self) }
+    }
+
+    /// Keeps `value` until the request has ended, then drops it on the thread that ends the request.
+    pub fn hold(&self, value: impl Any + Send) {
+        let mut state = self.shared.state.lock();
+        if state.sent {
+            drop(state);
+            drop(value);
+        } else {
+            state.held.push(Box::new(value));
+        }
     }
 
     /// Whether the output is here.

@@ -183,7 +183,9 @@ impl InputProcessor {
                 end_of_generation: end_of_generation.clone(),
                 detokenizer: detokenizer.clone(),
                 stop: stop.clone(),
-                budget: budget.map(|tokens| ReasoningBudget::new(tokens, &output, &*self.tokenizer)),
+                budget: budget.map(|tokens| {
+                    ReasoningBudget::new(tokens, constraint.is_some(), &output, &*self.tokenizer)
+                }),
                 output: output.withhold(best.is_some()),
                 calls_max: plan.calls_max,
                 logprob: logprobs.then(AnswerLogprob::default),

@@ -41,6 +41,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 pub use step::EngineLoop;
+#[cfg(feature = "registry")]
+pub(crate) use step::panic_text;
 use thread::EngineThread;
 
 /// An in-process engine: a model and a thread that serves requests with continuous batching.

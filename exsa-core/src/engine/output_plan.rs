@@ -135,7 +135,7 @@ impl OutputPlan {
                     .reasoning(Some(reasoning).filter(|_| reasons || in_reasoning))
                     .begun(self.end.text.ends_with(">>>"));
                 let (tools, choice) = (&self.tools, &request.tools.choice);
-                constraint = call_constraint(format, tools, choice, options, tokenizer);
+                constraint = call_constraint(format, tools, choice, options, tokenizer)?;
                 if forced && constraint.is_none() {
                     let problem = format!("the format '{format}' cannot be forced");
                     return Err(SubmitError::Option { option: "tool_choice", problem });

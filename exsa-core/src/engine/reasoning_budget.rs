@@ -11,12 +11,15 @@ pub(crate) struct ReasoningBudget {
     left: usize,
     /// Tokens that end the reasoning.
     forced: VecDeque<TokenId>,
+    /// Whether the reasoning ends without white space, which a constraint of the answer may not allow.
+    tight: bool,
 }
 
 impl ReasoningBudget {
-    /// A budget of `tokens` for an answer with this output, which may begin inside reasoning.
-    pub(crate) fn new(tokens: usize, output: &Output, tokenizer: &dyn Tokenizer) -> Self {
-        let mut budget = Self { left: tokens, forced: VecDeque::new() };
+    /// A budget of `tokens` for an answer with this output, which may begin inside reasoning. `tight` says that the
+    /// reasoning ends without white space, which a constraint of the answer may not allow.
+    pub(crate) fn new(tokens: usize, tight: bool, output: &Output, tokenizer: &dyn Tokenizer) -> Self {
+        let mut budget = Self { left: tokens, forced: VecDeque::new(), tight };
         budget.output(false, output, tokenizer);
         budget
     }
@@ -44,7 +47,8 @@ impl ReasoningBudget {
         }
         if let Some(end) = output.reasoning_end() {
             let mut tokens = Vec::new();
-            tokenizer.encode(&end, &EncodeOptions::default().parse_special(true), &mut tokens);
+            let end = if self.tight { end.trim_end() } else { &end };
+            tokenizer.encode(end, &EncodeOptions::default().parse_special(true), &mut tokens);
             self.forced.extend(tokens);
         }
     }

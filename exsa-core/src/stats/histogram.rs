@@ -28,6 +28,12 @@ impl Histogram {
         self.sum += time;
     }
 
+    /// Adds all durations of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.sum += other.sum;
+    }
+
     /// Number of durations added.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()

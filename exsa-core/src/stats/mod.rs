@@ -82,10 +82,100 @@ pub struct SchedulerStats {
 }
 
 impl EngineStats {
+    /// Adds the counters, gauges and histograms of another engine.
+    pub fn merge(&mut self, other: &Self) {
+        // Patterns without `..`, so that a new field is not forgotten.
+        let Self {
+            scheduler,
+            steps,
+            tokens_computed,
+            tokens_generated,
+            embed_passes,
+            texts_embedded,
+            tokens_embedded,
+            submitted,
+            finished,
+            failed,
+            step_times,
+            queue_time,
+            time_to_first_token,
+            inter_token,
+        } = other;
+        self.scheduler.merge(scheduler);
+        self.steps += steps;
+        self.tokens_computed += tokens_computed;
+        self.tokens_generated += tokens_generated;
+        self.embed_passes += embed_passes;
+        self.texts_embedded += texts_embedded;
+        self.tokens_embedded += tokens_embedded;
+        self.submitted += submitted;
+        self.finished += finished;
+        self.failed += failed;
+        self.step_times.merge(step_times);
+        self.queue_time.merge(queue_time);
+        self.time_to_first_token.merge(time_to_first_token);
+        self.inter_token.merge(inter_token);
+    }
+
+    /// The counters alone, with all gauges at zero: the statistics of an engine that has ended.
+    #[must_use]
+    pub fn without_gauges(mut self) -> Self {
+        let SchedulerStats { preemptions, preemptions_saved, prompt_tokens, cached_tokens, .. } =
+            self.scheduler;
+        let SchedulerStats { drafted_tokens, accepted_drafts, .. } = self.scheduler;
+        self.scheduler = SchedulerStats {
+            preemptions,
+            preemptions_saved,
+            prompt_tokens,
+            cached_tokens,
+            drafted_tokens,
+            accepted_drafts,
+            ..SchedulerStats::default()
+        };
+        self
+    }
+
     /// Share of prompt tokens whose KV was cached; `None` before the first prompt.
     pub fn hit_rate(&self) -> Option<f64> {
         let SchedulerStats { prompt_tokens, cached_tokens, .. } = self.scheduler;
         (prompt_tokens > 0).then(|| cached_tokens as f64 / prompt_tokens as f64)
+    }
+}
+
+impl SchedulerStats {
+    fn merge(&mut self, other: &Self) {
+        let Self {
+            running,
+            waiting,
+            waiting_by_class,
+            kv_tokens_used,
+            kv_tokens_cached,
+            kv_tokens_shared,
+            kv_tokens_max,
+            preemptions,
+            preemptions_saved,
+            prompt_tokens,
+            cached_tokens,
+            drafted_tokens,
+            accepted_drafts,
+            rewound_tokens,
+            context_shifts,
+        } = other;
+        self.running += running;
+        self.waiting += waiting;
+        self.waiting_by_class.iter_mut().zip(waiting_by_class).for_each(|(count, more)| *count += more);
+        self.kv_tokens_used += kv_tokens_used;
+        self.kv_tokens_cached += kv_tokens_cached;
+        self.kv_tokens_shared += kv_tokens_shared;
+        self.kv_tokens_max += kv_tokens_max;
+        self.preemptions += preemptions;
+        self.preemptions_saved += preemptions_saved;
+        self.prompt_tokens += prompt_tokens;
+        self.cached_tokens += cached_tokens;
+        self.drafted_tokens += drafted_tokens;
+        self.accepted_drafts += accepted_drafts;
+        self.rewound_tokens += rewound_tokens;
+        self.context_shifts += context_shifts;
     }
 }
 
@@ -103,4 +193,15 @@ pub struct StepTimes {
     pub emit: Duration,
     /// Passes over texts to embed or score.
     pub embed: Duration,
+}
+
+impl StepTimes {
+    fn merge(&mut self, other: &Self) {
+        let Self { plan, forward, sample, emit, embed } = other;
+        self.plan += *plan;
+        self.forward += *forward;
+        self.sample += *sample;
+        self.emit += *emit;
+        self.embed += *embed;
+    }
 }

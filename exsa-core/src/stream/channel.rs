@@ -8,6 +8,7 @@ use crate::finish::{FinishReason, RequestError, Usage};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
 use parking_lot::{Condvar, Mutex};
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -55,6 +56,8 @@ struct State {
     waker: Option<Waker>,
     /// The answer to [`StreamSignal::Position`].
     position: Option<Option<QueuePosition>>,
+    /// Values to drop at the end: [`TokenStream::hold`].
+    held: Vec<Box<dyn Any + Send>>,
 }
 
 struct Shared {
@@ -146,14 +149,20 @@ impl StreamSender {
     }
 
     fn end(&self, finished: Finished) {
+        // A consumer that reads the end finds these values dropped. They are
+        // dropped outside the lock, since their code is not known here.
+        let held = std::mem::take(&mut self.shared.state.lock().held);
+        drop(held);
         let mut state = self.shared.state.lock();
         if state.finished {
             return;
         }
         state.finished = true;
+        let held = std::mem::take(&mut state.held);
         state.events.push_back(Event::Finished(finished));
         self.shared.answered.notify_all();
         self.wake(state);
+        drop(held);
     }
 
     fn wake(&self, mut state: parking_lot::MutexGuard<'_, State>) {
@@ -225,6 +234,18 @@ impl TokenStream {
     /// The events as an asynchronous stream.
     pub fn into_stream(self) -> EventStream {
         EventStream { stream: self }
+    }
+
+    /// Keeps `value` until the request has ended, then drops it on the thread that ends the request: for
+    /// generators and servers that count requests in flight. The end does not depend on the consumer.
+    pub fn hold(&self, value: impl Any + Send) {
+        let mut state = self.shared.state.lock();
+        if state.finished {
+            drop(state);
+            drop(value);
+        } else {
+            state.held.push(Box::new(value));
+        }
     }
 
     /// How the request ended, once the last event was read.

@@ -3,7 +3,7 @@
 use super::schema::{Tool, Types};
 use super::{ReasoningFormat, ToolChoice, ToolFormat};
 use crate::chat::Json;
-use crate::constraint::{Constraint, Trigger};
+use crate::constraint::{Constraint, ConstraintError, Trigger};
 use crate::tokenizer::Tokenizer;
 use std::fmt::Write;
 
@@ -57,24 +57,29 @@ impl GrammarOptions {
 /// [`ToolChoice::Auto`] it is free up to the text that begins a call. Arguments match the schemas of `tools` (in OpenAI's
 /// form) by llguidance's rules; where a format has arguments as plain text, strings are free but for `enum`. `tokenizer`
 /// tells which markers are control tokens.
+///
+/// # Errors
+///
+/// A schema has a keyword that is not supported.
 pub fn call_constraint(
     format: ToolFormat,
     tools: &[Json],
     choice: &ToolChoice,
     options: GrammarOptions,
     tokenizer: &dyn Tokenizer,
-) -> Option<Constraint> {
+) -> Result<Option<Constraint>, ConstraintError> {
     let chosen = |tool: &Tool<'_>| match choice {
         ToolChoice::Named(name) => tool.name() == Some(name.as_str()),
         _ => tool.name().is_some(),
     };
     let tools: Vec<Tool<'_>> = tools.iter().map(Tool::new).filter(chosen).collect();
     if tools.is_empty() || *choice == ToolChoice::None {
-        return None;
+        return Ok(None);
     }
-    let shape = Shape::of(format, tokenizer)?;
+    let Some(shape) = Shape::of(format, tokenizer) else { return Ok(None) };
     let forced = matches!(choice, ToolChoice::Required | ToolChoice::Named(_));
-    let mut lark = Lark { source: String::new(), rules: 0, controls: tokenizer.control_tokens() };
+    let controls = tokenizer.control_tokens();
+    let mut lark = Lark { source: String::new(), rules: 0, controls, error: None };
     // Longer texts first, so that they are found inside shorter ones' places.
     lark.controls.sort_by_key(|(_, text)| std::cmp::Reverse(text.len()));
     let calls: Vec<String> = tools.iter().filter_map(|tool| lark.call(&shape, *tool)).collect();
@@ -82,21 +87,27 @@ pub fn call_constraint(
     let (begin, separator, end) =
         (lark.literal(begin), lark.literal(shape.separator), lark.literal(shape.end));
     let more = if options.parallel { format!(" ({separator} call)*") } else { String::new() };
-    let space = if options.in_reasoning && forced { "SPACE " } else { "" };
+    let space = if options.in_reasoning && forced { "SPACE? " } else { "" };
     let thought =
         if forced && !options.in_reasoning { lark.thought(options.reasoning) } else { String::new() };
     let mut source =
         format!("start: {space}{thought}{begin} call{more} {end}\ncall: {}\n", calls.join(" | "));
-    source.push_str("SPACE: /[ \\n]{0,4}/\n");
+    if space.len() + thought.len() > 0 {
+        source.push_str("SPACE: /[ \\n]{1,4}/\n");
+    }
     source.push_str(&lark.source);
+    if let Some(error) = lark.error {
+        return Err(error);
+    }
     let mut constraint = Constraint::lark(source);
+    constraint.trusted = true;
     if !forced {
         constraint = constraint.trigger(Trigger::text(shape.trigger));
     }
     if options.in_reasoning {
-        constraint.reasoning_end = end_of(options.reasoning?).map(str::to_owned);
+        constraint.reasoning_end = options.reasoning.and_then(end_of).map(str::to_owned);
     }
-    Some(constraint)
+    Ok(Some(constraint))
 }
 
 fn markers(format: ReasoningFormat) -> Option<(&'static str, &'static str)> {
@@ -329,6 +340,8 @@ struct Lark {
     source: String,
     rules: usize,
     controls: Vec<(u32, String)>,
+    /// The first error of a schema.
+    error: Option<ConstraintError>,
 }
 
 impl Lark {
@@ -452,7 +465,7 @@ impl Lark {
     fn thought(&mut self, format: Option<ReasoningFormat>) -> String {
         let Some((open, close)) = format.and_then(markers) else { return String::new() };
         let (open, text) = (self.literal(open), self.text_until(close));
-        format!("({open} {text} SPACE)? ")
+        format!("({open} {text} SPACE?)? ")
     }
 
     fn head(&mut self, head: &str, name: &str) -> String {
@@ -477,6 +490,11 @@ impl Lark {
     }
 
     fn json(&mut self, schema: &Json) -> String {
+        #[cfg(feature = "constraints")]
+        match crate::constraint::checked_json(schema) {
+            Ok(schema) => return self.rule(&format!("%json {schema}")),
+            Err(error) => self.error = self.error.take().or(Some(error)),
+        }
         self.rule(&format!("%json {schema}"))
     }
 

@@ -46,7 +46,7 @@ fn request(i: u64) -> Request {
     let prompt: Vec<TokenId> = format!("prompt {i}: ").bytes().map(TokenId::from).collect();
     Request::tokens(prompt)
         .constraint(Constraint::json_schema(SCHEMA))
-        .max_tokens(400)
+        .max_tokens(220)
         .seed(i)
         .temperature(if i.is_multiple_of(3) { 0.0 } else { 1.0 })
         .cache_salt(i.to_string())

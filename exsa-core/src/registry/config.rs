@@ -1,0 +1,136 @@
+//! Configuration of one model.
+
+use crate::backend::{InferenceBackend, LoadOptions, MemoryEstimate, ModelSource};
+use crate::engine::Engine;
+use crate::error::LoadError;
+use crate::options::EngineOptions;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Prepares an engine before its model is ready.
+pub(super) type Prepare = Arc<dyn Fn(&Engine) -> Result<(), LoadError> + Send + Sync>;
+
+/// A model that a [`Registry`](super::Registry) can load: name, backend, source and options.
+///
+/// ```
+/// use exsa_core::backend::{LoadOptions, ModelSource};
+/// use exsa_core::registry::ModelConfig;
+/// use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// let backend = Arc::new(ScriptedBackend::new(ScriptedModel::echo("Hello.")));
+/// let config = ModelConfig::new("hello", backend, ModelSource::file("hello.gguf"))
+///     .alias("default")
+///     .idle_timeout(Duration::from_secs(600));
+/// # let _ = config;
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ModelConfig {
+    /// Name in requests; not empty.
+    pub name: String,
+    /// Further names in requests.
+    pub aliases: Vec<String>,
+    /// The backend.
+    pub backend: Arc<dyn InferenceBackend>,
+    /// The model's file or bytes.
+    pub source: ModelSource,
+    /// Options of loading.
+    pub load: LoadOptions,
+    /// Options of the engine, with those of its session.
+    pub engine: EngineOptions,
+    /// Whether the model is never evicted and never put to sleep for being idle.
+    pub pinned: bool,
+    /// Time without requests after which the model is put to sleep; `None`, the default, never.
+    pub idle_timeout: Option<Duration>,
+    /// Memory of model and session, in place of the backend's estimate.
+    pub memory: Option<MemoryEstimate>,
+    pub(super) prepare: Option<Prepare>,
+}
+
+impl ModelConfig {
+    /// A model with the default options.
+    #[must_use]
+    pub fn new(name: impl Into<String>, backend: Arc<dyn InferenceBackend>, source: ModelSource) -> Self {
+        Self {
+            name: name.into(),
+            aliases: Vec::new(),
+            backend,
+            source,
+            load: LoadOptions::default(),
+            engine: EngineOptions::default(),
+            pinned: false,
+            idle_timeout: None,
+            memory: None,
+            prepare: None,
+        }
+    }
+
+    /// Adds a name.
+    #[must_use]
+    pub fn alias(mut self, alias: impl Into<String>) -> Self {
+        self.aliases.push(alias.into());
+        self
+    }
+
+    /// Sets the options of loading.
+    #[must_use]
+    pub fn load(mut self, options: LoadOptions) -> Self {
+        self.load = options;
+        self
+    }
+
+    /// Sets the options of the engine.
+    #[must_use]
+    pub fn engine(mut self, options: EngineOptions) -> Self {
+        self.engine = options;
+        self
+    }
+
+    /// Sets whether the model is never evicted and never put to sleep for being idle.
+    #[must_use]
+    pub fn pinned(mut self, pinned: bool) -> Self {
+        self.pinned = pinned;
+        self
+    }
+
+    /// Sets the time without requests after which the model is put to sleep.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = timeout.into();
+        self
+    }
+
+    /// Sets the memory of model and session, for backends without estimates.
+    #[must_use]
+    pub fn memory(mut self, memory: impl Into<Option<MemoryEstimate>>) -> Self {
+        self.memory = memory.into();
+        self
+    }
+
+    /// Calls `prepare` on the loading thread with the started engine, before the model is ready: to warm
+    /// it up with a request, or to set up speculation. An error, or a panic, fails the load.
+    #[must_use]
+    pub fn prepare(
+        mut self,
+        prepare: impl Fn(&Engine) -> Result<(), LoadError> + Send + Sync + 'static,
+    ) -> Self {
+        self.prepare = Some(Arc::new(prepare));
+        self
+    }
+}
+
+impl fmt::Debug for ModelConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelConfig")
+            .field("name", &self.name)
+            .field("aliases", &self.aliases)
+            .field("backend", &self.backend.name())
+            .field("pinned", &self.pinned)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("memory", &self.memory)
+            .finish_non_exhaustive()
+    }
+}

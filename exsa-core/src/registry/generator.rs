@@ -1,0 +1,101 @@
+//! The registry as a [`Generator`].
+
+use super::Registry;
+use super::served::Served;
+use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
+use crate::generator::{Generator, SubmitError};
+use crate::model_info::ModelInfo;
+use crate::request::Request;
+use crate::stats::EngineStats;
+use crate::stream::TokenStream;
+use crate::tokenizer::Tokenizer;
+use std::sync::Arc;
+
+impl Registry {
+    /// Submits a request to a model, and holds its lease by `hold` until the request ends.
+    fn submit_to<T>(
+        &self,
+        model: Option<&str>,
+        submit: impl FnOnce(&Served) -> Result<T, SubmitError>,
+        hold: impl FnOnce(&T, super::Lease),
+    ) -> Result<T, SubmitError> {
+        let (served, mut lease) = self.route(model)?;
+        match submit(&served) {
+            Ok(output) => {
+                lease.submitted();
+                hold(&output, lease);
+                Ok(output)
+            }
+            // The engine was aborted meanwhile, or has ended by a panic.
+            Err(SubmitError::ShuttingDown) => Err(self.ended(lease.id(), &served)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The reason why an engine takes no request.
+    fn ended(&self, id: super::lifecycle::InstanceId, served: &Served) -> SubmitError {
+        let model = served.info.name.clone();
+        self.inner.event(|lifecycle, now| {
+            if lifecycle.is_closed() {
+                return SubmitError::ShuttingDown;
+            }
+            // No effect on an instance that was aborted.
+            lifecycle.engine_ended(id, now);
+            match lifecycle.failure(&model) {
+                Some(reason) => SubmitError::ModelFailed { model, reason },
+                None => SubmitError::ModelUnloaded { model },
+            }
+        })
+    }
+}
+
+impl Generator for Registry {
+    /// The ready models under their names in the registry, the active model first.
+    fn models(&self) -> Vec<Arc<ModelInfo>> {
+        let mut ready = self.list();
+        ready.sort_by_key(|model| !model.active);
+        ready.into_iter().filter_map(|model| model.info).collect()
+    }
+
+    fn submit(&self, mut request: Request) -> Result<TokenStream, SubmitError> {
+        let model = request.model.take();
+        self.submit_to(
+            model.as_deref(),
+            |served| served.engine.submit(request),
+            |stream, lease| stream.hold(lease),
+        )
+    }
+
+    fn embed(&self, mut request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
+        let model = request.model.take();
+        self.submit_to(
+            model.as_deref(),
+            |served| served.engine.embed(request),
+            |output, lease| output.hold(lease),
+        )
+    }
+
+    fn rerank(&self, mut request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
+        let model = request.model.take();
+        self.submit_to(
+            model.as_deref(),
+            |served| served.engine.rerank(request),
+            |output, lease| output.hold(lease),
+        )
+    }
+
+    fn count_tokens(&self, request: &Request) -> Result<usize, SubmitError> {
+        let (served, _lease) = self.route(request.model.as_deref())?;
+        served.engine.count_tokens(request)
+    }
+
+    fn tokenizer(&self, model: Option<&str>) -> Result<Arc<dyn Tokenizer>, SubmitError> {
+        let (served, _lease) = self.route(model)?;
+        Ok(served.engine.tokenizer())
+    }
+
+    /// Counters over all models, of engines that have ended too; gauges of running engines.
+    fn stats(&self) -> EngineStats {
+        self.inner.stats()
+    }
+}

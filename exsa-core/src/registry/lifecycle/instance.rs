@@ -1,0 +1,202 @@
+//! One load of a model, and how it leaves.
+
+use super::{Action, InstanceId, Lifecycle, Rest, WaiterId};
+use crate::backend::MemoryEstimate;
+use crate::engine::Shutdown;
+use crate::registry::error::RegistryError;
+use crate::registry::event::RegistryEvent;
+use crate::registry::state::ReloadOrder;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One load of a model, from its estimate until its memory is free.
+#[derive(Debug)]
+pub(super) struct Instance<H> {
+    pub model: Arc<str>,
+    pub phase: Phase<H>,
+    /// Estimated memory; it counts from the end of the estimate on.
+    pub memory: Option<MemoryEstimate>,
+    /// Callers that wait for the load.
+    pub waiters: Vec<WaiterId>,
+    pub is_reload: bool,
+    /// Order of the reload, once decided.
+    pub order: Option<ReloadOrder>,
+    /// Time that a reload gives the requests of the old instance.
+    pub grace: Option<Duration>,
+    /// Start of the load.
+    pub started: Duration,
+    /// Bytes loaded, and of all.
+    pub progress: (u64, u64),
+    /// Requests that have not ended.
+    pub in_flight: usize,
+    /// Requests of these that are still being submitted.
+    pub submitting: usize,
+    /// Start or end of the last request.
+    pub last_used: Duration,
+}
+
+/// Phase of an instance.
+#[derive(Debug)]
+pub(super) enum Phase<H> {
+    Estimating,
+    /// Admitted; waits until leaving instances have given their memory back.
+    Waiting,
+    Loading,
+    Ready(H),
+    Leaving(Leaving<H>),
+}
+
+/// An instance on its way out.
+#[derive(Debug)]
+pub(super) struct Leaving<H> {
+    /// The engine, until an [`Action::Unload`] takes it.
+    pub handle: Option<H>,
+    /// An estimate or a load that was cancelled, and has not ended.
+    pub cancelled: bool,
+    /// When remaining requests are aborted.
+    pub abort_at: Option<Duration>,
+    pub aborted: bool,
+}
+
+impl<H> Phase<H> {
+    pub fn is_loading(&self) -> bool {
+        matches!(self, Self::Loading)
+    }
+}
+
+impl<H> Instance<H> {
+    pub fn new(model: Arc<str>, now: Duration) -> Self {
+        Self {
+            model,
+            phase: Phase::Estimating,
+            memory: None,
+            waiters: Vec::new(),
+            is_reload: false,
+            order: None,
+            grace: None,
+            started: now,
+            progress: (0, 0),
+            in_flight: 0,
+            submitting: 0,
+            last_used: now,
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.memory.map_or(0, |memory| memory.total())
+    }
+
+    /// The engine of a ready instance.
+    pub fn handle(&self) -> Option<&H> {
+        if let Phase::Ready(handle) = &self.phase { Some(handle) } else { None }
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.phase, Phase::Leaving(_))
+    }
+
+    /// When the instance is to be aborted, if that lies ahead.
+    pub fn abort_at(&self) -> Option<Duration> {
+        match &self.phase {
+            Phase::Leaving(leaving) if !leaving.aborted && !leaving.cancelled => leaving.abort_at,
+            _ => None,
+        }
+    }
+}
+
+impl<H: Clone> Lifecycle<H> {
+    /// Makes an instance leave; one that only waited for memory is gone at once.
+    pub(super) fn leave(&mut self, id: InstanceId, grace: Option<Duration>, now: Duration) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        let abort_at = grace.map(|grace| now.saturating_add(grace));
+        let leaving =
+            |handle, cancelled| Phase::Leaving(Leaving { handle, cancelled, abort_at, aborted: false });
+        match std::mem::replace(&mut instance.phase, Phase::Waiting) {
+            Phase::Estimating => instance.phase = leaving(None, true),
+            Phase::Waiting => {
+                self.instances.remove(&id);
+            }
+            Phase::Loading => {
+                instance.phase = leaving(None, true);
+                self.actions.push(Action::CancelLoad(id));
+            }
+            Phase::Ready(handle) => {
+                instance.phase = leaving(Some(handle), false);
+                self.settle(id, now);
+            }
+            phase @ Phase::Leaving(_) => instance.phase = phase,
+        }
+    }
+
+    /// Shortens the grace of a leaving instance.
+    pub(super) fn shorten(&mut self, id: InstanceId, grace: Option<Duration>, now: Duration) {
+        let abort_at = grace.map(|grace| now.saturating_add(grace));
+        if let Some(Instance { phase: Phase::Leaving(leaving), .. }) = self.instances.get_mut(&id) {
+            leaving.abort_at = match (leaving.abort_at, abort_at) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        self.settle(id, now);
+    }
+
+    /// Shuts the engine of a leaving instance down: gracefully once no request is being submitted, which it
+    /// would refuse, and at once when its grace is over.
+    pub(super) fn settle(&mut self, id: InstanceId, now: Duration) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        let (due, settled) = (instance.abort_at().is_some_and(|at| at <= now), instance.submitting == 0);
+        let Phase::Leaving(leaving) = &mut instance.phase else { return };
+        if leaving.cancelled {
+            return;
+        }
+        if due || settled && leaving.handle.is_some() {
+            let action = match leaving.handle.take() {
+                Some(handle) => {
+                    Action::Unload(id, handle, if due { Shutdown::Abort } else { Shutdown::Drain })
+                }
+                None => Action::Abort(id),
+            };
+            leaving.aborted = due;
+            self.actions.push(action);
+        }
+    }
+
+    /// Makes the ready instance of a model leave, if there is one; the model is then in `rest`.
+    pub(super) fn leave_current(
+        &mut self,
+        name: &Arc<str>,
+        rest: Rest,
+        grace: Option<Duration>,
+        now: Duration,
+    ) {
+        let Some(entry) = self.models.get_mut(name) else { return };
+        entry.rest = rest;
+        if let Some(id) = entry.current.take() {
+            self.leave(id, grace, now);
+        }
+    }
+
+    /// Cancels the pending load of a model. Returns whether there was one.
+    pub(super) fn cancel_pending(&mut self, name: &Arc<str>, now: Duration) -> bool {
+        let error = RegistryError::Cancelled { model: name.to_string() };
+        let Some(id) = self.end_pending(name, &error) else { return false };
+        self.leave(id, None, now);
+        true
+    }
+
+    /// Takes the pending instance off its model and answers all that wait for it with `error`.
+    pub(super) fn end_pending(&mut self, name: &Arc<str>, error: &RegistryError) -> Option<InstanceId> {
+        let entry = self.models.get_mut(name)?;
+        let id = entry.pending.take()?;
+        let kept_ready = entry.current.is_some();
+        let instance = self.instances.get_mut(&id)?;
+        let is_reload = instance.is_reload;
+        for waiter in std::mem::take(&mut instance.waiters) {
+            self.answer(waiter, Err(error.clone()));
+        }
+        if is_reload && kept_ready {
+            self.emit(RegistryEvent::Reloaded { model: name.clone(), error: Some(error.to_string()) });
+        }
+        Some(id)
+    }
+}

@@ -1,0 +1,372 @@
+//! Several models in one program: loaded, unloaded, reloaded and switched while requests run.
+//!
+//! A [`Registry`] has named models, each with a backend, a source and options ([`ModelConfig`]). It is itself
+//! a [`Generator`](crate::Generator), so servers use it like an engine.
+//! [`Request::model`](crate::Request::model) chooses a model by name or alias, and requests without a name go
+//! to the active one. `docs/lifecycle.md` lists which requests fail in which transition.
+//!
+//! ```
+//! use exsa_core::backend::ModelSource;
+//! use exsa_core::registry::{ModelConfig, Registry, RegistryOptions};
+//! use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
+//! use exsa_core::{Generator, Request};
+//! use std::sync::Arc;
+//!
+//! let registry = Registry::new(RegistryOptions::new())?;
+//! for (name, text) in [("first", "One."), ("second", "Two.")] {
+//!     let backend = Arc::new(ScriptedBackend::new(ScriptedModel::echo(text)));
+//!     registry.add(ModelConfig::new(name, backend, ModelSource::file("none.gguf")))?;
+//!     registry.load(name).wait()?;
+//! }
+//! registry.set_active("second")?;
+//! assert_eq!(registry.submit(Request::text("-"))?.complete()?.text, "Two.");
+//! assert_eq!(registry.submit(Request::text("-").model("first"))?.complete()?.text, "One.");
+//! registry.unload("first", None).wait()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod driver;
+mod error;
+mod event;
+mod generator;
+#[doc(hidden)]
+pub mod lifecycle;
+mod load_job;
+mod operation;
+mod options;
+mod served;
+mod state;
+
+pub use config::ModelConfig;
+pub use error::RegistryError;
+pub use event::{RegistryEvent, Subscription};
+pub use operation::Operation;
+pub use options::{LoadPacing, RegistryOptions};
+pub use served::EngineHandle;
+pub use state::{LoadingState, MemoryUse, ModelState, ModelStatus, ReloadOrder};
+
+use crate::generator::SubmitError;
+use driver::{Inner, Waiter};
+use lifecycle::{Lifecycle, ModelSettings, Status, WaiterId};
+use operation::{OperationSender, operation};
+use parking_lot::Mutex;
+use served::{Lease, Served};
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Named models that are loaded, unloaded and switched while the program runs.
+///
+/// All methods return at once, except [`shut_down`](Self::shut_down) and its variants; operations that take
+/// time return an [`Operation`] to wait for or to await. Names of models are names or aliases.
+///
+/// **Memory.** With [`RegistryOptions::memory_bytes_max`], the estimated memory of all models stays within
+/// that budget. A load that does not fit evicts idle models, the least recently used first, and never a model
+/// with requests in flight or a pinned one. If that does not suffice, it is refused and evicts nothing.
+///
+/// **Active model.** The model that becomes ready while none is chosen is chosen for requests without a name.
+/// [`set_active`](Self::set_active) switches to another, and only [`unload`](Self::unload) gives the choice
+/// up. A chosen model is active while it is ready.
+///
+/// Dropping the registry aborts all requests, and waits for all engines and loads to end. It must not be
+/// dropped by a waker of a stream, which runs on the thread of an engine.
+pub struct Registry {
+    inner: Arc<Inner>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Registry {
+    /// A registry without models; starts its thread.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Thread`] if the thread cannot be started.
+    pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
+        let inner = Arc::new(Inner::new(&options));
+        let supervisor = inner.clone();
+        let supervisor = std::thread::Builder::new()
+            .name("exsa-registry".into())
+            .spawn(move || supervisor.supervise())
+            .map_err(|error| RegistryError::Thread(error.to_string()))?;
+        Ok(Self { inner, supervisor: Mutex::new(Some(supervisor)) })
+    }
+
+    /// Adds a model, without loading it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Name`] for a name or alias that is empty or in use.
+    pub fn add(&self, config: ModelConfig) -> Result<(), RegistryError> {
+        let name: Arc<str> = config.name.as_str().into();
+        self.inner.with(|shared, _| {
+            shared.lifecycle.add(name.clone(), settings(&config))?;
+            shared.configs.insert(name, Arc::new(config));
+            Ok(())
+        })
+    }
+
+    /// Replaces the configuration of the model [`ModelConfig::name`]. Aliases, pin and idle time change at
+    /// once; backend, source and options are those of the next load or reload.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::UnknownModel`], and [`RegistryError::Name`] for an alias that is empty or in use.
+    pub fn configure(&self, mut config: ModelConfig) -> Result<(), RegistryError> {
+        let replaced = self.inner.with(|shared, _| {
+            let name = shared.lifecycle.resolve(&config.name)?;
+            shared.lifecycle.configure(&name, settings(&config))?;
+            config.name = name.to_string();
+            Ok(shared.configs.insert(name, Arc::new(config)))
+        })?;
+        // Outside the lock: the host's backend may have a `Drop`.
+        drop(replaced);
+        Ok(())
+    }
+
+    /// Removes a model that is not in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::State`] for a model that is loading, ready or draining.
+    pub fn remove(&self, model: &str) -> Result<(), RegistryError> {
+        let removed = self.inner.with(|shared, _| {
+            let name = shared.lifecycle.remove(model)?;
+            Ok(shared.configs.remove(&name))
+        })?;
+        // Outside the lock: the host's backend may have a `Drop`.
+        drop(removed);
+        Ok(())
+    }
+
+    /// Loads a model. If it is being loaded, joins that load; if it is ready, ends at once.
+    ///
+    /// The operation fails with [`RegistryError::Memory`] if the model does not fit the budget, with
+    /// [`RegistryError::Load`] or [`RegistryError::Panicked`] if the backend fails, and with
+    /// [`RegistryError::Cancelled`] if the load is cancelled or the model unloaded meanwhile.
+    pub fn load(&self, model: &str) -> Operation {
+        self.begin(Waiter::Plain, |lifecycle, now| lifecycle.load(model, now))
+    }
+
+    /// Loads a ready model again from its current configuration, or joins its running reload. The old
+    /// instance answers its requests and is aborted after `grace`; `None` sets no limit.
+    ///
+    /// Ends with the order that the memory budget allowed, which [`RegistryEvent::Reload`] tells before
+    /// the load begins. With [`ReloadOrder::LoadFirst`] a failed load leaves the old instance serving; so
+    /// does a refusal for lack of memory. Otherwise as [`load`](Self::load), and [`RegistryError::State`] for
+    /// a model that is not ready.
+    pub fn reload(&self, model: &str, grace: Option<Duration>) -> Operation<ReloadOrder> {
+        self.begin(Waiter::Reload, |lifecycle, now| lifecycle.reload(model, grace, now))
+    }
+
+    /// Unloads a model. A load is cancelled. A ready model takes no more requests; those in flight are
+    /// answered, and aborted after `grace`. `None` sets no limit, zero aborts at once. Another call with a
+    /// shorter time replaces it. Ends when the memory of all instances of the model is free.
+    pub fn unload(&self, model: &str, grace: Option<Duration>) -> Operation {
+        self.begin(Waiter::Plain, |lifecycle, now| lifecycle.unload(model, grace, now))
+    }
+
+    /// Gives the memory of a ready model back, like [`unload`](Self::unload). The next request to it,
+    /// or [`wake`](Self::wake), loads it again. Fails with [`RegistryError::State`] for a model that
+    /// is not ready.
+    pub fn sleep(&self, model: &str, grace: Option<Duration>) -> Operation {
+        self.begin(Waiter::Plain, |lifecycle, now| lifecycle.sleep(model, grace, now))
+    }
+
+    /// Loads a sleeping model; as [`load`](Self::load), and [`RegistryError::State`] for a model that
+    /// is unloaded or has failed.
+    pub fn wake(&self, model: &str) -> Operation {
+        self.begin(Waiter::Plain, |lifecycle, now| lifecycle.wake(model, now))
+    }
+
+    /// Cancels the load or reload of a model: all who wait for it get [`RegistryError::Cancelled`] at
+    /// once, and the backend stops at its next report of progress. Returns whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::UnknownModel`].
+    pub fn cancel_load(&self, model: &str) -> Result<bool, RegistryError> {
+        self.inner.event(|lifecycle, now| lifecycle.cancel_load(model, now))
+    }
+
+    /// Makes a ready model the one for requests without a name, from the next request on.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::State`] for a model that is not ready; the active model then stays.
+    pub fn set_active(&self, model: &str) -> Result<(), RegistryError> {
+        self.inner.event(|lifecycle, now| lifecycle.set_active(model, now))
+    }
+
+    /// Name of the active model; `None` if none is chosen, or the chosen one is not ready.
+    pub fn active(&self) -> Option<String> {
+        self.inner.event(|lifecycle, _| lifecycle.active().map(|name| name.to_string()))
+    }
+
+    /// Sets whether a model is never evicted and never put to sleep for being idle.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::UnknownModel`].
+    pub fn pin(&self, model: &str, pinned: bool) -> Result<(), RegistryError> {
+        self.inner.event(|lifecycle, _| lifecycle.change(model, |settings| settings.pinned = pinned))
+    }
+
+    /// Sets the time without requests after which a model is put to sleep; `None` is never.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::UnknownModel`].
+    pub fn set_idle_timeout(&self, model: &str, timeout: Option<Duration>) -> Result<(), RegistryError> {
+        self.inner.event(|lifecycle, _| lifecycle.change(model, |settings| settings.idle_timeout = timeout))
+    }
+
+    /// All models, by name.
+    pub fn list(&self) -> Vec<ModelStatus> {
+        self.statuses(Lifecycle::names)
+    }
+
+    /// One model.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::UnknownModel`].
+    pub fn status(&self, model: &str) -> Result<ModelStatus, RegistryError> {
+        let name = self.inner.event(|lifecycle, _| lifecycle.resolve(model))?;
+        let removed = || RegistryError::UnknownModel { model: model.to_owned(), available: Vec::new() };
+        self.statuses(|_| vec![name.to_string()]).pop().ok_or_else(removed)
+    }
+
+    /// Estimated memory of all models.
+    pub fn memory(&self) -> MemoryUse {
+        self.inner
+            .event(|lifecycle, _| MemoryUse { used: lifecycle.held_bytes(), budget: lifecycle.budget() })
+    }
+
+    /// The changes from now on. Read [`list`](Self::list) after it for the state at its beginning.
+    pub fn subscribe(&self) -> Subscription {
+        self.inner.observers.subscribe()
+    }
+
+    /// The engine of a model, or of the active one: for its mode, tokenizer and statistics.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`submit`](crate::Generator::submit) about the model's state; a sleeping model is woken.
+    pub fn engine(&self, model: Option<&str>) -> Result<EngineHandle, SubmitError> {
+        let (served, mut lease) = self.route(model)?;
+        lease.submitted();
+        Ok(EngineHandle { served, _lease: lease })
+    }
+
+    /// Refuses requests and operations from now on, cancels all loads and drains all models, which are
+    /// aborted after `grace`. Returns at once. Can be called again with a shorter time.
+    pub fn begin_shutdown(&self, grace: Option<Duration>) {
+        self.inner.event(|lifecycle, now| lifecycle.close(grace, now));
+    }
+
+    /// Calls [`begin_shutdown`](Self::begin_shutdown) and waits until all engines and loads have ended.
+    pub fn shut_down(&self, grace: Option<Duration>) {
+        self.begin_shutdown(grace);
+        self.wait_for_end(None);
+    }
+
+    /// Calls [`begin_shutdown`](Self::begin_shutdown) and waits for at most `timeout`. Returns
+    /// whether all engines and loads have ended.
+    #[must_use = "engines may still be running"]
+    pub fn shut_down_timeout(&self, grace: Option<Duration>, timeout: Duration) -> bool {
+        self.begin_shutdown(grace);
+        self.wait_for_end(Some(timeout))
+    }
+
+    fn wait_for_end(&self, timeout: Option<Duration>) -> bool {
+        let this = std::thread::current().id();
+        // A waker can drop the registry on the supervisor, which does not wait for itself.
+        let is_supervisor = |thread: &JoinHandle<()>| thread.thread().id() == this;
+        if self.supervisor.lock().as_ref().is_some_and(is_supervisor) || !self.inner.wait_for_end(timeout) {
+            return false;
+        }
+        if let Some(thread) = self.supervisor.lock().take() {
+            // It has ended, and catches the panics of wakers.
+            let _ = thread.join();
+        }
+        true
+    }
+
+    /// Begins an operation and makes its two ends.
+    fn begin<T: Clone>(
+        &self,
+        waiter: impl FnOnce(OperationSender<T>) -> Waiter,
+        begin: impl FnOnce(&mut Lifecycle<Arc<Served>>, Duration) -> Result<WaiterId, RegistryError>,
+    ) -> Operation<T> {
+        let (sender, operation) = operation();
+        let refused = self.inner.with(|shared, now| match begin(&mut shared.lifecycle, now) {
+            Ok(id) if !shared.has_ended() => {
+                shared.waiters.insert(id, waiter(sender));
+                None
+            }
+            // The supervisor is gone, and so is everything that could be unloaded.
+            Ok(_) => Some((sender, RegistryError::ShuttingDown)),
+            Err(error) => Some((sender, error)),
+        });
+        if let Some((sender, error)) = refused {
+            sender.send(Err(error));
+        }
+        operation
+    }
+
+    /// The engine for a request, and its lease.
+    fn route(&self, model: Option<&str>) -> Result<(Arc<Served>, Lease), SubmitError> {
+        let (id, served) = self.inner.event(|lifecycle, now| lifecycle.route(model, now))?;
+        Ok((served, Lease::new(id, self.inner.clone())))
+    }
+
+    fn statuses(&self, names: impl FnOnce(&Lifecycle<Arc<Served>>) -> Vec<String>) -> Vec<ModelStatus> {
+        self.inner.find_ended();
+        let statuses: Vec<_> = self.inner.event(|lifecycle, now| {
+            names(lifecycle).iter().filter_map(|name| lifecycle.status(name, now)).collect()
+        });
+        statuses.into_iter().map(model_status).collect()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let models = self.inner.event(|lifecycle, _| lifecycle.names());
+        f.debug_struct("Registry")
+            .field("models", &models)
+            .field("memory", &self.memory())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.shut_down(Some(Duration::ZERO));
+    }
+}
+
+fn settings(config: &ModelConfig) -> ModelSettings {
+    ModelSettings {
+        aliases: config.aliases.iter().map(|alias| alias.as_str().into()).collect(),
+        pinned: config.pinned,
+        idle_timeout: config.idle_timeout,
+    }
+}
+
+fn model_status(status: Status<Arc<Served>>) -> ModelStatus {
+    let Status { name, settings, state, active, reloading, memory, requests, idle, handle } = status;
+    ModelStatus {
+        name: name.to_string(),
+        aliases: settings.aliases.iter().map(|alias| alias.to_string()).collect(),
+        pinned: settings.pinned,
+        info: handle.map(|served| served.info.clone()),
+        state,
+        active,
+        reloading,
+        memory,
+        requests,
+        idle,
+    }
+}

@@ -1,0 +1,98 @@
+//! A running engine of the registry, and leases of its users.
+
+use super::driver::Inner;
+use super::lifecycle::InstanceId;
+use crate::engine::Engine;
+use crate::model_info::ModelInfo;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Weak};
+
+/// A running engine. When the last owner drops it, the registry learns that its memory is free.
+pub(super) struct Served {
+    // The order of the fields matters: the report comes after the engine is dropped.
+    pub engine: Engine,
+    /// Facts about the model, under its name in the registry.
+    pub info: Arc<ModelInfo>,
+    _report: Report,
+}
+
+struct Report {
+    id: InstanceId,
+    registry: Weak<Inner>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.event(|lifecycle, now| lifecycle.gone(self.id, now));
+        }
+    }
+}
+
+impl Served {
+    pub(super) fn new(engine: Engine, name: &str, id: InstanceId, registry: Weak<Inner>) -> Self {
+        let info = Arc::new(ModelInfo { name: name.to_owned(), ..engine.model().clone() });
+        Self { engine, info, _report: Report { id, registry } }
+    }
+}
+
+/// A request in flight, or another user of an engine.
+pub(super) struct Lease {
+    id: InstanceId,
+    registry: Arc<Inner>,
+    is_submitting: bool,
+}
+
+impl Lease {
+    /// A lease of what [`Lifecycle::route`](super::lifecycle::Lifecycle::route) has returned.
+    pub(super) fn new(id: InstanceId, registry: Arc<Inner>) -> Self {
+        Self { id, registry, is_submitting: true }
+    }
+
+    pub(super) fn id(&self) -> InstanceId {
+        self.id
+    }
+
+    /// The engine has accepted the request.
+    pub(super) fn submitted(&mut self) {
+        if std::mem::take(&mut self.is_submitting) {
+            self.registry.event(|lifecycle, now| lifecycle.submitted(self.id, now));
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Self { id, is_submitting, .. } = *self;
+        self.registry.event(|lifecycle, now| {
+            if is_submitting {
+                lifecycle.submitted(id, now);
+            }
+            lifecycle.released(id, now);
+        });
+    }
+}
+
+/// The engine of a ready model: [`Registry::engine`](super::Registry::engine). It dereferences to the engine.
+///
+/// The model counts as busy while the handle exists, and its memory is not free before it is dropped. An
+/// unload ends the engine nevertheless, so hold it briefly, and submit requests through the registry.
+pub struct EngineHandle {
+    pub(super) served: Arc<Served>,
+    pub(super) _lease: Lease,
+}
+
+impl Deref for EngineHandle {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.served.engine
+    }
+}
+
+impl fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EngineHandle").field(&self.served.engine).finish()
+    }
+}

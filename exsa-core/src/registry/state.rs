@@ -1,0 +1,114 @@
+//! State of a model, as callers and observers see it.
+
+use crate::backend::MemoryEstimate;
+use crate::model_info::ModelInfo;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// State of a model in the registry.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ModelState {
+    /// No weights are in memory.
+    Unloaded,
+    /// The model is being loaded, or waits for memory that other models are giving back.
+    Loading(LoadingState),
+    /// The model takes requests. During a reload it stays ready as long as the old instance serves.
+    Ready,
+    /// The model takes no more requests; those in flight are answered to their end.
+    Draining,
+    /// No weights are in memory; the next request wakes the model.
+    Sleeping,
+    /// The last load failed, or the engine has ended with a panic of the backend.
+    Failed {
+        /// The reason, in words.
+        reason: String,
+    },
+}
+
+impl ModelState {
+    /// Name of the state in lower case: `ready`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unloaded => "unloaded",
+            Self::Loading(_) => "loading",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Sleeping => "sleeping",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// Whether the model takes requests.
+    pub fn is_ready(&self) -> bool {
+        *self == Self::Ready
+    }
+}
+
+/// Progress of a load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadingState {
+    /// Bytes loaded, as the backend reports them.
+    pub done: u64,
+    /// Bytes to load; 0 before the backend has reported them.
+    pub total: u64,
+    /// Estimated time to the end; `None` before there is an estimate.
+    pub remaining: Option<Duration>,
+}
+
+impl LoadingState {
+    /// Share that is loaded, 0 to 1; `None` before the backend has reported the total.
+    pub fn fraction(&self) -> Option<f64> {
+        (self.total > 0).then(|| (self.done as f64 / self.total as f64).min(1.0))
+    }
+}
+
+/// The order of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReloadOrder {
+    /// The new instance is loaded beside the old one, then replaces it at
+    /// once: no request is refused, and a failed load changes nothing.
+    LoadFirst,
+    /// The memory budget does not allow both: the old instance drains, then the
+    /// new one is loaded. Requests in between are refused with
+    /// [`SubmitError::ModelLoading`](crate::SubmitError::ModelLoading).
+    UnloadFirst,
+}
+
+/// A model of the registry: [`Registry::list`](super::Registry::list).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ModelStatus {
+    /// Name.
+    pub name: String,
+    /// Further names.
+    pub aliases: Vec<String>,
+    /// State.
+    pub state: ModelState,
+    /// Whether requests that name no model go to this model. Only a ready model is active.
+    pub active: bool,
+    /// Whether the model is never evicted and never put to sleep for being idle.
+    pub pinned: bool,
+    /// Whether a reload is running.
+    pub reloading: bool,
+    /// Estimated memory of the ready or loading instance; `None` if there is neither, or no estimate.
+    pub memory: Option<MemoryEstimate>,
+    /// Requests in flight.
+    pub requests: usize,
+    /// Time since the last request ended, of a ready model without requests in flight.
+    pub idle: Option<Duration>,
+    /// Facts about the model, under its name in the registry; `None` unless it is ready.
+    pub info: Option<Arc<ModelInfo>>,
+}
+
+/// Memory of all models: [`Registry::memory`](super::Registry::memory).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryUse {
+    /// Estimated bytes of all instances that are loading, ready or draining.
+    pub used: u64,
+    /// Budget in bytes; `None` is unlimited.
+    pub budget: Option<u64>,
+}

@@ -1,0 +1,17 @@
+//! The model registry: its lifecycle in scenarios with fake time, one a file, and its threads on scripted
+//! models.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod active;
+mod budget;
+mod cancel;
+mod drain;
+mod failures;
+mod idle;
+mod join;
+mod names;
+mod random;
+mod reload;
+mod requests;
+mod sim;
+mod threads;
