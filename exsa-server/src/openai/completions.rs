@@ -189,7 +189,9 @@ impl Chunks for TextChunks {
     fn event(&mut self, request: usize, event: Event, out: &mut Outbox) -> Result<(), ApiError> {
         match event {
             Event::Token(token) if token.text.is_empty() && self.tokenizer.is_none() => {}
-            Event::Token(token) | Event::Reasoning(token) => self.token(request * self.n + token.index, &token, out),
+            Event::Token(token) | Event::Reasoning(token) => {
+                self.token(request * self.n + token.index, &token, out)
+            }
             Event::MalformedToolCall(call) => {
                 let choice = Choice {
                     index: request * self.n + call.index,
@@ -199,7 +201,9 @@ impl Chunks for TextChunks {
                 };
                 self.send(vec![choice], None, out);
             }
-            Event::AnswerFinished(end) => self.finish(request * self.n + end.index, &end.text, &end.reason, out)?,
+            Event::AnswerFinished(end) => {
+                self.finish(request * self.n + end.index, &end.text, &end.reason, out)?
+            }
             Event::Finished(end) => {
                 self.usage.add(&end.usage);
                 self.finish(request * self.n + end.index, &end.text, &end.reason, out)?;
