@@ -8,6 +8,9 @@ use crate::request::{Prompt, Request};
 use crate::stream::{Completion, Event};
 use std::fmt;
 
+/// Takes the events of a loop.
+type Observer<'a> = Box<dyn FnMut(ToolEvent<'_>) + 'a>;
+
 /// Runs a request with the tools of a [`Toolbox`]: answers with calls are followed by the calls' results and the next answer.
 ///
 /// The calling thread waits for answers and runs the functions. An error of a function goes to the model as the call's result, so
@@ -37,7 +40,7 @@ pub struct ToolLoop<'a> {
     generator: &'a dyn Generator,
     tools: &'a Toolbox,
     rounds_max: usize,
-    observer: Option<Box<dyn FnMut(ToolEvent<'_>) + 'a>>,
+    observer: Option<Observer<'a>>,
 }
 
 /// What happens in a [`ToolLoop`].
