@@ -456,7 +456,7 @@ fn run(seed: u64, totals: &mut Totals) {
     if let Some((kind, answers)) = &simulation.proposer {
         let counters = simulation.engine.scheduler().stats();
         assert_eq!(answers.verified(), (counters.drafted_tokens, counters.accepted_drafts), "seed {seed}");
-        let ended = simulation.requests.iter().map(|request| request.answers.len() as u64).sum();
+        let ended: u64 = simulation.requests.iter().map(|request| request.answers.len() as u64).sum();
         assert_eq!(answers.finished(), ended, "seed {seed}: the proposer hears of each end");
         totals.drafts[*kind].0 += counters.drafted_tokens;
         totals.drafts[*kind].1 += counters.accepted_drafts;
