@@ -189,6 +189,7 @@ fn forced_calls_of_every_format_have_valid_arguments() {
             let options = ToolOptions::default().format(format).choice(choice.clone()).parallel(seed == 2);
             let mut request = chat().tools(options).sampling(SamplingParams::default()).temperature(1.0);
             request.chat.tools = typed_tools();
+            let request = request.reasoning(ReasoningOptions::default().format(ReasoningFormat::None));
             let found =
                 engine.submit(request.seed(seed as u64).max_tokens(2000)).unwrap().complete().unwrap();
             let context = format!("{format}, {seed}: {found:?}");
@@ -222,13 +223,17 @@ fn schemas_of_forced_calls_are_enforced_or_refused() {
 #[cfg(feature = "constraints")]
 #[test]
 fn reasoning_comes_before_a_forced_call() {
-    let tools = || ToolOptions::default().choice(ToolChoice::Required).parallel(false);
+    let request = || {
+        let mut request = chat().tools(ToolOptions::default().choice(ToolChoice::Required).parallel(false));
+        request.chat.tools = typed_tools();
+        request.max_tokens(500)
+    };
     // The template opens the reasoning.
-    let request = chat().tools(tools()).reasoning(ReasoningOptions::default().enabled(true).budget(5));
-    let found = answer("abcdefgh", request.max_tokens(500));
+    let reasoning = ReasoningOptions::default().enabled(true).budget(5);
+    let found = answer("abcdefgh", request().reasoning(reasoning));
     assert_eq!((&*found.reasoning, found.tool_calls.len()), ("abcde", 1), "{found:?}");
     // The model opens it.
-    let found = answer("<think>abc</think>", chat().tools(tools()).max_tokens(500));
+    let found = answer("<think>abc</think>", request());
     assert_eq!((&*found.reasoning, found.tool_calls.len()), ("abc", 1), "{found:?}");
 }
 

@@ -19,7 +19,7 @@ const PROMPT_TAIL_TOKENS: usize = 64;
 
 /// The text that a prompt ends with.
 #[derive(Clone, Debug, Default)]
-#[cfg_attr(not(feature = "tool-parsers"), allow(dead_code))]
+#[cfg_attr(not(feature = "tool-parsers"), allow(dead_code))] // Only parsers read it.
 pub(super) struct PromptEnd {
     pub(super) text: String,
     /// As in [`Rendered`](crate::chat::Rendered).
@@ -121,11 +121,12 @@ impl OutputPlan {
         tokenizer: &dyn Tokenizer,
     ) -> Result<Option<Constraint>, SubmitError> {
         let forced = matches!(request.tools.choice, ToolChoice::Required | ToolChoice::Named(_));
-        #[cfg_attr(not(feature = "tool-parsers"), allow(unused_mut))]
-        let mut constraint = request.constraint.take();
+        let constraint = request.constraint.take();
         if forced && constraint.is_some() {
             return Err(ConstraintError::Conflict("tool_choice").into());
         }
+        #[cfg(feature = "tool-parsers")]
+        let mut constraint = constraint;
         #[cfg(feature = "tool-parsers")]
         if let Some((format, reasoning)) = self.formats {
             let parser = self.parser(0).map(|parser| parser.reasoning_end().is_some());

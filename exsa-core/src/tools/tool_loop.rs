@@ -8,7 +8,7 @@ use crate::request::{Prompt, Request};
 use crate::stream::{Completion, Event};
 use std::fmt;
 
-/// A callback that hears of the events of a loop.
+/// Takes the events of a loop.
 type Observer<'a> = Box<dyn FnMut(ToolEvent<'_>) + 'a>;
 
 /// Runs a request with the tools of a [`Toolbox`]: answers with calls are followed by the calls' results and the next answer.
