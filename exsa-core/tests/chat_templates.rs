@@ -211,6 +211,58 @@ fn qwen3_leaves_out_old_reasoning_whatever_kind_of_token_its_marks_are() {
     }
 }
 
+/// What published templates support, as their authors document it.
+#[test]
+fn features_of_published_templates_are_found() {
+    let folder = test_data().join("models/templates");
+    let Ok(files) = std::fs::read_dir(&folder) else {
+        eprintln!("skipped: no chat templates in {}", folder.display());
+        return;
+    };
+    let mut found = Vec::new();
+    for path in files.map(|file| file.unwrap().path()) {
+        let template = ChatTemplate::parse(&std::fs::read_to_string(&path).unwrap(), texts()).unwrap();
+        let support = template.supports();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        found.push(format!(
+            "{name}: system {}, tools {}, calls {}, parallel {}, {:?}, reasoning {}, {:?}, {:?}",
+            support.system,
+            support.tools,
+            support.tool_calls,
+            support.parallel_tool_calls,
+            support.arguments,
+            support.reasoning,
+            support.thinking.map(|switch| switch.variable),
+            support.reasoning_effort,
+        ));
+    }
+    found.sort();
+    let all = "tools true, calls true, parallel true, Mapping, reasoning false, None, None";
+    let none = "tools false, calls false, parallel false, Mapping, reasoning false, None, None";
+    assert_eq!(
+        found,
+        [
+            format!("NousResearch-Hermes-3-Llama-3.1-8B-tool_use: system true, {all}"),
+            format!("Qwen-Qwen2.5-7B-Instruct: system true, {all}"),
+            "Qwen-Qwen3-0.6B: system true, tools true, calls true, parallel true, Mapping, reasoning true, \
+             Some(\"enable_thinking\"), None"
+                .into(),
+            "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B: system true, tools false, calls true, parallel true, Mapping, \
+             reasoning false, Some(\"enable_thinking\"), None"
+                .into(),
+            format!("google-gemma-2-2b-it: system false, {none}"),
+            "meta-llama-Llama-3.1-8B-Instruct: system true, tools true, calls true, parallel false, Mapping, \
+             reasoning false, None, None"
+                .into(),
+            format!("microsoft-Phi-3.5-mini-instruct: system true, {none}"),
+            format!("mistralai-Mistral-Nemo-Instruct-2407: system true, {all}"),
+            "openai-gpt-oss-120b: system true, tools true, calls true, parallel false, Mapping, reasoning true, \
+             None, Some(\"reasoning_effort\")"
+                .into(),
+        ]
+    );
+}
+
 #[test]
 fn templates_of_models_do_not_depend_on_what_is_a_control_token() {
     let folder = test_data().join("models/templates");

@@ -1,7 +1,7 @@
 //! Renders the conversations of `tools/check_templates.py`, which compares the texts with Jinja2's.
 //!
-//! `scripts/check-templates` runs it with `EXSA_TEMPLATE_CASES` and `EXSA_TEMPLATE_RESULTS`; without them there is nothing
-//! to do.
+//! `scripts/check-templates` runs it with `EXSA_TEMPLATE_CASES` and `EXSA_TEMPLATE_RESULTS`; without them
+//! there is nothing to do.
 #![cfg(all(feature = "chat-template", feature = "serde"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 

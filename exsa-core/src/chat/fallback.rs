@@ -8,9 +8,9 @@ use std::borrow::Cow;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ToolFallback {
-    /// They are written as text, in the format of Hermes models: definitions after the system message (in the first message of
-    /// the user, if the template has no system message), calls as `<tool_call>` in the content, results as
-    /// `<tool_response>` in a message of the user.
+    /// They are written as text, in the format of Hermes models: definitions after the system message (in the
+    /// first message of the user, if the template has no system message), calls as `<tool_call>` in the
+    /// content, results as `<tool_response>` in a message of the user.
     #[default]
     Text,
     /// [`ChatTemplateError::Tools`].
@@ -27,13 +27,13 @@ const AFTER: &str = "</tools>\nTo call a tool, answer with its name and its argu
     <tool_call></tool_call>, one for each call:\n<tool_call>\n{\"name\": \"name of the tool\", \"arguments\": \
     {\"name of an argument\": \"its value\"}}\n</tool_call>";
 
-/// A conversation that the template with this `source` renders whole: the given one, or one with tools as text and options
-/// without them.
+/// A conversation that the template with this `source` renders whole: the given one, or one with tools as
+/// text and options without them.
 ///
 /// # Errors
 ///
-/// [`ChatTemplateError::Tools`] for [`ToolFallback::Refuse`]; [`ChatTemplateError::Depth`] for tools that are too deep to be
-/// written.
+/// [`ChatTemplateError::Tools`] for [`ToolFallback::Refuse`]; [`ChatTemplateError::Depth`] for tools that are
+/// too deep to be written.
 pub(super) fn apply<'a>(
     messages: &'a [Message],
     options: Cow<'a, ChatOptions>,
@@ -41,8 +41,8 @@ pub(super) fn apply<'a>(
     source: &str,
 ) -> Result<(Cow<'a, [Message]>, Cow<'a, ChatOptions>), ChatTemplateError> {
     let lacks_tools = !options.tools.is_empty() && !support.tools;
-    // Probes may fail on a template that renders calls or results in conversations of a certain form alone. One that reads
-    // them is left to itself.
+    // Probes may fail on a template that renders calls or results in conversations of a certain form alone.
+    // One that reads them is left to itself.
     let has = |found: fn(&Message) -> bool| messages.iter().any(found);
     let lacks_calls = !support.tool_calls
         && !source.contains("tool_calls")

@@ -76,8 +76,8 @@ fn content(message: &Message, form: Form) -> Json {
     texts.map(|text| part(text).into_iter().collect::<Json>()).collect()
 }
 
-/// A tool call in the shape of OpenAI's API, its arguments as a mapping where they are one and the template takes
-/// mappings, as most do.
+/// A tool call in the shape of OpenAI's API, its arguments as a mapping where they are one and the template
+/// takes mappings, as most do.
 fn tool_call(call: &ToolCall, form: ArgumentsForm) -> Json {
     let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
     let parsed = (form == ArgumentsForm::Mapping).then(|| text.parse().ok()).flatten();

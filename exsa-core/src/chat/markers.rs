@@ -14,10 +14,11 @@ use std::sync::Arc;
 /// The author of a text, on whom it depends which texts are marked in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Author {
-    /// The user, a tool, or a document: texts of control tokens are marked, and marks of reasoning and tool calls.
+    /// The user, a tool, or a document: texts of control tokens are marked, and marks of reasoning and tool
+    /// calls.
     User,
-    /// The host or the model itself, whose marks of reasoning and tool calls are meant: only texts of control tokens are
-    /// marked.
+    /// The host or the model itself, whose marks of reasoning and tool calls are meant: only texts of control
+    /// tokens are marked.
     HostOrModel,
 }
 

@@ -30,30 +30,31 @@ pub struct ChatOptions {
     pub now: Option<SystemTime>,
     /// Bytes that the text may have; 16 MiB by default.
     pub output_bytes_max: usize,
-    /// Texts that the answer is to be based on, for templates with retrieval: mappings, usually with `title` and `text`.
+    /// Texts that the answer is to be based on, for templates with retrieval: mappings, usually with `title`
+    /// and `text`.
     #[cfg_attr(
         feature = "serde",
         serde(deserialize_with = "super::serde::null_or_list", skip_serializing_if = "Vec::is_empty")
     )]
     pub documents: Vec<Json>,
-    /// The template; `None`, the default, is the one that [`ChatTemplates::select`](super::ChatTemplates::select) chooses. Only
-    /// the host may set it.
+    /// The template; `None`, the default, is the one that
+    /// [`ChatTemplates::select`](super::ChatTemplates::select) chooses. Only the host may set it.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub template: Option<ChatTemplateSource>,
     /// Treatment of tools that the template does not render; as text by default.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub tool_fallback: ToolFallback,
-    /// Whether the text ends with that of the last message, so that the answer continues it; `false` by default. It
-    /// overrides `add_generation_prompt`.
+    /// Whether the text ends with that of the last message, so that the answer continues it; `false` by
+    /// default. It overrides `add_generation_prompt`.
     pub continue_final_message: bool,
     /// Whether the model reasons, for templates that have a switch
-    /// ([`TemplateSupport::thinking`](super::TemplateSupport::thinking)); `None`, the default, leaves it to the template. A
-    /// variable of the same name in `variables` goes first.
+    /// ([`TemplateSupport::thinking`](super::TemplateSupport::thinking)); `None`, the default, leaves it to
+    /// the template. A variable of the same name in `variables` goes first.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub enable_thinking: Option<bool>,
     /// How much the model reasons, such as `low` or `high`, for templates that have a variable for it
-    /// ([`TemplateSupport::reasoning_effort`](super::TemplateSupport::reasoning_effort)). A variable of the same name in
-    /// `variables` goes first.
+    /// ([`TemplateSupport::reasoning_effort`](super::TemplateSupport::reasoning_effort)). A variable of the
+    /// same name in `variables` goes first.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub reasoning_effort: Option<String>,
 }

@@ -145,8 +145,8 @@ fn center(state: &State, value: &Value, width: Option<usize>, args: Kwargs) -> R
     Ok(format!("{}{text}{}", " ".repeat(before), " ".repeat(fill - before)))
 }
 
-/// `indent(value, width=4, first=false, blank=false)`: lines after the first, or all, begin with spaces or a given text; empty
-/// ones do where `blank` holds.
+/// `indent(value, width=4, first=false, blank=false)`: lines after the first, or all, begin with spaces or a
+/// given text; empty ones do where `blank` holds.
 fn indent(state: &State, text: &str, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let args = args.into_values();
     let (width, first, blank, named): (Option<Value>, Option<bool>, Option<bool>, Kwargs) = from_args(&args)?;

@@ -1,7 +1,7 @@
 //! Features of a template, found by rendering small conversations.
 //!
-//! Templates do not declare what they can do. As in llama.cpp, probes with distinctive words show it: a word that is in the
-//! output was rendered.
+//! Templates do not declare what they can do. As in llama.cpp, probes with distinctive words show it: a word
+//! that is in the output was rendered.
 
 use super::fields::{ArgumentsForm, Form};
 use super::{ChatOptions, ChatTemplate, ChatTemplateError, Json, Message, ToolCall};
@@ -31,8 +31,8 @@ pub struct TemplateSupport {
     pub content_parts: bool,
     /// Messages of the role `system` are rendered.
     pub system: bool,
-    /// Definitions of tools are rendered. Without it, [`ToolFallback`](super::ToolFallback) applies, as it does for calls and
-    /// results.
+    /// Definitions of tools are rendered. Without it, [`ToolFallback`](super::ToolFallback) applies, as it
+    /// does for calls and results.
     pub tools: bool,
     /// Tool calls of the assistant are rendered.
     pub tool_calls: bool,
@@ -85,7 +85,7 @@ impl ThinkingSwitch {
 }
 
 /// Switches of published templates.
-const SWITCHES: [ThinkingSwitch; 6] = {
+const SWITCHES: [ThinkingSwitch; 7] = {
     use SwitchValue::{Bool, Int, Text};
     [
         ThinkingSwitch::new("enable_thinking", Bool(true), Bool(false)),
@@ -94,6 +94,7 @@ const SWITCHES: [ThinkingSwitch; 6] = {
         ThinkingSwitch::new("thinking_mode", Text("enabled"), Text("disabled")),
         ThinkingSwitch::new("thinking_option", Text("on"), Text("off")),
         ThinkingSwitch::new("thinking_budget", Int(-1), Int(0)),
+        ThinkingSwitch::new("reasoning", Bool(true), Bool(false)),
     ]
 };
 
@@ -160,22 +161,20 @@ impl Prober<'_> {
         let with_tools = options.clone().tools([tool]);
         let tools = self.shows(&[user()], &with_tools, form, &["probe_tool"])?
             || system && self.shows(&[Message::system("s"), user()], &with_tools, form, &["probe_tool"])?;
+        let thinking = self.switch(form)?;
         let mut support = TemplateSupport {
             text_content: text_content || !content_parts,
             content_parts,
             system,
             tools,
-            thinking: self.switch(form)?,
-            reasoning_effort: self.effort(form)?,
+            thinking,
+            reasoning_effort: self.effort(form, thinking)?,
             ..TemplateSupport::default()
         };
         self.calls(&mut support, &with_tools, form)?;
 
         let reasoned = [user(), Message::assistant("probe-answer").reasoning("probe-reason")];
-        let mut silent = options.clone().add_generation_prompt(false);
-        if let Some(switch) = support.thinking {
-            silent = silent.variable(switch.variable, switch.value(true));
-        }
+        let silent = switched_on(options.clone().add_generation_prompt(false), thinking);
         support.reasoning = self.shows(&reasoned, &silent, form, &["probe-reason"])?;
         let document = [("title", "probe-title"), ("text", "probe-document")];
         let documents = options.documents([document.into_iter().collect::<Json>()]);
@@ -214,8 +213,8 @@ impl Prober<'_> {
             {
                 let form = Form { arguments, ..form };
                 let Some(text) = self.render(&conversation(null, one), options, form)? else { continue };
-                // A mapping that is written as Python writes it, or a text that is written as a JSON string, is in the
-                // wrong form.
+                // A mapping that is written as Python writes it, or a text that is written as a JSON string,
+                // is in the wrong form.
                 let wrong = match arguments {
                     ArgumentsForm::Mapping => text.contains("{'probe_key'"),
                     ArgumentsForm::Text => text.contains(r#"\"probe_key\""#),
@@ -242,17 +241,27 @@ impl Prober<'_> {
 
     fn switch(&self, form: Form) -> Result<Option<ThinkingSwitch>, ChatTemplateError> {
         for switch in SWITCHES.into_iter().filter(|switch| self.reads(switch.variable)) {
-            if self.differ(form, switch.variable, switch.value(true), switch.value(false))? {
+            let (on, off) = (switch.value(true), switch.value(false));
+            if self.differ(form, &ChatOptions::default(), switch.variable, on, off)? {
                 return Ok(Some(switch));
             }
         }
         Ok(None)
     }
 
-    fn effort(&self, form: Form) -> Result<Option<&'static str>, ChatTemplateError> {
+    /// The variable for the amount of reasoning. Some templates tell only one amount from the others, and
+    /// only where reasoning is on.
+    fn effort(
+        &self,
+        form: Form,
+        thinking: Option<ThinkingSwitch>,
+    ) -> Result<Option<&'static str>, ChatTemplateError> {
+        let options = switched_on(ChatOptions::default(), thinking);
         for name in EFFORTS.into_iter().filter(|name| self.reads(name)) {
-            if self.differ(form, name, "low".into(), "high".into())? {
-                return Ok(Some(name));
+            for other in ["low", "max", "none"] {
+                if self.differ(form, &options, name, "high".into(), other.into())? {
+                    return Ok(Some(name));
+                }
             }
         }
         Ok(None)
@@ -264,12 +273,20 @@ impl Prober<'_> {
     }
 
     /// Whether two values of a variable give two prompts.
-    fn differ(&self, form: Form, name: &str, one: Json, other: Json) -> Result<bool, ChatTemplateError> {
-        let of = |value: &Json| {
-            let options = ChatOptions::default().variable(name, value.clone());
+    fn differ(
+        &self,
+        form: Form,
+        options: &ChatOptions,
+        name: &str,
+        one: Json,
+        other: Json,
+    ) -> Result<bool, ChatTemplateError> {
+        let of = |value| {
+            let options = options.clone().variable(name, value);
             self.render(&[Message::user(USER)], &options, form)
         };
-        Ok(of(&one)? != of(&other)?)
+        let (one, other) = (of(one)?, of(other)?);
+        Ok(one.is_some() && other.is_some() && one != other)
     }
 
     /// Whether a conversation is rendered with all of `words`.
@@ -302,6 +319,14 @@ impl Prober<'_> {
             Err(error @ ChatTemplateError::Endless { .. }) => Err(error),
             Err(_) => Ok(None),
         }
+    }
+}
+
+/// The options with reasoning on.
+fn switched_on(options: ChatOptions, thinking: Option<ThinkingSwitch>) -> ChatOptions {
+    match thinking {
+        Some(switch) => options.variable(switch.variable, switch.value(true)),
+        None => options,
     }
 }
 

@@ -32,8 +32,8 @@ pub struct ControlTexts {
     /// The texts that encoding with [`EncodeOptions::parse_special`](crate::tokenizer::EncodeOptions::parse_special)
     /// makes control tokens of, each of at least two characters. Where they occur in a message they stay plain text.
     pub control: Vec<String>,
-    /// The texts of user-defined tokens, which are recognised in any text. Those that mark reasoning or tool calls for a
-    /// template stay plain text in what a user or a tool wrote.
+    /// The texts of user-defined tokens, which are recognised in any text. Those that mark reasoning or tool
+    /// calls for a template stay plain text in what a user or a tool wrote.
     pub user_defined: Vec<String>,
 }
 
@@ -265,11 +265,12 @@ impl ChatTemplate {
 
     /// Renders a conversation.
     ///
-    /// The template sees `messages`, `tools` and `documents` (none where there are none), `add_generation_prompt`, the
-    /// texts of special tokens (`bos_token`) and the options' variables. Of a message it sees `role`, `content` as one text
-    /// (none for null content), and where they are given `reasoning_content`, `tool_calls` in the shape of OpenAI's API,
-    /// `tool_call_id`, `name` and further fields. Content and the arguments of tool calls are in the form that the template
-    /// takes ([`supports`](Self::supports)): content of several parts is a list where lists are rendered, and
+    /// The template sees `messages`, `tools` and `documents` (none where there are none),
+    /// `add_generation_prompt`, the texts of special tokens (`bos_token`) and the options' variables. Of a
+    /// message it sees `role`, `content` as one text (none for null content), and where they are given
+    /// `reasoning_content`, `tool_calls` in the shape of OpenAI's API, `tool_call_id`, `name` and further
+    /// fields. Content and the arguments of tool calls are in the form that the template takes
+    /// ([`supports`](Self::supports)): content of several parts is a list where lists are rendered, and
     /// arguments whose text is a JSON object are a mapping unless the template wants the text.
     ///
     /// # Errors
@@ -422,7 +423,8 @@ struct Continued {
 impl Continued {
     /// Puts the mark at the end of the last message's content, or of its reasoning where there is no content.
     ///
-    /// A space follows the mark, as in Hugging Face transformers: where the template has taken it away, it trims the text.
+    /// A space follows the mark, as in Hugging Face transformers: where the template has taken it away, it
+    /// trims the text.
     fn mark(messages: &mut [Vec<(String, Json)>], marking: &Marking) -> Result<Self, ChatTemplateError> {
         let problem = |problem| Err(ChatTemplateError::Continue { problem });
         let Some(fields) = messages.last_mut() else { return problem("there is no message") };
@@ -476,8 +478,9 @@ impl Continued {
 const MARKS: [&str; 6] =
     ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"];
 
-/// Whether a user-defined token marks something for a template: it is in the source, as Hugging Face transformers decides it,
-/// or well known. User-defined tokens without a sign, such as runs of spaces or words, are text.
+/// Whether a user-defined token marks something for a template: it is in the source, as Hugging Face
+/// transformers decides it, or well known. User-defined tokens without a sign, such as runs of spaces or
+/// words, are text.
 fn is_mark(text: &str, source: &str) -> bool {
     MARKS.contains(&text)
         || text.contains(|c: char| c.is_ascii_punctuation() || c == '｜') && source.contains(text)

@@ -18,14 +18,14 @@ const DEFAULT: &str = "default";
 
 /// A chat template, by name or as text.
 ///
-/// A template is a program of the host's trust: it decides which control tokens a prompt has. It must never come from a
-/// user.
+/// A template is a program of the host's trust: it decides which control tokens a prompt has. It must never
+/// come from a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ChatTemplateSource {
-    /// A named template of the model (`tool_use`, `rag`; `default` is the main one), or else a built-in one: `chatml`,
-    /// `gemma`, `llama2`, `llama3`, `mistral`, `phi3`, `zephyr`.
+    /// A named template of the model (`tool_use`, `rag`; `default` is the main one), or else a built-in one:
+    /// `chatml`, `gemma`, `llama2`, `llama3`, `mistral`, `phi3`, `zephyr`.
     Name(String),
     /// The Jinja source, of at most [`TEMPLATE_BYTES_MAX`](super::TEMPLATE_BYTES_MAX) bytes.
     Text(String),
@@ -106,8 +106,9 @@ impl ChatTemplates {
         main.chain(self.named.keys().map(String::as_str)).chain(builtin::names().map(|name| -> &str { name }))
     }
 
-    /// The template for a request: the one that its options or the engine's name, or else the model's `tool_use` template if the
-    /// request has tools, or else its main one, or else ChatML if the vocabulary has `<|im_start|>`.
+    /// The template for a request: the one that its options or the engine's name, or else the model's
+    /// `tool_use` template if the request has tools, or else its main one, or else ChatML if the vocabulary
+    /// has `<|im_start|>`.
     ///
     /// # Errors
     ///
