@@ -1,5 +1,7 @@
 //! Parsers of a request's answers: which formats apply, and how the answers begin.
 
+#[cfg(feature = "tool-parsers")]
+use crate::chat::ToolFallback;
 use crate::chat::{ChatOptions, ChatTemplate, Json};
 use crate::constraint::{Constraint, ConstraintError};
 use crate::engine::output::Output;
@@ -69,6 +71,8 @@ impl OutputPlan {
                 (_, Some(format)) => format,
                 (_, None) if !has_tools => ToolFormat::None,
                 (_, None) => match found.map(|found| found.tools) {
+                    // The form of the text that stands for the tools in the prompt.
+                    Some(ToolFormat::None) if tools_as_text(request, template) => ToolFormat::Hermes,
                     // Nothing tells a format: JSON as the whole answer.
                     Some(ToolFormat::None) => ToolFormat::Json,
                     Some(format) => format,
@@ -229,6 +233,13 @@ fn disabled(request: &Request) -> Result<(), SubmitError> {
     };
     let problem = "it needs the feature 'tool-parsers' of exsa-core, which this program was built without";
     Err(SubmitError::Option { option, problem: problem.to_owned() })
+}
+
+/// Whether the prompt has its tools as text, because the template has no place for them.
+#[cfg(feature = "tool-parsers")]
+fn tools_as_text(request: &Request, template: Option<&ChatTemplate>) -> bool {
+    request.chat.tool_fallback == ToolFallback::Text
+        && template.is_some_and(|template| !template.supports().tools)
 }
 
 /// The text of the last tokens, with the texts of control tokens.
