@@ -36,7 +36,7 @@ fn request(i: u64) -> Request {
         .constraint(Constraint::json_schema(schema().to_string()))
         .max_tokens(120)
         .seed(i)
-        .temperature(if i % 2 == 0 { 0.0 } else { 0.9 })
+        .temperature(if i.is_multiple_of(2) { 0.0 } else { 0.9 })
 }
 
 fn ids(answer: &Completion) -> Vec<TokenId> {
