@@ -2,7 +2,7 @@
 //! loop runs the function and gives its result to the model.
 
 use clap::Parser;
-use exsa_core::chat::ChatOptions;
+use exsa_core::chat::{ChatOptions, ToolFallback};
 use exsa_core::tools::{ToolChoice, ToolEvent, ToolLoop, ToolOptions, Toolbox};
 use exsa_core::{Message, Request};
 use exsa_examples::ModelArgs;
@@ -48,7 +48,8 @@ fn main() -> exsa_examples::Result {
         if weather.city.is_empty() { Err("no city") } else { Ok(format!("sunny, {temperature}")) }
     });
     let request = Request::chat([Message::user(args.question)])
-        .chat_options(ChatOptions::default().tools(tools.definitions()))
+        // The built-in model's template has no place for tools, and its context none for their text.
+        .chat_options(ChatOptions::default().tools(tools.definitions()).tool_fallback(ToolFallback::Omit))
         .tools(ToolOptions::default().choice(ToolChoice::Named("get_weather".into())))
         .max_tokens(96)
         .seed(args.seed);

@@ -3,6 +3,8 @@
 //! A first search compares short vectors, of which an index of millions fits in memory; the whole vectors
 //! then rank the best again. The built-in model tells stories and was not trained for search: pass an
 //! embedding model with `--model`.
+//!
+//! The candle backend gives no vectors yet: run it with `--features llamacpp` and `--backend llamacpp`.
 
 use clap::Parser;
 use exsa_core::backend::{Pooling, SessionOptions, ThreadOptions};

@@ -5,7 +5,7 @@ mod support;
 
 use exsa_conformance::real_model;
 use exsa_core::backend::Model;
-use exsa_core::chat::ChatOptions;
+use exsa_core::chat::{ChatOptions, ToolFallback};
 use exsa_core::stream::Completion;
 use exsa_core::tools::{ToolChoice, ToolFormat, ToolOptions};
 use exsa_core::{Engine, EngineOptions, FinishReason, Message, Request};
@@ -54,6 +54,12 @@ fn check_arguments(answer: &Completion) {
 #[test]
 fn forced_calls_of_the_built_in_model_have_valid_arguments() {
     let engine = Engine::start(model(), EngineOptions::default()).unwrap();
+    // The model's context has no room for the text of tools, for which its template has no place.
+    let request = |seed| {
+        let mut request = request(seed);
+        request.chat.tool_fallback = ToolFallback::Omit;
+        request
+    };
     let choices = [ToolChoice::Required, ToolChoice::Named("get_weather".into())];
     let formats = [None, Some(ToolFormat::Hermes), Some(ToolFormat::DeepSeekV3), Some(ToolFormat::Lfm2)];
     for seed in 0..12 {
