@@ -23,6 +23,7 @@ struct Args {
 
 /// Arguments of the tool. Comments become descriptions in the schema that the model sees.
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct WeatherArgs {
     /// Name of the city.
     #[schemars(length(max = 20))]
