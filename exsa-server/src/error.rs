@@ -104,13 +104,19 @@ impl From<SubmitError> for ApiError {
                 return Self::invalid(report.message).code("context_length_exceeded");
             }
             SubmitError::Generator(_) => Self::new(StatusCode::BAD_GATEWAY, "server_error", report.message),
-            SubmitError::ShuttingDown => {
+            SubmitError::ShuttingDown
+            | SubmitError::NoActiveModel { .. }
+            | SubmitError::ModelLoading { .. }
+            | SubmitError::ModelUnloaded { .. }
+            | SubmitError::ModelFailed { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", report.message)
             }
             error => Self { param: field_of(error).map(str::to_owned), ..Self::invalid(report.message) },
         };
         let retry_after = match &error {
-            SubmitError::QueueFull { .. } => Some(report.retry_after.unwrap_or(1.0)),
+            SubmitError::QueueFull { .. } | SubmitError::ModelLoading { .. } => {
+                Some(report.retry_after.unwrap_or(1.0))
+            }
             SubmitError::ShuttingDown => Some(5.0),
             _ => None,
         };

@@ -57,11 +57,28 @@ pub(super) fn check(source: &str, grammar: &'static str) -> Result<(), Constrain
         return Err(limit("rules", limits::RULES_MAX));
     }
     // Its options would let a schema be ignored in part.
-    if source.contains("x-guidance") {
+    if source.contains("x-guidance") || unescaped(source).contains("x-guidance") {
         let problem = "x-guidance is not supported".to_owned();
         return Err(ConstraintError::Invalid { grammar, problem });
     }
     Ok(())
+}
+
+/// The text with the characters that JSON's escapes `\uXXXX` stand for: a schema inside a grammar may have them in its keys.
+fn unescaped(source: &str) -> String {
+    let mut parts = source.split("\\u");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        match code.and_then(char::from_u32) {
+            Some(character) => {
+                text.push(character);
+                text.push_str(&part[4..]);
+            }
+            None => text.push_str(part),
+        }
+    }
+    text
 }
 
 /// Brackets inside each other, at most: counted without regard to quotes, so it may be more.

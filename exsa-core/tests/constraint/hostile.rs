@@ -110,3 +110,16 @@ fn sizes() {
     let patterns = format!(r#"{{"patternProperties":{{{}}}}}"#, patterns.join(","));
     assert!(is_limit(&Constraint::json_schema(patterns)));
 }
+
+/// Options inside a schema of a grammar would let parts of the schema be ignored; an escape in their name must not hide
+/// them.
+#[test]
+fn options_in_a_grammar_are_refused_in_any_spelling() {
+    for name in ["x-guidance", r"x\u002dguidance", r"\u0078-guid\u0061nce"] {
+        let grammar = format!(
+            "start: %json {{\"{name}\": {{\"lenient\": true}}, \"type\": \"string\", \"not\": {{}}}}"
+        );
+        let error = compile(&Constraint::lark(grammar)).unwrap_err();
+        assert!(error.to_string().contains("x-guidance"), "{name}: {error}");
+    }
+}
