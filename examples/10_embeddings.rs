@@ -1,15 +1,12 @@
 //! Semantic search: texts become vectors, and texts of similar meaning have vectors of similar direction.
 //!
 //! A first search compares short vectors, of which an index of millions fits in memory; the whole vectors
-//! then rank the best again. The built-in model tells stories and was not trained for search: pass an
-//! embedding model with `--model`.
-//!
-//! The candle backend gives no vectors yet: run it with `--features llamacpp` and `--backend llamacpp`.
+//! then rank the best again. It needs an embedding model (`--model`) and, since the candle backend gives no
+//! vectors yet, `--features llamacpp` and `--backend llamacpp`.
 
 use clap::Parser;
-use exsa_core::backend::{Pooling, SessionOptions, ThreadOptions};
 use exsa_core::embed::Truncate;
-use exsa_core::{EmbedRequest, Engine, EngineOptions};
+use exsa_core::{EmbedRequest, Engine};
 use exsa_examples::ModelArgs;
 
 const TEXTS: [&str; 8] = [
@@ -40,10 +37,7 @@ struct Args {
 
 fn main() -> exsa_examples::Result {
     let args = Args::parse();
-    // Embedding models name their own pooling; the built-in model does not.
-    let pooling = args.model.model.is_none().then_some(Pooling::Mean);
-    let session = SessionOptions::new().threads(ThreadOptions::new(args.model.threads)).pooling(pooling);
-    let engine = Engine::start(args.model.load()?, EngineOptions::default().session(session))?;
+    let engine = args.model.start()?;
 
     println!("{}\n\nwith {} values:", args.query, args.dimensions);
     let found = rank(&engine, &args.query, &TEXTS, Some(args.dimensions))?;
