@@ -66,7 +66,7 @@ fn conversations_that_cannot_be_rendered() {
         ("{{ raise_exception('no users here') }}", "no users here"),
         ("{% for m in messages %}", "parsed"),
         ("{{ messages[0].content.nothing() }}", "nothing"),
-        ("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "budget"),
+        ("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "steps"),
     ] {
         let edit = edit_of("llama-f32").set("tokenizer.chat_template", Value::Str(template.into()));
         let engine = engine(&edit);

@@ -133,7 +133,8 @@ fn an_unload_gives_back_what_was_estimated() {
         // KV pages that no token has used are estimated, but not resident.
         assert!(given as f64 > 0.95 * estimate.weights as f64, "{given} of {estimate:?}");
         assert!(given <= estimate.total() + (16 << 20), "{given} of {estimate:?}");
-        assert!(end < start + (8 << 20), "{start} at first, {end} after round {round}");
+        // The allocator keeps some pages for each thread that has run.
+        assert!(end < start + (32 << 20), "{start} at first, {end} after round {round}");
     }
 }
 
