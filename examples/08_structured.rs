@@ -6,7 +6,7 @@ use exsa_core::{Message, Request};
 use exsa_examples::ModelArgs;
 use serde::Deserialize;
 
-/// What the model has to say, and the JSON schema of it. The text comes in this order.
+/// The answer as a Rust type; its JSON schema is below. Fields come in this order.
 #[derive(Debug, Deserialize)]
 struct Animal {
     name: String,
@@ -39,7 +39,7 @@ const SCHEMA: &str = r#"{
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// What to ask
+    /// The question
     #[arg(long, default_value = "Tell me about an animal.")]
     ask: String,
     /// Seed of the random numbers

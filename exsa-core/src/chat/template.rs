@@ -184,7 +184,7 @@ pub enum ChatTemplateError {
     /// The last message cannot be continued ([`ChatOptions::continue_final_message`]).
     #[error("the last message cannot be continued: {problem}")]
     Continue {
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
     /// A part of a message is a picture or a sound, and the template writes text alone.

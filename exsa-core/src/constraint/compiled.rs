@@ -37,7 +37,7 @@ pub struct Compiled {
 /// Tokens by the units before them.
 type Forbidden = HashMap<Box<[Unit]>, Arc<[TokenId]>>;
 
-/// Where in free text the grammar starts.
+/// Start of the grammar within free text.
 pub(super) struct Triggers {
     pub(super) texts: Patterns,
     /// Tokens without regard to their text, sorted.

@@ -1,4 +1,4 @@
-//! What takes the place of compiled constraints where the feature `constraints` is off: there are none.
+//! Stand-ins for compiled constraints without the feature `constraints`; none can be made.
 
 use super::{Constraint, ConstraintError};
 use crate::token::TokenId;

@@ -1,4 +1,4 @@
-//! What grammars need of a model's vocabulary, built once per model.
+//! The vocabulary in the form that grammars need, built once per model.
 
 use super::canonical;
 use super::error::ConstraintError;

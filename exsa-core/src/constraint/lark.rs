@@ -64,7 +64,7 @@ pub(super) fn check(source: &str, grammar: &'static str) -> Result<(), Constrain
     Ok(())
 }
 
-/// The text with the characters that JSON's escapes `\uXXXX` stand for: a schema inside a grammar may have them in its keys.
+/// The text with JSON's `\u` escapes decoded; keys of a schema inside a grammar may have them.
 fn unescaped(source: &str) -> String {
     let mut parts = source.split("\\u");
     let mut text = parts.next().unwrap_or_default().to_owned();

@@ -104,7 +104,7 @@ impl Matcher {
         .map_err(|error| ConstraintError::Internal(error.to_string()))
     }
 
-    /// What may follow.
+    /// Possible continuations.
     pub(super) fn next(&mut self) -> Result<Next, ConstraintError> {
         if let Some(next) = self.next {
             return Ok(next);

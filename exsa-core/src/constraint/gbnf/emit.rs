@@ -7,7 +7,7 @@ use super::{invalid, limit};
 use crate::constraint::ConstraintError;
 use std::fmt::Write;
 
-/// What is known of a rule.
+/// Known facts of a rule.
 #[derive(Clone, Copy, Debug, Default)]
 struct Facts {
     /// It refers to itself, to a rule that does, or to a token.
