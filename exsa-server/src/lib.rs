@@ -31,6 +31,7 @@
 #![warn(missing_debug_implementations)]
 
 mod anthropic;
+pub mod audit;
 mod body;
 mod error;
 mod health;
