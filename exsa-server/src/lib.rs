@@ -43,6 +43,7 @@ mod ollama;
 mod openai;
 mod options;
 mod origin;
+pub mod quota;
 mod server;
 mod state;
 mod stream;

@@ -14,7 +14,7 @@ mod lines;
 mod log;
 mod record;
 mod recover;
-mod units;
+pub(crate) mod units;
 pub mod verify;
 mod writer;
 
