@@ -1,9 +1,11 @@
 //! The server's parts, and the routes over them.
 
 use crate::access::{self, Scope};
+use crate::audit::AuditLog;
 use crate::options::ServerOptions;
+use crate::quota::{self, Quotas};
 use crate::state::{AppState, Readiness};
-use crate::{anthropic, context, error, health, metrics, ollama, openai, origin, tokens};
+use crate::{anthropic, books, context, error, health, metrics, ollama, openai, origin, tokens};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
@@ -30,12 +32,15 @@ pub struct Server {
     generator: Arc<dyn Generator>,
     options: ServerOptions,
     readiness: Readiness,
+    quotas: Option<Quotas>,
+    audit: Option<AuditLog>,
 }
 
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
-        Self { generator, options: ServerOptions::default(), readiness: Readiness::default() }
+        let (options, readiness) = (ServerOptions::default(), Readiness::default());
+        Self { generator, options, readiness, quotas: None, audit: None }
     }
 
     /// Sets limits and policies of the routes.
@@ -50,9 +55,23 @@ impl Server {
         self
     }
 
+    /// Sets the quotas of callers.
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = Some(quotas);
+        self
+    }
+
+    /// Sets the audit log. The host closes it after the last request.
+    pub fn audit(mut self, log: AuditLog) -> Self {
+        self.audit = Some(log);
+        self
+    }
+
     /// The routes.
     pub fn router(self) -> Router {
-        let state = Arc::new(AppState::new(self.generator, self.options, self.readiness));
+        let mut state = AppState::new(self.generator, self.options, self.readiness);
+        (state.quotas, state.audit) = (self.quotas, self.audit);
+        let state = Arc::new(state);
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| {
             routes.route_layer(middleware::from_fn_with_state(scope, access::require))
         };
@@ -62,7 +81,10 @@ impl Server {
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)
+            .layer(middleware::from_fn_with_state(state.clone(), quota::add_headers))
+            .layer(middleware::from_fn_with_state(state.clone(), books::record_denied))
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
+            .layer(middleware::from_fn_with_state(state.clone(), books::record_unauthenticated))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
             .layer(middleware::from_fn_with_state(state.clone(), context::add))
             .layer(DefaultBodyLimit::max(state.options.body_bytes_max))

@@ -1,7 +1,9 @@
 //! State that all handlers share.
 
+use crate::audit::AuditLog;
 use crate::error::ApiError;
 use crate::options::ServerOptions;
+use crate::quota::Quotas;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
 use std::hash::{BuildHasher, RandomState};
@@ -32,6 +34,8 @@ pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
     pub(crate) options: ServerOptions,
     pub(crate) readiness: Readiness,
+    pub(crate) quotas: Option<Quotas>,
+    pub(crate) audit: Option<AuditLog>,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
     ids: AtomicU64,
@@ -41,7 +45,17 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Self {
         let started = unix_seconds();
-        Self { generator, options, readiness, started, ids: AtomicU64::new(0), keys: RandomState::new() }
+        let (quotas, audit) = (None, None);
+        Self {
+            generator,
+            options,
+            readiness,
+            quotas,
+            audit,
+            started,
+            ids: AtomicU64::new(0),
+            keys: RandomState::new(),
+        }
     }
 
     /// A new id that begins with `prefix`; unique over processes as far as 64 random bits are.
@@ -68,9 +82,17 @@ impl AppState {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, SubmitError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.admitting(move |state| Ok(work(state)?)).await
+    }
+
+    /// Like [`blocking`](Self::blocking), for work that is refused by more than the generator.
+    pub(crate) async fn admitting<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let state = self.clone();
         match tokio::task::spawn_blocking(move || work(&state)).await {
-            Ok(result) => Ok(result?),
+            Ok(result) => result,
             Err(error) => Err(ApiError::internal(format!("a worker thread ended: {error}"))),
         }
     }

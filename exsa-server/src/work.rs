@@ -1,34 +1,47 @@
 //! Inference for a caller: the one way from a handler to the generator.
 //!
 //! [`AppState::submit`] authorises, sets what the server decides, and submits. [`Work`] is the accepted request; its
-//! [`Meter`] sees every event and closes the books once, at the end or when the client is gone.
+//! [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client is gone.
 
 use crate::access::Caller;
+use crate::books::Books;
 use crate::context::Client;
 use crate::error::ApiError;
+use crate::estimate;
 use crate::state::AppState;
 use axum::http::StatusCode;
 use exsa_core::embed::{EmbedOutput, RerankOutput};
 use exsa_core::stream::Completion;
-use exsa_core::{EmbedRequest, Event, FinishReason, Priority, Request, RerankRequest, TokenStream, Usage};
+use exsa_core::{EmbedRequest, Event, FinishReason, Priority, Request, RerankRequest, TokenStream};
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tracing::debug;
 
 /// An accepted request. Dropping it cancels the request.
 pub(crate) struct Work {
     stream: TokenStream,
     meter: Meter,
+    /// An event whose books are not durable yet.
+    event: Option<Event>,
 }
 
 impl Work {
-    /// The next event; `Ready(None)` after the last.
+    /// The next event; `Ready(None)` after the last. An event comes once the books of it are durable.
     pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        let polled = self.stream.poll_event(context);
-        if let Poll::Ready(Some(event)) = &polled {
-            self.meter.observe(event);
+        if self.event.is_none() {
+            self.event = ready!(self.stream.poll_event(context));
+            if let Some(event) = &self.event {
+                self.meter.observe(event);
+            }
         }
-        polled
+        ready!(self.meter.books.poll_durable(context));
+        Poll::Ready(self.event.take())
+    }
+
+    /// Cancels the request because another one of its client's was refused: it costs nothing.
+    fn withdraw(mut self, error: &ApiError) {
+        self.meter.books.refuse(error);
     }
 
     /// All answers, once they are complete.
@@ -37,8 +50,9 @@ impl Work {
     ///
     /// The error that the request failed with.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
-        let Self { stream, mut meter } = self;
+        let Self { stream, mut meter, .. } = self;
         let answers = stream.complete_all_async_with(|event| meter.observe(event)).await?;
+        poll_fn(|context| meter.books.poll_durable(context)).await;
         match answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
             Some(error) => Err(error),
             None => Ok(answers),
@@ -56,24 +70,41 @@ impl Work {
     }
 }
 
-/// The books of a request: observes its events, and closes when it is dropped.
+/// Observes the events of a request, and keeps its books by them.
 struct Meter {
     client: Client,
+    books: Books,
     /// Tokens generated so far.
     tokens: u64,
-    /// Usage and outcome, once the request has ended.
-    ended: Option<(Usage, FinishReason)>,
+    ended: bool,
 }
 
 impl Meter {
-    fn new(client: Client) -> Self {
-        Self { client, tokens: 0, ended: None }
+    fn new(client: Client, books: Books) -> Self {
+        Self { client, books, tokens: 0, ended: false }
     }
 
     fn observe(&mut self, event: &Event) {
         match event {
-            Event::Token(token) | Event::Reasoning(token) => self.tokens += u64::from(token.id.is_some()),
-            Event::Finished(end) => self.ended = Some((end.usage.clone(), end.reason.clone())),
+            Event::Token(token) | Event::Reasoning(token) => {
+                let counts = token.id.is_some();
+                self.tokens += u64::from(counts);
+                self.books.token(token.index, &token.text, counts);
+            }
+            Event::ToolCall(call) => {
+                self.books.text(call.index, call.name.as_deref().unwrap_or_default());
+                self.books.text(call.index, &call.arguments);
+            }
+            Event::MalformedToolCall(call) => self.books.text(call.index, &call.text),
+            Event::AnswerFinished(end) => self.books.text(end.index, &end.text),
+            Event::Finished(end) => {
+                self.ended = true;
+                self.books.text(end.index, &end.text);
+                self.books.end(&end.usage, &end.reason);
+                let (id, caller) = (&*self.client.context.id, &*self.client.caller.id);
+                let (prompt, generated) = (end.usage.prompt_tokens, end.usage.completion_tokens);
+                debug!(id, caller, prompt, generated, outcome = end.reason.openai(), "request ended");
+            }
             _ => {}
         }
     }
@@ -81,14 +112,9 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        let Client { caller, context } = &self.client;
-        let (id, caller) = (&*context.id, &*caller.id);
-        match &self.ended {
-            Some((usage, reason)) => {
-                let (prompt, generated) = (usage.prompt_tokens, usage.completion_tokens);
-                debug!(id, caller, prompt, generated, outcome = reason.openai(), "request ended");
-            }
-            None => debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone"),
+        if !self.ended {
+            let (id, caller) = (&*self.client.context.id, &*self.client.caller.id);
+            debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone");
         }
     }
 }
@@ -109,10 +135,37 @@ impl AppState {
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
         }
-        let submit = |state: &Self| requests.into_iter().map(|r| state.generator.submit(r)).collect();
-        let streams: Vec<TokenStream> = self.blocking(submit).await?;
-        let work = |stream| Work { stream, meter: Meter::new(client.clone()) };
-        Ok(streams.into_iter().map(work).collect())
+        let asked = client.clone();
+        self.admitting(move |state| {
+            let mut accepted = Vec::new();
+            for request in requests {
+                match state.begin(&asked, request) {
+                    Ok(work) => accepted.push(work),
+                    Err(error) => {
+                        accepted.into_iter().for_each(|work: Work| work.withdraw(&error));
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(accepted)
+        })
+        .await
+    }
+
+    /// Admits and submits a request. For threads that may block.
+    fn begin(&self, client: &Client, request: Request) -> Result<Work, ApiError> {
+        let Request { model, user, .. } = &request;
+        let estimate = || estimate::of_request(self, &request);
+        let prompt = || estimate::prompt_text(&request.prompt);
+        let mut books = self.admit(client, model.as_deref(), user.as_deref(), estimate, prompt)?;
+        match self.generator.submit(request) {
+            Ok(stream) => Ok(Work { stream, meter: Meter::new(client.clone(), books), event: None }),
+            Err(error) => {
+                let error = ApiError::from(error);
+                books.refuse(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Submits one request.
@@ -142,7 +195,34 @@ impl AppState {
         self.authorise(&client.caller, request.model.as_deref())?;
         let EmbedRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
-        Ok(self.blocking(|state| state.generator.embed(request)).await?.await?)
+        let asked = client.clone();
+        let (pending, mut books) = self
+            .admitting(move |state| {
+                let estimate = || estimate::of_texts(&request.inputs);
+                let prompt = || estimate::inputs_text(&request.inputs);
+                let mut books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+                match state.generator.embed(request) {
+                    Ok(pending) => Ok((pending, books)),
+                    Err(error) => {
+                        let error = ApiError::from(error);
+                        books.refuse(&error);
+                        Err(error)
+                    }
+                }
+            })
+            .await?;
+        match pending.await {
+            Ok(output) => {
+                books.end(&output.usage, &FinishReason::EndOfGeneration);
+                poll_fn(|context| books.poll_durable(context)).await;
+                Ok(output)
+            }
+            Err(error) => {
+                let error = ApiError::from(error);
+                books.refuse(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Scores documents of a client.
@@ -158,7 +238,34 @@ impl AppState {
         self.authorise(&client.caller, request.model.as_deref())?;
         let RerankRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
-        Ok(self.blocking(|state| state.generator.rerank(request)).await?.await?)
+        let asked = client.clone();
+        let (pending, mut books) = self
+            .admitting(move |state| {
+                let estimate = || estimate::of_documents(&request);
+                let prompt = || estimate::documents_text(&request);
+                let mut books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+                match state.generator.rerank(request) {
+                    Ok(pending) => Ok((pending, books)),
+                    Err(error) => {
+                        let error = ApiError::from(error);
+                        books.refuse(&error);
+                        Err(error)
+                    }
+                }
+            })
+            .await?;
+        match pending.await {
+            Ok(output) => {
+                books.end(&output.usage, &FinishReason::EndOfGeneration);
+                poll_fn(|context| books.poll_durable(context)).await;
+                Ok(output)
+            }
+            Err(error) => {
+                let error = ApiError::from(error);
+                books.refuse(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Refuses a model that the caller may not use.

@@ -4,6 +4,7 @@ use crate::error::ApiError;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use exsa_core::Priority;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// A kind of act that a key permits.
@@ -82,6 +83,8 @@ pub struct Caller {
     pub weight: f32,
     /// Whether the sender may name its end user.
     pub trusted_proxy: bool,
+    /// Quota of this sender alone.
+    pub quota: Option<Arc<Value>>,
 }
 
 impl Caller {
@@ -95,6 +98,7 @@ impl Caller {
             priority_max: Priority::default(),
             weight: 1.0,
             trusted_proxy: false,
+            quota: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::config::{AuditConfig, OnError};
 use super::destination::Destination;
 use super::folder::{DiskFolder, Folder};
-use super::log::{Log, LogOptions};
+use super::log::{Fsync, Log, LogOptions};
 use super::record::{Act, Record};
 use super::writer::{CheckpointTimes, Message, Writer};
 use parking_lot::Mutex;
@@ -62,6 +62,7 @@ pub struct AuditLog {
     shared: Arc<Shared>,
     on_error: OnError,
     contents: Option<usize>,
+    syncs: bool,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -121,6 +122,7 @@ impl AuditLog {
             shared,
             on_error: config.on_error,
             contents: config.content.then_some(config.content_bytes_max),
+            syncs: config.fsync == Fsync::Every,
             writer: Arc::new(Mutex::new(Some(writer))),
         })
     }
@@ -147,6 +149,11 @@ impl AuditLog {
     pub fn append(&self, record: Record) -> Ticket {
         let place = Place { log: self.clone(), slot: Slot::take(&self.shared) };
         place.append(record)
+    }
+
+    /// Whether a line is stable only once it is synced on its own account.
+    pub fn syncs_every_line(&self) -> bool {
+        self.syncs
     }
 
     /// Maximum bytes of a prompt or an answer in a line; `None` where contents are not logged.

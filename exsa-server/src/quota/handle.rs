@@ -1,7 +1,7 @@
 //! The handle of the quotas: the ledger with a clock, a disk, and a thread that saves.
 
 use super::account::Allowance;
-use super::amounts::Amounts;
+use super::amounts::{Amounts, Kind};
 use super::error::{QuotaError, Refusal};
 use super::ledger::{Account, Entry, Ledger, Payers};
 use super::limits::{Limits, QuotaConfig};
@@ -90,6 +90,11 @@ impl Quotas {
         let group = group.and_then(|name| Some((Account::Group(name.clone()), *config.groups.get(&**name)?)));
         let all = [Some((Account::Key(id.clone()), own)), group].into_iter().flatten();
         all.filter(|(_, limits)| !limits.is_empty()).collect()
+    }
+
+    /// The most output tokens that all payers can hold.
+    pub(crate) fn output_max(&self, payers: &Payers) -> Option<u64> {
+        payers.iter().filter_map(|(_, limits)| limits.smallest(Kind::OutputTokens)).min()
     }
 
     /// Reserves amounts of all payers. Waits for the disk where the reservation is beyond what was charged ahead, so it

@@ -3,7 +3,14 @@
 use super::account::Allowance;
 use super::amounts::Kind;
 use super::ledger::tightest;
+use crate::access::Caller;
+use crate::books::own_limits;
+use crate::state::AppState;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::sync::Arc;
 
 /// Headers of a kind: limit, remaining amount, time until all of it is back.
 struct Names {
@@ -24,8 +31,23 @@ const TOKENS: Names = Names {
     reset: HeaderName::from_static("x-ratelimit-reset-tokens"),
 };
 
+/// Adds the headers to every response of a limited caller.
+pub(crate) async fn add_headers(
+    State(state): State<Arc<AppState>>,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    if let (Some(quotas), Ok(own)) = (&state.quotas, own_limits(&caller)) {
+        let payers = quotas.payers(&caller.id, own.as_ref(), caller.group.as_ref());
+        add(response.headers_mut(), &quotas.allowances(&payers));
+    }
+    response
+}
+
 /// Adds the headers of the limits of which the least is left.
-pub(super) fn add(headers: &mut HeaderMap, allowances: &[Allowance]) {
+fn add(headers: &mut HeaderMap, allowances: &[Allowance]) {
     let kinds: [(&[Kind], Names); 2] =
         [(&[Kind::Requests], REQUESTS), (&[Kind::PromptTokens, Kind::OutputTokens], TOKENS)];
     for (kinds, names) in kinds {

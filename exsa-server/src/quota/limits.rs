@@ -124,6 +124,15 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Reads the limits in the record of a key.
+    ///
+    /// # Errors
+    ///
+    /// The field at fault and the allowed values.
+    pub fn from_json(quota: &serde_json::Value) -> Result<Self, serde_json::Error> {
+        Self::deserialize(quota)
+    }
+
     /// The limits of a key that has `self` of its own, others from `default`.
     #[must_use]
     pub fn over(self, default: Self) -> Self {
@@ -199,8 +208,6 @@ pub struct QuotaConfig {
     /// Maximum output tokens that a request reserves when it begins; 4,096 by default. A longer answer is charged as it
     /// grows.
     pub output_reserve_max: u64,
-    /// Header in which a trusted proxy names the end user, in place of the field `user`.
-    pub user_header: Option<String>,
     /// Time between writes of the state; 10 s by default.
     #[serde(with = "crate::audit::units::duration")]
     pub save_interval: Duration,
@@ -213,7 +220,6 @@ impl Default for QuotaConfig {
             groups: BTreeMap::new(),
             keys: BTreeMap::new(),
             output_reserve_max: 4096,
-            user_header: None,
             save_interval: Duration::from_secs(10),
         }
     }
@@ -235,12 +241,6 @@ impl QuotaConfig {
         }
         if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&self.save_interval) {
             return Err(QuotaError::Config("save_interval is not between 10ms and 1h".into()));
-        }
-        if let Some(name) = &self.user_header
-            && axum::http::HeaderName::try_from(name.as_str()).is_err()
-        {
-            let name = name.escape_default();
-            return Err(QuotaError::Config(format!("user_header: '{name}' is not the name of a header")));
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ pub use amounts::{Amounts, Kind};
 pub use error::{QuotaError, Refusal};
 pub use handle::Quotas;
 pub(crate) use handle::Reservation;
+pub(crate) use headers::add_headers;
 pub use ledger::Account;
 pub use limits::{Limit, Limits, Period, QuotaConfig};
 
