@@ -28,13 +28,25 @@ struct Inner {
     store: Option<Store>,
     /// Held while states are written: at most one write runs, and it takes all that came before it.
     saving: Mutex<()>,
-    wanted: Mutex<Wanted>,
-    wake: Condvar,
+    signal: Arc<Signal>,
     /// Number of writes so far, for those who wait for the next.
     writes: watch::Sender<u64>,
 }
 
-/// State of the thread that saves.
+/// Messages to the thread that saves.
+#[derive(Debug, Default)]
+struct Signal {
+    wanted: Mutex<Wanted>,
+    wake: Condvar,
+}
+
+impl Signal {
+    fn send(&self, set: impl FnOnce(&mut Wanted)) {
+        set(&mut self.wanted.lock());
+        self.wake.notify_all();
+    }
+}
+
 #[derive(Debug, Default)]
 struct Wanted {
     save: bool,
@@ -56,13 +68,12 @@ impl Quotas {
             ledger: Mutex::new(ledger),
             store,
             saving: Mutex::new(()),
-            wanted: Mutex::new(Wanted::default()),
-            wake: Condvar::new(),
+            signal: Arc::new(Signal::default()),
             writes: watch::Sender::new(0),
         });
-        let weak = Arc::downgrade(&inner);
+        let (weak, signal) = (Arc::downgrade(&inner), inner.signal.clone());
         let builder = thread::Builder::new().name("exsa-quota".into());
-        builder.spawn(move || keep_saved(&weak)).map_err(QuotaError::Thread)?;
+        builder.spawn(move || keep_saved(&weak, &signal)).map_err(QuotaError::Thread)?;
         Ok(Self(inner))
     }
 
@@ -123,8 +134,7 @@ impl Quotas {
     ///
     /// The database cannot be written.
     pub fn close(&self) -> Result<(), QuotaError> {
-        self.0.wanted.lock().closed = true;
-        self.0.wake.notify_all();
+        self.0.signal.send(|wanted| wanted.closed = true);
         self.0.save(true).map_err(QuotaError::Store)
     }
 }
@@ -147,20 +157,26 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.signal.send(|wanted| wanted.closed = true);
+    }
+}
+
 /// Saves at intervals, and when a running request needs it, until the quotas are closed or gone.
-fn keep_saved(quotas: &Weak<Inner>) {
+fn keep_saved(quotas: &Weak<Inner>, signal: &Signal) {
     loop {
-        let Some(inner) = quotas.upgrade() else { return };
-        let interval = inner.config.read().save_interval;
-        let mut wanted = inner.wanted.lock();
+        let Some(interval) = quotas.upgrade().map(|inner| inner.config.read().save_interval) else { return };
+        let mut wanted = signal.wanted.lock();
         if !wanted.save && !wanted.closed {
-            inner.wake.wait_for(&mut wanted, interval);
+            signal.wake.wait_for(&mut wanted, interval);
         }
         if wanted.closed {
             return;
         }
         wanted.save = false;
         drop(wanted);
+        let Some(inner) = quotas.upgrade() else { return };
         if let Err(failure) = inner.save(false) {
             error!("the state of the quotas cannot be written: {failure}");
         }
@@ -184,8 +200,7 @@ impl Reservation {
         }
         let durable = self.is_durable();
         if !durable {
-            inner.wanted.lock().save = true;
-            inner.wake.notify_all();
+            inner.signal.send(|wanted| wanted.save = true);
         }
         durable
     }
