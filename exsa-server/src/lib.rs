@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
+pub mod access;
 mod anthropic;
 mod body;
 mod error;
