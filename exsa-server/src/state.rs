@@ -1,5 +1,6 @@
 //! State that all handlers share.
 
+use crate::access::Access;
 use crate::error::ApiError;
 use crate::options::ServerOptions;
 use exsa_core::model_info::ModelInfo;
@@ -32,6 +33,8 @@ pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
     pub(crate) options: ServerOptions,
     pub(crate) readiness: Readiness,
+    /// Authentication; without it every sender is anonymous.
+    pub(crate) access: Option<Access>,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
     ids: AtomicU64,
@@ -41,7 +44,7 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Self {
         let started = unix_seconds();
-        Self { generator, options, readiness, started, ids: AtomicU64::new(0), keys: RandomState::new() }
+        Self { generator, options, readiness, access: None, started, ids: AtomicU64::new(0), keys: RandomState::new() }
     }
 
     /// A new id that begins with `prefix`; unique over processes as far as 64 random bits are.

@@ -2,144 +2,121 @@
 
 use super::grants::Grants;
 use super::models::AllowedModels;
-use super::scope::{Scope, Scopes};
+use super::revocation::Revocation;
+use super::scope::Scopes;
+use crate::error::ApiError;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use exsa_core::Priority;
+use serde_json::Value;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// First part of the ids of callers with a token.
 pub(super) const TOKEN_PREFIX: &str = "jwt:";
 
-/// The authenticated sender of a request.
+/// The sender of a request, an extension of every request that reaches a handler. Clones are cheap.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Caller {
-    facts: Arc<Facts>,
-    revocation: Revocation,
-}
-
-#[derive(Debug)]
-struct Facts {
-    id: String,
-    grants: Grants,
-    expires: Option<u64>,
+    /// Id of the key, `jwt:` and the subject of a token, `operator` for the control socket, or `anonymous`.
+    pub id: Arc<str>,
+    /// Group with which quotas are shared.
+    pub group: Option<Arc<str>>,
+    /// Permitted acts.
+    pub scopes: Scopes,
+    /// Permitted models.
+    pub models: AllowedModels,
+    /// The most urgent class that requests may have.
+    pub priority_max: Priority,
+    /// Weight in the fair queue.
+    pub weight: f32,
+    /// Whether the sender may name its end user.
+    pub trusted_proxy: bool,
+    /// The end user that a trusted proxy named in the header `x-exsa-user`.
+    pub end_user: Option<Arc<str>>,
+    /// Quota of this sender alone.
+    pub quota: Option<Arc<Value>>,
+    /// Unix time in seconds from which the key or token is not valid any more.
+    pub expires: Option<u64>,
+    /// Revocation of the secret by which the sender was authenticated.
+    pub revocation: Revocation,
 }
 
 impl Caller {
-    pub(crate) fn new(id: String, grants: Grants, expires: Option<u64>, revocation: Revocation) -> Self {
-        Self { facts: Arc::new(Facts { id, grants, expires }), revocation }
-    }
-
-    /// Any sender, for a server without authentication.
+    /// The sender of every request to a server without authentication: all scopes, all models.
     pub fn anonymous() -> Self {
-        Self::new("anonymous".into(), Grants::operator(), None, Revocation::never())
-    }
-
-    /// The server's operator on this machine, who came through the control socket.
-    pub(crate) fn operator() -> Self {
-        Self::new("operator".into(), Grants::operator(), None, Revocation::never())
-    }
-
-    /// The same caller, authenticated by another secret.
-    pub(super) fn with_revocation(&self, revocation: Revocation) -> Self {
-        Self { facts: self.facts.clone(), revocation }
-    }
-
-    /// The key's id, `jwt:` and the subject of a token, `operator` or `anonymous`.
-    pub fn id(&self) -> &str {
-        &self.facts.id
-    }
-
-    /// Whether the caller came with a token of an identity provider.
-    pub fn is_token(&self) -> bool {
-        self.id().starts_with(TOKEN_PREFIX)
-    }
-
-    /// Rights of the caller.
-    pub fn grants(&self) -> &Grants {
-        &self.facts.grants
-    }
-
-    /// The group whose quota the caller shares.
-    pub fn group(&self) -> Option<&str> {
-        self.facts.grants.group.as_deref()
-    }
-
-    /// Acts that the caller may do.
-    pub fn scopes(&self) -> Scopes {
-        self.facts.grants.scopes
-    }
-
-    /// Whether the caller may do acts of a kind.
-    pub fn has(&self, scope: Scope) -> bool {
-        self.scopes().contains(scope)
-    }
-
-    /// Models that the caller may use.
-    pub fn models(&self) -> &AllowedModels {
-        &self.facts.grants.models
-    }
-
-    /// The class of a request that asks for `asked`: no more urgent than the caller's ceiling.
-    pub fn capped(&self, asked: Priority) -> Priority {
-        asked.max(self.facts.grants.priority_max)
-    }
-
-    /// Share of the engine against other callers of the same class.
-    pub fn weight(&self) -> f32 {
-        self.facts.grants.weight
-    }
-
-    /// Unix time in seconds from which the caller's key or token is not valid any more.
-    pub fn expires(&self) -> Option<u64> {
-        self.facts.expires
-    }
-
-    /// The revocation of the key or secret by which the caller came.
-    pub fn revocation(&self) -> &Revocation {
-        &self.revocation
-    }
-}
-
-/// Tells whether the secret behind a caller was revoked. Clones watch the same secret.
-#[derive(Clone, Debug)]
-pub struct Revocation(Option<watch::Receiver<bool>>);
-
-impl Revocation {
-    /// A secret that cannot be revoked.
-    pub fn never() -> Self {
-        Self(None)
-    }
-
-    /// Whether the secret was revoked.
-    pub fn is_revoked(&self) -> bool {
-        self.0.as_ref().is_some_and(|revoked| *revoked.borrow())
-    }
-
-    /// Waits until the secret is revoked.
-    pub async fn revoked(self) {
-        if let Some(mut revoked) = self.0
-            && revoked.wait_for(|revoked| *revoked).await.is_ok()
-        {
-            return;
+        Self {
+            id: "anonymous".into(),
+            group: None,
+            scopes: Scopes::ALL,
+            models: AllowedModels::ALL,
+            priority_max: Priority::default(),
+            weight: 1.0,
+            trusted_proxy: false,
+            end_user: None,
+            quota: None,
+            expires: None,
+            revocation: Revocation::never(),
         }
-        std::future::pending().await
+    }
+
+    /// A sender with the rights of a key or token.
+    pub(crate) fn new(id: &str, grants: &Grants, expires: Option<u64>, revocation: Revocation) -> Self {
+        let Grants { scopes, models, priority_max, weight, group, trusted_proxy, quota } = grants.clone();
+        Self {
+            id: id.into(),
+            group: group.map(Arc::from),
+            scopes,
+            models,
+            priority_max,
+            weight,
+            trusted_proxy,
+            end_user: None,
+            quota: quota.map(Arc::new),
+            expires,
+            revocation,
+        }
+    }
+
+    /// The server's operator, who has access to its data folder.
+    pub fn operator() -> Self {
+        Self::new("operator", &Grants::operator(), None, Revocation::never())
+    }
+
+    /// Whether the sender was not authenticated.
+    pub fn is_anonymous(&self) -> bool {
+        &*self.id == "anonymous"
+    }
+
+    /// Whether the sender came with a token of an identity provider.
+    pub fn is_token(&self) -> bool {
+        self.id.starts_with(TOKEN_PREFIX)
+    }
+
+    /// Whether the sender may use a model.
+    pub fn may_use(&self, model: &str) -> bool {
+        self.models.allow(model)
+    }
+
+    /// The rights of the sender.
+    pub fn grants(&self) -> Grants {
+        Grants {
+            scopes: self.scopes,
+            models: self.models.clone(),
+            priority_max: self.priority_max,
+            weight: self.weight,
+            group: self.group.as_deref().map(str::to_owned),
+            trusted_proxy: self.trusted_proxy,
+            quota: self.quota.as_deref().cloned(),
+        }
     }
 }
 
-/// Revokes one secret.
-#[derive(Debug)]
-pub(super) struct Revoker(watch::Sender<bool>);
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
 
-impl Revoker {
-    pub(super) fn new(revoked: bool) -> Self {
-        Self(watch::Sender::new(revoked))
-    }
-
-    pub(super) fn revocation(&self) -> Revocation {
-        Revocation(Some(self.0.subscribe()))
-    }
-
-    pub(super) fn revoke(&self) {
-        self.0.send_replace(true);
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| ApiError::internal("the request has no sender: its route is not authenticated"))
     }
 }

@@ -135,7 +135,7 @@ impl Grants {
     /// Rights of the server's operator.
     pub(crate) fn operator() -> Self {
         Self {
-            scopes: Scopes::all(),
+            scopes: Scopes::ALL,
             priority_max: Priority::Interactive,
             weight: *WEIGHTS.end(),
             trusted_proxy: true,
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(own.check_grant(&child), Ok(()));
         assert_eq!(own.check_grant(&own), Ok(()));
         let wider = [
-            Grants { scopes: Scopes::all(), ..own.clone() },
+            Grants { scopes: Scopes::ALL, ..own.clone() },
             Grants { models: AllowedModels::ALL, ..own.clone() },
             Grants { priority_max: Priority::Interactive, ..own.clone() },
             Grants { weight: 2.0, ..own.clone() },

@@ -2,9 +2,10 @@
 //!
 //! A change is durable before it is acknowledged, and takes effect in memory before the call returns.
 
-use super::caller::{Caller, Revoker};
-use super::grants::{GrantError, Grants};
+use super::caller::Caller;
+use super::grants::GrantError;
 use super::record::{KeyOptionError, KeyOptions, KeyRecord, PreviousSecret};
+use super::revocation::Revoker;
 use super::secret::{self, NoRandomness, PresentedKey, SecretHash, SecretText};
 use super::store::{Store, StoreError};
 use crate::state::unix_seconds;
@@ -83,11 +84,10 @@ struct Entry {
 impl Entry {
     fn new(record: KeyRecord) -> Self {
         let revoker = Arc::new(Revoker::new(record.revoked.is_some()));
-        let caller =
-            Caller::new(record.id.clone(), record.grants.clone(), record.expires, revoker.revocation());
+        let caller = Caller::new(&record.id, &record.grants, record.expires, revoker.revocation());
         let previous = record.previous.as_ref().map(|previous| {
             let revoker = Arc::new(Revoker::new(record.revoked.is_some()));
-            let caller = caller.with_revocation(revoker.revocation());
+            let caller = Caller { revocation: revoker.revocation(), ..caller.clone() };
             Secret { hash: previous.hash, until: Some(previous.until), caller, revoker }
         });
         let current = Secret { hash: record.hash, until: None, caller, revoker };
@@ -151,7 +151,7 @@ impl Keys {
             // The reason is told only to those who have the secret.
             let secret = secrets.into_iter().find(|secret| secret.hash.matches(&key.hash));
             let secret = secret.ok_or(KeyRefusal::Unknown)?;
-            if entry.record.revoked.is_some() || secret.caller.revocation().is_revoked() {
+            if entry.record.revoked.is_some() || secret.caller.revocation.is_revoked() {
                 return Err(KeyRefusal::Revoked);
             }
             let expired = secret.until.is_some_and(|until| now >= until);
@@ -183,7 +183,7 @@ impl Keys {
         let now = unix_seconds();
         let expires = options.expires_in.map(|time| now.saturating_add(time.as_secs()));
         // Tokens live for minutes and stand for people, whose keys may last; a key's heirs must not outlive it.
-        let limit = by.expires().filter(|_| !by.is_token());
+        let limit = by.expires.filter(|_| !by.is_token());
         if limit.is_some_and(|limit| expires.is_none_or(|expires| expires > limit)) {
             return Err(KeyError::Outlives);
         }
@@ -194,7 +194,7 @@ impl Keys {
             name: options.name.clone(),
             grants,
             created: now,
-            created_by: by.id().to_owned(),
+            created_by: by.id.to_string(),
             expires,
             revoked: None,
             rotated: None,
@@ -303,8 +303,7 @@ impl Keys {
 
 /// Whether a caller may see, revoke and rotate a key: it has all its rights, so that no new secret gives it more.
 fn may_manage(by: &Caller, record: &KeyRecord) -> bool {
-    let own: &Grants = by.grants();
-    by.id() == record.id || own.check_covers(&record.grants).is_ok()
+    *by.id == *record.id || by.grants().check_covers(&record.grants).is_ok()
 }
 
 #[cfg(test)]
@@ -330,11 +329,11 @@ mod tests {
         let (keys, operator) = (keys(), Caller::operator());
         let (record, text) = keys.create(&KeyOptions::new("a").group("g"), &operator).unwrap();
         let caller = find(&keys, &text).unwrap();
-        assert_eq!((caller.id(), caller.group()), (record.id.as_str(), Some("g")));
+        assert_eq!((&*caller.id, caller.group.as_deref()), (record.id.as_str(), Some("g")));
         let other = SecretText::generate(&record.id).unwrap();
         assert_eq!(find(&keys, &other).unwrap_err(), KeyRefusal::Unknown);
         let revoked = keys.revoke(&record.id, &operator).unwrap();
-        assert!(caller.revocation().is_revoked());
+        assert!(caller.revocation.is_revoked());
         assert_eq!(find(&keys, &text).unwrap_err(), KeyRefusal::Revoked);
         assert_eq!(find(&keys, &other).unwrap_err(), KeyRefusal::Unknown);
         assert_eq!(keys.revoke(&record.id, &operator).unwrap().revoked, revoked.revoked);
@@ -361,17 +360,17 @@ mod tests {
         let now = unix_seconds();
         assert!(find(&keys, &first).is_ok() && find(&keys, &second).is_ok());
         assert_eq!(find_at(&keys, &first, now + 3601).unwrap_err(), KeyRefusal::Expired);
-        assert!(find_at(&keys, &second, now + 3601).is_ok() && !stream.revocation().is_revoked());
+        assert!(find_at(&keys, &second, now + 3601).is_ok() && !stream.revocation.is_revoked());
         // A second rotation without an overlap ends both older secrets.
         let later = find(&keys, &second).unwrap();
         let (_, third) = keys.rotate(&record.id, None, &operator).unwrap();
-        assert!(stream.revocation().is_revoked() && later.revocation().is_revoked());
+        assert!(stream.revocation.is_revoked() && later.revocation.is_revoked());
         assert!(find(&keys, &first).is_err() && find(&keys, &second).is_err() && find(&keys, &third).is_ok());
         // A revocation reaches streams of the previous secret too.
         let stream = find(&keys, &third).unwrap();
         keys.rotate(&record.id, Some(hour), &operator).unwrap();
         keys.revoke(&record.id, &operator).unwrap();
-        assert!(stream.revocation().is_revoked());
+        assert!(stream.revocation.is_revoked());
     }
 
     #[test]
@@ -389,7 +388,7 @@ mod tests {
         drop(keys);
         let keys = open();
         let caller = find(&keys, &first).unwrap();
-        assert!(caller.models().allow("mx") && !caller.models().allow("n"));
+        assert!(caller.may_use("mx") && !caller.may_use("n"));
         assert!(find(&keys, &second).is_ok());
         assert_eq!(find(&keys, &revoked).unwrap_err(), KeyRefusal::Revoked);
         assert_eq!(keys.list(&operator).len(), 2);

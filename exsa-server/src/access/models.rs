@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Maximum bytes of a model name or prefix.
 const BYTES_MAX: usize = 256;
@@ -71,10 +72,10 @@ impl<'de> Deserialize<'de> for ModelPattern {
     }
 }
 
-/// The models that a caller may use: all (`null` in JSON), or those that a list of patterns matches.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct AllowedModels(Option<Vec<ModelPattern>>);
+/// The models that a caller may use: all (`null` in JSON), or those that a list of patterns matches. Clones are
+/// cheap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedModels(Option<Arc<[ModelPattern]>>);
 
 impl AllowedModels {
     /// Every model.
@@ -107,7 +108,13 @@ impl AllowedModels {
             (Some(own), None) => return own.iter().any(|pattern| pattern.prefix && pattern.text.is_empty()),
             (Some(own), Some(asked)) => (own, asked),
         };
-        asked.iter().all(|asked| own.iter().any(|pattern| pattern.covers(asked)))
+        asked.iter().all(|asked: &ModelPattern| own.iter().any(|pattern| pattern.covers(asked)))
+    }
+}
+
+impl Serialize for AllowedModels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.patterns().serialize(serializer)
     }
 }
 
@@ -117,7 +124,7 @@ impl<'de> Deserialize<'de> for AllowedModels {
         if patterns.as_ref().is_some_and(|patterns| patterns.len() > PATTERNS_MAX) {
             return Err(de::Error::custom(format_args!("at most {PATTERNS_MAX} model names are allowed")));
         }
-        Ok(Self(patterns))
+        Ok(Self(patterns.map(Arc::from)))
     }
 }
 
