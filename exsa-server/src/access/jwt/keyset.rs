@@ -62,7 +62,7 @@ impl VerificationKey {
             return None;
         }
         let own = match common.key_algorithm {
-            Some(algorithm) => Some(algorithm.to_algorithm().ok()?),
+            Some(algorithm) => Some(Algorithm::try_from(algorithm).ok()?),
             None => None,
         };
         let fits = |algorithm: &Algorithm| own.is_none_or(|own| own == *algorithm) && suits(&jwk.algorithm, *algorithm);
