@@ -32,9 +32,11 @@
 
 mod anthropic;
 mod body;
+pub mod config;
 mod error;
 mod health;
 pub mod listener;
+mod live;
 mod metrics;
 mod ollama;
 mod openai;
@@ -42,9 +44,12 @@ mod options;
 mod origin;
 mod state;
 mod stream;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod tokens;
 
 pub use error::ApiError;
+pub use live::Live;
 pub use options::ServerOptions;
 pub use state::Readiness;
 

@@ -28,6 +28,8 @@ pub struct ServerOptions {
     pub any_host: bool,
     /// Origins, such as `https://app.example.org`, whose pages may send requests. Others are refused; none by default.
     pub allowed_origins: Vec<String>,
+    /// Whether pages of the allowed origins may read answers (CORS); `false` by default.
+    pub cors: bool,
 }
 
 impl Default for ServerOptions {
@@ -40,6 +42,7 @@ impl Default for ServerOptions {
             allowed_hosts: Vec::new(),
             any_host: false,
             allowed_origins: Vec::new(),
+            cors: false,
         }
     }
 }
@@ -91,6 +94,13 @@ impl ServerOptions {
     #[must_use]
     pub fn allowed_origin(mut self, origin: impl Into<String>) -> Self {
         self.allowed_origins.push(origin.into());
+        self
+    }
+
+    /// Sets whether pages of the allowed origins may read answers.
+    #[must_use]
+    pub fn cors(mut self, cors: bool) -> Self {
+        self.cors = cors;
         self
     }
 }
