@@ -1,6 +1,7 @@
 //! State that all handlers share.
 
 use crate::error::ApiError;
+use crate::live::Live;
 use crate::options::ServerOptions;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
@@ -30,7 +31,7 @@ impl Readiness {
 /// State of the handlers.
 pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
-    pub(crate) options: ServerOptions,
+    pub(crate) options: Live<ServerOptions>,
     pub(crate) readiness: Readiness,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
@@ -39,7 +40,11 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Self {
+    pub(crate) fn new(
+        generator: Arc<dyn Generator>,
+        options: Live<ServerOptions>,
+        readiness: Readiness,
+    ) -> Self {
         let started = unix_seconds();
         Self { generator, options, readiness, started, ids: AtomicU64::new(0), keys: RandomState::new() }
     }

@@ -38,6 +38,13 @@ pub struct LimitsConfig {
     pub body_timeout: Duration,
     /// Maximum prompts of one request for completions; 64 by default.
     pub prompts_max: usize,
+    /// Maximum answers to one prompt; 128 by default.
+    pub n_max: usize,
+    /// Maximum tokens of a prompt; as many as the model takes without it.
+    pub prompt_tokens_max: Option<usize>,
+    /// Maximum bytes of a schema, a grammar, or the definitions of tools; 1 MiB by default.
+    #[serde(with = "units::size")]
+    pub schema_bytes_max: usize,
 }
 
 impl Default for LimitsConfig {
@@ -55,6 +62,9 @@ impl Default for LimitsConfig {
             body_bytes_max: options.body_bytes_max,
             body_timeout: options.body_timeout,
             prompts_max: options.prompts_max,
+            n_max: options.n_max,
+            prompt_tokens_max: options.prompt_tokens_max,
+            schema_bytes_max: options.schema_bytes_max,
         }
     }
 }
@@ -90,6 +100,8 @@ impl LimitsConfig {
         least(problems, "connection_streams_max", self.connection_streams_max as usize, 1);
         least(problems, "body_bytes_max", self.body_bytes_max, 1024);
         least(problems, "prompts_max", self.prompts_max, 1);
+        least(problems, "n_max", self.n_max, 1);
+        least(problems, "prompt_tokens_max", self.prompt_tokens_max.unwrap_or(1), 1);
         for (name, timeout) in [
             ("handshake_timeout", self.handshake_timeout),
             ("header_timeout", self.header_timeout),

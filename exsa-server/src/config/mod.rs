@@ -95,6 +95,9 @@ impl Config {
             .body_bytes_max(self.limits.body_bytes_max)
             .body_timeout(self.limits.body_timeout)
             .prompts_max(self.limits.prompts_max)
+            .n_max(self.limits.n_max)
+            .prompt_tokens_max(self.limits.prompt_tokens_max)
+            .schema_bytes_max(self.limits.schema_bytes_max)
             .keep_alive(self.http.keep_alive)
             .any_host(self.http.any_host)
             .cors(self.http.cors);

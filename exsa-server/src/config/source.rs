@@ -53,23 +53,28 @@ impl ConfigSource {
     ///
     /// All problems, with their places. Files that settings name are read too.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        let text = match &self.file {
-            Some(file) => read_text(file)?,
-            None => String::new(),
-        };
-        self.load_text(&text)
+        self.load_with(|_, _| {})
     }
 
-    /// Like [`load`](Self::load) with another text in place of the file's.
+    /// Like [`load`](Self::load), with further checks, which run even if other problems were found.
     ///
     /// # Errors
     ///
     /// All problems, with their places.
-    pub fn load_text(&self, text: &str) -> Result<Config, ConfigError> {
+    pub fn load_with(&self, check: impl FnOnce(&Config, &mut Problems)) -> Result<Config, ConfigError> {
+        let text = match &self.file {
+            Some(file) => read_text(file)?,
+            None => String::new(),
+        };
+        self.read(&text, check)
+    }
+
+    fn read(&self, text: &str, check: impl FnOnce(&Config, &mut Problems)) -> Result<Config, ConfigError> {
         let (document, mut config, mut problems) = read::Document::parse::<Config>(text);
         let flags = (self.overrides)(&mut config);
         let mut invalid = Problems::default();
         config.validate(&mut invalid);
+        check(&config, &mut invalid);
         let place = |setting: &str| {
             let flag = flags.iter().find(|(set, _)| *set == setting);
             flag.map_or_else(|| document.place(setting), |(_, flag)| Place::Flag(flag))

@@ -2,7 +2,7 @@
 
 use super::limits::ConnectionLimits;
 use axum::body::{Body, Bytes};
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -134,7 +134,7 @@ struct Tracked {
     stream: Stream,
 }
 
-impl hyper::body::Body for Tracked {
+impl HttpBody for Tracked {
     type Data = Bytes;
     type Error = axum::Error;
 

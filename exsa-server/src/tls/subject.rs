@@ -102,7 +102,7 @@ fn push_escaped(out: &mut String, tag: u8, value: &[u8]) {
     };
     let Some(text) = text else {
         out.push('#');
-        value.iter().for_each(|byte| drop(write!(out, "{byte:02x}")));
+        push_hex(out, "", value);
         return;
     };
     let last = text.chars().count().saturating_sub(1);
@@ -111,13 +111,19 @@ fn push_escaped(out: &mut String, tag: u8, value: &[u8]) {
         let edge = c == ' ' && (i == 0 || i == last) || c == '#' && i == 0;
         if c.is_control() {
             let mut bytes = [0; 4];
-            c.encode_utf8(&mut bytes).bytes().for_each(|byte| drop(write!(out, "\\{byte:02x}")));
+            push_hex(out, "\\", c.encode_utf8(&mut bytes).as_bytes());
             continue;
         }
         if special || edge {
             out.push('\\');
         }
         out.push(c);
+    }
+}
+
+fn push_hex(out: &mut String, prefix: &str, bytes: &[u8]) {
+    for byte in bytes {
+        let _ = write!(out, "{prefix}{byte:02x}");
     }
 }
 
