@@ -90,11 +90,12 @@ impl AppState {
                 .code("audit_log")
         })?;
         let max = self.audit.as_ref().and_then(|log| log.contents());
-        let end_user = user.filter(|_| client.caller.trusted_proxy);
+        // The fair queue's name of an end user is the id of the key and the user's name.
+        let end_user = user.and_then(|user| user.strip_prefix(&*client.caller.id)?.strip_prefix('/'));
         let mut books = Books {
             client: client.clone(),
             model: self.model(model).ok().map(|model| model.name.clone()).or(model.map(str::to_owned)),
-            user: end_user.map(str::to_owned),
+            user: end_user.or(client.caller.end_user.as_deref()).map(str::to_owned),
             place,
             reservation: None,
             estimate: Estimate::default(),

@@ -1,7 +1,9 @@
 //! State that all handlers share.
 
+use crate::access::Access;
 use crate::audit::AuditLog;
 use crate::error::ApiError;
+use crate::live::Live;
 use crate::options::ServerOptions;
 use crate::quota::Quotas;
 use exsa_core::model_info::ModelInfo;
@@ -32,8 +34,10 @@ impl Readiness {
 /// State of the handlers.
 pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
-    pub(crate) options: ServerOptions,
+    pub(crate) options: Live<ServerOptions>,
     pub(crate) readiness: Readiness,
+    /// Authentication; without it every sender is anonymous.
+    pub(crate) access: Option<Access>,
     pub(crate) quotas: Option<Quotas>,
     pub(crate) audit: Option<AuditLog>,
     /// Unix time at which the server started, in seconds.
@@ -43,15 +47,19 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Self {
+    pub(crate) fn new(
+        generator: Arc<dyn Generator>,
+        options: Live<ServerOptions>,
+        readiness: Readiness,
+    ) -> Self {
         let started = unix_seconds();
-        let (quotas, audit) = (None, None);
         Self {
             generator,
             options,
             readiness,
-            quotas,
-            audit,
+            access: None,
+            quotas: None,
+            audit: None,
             started,
             ids: AtomicU64::new(0),
             keys: RandomState::new(),

@@ -3,11 +3,12 @@
 //! [`AppState::submit`] authorises, sets what the server decides, and submits. [`Work`] is the accepted request; its
 //! [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client is gone.
 
-use crate::access::Caller;
+use crate::access::{self, Caller, RevocationWatch};
 use crate::books::Books;
 use crate::context::Client;
 use crate::error::ApiError;
 use crate::estimate;
+use crate::request_limits;
 use crate::state::AppState;
 use axum::http::StatusCode;
 use exsa_core::embed::{EmbedOutput, RerankOutput};
@@ -22,12 +23,23 @@ use tracing::debug;
 pub(crate) struct Work {
     stream: TokenStream,
     meter: Meter,
+    revocation: RevocationWatch,
     /// An event whose books are not durable yet.
     event: Option<Event>,
 }
 
 impl Work {
-    /// The next event; `Ready(None)` after the last. An event comes once the books of it are durable.
+    fn new(stream: TokenStream, client: &Client, books: Books) -> Self {
+        let revocation = client.caller.revocation.watch();
+        Self { stream, meter: Meter::new(client.clone(), books), revocation, event: None }
+    }
+
+    /// Whether the caller's key was revoked; wakes the task of `context` when it is.
+    pub(crate) fn poll_revoked(&mut self, context: &mut Context<'_>) -> bool {
+        self.revocation.poll(context)
+    }
+
+    /// The next event; `Ready(None)` after the last. An event comes once its books are durable.
     pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         if self.event.is_none() {
             self.event = ready!(self.stream.poll_event(context));
@@ -51,7 +63,12 @@ impl Work {
     /// The error that the request failed with.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
         let Self { stream, mut meter, .. } = self;
-        let answers = stream.complete_all_async_with(|event| meter.observe(event)).await?;
+        let revocation = meter.client.caller.revocation.clone();
+        let answers = tokio::select! {
+            biased;
+            () = revocation.revoked() => return Err(access::revoked()),
+            answers = stream.complete_all_async_with(|event| meter.observe(event)) => answers?,
+        };
         poll_fn(|context| meter.books.poll_durable(context)).await;
         match answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
             Some(error) => Err(error),
@@ -99,6 +116,7 @@ impl Meter {
             Event::AnswerFinished(end) => self.books.text(end.index, &end.text),
             Event::Finished(end) => {
                 self.ended = true;
+                self.client.context.log.tokens(&end.usage);
                 self.books.text(end.index, &end.text);
                 self.books.end(&end.usage, &end.reason);
                 let (id, caller) = (&*self.client.context.id, &*self.client.caller.id);
@@ -113,7 +131,9 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         if !self.ended {
-            let (id, caller) = (&*self.client.context.id, &*self.client.caller.id);
+            let Client { caller, context } = &self.client;
+            let (id, caller) = (&*context.id, &*caller.id);
+            context.log.generated(self.tokens);
             debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone");
         }
     }
@@ -130,11 +150,19 @@ impl AppState {
         client: &Client,
         mut requests: Vec<Request>,
     ) -> Result<Vec<Work>, ApiError> {
+        let options = self.options.get();
         for request in &mut requests {
             self.authorise(&client.caller, request.model.as_deref())?;
+            request_limits::check(request, &options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
         }
+        if let Some(first) = requests.first()
+            && let Ok(model) = self.model(first.model.as_deref())
+        {
+            client.context.log.model(&model.name);
+        }
+        let requests = request_limits::check_prompts(self, requests, &options).await?;
         let asked = client.clone();
         self.admitting(move |state| {
             let mut accepted = Vec::new();
@@ -159,7 +187,7 @@ impl AppState {
         let prompt = || estimate::prompt_text(&request.prompt);
         let mut books = self.admit(client, model.as_deref(), user.as_deref(), estimate, prompt)?;
         match self.generator.submit(request) {
-            Ok(stream) => Ok(Work { stream, meter: Meter::new(client.clone(), books), event: None }),
+            Ok(stream) => Ok(Work::new(stream, client, books)),
             Err(error) => {
                 let error = ApiError::from(error);
                 books.refuse(&error);
@@ -213,6 +241,7 @@ impl AppState {
             .await?;
         match pending.await {
             Ok(output) => {
+                client.context.log.tokens(&output.usage);
                 books.end(&output.usage, &FinishReason::EndOfGeneration);
                 poll_fn(|context| books.poll_durable(context)).await;
                 Ok(output)
@@ -256,6 +285,7 @@ impl AppState {
             .await?;
         match pending.await {
             Ok(output) => {
+                client.context.log.tokens(&output.usage);
                 books.end(&output.usage, &FinishReason::EndOfGeneration);
                 poll_fn(|context| books.poll_durable(context)).await;
                 Ok(output)
@@ -274,7 +304,7 @@ impl AppState {
     ///
     /// 403, and 404 for a model that is not there.
     pub(crate) fn authorise(&self, caller: &Caller, model: Option<&str>) -> Result<(), ApiError> {
-        if caller.models.is_none() {
+        if caller.models.is_all() {
             return Ok(());
         }
         let model = self.model(model)?;
@@ -307,7 +337,8 @@ fn own(
         return;
     }
     // Users of a proxy are apart from each other and from the users of others.
-    *user = Some(match user.take().filter(|_| caller.trusted_proxy) {
+    let named = caller.end_user.as_deref().map(str::to_owned).or_else(|| user.take());
+    *user = Some(match named.filter(|_| caller.trusted_proxy) {
         Some(user) => format!("{}/{user}", caller.id),
         None => caller.id.to_string(),
     });

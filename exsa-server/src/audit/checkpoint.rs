@@ -2,8 +2,8 @@
 
 use super::chain::Chain;
 use super::hash::{Hash, hex, unhex};
-use ring::rand::SystemRandom;
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
+use ed25519_dalek::{Signer, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::SystemTime;
@@ -54,32 +54,31 @@ impl SignedCheckpoint {
         let Some(Signature { key: id, value }) = &self.signature else { return false };
         let Some(signature) = unhex::<64>(value) else { return false };
         let message = self.message();
-        let signed = |key: &PublicKey| {
-            UnparsedPublicKey::new(&ED25519, key.0).verify(message.as_bytes(), &signature).is_ok()
-        };
+        let signature = ed25519_dalek::Signature::from_bytes(&signature);
+        let signed = |key: &PublicKey| key.0.verify_strict(message.as_bytes(), &signature).is_ok();
         keys.iter().any(|key| key.id() == *id && signed(key))
     }
 }
 
 /// A key that verifies checkpoints.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PublicKey([u8; 32]);
+pub struct PublicKey(VerifyingKey);
 
 impl PublicKey {
     /// Reads the text of a key file: 64 hexadecimal digits.
     pub fn read(text: &str) -> Option<Self> {
-        unhex(text.trim()).map(Self)
+        VerifyingKey::from_bytes(&unhex(text.trim())?).ok().map(Self)
     }
 
     /// The key's id in signatures.
     pub fn id(&self) -> String {
-        Hash::of(&self.0).to_string()[..16].to_owned()
+        Hash::of(self.0.as_bytes()).to_string()[..16].to_owned()
     }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        f.write_str(&hex(self.0.as_bytes()))
     }
 }
 
@@ -90,48 +89,55 @@ impl fmt::Debug for PublicKey {
 }
 
 /// A key that signs checkpoints.
-pub struct SigningKey {
-    pair: Ed25519KeyPair,
-    public: PublicKey,
-}
+pub struct SigningKey(ed25519_dalek::SigningKey);
 
 impl SigningKey {
-    /// A new key, as PKCS#8 bytes.
+    /// A new key.
     ///
     /// # Errors
     ///
     /// The system gives no random bytes.
-    pub fn generate() -> Result<Vec<u8>, &'static str> {
-        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
-        let document = document.map_err(|_| "the system gives no random bytes")?;
-        Ok(document.as_ref().to_vec())
+    pub fn generate() -> Result<Self, String> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| format!("the system gives no random bytes: {error}"))?;
+        Ok(Self(ed25519_dalek::SigningKey::from_bytes(&secret)))
     }
 
-    /// Reads PKCS#8 bytes, with or without the public key in them.
+    /// Reads PKCS#8, as DER or PEM.
     ///
     /// # Errors
     ///
     /// The bytes are no Ed25519 key.
     pub fn read(pkcs8: &[u8]) -> Result<Self, String> {
-        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8)
-            .map_err(|error| format!("not an Ed25519 key in PKCS#8: {error}"))?;
-        let mut public = [0; 32];
-        public.copy_from_slice(pair.public_key().as_ref());
-        Ok(Self { pair, public: PublicKey(public) })
+        let key = match std::str::from_utf8(pkcs8) {
+            Ok(text) if text.starts_with("-----BEGIN") => DecodePrivateKey::from_pkcs8_pem(text),
+            _ => DecodePrivateKey::from_pkcs8_der(pkcs8),
+        };
+        key.map(Self).map_err(|error| format!("not an Ed25519 key in PKCS#8: {error}"))
+    }
+
+    /// The key in PKCS#8, as PEM.
+    ///
+    /// # Errors
+    ///
+    /// The key has no such form.
+    pub fn pem(&self) -> Result<String, String> {
+        let pem = self.0.to_pkcs8_pem(Default::default());
+        pem.map(|pem| pem.to_string()).map_err(|error| error.to_string())
     }
 
     /// The key that verifies this one's signatures.
     pub fn public(&self) -> PublicKey {
-        self.public
+        PublicKey(self.0.verifying_key())
     }
 
     fn sign(&self, message: &str) -> Signature {
-        Signature { key: self.public.id(), value: hex(self.pair.sign(message.as_bytes()).as_ref()) }
+        Signature { key: self.public().id(), value: hex(&self.0.sign(message.as_bytes()).to_bytes()) }
     }
 }
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({})", self.public.id())
+        write!(f, "SigningKey({})", self.public().id())
     }
 }

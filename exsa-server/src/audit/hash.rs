@@ -1,7 +1,7 @@
 //! SHA-256 values of lines.
 
-use ring::digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,9 +15,7 @@ impl Hash {
 
     /// The hash of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-        Self(hash)
+        Self(Sha256::digest(bytes).into())
     }
 }
 
