@@ -14,6 +14,7 @@ use std::sync::Arc;
 const ALTERNATIVES: [&str; 2] = ["messages", "prompt"];
 
 /// The fields of a body. Fields that are null are left out: null stands for the default.
+#[derive(Debug)]
 pub(crate) struct Fields(Map<String, Value>);
 
 impl FromRequest<Arc<AppState>> for Fields {
@@ -48,6 +49,11 @@ impl Fields {
     /// Takes a field out.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
         self.0.remove(name).map(|value| read(value, name)).transpose()
+    }
+
+    /// A field that stays.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
     }
 
     /// Sets a field.

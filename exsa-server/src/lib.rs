@@ -45,6 +45,7 @@ mod stream;
 mod tokens;
 
 pub use error::ApiError;
+pub use openai::responses::store::StoredResponses;
 pub use options::ServerOptions;
 pub use state::Readiness;
 
@@ -72,6 +73,10 @@ pub fn router_with(generator: Arc<dyn Generator>, options: ServerOptions, readin
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::complete))
         .route("/v1/completions", post(openai::completions::complete))
+        .route("/v1/responses", post(openai::responses::create))
+        .route("/v1/responses/{id}", get(openai::responses::show).delete(openai::responses::delete))
+        .route("/v1/responses/{id}/cancel", post(openai::responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(openai::responses::input_items))
         .route("/v1/embeddings", post(openai::embeddings::embed))
         .route("/v1/rerank", post(openai::rerank::rerank))
         .route("/rerank", post(openai::rerank::rerank))

@@ -1,5 +1,6 @@
 //! Options of the routes.
 
+use crate::openai::responses::store::StoredResponses;
 use std::time::Duration;
 
 /// Limits and policies of the routes.
@@ -19,6 +20,8 @@ pub struct ServerOptions {
     pub body_timeout: Duration,
     /// Maximum prompts of one request for completions; 64 by default.
     pub prompts_max: usize,
+    /// Limits of stored responses (`/v1/responses`).
+    pub stored_responses: StoredResponses,
     /// Interval of keep-alive comments in streams; 15 s by default.
     pub keep_alive: Duration,
     /// Host names beside loopback addresses that requests may be addressed to, without a port. An empty list and
@@ -36,6 +39,7 @@ impl Default for ServerOptions {
             body_bytes_max: 16 << 20,
             body_timeout: Duration::from_secs(60),
             prompts_max: 64,
+            stored_responses: StoredResponses::default(),
             keep_alive: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
             any_host: false,
@@ -63,6 +67,13 @@ impl ServerOptions {
     #[must_use]
     pub fn prompts_max(mut self, prompts: usize) -> Self {
         self.prompts_max = prompts;
+        self
+    }
+
+    /// Sets the limits of stored responses.
+    #[must_use]
+    pub fn stored_responses(mut self, limits: StoredResponses) -> Self {
+        self.stored_responses = limits;
         self
     }
 

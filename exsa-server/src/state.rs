@@ -1,6 +1,8 @@
 //! State that all handlers share.
 
 use crate::error::ApiError;
+use crate::openai::responses::running::RunningResponses;
+use crate::openai::responses::store::ResponseStore;
 use crate::options::ServerOptions;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
@@ -32,6 +34,8 @@ pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
     pub(crate) options: ServerOptions,
     pub(crate) readiness: Readiness,
+    pub(crate) responses: Arc<ResponseStore>,
+    pub(crate) running_responses: RunningResponses,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
     ids: AtomicU64,
@@ -41,7 +45,17 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Self {
         let started = unix_seconds();
-        Self { generator, options, readiness, started, ids: AtomicU64::new(0), keys: RandomState::new() }
+        let responses = Arc::new(ResponseStore::new(options.stored_responses.clone()));
+        Self {
+            generator,
+            options,
+            readiness,
+            responses,
+            running_responses: RunningResponses::default(),
+            started,
+            ids: AtomicU64::new(0),
+            keys: RandomState::new(),
+        }
     }
 
     /// A new id that begins with `prefix`; unique over processes as far as 64 random bits are.

@@ -56,6 +56,12 @@ impl ChatLogprobs {
         });
         Self { content: content.collect() }
     }
+
+    /// The tokens as JSON.
+    pub(crate) fn into_values(self) -> Vec<serde_json::Value> {
+        let value = |token| serde_json::to_value(token).unwrap_or_default();
+        self.content.into_iter().map(value).collect()
+    }
 }
 
 /// Tokens and their log-probabilities as an object, the best first.

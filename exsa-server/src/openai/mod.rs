@@ -1,4 +1,4 @@
-//! OpenAI's API: chat completions, completions, embeddings, models; and Jina's rerank.
+//! OpenAI's API: chat completions, completions, responses, embeddings, models; and Jina's rerank.
 
 pub(crate) mod chat;
 pub(crate) mod completions;
@@ -8,4 +8,5 @@ mod logprobs;
 pub(crate) mod models;
 pub(crate) mod request;
 pub(crate) mod rerank;
+pub(crate) mod responses;
 mod usage;

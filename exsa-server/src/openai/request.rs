@@ -4,7 +4,7 @@ use crate::body::Fields;
 use crate::error::ApiError;
 use exsa_core::Request;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The last data of a stream.
 pub(crate) const DONE: &str = "[DONE]";
@@ -53,6 +53,25 @@ pub(crate) fn read(fields: Fields) -> Result<Request, ApiError> {
         check_variable(name, &serde_json::to_value(value).unwrap_or_default())?;
     }
     Ok(request)
+}
+
+/// Limits that OpenAI documents for `metadata`: pairs, characters of a key and of a value.
+const METADATA_MAX: (usize, usize, usize) = (16, 64, 512);
+
+/// Takes the field `metadata`, a map of texts that the answer repeats.
+pub(crate) fn metadata(fields: &mut Fields) -> Result<Option<Map<String, Value>>, ApiError> {
+    let (pairs, key_max, value_max) = METADATA_MAX;
+    let Some(metadata) = fields.take::<Map<String, Value>>("metadata")? else { return Ok(None) };
+    let fits = |value: &Value| value.as_str().is_some_and(|text| text.chars().count() <= value_max);
+    let allowed = metadata.len() <= pairs
+        && metadata.iter().all(|(key, value)| key.chars().count() <= key_max && fits(value));
+    if allowed {
+        return Ok(Some(metadata));
+    }
+    let message = format!(
+        "metadata: up to {pairs} texts of up to {value_max} characters are allowed, under keys of up to {key_max}"
+    );
+    Err(ApiError::invalid(message).param("metadata"))
 }
 
 /// Refuses variables whose value could spell a control token: templates write them as trusted text.
