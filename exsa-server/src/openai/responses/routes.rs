@@ -5,7 +5,9 @@ use super::input;
 use super::request::Asked;
 use super::store::{Keeper, Stored};
 use super::stream::ResponseChunks;
+use crate::access::Caller;
 use crate::body::Fields;
+use crate::context::Client;
 use crate::error::ApiError;
 use crate::state::{AppState, unix_seconds};
 use crate::stream::{self, Outbox};
@@ -37,7 +39,7 @@ pub(crate) async fn create(State(state): State<Arc<AppState>>, fields: Fields) -
         false => None,
     };
     let (temperature, top_p) = (request.sampling.temperature, request.sampling.top_p);
-    let answer = state.blocking(|state| state.generator.submit(request)).await?;
+    let mut answer = state.submit_one(&client, request).await?;
     let id = state.id("resp_");
     fixed.extend(head(&id, &model));
     fixed.insert("temperature".into(), temperature.into());
@@ -52,7 +54,7 @@ pub(crate) async fn create(State(state): State<Arc<AppState>>, fields: Fields) -
     if streamed {
         return Ok(stream::events(vec![answer], chunks, state.options.keep_alive));
     }
-    let (mut answer, mut unsent) = (answer, Outbox::default());
+    let mut unsent = Outbox::default();
     while let Some(event) = std::future::poll_fn(|context| answer.poll_event(context)).await {
         chunks.take(event, &mut unsent)?;
     }
@@ -91,17 +93,19 @@ fn history(state: &AppState, caller: &str, id: &str) -> Result<Vec<Value>, ApiEr
 /// A stored response.
 pub(crate) async fn show(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    Ok(Json(stored(&state, "anonymous", &id)?.response()?))
+    Ok(Json(stored(&state, &caller.id, &id)?.response()?))
 }
 
 /// Deletes a stored response.
 pub(crate) async fn delete(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    match state.responses.delete("anonymous", &id, Instant::now()) {
+    match state.responses.delete(&caller.id, &id, Instant::now()) {
         true => Ok(Json(json!({"id": id, "object": "response", "deleted": true}))),
         false => Err(not_found()),
     }
@@ -110,13 +114,13 @@ pub(crate) async fn delete(
 /// Cancels a response that is being generated.
 pub(crate) async fn cancel(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = "anonymous";
-    if let Some(response) = state.running_responses.cancel(caller, &id) {
+    if let Some(response) = state.running_responses.cancel(&caller.id, &id) {
         return Ok(Json(response));
     }
-    stored(&state, caller, &id)?;
+    stored(&state, &caller.id, &id)?;
     Err(ApiError::invalid("the response has ended and can no longer be cancelled").code("response_ended"))
 }
 
@@ -138,6 +142,7 @@ enum Order {
 /// The input items of a stored response, the newest first unless asked otherwise.
 pub(crate) async fn input_items(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path(id): Path<String>,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
@@ -146,7 +151,7 @@ pub(crate) async fn input_items(
     if !(1..=100).contains(&limit) {
         return Err(ApiError::invalid(format!("limit is {limit}, but 1 to 100 is allowed")).param("limit"));
     }
-    let mut items = stored(&state, "anonymous", &id)?.items()?;
+    let mut items = stored(&state, &caller.id, &id)?.items()?;
     if page.order != Some(Order::Asc) {
         items.reverse();
     }
