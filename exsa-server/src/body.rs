@@ -5,7 +5,7 @@ use crate::state::AppState;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -21,6 +21,12 @@ impl FromRequest<Arc<AppState>> for Fields {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, ApiError> {
+        let encoding = request.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            let message = "compressed bodies are not accepted: send none, or identity, as content-encoding";
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(ApiError::new(status, "invalid_request_error", message).code("content_encoding"));
+        }
         let limit = state.options.body_timeout;
         match tokio::time::timeout(limit, Bytes::from_request(request, state)).await {
             Ok(bytes) => Self::parse(&bytes.map_err(unreadable)?),

@@ -121,7 +121,7 @@ fn start_engine(args: &Args) -> Result<Engine, Box<dyn Error>> {
 }
 
 async fn serve(args: &Args, engine: Arc<Engine>) -> Result<(), Box<dyn Error>> {
-    let mut options = ServerOptions::default().body_bytes_max(args.body_max);
+    let mut options = ServerOptions::default().body_bytes_max(args.body_max).slots(args.sequences);
     options.allowed_hosts.clone_from(&args.allowed_host);
     options.allowed_origins.clone_from(&args.allowed_origin);
     let readiness = Readiness::default();

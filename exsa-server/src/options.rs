@@ -20,6 +20,18 @@ pub struct ServerOptions {
     pub body_timeout: Duration,
     /// Maximum prompts of one request for completions; 64 by default.
     pub prompts_max: usize,
+    /// Maximum answers of one request (`n`, `best_of`); 128, the engine's own limit, by default.
+    pub answers_max: usize,
+    /// Maximum tokens of a prompt; by default the model's context is the only limit.
+    pub prompt_tokens_max: Option<usize>,
+    /// Maximum bytes of a request's schema or grammar, and of its tools; 256 KiB by default.
+    pub schema_bytes_max: usize,
+    /// Whether chat completions and completions have llama-server's `timings` unless asked; they have not by default.
+    pub timings: bool,
+    /// Whether reasoning is sent as `reasoning_content` too, unless asked; it is not by default.
+    pub reasoning_content: bool,
+    /// Sequences at a time, as `/props` tells them; 1 by default.
+    pub slots: usize,
     /// Limits of stored responses (`/v1/responses`).
     pub stored_responses: StoredResponses,
     /// Interval of keep-alive comments in streams; 15 s by default.
@@ -39,6 +51,12 @@ impl Default for ServerOptions {
             body_bytes_max: 16 << 20,
             body_timeout: Duration::from_secs(60),
             prompts_max: 64,
+            answers_max: exsa_core::request::ANSWERS_MAX,
+            prompt_tokens_max: None,
+            schema_bytes_max: 256 << 10,
+            timings: false,
+            reasoning_content: false,
+            slots: 1,
             stored_responses: StoredResponses::default(),
             keep_alive: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
@@ -67,6 +85,48 @@ impl ServerOptions {
     #[must_use]
     pub fn prompts_max(mut self, prompts: usize) -> Self {
         self.prompts_max = prompts;
+        self
+    }
+
+    /// Sets the maximum answers of one request.
+    #[must_use]
+    pub fn answers_max(mut self, answers: usize) -> Self {
+        self.answers_max = answers;
+        self
+    }
+
+    /// Sets the maximum tokens of a prompt.
+    #[must_use]
+    pub fn prompt_tokens_max(mut self, tokens: impl Into<Option<usize>>) -> Self {
+        self.prompt_tokens_max = tokens.into();
+        self
+    }
+
+    /// Sets the maximum bytes of a schema or grammar, and of tools.
+    #[must_use]
+    pub fn schema_bytes_max(mut self, bytes: usize) -> Self {
+        self.schema_bytes_max = bytes;
+        self
+    }
+
+    /// Sets whether answers have `timings` unless asked.
+    #[must_use]
+    pub fn timings(mut self, timings: bool) -> Self {
+        self.timings = timings;
+        self
+    }
+
+    /// Sets whether reasoning is sent as `reasoning_content` too, unless asked.
+    #[must_use]
+    pub fn reasoning_content(mut self, send: bool) -> Self {
+        self.reasoning_content = send;
+        self
+    }
+
+    /// Sets the sequences at a time that `/props` tells.
+    #[must_use]
+    pub fn slots(mut self, sequences: usize) -> Self {
+        self.slots = sequences;
         self
     }
 

@@ -3,7 +3,7 @@
 use crate::access::{self, Scope};
 use crate::options::ServerOptions;
 use crate::state::{AppState, Readiness};
-use crate::{anthropic, context, error, health, metrics, ollama, openai, origin, tokens};
+use crate::{anthropic, context, error, health, llama, metrics, ollama, openai, origin, tokens};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
@@ -98,6 +98,12 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
+        .route("/completion", post(llama::complete))
+        .route("/completions", post(llama::complete))
+        .route("/infill", post(llama::infill))
+        .route("/embedding", post(llama::embed))
+        .route("/apply-template", post(llama::apply))
+        .route("/props", get(llama::props))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
@@ -106,7 +112,7 @@ fn inference() -> Router<Arc<AppState>> {
 
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
-    Router::new().route("/metrics", get(metrics::metrics))
+    Router::new().route("/metrics", get(metrics::metrics)).route("/slots", get(llama::slots))
 }
 
 /// Routes for everyone.

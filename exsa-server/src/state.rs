@@ -1,6 +1,7 @@
 //! State that all handlers share.
 
 use crate::error::ApiError;
+use crate::in_flight::InFlight;
 use crate::openai::responses::running::RunningResponses;
 use crate::openai::responses::store::ResponseStore;
 use crate::options::ServerOptions;
@@ -34,6 +35,7 @@ pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
     pub(crate) options: ServerOptions,
     pub(crate) readiness: Readiness,
+    pub(crate) in_flight: InFlight,
     pub(crate) responses: Arc<ResponseStore>,
     pub(crate) running_responses: RunningResponses,
     /// Unix time at which the server started, in seconds.
@@ -50,6 +52,7 @@ impl AppState {
             generator,
             options,
             readiness,
+            in_flight: InFlight::default(),
             responses,
             running_responses: RunningResponses::default(),
             started,
@@ -82,9 +85,17 @@ impl AppState {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, SubmitError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.off_thread(|state| Ok(work(state)?)).await
+    }
+
+    /// Like [`blocking`](Self::blocking), for work with errors of its own.
+    pub(crate) async fn off_thread<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let state = self.clone();
         match tokio::task::spawn_blocking(move || work(&state)).await {
-            Ok(result) => Ok(result?),
+            Ok(result) => result,
             Err(error) => Err(ApiError::internal(format!("a worker thread ended: {error}"))),
         }
     }

@@ -6,6 +6,8 @@
 use crate::access::Caller;
 use crate::context::Client;
 use crate::error::ApiError;
+use crate::in_flight::Slot;
+use crate::limits;
 use crate::state::AppState;
 use axum::http::StatusCode;
 use exsa_core::embed::{EmbedOutput, RerankOutput};
@@ -19,6 +21,7 @@ use tracing::debug;
 pub(crate) struct Work {
     stream: TokenStream,
     meter: Meter,
+    slot: Slot,
 }
 
 impl Work {
@@ -27,6 +30,7 @@ impl Work {
         let polled = self.stream.poll_event(context);
         if let Poll::Ready(Some(event)) = &polled {
             self.meter.observe(event);
+            self.slot.observe(event);
         }
         polled
     }
@@ -42,8 +46,12 @@ impl Work {
     ///
     /// The error that the request failed with.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
-        let Self { stream, mut meter } = self;
-        let answers = stream.complete_all_async_with(|event| meter.observe(event)).await?;
+        let Self { stream, mut meter, slot } = self;
+        let observe = |event: &Event| {
+            meter.observe(event);
+            slot.observe(event);
+        };
+        let answers = stream.complete_all_async_with(observe).await?;
         match answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
             Some(error) => Err(error),
             None => Ok(answers),
@@ -109,15 +117,26 @@ impl AppState {
         client: &Client,
         mut requests: Vec<Request>,
     ) -> Result<Vec<Work>, ApiError> {
+        let mut slots = Vec::with_capacity(requests.len());
         for request in &mut requests {
             self.authorise(&client.caller, request.model.as_deref())?;
+            limits::check(request, &self.options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
+            let model = self.model(request.model.as_deref())?.name.clone();
+            slots.push(self.in_flight.add(client.context.id.clone(), model, request));
         }
-        let submit = |state: &Self| requests.into_iter().map(|r| state.generator.submit(r)).collect();
-        let streams: Vec<TokenStream> = self.blocking(submit).await?;
-        let work = |stream| Work { stream, meter: Meter::new(client.clone()) };
-        Ok(streams.into_iter().map(work).collect())
+        let submit = |state: &Self| {
+            if let Some(limit) = state.options.prompt_tokens_max {
+                for request in &requests {
+                    limits::check_prompt(state.generator.count_tokens(request)?, limit)?;
+                }
+            }
+            requests.into_iter().map(|r| Ok(state.generator.submit(r)?)).collect()
+        };
+        let streams: Vec<TokenStream> = self.off_thread(submit).await?;
+        let work = |(stream, slot)| Work { stream, meter: Meter::new(client.clone()), slot };
+        Ok(streams.into_iter().zip(slots).map(work).collect())
     }
 
     /// Submits one request.

@@ -3,9 +3,11 @@
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
+mod fingerprint;
 mod finish;
-mod logprobs;
+pub(crate) mod logprobs;
 pub(crate) mod models;
+mod prompt_logprobs;
 pub(crate) mod request;
 pub(crate) mod rerank;
 pub(crate) mod responses;

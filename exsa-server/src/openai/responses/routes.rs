@@ -9,6 +9,7 @@ use crate::access::Caller;
 use crate::body::Fields;
 use crate::context::Client;
 use crate::error::ApiError;
+use crate::openai::request;
 use crate::state::{AppState, unix_seconds};
 use crate::stream::{self, Outbox};
 use axum::Json;
@@ -21,8 +22,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Answers a list of items, or a text.
-pub(crate) async fn create(State(state): State<Arc<AppState>>, fields: Fields) -> Result<Response, ApiError> {
-    let caller = "anonymous".to_owned();
+pub(crate) async fn create(
+    State(state): State<Arc<AppState>>,
+    client: Client,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    let caller = client.caller.id.to_string();
     let mut asked = Asked::read(fields)?;
     let mut items = match &asked.previous {
         Some(id) => history(&state, &caller, id)?,
@@ -32,8 +37,10 @@ pub(crate) async fn create(State(state): State<Arc<AppState>>, fields: Fields) -
     let messages = input::messages(&items)?;
     let stores = asked.store && state.responses.is_enabled();
     let (streamed, logprobs, mut fixed) = (asked.stream, asked.logprobs, std::mem::take(&mut asked.echo));
-    let request = asked.into_request(messages)?;
-    let model = state.model(request.model.as_deref())?.name.clone();
+    let mut request = asked.into_request(messages)?;
+    let model = state.model(request.model.as_deref())?;
+    request::map_roles(&mut request, &model);
+    let model = model.name.clone();
     let tokenizer = match logprobs {
         true => Some(state.generator.tokenizer(request.model.as_deref())?),
         false => None,
