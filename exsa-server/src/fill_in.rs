@@ -1,7 +1,6 @@
 //! Prompts that fill a gap in a text, for code models (fill in the middle).
 
 use crate::error::ApiError;
-use axum::http::StatusCode;
 use exsa_core::TokenId;
 use exsa_core::tokenizer::{EncodeOptions, Tokenizer};
 
@@ -26,14 +25,13 @@ impl Gap {
     ///
     /// # Errors
     ///
-    /// 501 if the model has no tokens for that.
+    /// 400 if the model has no tokens for that.
     pub(crate) fn prompt(&self, tokenizer: &dyn Tokenizer) -> Result<Vec<TokenId>, ApiError> {
         let special = tokenizer.special();
         let roles = &special.roles;
         let (Some(pre), Some(suf), Some(mid)) = (roles.fim_pre, roles.fim_suf, roles.fim_mid) else {
             let message = "the model cannot fill in text: its vocabulary lacks the tokens for it";
-            let error = ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_supported_error", message);
-            return Err(error.param("suffix").code("fill_in_not_supported"));
+            return Err(ApiError::invalid(message).code("fill_in_not_supported"));
         };
         let mut tokens = Vec::new();
         let add = |text: &str, tokens: &mut Vec<TokenId>| {
@@ -125,6 +123,6 @@ mod tests {
     #[test]
     fn a_model_without_such_tokens_cannot() {
         let error = Gap::default().prompt(&ByteTokenizer::new()).unwrap_err();
-        assert_eq!(error.status(), StatusCode::NOT_IMPLEMENTED);
+        assert_eq!(error.json()["error"]["code"], "fill_in_not_supported");
     }
 }

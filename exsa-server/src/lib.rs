@@ -44,6 +44,7 @@ mod llama;
 mod metrics;
 mod ollama;
 mod openai;
+mod openapi;
 mod options;
 mod origin;
 mod server;

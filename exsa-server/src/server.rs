@@ -3,7 +3,7 @@
 use crate::access::{self, Scope};
 use crate::options::ServerOptions;
 use crate::state::{AppState, Readiness};
-use crate::{anthropic, context, error, health, llama, metrics, ollama, openai, origin, tokens};
+use crate::{anthropic, context, error, health, llama, metrics, ollama, openai, openapi, origin, tokens};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
@@ -119,6 +119,7 @@ fn observation() -> Router<Arc<AppState>> {
 fn open() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/version", get(ollama::version))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/health", get(health::ready))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
