@@ -15,6 +15,8 @@ CHECKS = [
     "response_headers_conformance",
 ]
 
+# Ollama's API needs the name of a model: the built-in one's.
+MODEL = "exsa-tiny"
 EXAMPLES = {
     "/v1/chat/completions": {
         "messages": [
@@ -41,8 +43,8 @@ EXAMPLES = {
         "reasoning": {"effort": "high"},
     },
     "/v1/messages": {"max_tokens": 10, "messages": [{"role": "user", "content": "Hello, world"}]},
-    "/api/generate": {"prompt": "Why is the sky blue?", "stream": False, "options": {"num_predict": 10}},
-    "/api/chat": {"messages": [{"role": "user", "content": "Why?"}], "stream": False, "options": {"num_predict": 10}},
+    "/api/generate": {"model": MODEL, "prompt": "Why is the sky blue?", "stream": False, "options": {"num_predict": 10}},
+    "/api/chat": {"model": MODEL, "messages": [{"role": "user", "content": "Why?"}], "stream": False, "options": {"num_predict": 10}},
     "/completion": {"prompt": "Building a website can be done in 10 simple steps:", "n_predict": 16},
     "/v1/tokenize": {"content": "Hello world!"},
 }

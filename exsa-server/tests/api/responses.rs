@@ -4,7 +4,9 @@ use crate::harness::{Reply, chat_app, get, post_json, send};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 const RESPONSES: &str = "/v1/responses";
 
@@ -188,6 +190,31 @@ async fn stored_responses_are_shown_and_deleted() {
     let unstored = post_json(&app, RESPONSES, json!({"input": "One.", "store": false})).await.json();
     let path = format!("{RESPONSES}/{}", unstored["id"].as_str().unwrap());
     assert_eq!(get(&app, &path).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_response_that_is_generated_can_be_cancelled() {
+    let app = chat_app(&"abc ".repeat(500));
+    let body = json!({"input": "a", "stream": true}).to_string();
+    let request = Request::post(RESPONSES).header(header::HOST, "localhost").body(Body::from(body)).unwrap();
+    let mut stream = app.clone().oneshot(request).await.unwrap().into_body();
+    let mut text = Vec::new();
+    while !text.ends_with(b"\n\n") {
+        text.extend_from_slice(&stream.frame().await.unwrap().unwrap().into_data().unwrap());
+    }
+    let first = String::from_utf8(text.clone()).unwrap();
+    let data = first.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    let id = serde_json::from_str::<Value>(data).unwrap()["response"]["id"].as_str().unwrap().to_owned();
+    let cancelled = post_json(&app, &format!("{RESPONSES}/{id}/cancel"), json!({})).await;
+    assert_eq!(cancelled.json()["status"], "cancelled", "{}", cancelled.text);
+    text.extend_from_slice(&stream.collect().await.unwrap().to_bytes());
+    let text = String::from_utf8(text).unwrap();
+    let events = typed_events(&Reply { status: StatusCode::OK, headers: Default::default(), text });
+    let last = &events[events.len() - 1]["response"];
+    assert_eq!((&last["status"], &last["id"]), (&json!("cancelled"), &json!(id)));
+    assert_eq!(get(&app, &format!("{RESPONSES}/{id}")).await.json()["status"], "cancelled");
+    let again = post_json(&app, &format!("{RESPONSES}/{id}/cancel"), json!({})).await;
+    assert_eq!(again.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
