@@ -1,6 +1,6 @@
 //! The server's parts, and the routes over them.
 
-use crate::access::{self, Scope};
+use crate::access::{self, Access, Scope};
 use crate::options::ServerOptions;
 use crate::state::{AppState, Readiness};
 use crate::{anthropic, context, error, health, llama, metrics, ollama, openai, openapi, origin, tokens};
@@ -30,12 +30,14 @@ pub struct Server {
     generator: Arc<dyn Generator>,
     options: ServerOptions,
     readiness: Readiness,
+    access: Option<Access>,
 }
 
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
-        Self { generator, options: ServerOptions::default(), readiness: Readiness::default() }
+        let (options, readiness) = (ServerOptions::default(), Readiness::default());
+        Self { generator, options, readiness, access: None }
     }
 
     /// Sets limits and policies of the routes.
@@ -50,15 +52,26 @@ impl Server {
         self
     }
 
+    /// Requires a key or token of each request. Without it every sender may do everything.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = Some(access);
+        self
+    }
+
     /// The routes.
     pub fn router(self) -> Router {
-        let state = Arc::new(AppState::new(self.generator, self.options, self.readiness));
+        let keys =
+            self.access.as_ref().map(|access| access::routes(access.keys().clone())).unwrap_or_default();
+        let mut state = AppState::new(self.generator, self.options, self.readiness);
+        state.access = self.access;
+        let state = Arc::new(state);
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| {
             routes.route_layer(middleware::from_fn_with_state(scope, access::require))
         };
         Router::new()
             .merge(scoped(inference(), Scope::Infer))
             .merge(scoped(observation(), Scope::Metrics))
+            .merge(scoped(keys, Scope::Keys))
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)

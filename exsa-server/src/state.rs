@@ -1,5 +1,6 @@
 //! State that all handlers share.
 
+use crate::access::Access;
 use crate::error::ApiError;
 use crate::in_flight::InFlight;
 use crate::openai::responses::running::RunningResponses;
@@ -35,6 +36,8 @@ pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
     pub(crate) options: ServerOptions,
     pub(crate) readiness: Readiness,
+    /// Authentication; without it every sender is anonymous.
+    pub(crate) access: Option<Access>,
     pub(crate) in_flight: InFlight,
     pub(crate) responses: Arc<ResponseStore>,
     pub(crate) running_responses: RunningResponses,
@@ -52,6 +55,7 @@ impl AppState {
             generator,
             options,
             readiness,
+            access: None,
             in_flight: InFlight::default(),
             responses,
             running_responses: RunningResponses::default(),

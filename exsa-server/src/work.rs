@@ -3,7 +3,7 @@
 //! [`AppState::submit`] authorises, sets what the server decides, and submits. [`Work`] is the accepted request; its
 //! [`Meter`] sees every event and closes the books once, at the end or when the client is gone.
 
-use crate::access::Caller;
+use crate::access::{self, Caller, RevocationWatch};
 use crate::context::Client;
 use crate::error::ApiError;
 use crate::in_flight::Slot;
@@ -22,9 +22,20 @@ pub(crate) struct Work {
     stream: TokenStream,
     meter: Meter,
     slot: Slot,
+    revocation: RevocationWatch,
 }
 
 impl Work {
+    fn new(stream: TokenStream, client: &Client, slot: Slot) -> Self {
+        let revocation = client.caller.revocation.watch();
+        Self { stream, meter: Meter::new(client.clone()), slot, revocation }
+    }
+
+    /// Whether the caller's key was revoked; wakes the task of `context` when it is.
+    pub(crate) fn poll_revoked(&mut self, context: &mut Context<'_>) -> bool {
+        self.revocation.poll(context)
+    }
+
     /// The next event; `Ready(None)` after the last.
     pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let polled = self.stream.poll_event(context);
@@ -33,6 +44,19 @@ impl Work {
             self.slot.observe(event);
         }
         polled
+    }
+
+    /// The next event; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// The caller's key was revoked.
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>, ApiError> {
+        std::future::poll_fn(|context| match self.poll_revoked(context) {
+            true => Poll::Ready(Err(access::revoked())),
+            false => self.poll_event(context).map(Ok),
+        })
+        .await
     }
 
     /// A handle that cancels the request from elsewhere.
@@ -46,12 +70,17 @@ impl Work {
     ///
     /// The error that the request failed with.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
-        let Self { stream, mut meter, slot } = self;
+        let Self { stream, mut meter, slot, .. } = self;
+        let revocation = meter.client.caller.revocation.clone();
         let observe = |event: &Event| {
             meter.observe(event);
             slot.observe(event);
         };
-        let answers = stream.complete_all_async_with(observe).await?;
+        let answers = tokio::select! {
+            biased;
+            () = revocation.revoked() => return Err(access::revoked()),
+            answers = stream.complete_all_async_with(observe) => answers?,
+        };
         match answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
             Some(error) => Err(error),
             None => Ok(answers),
@@ -135,8 +164,7 @@ impl AppState {
             requests.into_iter().map(|r| Ok(state.generator.submit(r)?)).collect()
         };
         let streams: Vec<TokenStream> = self.off_thread(submit).await?;
-        let work = |(stream, slot)| Work { stream, meter: Meter::new(client.clone()), slot };
-        Ok(streams.into_iter().zip(slots).map(work).collect())
+        Ok(streams.into_iter().zip(slots).map(|(stream, slot)| Work::new(stream, client, slot)).collect())
     }
 
     /// Submits one request.
@@ -191,7 +219,7 @@ impl AppState {
     ///
     /// 403, and 404 for a model that is not there.
     pub(crate) fn authorise(&self, caller: &Caller, model: Option<&str>) -> Result<(), ApiError> {
-        if caller.models.is_none() {
+        if caller.models.is_all() {
             return Ok(());
         }
         let model = self.model(model)?;
@@ -224,7 +252,8 @@ fn own(
         return;
     }
     // Users of a proxy are apart from each other and from the users of others.
-    *user = Some(match user.take().filter(|_| caller.trusted_proxy) {
+    let named = caller.end_user.as_deref().map(str::to_owned).or_else(|| user.take());
+    *user = Some(match named.filter(|_| caller.trusted_proxy) {
         Some(user) => format!("{}/{user}", caller.id),
         None => caller.id.to_string(),
     });

@@ -88,7 +88,7 @@ pub(super) async fn answer(
     }
     let mut objects = Vec::with_capacity(answers.len());
     for (mut stream, mut answer) in streams.into_iter().zip(answers) {
-        while let Some(event) = std::future::poll_fn(|context| stream.poll_event(context)).await {
+        while let Some(event) = stream.next().await? {
             if let Some(end) = answer.take(event) {
                 objects.push(answer.whole(&end)?);
             }

@@ -43,7 +43,7 @@ fn document() -> Result<Value, serde_json::Error> {
 }
 
 /// An operation from its short form: `summary`, `body`, `answer`, `error` and `query` with the names of schemas,
-/// `stream` and `type` with the media types of streams and of answers that are not JSON.
+/// `stream` and `type` with the media types of streams and of answers that are not JSON, and `status` if it is not 200.
 fn operation(path: &str, facts: &Value) -> Value {
     let reference = |name: &str| json!({"schema": {"$ref": format!("#/components/schemas/{name}")}});
     let text = |name: &str| facts[name].as_str();
@@ -63,7 +63,7 @@ fn operation(path: &str, facts: &Value) -> Value {
     let mut operation = json!({
         "summary": facts["summary"],
         "responses": {
-            "200": {"description": "The answer", "content": answers},
+            text("status").unwrap_or("200"): {"description": "The answer", "content": answers},
             "default": {
                 "description": "The request is refused, or failed",
                 "content": {"application/json": reference(error)},

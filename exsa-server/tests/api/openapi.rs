@@ -1,19 +1,34 @@
 //! `/openapi.json`.
 
-use crate::harness::{app, chat_app, get, send};
-use axum::body::Body;
-use axum::http::{Request, StatusCode, header};
+use crate::harness::{app, get};
+use axum::http::StatusCode;
 use std::collections::BTreeSet;
+use std::path::Path;
 
-/// The routes that the sources name, as `METHOD /path`: axum's router does not list its own.
+/// The sources of the server.
+fn sources(folder: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => sources(&path, found),
+            false if path.extension().is_some_and(|end| end == "rs") => {
+                found.push(std::fs::read_to_string(path).unwrap());
+            }
+            false => {}
+        }
+    }
+}
+
+/// The routes that the sources name, as `METHOD /path`: axum's router does not list its own, and some are there only
+/// with certain parts of the server.
 fn routes() -> BTreeSet<String> {
+    let mut found = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
     let mut routes = BTreeSet::new();
-    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
-    let source = std::fs::read_to_string(format!("{sources}/server.rs")).unwrap();
-    for part in source.split(".route(").skip(1) {
-        let (path, rest) = part.trim_start().strip_prefix('"').unwrap().split_once('"').unwrap();
-        let handlers = rest.split_once(".route(").map_or(rest, |(handlers, _)| handlers);
-        let handlers = handlers.split("\n}").next().unwrap();
+    for part in found.iter().flat_map(|source| source.split(".route(").skip(1)) {
+        let Some(rest) = part.trim_start().strip_prefix('"') else { continue };
+        let (path, rest) = rest.split_once('"').unwrap();
+        let handlers = rest.split([';', '}']).next().unwrap();
         for (call, method) in [("get(", "GET"), ("post(", "POST"), ("delete(", "DELETE"), ("put(", "PUT")] {
             if handlers.contains(&format!(" {call}")) || handlers.contains(&format!(".{call}")) {
                 routes.insert(format!("{method} {}", path.replace("{*", "{")));
@@ -39,19 +54,4 @@ async fn the_document_has_every_route_and_no_other() {
     let missing: Vec<_> = routes.difference(&documented).collect();
     let surplus: Vec<_> = documented.difference(&routes).collect();
     assert!(missing.is_empty() && surplus.is_empty(), "not documented: {missing:?}; no routes: {surplus:?}");
-}
-
-#[tokio::test]
-async fn every_documented_route_is_served() {
-    let app = chat_app("x");
-    let document = get(&app, "/openapi.json").await.json();
-    for (path, operations) in document["paths"].as_object().unwrap() {
-        for method in operations.as_object().unwrap().keys() {
-            let request = Request::builder().method(method.to_ascii_uppercase().as_str());
-            let request = request.uri(path.replace("{id}", "x")).header(header::HOST, "localhost");
-            let reply = send(&app, request.body(Body::from("{}")).unwrap()).await;
-            assert!(!reply.text.contains("unknown_url"), "{method} {path}: {}", reply.text);
-            assert_ne!(reply.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
-        }
-    }
 }

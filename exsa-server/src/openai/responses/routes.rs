@@ -62,7 +62,7 @@ pub(crate) async fn create(
         return Ok(stream::events(vec![answer], chunks, state.options.keep_alive));
     }
     let mut unsent = Outbox::default();
-    while let Some(event) = std::future::poll_fn(|context| answer.poll_event(context)).await {
+    while let Some(event) = answer.next().await? {
         chunks.take(event, &mut unsent)?;
     }
     Ok(Json(chunks.close()).into_response())
