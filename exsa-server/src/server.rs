@@ -6,7 +6,8 @@ use crate::options::ServerOptions;
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
 use crate::{
-    anthropic, body, context, cors, error, health, metrics, ollama, openai, origin, request_log, tokens,
+    anthropic, body, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
+    request_log, tokens,
 };
 use axum::Router;
 use axum::middleware;
@@ -70,8 +71,9 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
-        let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone())).unwrap_or_default();
         let reload = self.reloader.map(configuration).unwrap_or_default();
+        let keys: Router<Arc<AppState>> =
+            self.access.as_ref().map(|access| access::routes(access.keys().clone())).unwrap_or_default();
         let mut state = AppState::new(self.generator, self.options, self.readiness);
         state.access = self.access;
         let state = Arc::new(state);
@@ -107,6 +109,10 @@ fn inference() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::complete))
         .route("/v1/completions", post(openai::completions::complete))
+        .route("/v1/responses", post(openai::responses::create))
+        .route("/v1/responses/{id}", get(openai::responses::show).delete(openai::responses::delete))
+        .route("/v1/responses/{id}/cancel", post(openai::responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(openai::responses::input_items))
         .route("/v1/embeddings", post(openai::embeddings::embed))
         .route("/v1/rerank", post(openai::rerank::rerank))
         .route("/rerank", post(openai::rerank::rerank))
@@ -120,6 +126,12 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
+        .route("/completion", post(llama::complete))
+        .route("/completions", post(llama::complete))
+        .route("/infill", post(llama::infill))
+        .route("/embedding", post(llama::embed))
+        .route("/apply-template", post(llama::apply))
+        .route("/props", get(llama::props))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
@@ -128,7 +140,7 @@ fn inference() -> Router<Arc<AppState>> {
 
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
-    Router::new().route("/metrics", get(metrics::metrics))
+    Router::new().route("/metrics", get(metrics::metrics)).route("/slots", get(llama::slots))
 }
 
 /// Routes about the configuration.
@@ -140,6 +152,7 @@ fn configuration(reloader: Arc<Reloader>) -> Router<Arc<AppState>> {
 fn open() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/version", get(ollama::version))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/health", get(health::ready))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

@@ -6,11 +6,12 @@
 use crate::access::{self, Caller, RevocationWatch};
 use crate::context::Client;
 use crate::error::ApiError;
+use crate::in_flight::Slot;
 use crate::request_limits;
 use crate::state::AppState;
 use axum::http::StatusCode;
 use exsa_core::embed::{EmbedOutput, RerankOutput};
-use exsa_core::stream::Completion;
+use exsa_core::stream::{CancelHandle, Completion};
 use exsa_core::{EmbedRequest, Event, FinishReason, Priority, Request, RerankRequest, TokenStream, Usage};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,13 +21,14 @@ use tracing::debug;
 pub(crate) struct Work {
     stream: TokenStream,
     meter: Meter,
+    slot: Slot,
     revocation: RevocationWatch,
 }
 
 impl Work {
-    fn new(stream: TokenStream, client: &Client) -> Self {
+    fn new(stream: TokenStream, client: &Client, slot: Slot) -> Self {
         let revocation = client.caller.revocation.watch();
-        Self { stream, meter: Meter::new(client.clone()), revocation }
+        Self { stream, meter: Meter::new(client.clone()), slot, revocation }
     }
 
     /// Whether the caller's key was revoked; wakes the task of `context` when it is.
@@ -39,8 +41,27 @@ impl Work {
         let polled = self.stream.poll_event(context);
         if let Poll::Ready(Some(event)) = &polled {
             self.meter.observe(event);
+            self.slot.observe(event);
         }
         polled
+    }
+
+    /// The next event; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// The caller's key was revoked.
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>, ApiError> {
+        std::future::poll_fn(|context| match self.poll_revoked(context) {
+            true => Poll::Ready(Err(access::revoked())),
+            false => self.poll_event(context).map(Ok),
+        })
+        .await
+    }
+
+    /// A handle that cancels the request from elsewhere.
+    pub(crate) fn cancel_handle(&self) -> CancelHandle {
+        self.stream.cancel_handle()
     }
 
     /// All answers, once they are complete.
@@ -49,12 +70,16 @@ impl Work {
     ///
     /// The error that the request failed with.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
-        let Self { stream, mut meter, .. } = self;
+        let Self { stream, mut meter, slot, .. } = self;
         let revocation = meter.client.caller.revocation.clone();
+        let observe = |event: &Event| {
+            meter.observe(event);
+            slot.observe(event);
+        };
         let answers = tokio::select! {
             biased;
             () = revocation.revoked() => return Err(access::revoked()),
-            answers = stream.complete_all_async_with(|event| meter.observe(event)) => answers?,
+            answers = stream.complete_all_async_with(observe) => answers?,
         };
         match answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
             Some(error) => Err(error),
@@ -126,21 +151,26 @@ impl AppState {
         mut requests: Vec<Request>,
     ) -> Result<Vec<Work>, ApiError> {
         let options = self.options.get();
+        let mut slots = Vec::with_capacity(requests.len());
         for request in &mut requests {
             self.authorise(&client.caller, request.model.as_deref())?;
             request_limits::check(request, &options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
+            let model = self.model(request.model.as_deref())?.name.clone();
+            client.context.log.model(&model);
+            slots.push(self.in_flight.add(client.context.id.clone(), model, request));
         }
-        if let Some(first) = requests.first()
-            && let Ok(model) = self.model(first.model.as_deref())
-        {
-            client.context.log.model(&model.name);
-        }
-        let requests = request_limits::check_prompts(self, requests, &options).await?;
-        let submit = |state: &Self| requests.into_iter().map(|r| state.generator.submit(r)).collect();
-        let streams: Vec<TokenStream> = self.blocking(submit).await?;
-        Ok(streams.into_iter().map(|stream| Work::new(stream, client)).collect())
+        let submit = move |state: &Self| {
+            if let Some(limit) = options.prompt_tokens_max {
+                for request in &requests {
+                    request_limits::check_prompt(state.generator.count_tokens(request)?, limit)?;
+                }
+            }
+            requests.into_iter().map(|r| Ok(state.generator.submit(r)?)).collect()
+        };
+        let streams: Vec<TokenStream> = self.off_thread(submit).await?;
+        Ok(streams.into_iter().zip(slots).map(|(stream, slot)| Work::new(stream, client, slot)).collect())
     }
 
     /// Submits one request.

@@ -17,7 +17,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
         Some(Command::Config { command: ConfigCommand::Example }) => print!("{EXAMPLE}"),
         Some(Command::Key(key)) => {
             let folder = args.source().load()?.access.data;
-            let folder = folder.ok_or("the folder of the keys is needed: --data, or access.data in the file")?;
+            let folder =
+                folder.ok_or("the folder of the keys is needed: --data, or access.data in the file")?;
             exsa_server::access::cli::run(key, &folder)?;
         }
         None if args.print_config => print!("{EXAMPLE}"),

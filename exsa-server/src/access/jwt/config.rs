@@ -2,9 +2,9 @@
 
 use crate::access::record::{self, is_name};
 use crate::access::{AllowedModels, Grants, Scopes};
+use crate::config::units;
 use exsa_core::Priority;
 use jsonwebtoken::Algorithm;
-use crate::config::units;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -186,12 +186,16 @@ impl JwtConfig {
             return error("issuer", problem);
         }
         if self.audience.is_empty() || self.audience.iter().any(String::is_empty) {
-            return error("audience", "at least one value is needed: tokens for other services must not pass".into());
+            return error(
+                "audience",
+                "at least one value is needed: tokens for other services must not pass".into(),
+            );
         }
         let mut algorithms = Vec::new();
         for name in &self.algorithms {
             let algorithm: Algorithm = name.parse().map_err(|_| {
-                let allowed = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384, HS512";
+                let allowed =
+                    "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384, HS512";
                 JwtConfigError::new("algorithms", format!("'{name}' is unknown; allowed are {allowed}"))
             })?;
             if name.starts_with("HS") && self.jwks_file.is_none() {
@@ -308,7 +312,9 @@ mod tests {
         for safe in ["https://a.example", "http://localhost:1/x", "http://127.0.0.1", "http://[::1]:9/y"] {
             assert!(is_safe_url(safe), "{safe}");
         }
-        for bad in ["http://a.example", "http://localhost@a.example", "http://127.0.0.1.a.example", "file:///x", ""] {
+        for bad in
+            ["http://a.example", "http://localhost@a.example", "http://127.0.0.1.a.example", "file:///x", ""]
+        {
             assert!(!is_safe_url(bad), "{bad}");
         }
     }

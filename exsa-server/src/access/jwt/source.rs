@@ -48,7 +48,8 @@ impl KeySource {
     pub(super) fn read(&self) -> Result<Vec<u8>, String> {
         match self {
             Self::File(path) => {
-                let read = read_limited(File::open(path).map_err(|error| format!("{}: {error}", path.display()))?);
+                let read =
+                    read_limited(File::open(path).map_err(|error| format!("{}: {error}", path.display()))?);
                 read.map_err(|error| format!("{}: {error}", path.display()))
             }
             Self::Discovery { issuer, agent } => {
@@ -70,7 +71,8 @@ impl KeySource {
 }
 
 fn agent(issuer: &str, roots: Option<Vec<Certificate<'static>>>) -> Agent {
-    let mut config = Agent::config_builder().timeout_global(Some(TIMEOUT)).max_redirects(0).max_redirects_will_error(true);
+    let mut config =
+        Agent::config_builder().timeout_global(Some(TIMEOUT)).max_redirects(0).max_redirects_will_error(true);
     if let Some(roots) = roots {
         let roots = RootCerts::new_with_certs(&roots);
         config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
