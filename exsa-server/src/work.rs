@@ -49,12 +49,9 @@ impl Work {
     /// The error that the request failed with.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
         let Self { stream, mut meter, .. } = self;
-        let revocation = meter.client.caller.revocation.clone();
-        let answers = tokio::select! {
-            biased;
-            () = revocation.revoked() => return Err(access::revoked()),
-            answers = stream.complete_all_async_with(|event| meter.observe(event)) => answers?,
-        };
+        let caller = meter.client.caller.clone();
+        let answers = stream.complete_all_async_with(|event| meter.observe(event));
+        let answers = until_revoked(&caller, answers).await??;
         match answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
             Some(error) => Err(error),
             None => Ok(answers),
@@ -157,7 +154,8 @@ impl AppState {
         self.authorise(&client.caller, request.model.as_deref())?;
         let EmbedRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
-        Ok(self.blocking(|state| state.generator.embed(request)).await?.await?)
+        let output = self.blocking(|state| state.generator.embed(request)).await?;
+        Ok(until_revoked(&client.caller, output).await??)
     }
 
     /// Scores documents of a client.
@@ -173,7 +171,8 @@ impl AppState {
         self.authorise(&client.caller, request.model.as_deref())?;
         let RerankRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
-        Ok(self.blocking(|state| state.generator.rerank(request)).await?.await?)
+        let output = self.blocking(|state| state.generator.rerank(request)).await?;
+        Ok(until_revoked(&client.caller, output).await??)
     }
 
     /// Refuses a model that the caller may not use.
@@ -193,6 +192,15 @@ impl AppState {
         Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message)
             .param("model")
             .code("model_not_allowed"))
+    }
+}
+
+/// The output of `work`, which is dropped once the key of `caller` is revoked.
+async fn until_revoked<T>(caller: &Caller, work: impl Future<Output = T>) -> Result<T, ApiError> {
+    tokio::select! {
+        biased;
+        () = caller.revocation.clone().revoked() => Err(access::revoked()),
+        output = work => Ok(output),
     }
 }
 
@@ -221,11 +229,13 @@ fn own(
         None => caller.id.to_string(),
     });
     // How long a prompt takes tells whether its prefix was cached: callers of different groups share nothing.
-    let tenant = caller.group.as_ref().unwrap_or(&caller.id);
-    *cache_salt = Some(match cache_salt.take() {
-        Some(salt) => format!("{tenant}/{salt}"),
-        None => tenant.to_string(),
-    });
+    // Lengths keep a salt that a client sent from spelling the name of another tenant.
+    let (kind, tenant) = match &caller.group {
+        Some(group) => ("group", group),
+        None => ("caller", &caller.id),
+    };
+    let salt = cache_salt.take().unwrap_or_default();
+    *cache_salt = Some(format!("{kind} {}:{tenant}/{salt}", tenant.len()));
 }
 
 #[cfg(test)]
@@ -267,9 +277,11 @@ mod tests {
     fn tenants_share_no_prefix_cache() {
         let grouped = Caller { group: Some("team".into()), ..caller("a") };
         let salt = |caller: &Caller, request| owned(caller, request).cache_salt;
-        assert_eq!(salt(&caller("a"), Request::text("x")).as_deref(), Some("a"));
-        assert_eq!(salt(&grouped, Request::text("x")).as_deref(), Some("team"));
-        assert_eq!(salt(&grouped, Request::text("x").cache_salt("s")).as_deref(), Some("team/s"));
+        assert_eq!(salt(&caller("a"), Request::text("x")).as_deref(), Some("caller 1:a/"));
+        assert_eq!(salt(&grouped, Request::text("x")).as_deref(), Some("group 4:team/"));
+        assert_eq!(salt(&grouped, Request::text("x").cache_salt("s")).as_deref(), Some("group 4:team/s"));
+        let other = Caller { group: Some("team/s".into()), ..caller("b") };
+        assert_ne!(salt(&grouped, Request::text("x").cache_salt("s/")), salt(&other, Request::text("x")));
         assert_eq!(salt(&Caller::anonymous(), Request::text("x")), None);
     }
 }

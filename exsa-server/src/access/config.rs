@@ -1,7 +1,7 @@
 //! The section `[access]` of the configuration.
 
 use super::jwt::JwtConfig;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The section `[access]`: API keys and tokens.
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// let config = AccessConfig::default().enabled(true).data("/var/lib/exsa");
 /// # let _ = config;
 /// ```
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct AccessConfig {

@@ -4,7 +4,7 @@ use crate::access::record::{self, is_name};
 use crate::access::{AllowedModels, Grants, Scopes};
 use exsa_core::Priority;
 use jsonwebtoken::Algorithm;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const LEEWAY_MAX: Duration = Duration::from_secs(300);
 ///     .role(RoleConfig::new("exsa-users").scopes([Scope::Infer]).group("staff"));
 /// # let _ = config;
 /// ```
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct JwtConfig {
@@ -39,10 +39,10 @@ pub struct JwtConfig {
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// Difference of clocks that is allowed for `exp` and `nbf`; `60s` by default, at most five minutes.
-    #[serde(default = "default_leeway", deserialize_with = "duration")]
+    #[serde(default = "default_leeway", deserialize_with = "duration", serialize_with = "text")]
     pub leeway: Duration,
     /// Time after which keys are read again; `1h` by default.
-    #[serde(default = "default_refresh", deserialize_with = "duration")]
+    #[serde(default = "default_refresh", deserialize_with = "duration", serialize_with = "text")]
     pub refresh: Duration,
     /// Claim with the names of roles: a list, or a text with spaces between them; `roles` by default. A path such as
     /// `realm_access.roles` leads into objects.
@@ -63,7 +63,7 @@ pub struct JwtConfig {
 }
 
 /// An entry of `[[access.jwt.roles]]`: the rights that a role gives.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RoleConfig {
@@ -115,6 +115,10 @@ fn default_weight() -> f32 {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     record::duration(deserializer)?.ok_or_else(|| de::Error::custom("a time such as 60s is needed"))
+}
+
+fn text<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*time))
 }
 
 /// A setting of `[access.jwt]` that is not allowed, or a file of it that cannot be read.
@@ -299,6 +303,14 @@ mod tests {
         ] {
             assert_eq!(config.check().unwrap_err().setting, setting);
         }
+    }
+
+    #[test]
+    fn settings_are_read_as_they_are_written() {
+        let config = JwtConfig::new("https://a.example", ["exsa"]).role(RoleConfig::new("user").group("staff"));
+        let text = serde_json::to_string(&config).unwrap();
+        assert!(text.contains(r#""leeway":"1m""#), "{text}");
+        assert_eq!(serde_json::from_str::<JwtConfig>(&text).unwrap(), config);
     }
 
     #[test]
