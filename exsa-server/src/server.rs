@@ -71,9 +71,8 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
-        let reload = self.reloader.map(configuration).unwrap_or_default();
-        let keys: Router<Arc<AppState>> =
-            self.access.as_ref().map(|access| access::routes(access.keys().clone())).unwrap_or_default();
+        let reload = self.reloader.map(configuration);
+        let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(self.generator, self.options, self.readiness);
         state.access = self.access;
         let state = Arc::new(state);
@@ -83,8 +82,8 @@ impl Server {
         Router::new()
             .merge(scoped(inference(), Scope::Infer))
             .merge(scoped(observation(), Scope::Metrics))
-            .merge(scoped(keys, Scope::Keys))
-            .merge(scoped(reload, Scope::Models))
+            .merge(keys.map(|keys| scoped(keys, Scope::Keys)).unwrap_or_default())
+            .merge(reload.map(|reload| scoped(reload, Scope::Models)).unwrap_or_default())
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)

@@ -308,6 +308,14 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_read_as_they_are_written() {
+        let config = JwtConfig::new("https://a.example", ["exsa"]).role(RoleConfig::new("user").group("staff"));
+        let text = serde_json::to_string(&config).unwrap();
+        assert!(text.contains(r#""leeway":"1m""#), "{text}");
+        assert_eq!(serde_json::from_str::<JwtConfig>(&text).unwrap(), config);
+    }
+
+    #[test]
     fn urls_without_tls_lead_to_this_machine_alone() {
         for safe in ["https://a.example", "http://localhost:1/x", "http://127.0.0.1", "http://[::1]:9/y"] {
             assert!(is_safe_url(safe), "{safe}");
