@@ -33,23 +33,32 @@
 pub mod access;
 mod anthropic;
 mod body;
+pub mod config;
 mod context;
+mod cors;
 mod error;
 mod health;
 pub mod listener;
+mod live;
 mod metrics;
 mod ollama;
 mod openai;
 mod options;
 mod origin;
+pub mod reload;
+mod request_limits;
+mod request_log;
 mod server;
 mod state;
 mod stream;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod tokens;
 mod work;
 
 pub use context::RequestContext;
 pub use error::ApiError;
+pub use live::Live;
 pub use options::ServerOptions;
 pub use server::Server;
 pub use state::Readiness;

@@ -19,6 +19,13 @@ pub struct ServerOptions {
     pub body_timeout: Duration,
     /// Maximum prompts of one request for completions; 64 by default.
     pub prompts_max: usize,
+    /// Maximum answers to one prompt (`n`, `best_of`); 128 by default.
+    pub n_max: usize,
+    /// Maximum tokens of a prompt; `None`, the default, is as many as the model takes. With a limit, prompts are
+    /// tokenized twice.
+    pub prompt_tokens_max: Option<usize>,
+    /// Maximum bytes of a schema, a grammar, or the definitions of tools, as JSON; 1 MiB by default.
+    pub schema_bytes_max: usize,
     /// Interval of keep-alive comments in streams; 15 s by default.
     pub keep_alive: Duration,
     /// Host names beside loopback addresses that requests may be addressed to, without a port. An empty list and
@@ -28,6 +35,8 @@ pub struct ServerOptions {
     pub any_host: bool,
     /// Origins, such as `https://app.example.org`, whose pages may send requests. Others are refused; none by default.
     pub allowed_origins: Vec<String>,
+    /// Whether pages of the allowed origins may read answers (CORS); `false` by default.
+    pub cors: bool,
 }
 
 impl Default for ServerOptions {
@@ -36,10 +45,14 @@ impl Default for ServerOptions {
             body_bytes_max: 16 << 20,
             body_timeout: Duration::from_secs(60),
             prompts_max: 64,
+            n_max: 128,
+            prompt_tokens_max: None,
+            schema_bytes_max: 1 << 20,
             keep_alive: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
             any_host: false,
             allowed_origins: Vec::new(),
+            cors: false,
         }
     }
 }
@@ -63,6 +76,27 @@ impl ServerOptions {
     #[must_use]
     pub fn prompts_max(mut self, prompts: usize) -> Self {
         self.prompts_max = prompts;
+        self
+    }
+
+    /// Sets the maximum answers to one prompt.
+    #[must_use]
+    pub fn n_max(mut self, answers: usize) -> Self {
+        self.n_max = answers;
+        self
+    }
+
+    /// Sets the maximum tokens of a prompt.
+    #[must_use]
+    pub fn prompt_tokens_max(mut self, tokens: impl Into<Option<usize>>) -> Self {
+        self.prompt_tokens_max = tokens.into();
+        self
+    }
+
+    /// Sets the maximum bytes of a schema, a grammar, or the definitions of tools.
+    #[must_use]
+    pub fn schema_bytes_max(mut self, bytes: usize) -> Self {
+        self.schema_bytes_max = bytes;
         self
     }
 
@@ -91,6 +125,13 @@ impl ServerOptions {
     #[must_use]
     pub fn allowed_origin(mut self, origin: impl Into<String>) -> Self {
         self.allowed_origins.push(origin.into());
+        self
+    }
+
+    /// Sets whether pages of the allowed origins may read answers.
+    #[must_use]
+    pub fn cors(mut self, cors: bool) -> Self {
+        self.cors = cors;
         self
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::access::Access;
 use crate::error::ApiError;
+use crate::live::Live;
 use crate::options::ServerOptions;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
@@ -31,7 +32,7 @@ impl Readiness {
 /// State of the handlers.
 pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
-    pub(crate) options: ServerOptions,
+    pub(crate) options: Live<ServerOptions>,
     pub(crate) readiness: Readiness,
     /// Authentication; without it every sender is anonymous.
     pub(crate) access: Option<Access>,
@@ -42,9 +43,21 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Self {
+    pub(crate) fn new(
+        generator: Arc<dyn Generator>,
+        options: Live<ServerOptions>,
+        readiness: Readiness,
+    ) -> Self {
         let started = unix_seconds();
-        Self { generator, options, readiness, access: None, started, ids: AtomicU64::new(0), keys: RandomState::new() }
+        Self {
+            generator,
+            options,
+            readiness,
+            access: None,
+            started,
+            ids: AtomicU64::new(0),
+            keys: RandomState::new(),
+        }
     }
 
     /// A new id that begins with `prefix`; unique over processes as far as 64 random bits are.

@@ -6,6 +6,7 @@
 use crate::access::{self, Caller, RevocationWatch};
 use crate::context::Client;
 use crate::error::ApiError;
+use crate::request_limits;
 use crate::state::AppState;
 use axum::http::StatusCode;
 use exsa_core::embed::{EmbedOutput, RerankOutput};
@@ -99,9 +100,13 @@ impl Drop for Meter {
         match &self.ended {
             Some((usage, reason)) => {
                 let (prompt, generated) = (usage.prompt_tokens, usage.completion_tokens);
+                context.log.tokens(usage);
                 debug!(id, caller, prompt, generated, outcome = reason.openai(), "request ended");
             }
-            None => debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone"),
+            None => {
+                context.log.generated(self.tokens);
+                debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone");
+            }
         }
     }
 }
@@ -117,11 +122,19 @@ impl AppState {
         client: &Client,
         mut requests: Vec<Request>,
     ) -> Result<Vec<Work>, ApiError> {
+        let options = self.options.get();
         for request in &mut requests {
             self.authorise(&client.caller, request.model.as_deref())?;
+            request_limits::check(request, &options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
         }
+        if let Some(first) = requests.first()
+            && let Ok(model) = self.model(first.model.as_deref())
+        {
+            client.context.log.model(&model.name);
+        }
+        let requests = request_limits::check_prompts(self, requests, &options).await?;
         let submit = |state: &Self| requests.into_iter().map(|r| state.generator.submit(r)).collect();
         let streams: Vec<TokenStream> = self.blocking(submit).await?;
         Ok(streams.into_iter().map(|stream| Work::new(stream, client)).collect())
@@ -155,7 +168,9 @@ impl AppState {
         let EmbedRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
         let output = self.blocking(|state| state.generator.embed(request)).await?;
-        Ok(until_revoked(&client.caller, output).await??)
+        let output = until_revoked(&client.caller, output).await??;
+        client.context.log.tokens(&output.usage);
+        Ok(output)
     }
 
     /// Scores documents of a client.
@@ -172,7 +187,9 @@ impl AppState {
         let RerankRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
         let output = self.blocking(|state| state.generator.rerank(request)).await?;
-        Ok(until_revoked(&client.caller, output).await??)
+        let output = until_revoked(&client.caller, output).await??;
+        client.context.log.tokens(&output.usage);
+        Ok(output)
     }
 
     /// Refuses a model that the caller may not use.

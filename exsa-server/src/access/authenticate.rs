@@ -127,7 +127,9 @@ impl Access {
         match headers.get(END_USER).map(|user| user.to_str().ok().filter(|user| is_name(user))) {
             None => Ok(caller),
             Some(Some(user)) => Ok(Caller { end_user: Some(user.into()), ..caller }),
-            Some(None) => Err(ApiError::invalid("x-exsa-user: 1 to 128 printable ASCII characters are allowed")),
+            Some(None) => {
+                Err(ApiError::invalid("x-exsa-user: 1 to 128 printable ASCII characters are allowed"))
+            }
         }
     }
 

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Manages API keys.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct KeyArgs {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Makes a key and prints it; it cannot be shown again
     New(New),
@@ -46,7 +46,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct New {
     /// Name for people
     #[arg(long)]
@@ -223,10 +223,13 @@ fn write_table(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{:16}  {:20}  {:20}  {:20}  {:12}  scopes", "id", "created", "expires", "state", "group")?;
     for record in answer["data"].as_array().into_iter().flatten() {
         let time = |field: &str| {
-            let time = record[field].as_u64().and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+            let time = record[field]
+                .as_u64()
+                .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
             time.map_or("-".to_owned(), |time| humantime::format_rfc3339_seconds(time).to_string())
         };
-        let expired = record["expires"].as_u64().is_some_and(|expires| expires <= crate::state::unix_seconds());
+        let expired =
+            record["expires"].as_u64().is_some_and(|expires| expires <= crate::state::unix_seconds());
         let state = match record["revoked"].is_null() {
             false => "revoked",
             true if expired => "expired",
@@ -236,7 +239,11 @@ fn write_table(answer: &Value, out: &mut impl Write) -> io::Result<()> {
         let scopes: Vec<_> = scopes.collect();
         let (id, name, group) = (text(record, "id"), text(record, "name"), text(record, "group"));
         let (created, expires) = (time("created"), time("expires"));
-        writeln!(out, "{id:16}  {created:20}  {expires:20}  {state:20}  {group:12}  {}  {name}", scopes.join(","))?;
+        writeln!(
+            out,
+            "{id:16}  {created:20}  {expires:20}  {state:20}  {group:12}  {}  {name}",
+            scopes.join(",")
+        )?;
     }
     Ok(())
 }

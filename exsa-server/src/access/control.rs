@@ -55,7 +55,8 @@ impl ControlSocket {
     /// The socket cannot be made, or `access` has no data folder.
     pub fn bind(access: &Access) -> io::Result<Self> {
         let folder = access.folder();
-        let folder = folder.ok_or_else(|| io::Error::other("keys without a data folder have no control socket"))?;
+        let folder =
+            folder.ok_or_else(|| io::Error::other("keys without a data folder have no control socket"))?;
         let path = path(folder);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -82,7 +83,9 @@ impl ControlSocket {
                 }
             };
             if !self.admits(&connection) {
-                warn!("a connection to the control socket was refused: its user is neither the owner nor root");
+                warn!(
+                    "a connection to the control socket was refused: its user is neither the owner nor root"
+                );
                 continue;
             }
             let app = self.app.clone();

@@ -26,7 +26,8 @@ impl<'a> Credential<'a> {
     pub(super) fn find(headers: &'a HeaderMap) -> Result<Self, ApiError> {
         let mut found: Option<&str> = None;
         for value in headers.get_all(header::AUTHORIZATION) {
-            let text = value.to_str().map_err(|_| refusal::invalid("Authorization: the value is not ASCII"))?;
+            let text =
+                value.to_str().map_err(|_| refusal::invalid("Authorization: the value is not ASCII"))?;
             let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
             if !scheme.eq_ignore_ascii_case("bearer") {
                 return Err(refusal::invalid("Authorization: the scheme must be Bearer"));
@@ -39,7 +40,8 @@ impl<'a> Credential<'a> {
         }
         match found {
             None | Some("") => {
-                let message = "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'";
+                let message =
+                    "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'";
                 Err(refusal::unauthorized("missing_api_key", message))
             }
             Some(text) => Ok(PresentedKey::parse(text).map_or(Self::Token(text), Self::Key)),

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn addresses_of_one_client_count_together() {
-        let [a, b, c] = ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1"].map(|a| a.parse().unwrap());
+        let [a, b, c] =
+            ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1"].map(|a| a.parse().unwrap());
         assert_eq!(network(a), network(b));
         assert_ne!(network(a), network(c));
         assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), network("192.0.2.1".parse().unwrap()));

@@ -83,7 +83,9 @@ pub enum GrantError {
     #[error("trusted_proxy: the caller is no trusted proxy and cannot make one")]
     TrustedProxy,
     /// A quota of the caller alone, which further keys would multiply.
-    #[error("quota: the caller has a quota of its own and cannot make further keys; a quota of its group would bind them")]
+    #[error(
+        "quota: the caller has a quota of its own and cannot make further keys; a quota of its group would bind them"
+    )]
     Quota,
 }
 

@@ -140,9 +140,14 @@ mod tests {
     #[test]
     fn names_and_prefixes() {
         let allowed = models(&["llama-3", "team/*"]);
-        for (model, expected) in
-            [("llama-3", true), ("llama-3.1", false), ("team/a", true), ("team/", true), ("team", false), ("", false)]
-        {
+        for (model, expected) in [
+            ("llama-3", true),
+            ("llama-3.1", false),
+            ("team/a", true),
+            ("team/", true),
+            ("team", false),
+            ("", false),
+        ] {
             assert_eq!(allowed.allow(model), expected, "{model}");
         }
         assert!(AllowedModels::ALL.allow("any") && !models(&[]).allow("any"));

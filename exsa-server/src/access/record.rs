@@ -67,7 +67,9 @@ fn default_weight() -> f32 {
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let read = |text: String| {
         let time = humantime::parse_duration(&text);
-        time.map_err(|error| de::Error::custom(format_args!("'{text}' is not a time such as 90s, 12h or 30d: {error}")))
+        time.map_err(|error| {
+            de::Error::custom(format_args!("'{text}' is not a time such as 90s, 12h or 30d: {error}"))
+        })
     };
     Option::<String>::deserialize(deserializer)?.map(read).transpose()
 }

@@ -133,7 +133,9 @@ impl From<KeyError> for ApiError {
             KeyError::NotValid { .. } => {
                 Self::new(StatusCode::CONFLICT, "invalid_request_error", message).code("key_not_valid")
             }
-            KeyError::TooMany => Self::new(StatusCode::CONFLICT, "invalid_request_error", message).code("too_many_keys"),
+            KeyError::TooMany => {
+                Self::new(StatusCode::CONFLICT, "invalid_request_error", message).code("too_many_keys")
+            }
             KeyError::Randomness(_) | KeyError::Store(_) => Self::internal(message),
         }
     }

@@ -172,7 +172,13 @@ mod tests {
         let hash = SecretHash::of("x");
         let text = serde_json::to_string(&hash).unwrap();
         assert!(serde_json::from_str::<SecretHash>(&text).unwrap().matches(&hash));
-        for bad in ["\"\"", "\"ab\"", "\"zz\"", &format!("\"{}\"", "g".repeat(64)), &format!("\"{}\"", "é".repeat(32))] {
+        for bad in [
+            "\"\"",
+            "\"ab\"",
+            "\"zz\"",
+            &format!("\"{}\"", "g".repeat(64)),
+            &format!("\"{}\"", "é".repeat(32)),
+        ] {
             assert!(serde_json::from_str::<SecretHash>(bad).is_err(), "{bad}");
         }
     }

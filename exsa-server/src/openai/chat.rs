@@ -96,7 +96,7 @@ pub(crate) async fn complete(
             usage: None,
             answers: BTreeMap::new(),
         };
-        return Ok(stream::events(vec![answer], chunks, state.options.keep_alive));
+        return Ok(stream::events(vec![answer], chunks, state.options.get().keep_alive));
     }
     let answers = answer.complete_all().await?;
     let usage = answers.first().map(|answer| Usage::from(&answer.usage)).unwrap_or_default();

@@ -47,7 +47,7 @@ pub(crate) async fn complete(
 ) -> Result<Response, ApiError> {
     let delivery = Delivery::take(&mut fields)?;
     let wants_logprobs = take_logprobs(&mut fields)?;
-    let requests = read_prompts(fields, state.options.prompts_max)?;
+    let requests = read_prompts(fields, state.options.get().prompts_max)?;
     let Some(first) = requests.first() else {
         return Err(ApiError::invalid("prompt: the list is empty").param("prompt"));
     };
@@ -70,7 +70,7 @@ pub(crate) async fn complete(
             n,
             offsets: BTreeMap::new(),
         };
-        return Ok(stream::events(streams, chunks, state.options.keep_alive));
+        return Ok(stream::events(streams, chunks, state.options.get().keep_alive));
     }
     let (mut answers, mut usage) = (Vec::new(), Usage::default());
     for stream in streams {

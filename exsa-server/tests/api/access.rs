@@ -75,7 +75,9 @@ async fn requests_need_a_valid_key() {
     let (id, key) = server.key(KeyOptions::new("a"));
     assert_eq!(server.post("/v1/completions", &key, completion()).await.status, StatusCode::OK);
     let wrong = format!("{}A", &key[..key.len() - 1]);
-    for (key, code) in [("", "missing_api_key"), (&*wrong, "invalid_api_key"), ("nonsense", "invalid_api_key")] {
+    for (key, code) in
+        [("", "missing_api_key"), (&*wrong, "invalid_api_key"), ("nonsense", "invalid_api_key")]
+    {
         let reply = server.post("/v1/completions", key, completion()).await;
         assert_eq!((reply.status, &reply.json()["error"]["code"]), (StatusCode::UNAUTHORIZED, &json!(code)));
         assert_eq!(reply.headers[header::WWW_AUTHENTICATE], "Bearer realm=\"exsa\"");
@@ -83,7 +85,10 @@ async fn requests_need_a_valid_key() {
     }
     server.keys.revoke(&id, &Caller::operator()).unwrap();
     let reply = server.post("/v1/completions", &key, completion()).await;
-    assert_eq!((reply.status, &reply.json()["error"]["code"]), (StatusCode::UNAUTHORIZED, &json!("key_revoked")));
+    assert_eq!(
+        (reply.status, &reply.json()["error"]["code"]),
+        (StatusCode::UNAUTHORIZED, &json!("key_revoked"))
+    );
 }
 
 #[tokio::test]
@@ -115,7 +120,10 @@ async fn health_is_open_and_metrics_need_their_scope() {
     let (_, metrics) = server.key(KeyOptions::new("b").scopes([Scope::Metrics]));
     assert_eq!(server.get("/metrics", "").await.status, StatusCode::UNAUTHORIZED);
     let reply = server.get("/metrics", &infer).await;
-    assert_eq!((reply.status, &reply.json()["error"]["code"]), (StatusCode::FORBIDDEN, &json!("missing_scope")));
+    assert_eq!(
+        (reply.status, &reply.json()["error"]["code"]),
+        (StatusCode::FORBIDDEN, &json!("missing_scope"))
+    );
     assert!(reply.text.contains("'metrics'"));
     assert_eq!(server.get("/metrics", &metrics).await.status, StatusCode::OK);
     assert_eq!(server.post("/v1/completions", &metrics, completion()).await.status, StatusCode::FORBIDDEN);
@@ -137,9 +145,13 @@ async fn a_key_reaches_its_models_alone() {
         assert_eq!(server.post("/v1/completions", key, completion()).await.status, status);
         assert_eq!(server.get(&format!("/v1/models/{name}"), key).await.status, status);
         assert_eq!(server.post("/api/show", key, json!({"model": name})).await.status, status);
-        assert_eq!(server.post("/v1/tokenize", key, json!({"content": "a", "model": name})).await.status, status);
+        assert_eq!(
+            server.post("/v1/tokenize", key, json!({"content": "a", "model": name})).await.status,
+            status
+        );
     }
-    let reply = server.post("/v1/messages", &other, json!({"model": name, "max_tokens": 1, "messages": []})).await;
+    let reply =
+        server.post("/v1/messages", &other, json!({"model": name, "max_tokens": 1, "messages": []})).await;
     let expected = [StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST];
     assert!(expected.contains(&reply.status), "{}", reply.text);
 }
@@ -171,14 +183,18 @@ async fn keys_are_made_listed_rotated_and_revoked_over_http() {
     let (_, user) = server.key(KeyOptions::new("user"));
     assert_eq!(server.get("/v1/keys", &user).await.status, StatusCode::FORBIDDEN);
     let made = server.post("/v1/keys", &admin, json!({"name": "new", "expires_in": "30d"})).await;
-    assert_eq!((made.status, &made.headers[header::CACHE_CONTROL]), (StatusCode::CREATED, &"no-store".parse().unwrap()));
+    assert_eq!(
+        (made.status, &made.headers[header::CACHE_CONTROL]),
+        (StatusCode::CREATED, &"no-store".parse().unwrap())
+    );
     let made = made.json();
     let (id, first) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
     assert_eq!(server.get("/v1/models", first).await.status, StatusCode::OK);
     let list = server.get("/v1/keys", &admin).await;
     assert!(!list.text.contains(first) && !list.text.contains("hash") && list.text.contains(id));
     assert_eq!(list.json()["data"].as_array().unwrap().len(), 3);
-    let rotated = server.post(&format!("/v1/keys/{id}/rotate"), &admin, json!({"overlap": "1h"})).await.json();
+    let rotated =
+        server.post(&format!("/v1/keys/{id}/rotate"), &admin, json!({"overlap": "1h"})).await.json();
     let second = rotated["key"].as_str().unwrap();
     for key in [first, second] {
         assert_eq!(server.get("/v1/models", key).await.status, StatusCode::OK);
@@ -199,7 +215,11 @@ async fn keys_are_made_listed_rotated_and_revoked_over_http() {
         (&format!("/v1/keys/{id}/rotate"), json!({}), 409, "revoked"),
     ] {
         let reply = server.post(path, &admin, body).await;
-        assert!(reply.status.as_u16() == status && reply.text.contains(word), "{path} {status}: {}", reply.text);
+        assert!(
+            reply.status.as_u16() == status && reply.text.contains(word),
+            "{path} {status}: {}",
+            reply.text
+        );
     }
 }
 
@@ -236,8 +256,10 @@ async fn a_revoked_key_ends_its_streams() {
     let (id, key) = server.key(KeyOptions::new("a"));
     let (_, other) = server.key(KeyOptions::new("b"));
     let body = json!({"prompt": "x", "max_tokens": tokens, "ignore_eos": true, "stream": true});
-    let streamed = |key: &str| server.app.clone().oneshot(request("POST", "/v1/completions", key, Some(body.clone())));
-    let (mut stream, mut lasting) = (streamed(&key).await.unwrap().into_body(), streamed(&other).await.unwrap().into_body());
+    let streamed =
+        |key: &str| server.app.clone().oneshot(request("POST", "/v1/completions", key, Some(body.clone())));
+    let (mut stream, mut lasting) =
+        (streamed(&key).await.unwrap().into_body(), streamed(&other).await.unwrap().into_body());
     let whole = tokio::spawn({
         let app = server.app.clone();
         let body = json!({"prompt": "x", "max_tokens": tokens, "ignore_eos": true});
@@ -252,7 +274,10 @@ async fn a_revoked_key_ends_its_streams() {
     let rest = String::from_utf8(rest.to_vec()).unwrap();
     assert!(rest.contains("key_revoked") && rest.contains("[DONE]"), "{rest}");
     let whole = tokio::time::timeout(limit, whole).await.unwrap().unwrap();
-    assert_eq!((whole.status, &whole.json()["error"]["code"]), (StatusCode::UNAUTHORIZED, &json!("key_revoked")));
+    assert_eq!(
+        (whole.status, &whole.json()["error"]["code"]),
+        (StatusCode::UNAUTHORIZED, &json!("key_revoked"))
+    );
     assert!(lasting.frame().await.is_some(), "streams of other keys go on");
 }
 
@@ -261,11 +286,9 @@ async fn a_trusted_proxy_may_name_its_user_by_a_header() {
     let server = Guarded::new();
     let (_, proxy) = server.key(KeyOptions::new("p").trusted_proxy(true));
     let (_, plain) = server.key(KeyOptions::new("a"));
-    for (key, user, status) in [
-        (&proxy, "bob", StatusCode::OK),
-        (&proxy, "", StatusCode::BAD_REQUEST),
-        (&plain, "", StatusCode::OK),
-    ] {
+    for (key, user, status) in
+        [(&proxy, "bob", StatusCode::OK), (&proxy, "", StatusCode::BAD_REQUEST), (&plain, "", StatusCode::OK)]
+    {
         let mut request = request("POST", "/v1/completions", key, Some(completion()));
         request.headers_mut().insert("x-exsa-user", user.parse().unwrap());
         assert_eq!(send(&server.app, request).await.status, status, "{user}");
@@ -283,7 +306,9 @@ async fn acts_on_keys_and_refusals_are_told() {
             AccessEvent::KeyRevoked { key, by } => format!("revoked {} by {}", key.name, by.id),
             AccessEvent::KeyRotated { key, .. } => format!("rotated {}", key.name),
             AccessEvent::AuthenticationFailed { reason, context } => format!("{}: {reason}", context.path),
-            AccessEvent::PermissionDenied { scope, context, .. } => format!("{}: needs {scope}", context.path),
+            AccessEvent::PermissionDenied { scope, context, .. } => {
+                format!("{}: needs {scope}", context.path)
+            }
             other => format!("{other:?}"),
         };
         told.lock().unwrap().send(text).unwrap();

@@ -20,7 +20,9 @@ pub(super) type Claims = Map<String, Value>;
 pub(super) fn subject(claims: &Claims) -> Result<&str, String> {
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
     if subject.is_empty() || subject.len() > SUBJECT_MAX || subject.contains(char::is_control) {
-        return Err(format!("the claim sub must be a text of 1 to {SUBJECT_MAX} bytes without control characters"));
+        return Err(format!(
+            "the claim sub must be a text of 1 to {SUBJECT_MAX} bytes without control characters"
+        ));
     }
     Ok(subject)
 }
@@ -33,7 +35,8 @@ pub(super) fn subject(claims: &Claims) -> Result<&str, String> {
 /// A text that tells which configured claim is missing or wrong.
 pub(super) fn grants(claims: &Claims, config: &JwtConfig) -> Result<Grants, String> {
     let names = find(claims, &config.roles_claim).map(words).unwrap_or_default();
-    let roles: Vec<&RoleConfig> = config.roles.iter().filter(|role| names.contains(&role.name.as_str())).collect();
+    let roles: Vec<&RoleConfig> =
+        config.roles.iter().filter(|role| names.contains(&role.name.as_str())).collect();
     let mut grants = Grants {
         scopes: roles.iter().flat_map(|role| role.scopes.iter()).collect(),
         models: union(&roles),
@@ -50,7 +53,8 @@ pub(super) fn grants(claims: &Claims, config: &JwtConfig) -> Result<Grants, Stri
     if let Some(claim) = &config.models_claim {
         let patterns = find(claims, claim).map(words).unwrap_or_default();
         let patterns = patterns.into_iter().filter_map(|pattern| pattern.parse::<ModelPattern>().ok());
-        let permitted = patterns.filter(|pattern| grants.models.covers(&AllowedModels::only([pattern.clone()])));
+        let permitted =
+            patterns.filter(|pattern| grants.models.covers(&AllowedModels::only([pattern.clone()])));
         grants.models = AllowedModels::only(permitted.collect::<Vec<_>>());
     }
     if let Some(claim) = &config.priority_claim {
@@ -152,8 +156,13 @@ mod tests {
 
     #[test]
     fn subjects_are_short_texts() {
-        for bad in [json!({}), json!({"sub": 1}), json!({"sub": ""}), json!({"sub": "a\n"}), json!({"sub": "x".repeat(256)})]
-        {
+        for bad in [
+            json!({}),
+            json!({"sub": 1}),
+            json!({"sub": ""}),
+            json!({"sub": "a\n"}),
+            json!({"sub": "x".repeat(256)}),
+        ] {
             assert!(subject(bad.as_object().unwrap()).is_err(), "{bad}");
         }
         assert_eq!(subject(json!({"sub": "auth0|a"}).as_object().unwrap()), Ok("auth0|a"));

@@ -2,9 +2,10 @@
 
 use crate::access::record::{self, is_name};
 use crate::access::{AllowedModels, Grants, Scopes};
+use crate::config::units;
 use exsa_core::Priority;
 use jsonwebtoken::Algorithm;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,10 +40,10 @@ pub struct JwtConfig {
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// Difference of clocks that is allowed for `exp` and `nbf`; `60s` by default, at most five minutes.
-    #[serde(default = "default_leeway", deserialize_with = "duration", serialize_with = "text")]
+    #[serde(default = "default_leeway", with = "units::duration")]
     pub leeway: Duration,
     /// Time after which keys are read again; `1h` by default.
-    #[serde(default = "default_refresh", deserialize_with = "duration", serialize_with = "text")]
+    #[serde(default = "default_refresh", with = "units::duration")]
     pub refresh: Duration,
     /// Claim with the names of roles: a list, or a text with spaces between them; `roles` by default. A path such as
     /// `realm_access.roles` leads into objects.
@@ -113,14 +114,6 @@ fn default_weight() -> f32 {
     Grants::default().weight
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    record::duration(deserializer)?.ok_or_else(|| de::Error::custom("a time such as 60s is needed"))
-}
-
-fn text<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&humantime::format_duration(*time))
-}
-
 /// A setting of `[access.jwt]` that is not allowed, or a file of it that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("access.jwt.{setting}: {problem}")]
@@ -132,6 +125,11 @@ pub struct JwtConfigError {
 }
 
 impl JwtConfigError {
+    /// The problem, and what is allowed.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+
     pub(super) fn new(setting: &'static str, problem: impl Into<String>) -> Self {
         Self { setting, problem: problem.into() }
     }
@@ -178,7 +176,7 @@ impl JwtConfig {
     }
 
     /// Checks the settings. Returns the algorithms.
-    pub(super) fn check(&self) -> Result<Vec<Algorithm>, JwtConfigError> {
+    pub(in crate::access) fn check(&self) -> Result<Vec<Algorithm>, JwtConfigError> {
         let error = |setting, problem: String| Err(JwtConfigError::new(setting, problem));
         if self.issuer.is_empty() || (self.jwks_file.is_none() && !is_safe_url(&self.issuer)) {
             let problem = format!(
@@ -187,13 +185,23 @@ impl JwtConfig {
             );
             return error("issuer", problem);
         }
+        let over_tls = self.jwks_file.is_none() && !is_loopback_url(&self.issuer);
+        if cfg!(not(feature = "tls")) && (over_tls || self.ca_file.is_some()) {
+            let problem = "this server was built without the feature tls and can read no keys over https; build it \
+                           with the feature, or give a jwks_file";
+            return error(if over_tls { "issuer" } else { "ca_file" }, problem.into());
+        }
         if self.audience.is_empty() || self.audience.iter().any(String::is_empty) {
-            return error("audience", "at least one value is needed: tokens for other services must not pass".into());
+            return error(
+                "audience",
+                "at least one value is needed: tokens for other services must not pass".into(),
+            );
         }
         let mut algorithms = Vec::new();
         for name in &self.algorithms {
             let algorithm: Algorithm = name.parse().map_err(|_| {
-                let allowed = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384, HS512";
+                let allowed =
+                    "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384, HS512";
                 JwtConfigError::new("algorithms", format!("'{name}' is unknown; allowed are {allowed}"))
             })?;
             if name.starts_with("HS") && self.jwks_file.is_none() {
@@ -283,8 +291,10 @@ mod tests {
 
     #[test]
     fn settings_that_are_not_allowed_are_named() {
-        let sound = || JwtConfig::new("https://a.example", ["exsa"]);
+        let sound = || JwtConfig::new("http://127.0.0.1:1", ["exsa"]);
         assert_eq!(sound().check().unwrap(), [Algorithm::RS256]);
+        let over_tls = JwtConfig::new("https://a.example", ["exsa"]);
+        assert_eq!(over_tls.check().is_ok(), cfg!(feature = "tls"));
         let mut late = sound();
         late.leeway = Duration::from_secs(301);
         let file = sound().algorithms(["HS256"]).jwks_file("keys.json");
@@ -292,8 +302,8 @@ mod tests {
         for (config, setting) in [
             (JwtConfig::new("http://a.example", ["exsa"]), "issuer"),
             (JwtConfig::new("", ["exsa"]).jwks_file("keys.json"), "issuer"),
-            (JwtConfig::new("https://a.example", [""]), "audience"),
-            (JwtConfig::new("https://a.example", Vec::<String>::new()), "audience"),
+            (JwtConfig::new("http://[::1]", [""]), "audience"),
+            (JwtConfig::new("http://[::1]", Vec::<String>::new()), "audience"),
             (sound().algorithms(["none"]), "algorithms"),
             (sound().algorithms(["HS256"]), "algorithms"),
             (sound().algorithms(Vec::<String>::new()), "algorithms"),
@@ -307,7 +317,8 @@ mod tests {
 
     #[test]
     fn settings_are_read_as_they_are_written() {
-        let config = JwtConfig::new("https://a.example", ["exsa"]).role(RoleConfig::new("user").group("staff"));
+        let config =
+            JwtConfig::new("https://a.example", ["exsa"]).role(RoleConfig::new("user").group("staff"));
         let text = serde_json::to_string(&config).unwrap();
         assert!(text.contains(r#""leeway":"1m""#), "{text}");
         assert_eq!(serde_json::from_str::<JwtConfig>(&text).unwrap(), config);
@@ -318,7 +329,9 @@ mod tests {
         for safe in ["https://a.example", "http://localhost:1/x", "http://127.0.0.1", "http://[::1]:9/y"] {
             assert!(is_safe_url(safe), "{safe}");
         }
-        for bad in ["http://a.example", "http://localhost@a.example", "http://127.0.0.1.a.example", "file:///x", ""] {
+        for bad in
+            ["http://a.example", "http://localhost@a.example", "http://127.0.0.1.a.example", "file:///x", ""]
+        {
             assert!(!is_safe_url(bad), "{bad}");
         }
     }

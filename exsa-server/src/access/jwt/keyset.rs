@@ -33,9 +33,13 @@ impl KeySet {
         let document: Document =
             serde_json::from_slice(bytes).map_err(|error| format!("this is no JSON Web Key Set: {error}"))?;
         if document.keys.len() > KEYS_MAX {
-            return Err(format!("the key set has {} keys; at most {KEYS_MAX} are allowed", document.keys.len()));
+            return Err(format!(
+                "the key set has {} keys; at most {KEYS_MAX} are allowed",
+                document.keys.len()
+            ));
         }
-        let keys: Vec<_> = document.keys.into_iter().filter_map(|key| VerificationKey::read(key, pinned)).collect();
+        let keys: Vec<_> =
+            document.keys.into_iter().filter_map(|key| VerificationKey::read(key, pinned)).collect();
         if keys.is_empty() {
             return Err("the key set has no key for the configured algorithms".into());
         }
@@ -56,7 +60,8 @@ impl VerificationKey {
     fn read(key: Value, pinned: &[Algorithm]) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(key).ok()?;
         let common = &jwk.common;
-        let for_signatures = common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature);
+        let for_signatures =
+            common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature);
         let operations = common.key_operations.as_ref();
         if !for_signatures || operations.is_some_and(|list| !list.contains(&KeyOperations::Verify)) {
             return None;
@@ -65,7 +70,9 @@ impl VerificationKey {
             Some(algorithm) => Some(Algorithm::try_from(algorithm).ok()?),
             None => None,
         };
-        let fits = |algorithm: &Algorithm| own.is_none_or(|own| own == *algorithm) && suits(&jwk.algorithm, *algorithm);
+        let fits = |algorithm: &Algorithm| {
+            own.is_none_or(|own| own == *algorithm) && suits(&jwk.algorithm, *algorithm)
+        };
         let algorithms: Vec<_> = pinned.iter().copied().filter(fits).collect();
         if algorithms.is_empty() {
             return None;

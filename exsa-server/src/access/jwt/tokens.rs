@@ -134,20 +134,23 @@ impl Tokens {
         algorithm: Algorithm,
     ) -> Result<Caller, TokenError> {
         let key = set.find(id, algorithm);
-        let key = key.ok_or_else(|| TokenError::Invalid("the token's key is not one of the provider's".into()))?;
+        let key =
+            key.ok_or_else(|| TokenError::Invalid("the token's key is not one of the provider's".into()))?;
         let mut validation = Validation::new(algorithm);
         validation.set_issuer(&[&self.config.issuer]);
         validation.set_audience(&self.config.audience);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.validate_nbf = true;
         validation.leeway = self.config.leeway.as_secs().min(unix_seconds());
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &validation).map_err(|error| refusal(error.kind()))?;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &validation)
+            .map_err(|error| refusal(error.kind()))?;
         let claims = claims.claims;
         let grants = claims::grants(&claims, &self.config).map_err(TokenError::Invalid)?;
         let subject = claims::subject(&claims).map_err(TokenError::Invalid)?;
         let expires = claims.get("exp").and_then(serde_json::Value::as_f64).unwrap_or_default() as u64;
         let expires = expires.saturating_add(validation.leeway);
-        let caller = Caller::new(&format!("{TOKEN_PREFIX}{subject}"), &grants, Some(expires), Revocation::never());
+        let caller =
+            Caller::new(&format!("{TOKEN_PREFIX}{subject}"), &grants, Some(expires), Revocation::never());
         self.remember(token, &caller);
         Ok(caller)
     }
@@ -224,7 +227,9 @@ fn refusal(kind: &ErrorKind) -> TokenError {
         ErrorKind::InvalidIssuer => "the token is from another issuer",
         ErrorKind::InvalidAudience => "the token is for another audience",
         ErrorKind::InvalidSignature => "the token's signature is wrong",
-        ErrorKind::MissingRequiredClaim(claim) => return TokenError::Invalid(format!("the token has no claim {claim}")),
+        ErrorKind::MissingRequiredClaim(claim) => {
+            return TokenError::Invalid(format!("the token has no claim {claim}"));
+        }
         _ => "the token cannot be read",
     };
     TokenError::Invalid(problem.into())

@@ -106,7 +106,10 @@ async fn claims_are_checked() {
         assert!(problem.contains(word), "{problem} for {claims}");
     }
     assert_eq!(tokens.verify(&sign(&with("exp", json!(now - 61)))).await.unwrap_err(), TokenError::Expired);
-    assert!(tokens.verify(&sign(&with("exp", json!(now - 30)))).await.is_ok(), "clocks differ by up to a minute");
+    assert!(
+        tokens.verify(&sign(&with("exp", json!(now - 30)))).await.is_ok(),
+        "clocks differ by up to a minute"
+    );
 }
 
 #[tokio::test]
@@ -157,8 +160,12 @@ async fn extensions_that_are_not_known_are_refused() {
 
 #[test]
 fn key_sets_without_a_fitting_key_are_refused() {
-    for keys in [json!([]), json!([ed_key("e")]), json!([{"kty": "AKP"}]), json!([{"kty": "oct", "k": "AA", "use": "enc"}])]
-    {
+    for keys in [
+        json!([]),
+        json!([ed_key("e")]),
+        json!([{"kty": "AKP"}]),
+        json!([{"kty": "oct", "k": "AA", "use": "enc"}]),
+    ] {
         let path = file(&keys);
         let error = Tokens::new(&config().algorithms(["HS256"]).jwks_file(&path)).err().unwrap();
         std::fs::remove_file(path).unwrap();
@@ -178,7 +185,8 @@ impl Provider {
     fn start(keys: Value) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
-        let provider = Self { issuer: issuer.clone(), keys: Arc::new(Mutex::new(keys)), reads: Arc::default() };
+        let provider =
+            Self { issuer: issuer.clone(), keys: Arc::new(Mutex::new(keys)), reads: Arc::default() };
         let (keys, reads) = (provider.keys.clone(), provider.reads.clone());
         std::thread::spawn(move || {
             for connection in listener.incoming() {
@@ -196,7 +204,8 @@ impl Provider {
                 };
                 let body = body.to_string();
                 let length = body.len();
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                let head =
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
                 connection.write_all((head + &body).as_bytes()).unwrap();
             }
         });
@@ -212,7 +221,8 @@ impl Provider {
     }
 
     fn tokens(&self, pause: Duration) -> Arc<Tokens> {
-        let config = JwtConfig::new(&self.issuer, ["exsa"]).algorithms(["EdDSA"]).role(RoleConfig::new("user"));
+        let config =
+            JwtConfig::new(&self.issuer, ["exsa"]).algorithms(["EdDSA"]).role(RoleConfig::new("user"));
         let mut tokens = Tokens::new(&config).unwrap();
         tokens.read_pause = pause;
         Arc::new(tokens)
