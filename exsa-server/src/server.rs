@@ -76,8 +76,9 @@ impl Server {
         let mut state = AppState::new(self.generator, self.options, self.readiness);
         state.access = self.access;
         let state = Arc::new(state);
-        let scoped = |routes: Router<Arc<AppState>>, scope: Scope| {
-            routes.route_layer(middleware::from_fn_with_state(scope, access::require))
+        let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
+            true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),
+            false => routes,
         };
         Router::new()
             .merge(scoped(inference(), Scope::Infer))

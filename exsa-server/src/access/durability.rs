@@ -155,7 +155,8 @@ fn open(backend: &Backend) -> Option<Keys> {
 fn change(keys: &Keys, done: &mut Acknowledged, random: &mut Random) -> Option<()> {
     let operator = Caller::operator();
     for number in 0..20 {
-        let options = KeyOptions::new(format!("key {number}")).group("g".repeat(random.below(100) as usize + 1));
+        let options =
+            KeyOptions::new(format!("key {number}")).group("g".repeat(random.below(100) as usize + 1));
         let (record, text) = keys.create(&options, &operator).ok()?;
         done.made.insert(record.id.clone(), text.expose().to_owned());
         match random.below(4) {
@@ -206,7 +207,8 @@ fn a_store_that_loses_power_while_it_is_made_can_be_made_again() {
         backend.0.lock().unwrap().operations_left = Some(operations);
         let made = open(&backend).is_some();
         backend.0.lock().unwrap().restart(|| false);
-        let keys = open(&backend).unwrap_or_else(|| panic!("not opened after {operations} operations, made: {made}"));
+        let keys = open(&backend)
+            .unwrap_or_else(|| panic!("not opened after {operations} operations, made: {made}"));
         assert!(change(&keys, &mut Acknowledged::default(), &mut Random(1)).is_some());
     }
 }

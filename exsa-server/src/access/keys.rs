@@ -127,7 +127,12 @@ impl Keys {
             Err(redb::TableError::TableDoesNotExist(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(Self { store, entries: RwLock::new(entries), changes: Mutex::new(()), observer: Observer::default() })
+        Ok(Self {
+            store,
+            entries: RwLock::new(entries),
+            changes: Mutex::new(()),
+            observer: Observer::default(),
+        })
     }
 
     /// The database.

@@ -336,7 +336,9 @@ async fn acts_on_keys_and_refusals_are_told() {
             AccessEvent::KeyRevoked { key, by } => format!("revoked {} by {}", key.name, by.id),
             AccessEvent::KeyRotated { key, .. } => format!("rotated {}", key.name),
             AccessEvent::AuthenticationFailed { reason, context } => format!("{}: {reason}", context.path),
-            AccessEvent::PermissionDenied { scope, context, .. } => format!("{}: needs {scope}", context.path),
+            AccessEvent::PermissionDenied { scope, context, .. } => {
+                format!("{}: needs {scope}", context.path)
+            }
             other => format!("{other:?}"),
         };
         told.lock().unwrap().send(text).unwrap();

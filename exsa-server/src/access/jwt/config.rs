@@ -185,6 +185,12 @@ impl JwtConfig {
             );
             return error("issuer", problem);
         }
+        let over_tls = self.jwks_file.is_none() && !is_loopback_url(&self.issuer);
+        if cfg!(not(feature = "tls")) && (over_tls || self.ca_file.is_some()) {
+            let problem = "this server was built without the feature tls and can read no keys over https; build it \
+                           with the feature, or give a jwks_file";
+            return error(if over_tls { "issuer" } else { "ca_file" }, problem.into());
+        }
         if self.audience.is_empty() || self.audience.iter().any(String::is_empty) {
             return error(
                 "audience",
@@ -285,8 +291,10 @@ mod tests {
 
     #[test]
     fn settings_that_are_not_allowed_are_named() {
-        let sound = || JwtConfig::new("https://a.example", ["exsa"]);
+        let sound = || JwtConfig::new("http://127.0.0.1:1", ["exsa"]);
         assert_eq!(sound().check().unwrap(), [Algorithm::RS256]);
+        let over_tls = JwtConfig::new("https://a.example", ["exsa"]);
+        assert_eq!(over_tls.check().is_ok(), cfg!(feature = "tls"));
         let mut late = sound();
         late.leeway = Duration::from_secs(301);
         let file = sound().algorithms(["HS256"]).jwks_file("keys.json");
@@ -294,8 +302,8 @@ mod tests {
         for (config, setting) in [
             (JwtConfig::new("http://a.example", ["exsa"]), "issuer"),
             (JwtConfig::new("", ["exsa"]).jwks_file("keys.json"), "issuer"),
-            (JwtConfig::new("https://a.example", [""]), "audience"),
-            (JwtConfig::new("https://a.example", Vec::<String>::new()), "audience"),
+            (JwtConfig::new("http://[::1]", [""]), "audience"),
+            (JwtConfig::new("http://[::1]", Vec::<String>::new()), "audience"),
             (sound().algorithms(["none"]), "algorithms"),
             (sound().algorithms(["HS256"]), "algorithms"),
             (sound().algorithms(Vec::<String>::new()), "algorithms"),
@@ -309,7 +317,8 @@ mod tests {
 
     #[test]
     fn settings_are_read_as_they_are_written() {
-        let config = JwtConfig::new("https://a.example", ["exsa"]).role(RoleConfig::new("user").group("staff"));
+        let config =
+            JwtConfig::new("https://a.example", ["exsa"]).role(RoleConfig::new("user").group("staff"));
         let text = serde_json::to_string(&config).unwrap();
         assert!(text.contains(r#""leeway":"1m""#), "{text}");
         assert_eq!(serde_json::from_str::<JwtConfig>(&text).unwrap(), config);
