@@ -4,8 +4,10 @@ use crate::error::ApiError;
 use crate::state::AppState;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -27,7 +29,7 @@ impl FromRequest<Arc<AppState>> for Fields {
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Err(ApiError::new(status, "invalid_request_error", message).code("content_encoding"));
         }
-        let limit = state.options.body_timeout;
+        let limit = state.options.get().body_timeout;
         match tokio::time::timeout(limit, Bytes::from_request(request, state)).await {
             Ok(bytes) => Self::parse(&bytes.map_err(unreadable)?),
             Err(_) => {
@@ -36,6 +38,12 @@ impl FromRequest<Arc<AppState>> for Fields {
             }
         }
     }
+}
+
+/// Bounds the body of a request by the limit of this time.
+pub(crate) async fn limit(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
+    DefaultBodyLimit::max(state.options.get().body_bytes_max).apply(&mut request);
+    next.run(request).await
 }
 
 impl Fields {

@@ -36,13 +36,15 @@
 pub mod access;
 mod anthropic;
 mod body;
+pub mod config;
 mod context;
+mod cors;
 mod error;
 mod fill_in;
 mod health;
 mod in_flight;
-mod limits;
 pub mod listener;
+mod live;
 mod llama;
 mod metrics;
 mod ollama;
@@ -50,15 +52,21 @@ mod openai;
 mod openapi;
 mod options;
 mod origin;
+pub mod reload;
+mod request_limits;
+mod request_log;
 mod server;
 mod state;
 mod stream;
 mod timings;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod tokens;
 mod work;
 
 pub use context::RequestContext;
 pub use error::ApiError;
+pub use live::Live;
 pub use openai::responses::store::StoredResponses;
 pub use options::ServerOptions;
 pub use server::Server;

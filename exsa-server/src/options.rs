@@ -20,11 +20,12 @@ pub struct ServerOptions {
     pub body_timeout: Duration,
     /// Maximum prompts of one request for completions; 64 by default.
     pub prompts_max: usize,
-    /// Maximum answers of one request (`n`, `best_of`); 128, the engine's own limit, by default.
-    pub answers_max: usize,
-    /// Maximum tokens of a prompt; by default the model's context is the only limit.
+    /// Maximum answers to one prompt (`n`, `best_of`); 128 by default.
+    pub n_max: usize,
+    /// Maximum tokens of a prompt; `None`, the default, is as many as the model takes. With a limit, prompts are
+    /// tokenized twice.
     pub prompt_tokens_max: Option<usize>,
-    /// Maximum bytes of a request's schema or grammar, and of its tools; 256 KiB by default.
+    /// Maximum bytes of a schema, a grammar, or the definitions of tools, as JSON; 1 MiB by default.
     pub schema_bytes_max: usize,
     /// Whether chat completions and completions have llama-server's `timings` unless asked; they have not by default.
     pub timings: bool,
@@ -43,6 +44,8 @@ pub struct ServerOptions {
     pub any_host: bool,
     /// Origins, such as `https://app.example.org`, whose pages may send requests. Others are refused; none by default.
     pub allowed_origins: Vec<String>,
+    /// Whether pages of the allowed origins may read answers (CORS); `false` by default.
+    pub cors: bool,
 }
 
 impl Default for ServerOptions {
@@ -51,9 +54,9 @@ impl Default for ServerOptions {
             body_bytes_max: 16 << 20,
             body_timeout: Duration::from_secs(60),
             prompts_max: 64,
-            answers_max: exsa_core::request::ANSWERS_MAX,
+            n_max: exsa_core::request::ANSWERS_MAX,
             prompt_tokens_max: None,
-            schema_bytes_max: 256 << 10,
+            schema_bytes_max: 1 << 20,
             timings: false,
             reasoning_content: false,
             slots: 1,
@@ -62,6 +65,7 @@ impl Default for ServerOptions {
             allowed_hosts: Vec::new(),
             any_host: false,
             allowed_origins: Vec::new(),
+            cors: false,
         }
     }
 }
@@ -88,10 +92,10 @@ impl ServerOptions {
         self
     }
 
-    /// Sets the maximum answers of one request.
+    /// Sets the maximum answers to one prompt.
     #[must_use]
-    pub fn answers_max(mut self, answers: usize) -> Self {
-        self.answers_max = answers;
+    pub fn n_max(mut self, answers: usize) -> Self {
+        self.n_max = answers;
         self
     }
 
@@ -102,7 +106,7 @@ impl ServerOptions {
         self
     }
 
-    /// Sets the maximum bytes of a schema or grammar, and of tools.
+    /// Sets the maximum bytes of a schema, a grammar, or the definitions of tools.
     #[must_use]
     pub fn schema_bytes_max(mut self, bytes: usize) -> Self {
         self.schema_bytes_max = bytes;
@@ -162,6 +166,13 @@ impl ServerOptions {
     #[must_use]
     pub fn allowed_origin(mut self, origin: impl Into<String>) -> Self {
         self.allowed_origins.push(origin.into());
+        self
+    }
+
+    /// Sets whether pages of the allowed origins may read answers.
+    #[must_use]
+    pub fn cors(mut self, cors: bool) -> Self {
+        self.cors = cors;
         self
     }
 }

@@ -1,11 +1,15 @@
 //! The server's parts, and the routes over them.
 
 use crate::access::{self, Access, Scope};
+use crate::live::Live;
 use crate::options::ServerOptions;
+use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
-use crate::{anthropic, context, error, health, llama, metrics, ollama, openai, openapi, origin, tokens};
+use crate::{
+    anthropic, body, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
+    request_log, tokens,
+};
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
 use exsa_core::Generator;
@@ -28,21 +32,22 @@ use std::sync::Arc;
 #[must_use]
 pub struct Server {
     generator: Arc<dyn Generator>,
-    options: ServerOptions,
+    options: Live<ServerOptions>,
     readiness: Readiness,
     access: Option<Access>,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
-        let (options, readiness) = (ServerOptions::default(), Readiness::default());
-        Self { generator, options, readiness, access: None }
+        let (options, readiness) = (Live::default(), Readiness::default());
+        Self { generator, options, readiness, access: None, reloader: None }
     }
 
-    /// Sets limits and policies of the routes.
-    pub fn options(mut self, options: ServerOptions) -> Self {
-        self.options = options;
+    /// Sets limits and policies of the routes; with a [`Live`] value, the host can change them later.
+    pub fn options(mut self, options: impl Into<Live<ServerOptions>>) -> Self {
+        self.options = options.into();
         self
     }
 
@@ -58,10 +63,16 @@ impl Server {
         self
     }
 
+    /// Sets what `POST /v1/config/reload` calls; there is no such route without it.
+    pub fn reloader(mut self, reloader: Arc<Reloader>) -> Self {
+        self.reloader = Some(reloader);
+        self
+    }
+
     /// The routes.
     pub fn router(self) -> Router {
-        let keys =
-            self.access.as_ref().map(|access| access::routes(access.keys().clone())).unwrap_or_default();
+        let reload = self.reloader.map(configuration);
+        let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(self.generator, self.options, self.readiness);
         state.access = self.access;
         let state = Arc::new(state);
@@ -71,14 +82,17 @@ impl Server {
         Router::new()
             .merge(scoped(inference(), Scope::Infer))
             .merge(scoped(observation(), Scope::Metrics))
-            .merge(scoped(keys, Scope::Keys))
+            .merge(keys.map(|keys| scoped(keys, Scope::Keys)).unwrap_or_default())
+            .merge(reload.map(|reload| scoped(reload, Scope::Models)).unwrap_or_default())
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)
+            .layer(middleware::from_fn(request_log::name_caller))
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
+            .layer(middleware::from_fn_with_state(state.clone(), cors::add))
+            .layer(middleware::from_fn_with_state(state.clone(), body::limit))
             .layer(middleware::from_fn_with_state(state.clone(), context::add))
-            .layer(DefaultBodyLimit::max(state.options.body_bytes_max))
             .with_state(state)
     }
 }
@@ -126,6 +140,11 @@ fn inference() -> Router<Arc<AppState>> {
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
     Router::new().route("/metrics", get(metrics::metrics)).route("/slots", get(llama::slots))
+}
+
+/// Routes about the configuration.
+fn configuration(reloader: Arc<Reloader>) -> Router<Arc<AppState>> {
+    Router::new().route("/v1/config/reload", post(move || reload::handle(reloader.clone())))
 }
 
 /// Routes for everyone.

@@ -3,6 +3,7 @@
 use crate::access::Access;
 use crate::error::ApiError;
 use crate::in_flight::InFlight;
+use crate::live::Live;
 use crate::openai::responses::running::RunningResponses;
 use crate::openai::responses::store::ResponseStore;
 use crate::options::ServerOptions;
@@ -34,7 +35,7 @@ impl Readiness {
 /// State of the handlers.
 pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
-    pub(crate) options: ServerOptions,
+    pub(crate) options: Live<ServerOptions>,
     pub(crate) readiness: Readiness,
     /// Authentication; without it every sender is anonymous.
     pub(crate) access: Option<Access>,
@@ -48,9 +49,13 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Self {
+    pub(crate) fn new(
+        generator: Arc<dyn Generator>,
+        options: Live<ServerOptions>,
+        readiness: Readiness,
+    ) -> Self {
         let started = unix_seconds();
-        let responses = Arc::new(ResponseStore::new(options.stored_responses.clone()));
+        let responses = Arc::new(ResponseStore::new(options.get().stored_responses.clone()));
         Self {
             generator,
             options,

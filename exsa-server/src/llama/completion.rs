@@ -33,7 +33,7 @@ pub(crate) async fn complete(
     let prompt = fields.take("prompt")?;
     let prompt: Value = prompt.ok_or_else(|| ApiError::invalid("prompt is missing").param("prompt"))?;
     let (prompts, is_list) = request::prompts(prompt);
-    let max = state.options.prompts_max;
+    let max = state.options.get().prompts_max;
     if prompts.len() > max {
         let message = format!("prompt: {} prompts, but at most {max} are allowed", prompts.len());
         return Err(ApiError::invalid(message).param("prompt"));
@@ -84,7 +84,7 @@ pub(super) async fn answer(
     }
     let streams = state.submit(client, requests).await?;
     if form.stream {
-        return Ok(stream::events(streams, LlamaChunks(answers), state.options.keep_alive));
+        return Ok(stream::events(streams, LlamaChunks(answers), state.options.get().keep_alive));
     }
     let mut objects = Vec::with_capacity(answers.len());
     for (mut stream, mut answer) in streams.into_iter().zip(answers) {

@@ -35,7 +35,7 @@ pub(crate) async fn props(
             "n_ctx": info.n_ctx,
             "params": settings(&Request::tokens([])),
         },
-        "total_slots": state.options.slots,
+        "total_slots": state.options.get().slots,
         "model_alias": info.name,
         "model_path": info.name,
         "chat_template": info.chat_template.as_deref().unwrap_or_default(),

@@ -81,7 +81,7 @@ pub(crate) async fn complete(
     client: Client,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
-    let delivery = Delivery::take(&mut fields, &state.options)?;
+    let delivery = Delivery::take(&mut fields, &state.options.get())?;
     let mut request = request::read(fields)?;
     match &request.prompt {
         Prompt::Chat(messages) if messages.is_empty() => {
@@ -123,7 +123,7 @@ pub(crate) async fn complete(
             timings: None,
             answers: BTreeMap::new(),
         };
-        return Ok(stream::events(vec![answer], chunks, state.options.keep_alive));
+        return Ok(stream::events(vec![answer], chunks, state.options.get().keep_alive));
     }
     let answers = answer.complete_all().await?;
     let reasoning = answers.iter().map(|answer| answer.reasoning_tokens).sum();

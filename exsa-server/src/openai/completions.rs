@@ -61,7 +61,7 @@ pub(crate) async fn complete(
     client: Client,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
-    let delivery = Delivery::take(&mut fields, &state.options)?;
+    let delivery = Delivery::take(&mut fields, &state.options.get())?;
     let top_logprobs = take_logprobs(&mut fields)?;
     let wants_logprobs = top_logprobs.is_some();
     let echo = fields.take("echo")?.unwrap_or(false);
@@ -69,7 +69,7 @@ pub(crate) async fn complete(
     if echo && suffix.is_some() {
         return Err(ApiError::invalid("echo cannot be combined with suffix").param("echo"));
     }
-    let mut requests = read_prompts(fields, state.options.prompts_max)?;
+    let mut requests = read_prompts(fields, state.options.get().prompts_max)?;
     let Some(first) = requests.first() else {
         return Err(ApiError::invalid("prompt: the list is empty").param("prompt"));
     };
@@ -123,7 +123,7 @@ pub(crate) async fn complete(
             prompts: BTreeMap::new(),
             offsets: BTreeMap::new(),
         };
-        return Ok(stream::events(streams, chunks, state.options.keep_alive));
+        return Ok(stream::events(streams, chunks, state.options.get().keep_alive));
     }
     let (mut choices, mut usage) = (Vec::new(), Usage::default());
     let mut timings = None;

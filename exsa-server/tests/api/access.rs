@@ -8,7 +8,7 @@ use axum::http::{Request, StatusCode, header};
 use exsa_core::scripted::ScriptedModel;
 use exsa_core::{Engine, EngineOptions};
 use exsa_server::Server;
-use exsa_server::access::{Access, AccessConfig, Caller, KeyOptions, Keys, Scope, Store};
+use exsa_server::access::{Access, AccessConfig, AccessEvent, Caller, KeyOptions, Keys, Scope, Store};
 use http_body_util::BodyExt;
 use redb::backends::InMemoryBackend;
 use serde_json::{Value, json};
@@ -323,4 +323,36 @@ async fn stored_responses_belong_to_their_key() {
     assert_eq!(refused.json()["error"]["code"], "previous_response_not_found");
     assert_eq!(server.get(&path, &key).await.json(), response.json());
     assert_eq!(server.post("/v1/responses", &key, follow).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn acts_on_keys_and_refusals_are_told() {
+    let server = Guarded::new();
+    let (told, acts) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    server.keys.observe(move |event| {
+        let text = match event {
+            AccessEvent::KeyCreated { key, by } => format!("created {} by {}", key.name, by.id),
+            AccessEvent::KeyRevoked { key, by } => format!("revoked {} by {}", key.name, by.id),
+            AccessEvent::KeyRotated { key, .. } => format!("rotated {}", key.name),
+            AccessEvent::AuthenticationFailed { reason, context } => format!("{}: {reason}", context.path),
+            AccessEvent::PermissionDenied { scope, context, .. } => format!("{}: needs {scope}", context.path),
+            other => format!("{other:?}"),
+        };
+        told.lock().unwrap().send(text).unwrap();
+    });
+    let (id, key) = server.key(KeyOptions::new("a"));
+    server.get("/metrics", &key).await;
+    server.get("/v1/models", "wrong").await;
+    server.get("/v1/models", "").await;
+    server.keys.rotate(&id, None, &Caller::operator()).unwrap();
+    server.keys.revoke(&id, &Caller::operator()).unwrap();
+    let expected = [
+        "created a by operator",
+        "/metrics: needs metrics",
+        "/v1/models: the API key is not valid",
+        "rotated a",
+        "revoked a by operator",
+    ];
+    assert_eq!(acts.try_iter().collect::<Vec<_>>(), expected);
 }

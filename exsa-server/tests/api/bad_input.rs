@@ -220,7 +220,7 @@ async fn fields_of_wrong_types_harm_no_route() {
 
 #[tokio::test]
 async fn limits_of_the_host_are_kept() {
-    let options = ServerOptions::default().answers_max(2).prompt_tokens_max(5).schema_bytes_max(100);
+    let options = ServerOptions::default().n_max(2).prompt_tokens_max(5).schema_bytes_max(100);
     let app = router(Arc::new(engine("xyz")), options);
     let schema = json!({"type": "json_schema", "json_schema": {"schema": {"enum": vec!["a"; 50]}}});
     for (body, param) in [

@@ -59,7 +59,7 @@ pub(crate) async fn create(
     let keeper = stores.then(|| Keeper::new(state.responses.clone(), caller, &items));
     let mut chunks = ResponseChunks::new(builder, running, keeper);
     if streamed {
-        return Ok(stream::events(vec![answer], chunks, state.options.keep_alive));
+        return Ok(stream::events(vec![answer], chunks, state.options.get().keep_alive));
     }
     let mut unsent = Outbox::default();
     while let Some(event) = answer.next().await? {
