@@ -8,8 +8,8 @@ use crate::quota::{self, Quotas};
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
 use crate::{
-    anthropic, body, books, context, cors, error, health, metrics, ollama, openai, origin, request_log,
-    tokens,
+    anthropic, body, books, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
+    request_log, tokens,
 };
 use axum::Router;
 use axum::middleware;
@@ -87,28 +87,32 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
-        let keys =
-            self.access.as_ref().map(|access| access::routes(access.keys().clone())).unwrap_or_default();
-        let reload = self.reloader.map(configuration).unwrap_or_default();
+        let reload = self.reloader.map(configuration);
+        let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(self.generator, self.options, self.readiness);
+        if let (Some(access), Some(log)) = (&self.access, &self.audit) {
+            books::observe(access, log.clone());
+        }
         (state.access, state.quotas, state.audit) = (self.access, self.quotas, self.audit);
         let state = Arc::new(state);
-        let scoped = |routes: Router<Arc<AppState>>, scope: Scope| {
-            routes.route_layer(middleware::from_fn_with_state(scope, access::require))
+        let recorded = |routes: Router<Arc<AppState>>| {
+            routes.route_layer(middleware::from_fn_with_state(state.clone(), books::require_log))
+        };
+        let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
+            true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),
+            false => routes,
         };
         Router::new()
             .merge(scoped(inference(), Scope::Infer))
             .merge(scoped(observation(), Scope::Metrics))
-            .merge(scoped(keys, Scope::Keys))
-            .merge(scoped(reload, Scope::Models))
+            .merge(keys.map(|keys| scoped(recorded(keys), Scope::Keys)).unwrap_or_default())
+            .merge(reload.map(|reload| scoped(recorded(reload), Scope::Models)).unwrap_or_default())
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)
             .layer(middleware::from_fn_with_state(state.clone(), quota::add_headers))
-            .layer(middleware::from_fn_with_state(state.clone(), books::record_denied))
             .layer(middleware::from_fn(request_log::name_caller))
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
-            .layer(middleware::from_fn_with_state(state.clone(), books::record_unauthenticated))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
             .layer(middleware::from_fn_with_state(state.clone(), cors::add))
             .layer(middleware::from_fn_with_state(state.clone(), body::limit))
@@ -128,6 +132,10 @@ fn inference() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::complete))
         .route("/v1/completions", post(openai::completions::complete))
+        .route("/v1/responses", post(openai::responses::create))
+        .route("/v1/responses/{id}", get(openai::responses::show).delete(openai::responses::delete))
+        .route("/v1/responses/{id}/cancel", post(openai::responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(openai::responses::input_items))
         .route("/v1/embeddings", post(openai::embeddings::embed))
         .route("/v1/rerank", post(openai::rerank::rerank))
         .route("/rerank", post(openai::rerank::rerank))
@@ -141,6 +149,12 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
+        .route("/completion", post(llama::complete))
+        .route("/completions", post(llama::complete))
+        .route("/infill", post(llama::infill))
+        .route("/embedding", post(llama::embed))
+        .route("/apply-template", post(llama::apply))
+        .route("/props", get(llama::props))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
@@ -149,7 +163,7 @@ fn inference() -> Router<Arc<AppState>> {
 
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
-    Router::new().route("/metrics", get(metrics::metrics))
+    Router::new().route("/metrics", get(metrics::metrics)).route("/slots", get(llama::slots))
 }
 
 /// Routes about the configuration.
@@ -161,6 +175,7 @@ fn configuration(reloader: Arc<Reloader>) -> Router<Arc<AppState>> {
 fn open() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/version", get(ollama::version))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/health", get(health::ready))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

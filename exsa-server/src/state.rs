@@ -3,7 +3,10 @@
 use crate::access::Access;
 use crate::audit::AuditLog;
 use crate::error::ApiError;
+use crate::in_flight::InFlight;
 use crate::live::Live;
+use crate::openai::responses::running::RunningResponses;
+use crate::openai::responses::store::ResponseStore;
 use crate::options::ServerOptions;
 use crate::quota::Quotas;
 use exsa_core::model_info::ModelInfo;
@@ -40,6 +43,9 @@ pub(crate) struct AppState {
     pub(crate) access: Option<Access>,
     pub(crate) quotas: Option<Quotas>,
     pub(crate) audit: Option<AuditLog>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) responses: Arc<ResponseStore>,
+    pub(crate) running_responses: RunningResponses,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
     ids: AtomicU64,
@@ -53,6 +59,7 @@ impl AppState {
         readiness: Readiness,
     ) -> Self {
         let started = unix_seconds();
+        let responses = Arc::new(ResponseStore::new(options.get().stored_responses.clone()));
         Self {
             generator,
             options,
@@ -60,6 +67,9 @@ impl AppState {
             access: None,
             quotas: None,
             audit: None,
+            in_flight: InFlight::default(),
+            responses,
+            running_responses: RunningResponses::default(),
             started,
             ids: AtomicU64::new(0),
             keys: RandomState::new(),
@@ -90,11 +100,11 @@ impl AppState {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, SubmitError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.admitting(move |state| Ok(work(state)?)).await
+        self.off_thread(|state| Ok(work(state)?)).await
     }
 
-    /// Like [`blocking`](Self::blocking), for work that is refused by more than the generator.
-    pub(crate) async fn admitting<T: Send + 'static>(
+    /// Like [`blocking`](Self::blocking), for work with errors of its own.
+    pub(crate) async fn off_thread<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {

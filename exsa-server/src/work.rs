@@ -4,15 +4,17 @@
 //! [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client is gone.
 
 use crate::access::{self, Caller, RevocationWatch};
-use crate::books::Books;
+use crate::audit::Act;
+use crate::books::{Books, record_of};
 use crate::context::Client;
 use crate::error::ApiError;
 use crate::estimate;
+use crate::in_flight::Slot;
 use crate::request_limits;
 use crate::state::AppState;
 use axum::http::StatusCode;
 use exsa_core::embed::{EmbedOutput, RerankOutput};
-use exsa_core::stream::Completion;
+use exsa_core::stream::{CancelHandle, Completion};
 use exsa_core::{EmbedRequest, Event, FinishReason, Priority, Request, RerankRequest, TokenStream};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -23,15 +25,21 @@ use tracing::debug;
 pub(crate) struct Work {
     stream: TokenStream,
     meter: Meter,
+    slot: Slot,
     revocation: RevocationWatch,
     /// An event whose books are not durable yet.
     event: Option<Event>,
 }
 
 impl Work {
-    fn new(stream: TokenStream, client: &Client, books: Books) -> Self {
+    fn new(stream: TokenStream, client: &Client, slot: Slot, books: Books) -> Self {
         let revocation = client.caller.revocation.watch();
-        Self { stream, meter: Meter::new(client.clone(), books), revocation, event: None }
+        Self { stream, meter: Meter::new(client.clone(), books), slot, revocation, event: None }
+    }
+
+    /// Cancels the request because another one of its client's was refused: it costs nothing.
+    fn withdraw(mut self, error: &ApiError) {
+        self.meter.books.refuse(error);
     }
 
     /// Whether the caller's key was revoked; wakes the task of `context` when it is.
@@ -45,15 +53,29 @@ impl Work {
             self.event = ready!(self.stream.poll_event(context));
             if let Some(event) = &self.event {
                 self.meter.observe(event);
+                self.slot.observe(event);
             }
         }
         ready!(self.meter.books.poll_durable(context));
         Poll::Ready(self.event.take())
     }
 
-    /// Cancels the request because another one of its client's was refused: it costs nothing.
-    fn withdraw(mut self, error: &ApiError) {
-        self.meter.books.refuse(error);
+    /// The next event; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// The caller's key was revoked.
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>, ApiError> {
+        poll_fn(|context| match self.poll_revoked(context) {
+            true => Poll::Ready(Err(access::revoked())),
+            false => self.poll_event(context).map(Ok),
+        })
+        .await
+    }
+
+    /// A handle that cancels the request from elsewhere.
+    pub(crate) fn cancel_handle(&self) -> CancelHandle {
+        self.stream.cancel_handle()
     }
 
     /// All answers, once they are complete.
@@ -62,13 +84,13 @@ impl Work {
     ///
     /// The error that the request failed with.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
-        let Self { stream, mut meter, .. } = self;
-        let revocation = meter.client.caller.revocation.clone();
-        let answers = tokio::select! {
-            biased;
-            () = revocation.revoked() => return Err(access::revoked()),
-            answers = stream.complete_all_async_with(|event| meter.observe(event)) => answers?,
-        };
+        let Self { stream, mut meter, slot, .. } = self;
+        let caller = meter.client.caller.clone();
+        let answers = stream.complete_all_async_with(|event| {
+            meter.observe(event);
+            slot.observe(event);
+        });
+        let answers = until_revoked(&caller, answers).await??;
         poll_fn(|context| meter.books.poll_durable(context)).await;
         match answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
             Some(error) => Err(error),
@@ -151,23 +173,26 @@ impl AppState {
         mut requests: Vec<Request>,
     ) -> Result<Vec<Work>, ApiError> {
         let options = self.options.get();
+        let mut slots = Vec::with_capacity(requests.len());
         for request in &mut requests {
-            self.authorise(&client.caller, request.model.as_deref())?;
+            self.authorise_recorded(client, request.model.as_deref())?;
             request_limits::check(request, &options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
+            let model = self.model(request.model.as_deref())?.name.clone();
+            client.context.log.model(&model);
+            slots.push(self.in_flight.add(client.context.id.clone(), model, request));
         }
-        if let Some(first) = requests.first()
-            && let Ok(model) = self.model(first.model.as_deref())
-        {
-            client.context.log.model(&model.name);
-        }
-        let requests = request_limits::check_prompts(self, requests, &options).await?;
         let asked = client.clone();
-        self.admitting(move |state| {
+        let submit = move |state: &Self| {
+            if let Some(limit) = options.prompt_tokens_max {
+                for request in &requests {
+                    request_limits::check_prompt(state.generator.count_tokens(request)?, limit)?;
+                }
+            }
             let mut accepted = Vec::new();
-            for request in requests {
-                match state.begin(&asked, request) {
+            for (request, slot) in requests.into_iter().zip(slots) {
+                match state.begin(&asked, request, slot) {
                     Ok(work) => accepted.push(work),
                     Err(error) => {
                         accepted.into_iter().for_each(|work: Work| work.withdraw(&error));
@@ -176,18 +201,18 @@ impl AppState {
                 }
             }
             Ok(accepted)
-        })
-        .await
+        };
+        self.off_thread(submit).await
     }
 
     /// Admits and submits a request. For threads that may block.
-    fn begin(&self, client: &Client, request: Request) -> Result<Work, ApiError> {
+    fn begin(&self, client: &Client, request: Request, slot: Slot) -> Result<Work, ApiError> {
         let Request { model, user, .. } = &request;
         let estimate = || estimate::of_request(self, &request);
         let prompt = || estimate::prompt_text(&request.prompt);
         let mut books = self.admit(client, model.as_deref(), user.as_deref(), estimate, prompt)?;
         match self.generator.submit(request) {
-            Ok(stream) => Ok(Work::new(stream, client, books)),
+            Ok(stream) => Ok(Work::new(stream, client, slot, books)),
             Err(error) => {
                 let error = ApiError::from(error);
                 books.refuse(&error);
@@ -220,26 +245,25 @@ impl AppState {
         client: &Client,
         mut request: EmbedRequest,
     ) -> Result<EmbedOutput, ApiError> {
-        self.authorise(&client.caller, request.model.as_deref())?;
+        self.authorise_recorded(client, request.model.as_deref())?;
         let EmbedRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
         let asked = client.clone();
-        let (pending, mut books) = self
-            .admitting(move |state| {
-                let estimate = || estimate::of_texts(&request.inputs);
-                let prompt = || estimate::inputs_text(&request.inputs);
-                let mut books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
-                match state.generator.embed(request) {
-                    Ok(pending) => Ok((pending, books)),
-                    Err(error) => {
-                        let error = ApiError::from(error);
-                        books.refuse(&error);
-                        Err(error)
-                    }
+        let begin = move |state: &Self| {
+            let estimate = || estimate::of_texts(&request.inputs);
+            let prompt = || estimate::inputs_text(&request.inputs);
+            let mut books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+            match state.generator.embed(request) {
+                Ok(pending) => Ok((pending, books)),
+                Err(error) => {
+                    let error = ApiError::from(error);
+                    books.refuse(&error);
+                    Err(error)
                 }
-            })
-            .await?;
-        match pending.await {
+            }
+        };
+        let (pending, mut books) = self.off_thread(begin).await?;
+        match until_revoked(&client.caller, pending).await? {
             Ok(output) => {
                 client.context.log.tokens(&output.usage);
                 books.end(&output.usage, &FinishReason::EndOfGeneration);
@@ -264,26 +288,25 @@ impl AppState {
         client: &Client,
         mut request: RerankRequest,
     ) -> Result<RerankOutput, ApiError> {
-        self.authorise(&client.caller, request.model.as_deref())?;
+        self.authorise_recorded(client, request.model.as_deref())?;
         let RerankRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
         let asked = client.clone();
-        let (pending, mut books) = self
-            .admitting(move |state| {
-                let estimate = || estimate::of_documents(&request);
-                let prompt = || estimate::documents_text(&request);
-                let mut books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
-                match state.generator.rerank(request) {
-                    Ok(pending) => Ok((pending, books)),
-                    Err(error) => {
-                        let error = ApiError::from(error);
-                        books.refuse(&error);
-                        Err(error)
-                    }
+        let begin = move |state: &Self| {
+            let estimate = || estimate::of_documents(&request);
+            let prompt = || estimate::documents_text(&request);
+            let mut books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+            match state.generator.rerank(request) {
+                Ok(pending) => Ok((pending, books)),
+                Err(error) => {
+                    let error = ApiError::from(error);
+                    books.refuse(&error);
+                    Err(error)
                 }
-            })
-            .await?;
-        match pending.await {
+            }
+        };
+        let (pending, mut books) = self.off_thread(begin).await?;
+        match until_revoked(&client.caller, pending).await? {
             Ok(output) => {
                 client.context.log.tokens(&output.usage);
                 books.end(&output.usage, &FinishReason::EndOfGeneration);
@@ -296,6 +319,16 @@ impl AppState {
                 Err(error)
             }
         }
+    }
+
+    /// Like [`authorise`](Self::authorise), with a line in the audit log for a refusal.
+    fn authorise_recorded(&self, client: &Client, model: Option<&str>) -> Result<(), ApiError> {
+        self.authorise(&client.caller, model).inspect_err(|error| {
+            if error.status() == StatusCode::FORBIDDEN {
+                let record = record_of(Act::PermissionDenied, &client.caller, &client.context);
+                drop(self.record(record.model(model.map(str::to_owned)).outcome(error.code_text())));
+            }
+        })
     }
 
     /// Refuses a model that the caller may not use.
@@ -315,6 +348,15 @@ impl AppState {
         Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message)
             .param("model")
             .code("model_not_allowed"))
+    }
+}
+
+/// The output of `work`, which is dropped once the key of `caller` is revoked.
+async fn until_revoked<T>(caller: &Caller, work: impl Future<Output = T>) -> Result<T, ApiError> {
+    tokio::select! {
+        biased;
+        () = caller.revocation.clone().revoked() => Err(access::revoked()),
+        output = work => Ok(output),
     }
 }
 
@@ -343,11 +385,13 @@ fn own(
         None => caller.id.to_string(),
     });
     // How long a prompt takes tells whether its prefix was cached: callers of different groups share nothing.
-    let tenant = caller.group.as_ref().unwrap_or(&caller.id);
-    *cache_salt = Some(match cache_salt.take() {
-        Some(salt) => format!("{tenant}/{salt}"),
-        None => tenant.to_string(),
-    });
+    // Lengths keep a salt that a client sent from spelling the name of another tenant.
+    let (kind, tenant) = match &caller.group {
+        Some(group) => ("group", group),
+        None => ("caller", &caller.id),
+    };
+    let salt = cache_salt.take().unwrap_or_default();
+    *cache_salt = Some(format!("{kind} {}:{tenant}/{salt}", tenant.len()));
 }
 
 #[cfg(test)]
@@ -389,9 +433,11 @@ mod tests {
     fn tenants_share_no_prefix_cache() {
         let grouped = Caller { group: Some("team".into()), ..caller("a") };
         let salt = |caller: &Caller, request| owned(caller, request).cache_salt;
-        assert_eq!(salt(&caller("a"), Request::text("x")).as_deref(), Some("a"));
-        assert_eq!(salt(&grouped, Request::text("x")).as_deref(), Some("team"));
-        assert_eq!(salt(&grouped, Request::text("x").cache_salt("s")).as_deref(), Some("team/s"));
+        assert_eq!(salt(&caller("a"), Request::text("x")).as_deref(), Some("caller 1:a/"));
+        assert_eq!(salt(&grouped, Request::text("x")).as_deref(), Some("group 4:team/"));
+        assert_eq!(salt(&grouped, Request::text("x").cache_salt("s")).as_deref(), Some("group 4:team/s"));
+        let other = Caller { group: Some("team/s".into()), ..caller("b") };
+        assert_ne!(salt(&grouped, Request::text("x").cache_salt("s/")), salt(&other, Request::text("x")));
         assert_eq!(salt(&Caller::anonymous(), Request::text("x")), None);
     }
 }

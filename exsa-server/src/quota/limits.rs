@@ -246,7 +246,7 @@ impl QuotaConfig {
     }
 
     /// Whether any limit is set; keys may have further ones in their records.
-    pub(crate) fn is_set(&self) -> bool {
+    pub fn is_set(&self) -> bool {
         *self
             != Self {
                 output_reserve_max: self.output_reserve_max,
