@@ -13,9 +13,11 @@ use crate::in_flight::Slot;
 use crate::request_limits;
 use crate::state::AppState;
 use axum::http::StatusCode;
-use exsa_core::embed::{EmbedOutput, RerankOutput};
+use exsa_core::embed::{EmbedOutput, Pending, RerankOutput};
 use exsa_core::stream::{CancelHandle, Completion};
-use exsa_core::{EmbedRequest, Event, FinishReason, Priority, Request, RerankRequest, TokenStream};
+use exsa_core::{
+    EmbedRequest, Event, FinishReason, Priority, Request, RerankRequest, SubmitError, TokenStream, Usage,
+};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -32,14 +34,9 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    fn new(stream: TokenStream, client: &Client, slot: Slot, books: Books) -> Self {
+    fn new(stream: TokenStream, client: &Client, books: Books, slot: Slot) -> Self {
         let revocation = client.caller.revocation.watch();
         Self { stream, meter: Meter::new(client.clone(), books), slot, revocation, event: None }
-    }
-
-    /// Cancels the request because another one of its client's was refused: it costs nothing.
-    fn withdraw(mut self, error: &ApiError) {
-        self.meter.books.refuse(error);
     }
 
     /// Whether the caller's key was revoked; wakes the task of `context` when it is.
@@ -58,6 +55,11 @@ impl Work {
         }
         ready!(self.meter.books.poll_durable(context));
         Poll::Ready(self.event.take())
+    }
+
+    /// Cancels the request because another one of its client's was refused: it costs nothing.
+    fn withdraw(mut self, error: &ApiError) {
+        self.meter.books.refuse(error);
     }
 
     /// The next event; `None` after the last.
@@ -109,7 +111,7 @@ impl Work {
     }
 }
 
-/// Observes the events of a request, and keeps its books by them.
+/// The books of a request: observes its events, and closes when it is dropped.
 struct Meter {
     client: Client,
     books: Books,
@@ -138,10 +140,10 @@ impl Meter {
             Event::AnswerFinished(end) => self.books.text(end.index, &end.text),
             Event::Finished(end) => {
                 self.ended = true;
-                self.client.context.log.tokens(&end.usage);
                 self.books.text(end.index, &end.text);
                 self.books.end(&end.usage, &end.reason);
                 let (id, caller) = (&*self.client.context.id, &*self.client.caller.id);
+                self.client.context.log.tokens(&end.usage);
                 let (prompt, generated) = (end.usage.prompt_tokens, end.usage.completion_tokens);
                 debug!(id, caller, prompt, generated, outcome = end.reason.openai(), "request ended");
             }
@@ -210,15 +212,9 @@ impl AppState {
         let Request { model, user, .. } = &request;
         let estimate = || estimate::of_request(self, &request);
         let prompt = || estimate::prompt_text(&request.prompt);
-        let mut books = self.admit(client, model.as_deref(), user.as_deref(), estimate, prompt)?;
-        match self.generator.submit(request) {
-            Ok(stream) => Ok(Work::new(stream, client, slot, books)),
-            Err(error) => {
-                let error = ApiError::from(error);
-                books.refuse(&error);
-                Err(error)
-            }
-        }
+        let books = self.admit(client, model.as_deref(), user.as_deref(), estimate, prompt)?;
+        let (stream, books) = accepted(self.generator.submit(request), books)?;
+        Ok(Work::new(stream, client, books, slot))
     }
 
     /// Submits one request.
@@ -249,33 +245,14 @@ impl AppState {
         let EmbedRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
         let asked = client.clone();
-        let begin = move |state: &Self| {
+        let submit = move |state: &Self| {
             let estimate = || estimate::of_texts(&request.inputs);
             let prompt = || estimate::inputs_text(&request.inputs);
-            let mut books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
-            match state.generator.embed(request) {
-                Ok(pending) => Ok((pending, books)),
-                Err(error) => {
-                    let error = ApiError::from(error);
-                    books.refuse(&error);
-                    Err(error)
-                }
-            }
+            let books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+            accepted(state.generator.embed(request), books)
         };
-        let (pending, mut books) = self.off_thread(begin).await?;
-        match until_revoked(&client.caller, pending).await? {
-            Ok(output) => {
-                client.context.log.tokens(&output.usage);
-                books.end(&output.usage, &FinishReason::EndOfGeneration);
-                poll_fn(|context| books.poll_durable(context)).await;
-                Ok(output)
-            }
-            Err(error) => {
-                let error = ApiError::from(error);
-                books.refuse(&error);
-                Err(error)
-            }
-        }
+        let (pending, books) = self.off_thread(submit).await?;
+        whole(client, pending, books, |output| &output.usage).await
     }
 
     /// Scores documents of a client.
@@ -292,33 +269,14 @@ impl AppState {
         let RerankRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
         let asked = client.clone();
-        let begin = move |state: &Self| {
+        let submit = move |state: &Self| {
             let estimate = || estimate::of_documents(&request);
             let prompt = || estimate::documents_text(&request);
-            let mut books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
-            match state.generator.rerank(request) {
-                Ok(pending) => Ok((pending, books)),
-                Err(error) => {
-                    let error = ApiError::from(error);
-                    books.refuse(&error);
-                    Err(error)
-                }
-            }
+            let books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+            accepted(state.generator.rerank(request), books)
         };
-        let (pending, mut books) = self.off_thread(begin).await?;
-        match until_revoked(&client.caller, pending).await? {
-            Ok(output) => {
-                client.context.log.tokens(&output.usage);
-                books.end(&output.usage, &FinishReason::EndOfGeneration);
-                poll_fn(|context| books.poll_durable(context)).await;
-                Ok(output)
-            }
-            Err(error) => {
-                let error = ApiError::from(error);
-                books.refuse(&error);
-                Err(error)
-            }
-        }
+        let (pending, books) = self.off_thread(submit).await?;
+        whole(client, pending, books, |output| &output.usage).await
     }
 
     /// Like [`authorise`](Self::authorise), with a line in the audit log for a refusal.
@@ -357,6 +315,40 @@ async fn until_revoked<T>(caller: &Caller, work: impl Future<Output = T>) -> Res
         biased;
         () = caller.revocation.clone().revoked() => Err(access::revoked()),
         output = work => Ok(output),
+    }
+}
+
+/// What the generator accepted, with its books; a refusal is booked.
+fn accepted<T>(result: Result<T, SubmitError>, mut books: Books) -> Result<(T, Books), ApiError> {
+    match result {
+        Ok(value) => Ok((value, books)),
+        Err(error) => {
+            let error = ApiError::from(error);
+            books.refuse(&error);
+            Err(error)
+        }
+    }
+}
+
+/// Waits for an output and closes its books.
+async fn whole<T>(
+    client: &Client,
+    pending: Pending<T>,
+    mut books: Books,
+    usage: impl Fn(&T) -> &Usage,
+) -> Result<T, ApiError> {
+    match until_revoked(&client.caller, pending).await? {
+        Ok(output) => {
+            client.context.log.tokens(usage(&output));
+            books.end(usage(&output), &FinishReason::EndOfGeneration);
+            poll_fn(|context| books.poll_durable(context)).await;
+            Ok(output)
+        }
+        Err(error) => {
+            let error = ApiError::from(error);
+            books.refuse(&error);
+            Err(error)
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// Serves until the process is told to end.
 pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
@@ -24,25 +24,13 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     let level = log::start(&config.log)?;
     let engine = Arc::new(start_engine(&config.engine)?);
     let reloader = Reloader::new(source, config.clone()).part(level).part(reload::EngineMode(engine.clone()));
-    let audit = AuditLog::open(&config.audit)?;
-    let books = Books { audit: audit.clone(), quotas: None };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (served, quotas) = runtime.block_on(async {
-        let mut books = books;
-        let served = listen(&config, engine.clone(), reloader, &mut books).await;
-        (served, books.quotas)
-    });
+    let served = runtime.block_on(listen(&config, engine.clone(), reloader));
     // Ends what the drain left over.
     engine.shut_down(Shutdown::Abort);
+    // Requests that are cut off here are charged and recorded before the books are closed.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    // Requests that were cut off are charged and recorded before the books are closed.
-    if let Some(Err(failure)) = quotas.map(|quotas| quotas.close()) {
-        error!("{failure}");
-    }
-    if let Some(audit) = audit {
-        audit.close();
-    }
-    served
+    served?.close()
 }
 
 fn start_engine(config: &EngineConfig) -> Result<Engine, Box<dyn Error>> {
@@ -55,43 +43,44 @@ fn start_engine(config: &EngineConfig) -> Result<Engine, Box<dyn Error>> {
 
 /// The quotas and the audit log of the server.
 struct Books {
+    quotas: Quotas,
     audit: Option<AuditLog>,
-    quotas: Option<Quotas>,
 }
 
-async fn listen(
-    config: &Config,
-    engine: Arc<Engine>,
-    reloader: Reloader,
-    books: &mut Books,
-) -> Result<(), Box<dyn Error>> {
-    let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
-    let quotas = open_quotas(config, access.as_ref())?;
-    let reloader = match &quotas {
-        Some(quotas) => reloader.part(reload::Quota(quotas.clone())),
-        None => reloader,
-    };
-    books.quotas.clone_from(&quotas);
+impl Books {
+    /// Closes them, after the last request.
+    fn close(self) -> Result<(), Box<dyn Error>> {
+        if let Some(log) = self.audit {
+            log.close();
+        }
+        Ok(self.quotas.close()?)
+    }
+}
+
+async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Result<Books, Box<dyn Error>> {
     let (options, limits) = (Live::new(config.server_options()), Live::new(config.limits.connections()));
     let (drain, readiness) = (Live::new(config.drain.clone()), Readiness::default());
     let reloader = reloader
         .part(reload::Routes(options.clone()))
         .part(reload::Limits(limits.clone()))
         .part(reload::Drain(drain.clone()));
+    let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
+    let database = access.as_ref().map(|access| access.store().database().clone());
+    let quotas = Quotas::open(config.quota.clone(), database)?;
+    let audit = AuditLog::open(&config.audit)?;
+    let reloader = reloader.part(reload::QuotaLimits(quotas.clone()));
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
     reload_on_hangup(reloader.clone())?;
     places.iter().for_each(|place| info!("listening on {place}"));
     let mut server =
-        Server::new(engine.clone()).options(options).readiness(readiness.clone()).reloader(reloader);
+        Server::new(engine.clone()).options(options).readiness(readiness.clone()).quotas(quotas.clone());
+    server = server.reloader(reloader);
+    if let Some(log) = &audit {
+        server = server.audit(log.clone());
+    }
     if let Some(access) = access {
         server = server.access(access);
-    }
-    if let Some(quotas) = quotas {
-        server = server.quotas(quotas);
-    }
-    if let Some(audit) = &books.audit {
-        server = server.audit(audit.clone());
     }
     let app = server.router();
     let stop = async move {
@@ -106,19 +95,7 @@ async fn listen(
     if !listeners.serve(app, limits, stop).await {
         warn!("the time to drain is over; running requests are cancelled");
     }
-    Ok(())
-}
-
-/// Opens the quotas in the database of the keys. Without keys they begin anew with the process.
-fn open_quotas(config: &Config, access: Option<&Access>) -> Result<Option<Quotas>, Box<dyn Error>> {
-    let database = access.map(|access| access.keys().store().database().clone());
-    if database.is_none() && !config.quota.is_set() {
-        return Ok(None);
-    }
-    if database.is_none() {
-        warn!("the quotas are kept in memory alone: there is no data folder without access.enabled");
-    }
-    Ok(Some(Quotas::open(config.quota.clone(), database)?))
+    Ok(Books { quotas, audit })
 }
 
 /// Opens the keys, and the socket by which `exsa-server key` manages them.

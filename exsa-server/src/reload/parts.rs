@@ -9,7 +9,6 @@ use crate::quota::Quotas;
 use exsa_core::Engine;
 use std::fmt;
 use std::sync::Arc;
-use tracing::warn;
 
 /// The options of the routes.
 #[derive(Clone, Debug)]
@@ -58,9 +57,9 @@ impl Reload for Drain {
 
 /// The limits of use.
 #[derive(Clone, Debug)]
-pub struct Quota(pub Quotas);
+pub struct QuotaLimits(pub Quotas);
 
-impl Reload for Quota {
+impl Reload for QuotaLimits {
     fn settings(&self) -> &[&'static str] {
         &["quota"]
     }
@@ -68,9 +67,9 @@ impl Reload for Quota {
     fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
         let (quotas, next) = (self.0.clone(), config.quota.clone());
         Some(Box::new(move || {
-            // The configuration was checked as a whole before.
+            // The validation has refused what the quotas would.
             if let Err(error) = quotas.reconfigure(next) {
-                warn!(%error, "the quotas stay");
+                tracing::error!("quotas are not changed: {error}");
             }
         }))
     }
