@@ -96,7 +96,7 @@ impl Server {
         (state.access, state.quotas, state.audit) = (self.access, self.quotas, self.audit);
         let state = Arc::new(state);
         let recorded = |routes: Router<Arc<AppState>>| {
-            routes.route_layer(middleware::from_fn_with_state(state.clone(), books::require_log))
+            routes.route_layer(middleware::from_fn_with_state(state.clone(), books::record_act))
         };
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
             true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),

@@ -5,7 +5,7 @@ use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, ThreadOptions};
 use exsa_core::{Engine, Shutdown};
 use exsa_server::access::{Access, AccessConfig};
-use exsa_server::audit::AuditLog;
+use exsa_server::audit::{Act, AuditLog, Record};
 use exsa_server::config::{Config, ConfigSource, EngineConfig};
 use exsa_server::listener::Listeners;
 use exsa_server::quota::Quotas;
@@ -71,7 +71,7 @@ async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Res
     let reloader = reloader.part(reload::QuotaLimits(quotas.clone()));
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
-    reload_on_hangup(reloader.clone())?;
+    reload_on_hangup(reloader.clone(), audit.clone())?;
     places.iter().for_each(|place| info!("listening on {place}"));
     let mut server =
         Server::new(engine.clone()).options(options).readiness(readiness.clone()).quotas(quotas.clone());
@@ -151,21 +151,26 @@ async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Box<dyn Error>> {
 }
 
 /// Reloads the configuration on every SIGHUP from now on.
-fn reload_on_hangup(reloader: Arc<Reloader>) -> Result<(), Box<dyn Error>> {
+fn reload_on_hangup(reloader: Arc<Reloader>, audit: Option<AuditLog>) -> Result<(), Box<dyn Error>> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
         let mut hangup = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                let reloader = reloader.clone();
+                let (reloader, audit) = (reloader.clone(), audit.clone());
                 // The outcome is in the log.
-                let _ = tokio::task::spawn_blocking(move || reloader.reload_logged()).await;
+                let reload = move || {
+                    let outcome = if reloader.reload_logged().is_ok() { "ok" } else { "invalid_configuration" };
+                    let record = Record::new(Act::ConfigurationReloaded).detail("SIGHUP").outcome(outcome);
+                    drop(audit.map(|log| log.append(record)));
+                };
+                let _ = tokio::task::spawn_blocking(reload).await;
             }
         });
     }
     #[cfg(not(unix))]
-    drop(reloader);
+    drop((reloader, audit));
     Ok(())
 }
 

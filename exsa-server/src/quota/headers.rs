@@ -60,7 +60,8 @@ fn add(headers: &mut HeaderMap, allowances: &[Allowance]) {
     }
 }
 
-/// A time of nanoseconds in the form of Go's durations, as OpenAI writes it: `250ms`, `1.5s`, `6m0s`, `2h0m0s`.
+/// A time of nanoseconds in the form of Go's durations, as OpenAI writes it: `250ms`, `1.5s`, `6m0s`,
+/// `2h0m0s`.
 fn duration(nanos: u64) -> String {
     let millis = nanos.div_ceil(1_000_000);
     let (minutes, millis) = (millis / 60_000, millis % 60_000);
