@@ -9,6 +9,7 @@ use exsa_server::listener::Listeners;
 use exsa_server::reload::{self, Reloader};
 use exsa_server::{Live, Readiness, Server};
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,11 +48,12 @@ async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Res
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
     reload_on_hangup(reloader.clone())?;
+    let stopped = stop_signal()?;
     places.iter().for_each(|place| info!("listening on {place}"));
     let app =
         Server::new(engine.clone()).options(options).readiness(readiness.clone()).reloader(reloader).router();
     let stop = async move {
-        stop_signal().await;
+        stopped.await;
         readiness.begin_drain();
         tokio::time::sleep(drain.get().delay).await;
         let limit = drain.get().timeout;
@@ -125,23 +127,21 @@ fn reload_on_hangup(reloader: Arc<Reloader>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Waits for SIGTERM or an interrupt from the terminal.
-async fn stop_signal() {
+/// Listens to SIGTERM and interrupts of the terminal from now on; the future is ready when one has come.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
-    let terminated = async {
+    let stopped = {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
-            Err(error) => {
-                warn!("SIGTERM is not handled: {error}");
-                std::future::pending::<()>().await;
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
             }
         }
     };
     #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-    }
+    let stopped = async { drop(tokio::signal::ctrl_c().await) };
+    Ok(stopped)
 }
