@@ -1,7 +1,7 @@
 //! The books of a request: its quota and its line in the audit log.
 
-use crate::access::Caller;
-use crate::audit::{Act, Place, Record, Ticket};
+use crate::access::{Access, AccessEvent, Caller};
+use crate::audit::{Act, AuditLog, Place, Record, Ticket};
 use crate::context::{Client, RequestContext};
 use crate::error::{ApiError, ErrorCode};
 use crate::quota::{Amounts, Limits, Refusal, Reservation};
@@ -90,11 +90,12 @@ impl AppState {
                 .code("audit_log")
         })?;
         let max = self.audit.as_ref().and_then(|log| log.contents());
-        let end_user = user.filter(|_| client.caller.trusted_proxy);
+        // The fair queue's name of an end user is the id of the key and the user's name.
+        let end_user = user.and_then(|user| user.strip_prefix(&*client.caller.id)?.strip_prefix('/'));
         let mut books = Books {
             client: client.clone(),
             model: self.model(model).ok().map(|model| model.name.clone()).or(model.map(str::to_owned)),
-            user: end_user.map(str::to_owned),
+            user: end_user.or(client.caller.end_user.as_deref()).map(str::to_owned),
             place,
             reservation: None,
             estimate: Estimate::default(),
@@ -141,6 +142,23 @@ impl AppState {
     pub(crate) fn record(&self, record: Record) -> Option<Ticket> {
         self.audit.as_ref().map(|log| log.append(record))
     }
+}
+
+/// Records changes of keys. A change is acknowledged once its line is stable.
+pub(crate) fn record_keys(access: &Access, log: AuditLog) {
+    access.observe(move |event| {
+        let (act, key, by) = match event {
+            AccessEvent::KeyCreated { key, by } => (Act::KeyCreated, key, by),
+            AccessEvent::KeyRevoked { key, by } => (Act::KeyRevoked, key, by),
+            AccessEvent::KeyRotated { key, by } => (Act::KeyRotated, key, by),
+            // Refused requests are recorded on their way.
+            _ => return,
+        };
+        let record = Record::new(act).caller(&*by.id).detail(format!("key {}", key.id)).outcome("ok");
+        if let Err(error) = log.append(record).wait() {
+            tracing::error!("a change of keys is not in the audit log: {error}");
+        }
+    });
 }
 
 /// Records requests without valid authentication. It stands around the authentication, so the sender is not known.

@@ -87,6 +87,9 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
+        if let (Some(access), Some(log)) = (&self.access, &self.audit) {
+            books::record_keys(access, log.clone());
+        }
         let reload = self.reloader.map(configuration);
         let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(self.generator, self.options, self.readiness);

@@ -53,34 +53,32 @@ impl SignedCheckpoint {
     pub fn is_signed_by(&self, keys: &[PublicKey]) -> bool {
         let Some(Signature { key: id, value }) = &self.signature else { return false };
         let Some(signature) = unhex::<64>(value) else { return false };
-        let (message, signature) = (self.message(), ed25519_dalek::Signature::from_bytes(&signature));
-        let signed = |key: &PublicKey| {
-            let verifying = VerifyingKey::from_bytes(&key.0);
-            verifying.is_ok_and(|key| key.verify_strict(message.as_bytes(), &signature).is_ok())
-        };
+        let message = self.message();
+        let signature = ed25519_dalek::Signature::from_bytes(&signature);
+        let signed = |key: &PublicKey| key.0.verify_strict(message.as_bytes(), &signature).is_ok();
         keys.iter().any(|key| key.id() == *id && signed(key))
     }
 }
 
 /// A key that verifies checkpoints.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PublicKey([u8; 32]);
+pub struct PublicKey(VerifyingKey);
 
 impl PublicKey {
     /// Reads the text of a key file: 64 hexadecimal digits.
     pub fn read(text: &str) -> Option<Self> {
-        unhex(text.trim()).map(Self)
+        VerifyingKey::from_bytes(&unhex(text.trim())?).ok().map(Self)
     }
 
     /// The key's id in signatures.
     pub fn id(&self) -> String {
-        Hash::of(&self.0).to_string()[..16].to_owned()
+        Hash::of(self.0.as_bytes()).to_string()[..16].to_owned()
     }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        f.write_str(&hex(self.0.as_bytes()))
     }
 }
 
@@ -94,31 +92,43 @@ impl fmt::Debug for PublicKey {
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
 impl SigningKey {
-    /// A new key, as PKCS#8 bytes.
+    /// A new key.
     ///
     /// # Errors
     ///
     /// The system gives no random bytes.
-    pub fn generate() -> Result<Vec<u8>, &'static str> {
+    pub fn generate() -> Result<Self, String> {
         let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|_| "the system gives no random bytes")?;
-        let document = ed25519_dalek::SigningKey::from_bytes(&secret).to_pkcs8_der();
-        document.map(|document| document.as_bytes().to_vec()).map_err(|_| "the key has no PKCS#8 form")
+        getrandom::fill(&mut secret).map_err(|error| format!("the system gives no random bytes: {error}"))?;
+        Ok(Self(ed25519_dalek::SigningKey::from_bytes(&secret)))
     }
 
-    /// Reads PKCS#8 bytes, with or without the public key in them.
+    /// Reads PKCS#8, as DER or PEM.
     ///
     /// # Errors
     ///
     /// The bytes are no Ed25519 key.
     pub fn read(pkcs8: &[u8]) -> Result<Self, String> {
-        let key = ed25519_dalek::SigningKey::from_pkcs8_der(pkcs8);
+        let key = match std::str::from_utf8(pkcs8) {
+            Ok(text) if text.starts_with("-----BEGIN") => DecodePrivateKey::from_pkcs8_pem(text),
+            _ => DecodePrivateKey::from_pkcs8_der(pkcs8),
+        };
         key.map(Self).map_err(|error| format!("not an Ed25519 key in PKCS#8: {error}"))
+    }
+
+    /// The key in PKCS#8, as PEM.
+    ///
+    /// # Errors
+    ///
+    /// The key has no such form.
+    pub fn pem(&self) -> Result<String, String> {
+        let pem = self.0.to_pkcs8_pem(Default::default());
+        pem.map(|pem| pem.to_string()).map_err(|error| error.to_string())
     }
 
     /// The key that verifies this one's signatures.
     pub fn public(&self) -> PublicKey {
-        PublicKey(self.0.verifying_key().to_bytes())
+        PublicKey(self.0.verifying_key())
     }
 
     fn sign(&self, message: &str) -> Signature {

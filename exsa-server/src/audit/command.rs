@@ -31,7 +31,7 @@ pub enum AuditCommand {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Make an Ed25519 key for checkpoints: FILE (PKCS#8) and FILE.pub (its public key in hexadecimal digits)
+    /// Make an Ed25519 key for checkpoints: FILE (PKCS#8, PEM) and FILE.pub (its public key in hexadecimal digits)
     Keygen {
         /// File of the new key; it must not be there yet
         #[arg(value_name = "FILE")]
@@ -121,10 +121,10 @@ fn open(path: &Path) -> Result<BufReader<File>, String> {
 }
 
 fn generate(path: &Path) -> Result<(), String> {
-    let pkcs8 = SigningKey::generate()?;
-    let public = SigningKey::read(&pkcs8)?.public();
+    let key = SigningKey::generate()?;
+    let (pem, public) = (key.pem()?, key.public());
     let mut file = private().write(true).create_new(true).open(path).map_err(|error| at(path, error))?;
-    file.write_all(&pkcs8).and_then(|()| file.sync_all()).map_err(|error| at(path, error))?;
+    file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| at(path, error))?;
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");
     let name = PathBuf::from(name);

@@ -5,6 +5,7 @@ use super::destination::Destination;
 use super::handle::AuditError;
 use super::log::Fsync;
 use super::units;
+use crate::config::Problems;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -137,44 +138,48 @@ impl AuditConfig {
         self
     }
 
-    /// Refuses values that cannot be used.
-    ///
-    /// # Errors
-    ///
-    /// Names the field, its value and the allowed range.
-    pub fn validate(&self) -> Result<(), AuditError> {
-        let problem = |text: String| Err(AuditError(text.into()));
-        if self.name.is_empty()
-            || self.name.len() > 64
-            || !self.name.bytes().all(|byte| byte.is_ascii_graphic())
-        {
-            return problem(format!(
-                "audit.name: '{}' is not 1 to 64 visible ASCII characters",
-                self.name.escape_default()
+    /// Finds a value that cannot be used: its setting in the section, and the error with the allowed range.
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        let name = self.name.as_bytes();
+        if name.is_empty() || name.len() > 64 || !name.iter().all(u8::is_ascii_graphic) {
+            return Err((
+                "name",
+                format!("'{}' is not 1 to 64 visible ASCII characters", self.name.escape_default()),
             ));
         }
-        let within = |field: &str, value: u64, min: u64, max: u64| match (min..=max).contains(&value) {
-            true => Ok(()),
-            false => problem(format!("audit.{field}: {value} is not between {min} and {max}")),
-        };
-        within("queue", self.queue as u64, 1, 1 << 20)?;
-        within("content_bytes_max", self.content_bytes_max as u64, 0, 1 << 20)?;
-        within("rotate_bytes", self.rotate_bytes, 4096, 1 << 40)?;
-        within("pending_max", self.pending_max as u64, 1 << 16, 1 << 30)?;
-        within("checkpoint.lines", self.checkpoint.lines, 1, 1 << 32)?;
-        let durations =
-            [("checkpoint.interval", Some(self.checkpoint.interval)), ("rotate_age", self.rotate_age)];
+        let sizes = [
+            ("queue", self.queue as u64, 1, 1 << 20),
+            ("content_bytes_max", self.content_bytes_max as u64, 0, 1 << 20),
+            ("rotate_bytes", self.rotate_bytes, 4096, 1 << 40),
+            ("pending_max", self.pending_max as u64, 1 << 16, 1 << 30),
+            ("checkpoint.lines", self.checkpoint.lines, 1, 1 << 32),
+        ];
+        for (setting, value, min, max) in sizes {
+            if !(min..=max).contains(&value) {
+                return Err((setting, format!("{value} is not between {min} and {max}")));
+            }
+        }
         let fsync = match self.fsync {
             Fsync::Interval(interval) => Some(interval),
             _ => None,
         };
-        for (field, duration) in durations.into_iter().chain([("fsync", fsync)]) {
+        let interval = Some(self.checkpoint.interval);
+        for (setting, duration) in
+            [("checkpoint.interval", interval), ("rotate_age", self.rotate_age), ("fsync", fsync)]
+        {
             let allowed = Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 60 * 60);
             if duration.is_some_and(|duration| !allowed.contains(&duration)) {
-                return problem(format!("audit.{field} is not between 1ms and 1 year"));
+                return Err((setting, "allowed is \"1ms\" to \"365days\"".into()));
             }
         }
         Ok(())
+    }
+
+    /// Reports unusable values.
+    pub(crate) fn validate(&self, problems: &mut Problems) {
+        if let Err((setting, problem)) = self.check() {
+            problems.add(format!("audit.{setting}"), problem);
+        }
     }
 }
 

@@ -75,7 +75,9 @@ impl AuditLog {
     /// The configuration is invalid, a file or key cannot be read, or another process writes the log.
     pub fn open(config: &AuditConfig) -> Result<Option<Self>, AuditError> {
         let Some(path) = &config.folder else { return Ok(None) };
-        config.validate()?;
+        config
+            .check()
+            .map_err(|(setting, problem)| AuditError(format!("audit.{setting}: {problem}").into()))?;
         let at = |error: io::Error| AuditError(format!("audit log {}: {error}", path.display()).into());
         let key = config.checkpoint.read_key()?;
         let destinations = config.checkpoint.destinations()?;

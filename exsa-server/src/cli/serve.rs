@@ -4,8 +4,8 @@ use super::log;
 use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, ThreadOptions};
 use exsa_core::{Engine, Shutdown};
-use exsa_server::access::{Access, AccessConfig, AccessEvent};
-use exsa_server::audit::{Act, AuditLog, Record};
+use exsa_server::access::{Access, AccessConfig};
+use exsa_server::audit::AuditLog;
 use exsa_server::config::{Config, ConfigSource, EngineConfig};
 use exsa_server::listener::Listeners;
 use exsa_server::quota::Quotas;
@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Serves until the process is told to end.
 pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
@@ -24,11 +24,24 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     let level = log::start(&config.log)?;
     let engine = Arc::new(start_engine(&config.engine)?);
     let reloader = Reloader::new(source, config.clone()).part(level).part(reload::EngineMode(engine.clone()));
+    let audit = AuditLog::open(&config.audit)?;
+    let books = Books { audit: audit.clone(), quotas: None };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(listen(&config, engine.clone(), reloader));
+    let (served, quotas) = runtime.block_on(async {
+        let mut books = books;
+        let served = listen(&config, engine.clone(), reloader, &mut books).await;
+        (served, books.quotas)
+    });
     // Ends what the drain left over.
     engine.shut_down(Shutdown::Abort);
     runtime.shutdown_timeout(Duration::from_secs(1));
+    // Requests that were cut off are charged and recorded before the books are closed.
+    if let Some(Err(failure)) = quotas.map(|quotas| quotas.close()) {
+        error!("{failure}");
+    }
+    if let Some(audit) = audit {
+        audit.close();
+    }
     served
 }
 
@@ -40,33 +53,45 @@ fn start_engine(config: &EngineConfig) -> Result<Engine, Box<dyn Error>> {
     Ok(Engine::start(model, config.options())?)
 }
 
-async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Result<(), Box<dyn Error>> {
+/// The quotas and the audit log of the server.
+struct Books {
+    audit: Option<AuditLog>,
+    quotas: Option<Quotas>,
+}
+
+async fn listen(
+    config: &Config,
+    engine: Arc<Engine>,
+    reloader: Reloader,
+    books: &mut Books,
+) -> Result<(), Box<dyn Error>> {
+    let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
+    let quotas = open_quotas(config, access.as_ref())?;
+    let reloader = match &quotas {
+        Some(quotas) => reloader.part(reload::Quota(quotas.clone())),
+        None => reloader,
+    };
+    books.quotas.clone_from(&quotas);
     let (options, limits) = (Live::new(config.server_options()), Live::new(config.limits.connections()));
     let (drain, readiness) = (Live::new(config.drain.clone()), Readiness::default());
     let reloader = reloader
         .part(reload::Routes(options.clone()))
         .part(reload::Limits(limits.clone()))
         .part(reload::Drain(drain.clone()));
-    let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
-    let database = access.as_ref().map(|access| access.store().database().clone());
-    let quotas = Quotas::open(config.quota.clone(), database)?;
-    let audit = AuditLog::open(&config.audit)?;
-    let reloader = reloader.part(reload::QuotaLimits(quotas.clone()));
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
     reload_on_hangup(reloader.clone())?;
     places.iter().for_each(|place| info!("listening on {place}"));
     let mut server =
-        Server::new(engine.clone()).options(options).readiness(readiness.clone()).quotas(quotas.clone());
-    server = server.reloader(reloader);
-    if let Some(log) = &audit {
-        server = server.audit(log.clone());
-    }
+        Server::new(engine.clone()).options(options).readiness(readiness.clone()).reloader(reloader);
     if let Some(access) = access {
-        if let Some(log) = &audit {
-            record_keys(&access, log.clone());
-        }
         server = server.access(access);
+    }
+    if let Some(quotas) = quotas {
+        server = server.quotas(quotas);
+    }
+    if let Some(audit) = &books.audit {
+        server = server.audit(audit.clone());
     }
     let app = server.router();
     let stop = async move {
@@ -81,10 +106,19 @@ async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Res
     if !listeners.serve(app, limits, stop).await {
         warn!("the time to drain is over; running requests are cancelled");
     }
-    if let Some(log) = audit {
-        log.close();
+    Ok(())
+}
+
+/// Opens the quotas in the database of the keys. Without keys they begin anew with the process.
+fn open_quotas(config: &Config, access: Option<&Access>) -> Result<Option<Quotas>, Box<dyn Error>> {
+    let database = access.map(|access| access.keys().store().database().clone());
+    if database.is_none() && !config.quota.is_set() {
+        return Ok(None);
     }
-    Ok(quotas.close()?)
+    if database.is_none() {
+        warn!("the quotas are kept in memory alone: there is no data folder without access.enabled");
+    }
+    Ok(Some(Quotas::open(config.quota.clone(), database)?))
 }
 
 /// Opens the keys, and the socket by which `exsa-server key` manages them.
@@ -96,23 +130,6 @@ fn open_access(config: &AccessConfig) -> Result<Access, Box<dyn Error>> {
     #[cfg(unix)]
     tokio::spawn(exsa_server::access::ControlSocket::bind(&access)?.serve());
     Ok(access)
-}
-
-/// Records changes of keys. A change is acknowledged once its line is stable.
-fn record_keys(access: &Access, log: AuditLog) {
-    access.keys().observe(move |event| {
-        let (act, key, by) = match event {
-            AccessEvent::KeyCreated { key, by } => (Act::KeyCreated, key, by),
-            AccessEvent::KeyRevoked { key, by } => (Act::KeyRevoked, key, by),
-            AccessEvent::KeyRotated { key, by } => (Act::KeyRotated, key, by),
-            // Refused requests are recorded by the routes.
-            _ => return,
-        };
-        let record = Record::new(act).caller(&*by.id).detail(format!("key {}", key.id)).outcome("ok");
-        if let Err(error) = log.append(record).wait() {
-            warn!("a change of keys is not in the audit log: {error}");
-        }
-    });
 }
 
 /// Binds all addresses; certificates become a part of the reload. Returns the addresses in words too.

@@ -88,12 +88,8 @@ impl Config {
         self.limits.validate(problems);
         self.http.validate(problems);
         self.access.validate(problems);
-        if let Err(error) = self.quota.validate() {
-            problems.add("quota", error);
-        }
-        if let Err(error) = self.audit.validate() {
-            problems.add("audit", error);
-        }
+        self.quota.validate(problems);
+        self.audit.validate(problems);
         self.engine.validate(problems);
         self.log.validate(problems);
         self.drain.validate(problems);

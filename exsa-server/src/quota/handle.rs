@@ -60,7 +60,7 @@ impl Quotas {
     ///
     /// The configuration is invalid, or the database cannot be read.
     pub fn open(config: QuotaConfig, database: Option<Arc<Database>>) -> Result<Self, QuotaError> {
-        config.validate()?;
+        config.check().map_err(|(setting, problem)| QuotaError::Config(format!("{setting}: {problem}")))?;
         let store = database.map(Store::open).transpose()?;
         let ledger = store.as_ref().map(|store| store.load(now())).transpose()?.unwrap_or_default();
         let inner = Arc::new(Inner {
@@ -83,7 +83,7 @@ impl Quotas {
     ///
     /// The configuration is invalid; the one before stays.
     pub fn reconfigure(&self, config: QuotaConfig) -> Result<(), QuotaError> {
-        config.validate()?;
+        config.check().map_err(|(setting, problem)| QuotaError::Config(format!("{setting}: {problem}")))?;
         *self.0.config.write() = Arc::new(config);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Limits, and the section `[quota]` of the configuration.
 
 use super::amounts::Kind;
-use super::error::QuotaError;
+use crate::config::Problems;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -226,22 +226,32 @@ impl Default for QuotaConfig {
 }
 
 impl QuotaConfig {
-    /// Refuses values that cannot be used.
-    ///
-    /// # Errors
-    ///
-    /// Names the field, its value and the allowed range.
-    pub fn validate(&self) -> Result<(), QuotaError> {
-        if !(1..=1 << 24).contains(&self.output_reserve_max) {
-            let reserve = self.output_reserve_max;
-            return Err(QuotaError::Config(format!(
-                "output_reserve_max: {reserve} is not between 1 and {}",
-                1 << 24
-            )));
+    /// Finds a value that cannot be used: its setting in the section, and the error with the allowed range.
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        let (reserve, max) = (self.output_reserve_max, 1 << 24);
+        if !(1..=max).contains(&reserve) {
+            return Err(("output_reserve_max", format!("{reserve} is not between 1 and {max}")));
         }
         if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&self.save_interval) {
-            return Err(QuotaError::Config("save_interval is not between 10ms and 1h".into()));
+            return Err(("save_interval", "allowed is \"10ms\" to \"1h\"".into()));
         }
         Ok(())
+    }
+
+    /// Reports unusable values.
+    pub(crate) fn validate(&self, problems: &mut Problems) {
+        if let Err((setting, problem)) = self.check() {
+            problems.add(format!("quota.{setting}"), problem);
+        }
+    }
+
+    /// Whether any limit is set; keys may have further ones in their records.
+    pub fn is_set(&self) -> bool {
+        *self
+            != Self {
+                output_reserve_max: self.output_reserve_max,
+                save_interval: self.save_interval,
+                ..Self::default()
+            }
     }
 }

@@ -9,6 +9,7 @@ use crate::quota::Quotas;
 use exsa_core::Engine;
 use std::fmt;
 use std::sync::Arc;
+use tracing::warn;
 
 /// The options of the routes.
 #[derive(Clone, Debug)]
@@ -57,9 +58,9 @@ impl Reload for Drain {
 
 /// The limits of use.
 #[derive(Clone, Debug)]
-pub struct QuotaLimits(pub Quotas);
+pub struct Quota(pub Quotas);
 
-impl Reload for QuotaLimits {
+impl Reload for Quota {
     fn settings(&self) -> &[&'static str] {
         &["quota"]
     }
@@ -67,9 +68,9 @@ impl Reload for QuotaLimits {
     fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
         let (quotas, next) = (self.0.clone(), config.quota.clone());
         Some(Box::new(move || {
-            // The validation has refused what the quotas would.
+            // The configuration was checked as a whole before.
             if let Err(error) = quotas.reconfigure(next) {
-                tracing::error!("quotas are not changed: {error}");
+                warn!(%error, "the quotas stay");
             }
         }))
     }

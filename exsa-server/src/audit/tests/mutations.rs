@@ -62,7 +62,8 @@ fn changed(files: &Files, change: impl FnOnce(&mut Vec<(usize, Vec<u8>)>)) -> Fi
 }
 
 fn key() -> SigningKey {
-    SigningKey::read(&SigningKey::generate().unwrap()).unwrap()
+    // Through its file's form, as the server reads it.
+    SigningKey::read(SigningKey::generate().unwrap().pem().unwrap().as_bytes()).unwrap()
 }
 
 fn signed_by(key: PublicKey) -> VerifyOptions {
