@@ -1,12 +1,15 @@
 //! The server's parts, and the routes over them.
 
-use crate::access::{self, Scope};
+use crate::access::{self, Access, Scope};
+use crate::audit::AuditLog;
 use crate::live::Live;
 use crate::options::ServerOptions;
+use crate::quota::{self, Quotas};
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
 use crate::{
-    anthropic, body, context, cors, error, health, metrics, ollama, openai, origin, request_log, tokens,
+    anthropic, body, books, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
+    request_log, tokens,
 };
 use axum::Router;
 use axum::middleware;
@@ -33,13 +36,17 @@ pub struct Server {
     generator: Arc<dyn Generator>,
     options: Live<ServerOptions>,
     readiness: Readiness,
+    access: Option<Access>,
+    quotas: Option<Quotas>,
+    audit: Option<AuditLog>,
     reloader: Option<Arc<Reloader>>,
 }
 
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
-        Self { generator, options: Live::default(), readiness: Readiness::default(), reloader: None }
+        let (options, readiness) = (Live::default(), Readiness::default());
+        Self { generator, options, readiness, access: None, quotas: None, audit: None, reloader: None }
     }
 
     /// Sets limits and policies of the routes; with a [`Live`] value, the host can change them later.
@@ -54,6 +61,24 @@ impl Server {
         self
     }
 
+    /// Requires a key or token of each request. Without it every sender may do everything.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = Some(access);
+        self
+    }
+
+    /// Sets the quotas of callers.
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = Some(quotas);
+        self
+    }
+
+    /// Sets the audit log. The host closes it after the last request.
+    pub fn audit(mut self, log: AuditLog) -> Self {
+        self.audit = Some(log);
+        self
+    }
+
     /// Sets what `POST /v1/config/reload` calls; there is no such route without it.
     pub fn reloader(mut self, reloader: Arc<Reloader>) -> Self {
         self.reloader = Some(reloader);
@@ -62,22 +87,31 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
-        let state = Arc::new(AppState::new(self.generator, self.options, self.readiness));
-        let scoped = |routes: Router<Arc<AppState>>, scope: Scope| {
-            routes.route_layer(middleware::from_fn_with_state(scope, access::require))
+        if let (Some(access), Some(log)) = (&self.access, &self.audit) {
+            books::record_keys(access, log.clone());
+        }
+        let reload = self.reloader.map(configuration);
+        let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
+        let mut state = AppState::new(self.generator, self.options, self.readiness);
+        (state.access, state.quotas, state.audit) = (self.access, self.quotas, self.audit);
+        let state = Arc::new(state);
+        let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
+            true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),
+            false => routes,
         };
         Router::new()
             .merge(scoped(inference(), Scope::Infer))
             .merge(scoped(observation(), Scope::Metrics))
-            .merge(
-                self.reloader
-                    .map_or_else(Router::new, |reloader| scoped(configuration(reloader), Scope::Models)),
-            )
+            .merge(keys.map(|keys| scoped(keys, Scope::Keys)).unwrap_or_default())
+            .merge(reload.map(|reload| scoped(reload, Scope::Models)).unwrap_or_default())
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)
             .layer(middleware::from_fn(request_log::name_caller))
+            .layer(middleware::from_fn_with_state(state.clone(), quota::add_headers))
+            .layer(middleware::from_fn_with_state(state.clone(), books::record_denied))
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
+            .layer(middleware::from_fn_with_state(state.clone(), books::record_unauthenticated))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
             .layer(middleware::from_fn_with_state(state.clone(), cors::add))
             .layer(middleware::from_fn_with_state(state.clone(), body::limit))
@@ -97,6 +131,10 @@ fn inference() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::complete))
         .route("/v1/completions", post(openai::completions::complete))
+        .route("/v1/responses", post(openai::responses::create))
+        .route("/v1/responses/{id}", get(openai::responses::show).delete(openai::responses::delete))
+        .route("/v1/responses/{id}/cancel", post(openai::responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(openai::responses::input_items))
         .route("/v1/embeddings", post(openai::embeddings::embed))
         .route("/v1/rerank", post(openai::rerank::rerank))
         .route("/rerank", post(openai::rerank::rerank))
@@ -110,6 +148,12 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
+        .route("/completion", post(llama::complete))
+        .route("/completions", post(llama::complete))
+        .route("/infill", post(llama::infill))
+        .route("/embedding", post(llama::embed))
+        .route("/apply-template", post(llama::apply))
+        .route("/props", get(llama::props))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
@@ -118,7 +162,7 @@ fn inference() -> Router<Arc<AppState>> {
 
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
-    Router::new().route("/metrics", get(metrics::metrics))
+    Router::new().route("/metrics", get(metrics::metrics)).route("/slots", get(llama::slots))
 }
 
 /// Routes about the configuration.
@@ -130,6 +174,7 @@ fn configuration(reloader: Arc<Reloader>) -> Router<Arc<AppState>> {
 fn open() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/version", get(ollama::version))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/health", get(health::ready))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

@@ -1,5 +1,6 @@
 //! Streamed answers: server-sent events, or lines of JSON, from requests.
 
+use crate::access;
 use crate::error::ApiError;
 use crate::work::Work;
 use axum::body::{Body as HttpBody, Bytes};
@@ -16,6 +17,9 @@ use std::time::Duration;
 
 /// Turns events of requests into the chunks of an API.
 pub(crate) trait Chunks: Send + Unpin + 'static {
+    /// Appends the chunks before the first event.
+    fn begin(&mut self, _: &mut Outbox) {}
+
     /// Takes in an event of request `index` and appends the chunks that follow from it.
     ///
     /// # Errors
@@ -73,17 +77,26 @@ struct Answers<C> {
 }
 
 impl<C: Chunks> Answers<C> {
-    fn new(requests: Vec<Work>, chunks: C) -> Self {
+    fn new(requests: Vec<Work>, mut chunks: C) -> Self {
         let requests = requests.into_iter().map(Some).collect();
-        Self { requests, chunks, outbox: Outbox::default(), ended: false }
+        let mut outbox = Outbox::default();
+        chunks.begin(&mut outbox);
+        Self { requests, chunks, outbox, ended: false }
     }
 
     /// Reads one event of each request that has one. Returns whether there was any.
+    ///
+    /// # Errors
+    ///
+    /// The error that the stream ends with, also where the caller's key was revoked.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<bool, ApiError> {
         let mut progress = false;
         for (index, slot) in self.requests.iter_mut().enumerate() {
-            let Some(stream) = slot else { continue };
-            match stream.poll_event(context) {
+            let Some(work) = slot else { continue };
+            if work.poll_revoked(context) {
+                return Err(access::revoked());
+            }
+            match work.poll_event(context) {
                 Poll::Pending => {}
                 Poll::Ready(Some(event)) => {
                     progress = true;

@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand};
 use exsa_core::Mode;
+use exsa_server::access::cli::KeyArgs;
+use exsa_server::audit::command::AuditCommand;
 use exsa_server::config::{Config, ConfigSource};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -23,6 +25,12 @@ pub(crate) struct Args {
     /// Print a commented configuration file with all settings and end
     #[arg(long)]
     pub(super) print_config: bool,
+    /// Folder of the API keys, mode 0700; with it, every request needs a key
+    #[arg(long, value_name = "FOLDER", env = "EXSA_DATA", global = true)]
+    data: Option<PathBuf>,
+    /// Folder of the audit log
+    #[arg(long, value_name = "FOLDER", env = "EXSA_AUDIT")]
+    audit: Option<PathBuf>,
     /// A GGUF file; the built-in story model without it
     #[arg(long, short, value_name = "FILE", env = "EXSA_MODEL")]
     model: Option<PathBuf>,
@@ -80,6 +88,13 @@ pub(crate) struct Args {
 /// Commands beside serving.
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum Command {
+    /// Manages API keys, with a running server or without
+    Key(KeyArgs),
+    /// Verifies audit logs, makes keys for them
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// About the configuration file
     Config {
         #[command(subcommand)]
@@ -122,6 +137,9 @@ impl Args {
         given(put(&mut config.listen.port, self.port), "listen.port", "--port");
         given(put(&mut config.listen.unix, self.unix.clone().map(Some)), "listen.unix", "--unix");
         config.listen.insecure_no_auth |= self.insecure_no_auth;
+        given(put(&mut config.access.data, self.data.clone().map(Some)), "access.data", "--data");
+        config.access.enabled |= self.data.is_some();
+        given(put(&mut config.audit.folder, self.audit.clone().map(Some)), "audit.folder", "--audit");
         let engine = &mut config.engine;
         given(put(&mut engine.model, self.model.clone().map(Some)), "engine.model", "--model");
         given(put(&mut engine.threads, self.threads.map(Some)), "engine.threads", "--threads");

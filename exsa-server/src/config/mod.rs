@@ -28,7 +28,10 @@ pub use problem::{ConfigError, Place, Problem, Problems};
 pub use source::ConfigSource;
 pub use tls::{ClientAuth, TlsConfig};
 
+use crate::access::AccessConfig;
+use crate::audit::AuditConfig;
 use crate::options::ServerOptions;
+use crate::quota::QuotaConfig;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::Path;
@@ -53,6 +56,12 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Hosts and origins.
     pub http: HttpConfig,
+    /// Keys and tokens.
+    pub access: AccessConfig,
+    /// Limits of use.
+    pub quota: QuotaConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// The model and its engine.
     pub engine: EngineConfig,
     /// The log.
@@ -78,15 +87,17 @@ impl Config {
         self.tls.validate(problems);
         self.limits.validate(problems);
         self.http.validate(problems);
+        self.access.validate(problems);
+        self.quota.validate(problems);
+        self.audit.validate(problems);
         self.engine.validate(problems);
         self.log.validate(problems);
         self.drain.validate(problems);
     }
 
     /// Whether clients are authenticated, so that addresses beyond loopback are safe.
-    #[allow(clippy::unused_self)]
     fn authenticates(&self) -> bool {
-        false
+        self.access.enabled
     }
 
     /// The options of the routes.

@@ -2,6 +2,7 @@
 
 use super::error::OllamaError;
 use super::times;
+use crate::access::Caller;
 use crate::body::Fields;
 use crate::error::ApiError;
 use crate::state::AppState;
@@ -46,12 +47,12 @@ fn entry(info: &ModelInfo) -> Value {
     json!({"name": name, "model": name, "size": info.weights_bytes, "digest": info.name, "details": details(info)})
 }
 
-/// All models.
-pub(crate) async fn tags(State(state): State<Arc<AppState>>) -> Json<Value> {
+/// The models that the caller may use.
+pub(crate) async fn tags(State(state): State<Arc<AppState>>, caller: Caller) -> Json<Value> {
     let since = UNIX_EPOCH + Duration::from_secs(state.started);
     let modified = humantime::format_rfc3339_seconds(since).to_string();
     let models = state.generator.models();
-    let models = models.iter().map(|info| {
+    let models = models.iter().filter(|info| caller.may_use(&info.name)).map(|info| {
         let mut entry = entry(info);
         entry["modified_at"] = modified.clone().into();
         entry
@@ -60,9 +61,9 @@ pub(crate) async fn tags(State(state): State<Arc<AppState>>) -> Json<Value> {
 }
 
 /// Models in memory; they stay until the server ends.
-pub(crate) async fn ps(State(state): State<Arc<AppState>>) -> Json<Value> {
+pub(crate) async fn ps(State(state): State<Arc<AppState>>, caller: Caller) -> Json<Value> {
     let models = state.generator.models();
-    let models = models.iter().map(|info| {
+    let models = models.iter().filter(|info| caller.may_use(&info.name)).map(|info| {
         let mut entry = entry(info);
         entry["expires_at"] = "9999-12-31T23:59:59Z".into();
         entry["size_vram"] = 0.into();
@@ -75,6 +76,7 @@ pub(crate) async fn ps(State(state): State<Arc<AppState>>) -> Json<Value> {
 /// Facts about a model.
 pub(crate) async fn show(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     fields: Result<Fields, ApiError>,
 ) -> Result<Json<Value>, OllamaError> {
     let mut fields = fields?;
@@ -83,6 +85,7 @@ pub(crate) async fn show(
         None => fields.take("name")?,
     };
     let info = named(&state, name.as_deref())?;
+    state.authorise(&caller, Some(&info.name))?;
     let architecture = &info.architecture;
     let mut model_info = json!({
         "general.architecture": architecture,

@@ -1,5 +1,6 @@
 //! `/v1/models`.
 
+use crate::access::Caller;
 use crate::error::ApiError;
 use crate::state::AppState;
 use axum::Json;
@@ -57,17 +58,20 @@ impl Model {
     }
 }
 
-/// All models.
-pub(crate) async fn list(State(state): State<Arc<AppState>>) -> Json<List> {
+/// The models that the caller may use.
+pub(crate) async fn list(State(state): State<Arc<AppState>>, caller: Caller) -> Json<List> {
     let models = state.generator.models();
-    let data = models.iter().map(|info| Model::new(info, state.started)).collect();
+    let models = models.iter().filter(|info| caller.may_use(&info.name));
+    let data = models.map(|info| Model::new(info, state.started)).collect();
     Json(List { object: "list", data })
 }
 
 /// One model; its name may contain `/`.
 pub(crate) async fn show(
     State(state): State<Arc<AppState>>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Model>, ApiError> {
+    state.authorise(&caller, Some(&id))?;
     Ok(Json(Model::new(&*state.model(Some(&id))?, state.started)))
 }
