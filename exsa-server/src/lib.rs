@@ -30,8 +30,10 @@
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
+pub mod access;
 mod anthropic;
 mod body;
+mod context;
 mod error;
 mod health;
 pub mod listener;
@@ -40,20 +42,20 @@ mod ollama;
 mod openai;
 mod options;
 mod origin;
+mod server;
 mod state;
 mod stream;
 mod tokens;
+mod work;
 
+pub use context::RequestContext;
 pub use error::ApiError;
 pub use options::ServerOptions;
+pub use server::Server;
 pub use state::Readiness;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware;
-use axum::routing::{get, post};
 use exsa_core::Generator;
-use state::AppState;
 use std::sync::Arc;
 
 /// The examples of `docs/server.md`, which the documentation tests compile.
@@ -61,42 +63,12 @@ use std::sync::Arc;
 #[doc = include_str!("../../docs/server.md")]
 pub struct Guide;
 
-/// The server's routes over `generator`.
+/// The server's routes over `generator`: short for [`Server`] with `options` alone.
 pub fn router(generator: Arc<dyn Generator>, options: ServerOptions) -> Router {
-    router_with(generator, options, Readiness::default())
+    Server::new(generator).options(options).router()
 }
 
 /// Like [`router`], with a switch by which the host announces a drain to load balancers.
 pub fn router_with(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Router {
-    let state = Arc::new(AppState::new(generator, options, readiness));
-    Router::new()
-        .route("/v1/chat/completions", post(openai::chat::complete))
-        .route("/v1/completions", post(openai::completions::complete))
-        .route("/v1/embeddings", post(openai::embeddings::embed))
-        .route("/v1/rerank", post(openai::rerank::rerank))
-        .route("/rerank", post(openai::rerank::rerank))
-        .route("/v1/models", get(openai::models::list))
-        .route("/v1/models/{*id}", get(openai::models::show))
-        .route("/v1/messages", post(anthropic::messages))
-        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
-        .route("/api/chat", post(ollama::chat))
-        .route("/api/generate", post(ollama::generate))
-        .route("/api/embed", post(ollama::embed))
-        .route("/api/tags", get(ollama::tags))
-        .route("/api/ps", get(ollama::ps))
-        .route("/api/show", post(ollama::show))
-        .route("/api/version", get(ollama::version))
-        .route("/v1/tokenize", post(tokens::tokenize))
-        .route("/tokenize", post(tokens::tokenize))
-        .route("/v1/detokenize", post(tokens::detokenize))
-        .route("/detokenize", post(tokens::detokenize))
-        .route("/health", get(health::ready))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(metrics::metrics))
-        .fallback(error::no_such_path)
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(middleware::from_fn_with_state(state.clone(), origin::check))
-        .layer(DefaultBodyLimit::max(state.options.body_bytes_max))
-        .with_state(state)
+    Server::new(generator).options(options).readiness(readiness).router()
 }

@@ -1,11 +1,11 @@
-//! Streamed answers: server-sent events, or lines of JSON, from streams of tokens.
+//! Streamed answers: server-sent events, or lines of JSON, from requests.
 
 use crate::error::ApiError;
+use crate::work::Work;
 use axum::body::{Body as HttpBody, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use exsa_core::TokenStream;
 use futures_core::Stream;
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -66,14 +66,14 @@ impl Outbox {
 /// The chunks of requests. Dropping them, because the client is gone, cancels the requests.
 struct Answers<C> {
     /// The requests; `None` once read to the end.
-    requests: Vec<Option<TokenStream>>,
+    requests: Vec<Option<Work>>,
     chunks: C,
     outbox: Outbox,
     ended: bool,
 }
 
 impl<C: Chunks> Answers<C> {
-    fn new(requests: Vec<TokenStream>, chunks: C) -> Self {
+    fn new(requests: Vec<Work>, chunks: C) -> Self {
         let requests = requests.into_iter().map(Some).collect();
         Self { requests, chunks, outbox: Outbox::default(), ended: false }
     }
@@ -157,13 +157,13 @@ impl<C: Chunks> Stream for Lines<C> {
 }
 
 /// A response of server-sent events.
-pub(crate) fn events(requests: Vec<TokenStream>, chunks: impl Chunks, keep_alive: Duration) -> Response {
+pub(crate) fn events(requests: Vec<Work>, chunks: impl Chunks, keep_alive: Duration) -> Response {
     let events = Sse::new(Events(Answers::new(requests, chunks)));
     unbuffered(events.keep_alive(KeepAlive::new().interval(keep_alive)).into_response())
 }
 
 /// A response of lines of JSON (NDJSON).
-pub(crate) fn lines(requests: Vec<TokenStream>, chunks: impl Chunks) -> Response {
+pub(crate) fn lines(requests: Vec<Work>, chunks: impl Chunks) -> Response {
     let lines = HttpBody::from_stream(Lines(Answers::new(requests, chunks)));
     unbuffered(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }

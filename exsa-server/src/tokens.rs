@@ -1,6 +1,7 @@
 //! `/v1/tokenize` and `/v1/detokenize`, with the fields of llama-server and vLLM.
 
 use crate::body::Fields;
+use crate::context::Client;
 use crate::error::ApiError;
 use crate::state::AppState;
 use axum::Json;
@@ -35,9 +36,11 @@ pub(crate) struct Tokenized {
 /// Token ids of a text. Control tokens that the text spells out stay text.
 pub(crate) async fn tokenize(
     State(state): State<Arc<AppState>>,
+    client: Client,
     fields: Fields,
 ) -> Result<Json<Tokenized>, ApiError> {
     let request: Tokenize = fields.into()?;
+    state.authorise(&client.caller, request.model.as_deref())?;
     let max_model_len = state.model(request.model.as_deref())?.n_ctx;
     let work = move |state: &AppState| {
         let tokenizer = state.generator.tokenizer(request.model.as_deref())?;
@@ -80,9 +83,11 @@ pub(crate) struct Detokenized {
 /// The text of token ids; control tokens have none.
 pub(crate) async fn detokenize(
     State(state): State<Arc<AppState>>,
+    client: Client,
     fields: Fields,
 ) -> Result<Json<Detokenized>, ApiError> {
     let request: Detokenize = fields.into()?;
+    state.authorise(&client.caller, request.model.as_deref())?;
     state.model(request.model.as_deref())?;
     let work = move |state: &AppState| {
         let tokenizer = state.generator.tokenizer(request.model.as_deref())?;

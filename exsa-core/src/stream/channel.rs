@@ -337,7 +337,7 @@ impl TokenStream {
     ///
     /// The error of [`FinishReason::Failed`].
     pub async fn complete_async(self) -> Result<Completion, RequestError> {
-        first(self.collect_async().await?)
+        first(self.collect_async(|_| {}).await?)
     }
 
     /// [`complete_all`](Self::complete_all) for asynchronous programs, on any runtime.
@@ -346,7 +346,19 @@ impl TokenStream {
     ///
     /// The error of [`FinishReason::Failed`].
     pub async fn complete_all_async(self) -> Result<Vec<Completion>, RequestError> {
-        self.collect_async().await?.collect()
+        self.complete_all_async_with(|_| {}).await
+    }
+
+    /// As [`complete_all_async`](Self::complete_all_async); `observe` sees every event as it comes.
+    ///
+    /// # Errors
+    ///
+    /// The error of [`FinishReason::Failed`].
+    pub async fn complete_all_async_with(
+        self,
+        observe: impl FnMut(&Event),
+    ) -> Result<Vec<Completion>, RequestError> {
+        self.collect_async(observe).await?.collect()
     }
 
     fn collect_blocking(self) -> Result<impl Iterator<Item = Answered>, RequestError> {
@@ -359,9 +371,13 @@ impl TokenStream {
         Err(RequestError::EngineStopped)
     }
 
-    async fn collect_async(mut self) -> Result<impl Iterator<Item = Answered>, RequestError> {
+    async fn collect_async(
+        mut self,
+        mut observe: impl FnMut(&Event),
+    ) -> Result<impl Iterator<Item = Answered>, RequestError> {
         let mut collector = Collector::default();
         while let Some(event) = std::future::poll_fn(|context| self.poll_event(context)).await {
+            observe(&event);
             if let Some(finished) = collector.push(event) {
                 return Ok(collector.finish(finished));
             }

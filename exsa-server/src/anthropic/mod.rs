@@ -6,6 +6,7 @@ mod request;
 mod response;
 
 use crate::body::Fields;
+use crate::context::Client;
 use crate::error::ApiError;
 use crate::state::AppState;
 use crate::stream;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 /// Answers a conversation.
 pub(crate) async fn messages(
     State(state): State<Arc<AppState>>,
+    client: Client,
     fields: Result<Fields, ApiError>,
 ) -> Result<Response, MessagesError> {
     let asked: MessagesRequest = fields?.into()?;
@@ -31,31 +33,34 @@ pub(crate) async fn messages(
     let (streamed, stops) = (asked.stream, asked.stop_sequences.clone());
     let request = asked.into_request()?;
     let model = state.model(request.model.as_deref())?.name.clone();
-    let submit = move |state: &AppState| {
-        // Counted only where the first event has to tell the number.
-        let prompt_tokens = if streamed { state.generator.count_tokens(&request)? } else { 0 };
-        Ok((state.generator.submit(request)?, prompt_tokens))
+    // Counted only where the first event has to tell the number.
+    let (request, prompt_tokens) = match streamed {
+        true => {
+            state.authorise(&client.caller, request.model.as_deref())?;
+            let count = |state: &AppState| state.generator.count_tokens(&request).map(|n| (request, n));
+            state.blocking(count).await?
+        }
+        false => (request, 0),
     };
-    let (answer, prompt_tokens) = state.blocking(submit).await?;
+    let answer = state.submit_one(&client, request).await?;
     let id = state.id("msg_");
     if streamed {
         let chunks = MessageChunks::new(id, model, stops, prompt_tokens);
         return Ok(stream::events(vec![answer], chunks, state.options.keep_alive));
     }
-    let answer = answer.complete_async().await.map_err(ApiError::from)?;
-    if let Some(error) = ApiError::of_reason(&answer.reason) {
-        return Err(error.into());
-    }
+    let answer = answer.complete().await?;
     Ok(Json(Message::new(id, model, answer, &stops)).into_response())
 }
 
 /// Counts the prompt tokens of a conversation.
 pub(crate) async fn count_tokens(
     State(state): State<Arc<AppState>>,
+    client: Client,
     fields: Result<Fields, ApiError>,
 ) -> Result<Response, MessagesError> {
     let request = fields?.into::<MessagesRequest>()?.into_request()?;
     state.model(request.model.as_deref())?;
+    state.authorise(&client.caller, request.model.as_deref())?;
     let tokens = state.blocking(move |state| state.generator.count_tokens(&request)).await?;
     Ok(Json(json!({"input_tokens": tokens})).into_response())
 }

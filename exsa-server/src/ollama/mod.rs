@@ -10,6 +10,7 @@ mod times;
 pub(crate) use models::{ps, show, tags, version};
 
 use crate::body::Fields;
+use crate::context::Client;
 use crate::error::ApiError;
 use crate::state::AppState;
 use crate::stream;
@@ -27,43 +28,44 @@ use times::nanoseconds;
 /// Answers a conversation.
 pub(crate) async fn chat(
     State(state): State<Arc<AppState>>,
+    client: Client,
     fields: Result<Fields, ApiError>,
 ) -> Result<Response, OllamaError> {
     let (request, streamed) = request::chat(fields?)?;
-    answer(state, request, streamed, Form::Chat).await
+    answer(state, client, request, streamed, Form::Chat).await
 }
 
 /// Answers a prompt.
 pub(crate) async fn generate(
     State(state): State<Arc<AppState>>,
+    client: Client,
     fields: Result<Fields, ApiError>,
 ) -> Result<Response, OllamaError> {
     let (request, streamed) = request::generate(fields?)?;
-    answer(state, request, streamed, Form::Generate).await
+    answer(state, client, request, streamed, Form::Generate).await
 }
 
 async fn answer(
     state: Arc<AppState>,
+    client: Client,
     mut request: Request,
     streamed: bool,
     form: Form,
 ) -> Result<Response, OllamaError> {
     let model = models::named(&state, request.model.as_deref())?.name.clone();
     request.model = Some(model.clone());
-    let answer = state.blocking(|state| state.generator.submit(request)).await?;
+    let answer = state.submit_one(&client, request).await?;
     if streamed {
         return Ok(stream::lines(vec![answer], LineChunks::new(form, model)));
     }
-    let answer = answer.complete_async().await.map_err(ApiError::from)?;
-    if let Some(error) = ApiError::of_reason(&answer.reason) {
-        return Err(error.into());
-    }
+    let answer = answer.complete().await?;
     Ok(Json(chunks::whole(form, &model, answer)).into_response())
 }
 
 /// One vector per text.
 pub(crate) async fn embed(
     State(state): State<Arc<AppState>>,
+    client: Client,
     fields: Result<Fields, ApiError>,
 ) -> Result<Response, OllamaError> {
     let begun = Instant::now();
@@ -74,9 +76,7 @@ pub(crate) async fn embed(
     let mut request: EmbedRequest = fields.into()?;
     let model = models::named(&state, request.model.as_deref())?.name.clone();
     request.model = Some(model.clone());
-    request.priority = exsa_core::Priority::default();
-    let output = state.blocking(|state| state.generator.embed(request)).await?;
-    let output = output.await.map_err(ApiError::from)?;
+    let output = state.embed(&client, request).await?;
     let tokens = output.usage.prompt_tokens;
     let vectors = output.into_vectors().map_err(ApiError::from)?;
     let total = nanoseconds(begun.elapsed());

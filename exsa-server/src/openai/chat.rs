@@ -5,6 +5,7 @@ use super::logprobs::ChatLogprobs;
 use super::request::{self, DONE, Delivery};
 use super::usage::Usage;
 use crate::body::Fields;
+use crate::context::Client;
 use crate::error::ApiError;
 use crate::state::{AppState, unix_seconds};
 use crate::stream::{self, Chunks, Outbox};
@@ -65,6 +66,7 @@ struct Function {
 /// Answers a conversation.
 pub(crate) async fn complete(
     State(state): State<Arc<AppState>>,
+    client: Client,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     let delivery = Delivery::take(&mut fields)?;
@@ -82,7 +84,7 @@ pub(crate) async fn complete(
         true => Some(state.generator.tokenizer(request.model.as_deref())?),
         false => None,
     };
-    let answer = state.blocking(|state| state.generator.submit(request)).await?;
+    let answer = state.submit_one(&client, request).await?;
     let (id, created) = (state.id("chatcmpl-"), unix_seconds());
     if delivery.stream {
         let chunks = ChatChunks {
@@ -96,10 +98,7 @@ pub(crate) async fn complete(
         };
         return Ok(stream::events(vec![answer], chunks, state.options.keep_alive));
     }
-    let answers = answer.complete_all_async().await?;
-    if let Some(error) = answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
-        return Err(error);
-    }
+    let answers = answer.complete_all().await?;
     let usage = answers.first().map(|answer| Usage::from(&answer.usage)).unwrap_or_default();
     let choices = answers.into_iter().map(|answer| Choice::new(answer, tokenizer.as_deref(), &state));
     let choices = choices.collect();

@@ -5,6 +5,7 @@ use super::logprobs::CompletionLogprobs;
 use super::request::{self, DONE, Delivery};
 use super::usage::Usage;
 use crate::body::Fields;
+use crate::context::Client;
 use crate::error::ApiError;
 use crate::state::{AppState, unix_seconds};
 use crate::stream::{self, Chunks, Outbox};
@@ -41,6 +42,7 @@ struct Choice<'a> {
 /// Continues texts or token ids.
 pub(crate) async fn complete(
     State(state): State<Arc<AppState>>,
+    client: Client,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     let delivery = Delivery::take(&mut fields)?;
@@ -55,9 +57,7 @@ pub(crate) async fn complete(
         true => Some(state.generator.tokenizer(first.model.as_deref())?),
         false => None,
     };
-    // Dropping the streams of a list that was accepted in part cancels its requests.
-    let submit = |state: &AppState| requests.into_iter().map(|r| state.generator.submit(r)).collect();
-    let streams: Vec<_> = state.blocking(submit).await?;
+    let streams = state.submit(&client, requests).await?;
     let (id, created) = (state.id("cmpl-"), unix_seconds());
     if delivery.stream {
         let chunks = TextChunks {
@@ -74,14 +74,11 @@ pub(crate) async fn complete(
     }
     let (mut answers, mut usage) = (Vec::new(), Usage::default());
     for stream in streams {
-        let completions = stream.complete_all_async().await?;
+        let completions = stream.complete_all().await?;
         if let Some(first) = completions.first() {
             usage.add(&first.usage);
         }
         answers.extend(completions);
-    }
-    if let Some(error) = answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
-        return Err(error);
     }
     let choices = answers.iter().enumerate().map(|(index, answer)| Choice {
         index,

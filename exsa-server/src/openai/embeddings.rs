@@ -2,6 +2,7 @@
 
 use super::usage::Usage;
 use crate::body::Fields;
+use crate::context::Client;
 use crate::error::ApiError;
 use crate::state::AppState;
 use axum::Json;
@@ -58,13 +59,13 @@ impl Vector {
 /// One vector per text.
 pub(crate) async fn embed(
     State(state): State<Arc<AppState>>,
+    client: Client,
     mut fields: Fields,
 ) -> Result<Json<Embeddings>, ApiError> {
     let encoding: Encoding = fields.take("encoding_format")?.unwrap_or_default();
-    let mut request: EmbedRequest = fields.into()?;
-    request.priority = exsa_core::Priority::default();
+    let request: EmbedRequest = fields.into()?;
     let model = state.model(request.model.as_deref())?.name.clone();
-    let output = state.blocking(|state| state.generator.embed(request)).await?.await?;
+    let output = state.embed(&client, request).await?;
     let usage = Usage::from(&output.usage);
     let vectors = output.into_vectors()?.into_iter().enumerate();
     let data = vectors.map(|(index, vector)| Embedding {

@@ -47,7 +47,6 @@ pub(crate) fn read(fields: Fields) -> Result<Request, ApiError> {
     let host = Request::tokens([]);
     request.parse_special = host.parse_special;
     request.weight = host.weight;
-    request.priority = host.priority;
     request.chat.output_bytes_max = host.chat.output_bytes_max;
     for (name, value) in &request.chat.variables {
         check_variable(name, &serde_json::to_value(value).unwrap_or_default())?;

@@ -2,6 +2,7 @@
 
 use super::usage::Usage;
 use crate::body::Fields;
+use crate::context::Client;
 use crate::error::ApiError;
 use crate::state::AppState;
 use axum::Json;
@@ -35,15 +36,15 @@ struct Document {
 /// range.
 pub(crate) async fn rerank(
     State(state): State<Arc<AppState>>,
+    client: Client,
     mut fields: Fields,
 ) -> Result<Json<Ranking>, ApiError> {
     let top_n: usize = fields.take("top_n")?.unwrap_or(usize::MAX);
     let with_documents = fields.take("return_documents")?.unwrap_or(true);
-    let mut request: RerankRequest = fields.into()?;
-    request.priority = exsa_core::Priority::default();
+    let request: RerankRequest = fields.into()?;
     let model = state.model(request.model.as_deref())?.name.clone();
     let texts = if with_documents { request.documents.clone() } else { Vec::new() };
-    let output = state.blocking(|state| state.generator.rerank(request)).await?.await?;
+    let output = state.rerank(&client, request).await?;
     if let Some(error) = output.scores.iter().find_map(|scored| scored.score.as_ref().err()) {
         return Err(error.clone().into());
     }

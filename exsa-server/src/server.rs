@@ -1,0 +1,115 @@
+//! The server's parts, and the routes over them.
+
+use crate::access::{self, Scope};
+use crate::options::ServerOptions;
+use crate::state::{AppState, Readiness};
+use crate::{anthropic, context, error, health, metrics, ollama, openai, origin, tokens};
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, post};
+use exsa_core::Generator;
+use std::fmt;
+use std::sync::Arc;
+
+/// Builds the server's [`Router`] from its parts.
+///
+/// ```
+/// use exsa_core::scripted::ScriptedModel;
+/// use exsa_core::{Engine, EngineOptions};
+/// use exsa_server::{Server, ServerOptions};
+/// use std::sync::Arc;
+///
+/// let engine = Engine::start(ScriptedModel::echo("Hello.").shared(), EngineOptions::default())?;
+/// let app = Server::new(Arc::new(engine)).options(ServerOptions::default()).router();
+/// # let _ = app;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub struct Server {
+    generator: Arc<dyn Generator>,
+    options: ServerOptions,
+    readiness: Readiness,
+}
+
+impl Server {
+    /// A server with the default options.
+    pub fn new(generator: Arc<dyn Generator>) -> Self {
+        Self { generator, options: ServerOptions::default(), readiness: Readiness::default() }
+    }
+
+    /// Sets limits and policies of the routes.
+    pub fn options(mut self, options: ServerOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Sets the switch by which the host announces a drain to load balancers.
+    pub fn readiness(mut self, readiness: Readiness) -> Self {
+        self.readiness = readiness;
+        self
+    }
+
+    /// The routes.
+    pub fn router(self) -> Router {
+        let state = Arc::new(AppState::new(self.generator, self.options, self.readiness));
+        let scoped = |routes: Router<Arc<AppState>>, scope: Scope| {
+            routes.route_layer(middleware::from_fn_with_state(scope, access::require))
+        };
+        Router::new()
+            .merge(scoped(inference(), Scope::Infer))
+            .merge(scoped(observation(), Scope::Metrics))
+            .merge(open())
+            .fallback(error::no_such_path)
+            .method_not_allowed_fallback(error::method_not_allowed)
+            .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
+            .layer(middleware::from_fn_with_state(state.clone(), origin::check))
+            .layer(middleware::from_fn_with_state(state.clone(), context::add))
+            .layer(DefaultBodyLimit::max(state.options.body_bytes_max))
+            .with_state(state)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Routes that generate, embed or tokenize.
+fn inference() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/v1/chat/completions", post(openai::chat::complete))
+        .route("/v1/completions", post(openai::completions::complete))
+        .route("/v1/embeddings", post(openai::embeddings::embed))
+        .route("/v1/rerank", post(openai::rerank::rerank))
+        .route("/rerank", post(openai::rerank::rerank))
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{*id}", get(openai::models::show))
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/embed", post(ollama::embed))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/ps", get(ollama::ps))
+        .route("/api/show", post(ollama::show))
+        .route("/v1/tokenize", post(tokens::tokenize))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/v1/detokenize", post(tokens::detokenize))
+        .route("/detokenize", post(tokens::detokenize))
+}
+
+/// Routes about the server's work.
+fn observation() -> Router<Arc<AppState>> {
+    Router::new().route("/metrics", get(metrics::metrics))
+}
+
+/// Routes for everyone.
+fn open() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/api/version", get(ollama::version))
+        .route("/health", get(health::ready))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+}
