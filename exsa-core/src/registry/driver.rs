@@ -137,6 +137,14 @@ impl Inner {
         stats
     }
 
+    /// Waiting answers of each ready model by user.
+    pub(super) fn waiting_by_user(&self) -> Vec<(Arc<str>, Vec<(Arc<str>, usize)>)> {
+        let ready: Vec<_> =
+            self.with(|shared, _| shared.lifecycle.ready().map(|(_, served)| served.clone()).collect());
+        let of = |served: &Arc<Served>| (served.info.name.as_str().into(), served.engine.waiting_by_user());
+        ready.iter().map(of).collect()
+    }
+
     /// Finds engines that have ended by themselves.
     pub(super) fn find_ended(&self) {
         self.with(|shared, now| {

@@ -268,6 +268,13 @@ impl Registry {
             .event(|lifecycle, _| MemoryUse { used: lifecycle.held_bytes(), budget: lifecycle.budget() })
     }
 
+    /// Number of answers that wait for a sequence, by ready model and user: see
+    /// [`Engine::waiting_by_user`](crate::Engine::waiting_by_user). Unlike [`engine`](Self::engine), it is no
+    /// use of a model that would keep it awake.
+    pub fn waiting_by_user(&self) -> Vec<(Arc<str>, Vec<(Arc<str>, usize)>)> {
+        self.inner.waiting_by_user()
+    }
+
     /// The changes from now on. Read [`list`](Self::list) after it for the state at its beginning.
     pub fn subscribe(&self) -> Subscription {
         self.inner.observers.subscribe()

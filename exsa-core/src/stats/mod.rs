@@ -67,6 +67,8 @@ pub struct SchedulerStats {
     pub kv_tokens_shared: usize,
     /// Tokens of KV in all blocks.
     pub kv_tokens_max: usize,
+    /// Tokens of a block of KV; of several engines, the most.
+    pub kv_block_tokens: usize,
     /// Number of preemptions.
     pub preemptions: u64,
     /// Preemptions whose KV was saved to host memory.
@@ -163,6 +165,7 @@ impl SchedulerStats {
             kv_tokens_cached,
             kv_tokens_shared,
             kv_tokens_max,
+            kv_block_tokens,
             preemptions,
             preemptions_saved,
             prompt_tokens,
@@ -180,6 +183,7 @@ impl SchedulerStats {
         self.kv_tokens_cached += kv_tokens_cached;
         self.kv_tokens_shared += kv_tokens_shared;
         self.kv_tokens_max += kv_tokens_max;
+        self.kv_block_tokens = self.kv_block_tokens.max(*kv_block_tokens);
         self.preemptions += preemptions;
         self.preemptions_saved += preemptions_saved;
         self.prompt_tokens += prompt_tokens;

@@ -356,6 +356,7 @@ impl Scheduler {
             kv_tokens_cached: kv.blocks_cached() * tokens,
             kv_tokens_shared: kv.blocks_shared() * tokens,
             kv_tokens_max: kv.blocks_total() * tokens,
+            kv_block_tokens: tokens,
             ..self.counters
         }
     }
