@@ -2,10 +2,10 @@
 
 use clap::Parser;
 use exsa_backend_candle::CandleBackend;
-use exsa_core::Mode;
-use exsa_core::backend::InferenceBackend;
+use exsa_core::backend::{InferenceBackend, SessionOptions, ThreadOptions};
+use exsa_core::{EngineOptions, Mode};
 use exsa_server::listener::{self, ConnectionLimits};
-use exsa_server::models::{ModelDefaults, Models, ModelsConfig};
+use exsa_server::models::{Models, ModelsConfig};
 use exsa_server::{Readiness, Server, ServerOptions};
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -114,11 +114,8 @@ fn open_models(args: &Args) -> Result<Models, Box<dyn Error>> {
         Some(path) => ModelsConfig::of_file(path, &*backend)?,
         None => ModelsConfig::default(),
     };
-    let defaults = ModelDefaults::default()
-        .mode(args.mode)
-        .threads(args.threads)
-        .sequences(args.sequences)
-        .queue(args.queue);
+    let session = SessionOptions::new().threads(ThreadOptions::new(args.threads)).sequences(args.sequences);
+    let defaults = EngineOptions::default().session(session).mode(args.mode).queue_max(args.queue);
     Ok(Models::open(&config, backend, defaults)?)
 }
 

@@ -6,7 +6,8 @@ use super::folders::Folders;
 use super::guarded::GuardedBackend;
 use super::name;
 use super::warm_up::warm_up;
-use exsa_core::backend::{InferenceBackend, LoadOptions, ModelSource, SessionOptions, ThreadOptions};
+use exsa_core::EngineOptions;
+use exsa_core::backend::{InferenceBackend, ModelSource, SessionOptions, ThreadOptions};
 use exsa_core::chat::ChatTemplateSource;
 use exsa_core::registry::{LoadPacing, ModelConfig, Operation, Registry, RegistryError, RegistryOptions};
 use std::fmt;
@@ -30,62 +31,20 @@ pub struct Models {
     registry: Arc<Registry>,
     load_wait: Option<Duration>,
     load_on_request: bool,
-    discovery: Option<Discovery>,
+    builder: Option<Builder>,
+    discover: bool,
     /// Loads that the server is not ready before.
     starting: Vec<(String, Operation)>,
     active: Option<String>,
 }
 
-/// How models without a table are found and made.
-struct Discovery {
+/// Makes models of tables and files.
+struct Builder {
     folders: Arc<Folders>,
     backend: Arc<dyn InferenceBackend>,
-    defaults: ModelDefaults,
-}
-
-/// Settings of models whose table leaves them out.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct ModelDefaults {
-    /// Engine options by which tables are completed: mode, sequences, queue, threads.
-    pub mode: exsa_core::Mode,
-    /// Threads that compute; `None` is one per physical core.
-    pub threads: Option<std::num::NonZeroUsize>,
-    /// Maximum sequences that are generated at a time; 0 is the engine's default.
-    pub sequences: usize,
-    /// Maximum requests that wait for a sequence; 0 is the engine's default.
-    pub queue: usize,
+    /// Options of models whose table leaves them out.
+    defaults: EngineOptions,
     idle_timeout: Option<Duration>,
-}
-
-impl ModelDefaults {
-    /// Sets the mode.
-    #[must_use]
-    pub fn mode(mut self, mode: exsa_core::Mode) -> Self {
-        self.mode = mode;
-        self
-    }
-
-    /// Sets the threads that compute.
-    #[must_use]
-    pub fn threads(mut self, threads: Option<std::num::NonZeroUsize>) -> Self {
-        self.threads = threads;
-        self
-    }
-
-    /// Sets the maximum sequences that are generated at a time.
-    #[must_use]
-    pub fn sequences(mut self, sequences: usize) -> Self {
-        self.sequences = sequences;
-        self
-    }
-
-    /// Sets the maximum requests that wait for a sequence.
-    #[must_use]
-    pub fn queue(mut self, requests: usize) -> Self {
-        self.queue = requests;
-        self
-    }
 }
 
 impl Models {
@@ -95,14 +54,15 @@ impl Models {
             registry,
             load_wait: None,
             load_on_request: false,
-            discovery: None,
+            builder: None,
+            discover: false,
             starting: Vec::new(),
             active: None,
         }
     }
 
     /// Makes a registry with the models of a configuration and begins the loads at start. With neither a table nor
-    /// a found model, the model inside the program is served.
+    /// a found model, the model inside the program is served. Tables change `defaults`.
     ///
     /// # Errors
     ///
@@ -110,7 +70,7 @@ impl Models {
     pub fn open(
         config: &ModelsConfig,
         backend: Arc<dyn InferenceBackend>,
-        defaults: ModelDefaults,
+        defaults: EngineOptions,
     ) -> Result<Self, ModelsError> {
         let mut models = Self::prepare(config, backend, defaults)?;
         let names: Vec<_> = models.registry.list().into_iter().map(|model| model.name).collect();
@@ -136,9 +96,8 @@ impl Models {
     pub fn prepare(
         config: &ModelsConfig,
         backend: Arc<dyn InferenceBackend>,
-        mut defaults: ModelDefaults,
+        defaults: EngineOptions,
     ) -> Result<Self, ModelsError> {
-        defaults.idle_timeout = config.idle_timeout;
         let pacing = match config.keep_streams {
             None => LoadPacing::FullSpeed,
             Some(share) if (0.0..=0.99).contains(&share) => LoadPacing::keep_streams(share),
@@ -154,7 +113,7 @@ impl Models {
         let folders = Arc::new(
             Folders::new(&config.folders).map_err(|error| ModelsError::new("folders", error.to_string()))?,
         );
-        let builder = Discovery { folders, backend, defaults };
+        let builder = Builder { folders, backend, defaults, idle_timeout: config.idle_timeout };
         for (name, entry) in &config.models {
             let model = builder.configured(name, entry)?;
             registry.add(model).map_err(|error| ModelsError::new(name, error.to_string()))?;
@@ -186,10 +145,40 @@ impl Models {
             registry: Arc::new(registry),
             load_wait: config.load_wait,
             load_on_request: config.load_on_request,
-            discovery: config.discover.then_some(builder),
+            builder: Some(builder),
+            discover: config.discover,
             starting: Vec::new(),
             active: config.active.clone(),
         })
+    }
+
+    /// Takes over the tables of a configuration that was read again: new models are added, and settings of known ones
+    /// are those of their next load or reload, except aliases, pins and idle times, which change at once. Models without
+    /// a table are removed unless they are in memory. Folders, memory and loading stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// The setting at fault; nothing has changed then, unless an alias is in use.
+    pub fn apply(&self, config: &ModelsConfig) -> Result<(), ModelsError> {
+        let Some(builder) = &self.builder else { return Ok(()) };
+        let mut tables = Vec::new();
+        for (name, entry) in &config.models {
+            tables.push(builder.configured(name, entry)?);
+        }
+        for model in self.registry.list() {
+            let name = model.name;
+            if !config.models.contains_key(&name) && !self.discover && name != BUILTIN {
+                // One that is in memory stays until it is unloaded.
+                let _ = self.registry.remove(&name);
+            }
+        }
+        for model in tables {
+            let name = model.name.clone();
+            let known = self.registry.status(&name).is_ok_and(|known| known.name == name);
+            let applied = if known { self.registry.configure(model) } else { self.registry.add(model) };
+            applied.map_err(|error| ModelsError::new(&name, error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// The registry.
@@ -253,14 +242,14 @@ impl Models {
 
     /// Adds the model of a file that has come into a folder, if there is one of this name.
     pub(crate) fn find(&self, model: &str) {
-        let Some(discovery) = &self.discovery else { return };
+        let Some(builder) = self.builder.as_ref().filter(|_| self.discover) else { return };
         if name::check(model).is_err() || self.registry.status(model).is_ok() {
             return;
         }
-        let located = discovery.folders.locate(Path::new(&format!("{model}.gguf")));
-        let Some(path) = located.filter(|path| discovery.folders.open(path).is_ok()) else { return };
+        let located = builder.folders.locate(Path::new(&format!("{model}.gguf")));
+        let Some(path) = located.filter(|path| builder.folders.open(path).is_ok()) else { return };
         // A concurrent request may have added it.
-        if let Ok(config) = discovery.found(model, &path) {
+        if let Ok(config) = builder.found(model, &path) {
             let _ = self.registry.add(config);
         }
     }
@@ -269,7 +258,7 @@ impl Models {
 /// Name of the model inside the program.
 const BUILTIN: &str = "exsa-tiny";
 
-impl Discovery {
+impl Builder {
     /// The model of a table.
     fn configured(&self, name: &str, entry: &ModelEntry) -> Result<ModelConfig, ModelsError> {
         let at = |field: &str, problem: String| ModelsError::new(&format!("{name}.{field}"), problem);
@@ -295,16 +284,10 @@ impl Discovery {
         let (backend, source) = self.source(name, entry)?;
         let mut config = ModelConfig::new(name, backend, source).prepare(warm_up);
         config.aliases.clone_from(&entry.aliases);
-        config.engine.mode = self.defaults.mode;
-        if self.defaults.queue > 0 {
-            config.engine.queue_max = self.defaults.queue;
-        }
-        if self.defaults.sequences > 0 {
-            config.engine.session.sequences_max = self.defaults.sequences;
-        }
-        set_threads(&mut config, ThreadOptions::new(self.defaults.threads));
-        config.idle_timeout = self.defaults.idle_timeout;
-        config.engine.chat_template = template;
+        config.idle_timeout = self.idle_timeout;
+        config.load.threads = self.defaults.session.threads;
+        config.engine = self.defaults.clone();
+        config.engine.chat_template = template.or(config.engine.chat_template);
         Ok(changed(config, entry))
     }
 
@@ -361,15 +344,10 @@ pub(super) fn changed(mut config: ModelConfig, entry: &ModelEntry) -> ModelConfi
     session.value_type = entry.value_type.or(session.value_type);
     session.kv_bytes_max = entry.kv_bytes.unwrap_or(session.kv_bytes_max);
     if entry.threads.is_some() {
-        set_threads(&mut config, ThreadOptions::new(entry.threads));
+        let threads = ThreadOptions::new(entry.threads);
+        (session.threads, config.load.threads) = (threads, threads);
     }
     config
-}
-
-fn set_threads(config: &mut ModelConfig, threads: ThreadOptions) {
-    let load: LoadOptions = config.load.clone();
-    config.load = load.threads(threads);
-    config.engine.session.threads = threads;
 }
 
 impl fmt::Debug for Models {

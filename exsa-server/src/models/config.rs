@@ -5,8 +5,9 @@ use super::units;
 use exsa_core::Mode;
 use exsa_core::backend::{InferenceBackend, KvType, ModelSource};
 use exsa_core::error::LoadError;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::value::Error as ValueError;
+use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
@@ -69,53 +70,63 @@ impl ModelsConfig {
 }
 
 /// A model's table. In place of settings that are absent, the engine's defaults hold.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ModelEntry {
     /// The GGUF file: absolute, or relative to one of the folders; `NAME.gguf` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Whether the model is the one inside the program, in place of a file.
     pub builtin: bool,
     /// Further names in requests.
     pub aliases: Vec<String>,
     /// Whether the model is loaded when the server starts; by default, unless `load_on_request` is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<bool>,
     /// Whether the model is never evicted and never put to sleep for being idle.
     pub pinned: bool,
     /// Time without requests after which the model is put to sleep.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
     /// What the scheduler optimizes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// Target inter-token latency of the balanced mode.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
     pub inter_token_target: Option<Duration>,
     /// Time without service after which a class gets one turn ahead of more urgent classes.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
     pub ageing: Option<Duration>,
     /// Maximum sequences that are generated at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sequences: Option<NonZeroUsize>,
     /// Maximum tokens in one sequence.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<NonZeroUsize>,
     /// Threads that compute.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<NonZeroUsize>,
     /// Maximum requests that wait for a sequence.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<NonZeroUsize>,
     /// Maximum requests of one user that wait for a sequence.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_queue: Option<NonZeroUsize>,
     /// Element type of cached keys: f32, f16, bf16, q8_0, q4_0.
-    #[serde(deserialize_with = "kv_type")]
+    #[serde(with = "kv_type", skip_serializing_if = "Option::is_none")]
     pub key_type: Option<KvType>,
     /// Element type of cached values.
-    #[serde(deserialize_with = "kv_type")]
+    #[serde(with = "kv_type", skip_serializing_if = "Option::is_none")]
     pub value_type: Option<KvType>,
     /// Maximum bytes of the KV cache.
-    #[serde(deserialize_with = "units::bytes")]
+    #[serde(with = "units::bytes", skip_serializing_if = "Option::is_none")]
     pub kv_bytes: Option<u64>,
     /// A file with a chat template (Jinja) in place of the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,
     /// Name of a chat template: one of the model, or a built-in one such as `chatml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template_name: Option<String>,
 }
 
@@ -136,25 +147,69 @@ pub(super) const CHANGEABLE: [&str; 13] = [
     "kv_bytes",
 ];
 
-fn kv_type<'de, D: Deserializer<'de>>(from: D) -> Result<Option<KvType>, D::Error> {
-    let name = String::deserialize(from)?;
-    let unknown = || D::Error::custom(format!("'{name}' is not one of f32, f16, bf16, q8_0, q4_0"));
-    KvType::from_name(&name).map(Some).ok_or_else(unknown)
+/// Element types of a cache by their names.
+mod kv_type {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(kv_type: &Option<KvType>, to: S) -> Result<S::Ok, S::Error> {
+        kv_type.map(KvType::name).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<KvType>, D::Error> {
+        let name = String::deserialize(from)?;
+        let unknown = || D::Error::custom(format!("'{name}' is not one of f32, f16, bf16, q8_0, q4_0"));
+        KvType::from_name(&name).map(Some).ok_or_else(unknown)
+    }
 }
 
-/// A wrapper for the settings whose form is not their type's own.
+/// A key of the table `[models]`.
+enum Key {
+    Setting(Setting),
+    Model(String),
+}
+
+/// The settings of the table `[models]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Setting {
+    Folders,
+    Discover,
+    Memory,
+    LoadOnRequest,
+    LoadWait,
+    KeepStreams,
+    IdleTimeout,
+    Active,
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let key = String::deserialize(from)?;
+        if let Ok(setting) =
+            Setting::deserialize(key.as_str().into_deserializer()).map_err(|_: ValueError| ())
+        {
+            return Ok(Self::Setting(setting));
+        }
+        match name::check(&key) {
+            Ok(()) => Ok(Self::Model(key)),
+            Err(problem) => Err(D::Error::custom(format!("model name '{key}': {problem}"))),
+        }
+    }
+}
+
+/// A duration or a size as the value of a key.
 struct Seconds(Option<Duration>);
 struct Bytes(Option<u64>);
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        units::duration(from).map(Self)
+        units::duration::deserialize(from).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        units::bytes(from).map(Self)
+        units::bytes::deserialize(from).map(Self)
     }
 }
 
@@ -172,23 +227,24 @@ impl<'de> Deserialize<'de> for ModelsConfig {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ModelsConfig, A::Error> {
                 let mut config = ModelsConfig::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "folders" => config.folders = map.next_value()?,
-                        "discover" => config.discover = map.next_value()?,
-                        "memory" => config.memory = map.next_value::<Bytes>()?.0,
-                        "load_on_request" => config.load_on_request = map.next_value()?,
-                        "load_wait" => config.load_wait = map.next_value::<Seconds>()?.0,
-                        "keep_streams" => config.keep_streams = Some(map.next_value()?),
-                        "idle_timeout" => config.idle_timeout = map.next_value::<Seconds>()?.0,
-                        "active" => config.active = Some(map.next_value()?),
-                        _ => {
-                            name::check(&key).map_err(|problem| {
-                                A::Error::custom(format!("model name '{key}': {problem}"))
-                            })?;
-                            let entry = map.next_value().map_err(|error| unknown_setting(&key, error))?;
-                            config.models.insert(key, entry);
+                while let Some(key) = map.next_key::<Key>()? {
+                    let setting = match key {
+                        Key::Setting(setting) => setting,
+                        Key::Model(name) => {
+                            let entry = map.next_value::<ModelEntry>()?;
+                            config.models.insert(name, entry);
+                            continue;
                         }
+                    };
+                    match setting {
+                        Setting::Folders => config.folders = map.next_value()?,
+                        Setting::Discover => config.discover = map.next_value()?,
+                        Setting::Memory => config.memory = map.next_value::<Bytes>()?.0,
+                        Setting::LoadOnRequest => config.load_on_request = map.next_value()?,
+                        Setting::LoadWait => config.load_wait = map.next_value::<Seconds>()?.0,
+                        Setting::KeepStreams => config.keep_streams = Some(map.next_value()?),
+                        Setting::IdleTimeout => config.idle_timeout = map.next_value::<Seconds>()?.0,
+                        Setting::Active => config.active = Some(map.next_value()?),
                     }
                 }
                 Ok(config)
@@ -198,15 +254,42 @@ impl<'de> Deserialize<'de> for ModelsConfig {
     }
 }
 
-/// The error of a key that is neither a setting nor the name of a table.
-fn unknown_setting<E: Error>(key: &str, error: E) -> E {
-    if error.to_string().starts_with("invalid type") {
-        return E::custom(format!(
-            "'{key}' is neither a setting (folders, discover, memory, load_on_request, load_wait, keep_streams, \
-             idle_timeout, active) nor the table of a model: {error}"
-        ));
+impl Serialize for ModelsConfig {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        /// The settings alone, in the form in which they are read.
+        #[derive(Serialize)]
+        struct Settings<'a> {
+            folders: &'a [PathBuf],
+            discover: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            memory: Option<u64>,
+            load_on_request: bool,
+            #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
+            load_wait: Option<Duration>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            keep_streams: Option<f32>,
+            #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
+            idle_timeout: Option<Duration>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            active: Option<&'a str>,
+            #[serde(flatten)]
+            models: &'a BTreeMap<String, ModelEntry>,
+        }
+        let Self { folders, discover, memory, load_on_request, .. } = self;
+        let Self { load_wait, keep_streams, idle_timeout, active, models, .. } = self;
+        let settings = Settings {
+            folders,
+            discover: *discover,
+            memory: *memory,
+            load_on_request: *load_on_request,
+            load_wait: *load_wait,
+            keep_streams: *keep_streams,
+            idle_timeout: *idle_timeout,
+            active: active.as_deref(),
+            models,
+        };
+        settings.serialize(to)
     }
-    error
 }
 
 #[cfg(test)]
@@ -229,13 +312,14 @@ mod tests {
         let entry = &config.models["org/name"];
         assert_eq!((entry.mode, entry.key_type), (Some(Mode::Latency), Some(KvType::Q8_0)));
         assert_eq!((entry.sequences.map(NonZeroUsize::get), entry.load), (Some(4), None));
+        assert_eq!(read(serde_json::to_value(&config).unwrap()).unwrap(), config);
         assert_eq!(read(json!({})).unwrap(), ModelsConfig::default());
     }
 
     #[test]
     fn errors_name_the_setting_and_what_is_allowed() {
         for (value, words) in [
-            (json!({"folder": ["a"]}), "neither a setting"),
+            (json!({"folder": ["a"]}), "invalid type"),
             (json!({"a b": {}}), "only letters"),
             (json!({"../x": {}}), "'..'"),
             (json!({"list": {}}), "/v1/models/"),

@@ -16,6 +16,6 @@ mod units;
 mod view;
 mod warm_up;
 
-pub use catalog::{ModelDefaults, Models};
+pub use catalog::Models;
 pub use config::{ModelEntry, ModelsConfig};
 pub use error::ModelsError;

@@ -199,7 +199,7 @@ fn flag(field: &str, value: &Value) -> Result<bool, ApiError> {
 
 /// A duration: seconds, or a text such as `30s`.
 pub(crate) fn seconds(field: &str, value: &Value) -> Result<Duration, ApiError> {
-    super::units::duration(value.clone()).ok().flatten().ok_or_else(|| {
+    super::units::duration::deserialize(value.clone()).ok().flatten().ok_or_else(|| {
         ApiError::invalid(format!("{field}: seconds, or a text such as \"30s\", are expected")).param(field)
     })
 }
