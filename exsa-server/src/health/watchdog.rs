@@ -19,8 +19,8 @@ pub(crate) struct Watchdog {
 #[derive(Debug)]
 struct Seen {
     progress: u64,
-    /// When the progress was first seen, or the engine last had no work.
-    since: Duration,
+    /// When work without further progress was first seen; `None` while there is no work.
+    since: Option<Duration>,
 }
 
 impl Watchdog {
@@ -39,11 +39,11 @@ impl Watchdog {
         let mut stalled = Vec::new();
         for (model, stats) in stats {
             let progress = progress(&stats);
-            let seen = self.models.entry(model.clone()).or_insert(Seen { progress, since: now });
+            let seen = self.models.entry(model.clone()).or_insert(Seen { progress, since: None });
             if seen.progress != progress || !has_work(&stats) {
-                *seen = Seen { progress, since: now };
+                *seen = Seen { progress, since: None };
             }
-            if now.saturating_sub(seen.since) > self.limit {
+            if has_work(&stats) && now.saturating_sub(*seen.since.get_or_insert(now)) > self.limit {
                 stalled.push(model);
             }
         }

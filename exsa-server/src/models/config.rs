@@ -5,7 +5,7 @@ use super::units;
 use exsa_core::Mode;
 use exsa_core::backend::{InferenceBackend, KvType, ModelSource};
 use exsa_core::error::LoadError;
-use serde::de::value::Error as ValueError;
+use serde::de::value::{Error as ValueError, MapAccessDeserializer};
 use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -197,6 +197,30 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+/// A model's table, which a list of values in the order of its settings is not.
+struct Table(ModelEntry);
+
+impl<'de> Deserialize<'de> for Table {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Table;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "the table of a model, or one of the settings folders, discover, memory, load_on_request, \
+                     load_wait, keep_streams, idle_timeout, active",
+                )
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Table, A::Error> {
+                ModelEntry::deserialize(MapAccessDeserializer::new(map)).map(Table)
+            }
+        }
+        from.deserialize_map(Read)
+    }
+}
+
 /// A duration or a size as the value of a key.
 struct Seconds(Option<Duration>);
 struct Bytes(Option<u64>);
@@ -231,7 +255,7 @@ impl<'de> Deserialize<'de> for ModelsConfig {
                     let setting = match key {
                         Key::Setting(setting) => setting,
                         Key::Model(name) => {
-                            let entry = map.next_value::<ModelEntry>()?;
+                            let Table(entry) = map.next_value()?;
                             config.models.insert(name, entry);
                             continue;
                         }
@@ -319,7 +343,7 @@ mod tests {
     #[test]
     fn errors_name_the_setting_and_what_is_allowed() {
         for (value, words) in [
-            (json!({"folder": ["a"]}), "invalid type"),
+            (json!({"folder": ["a"]}), "one of the settings folders"),
             (json!({"a b": {}}), "only letters"),
             (json!({"../x": {}}), "'..'"),
             (json!({"list": {}}), "/v1/models/"),

@@ -38,7 +38,7 @@ async fn models_have_their_own_values() {
             "exsa_requests_finished_total{model=\"a\"} 1",
             "exsa_tokens_generated_total{model=\"a\"} 3",
             "exsa_waiting{model=\"a\",class=\"normal\"} 0.0",
-            "exsa_time_to_first_token_seconds_bucket{le=\"+Inf\",model=\"a\"} 1",
+            "exsa_time_to_first_token_seconds_bucket{model=\"a\",le=\"+Inf\"} 1",
             "exsa_model_state{model=\"a\",state=\"ready\"} 1.0",
             "exsa_model_state{model=\"b\",state=\"unloaded\"} 1.0",
             "exsa_model_loads_total{model=\"a\"} 1",
