@@ -1,9 +1,10 @@
 //! The binary: loads a model and serves it.
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::{InferenceBackend, SessionOptions, ThreadOptions};
 use exsa_core::{EngineOptions, Mode};
+use exsa_server::access::{Access, AccessConfig, cli};
 use exsa_server::listener::{self, ConnectionLimits};
 use exsa_server::models::{Models, ModelsConfig};
 use exsa_server::{Readiness, Server, ServerOptions};
@@ -21,6 +22,11 @@ use tracing::{info, warn};
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Folder of the API keys, mode 0700; requests need a key where it is set
+    #[arg(long, value_name = "FOLDER", env = "EXSA_DATA", global = true)]
+    data: Option<PathBuf>,
     /// A GGUF file; the built-in story model without it
     #[arg(long, short, value_name = "FILE", env = "EXSA_MODEL")]
     model: Option<PathBuf>,
@@ -68,6 +74,12 @@ struct Args {
     drain: u64,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Manages API keys, with a running server or without
+    Key(cli::KeyArgs),
+}
+
 fn read_mode(name: &str) -> Result<Mode, String> {
     match name {
         "latency" => Ok(Mode::Latency),
@@ -81,7 +93,12 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(&args) {
+    let result = match (&args.command, &args.data) {
+        (None, _) => run(&args),
+        (Some(Command::Key(key)), Some(data)) => cli::run(key, data),
+        (Some(Command::Key(_)), None) => Err("--data is needed: the folder of the keys".into()),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("exsa-server: {error}");
@@ -91,10 +108,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    if !args.host.is_loopback() && !args.insecure_no_auth {
+    if !args.host.is_loopback() && !args.insecure_no_auth && args.data.is_none() {
         return Err(format!(
-            "{} is reachable from other machines and the server has no authentication; bind to 127.0.0.1, or pass \
-             --insecure-no-auth if something in front of it authenticates",
+            "{} is reachable from other machines and the server has no authentication; bind to 127.0.0.1, pass --data \
+             to require keys, or --insecure-no-auth if something in front of the server authenticates",
             args.host
         )
         .into());
@@ -124,7 +141,13 @@ async fn serve(args: &Args, models: Arc<Models>) -> Result<(), Box<dyn Error>> {
     options.allowed_hosts.clone_from(&args.allowed_host);
     options.allowed_origins.clone_from(&args.allowed_origin);
     let readiness = Readiness::default();
-    let app = Server::of_models(models.clone()).options(options).readiness(readiness.clone()).router();
+    let mut server = Server::of_models(models.clone()).options(options).readiness(readiness.clone());
+    if let Some(access) = open_access(args)? {
+        #[cfg(unix)]
+        tokio::spawn(exsa_server::access::ControlSocket::bind(&access)?.serve());
+        server = server.access(access);
+    }
+    let app = server.router();
     let address = SocketAddr::new(args.host, args.port);
     let listener =
         TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
@@ -161,6 +184,16 @@ async fn serve(args: &Args, models: Arc<Models>) -> Result<(), Box<dyn Error>> {
         Some(error) => Err(error.into()),
         None => Ok(()),
     }
+}
+
+/// Opens the keys, if a folder for them is set.
+fn open_access(args: &Args) -> Result<Option<Access>, Box<dyn Error>> {
+    let Some(data) = &args.data else { return Ok(None) };
+    let access = Access::open(&AccessConfig::default().enabled(true).data(data))?;
+    if access.keys().is_empty() {
+        warn!("there is no key yet; 'exsa-server key new --name NAME --data {}' makes one", data.display());
+    }
+    Ok(Some(access))
 }
 
 /// Waits for SIGTERM or an interrupt from the terminal.

@@ -1,6 +1,6 @@
 //! The server's parts, and the routes over them.
 
-use crate::access::{self, Scope};
+use crate::access::{self, Access, Scope};
 use crate::metrics::MetricsConfig;
 use crate::models::Models;
 use crate::options::ServerOptions;
@@ -34,13 +34,14 @@ pub struct Server {
     readiness: Readiness,
     models: Option<Arc<Models>>,
     metrics: MetricsConfig,
+    access: Option<Access>,
 }
 
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
         let (options, readiness) = (ServerOptions::default(), Readiness::default());
-        Self { generator, options, readiness, models: None, metrics: MetricsConfig::default() }
+        Self { generator, options, readiness, models: None, metrics: MetricsConfig::default(), access: None }
     }
 
     /// Sets limits and policies of the routes.
@@ -67,10 +68,20 @@ impl Server {
         self
     }
 
+    /// Requires a key or token of each request. Without it every sender may do everything.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = Some(access);
+        self
+    }
+
     /// The routes.
     pub fn router(self) -> Router {
-        let Self { generator, options, readiness, models, metrics } = self;
-        let state = Arc::new(AppState::new(generator, options, readiness, models, metrics));
+        let keys =
+            self.access.as_ref().map(|access| access::routes(access.keys().clone())).unwrap_or_default();
+        let Self { generator, options, readiness, models, metrics, access } = self;
+        let mut state = AppState::new(generator, options, readiness, models, metrics);
+        state.access = access;
+        let state = Arc::new(state);
         let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| {
             routes.route_layer(middleware::from_fn_with_state(scope, access::require))
@@ -79,6 +90,7 @@ impl Server {
             .merge(scoped(inference().route_layer(load), Scope::Infer))
             .merge(scoped(lifecycle(), Scope::Models))
             .merge(scoped(observation(), Scope::Metrics))
+            .merge(scoped(keys, Scope::Keys))
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)

@@ -1,5 +1,6 @@
 //! State that all handlers share.
 
+use crate::access::Access;
 use crate::error::ApiError;
 use crate::health::Watchdog;
 use crate::metrics::{Metrics, MetricsConfig};
@@ -40,6 +41,8 @@ pub(crate) struct AppState {
     pub(crate) metrics: Metrics,
     pub(crate) watchdog: Mutex<Watchdog>,
     pub(crate) clock: Instant,
+    /// Authentication; without it every sender is anonymous.
+    pub(crate) access: Option<Access>,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
     ids: AtomicU64,
@@ -61,6 +64,7 @@ impl AppState {
             options,
             readiness,
             models,
+            access: None,
             metrics,
             watchdog: Mutex::new(watchdog),
             clock: Instant::now(),

@@ -1,5 +1,6 @@
 //! Streamed answers: server-sent events, or lines of JSON, from requests.
 
+use crate::access;
 use crate::error::ApiError;
 use crate::work::Work;
 use axum::body::{Body as HttpBody, Bytes};
@@ -79,11 +80,18 @@ impl<C: Chunks> Answers<C> {
     }
 
     /// Reads one event of each request that has one. Returns whether there was any.
+    ///
+    /// # Errors
+    ///
+    /// The error that the stream ends with, also where the caller's key was revoked.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<bool, ApiError> {
         let mut progress = false;
         for (index, slot) in self.requests.iter_mut().enumerate() {
-            let Some(stream) = slot else { continue };
-            match stream.poll_event(context) {
+            let Some(work) = slot else { continue };
+            if work.poll_revoked(context) {
+                return Err(access::revoked());
+            }
+            match work.poll_event(context) {
                 Poll::Pending => {}
                 Poll::Ready(Some(event)) => {
                     progress = true;

@@ -3,7 +3,7 @@
 //! [`AppState::submit`] authorises, sets what the server decides, and submits. [`Work`] is the accepted request; its
 //! [`Meter`] sees every event and closes the books once, at the end or when the client is gone.
 
-use crate::access::Caller;
+use crate::access::{self, Caller, RevocationWatch};
 use crate::context::Client;
 use crate::error::ApiError;
 use crate::state::AppState;
@@ -19,9 +19,20 @@ use tracing::debug;
 pub(crate) struct Work {
     stream: TokenStream,
     meter: Meter,
+    revocation: RevocationWatch,
 }
 
 impl Work {
+    fn new(stream: TokenStream, client: &Client) -> Self {
+        let revocation = client.caller.revocation.watch();
+        Self { stream, meter: Meter::new(client.clone()), revocation }
+    }
+
+    /// Whether the caller's key was revoked; wakes the task of `context` when it is.
+    pub(crate) fn poll_revoked(&mut self, context: &mut Context<'_>) -> bool {
+        self.revocation.poll(context)
+    }
+
     /// The next event; `Ready(None)` after the last.
     pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let polled = self.stream.poll_event(context);
@@ -37,8 +48,13 @@ impl Work {
     ///
     /// The error that the request failed with.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
-        let Self { stream, mut meter } = self;
-        let answers = stream.complete_all_async_with(|event| meter.observe(event)).await?;
+        let Self { stream, mut meter, .. } = self;
+        let revocation = meter.client.caller.revocation.clone();
+        let answers = tokio::select! {
+            biased;
+            () = revocation.revoked() => return Err(access::revoked()),
+            answers = stream.complete_all_async_with(|event| meter.observe(event)) => answers?,
+        };
         match answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
             Some(error) => Err(error),
             None => Ok(answers),
@@ -111,8 +127,7 @@ impl AppState {
         }
         let submit = |state: &Self| requests.into_iter().map(|r| state.generator.submit(r)).collect();
         let streams: Vec<TokenStream> = self.blocking(submit).await?;
-        let work = |stream| Work { stream, meter: Meter::new(client.clone()) };
-        Ok(streams.into_iter().map(work).collect())
+        Ok(streams.into_iter().map(|stream| Work::new(stream, client)).collect())
     }
 
     /// Submits one request.
@@ -167,7 +182,7 @@ impl AppState {
     ///
     /// 403, and 404 for a model that is not there.
     pub(crate) fn authorise(&self, caller: &Caller, model: Option<&str>) -> Result<(), ApiError> {
-        if caller.models.is_none() {
+        if caller.models.is_all() {
             return Ok(());
         }
         let model = self.model_name(model)?;
@@ -200,7 +215,8 @@ fn own(
         return;
     }
     // Users of a proxy are apart from each other and from the users of others.
-    *user = Some(match user.take().filter(|_| caller.trusted_proxy) {
+    let named = caller.end_user.as_deref().map(str::to_owned).or_else(|| user.take());
+    *user = Some(match named.filter(|_| caller.trusted_proxy) {
         Some(user) => format!("{}/{user}", caller.id),
         None => caller.id.to_string(),
     });

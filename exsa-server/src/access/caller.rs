@@ -1,87 +1,45 @@
 //! The authenticated sender of a request.
 
+use super::grants::Grants;
+use super::models::AllowedModels;
+use super::revocation::Revocation;
+use super::scope::Scopes;
 use crate::error::ApiError;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use exsa_core::Priority;
+use serde_json::Value;
 use std::sync::Arc;
 
-/// A kind of act that a key permits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Scope {
-    /// Generate, embed, rerank, tokenize, list models.
-    Infer,
-    /// Load, unload and switch models; reload the configuration.
-    Models,
-    /// Read metrics and statistics.
-    Metrics,
-    /// Read the audit log.
-    Audit,
-    /// Make, list and revoke keys.
-    Keys,
-}
-
-impl Scope {
-    /// All scopes.
-    pub const ALL: [Self; 5] = [Self::Infer, Self::Models, Self::Metrics, Self::Audit, Self::Keys];
-
-    /// Name in configuration and errors.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Infer => "infer",
-            Self::Models => "models",
-            Self::Metrics => "metrics",
-            Self::Audit => "audit",
-            Self::Keys => "keys",
-        }
-    }
-}
-
-/// A set of scopes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scopes(u8);
-
-impl Scopes {
-    /// All scopes.
-    pub const ALL: Self = Self((1 << Scope::ALL.len()) - 1);
-
-    /// The set with `scope` added.
-    #[must_use]
-    pub fn with(self, scope: Scope) -> Self {
-        Self(self.0 | 1 << scope as u8)
-    }
-
-    /// Whether `scope` is in the set.
-    pub fn contains(self, scope: Scope) -> bool {
-        self.0 & (1 << scope as u8) != 0
-    }
-}
-
-impl FromIterator<Scope> for Scopes {
-    fn from_iter<T: IntoIterator<Item = Scope>>(scopes: T) -> Self {
-        scopes.into_iter().fold(Self::default(), Self::with)
-    }
-}
+/// First part of the ids of callers with a token.
+pub(super) const TOKEN_PREFIX: &str = "jwt:";
 
 /// The sender of a request, an extension of every request that reaches a handler. Clones are cheap.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Caller {
-    /// Id of the key, `jwt:` and the subject of a token, or `anonymous`.
+    /// Id of the key, `jwt:` and the subject of a token, `operator` for the control socket, or `anonymous`.
     pub id: Arc<str>,
     /// Group with which quotas are shared.
     pub group: Option<Arc<str>>,
     /// Permitted acts.
     pub scopes: Scopes,
-    /// Names of the permitted models; `None` permits all. A name that ends with `*` permits those that begin like it.
-    pub models: Option<Arc<[String]>>,
+    /// Permitted models.
+    pub models: AllowedModels,
     /// The most urgent class that requests may have.
     pub priority_max: Priority,
     /// Weight in the fair queue.
     pub weight: f32,
     /// Whether the sender may name its end user.
     pub trusted_proxy: bool,
+    /// The end user that a trusted proxy named in the header `x-exsa-user`.
+    pub end_user: Option<Arc<str>>,
+    /// Quota of this sender alone.
+    pub quota: Option<Arc<Value>>,
+    /// Unix time in seconds from which the key or token is not valid any more.
+    pub expires: Option<u64>,
+    /// Revocation of the secret by which the sender was authenticated.
+    pub revocation: Revocation,
 }
 
 impl Caller {
@@ -91,11 +49,38 @@ impl Caller {
             id: "anonymous".into(),
             group: None,
             scopes: Scopes::ALL,
-            models: None,
+            models: AllowedModels::ALL,
             priority_max: Priority::default(),
             weight: 1.0,
             trusted_proxy: false,
+            end_user: None,
+            quota: None,
+            expires: None,
+            revocation: Revocation::never(),
         }
+    }
+
+    /// A sender with the rights of a key or token.
+    pub(crate) fn new(id: &str, grants: &Grants, expires: Option<u64>, revocation: Revocation) -> Self {
+        let Grants { scopes, models, priority_max, weight, group, trusted_proxy, quota } = grants.clone();
+        Self {
+            id: id.into(),
+            group: group.map(Arc::from),
+            scopes,
+            models,
+            priority_max,
+            weight,
+            trusted_proxy,
+            end_user: None,
+            quota: quota.map(Arc::new),
+            expires,
+            revocation,
+        }
+    }
+
+    /// The server's operator, who has access to its data folder.
+    pub fn operator() -> Self {
+        Self::new("operator", &Grants::operator(), None, Revocation::never())
     }
 
     /// Whether the sender was not authenticated.
@@ -103,13 +88,27 @@ impl Caller {
         &*self.id == "anonymous"
     }
 
+    /// Whether the sender came with a token of an identity provider.
+    pub fn is_token(&self) -> bool {
+        self.id.starts_with(TOKEN_PREFIX)
+    }
+
     /// Whether the sender may use a model.
     pub fn may_use(&self, model: &str) -> bool {
-        let permits = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(prefix) => model.starts_with(prefix),
-            None => model == pattern,
-        };
-        self.models.as_ref().is_none_or(|models| models.iter().any(permits))
+        self.models.allow(model)
+    }
+
+    /// The rights of the sender.
+    pub fn grants(&self) -> Grants {
+        Grants {
+            scopes: self.scopes,
+            models: self.models.clone(),
+            priority_max: self.priority_max,
+            weight: self.weight,
+            group: self.group.as_deref().map(str::to_owned),
+            trusted_proxy: self.trusted_proxy,
+            quota: self.quota.as_deref().cloned(),
+        }
     }
 }
 

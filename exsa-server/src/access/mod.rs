@@ -1,38 +1,44 @@
-//! Who sends a request, and what that sender may do.
+//! Authentication and authorization: API keys, tokens of an identity provider, scopes.
+//!
+//! [`Access`] finds the [`Caller`] of a request. Keys are kept in a [`Store`]; [`ControlSocket`] and [`cli`] manage
+//! them on the server's own machine, the routes `/v1/keys` over the network.
 
+mod authenticate;
 mod caller;
+pub mod cli;
+mod config;
+#[cfg(unix)]
+mod control;
+mod credential;
+mod failures;
+mod grants;
+mod jwt;
+mod keys;
+mod models;
+mod record;
+mod refusal;
+mod revocation;
+mod routes;
+mod scope;
+mod secret;
+mod store;
 
-pub use caller::{Caller, Scope, Scopes};
+pub use authenticate::{Access, AccessError};
+pub use caller::Caller;
+pub use config::AccessConfig;
+#[cfg(unix)]
+pub use control::ControlSocket;
+pub use grants::{GrantError, Grants};
+pub use jwt::{JwtConfig, JwtConfigError, RoleConfig};
+pub use keys::{KeyError, Keys};
+pub use models::{AllowedModels, BadPattern, ModelPattern};
+pub use record::{KeyOptionError, KeyOptions, KeyRecord};
+pub use revocation::Revocation;
+pub use scope::{Scope, Scopes, UnknownScope};
+pub use secret::{NoRandomness, SecretText};
+pub use store::{Store, StoreError};
 
-use crate::error::ApiError;
-use crate::state::AppState;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::middleware::Next;
-use axum::response::Response;
-use std::sync::Arc;
-
-/// Finds the sender of a request and adds it as an extension. Without authentication every sender is
-/// [`Caller::anonymous`].
-pub(crate) async fn authenticate(
-    State(_state): State<Arc<AppState>>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    request.extensions_mut().insert(Caller::anonymous());
-    Ok(next.run(request).await)
-}
-
-/// Lets requests pass whose sender has `scope`.
-pub(crate) async fn require(
-    State(scope): State<Scope>,
-    caller: Caller,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    if caller.scopes.contains(scope) {
-        return Ok(next.run(request).await);
-    }
-    let message = format!("this needs the scope '{}', which the key does not have", scope.name());
-    Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message).code("missing_scope"))
-}
+pub(crate) use authenticate::{authenticate, require};
+pub(crate) use refusal::revoked;
+pub(crate) use revocation::RevocationWatch;
+pub(crate) use routes::routes;

@@ -1,7 +1,7 @@
 //! Anthropic's API: `/v1/messages` and `/v1/messages/count_tokens`.
 
 mod chunks;
-mod error;
+pub(crate) mod error;
 mod request;
 mod response;
 

@@ -2,7 +2,7 @@
 //! `/api/show`, `/api/ps`, `/api/version`.
 
 mod chunks;
-mod error;
+pub(crate) mod error;
 mod lifecycle;
 mod models;
 mod request;

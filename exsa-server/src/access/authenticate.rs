@@ -1,0 +1,204 @@
+//! Authentication of requests, and the check of scopes.
+
+use super::credential::Credential;
+use super::failures::Failures;
+use super::jwt::{JwtConfigError, TokenError, Tokens};
+use super::keys::KeyRefusal;
+use super::record::is_name;
+use super::refusal;
+use super::secret::PresentedKey;
+use super::{AccessConfig, Caller, Keys, Scope, Store, StoreError};
+use crate::context::RequestContext;
+use crate::error::ApiError;
+use crate::state::{AppState, unix_seconds};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The header in which a trusted proxy names the end user.
+const END_USER: HeaderName = HeaderName::from_static("x-exsa-user");
+
+/// Access cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// No data folder is configured.
+    #[error("access.data: a folder for the keys is needed")]
+    NoData,
+    /// The data folder or its database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A setting of `[access.jwt]` is not allowed.
+    #[error(transparent)]
+    Jwt(#[from] JwtConfigError),
+}
+
+/// Authentication of a server's requests. Clones share one state.
+///
+/// ```no_run
+/// use exsa_server::access::{Access, AccessConfig};
+///
+/// let access = Access::open(&AccessConfig::default().data("/var/lib/exsa"))?;
+/// # let _ = access;
+/// # Ok::<(), exsa_server::access::AccessError>(())
+/// ```
+#[derive(Clone)]
+pub struct Access(Arc<Parts>);
+
+struct Parts {
+    keys: Arc<Keys>,
+    tokens: Option<Arc<Tokens>>,
+    failures: Failures,
+    folder: Option<PathBuf>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Parts { keys, tokens, folder, .. } = &*self.0;
+        let mut out = out.debug_struct("Access");
+        out.field("keys", &keys.len()).field("tokens", &tokens.is_some()).field("folder", folder);
+        out.finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// Opens the database of the configured folder.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be used, another process has the database open, or a setting is not allowed.
+    pub fn open(config: &AccessConfig) -> Result<Self, AccessError> {
+        let folder = config.data.as_ref().ok_or(AccessError::NoData)?;
+        let keys = Keys::open(Arc::new(Store::open(folder)?))?;
+        Self::new(Arc::new(keys), config, Some(folder.clone()))
+    }
+
+    /// Authentication by keys that are open already; the configured folder is not used.
+    ///
+    /// # Errors
+    ///
+    /// A setting is not allowed.
+    pub fn with_keys(keys: Arc<Keys>, config: &AccessConfig) -> Result<Self, AccessError> {
+        Self::new(keys, config, None)
+    }
+
+    fn new(keys: Arc<Keys>, config: &AccessConfig, folder: Option<PathBuf>) -> Result<Self, AccessError> {
+        let tokens = config.jwt.as_ref().map(Tokens::new).transpose()?.map(Arc::new);
+        let failures = Failures::new(config.failures_burst, config.failures_per_minute);
+        Ok(Self(Arc::new(Parts { keys, tokens, failures, folder })))
+    }
+
+    /// The API keys.
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.0.keys
+    }
+
+    /// The database, in which other modules keep tables of their own.
+    pub fn store(&self) -> &Arc<Store> {
+        self.0.keys.store()
+    }
+
+    /// The data folder, if there is one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.0.folder.as_deref()
+    }
+
+    /// Finds the sender of a request.
+    async fn identify(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<Caller, ApiError> {
+        let caller = match Credential::find(headers)? {
+            Credential::Key(key) => self.by_key(&key, address)?,
+            Credential::Token(token) => self.by_token(token, address).await?,
+        };
+        if !caller.trusted_proxy {
+            return Ok(caller);
+        }
+        match headers.get(END_USER).map(|user| user.to_str().ok().filter(|user| is_name(user))) {
+            None => Ok(caller),
+            Some(Some(user)) => Ok(Caller { end_user: Some(user.into()), ..caller }),
+            Some(None) => {
+                Err(ApiError::invalid("x-exsa-user: 1 to 128 printable ASCII characters are allowed"))
+            }
+        }
+    }
+
+    fn by_key(&self, key: &PresentedKey<'_>, address: Option<IpAddr>) -> Result<Caller, ApiError> {
+        self.0.keys.find(key, unix_seconds()).map_err(|reason| {
+            let error = match reason {
+                KeyRefusal::Unknown => refusal::invalid("the API key is not valid"),
+                KeyRefusal::Revoked => refusal::unauthorized("key_revoked", "the API key was revoked"),
+                KeyRefusal::Expired => refusal::unauthorized("key_expired", "the API key has expired"),
+            };
+            self.failed(address, error)
+        })
+    }
+
+    async fn by_token(&self, token: &str, address: Option<IpAddr>) -> Result<Caller, ApiError> {
+        let Some(tokens) = &self.0.tokens else {
+            return Err(self.failed(address, refusal::invalid("the API key is not valid")));
+        };
+        if let Some(caller) = tokens.remembered(token) {
+            return Ok(caller);
+        }
+        // Signatures cost time, so that an address without failures left gets no further one checked.
+        self.0.failures.check(address).map_err(refusal::too_many)?;
+        tokens.verify(token).await.map_err(|error| match error {
+            TokenError::NoKeys => {
+                let message = "the keys of the identity provider cannot be read; try again later";
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("no_issuer_keys")
+            }
+            TokenError::Expired => {
+                self.failed(address, refusal::unauthorized("token_expired", "the token has expired"))
+            }
+            TokenError::Invalid(problem) => self.failed(address, refusal::invalid(problem)),
+        })
+    }
+
+    /// Counts a failure of an address. Returns the answer to it.
+    fn failed(&self, address: Option<IpAddr>, error: ApiError) -> ApiError {
+        tracing::debug!(?address, reason = %error, "authentication failed");
+        self.0.failures.count(address).map_or_else(refusal::too_many, |()| error)
+    }
+}
+
+/// The reason for which a request has no [`Caller`]. Routes for everyone do not ask for it.
+#[derive(Clone)]
+struct Unauthenticated(ApiError);
+
+/// Finds the sender of a request and adds it as an extension. Without authentication every sender is
+/// [`Caller::anonymous`].
+pub(crate) async fn authenticate(
+    State(state): State<Arc<AppState>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let found = match &state.access {
+        None => Ok(Caller::anonymous()),
+        Some(access) => {
+            let context = request.extensions().get::<RequestContext>();
+            let address = context.and_then(|context| context.peer).map(|peer| peer.ip());
+            access.identify(request.headers(), address).await
+        }
+    };
+    match found {
+        Ok(caller) => drop(request.extensions_mut().insert(caller)),
+        Err(error) => drop(request.extensions_mut().insert(Unauthenticated(error))),
+    }
+    next.run(request).await
+}
+
+/// Lets requests pass whose sender has `scope`.
+pub(crate) async fn require(State(scope): State<Scope>, request: Request, next: Next) -> Response {
+    let extensions = request.extensions();
+    let error = match (extensions.get::<Caller>(), extensions.get::<Unauthenticated>()) {
+        (Some(caller), _) if caller.scopes.contains(scope) => return next.run(request).await,
+        (Some(_), _) => refusal::missing_scope(scope),
+        (None, Some(Unauthenticated(error))) => error.clone(),
+        (None, None) => ApiError::internal("the request has no sender: its route is not authenticated"),
+    };
+    refusal::response(request.uri().path(), &error)
+}

@@ -1,0 +1,249 @@
+//! The commands `exsa-server key`: through the control socket of a running server, or on the database itself.
+
+use super::caller::Caller;
+use super::{AllowedModels, KeyError, KeyOptions, KeyRecord, Keys, ModelPattern, Scope, Store, StoreError};
+use clap::{Args, Subcommand};
+use exsa_core::Priority;
+use serde_json::{Value, json};
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+/// Time in which a server that starts or stops may keep both the database and the socket closed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Manages API keys.
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes a key and prints it; it cannot be shown again
+    New(New),
+    /// Lists keys
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revokes a key: it is refused from now on, and its running streams end
+    Revoke {
+        /// Id of the key
+        id: String,
+    },
+    /// Makes a new secret for a key and prints it
+    Rotate {
+        /// Id of the key
+        id: String,
+        /// Time in which the old secret stays valid, as 1h; none without it
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        overlap: Option<Duration>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct New {
+    /// Name for people
+    #[arg(long)]
+    name: String,
+    /// Permitted act: infer, models, metrics, audit or keys; repeatable; infer without it
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<Scope>,
+    /// Permitted model, or a prefix that ends with '*'; repeatable; all without it
+    #[arg(long, value_name = "NAME")]
+    model: Vec<ModelPattern>,
+    /// Group with which quotas are shared
+    #[arg(long)]
+    group: Option<String>,
+    /// The most urgent class of requests: interactive, normal or batch
+    #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = read_priority)]
+    priority_max: Priority,
+    /// Share of the engine against other keys
+    #[arg(long, default_value_t = 1.0)]
+    weight: f32,
+    /// Time until the key expires, as 30d; never without it
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    expires: Option<Duration>,
+    /// Let requests name their end user
+    #[arg(long)]
+    trusted_proxy: bool,
+}
+
+fn read_priority(name: &str) -> Result<Priority, String> {
+    let found = Priority::ALL.into_iter().find(|class| class.name() == name);
+    found.ok_or_else(|| "allowed are interactive, normal and batch".into())
+}
+
+/// Runs a command on the keys in `folder`.
+///
+/// # Errors
+///
+/// The command is refused, or neither the database nor a running server can be reached.
+pub fn run(args: &KeyArgs, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let answer = perform(&args.command, folder)?;
+    let mut out = io::stdout().lock();
+    match &args.command {
+        Command::List { json: false } => write_table(&answer, &mut out)?,
+        Command::List { json: true } => writeln!(out, "{answer:#}")?,
+        Command::Revoke { .. } => eprintln!("key {} revoked", text(&answer, "id")),
+        Command::New(_) | Command::Rotate { .. } => {
+            // The key alone goes to standard output, for scripts.
+            eprintln!("key {} ({}); it is not shown again:", text(&answer, "id"), text(&answer, "name"));
+            writeln!(out, "{}", text(&answer, "key"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks the server of the folder, or opens the database where there is none.
+fn perform(command: &Command, folder: &Path) -> Result<Value, Box<dyn Error>> {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask_server(command, folder)? {
+            return Ok(answer);
+        }
+        match Store::open(folder) {
+            Ok(store) => return Ok(act(command, &Keys::open(Arc::new(store))?)?),
+            Err(StoreError::InUse { .. }) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+impl New {
+    fn options(&self) -> KeyOptions {
+        let mut options = KeyOptions::new(&self.name).priority_max(self.priority_max).weight(self.weight);
+        if !self.scope.is_empty() {
+            options = options.scopes(self.scope.iter().copied());
+        }
+        if !self.model.is_empty() {
+            options.models = AllowedModels::only(self.model.iter().cloned());
+        }
+        (options.group, options.expires_in) = (self.group.clone(), self.expires);
+        options.trusted_proxy(self.trusted_proxy)
+    }
+}
+
+/// Runs a command on the database. Answers have the form of the routes.
+fn act(command: &Command, keys: &Keys) -> Result<Value, KeyError> {
+    let operator = Caller::operator();
+    let shown = |(record, text): (KeyRecord, super::SecretText)| {
+        let mut answer = record.json();
+        answer["key"] = text.expose().into();
+        answer
+    };
+    match command {
+        Command::New(new) => keys.create(&new.options(), &operator).map(shown),
+        Command::List { .. } => {
+            let records: Vec<_> = keys.list(&operator).iter().map(KeyRecord::json).collect();
+            Ok(json!({"object": "list", "data": records}))
+        }
+        Command::Revoke { id } => keys.revoke(id, &operator).map(|record| record.json()),
+        Command::Rotate { id, overlap } => keys.rotate(id, *overlap, &operator).map(shown),
+    }
+}
+
+/// The method, path and body by which the control socket is asked.
+#[cfg(unix)]
+fn request(command: &Command) -> (&'static str, String, Value) {
+    let time = |time: &Option<Duration>| time.map(|time| humantime::format_duration(time).to_string());
+    match command {
+        Command::New(new) => {
+            let options = new.options();
+            let body = json!({
+                "name": options.name, "scopes": options.scopes, "models": options.models,
+                "priority_max": options.priority_max, "weight": options.weight, "group": options.group,
+                "trusted_proxy": options.trusted_proxy, "expires_in": time(&options.expires_in),
+            });
+            ("POST", "/v1/keys".into(), body)
+        }
+        Command::List { .. } => ("GET", "/v1/keys".into(), json!({})),
+        Command::Revoke { id } => ("POST", format!("/v1/keys/{}/revoke", segment(id)), json!({})),
+        Command::Rotate { id, overlap } => {
+            ("POST", format!("/v1/keys/{}/rotate", segment(id)), json!({"overlap": time(overlap)}))
+        }
+    }
+}
+
+/// A text as one segment of a path: other characters than those of ids become `_`, which no id has.
+#[cfg(unix)]
+fn segment(id: &str) -> String {
+    id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+/// Sends a command to the server of the folder; `None` if there is none.
+#[cfg(unix)]
+fn ask_server(command: &Command, folder: &Path) -> Result<Option<Value>, Box<dyn Error>> {
+    use std::os::unix::net::UnixStream;
+    let mut connection = match UnixStream::connect(super::control::path(folder)) {
+        Ok(connection) => connection,
+        // Nothing is there, or a dead server's socket.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(format!("{}: {error}", super::control::path(folder).display()).into()),
+    };
+    connection.set_read_timeout(Some(Duration::from_secs(30)))?;
+    connection.set_write_timeout(Some(Duration::from_secs(30)))?;
+    let (method, path, body) = request(command);
+    let body = body.to_string();
+    // HTTP/1.0 ends a response with the connection.
+    let head = format!("{method} {path} HTTP/1.0\r\ncontent-length: {}\r\n\r\n", body.len());
+    connection.write_all((head + &body).as_bytes())?;
+    let mut response = Vec::new();
+    io::Read::read_to_end(&mut connection, &mut response)?;
+    let response = String::from_utf8(response)?;
+    let (head, body) = response.split_once("\r\n\r\n").ok_or("the server gave no answer")?;
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    let answer: Value = serde_json::from_str(body)?;
+    if !status.starts_with('2') {
+        let message = answer["error"]["message"].as_str().unwrap_or(body);
+        return Err(message.to_owned().into());
+    }
+    Ok(Some(answer))
+}
+
+#[cfg(not(unix))]
+fn ask_server(_: &Command, _: &Path) -> Result<Option<Value>, Box<dyn Error>> {
+    Ok(None)
+}
+
+fn text<'a>(record: &'a Value, field: &str) -> &'a str {
+    record[field].as_str().unwrap_or("-")
+}
+
+fn write_table(answer: &Value, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{:16}  {:20}  {:20}  {:20}  {:12}  scopes", "id", "created", "expires", "state", "group")?;
+    for record in answer["data"].as_array().into_iter().flatten() {
+        let time = |field: &str| {
+            let time = record[field]
+                .as_u64()
+                .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+            time.map_or("-".to_owned(), |time| humantime::format_rfc3339_seconds(time).to_string())
+        };
+        let expired =
+            record["expires"].as_u64().is_some_and(|expires| expires <= crate::state::unix_seconds());
+        let state = match record["revoked"].is_null() {
+            false => "revoked",
+            true if expired => "expired",
+            true => "valid",
+        };
+        let scopes = record["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let scopes: Vec<_> = scopes.collect();
+        let (id, name, group) = (text(record, "id"), text(record, "name"), text(record, "group"));
+        let (created, expires) = (time("created"), time("expires"));
+        writeln!(
+            out,
+            "{id:16}  {created:20}  {expires:20}  {state:20}  {group:12}  {}  {name}",
+            scopes.join(",")
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! The section `[access]` of the configuration.
+
+use super::jwt::JwtConfig;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// The section `[access]`: API keys and tokens.
+///
+/// ```
+/// use exsa_server::access::AccessConfig;
+///
+/// let config = AccessConfig::default().enabled(true).data("/var/lib/exsa");
+/// # let _ = config;
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct AccessConfig {
+    /// Whether requests need a key or token; false by default.
+    pub enabled: bool,
+    /// Folder of the keys and the control socket, with mode 0700; needed where `enabled` is set.
+    pub data: Option<PathBuf>,
+    /// Wrong keys and tokens that an address may send at once; 20 by default.
+    pub failures_burst: u32,
+    /// Further wrong keys and tokens of an address per minute; 20 by default.
+    pub failures_per_minute: u32,
+    /// Tokens of an identity provider; none are accepted by default.
+    pub jwt: Option<JwtConfig>,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self { enabled: false, data: None, failures_burst: 20, failures_per_minute: 20, jwt: None }
+    }
+}
+
+impl AccessConfig {
+    /// Sets whether requests need a key or token.
+    #[must_use]
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
+    /// Sets the data folder.
+    #[must_use]
+    pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data = Some(folder.into());
+        self
+    }
+
+    /// Sets the wrong keys and tokens that an address may send, at once and per minute.
+    #[must_use]
+    pub fn failures(mut self, burst: u32, per_minute: u32) -> Self {
+        (self.failures_burst, self.failures_per_minute) = (burst, per_minute);
+        self
+    }
+
+    /// Accepts tokens of an identity provider.
+    #[must_use]
+    pub fn jwt(mut self, config: JwtConfig) -> Self {
+        self.jwt = Some(config);
+        self
+    }
+}

@@ -1,0 +1,294 @@
+//! Records of API keys.
+
+use super::grants::{Grants, WEIGHTS};
+use super::models::{AllowedModels, ModelPattern};
+use super::scope::Scopes;
+use super::secret::SecretHash;
+use exsa_core::Priority;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Maximum bytes of a key's name or group.
+pub(crate) const NAME_MAX: usize = 128;
+
+/// Maximum bytes of a quota in JSON.
+const QUOTA_MAX: usize = 4096;
+
+/// Options of a new key. In JSON, `expires_in` is a text such as `30d`.
+///
+/// ```
+/// use exsa_server::access::{KeyOptions, Scope};
+///
+/// let options = KeyOptions::new("ci").scopes([Scope::Infer, Scope::Metrics]).group("build");
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct KeyOptions {
+    /// Name for people; need not be unique.
+    pub name: String,
+    /// Acts that the key allows; inference alone by default.
+    #[serde(default = "default_scopes")]
+    pub scopes: Scopes,
+    /// Models that the key may use; all by default.
+    #[serde(default)]
+    pub models: AllowedModels,
+    /// The most urgent class of the key's requests; `normal` by default.
+    #[serde(default)]
+    pub priority_max: Priority,
+    /// Share of the engine against other keys, 0.001 to 1000; 1 by default.
+    #[serde(default = "default_weight")]
+    pub weight: f32,
+    /// The group whose quota the key shares.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Whether requests may name the end user.
+    #[serde(default)]
+    pub trusted_proxy: bool,
+    /// Time until the key expires; never by default.
+    #[serde(default, deserialize_with = "duration")]
+    pub expires_in: Option<Duration>,
+    /// Quota of this key alone.
+    #[serde(default)]
+    pub quota: Option<Value>,
+}
+
+fn default_scopes() -> Scopes {
+    Grants::default().scopes
+}
+
+fn default_weight() -> f32 {
+    Grants::default().weight
+}
+
+/// Reads a text such as `30d`.
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let read = |text: String| {
+        let time = humantime::parse_duration(&text);
+        time.map_err(|error| {
+            de::Error::custom(format_args!("'{text}' is not a time such as 90s, 12h or 30d: {error}"))
+        })
+    };
+    Option::<String>::deserialize(deserializer)?.map(read).transpose()
+}
+
+/// An option of a new key that is not allowed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct KeyOptionError {
+    /// The option.
+    pub field: &'static str,
+    problem: String,
+}
+
+impl KeyOptions {
+    /// A key that allows inference on all models.
+    pub fn new(name: impl Into<String>) -> Self {
+        let Grants { scopes, models, priority_max, weight, group, trusted_proxy, quota } = Grants::default();
+        let name = name.into();
+        Self { name, scopes, models, priority_max, weight, group, trusted_proxy, expires_in: None, quota }
+    }
+
+    /// Sets the acts that the key allows.
+    #[must_use]
+    pub fn scopes(mut self, scopes: impl IntoIterator<Item = super::Scope>) -> Self {
+        self.scopes = scopes.into_iter().collect();
+        self
+    }
+
+    /// Sets the models that the key may use.
+    #[must_use]
+    pub fn models(mut self, patterns: impl IntoIterator<Item = ModelPattern>) -> Self {
+        self.models = AllowedModels::only(patterns);
+        self
+    }
+
+    /// Sets the most urgent class of the key's requests.
+    #[must_use]
+    pub fn priority_max(mut self, priority: Priority) -> Self {
+        self.priority_max = priority;
+        self
+    }
+
+    /// Sets the key's share of the engine.
+    #[must_use]
+    pub fn weight(mut self, weight: f32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Sets the key's group.
+    #[must_use]
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Sets whether requests may name the end user.
+    #[must_use]
+    pub fn trusted_proxy(mut self, trusted: bool) -> Self {
+        self.trusted_proxy = trusted;
+        self
+    }
+
+    /// Sets the time until the key expires.
+    #[must_use]
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.expires_in = Some(time);
+        self
+    }
+
+    /// Sets the quota of this key alone.
+    #[must_use]
+    pub fn quota(mut self, quota: Value) -> Self {
+        self.quota = Some(quota);
+        self
+    }
+
+    /// The rights of the key.
+    ///
+    /// # Errors
+    ///
+    /// The first option that is not allowed.
+    pub fn grants(&self) -> Result<Grants, KeyOptionError> {
+        let error = |field, problem: String| Err(KeyOptionError { field, problem });
+        let names = [("name", Some(&self.name)), ("group", self.group.as_ref())];
+        for (field, text) in names.into_iter().filter_map(|(field, text)| Some((field, text?))) {
+            if !is_name(text) {
+                return error(field, format!("1 to {NAME_MAX} bytes without control characters are allowed"));
+            }
+        }
+        if self.scopes.is_empty() {
+            return error("scopes", "at least one scope is needed".into());
+        }
+        if !WEIGHTS.contains(&self.weight) {
+            let (low, high) = WEIGHTS.into_inner();
+            return error("weight", format!("{} is not in {low} to {high}", self.weight));
+        }
+        if self.expires_in.is_some_and(|time| time.as_secs() == 0) {
+            return error("expires_in", "a time of at least one second is needed".into());
+        }
+        if self.quota.as_ref().is_some_and(|quota| quota.to_string().len() > QUOTA_MAX) {
+            return error("quota", format!("at most {QUOTA_MAX} bytes are allowed"));
+        }
+        Ok(Grants {
+            scopes: self.scopes,
+            models: self.models.clone(),
+            priority_max: self.priority_max,
+            weight: self.weight,
+            group: self.group.clone(),
+            trusted_proxy: self.trusted_proxy,
+            quota: self.quota.clone(),
+        })
+    }
+}
+
+/// Whether a text can name a key, a group or a subject.
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=NAME_MAX).contains(&text.len()) && !text.contains(char::is_control)
+}
+
+/// Facts about an API key. Times are Unix times in seconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct KeyRecord {
+    /// Id, a part of the key's text.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Rights of the key.
+    pub grants: Grants,
+    /// Time at which the key was made.
+    pub created: u64,
+    /// The caller that made the key.
+    pub created_by: String,
+    /// Time from which the key is not valid any more.
+    pub expires: Option<u64>,
+    /// Time at which the key was revoked.
+    pub revoked: Option<u64>,
+    /// Time at which the secret was last renewed.
+    pub rotated: Option<u64>,
+    pub(crate) hash: SecretHash,
+    pub(crate) previous: Option<PreviousSecret>,
+}
+
+/// The secret before a rotation, while both are valid.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PreviousSecret {
+    pub(crate) hash: SecretHash,
+    /// Time from which it is not valid any more.
+    pub(crate) until: u64,
+}
+
+impl KeyRecord {
+    /// Whether the key can be used at a Unix time.
+    pub fn is_valid(&self, now: u64) -> bool {
+        self.revoked.is_none() && self.expires.is_none_or(|expires| now < expires)
+    }
+
+    /// The record as JSON, without hashes.
+    pub fn json(&self) -> Value {
+        let Grants { scopes, models, priority_max, weight, group, trusted_proxy, quota } = &self.grants;
+        json!({
+            "object": "key",
+            "id": self.id,
+            "name": self.name,
+            "created": self.created,
+            "created_by": self.created_by,
+            "expires": self.expires,
+            "revoked": self.revoked,
+            "rotated": self.rotated,
+            "previous_secret_until": self.previous.as_ref().map(|previous| previous.until),
+            "scopes": scopes,
+            "models": models,
+            "priority_max": priority_max.name(),
+            "weight": weight,
+            "group": group,
+            "trusted_proxy": trusted_proxy,
+            "quota": quota,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_are_not_allowed_are_named() {
+        for (options, field) in [
+            (KeyOptions::new(""), "name"),
+            (KeyOptions::new("a\nb"), "name"),
+            (KeyOptions::new("a").group("x".repeat(129)), "group"),
+            (KeyOptions::new("a").scopes([]), "scopes"),
+            (KeyOptions::new("a").weight(f32::NAN), "weight"),
+            (KeyOptions::new("a").weight(0.0), "weight"),
+            (KeyOptions::new("a").expires_in(Duration::from_millis(5)), "expires_in"),
+            (KeyOptions::new("a").quota(Value::from("x".repeat(5000))), "quota"),
+        ] {
+            assert_eq!(options.grants().unwrap_err().field, field);
+        }
+        assert_eq!(KeyOptions::new("ä").grants(), Ok(Grants::default()));
+    }
+
+    #[test]
+    fn options_are_read_from_json() {
+        let options: KeyOptions =
+            serde_json::from_value(json!({"name": "a", "expires_in": "30d", "models": ["x*"]})).unwrap();
+        assert_eq!(options.expires_in, Some(Duration::from_secs(30 * 86_400)));
+        assert!(options.models.allow("xy") && !options.models.allow("y"));
+        for (bad, word) in [
+            (json!({"name": "a", "expires_in": "soon"}), "'soon'"),
+            (json!({"name": "a", "scope": ["infer"]}), "scope"),
+            (json!({"name": "a", "priority_max": "urgent"}), "urgent"),
+            (json!({}), "name"),
+        ] {
+            let error = serde_json::from_value::<KeyOptions>(bad).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
