@@ -2,6 +2,7 @@
 
 use crate::access::Caller;
 use crate::error::ApiError;
+use crate::request_log::{self, LogEntry};
 use crate::state::AppState;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -30,6 +31,8 @@ pub struct RequestContext {
     pub path: Arc<str>,
     /// Arrival of the request's head.
     pub begun: Instant,
+    /// The line about the request in the log.
+    pub(crate) log: LogEntry,
 }
 
 /// Adds a [`RequestContext`] to a request, and its id to the response.
@@ -43,13 +46,14 @@ pub(crate) async fn add(State(state): State<Arc<AppState>>, mut request: Request
         method: request.method().clone(),
         path: request.uri().path().into(),
         begun: Instant::now(),
+        log: LogEntry::default(),
     };
-    request.extensions_mut().insert(context);
+    request.extensions_mut().insert(context.clone());
     let mut response = next.run(request).await;
     if let Ok(header) = header {
         response.headers_mut().insert(REQUEST_ID, header);
     }
-    response
+    request_log::on_end(context, response)
 }
 
 /// Whether an id is short and of characters that need no escapes in logs.

@@ -19,6 +19,7 @@
 //! |---|---|
 //! | `POST /v1/chat/completions` | OpenAI's chat completions, also as server-sent events |
 //! | `POST /v1/completions` | OpenAI's completions: a text, token ids, or a list of either |
+//! | `POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}` | OpenAI's responses, also as server-sent events |
 //! | `POST /v1/embeddings` | OpenAI's embeddings, as numbers or base64 |
 //! | `POST /v1/rerank`, `/rerank` | Jina's rerank |
 //! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages, also as server-sent events |
@@ -26,6 +27,8 @@
 //! | `GET /v1/models`, `/v1/models/{id}` | OpenAI's models |
 //! | `/v1/models/list`, `active`, `events`, `load`, `unload`, `reload`, `sleep`, `wake`, `cancel`, `mode` | lifecycle of models, with a [registry](models::Models) |
 //! | `POST /v1/tokenize`, `/v1/detokenize` | token ids of a text, and back; also without `/v1` |
+//! | `POST /completion`, `/infill`, `/apply-template`, `/embedding`; `GET /props`, `/slots` | llama-server's API |
+//! | `GET /openapi.json` | the routes as an OpenAPI document |
 //! | `GET /health`, `/health/live`, `/health/ready` | health of the process and of the engine |
 //! | `GET /metrics` | counters in Prometheus' text format |
 #![forbid(unsafe_code)]
@@ -34,25 +37,40 @@
 pub mod access;
 mod anthropic;
 mod body;
+pub mod config;
 mod context;
+mod cors;
 mod error;
+mod fill_in;
 mod health;
+mod in_flight;
 pub mod listener;
+mod live;
+mod llama;
 mod metrics;
 pub mod models;
 mod ollama;
 mod openai;
+mod openapi;
 mod options;
 mod origin;
+pub mod reload;
+mod request_limits;
+mod request_log;
 mod server;
 mod state;
 mod stream;
+mod timings;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod tokens;
 mod work;
 
 pub use context::RequestContext;
 pub use error::ApiError;
+pub use live::Live;
 pub use metrics::{MetricsAlias, MetricsConfig};
+pub use openai::responses::store::StoredResponses;
 pub use options::ServerOptions;
 pub use server::Server;
 pub use state::Readiness;

@@ -1,5 +1,6 @@
 //! Options of the routes.
 
+use crate::openai::responses::store::StoredResponses;
 use std::time::Duration;
 
 /// Limits and policies of the routes.
@@ -19,6 +20,21 @@ pub struct ServerOptions {
     pub body_timeout: Duration,
     /// Maximum prompts of one request for completions; 64 by default.
     pub prompts_max: usize,
+    /// Maximum answers to one prompt (`n`, `best_of`); 128 by default.
+    pub n_max: usize,
+    /// Maximum tokens of a prompt; `None`, the default, is as many as the model takes. With a limit, prompts are
+    /// tokenized twice.
+    pub prompt_tokens_max: Option<usize>,
+    /// Maximum bytes of a schema, a grammar, or the definitions of tools, as JSON; 1 MiB by default.
+    pub schema_bytes_max: usize,
+    /// Whether chat completions and completions have llama-server's `timings` unless asked; they have not by default.
+    pub timings: bool,
+    /// Whether reasoning is sent as `reasoning_content` too, unless asked; it is not by default.
+    pub reasoning_content: bool,
+    /// Sequences at a time, as `/props` tells them; 1 by default.
+    pub slots: usize,
+    /// Limits of stored responses (`/v1/responses`).
+    pub stored_responses: StoredResponses,
     /// Interval of keep-alive comments in streams; 15 s by default.
     pub keep_alive: Duration,
     /// Time without a completed step, while work waits, after which the server is not ready; 60 s by default. It must be
@@ -31,6 +47,8 @@ pub struct ServerOptions {
     pub any_host: bool,
     /// Origins, such as `https://app.example.org`, whose pages may send requests. Others are refused; none by default.
     pub allowed_origins: Vec<String>,
+    /// Whether pages of the allowed origins may read answers (CORS); `false` by default.
+    pub cors: bool,
 }
 
 impl Default for ServerOptions {
@@ -39,11 +57,19 @@ impl Default for ServerOptions {
             body_bytes_max: 16 << 20,
             body_timeout: Duration::from_secs(60),
             prompts_max: 64,
+            n_max: exsa_core::request::ANSWERS_MAX,
+            prompt_tokens_max: None,
+            schema_bytes_max: 1 << 20,
+            timings: false,
+            reasoning_content: false,
+            slots: 1,
+            stored_responses: StoredResponses::default(),
             keep_alive: Duration::from_secs(15),
             step_limit: Duration::from_secs(60),
             allowed_hosts: Vec::new(),
             any_host: false,
             allowed_origins: Vec::new(),
+            cors: false,
         }
     }
 }
@@ -67,6 +93,55 @@ impl ServerOptions {
     #[must_use]
     pub fn prompts_max(mut self, prompts: usize) -> Self {
         self.prompts_max = prompts;
+        self
+    }
+
+    /// Sets the maximum answers to one prompt.
+    #[must_use]
+    pub fn n_max(mut self, answers: usize) -> Self {
+        self.n_max = answers;
+        self
+    }
+
+    /// Sets the maximum tokens of a prompt.
+    #[must_use]
+    pub fn prompt_tokens_max(mut self, tokens: impl Into<Option<usize>>) -> Self {
+        self.prompt_tokens_max = tokens.into();
+        self
+    }
+
+    /// Sets the maximum bytes of a schema, a grammar, or the definitions of tools.
+    #[must_use]
+    pub fn schema_bytes_max(mut self, bytes: usize) -> Self {
+        self.schema_bytes_max = bytes;
+        self
+    }
+
+    /// Sets whether answers have `timings` unless asked.
+    #[must_use]
+    pub fn timings(mut self, timings: bool) -> Self {
+        self.timings = timings;
+        self
+    }
+
+    /// Sets whether reasoning is sent as `reasoning_content` too, unless asked.
+    #[must_use]
+    pub fn reasoning_content(mut self, send: bool) -> Self {
+        self.reasoning_content = send;
+        self
+    }
+
+    /// Sets the sequences at a time that `/props` tells.
+    #[must_use]
+    pub fn slots(mut self, sequences: usize) -> Self {
+        self.slots = sequences;
+        self
+    }
+
+    /// Sets the limits of stored responses.
+    #[must_use]
+    pub fn stored_responses(mut self, limits: StoredResponses) -> Self {
+        self.stored_responses = limits;
         self
     }
 
@@ -102,6 +177,13 @@ impl ServerOptions {
     #[must_use]
     pub fn allowed_origin(mut self, origin: impl Into<String>) -> Self {
         self.allowed_origins.push(origin.into());
+        self
+    }
+
+    /// Sets whether pages of the allowed origins may read answers.
+    #[must_use]
+    pub fn cors(mut self, cors: bool) -> Self {
+        self.cors = cors;
         self
     }
 }

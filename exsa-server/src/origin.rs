@@ -1,6 +1,7 @@
 //! Checks of `Host` and `Origin` against DNS rebinding and requests of foreign pages.
 
 use crate::error::ApiError;
+use crate::listener::{Connection, Transport};
 use crate::options::ServerOptions;
 use crate::state::AppState;
 use axum::extract::{Request, State};
@@ -17,16 +18,24 @@ pub(crate) async fn check(
     next: Next,
 ) -> Result<Response, ApiError> {
     let authority = request.uri().authority().map(|authority| authority.as_str());
-    permitted(&state.options, request.headers(), authority)?;
+    let local =
+        request.extensions().get::<Connection>().is_some_and(|from| from.transport == Transport::Unix);
+    permitted(&state.options.get(), request.headers(), authority, local)?;
     Ok(next.run(request).await)
 }
 
-fn permitted(options: &ServerOptions, headers: &HeaderMap, authority: Option<&str>) -> Result<(), ApiError> {
+fn permitted(
+    options: &ServerOptions,
+    headers: &HeaderMap,
+    authority: Option<&str>,
+    local: bool,
+) -> Result<(), ApiError> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
     let host = text(header::HOST).or(authority).unwrap_or_default();
     let name = without_port(host);
     let known = |name: &str| options.allowed_hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
-    if !options.any_host && !is_loopback(name) && !known(name) {
+    // No web page can reach a UNIX socket by a name.
+    if !local && !options.any_host && !is_loopback(name) && !known(name) {
         let message =
             format!("'{host}' is not a host name of this server; the option allowed_hosts lists them");
         return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "invalid_request_error", message)
@@ -65,7 +74,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        permitted(options, &headers, None).map_err(|error| error.to_string())
+        permitted(options, &headers, None, false).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! The server's parts, and the routes over them.
 
 use crate::access::{self, Access, Scope};
+use crate::live::Live;
 use crate::metrics::MetricsConfig;
 use crate::models::Models;
 use crate::options::ServerOptions;
+use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
-use crate::{anthropic, context, error, health, metrics, models, ollama, openai, origin, tokens};
+use crate::{
+    anthropic, body, context, cors, error, health, llama, metrics, models, ollama, openai, openapi, origin,
+    request_log, tokens,
+};
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{delete, get, post};
 use exsa_core::Generator;
@@ -30,23 +34,24 @@ use std::sync::Arc;
 #[must_use]
 pub struct Server {
     generator: Arc<dyn Generator>,
-    options: ServerOptions,
+    options: Live<ServerOptions>,
     readiness: Readiness,
     models: Option<Arc<Models>>,
     metrics: MetricsConfig,
     access: Option<Access>,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
-        let (options, readiness) = (ServerOptions::default(), Readiness::default());
-        Self { generator, options, readiness, models: None, metrics: MetricsConfig::default(), access: None }
+        let (options, readiness, metrics) = (Live::default(), Readiness::default(), MetricsConfig::default());
+        Self { generator, options, readiness, models: None, metrics, access: None, reloader: None }
     }
 
-    /// Sets limits and policies of the routes.
-    pub fn options(mut self, options: ServerOptions) -> Self {
-        self.options = options;
+    /// Sets limits and policies of the routes; with a [`Live`] value, the host can change them later.
+    pub fn options(mut self, options: impl Into<Live<ServerOptions>>) -> Self {
+        self.options = options.into();
         self
     }
 
@@ -74,31 +79,41 @@ impl Server {
         self
     }
 
+    /// Sets what `POST /v1/config/reload` calls; there is no such route without it.
+    pub fn reloader(mut self, reloader: Arc<Reloader>) -> Self {
+        self.reloader = Some(reloader);
+        self
+    }
+
     /// The routes.
     pub fn router(self) -> Router {
-        let keys =
-            self.access.as_ref().map(|access| access::routes(access.keys().clone())).unwrap_or_default();
-        let Self { generator, options, readiness, models, metrics, access } = self;
+        let Self { generator, options, readiness, models, metrics, access, reloader } = self;
+        let reload = reloader.map(configuration);
+        let keys = access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(generator, options, readiness, models, metrics);
         state.access = access;
         let state = Arc::new(state);
         let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
-        let scoped = |routes: Router<Arc<AppState>>, scope: Scope| {
-            routes.route_layer(middleware::from_fn_with_state(scope, access::require))
+        let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
+            true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),
+            false => routes,
         };
         Router::new()
             .merge(scoped(inference().route_layer(load), Scope::Infer))
             .merge(scoped(lifecycle(), Scope::Models))
             .merge(scoped(observation(), Scope::Metrics))
-            .merge(scoped(keys, Scope::Keys))
+            .merge(keys.map(|keys| scoped(keys, Scope::Keys)).unwrap_or_default())
+            .merge(reload.map(|reload| scoped(reload, Scope::Models)).unwrap_or_default())
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)
+            .layer(middleware::from_fn(request_log::name_caller))
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
+            .layer(middleware::from_fn_with_state(state.clone(), cors::add))
+            .layer(middleware::from_fn_with_state(state.clone(), body::limit))
             .layer(middleware::from_fn_with_state(state.clone(), context::add))
             .layer(middleware::from_fn_with_state(state.clone(), metrics::count))
-            .layer(DefaultBodyLimit::max(state.options.body_bytes_max))
             .with_state(state)
     }
 }
@@ -114,6 +129,10 @@ fn inference() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::complete))
         .route("/v1/completions", post(openai::completions::complete))
+        .route("/v1/responses", post(openai::responses::create))
+        .route("/v1/responses/{id}", get(openai::responses::show).delete(openai::responses::delete))
+        .route("/v1/responses/{id}/cancel", post(openai::responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(openai::responses::input_items))
         .route("/v1/embeddings", post(openai::embeddings::embed))
         .route("/v1/rerank", post(openai::rerank::rerank))
         .route("/rerank", post(openai::rerank::rerank))
@@ -133,6 +152,12 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/api/copy", post(ollama::no_files))
         .route("/api/delete", delete(ollama::no_files))
         .route("/api/blobs/{digest}", post(ollama::no_files).head(ollama::no_files))
+        .route("/completion", post(llama::complete))
+        .route("/completions", post(llama::complete))
+        .route("/infill", post(llama::infill))
+        .route("/embedding", post(llama::embed))
+        .route("/apply-template", post(llama::apply))
+        .route("/props", get(llama::props))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
@@ -156,13 +181,19 @@ fn lifecycle() -> Router<Arc<AppState>> {
 
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
-    Router::new().route("/metrics", get(metrics::metrics))
+    Router::new().route("/metrics", get(metrics::metrics)).route("/slots", get(llama::slots))
+}
+
+/// Routes about the configuration.
+fn configuration(reloader: Arc<Reloader>) -> Router<Arc<AppState>> {
+    Router::new().route("/v1/config/reload", post(move || reload::handle(reloader.clone())))
 }
 
 /// Routes for everyone.
 fn open() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/version", get(ollama::version))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/health", get(health::health))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

@@ -3,8 +3,12 @@
 use crate::access::Access;
 use crate::error::ApiError;
 use crate::health::Watchdog;
+use crate::in_flight::InFlight;
+use crate::live::Live;
 use crate::metrics::{Metrics, MetricsConfig};
 use crate::models::Models;
+use crate::openai::responses::running::RunningResponses;
+use crate::openai::responses::store::ResponseStore;
 use crate::options::ServerOptions;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
@@ -34,7 +38,7 @@ impl Readiness {
 /// State of the handlers.
 pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
-    pub(crate) options: ServerOptions,
+    pub(crate) options: Live<ServerOptions>,
     pub(crate) readiness: Readiness,
     /// The models, where they can be loaded and unloaded.
     pub(crate) models: Option<Arc<Models>>,
@@ -43,6 +47,9 @@ pub(crate) struct AppState {
     pub(crate) clock: Instant,
     /// Authentication; without it every sender is anonymous.
     pub(crate) access: Option<Access>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) responses: Arc<ResponseStore>,
+    pub(crate) running_responses: RunningResponses,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
     ids: AtomicU64,
@@ -52,13 +59,14 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(
         generator: Arc<dyn Generator>,
-        options: ServerOptions,
+        options: Live<ServerOptions>,
         readiness: Readiness,
         models: Option<Arc<Models>>,
         metrics: MetricsConfig,
     ) -> Self {
         let metrics = Metrics::new(metrics, generator.clone(), models.clone());
-        let (started, watchdog) = (unix_seconds(), Watchdog::new(options.step_limit));
+        let (started, watchdog) = (unix_seconds(), Watchdog::new(options.get().step_limit));
+        let responses = Arc::new(ResponseStore::new(options.get().stored_responses.clone()));
         Self {
             generator,
             options,
@@ -68,6 +76,9 @@ impl AppState {
             metrics,
             watchdog: Mutex::new(watchdog),
             clock: Instant::now(),
+            in_flight: InFlight::default(),
+            responses,
+            running_responses: RunningResponses::default(),
             started,
             ids: AtomicU64::new(0),
             keys: RandomState::new(),
@@ -98,9 +109,17 @@ impl AppState {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, SubmitError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.off_thread(|state| Ok(work(state)?)).await
+    }
+
+    /// Like [`blocking`](Self::blocking), for work with errors of its own.
+    pub(crate) async fn off_thread<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let state = self.clone();
         match tokio::task::spawn_blocking(move || work(&state)).await {
-            Ok(result) => Ok(result?),
+            Ok(result) => result,
             Err(error) => Err(ApiError::internal(format!("a worker thread ended: {error}"))),
         }
     }

@@ -6,10 +6,12 @@
 use crate::access::{self, Caller, RevocationWatch};
 use crate::context::Client;
 use crate::error::ApiError;
+use crate::in_flight::Slot;
+use crate::request_limits;
 use crate::state::AppState;
 use axum::http::StatusCode;
 use exsa_core::embed::{EmbedOutput, RerankOutput};
-use exsa_core::stream::Completion;
+use exsa_core::stream::{CancelHandle, Completion};
 use exsa_core::{EmbedRequest, Event, FinishReason, Priority, Request, RerankRequest, TokenStream, Usage};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,13 +21,14 @@ use tracing::debug;
 pub(crate) struct Work {
     stream: TokenStream,
     meter: Meter,
+    slot: Slot,
     revocation: RevocationWatch,
 }
 
 impl Work {
-    fn new(stream: TokenStream, client: &Client) -> Self {
+    fn new(stream: TokenStream, client: &Client, slot: Slot) -> Self {
         let revocation = client.caller.revocation.watch();
-        Self { stream, meter: Meter::new(client.clone()), revocation }
+        Self { stream, meter: Meter::new(client.clone()), slot, revocation }
     }
 
     /// Whether the caller's key was revoked; wakes the task of `context` when it is.
@@ -38,8 +41,27 @@ impl Work {
         let polled = self.stream.poll_event(context);
         if let Poll::Ready(Some(event)) = &polled {
             self.meter.observe(event);
+            self.slot.observe(event);
         }
         polled
+    }
+
+    /// The next event; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// The caller's key was revoked.
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>, ApiError> {
+        std::future::poll_fn(|context| match self.poll_revoked(context) {
+            true => Poll::Ready(Err(access::revoked())),
+            false => self.poll_event(context).map(Ok),
+        })
+        .await
+    }
+
+    /// A handle that cancels the request from elsewhere.
+    pub(crate) fn cancel_handle(&self) -> CancelHandle {
+        self.stream.cancel_handle()
     }
 
     /// All answers, once they are complete.
@@ -48,13 +70,13 @@ impl Work {
     ///
     /// The error that the request failed with.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
-        let Self { stream, mut meter, .. } = self;
-        let revocation = meter.client.caller.revocation.clone();
-        let answers = tokio::select! {
-            biased;
-            () = revocation.revoked() => return Err(access::revoked()),
-            answers = stream.complete_all_async_with(|event| meter.observe(event)) => answers?,
-        };
+        let Self { stream, mut meter, slot, .. } = self;
+        let caller = meter.client.caller.clone();
+        let answers = stream.complete_all_async_with(|event| {
+            meter.observe(event);
+            slot.observe(event);
+        });
+        let answers = until_revoked(&caller, answers).await??;
         match answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
             Some(error) => Err(error),
             None => Ok(answers),
@@ -102,9 +124,13 @@ impl Drop for Meter {
         match &self.ended {
             Some((usage, reason)) => {
                 let (prompt, generated) = (usage.prompt_tokens, usage.completion_tokens);
+                context.log.tokens(usage);
                 debug!(id, caller, prompt, generated, outcome = reason.openai(), "request ended");
             }
-            None => debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone"),
+            None => {
+                context.log.generated(self.tokens);
+                debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone");
+            }
         }
     }
 }
@@ -120,14 +146,27 @@ impl AppState {
         client: &Client,
         mut requests: Vec<Request>,
     ) -> Result<Vec<Work>, ApiError> {
+        let options = self.options.get();
+        let mut slots = Vec::with_capacity(requests.len());
         for request in &mut requests {
             self.authorise(&client.caller, request.model.as_deref())?;
+            request_limits::check(request, &options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
+            let model = self.model(request.model.as_deref())?.name.clone();
+            client.context.log.model(&model);
+            slots.push(self.in_flight.add(client.context.id.clone(), model, request));
         }
-        let submit = |state: &Self| requests.into_iter().map(|r| state.generator.submit(r)).collect();
-        let streams: Vec<TokenStream> = self.blocking(submit).await?;
-        Ok(streams.into_iter().map(|stream| Work::new(stream, client)).collect())
+        let submit = move |state: &Self| {
+            if let Some(limit) = options.prompt_tokens_max {
+                for request in &requests {
+                    request_limits::check_prompt(state.generator.count_tokens(request)?, limit)?;
+                }
+            }
+            requests.into_iter().map(|r| Ok(state.generator.submit(r)?)).collect()
+        };
+        let streams: Vec<TokenStream> = self.off_thread(submit).await?;
+        Ok(streams.into_iter().zip(slots).map(|(stream, slot)| Work::new(stream, client, slot)).collect())
     }
 
     /// Submits one request.
@@ -157,7 +196,10 @@ impl AppState {
         self.authorise(&client.caller, request.model.as_deref())?;
         let EmbedRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
-        Ok(self.blocking(|state| state.generator.embed(request)).await?.await?)
+        let output = self.blocking(|state| state.generator.embed(request)).await?;
+        let output = until_revoked(&client.caller, output).await??;
+        client.context.log.tokens(&output.usage);
+        Ok(output)
     }
 
     /// Scores documents of a client.
@@ -173,7 +215,10 @@ impl AppState {
         self.authorise(&client.caller, request.model.as_deref())?;
         let RerankRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
-        Ok(self.blocking(|state| state.generator.rerank(request)).await?.await?)
+        let output = self.blocking(|state| state.generator.rerank(request)).await?;
+        let output = until_revoked(&client.caller, output).await??;
+        client.context.log.tokens(&output.usage);
+        Ok(output)
     }
 
     /// Refuses a model that the caller may not use.
@@ -193,6 +238,15 @@ impl AppState {
         Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message)
             .param("model")
             .code("model_not_allowed"))
+    }
+}
+
+/// The output of `work`, which is dropped once the key of `caller` is revoked.
+async fn until_revoked<T>(caller: &Caller, work: impl Future<Output = T>) -> Result<T, ApiError> {
+    tokio::select! {
+        biased;
+        () = caller.revocation.clone().revoked() => Err(access::revoked()),
+        output = work => Ok(output),
     }
 }
 
@@ -221,11 +275,13 @@ fn own(
         None => caller.id.to_string(),
     });
     // How long a prompt takes tells whether its prefix was cached: callers of different groups share nothing.
-    let tenant = caller.group.as_ref().unwrap_or(&caller.id);
-    *cache_salt = Some(match cache_salt.take() {
-        Some(salt) => format!("{tenant}/{salt}"),
-        None => tenant.to_string(),
-    });
+    // Lengths keep a salt that a client sent from spelling the name of another tenant.
+    let (kind, tenant) = match &caller.group {
+        Some(group) => ("group", group),
+        None => ("caller", &caller.id),
+    };
+    let salt = cache_salt.take().unwrap_or_default();
+    *cache_salt = Some(format!("{kind} {}:{tenant}/{salt}", tenant.len()));
 }
 
 #[cfg(test)]
@@ -267,9 +323,11 @@ mod tests {
     fn tenants_share_no_prefix_cache() {
         let grouped = Caller { group: Some("team".into()), ..caller("a") };
         let salt = |caller: &Caller, request| owned(caller, request).cache_salt;
-        assert_eq!(salt(&caller("a"), Request::text("x")).as_deref(), Some("a"));
-        assert_eq!(salt(&grouped, Request::text("x")).as_deref(), Some("team"));
-        assert_eq!(salt(&grouped, Request::text("x").cache_salt("s")).as_deref(), Some("team/s"));
+        assert_eq!(salt(&caller("a"), Request::text("x")).as_deref(), Some("caller 1:a/"));
+        assert_eq!(salt(&grouped, Request::text("x")).as_deref(), Some("group 4:team/"));
+        assert_eq!(salt(&grouped, Request::text("x").cache_salt("s")).as_deref(), Some("group 4:team/s"));
+        let other = Caller { group: Some("team/s".into()), ..caller("b") };
+        assert_ne!(salt(&grouped, Request::text("x").cache_salt("s/")), salt(&other, Request::text("x")));
         assert_eq!(salt(&Caller::anonymous(), Request::text("x")), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Authentication of requests, and the check of scopes.
 
 use super::credential::Credential;
+use super::events::AccessEvent;
 use super::failures::Failures;
 use super::jwt::{JwtConfigError, TokenError, Tokens};
 use super::keys::KeyRefusal;
@@ -98,6 +99,12 @@ impl Access {
         &self.0.keys
     }
 
+    /// Tells acts on keys, and refusals, to a function, such as one that writes an audit log. It runs on the thread of
+    /// the act. Only the first call has an effect.
+    pub fn observe(&self, observer: impl Fn(&AccessEvent<'_>) + Send + Sync + 'static) {
+        self.0.keys.observe(observer);
+    }
+
     /// The database, in which other modules keep tables of their own.
     pub fn store(&self) -> &Arc<Store> {
         self.0.keys.store()
@@ -109,10 +116,10 @@ impl Access {
     }
 
     /// Finds the sender of a request.
-    async fn identify(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<Caller, ApiError> {
+    async fn identify(&self, headers: &HeaderMap, context: &RequestContext) -> Result<Caller, ApiError> {
         let caller = match Credential::find(headers)? {
-            Credential::Key(key) => self.by_key(&key, address)?,
-            Credential::Token(token) => self.by_token(token, address).await?,
+            Credential::Key(key) => self.by_key(&key, context)?,
+            Credential::Token(token) => self.by_token(token, context).await?,
         };
         if !caller.trusted_proxy {
             return Ok(caller);
@@ -126,43 +133,52 @@ impl Access {
         }
     }
 
-    fn by_key(&self, key: &PresentedKey<'_>, address: Option<IpAddr>) -> Result<Caller, ApiError> {
+    fn by_key(&self, key: &PresentedKey<'_>, context: &RequestContext) -> Result<Caller, ApiError> {
         self.0.keys.find(key, unix_seconds()).map_err(|reason| {
             let error = match reason {
                 KeyRefusal::Unknown => refusal::invalid("the API key is not valid"),
                 KeyRefusal::Revoked => refusal::unauthorized("key_revoked", "the API key was revoked"),
                 KeyRefusal::Expired => refusal::unauthorized("key_expired", "the API key has expired"),
             };
-            self.failed(address, error)
+            self.failed(context, error)
         })
     }
 
-    async fn by_token(&self, token: &str, address: Option<IpAddr>) -> Result<Caller, ApiError> {
+    async fn by_token(&self, token: &str, context: &RequestContext) -> Result<Caller, ApiError> {
         let Some(tokens) = &self.0.tokens else {
-            return Err(self.failed(address, refusal::invalid("the API key is not valid")));
+            return Err(self.failed(context, refusal::invalid("the API key is not valid")));
         };
         if let Some(caller) = tokens.remembered(token) {
             return Ok(caller);
         }
         // Signatures cost time, so that an address without failures left gets no further one checked.
-        self.0.failures.check(address).map_err(refusal::too_many)?;
+        self.0.failures.check(address(context)).map_err(refusal::too_many)?;
         tokens.verify(token).await.map_err(|error| match error {
             TokenError::NoKeys => {
                 let message = "the keys of the identity provider cannot be read; try again later";
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("no_issuer_keys")
             }
             TokenError::Expired => {
-                self.failed(address, refusal::unauthorized("token_expired", "the token has expired"))
+                self.failed(context, refusal::unauthorized("token_expired", "the token has expired"))
             }
-            TokenError::Invalid(problem) => self.failed(address, refusal::invalid(problem)),
+            TokenError::Invalid(problem) => self.failed(context, refusal::invalid(problem)),
         })
     }
 
     /// Counts a failure of an address. Returns the answer to it.
-    fn failed(&self, address: Option<IpAddr>, error: ApiError) -> ApiError {
-        tracing::debug!(?address, reason = %error, "authentication failed");
-        self.0.failures.count(address).map_or_else(refusal::too_many, |()| error)
+    fn failed(&self, context: &RequestContext, error: ApiError) -> ApiError {
+        if let Err(wait) = self.0.failures.count(address(context)) {
+            return refusal::too_many(wait);
+        }
+        let reason = error.to_string();
+        tracing::debug!(peer = ?context.peer, reason, "authentication failed");
+        self.0.keys.tell(&AccessEvent::AuthenticationFailed { reason: &reason, context });
+        error
     }
+}
+
+fn address(context: &RequestContext) -> Option<IpAddr> {
+    context.peer.map(|peer| peer.ip())
 }
 
 /// The reason for which a request has no [`Caller`]. Routes for everyone do not ask for it.
@@ -176,13 +192,14 @@ pub(crate) async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let found = match &state.access {
-        None => Ok(Caller::anonymous()),
-        Some(access) => {
-            let context = request.extensions().get::<RequestContext>();
-            let address = context.and_then(|context| context.peer).map(|peer| peer.ip());
-            access.identify(request.headers(), address).await
+    let context = request.extensions().get::<RequestContext>().cloned();
+    let found = match (&state.access, context) {
+        (None, _) => Ok(Caller::anonymous()),
+        (Some(access), Some(context)) => {
+            request.extensions_mut().insert(access.clone());
+            access.identify(request.headers(), &context).await
         }
+        (Some(_), None) => Err(ApiError::internal("the request has no context")),
     };
     match found {
         Ok(caller) => drop(request.extensions_mut().insert(caller)),
@@ -196,7 +213,12 @@ pub(crate) async fn require(State(scope): State<Scope>, request: Request, next: 
     let extensions = request.extensions();
     let error = match (extensions.get::<Caller>(), extensions.get::<Unauthenticated>()) {
         (Some(caller), _) if caller.scopes.contains(scope) => return next.run(request).await,
-        (Some(_), _) => refusal::missing_scope(scope),
+        (Some(by), _) => {
+            if let (Some(access), Some(context)) = (extensions.get::<Access>(), extensions.get()) {
+                access.0.keys.tell(&AccessEvent::PermissionDenied { scope, by, context });
+            }
+            refusal::missing_scope(scope)
+        }
         (None, Some(Unauthenticated(error))) => error.clone(),
         (None, None) => ApiError::internal("the request has no sender: its route is not authenticated"),
     };

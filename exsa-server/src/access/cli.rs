@@ -15,13 +15,13 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Manages API keys.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct KeyArgs {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Makes a key and prints it; it cannot be shown again
     New(New),
@@ -46,7 +46,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct New {
     /// Name for people
     #[arg(long)]

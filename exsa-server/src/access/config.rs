@@ -1,7 +1,8 @@
 //! The section `[access]` of the configuration.
 
 use super::jwt::JwtConfig;
-use serde::Deserialize;
+use crate::config::Problems;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The section `[access]`: API keys and tokens.
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 /// let config = AccessConfig::default().enabled(true).data("/var/lib/exsa");
 /// # let _ = config;
 /// ```
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct AccessConfig {
@@ -35,6 +36,16 @@ impl Default for AccessConfig {
 }
 
 impl AccessConfig {
+    /// Reports unusable values.
+    pub(crate) fn validate(&self, problems: &mut Problems) {
+        if self.enabled && self.data.is_none() {
+            problems.add("access.data", "a folder is needed where access.enabled is true");
+        }
+        if let Some(Err(error)) = self.jwt.as_ref().map(JwtConfig::check) {
+            problems.add(format!("access.jwt.{}", error.setting), error.problem());
+        }
+    }
+
     /// Sets whether requests need a key or token.
     #[must_use]
     pub fn enabled(mut self, enabled: bool) -> Self {

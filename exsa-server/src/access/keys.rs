@@ -3,6 +3,7 @@
 //! A change is durable before it is acknowledged, and takes effect in memory before the call returns.
 
 use super::caller::Caller;
+use super::events::{AccessEvent, Observer};
 use super::grants::GrantError;
 use super::record::{KeyOptionError, KeyOptions, KeyRecord, PreviousSecret};
 use super::revocation::Revoker;
@@ -102,6 +103,7 @@ pub struct Keys {
     entries: RwLock<HashMap<String, Entry>>,
     /// Held by changes, from the reading of a record until its new form is in memory.
     changes: Mutex<()>,
+    observer: Observer,
 }
 
 impl Keys {
@@ -125,12 +127,27 @@ impl Keys {
             Err(redb::TableError::TableDoesNotExist(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(Self { store, entries: RwLock::new(entries), changes: Mutex::new(()) })
+        Ok(Self {
+            store,
+            entries: RwLock::new(entries),
+            changes: Mutex::new(()),
+            observer: Observer::default(),
+        })
     }
 
     /// The database.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Tells each change to a function, before it is acknowledged. Only the first call has an effect.
+    pub fn observe(&self, observer: impl Fn(&AccessEvent<'_>) + Send + Sync + 'static) {
+        self.observer.set(observer);
+    }
+
+    /// Tells an event to the observer.
+    pub(super) fn tell(&self, event: &AccessEvent<'_>) {
+        self.observer.tell(event);
     }
 
     /// Number of records, revoked ones included.
@@ -207,6 +224,7 @@ impl Keys {
         }
         self.write(&record)?;
         self.insert(Entry::new(record.clone()));
+        self.tell(&AccessEvent::KeyCreated { key: &record, by });
         Ok((record, text))
     }
 
@@ -228,6 +246,7 @@ impl Keys {
             old.current.revoker.revoke();
             old.previous.iter().for_each(|secret| secret.revoker.revoke());
         }
+        self.tell(&AccessEvent::KeyRevoked { key: &record, by });
         Ok(record)
     }
 
@@ -270,6 +289,8 @@ impl Keys {
             old.previous.iter().for_each(|secret| secret.revoker.revoke());
         }
         entries.insert(record.id.clone(), entry);
+        drop(entries);
+        self.tell(&AccessEvent::KeyRotated { key: &record, by });
         Ok((record, text))
     }
 

@@ -10,6 +10,9 @@ mod config;
 #[cfg(unix)]
 mod control;
 mod credential;
+#[cfg(test)]
+mod durability;
+mod events;
 mod failures;
 mod grants;
 mod jwt;
@@ -28,6 +31,7 @@ pub use caller::Caller;
 pub use config::AccessConfig;
 #[cfg(unix)]
 pub use control::ControlSocket;
+pub use events::AccessEvent;
 pub use grants::{GrantError, Grants};
 pub use jwt::{JwtConfig, JwtConfigError, RoleConfig};
 pub use keys::{KeyError, Keys};

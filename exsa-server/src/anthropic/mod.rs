@@ -46,7 +46,7 @@ pub(crate) async fn messages(
     let id = state.id("msg_");
     if streamed {
         let chunks = MessageChunks::new(id, model, stops, prompt_tokens);
-        return Ok(stream::events(vec![answer], chunks, state.options.keep_alive));
+        return Ok(stream::events(vec![answer], chunks, state.options.get().keep_alive));
     }
     let answer = answer.complete().await?;
     Ok(Json(Message::new(id, model, answer, &stops)).into_response())

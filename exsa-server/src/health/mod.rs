@@ -53,7 +53,7 @@ fn problem(state: &AppState) -> Option<String> {
     let stalled = watchdog.observe(state.generator.stats_by_model(), state.clock.elapsed());
     drop(watchdog);
     if !stalled.is_empty() {
-        let limit = state.options.step_limit.as_secs_f64();
+        let limit = state.options.get().step_limit.as_secs_f64();
         let models = stalled.join(", ");
         return Some(format!("no step completed for {limit} s while work waits: {models}"));
     }

@@ -13,7 +13,7 @@ use exsa_core::registry::{LoadPacing, ModelConfig, Operation, Registry, Registry
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A registry of models as the server runs it.
@@ -31,14 +31,24 @@ pub struct Models {
     registry: Arc<Registry>,
     load_wait: Option<Duration>,
     load_on_request: bool,
-    builder: Option<Builder>,
+    /// The configuration at start.
+    config: ModelsConfig,
+    builder: Option<Mutex<Builder>>,
     discover: bool,
     /// Loads that the server is not ready before.
     starting: Vec<(String, Operation)>,
     active: Option<String>,
 }
 
+/// Models of tables that were read again.
+#[derive(Default)]
+pub(crate) struct Staged {
+    builder: Option<Builder>,
+    models: Vec<ModelConfig>,
+}
+
 /// Makes models of tables and files.
+#[derive(Clone)]
 struct Builder {
     folders: Arc<Folders>,
     backend: Arc<dyn InferenceBackend>,
@@ -54,6 +64,7 @@ impl Models {
             registry,
             load_wait: None,
             load_on_request: false,
+            config: ModelsConfig::default(),
             builder: None,
             discover: false,
             starting: Vec::new(),
@@ -134,8 +145,7 @@ impl Models {
             }
         }
         if registry.list().is_empty() && !config.discover {
-            let entry = ModelEntry { builtin: true, ..ModelEntry::default() };
-            let added = registry.add(builder.configured(BUILTIN, &entry)?);
+            let added = registry.add(builder.builtin()?);
             added.map_err(|error| ModelsError::new(BUILTIN, error.to_string()))?;
         }
         if let Some(active) = &config.active {
@@ -145,40 +155,86 @@ impl Models {
             registry: Arc::new(registry),
             load_wait: config.load_wait,
             load_on_request: config.load_on_request,
-            builder: Some(builder),
+            config: config.clone(),
+            builder: Some(Mutex::new(builder)),
             discover: config.discover,
             starting: Vec::new(),
             active: config.active.clone(),
         })
     }
 
-    /// Takes over the tables of a configuration that was read again: new models are added, and settings of known ones
-    /// are those of their next load or reload, except aliases, pins and idle times, which change at once. Models without
-    /// a table are removed unless they are in memory. Folders, memory and loading stay as they are.
+    /// Takes over the tables of a configuration that was read again: new models are added; modes and fairness of running
+    /// engines, aliases, pins and idle times change at once, other settings with the next load or reload. Models without a
+    /// table are removed unless they are in memory. Folders, memory and loading stay as they are.
     ///
     /// # Errors
     ///
-    /// The setting at fault; nothing has changed then, unless an alias is in use.
-    pub fn apply(&self, config: &ModelsConfig) -> Result<(), ModelsError> {
-        let Some(builder) = &self.builder else { return Ok(()) };
-        let mut tables = Vec::new();
+    /// The setting at fault; nothing has changed then.
+    pub fn apply(&self, config: &ModelsConfig, defaults: EngineOptions) -> Result<(), ModelsError> {
+        self.replace(self.stage(config, defaults)?);
+        Ok(())
+    }
+
+    /// Makes the models of a configuration's tables, without any effect.
+    pub(crate) fn stage(
+        &self,
+        config: &ModelsConfig,
+        defaults: EngineOptions,
+    ) -> Result<Staged, ModelsError> {
+        let Some(builder) = self.builder() else { return Ok(Staged::default()) };
+        let builder = Builder { defaults, idle_timeout: config.idle_timeout, ..builder };
+        let mut models = Vec::new();
         for (name, entry) in &config.models {
-            tables.push(builder.configured(name, entry)?);
+            models.push(builder.configured(name, entry)?);
         }
+        if models.is_empty() && !self.discover {
+            models.push(builder.builtin()?);
+        }
+        Ok(Staged { builder: Some(builder), models })
+    }
+
+    /// Takes over staged models.
+    pub(crate) fn replace(&self, staged: Staged) {
+        let (Some(own), Some(builder)) = (&self.builder, staged.builder) else { return };
+        *own.lock().unwrap_or_else(PoisonError::into_inner) = builder;
         for model in self.registry.list() {
-            let name = model.name;
-            if !config.models.contains_key(&name) && !self.discover && name != BUILTIN {
+            if !self.discover && !staged.models.iter().any(|staged| staged.name == model.name) {
                 // One that is in memory stays until it is unloaded.
-                let _ = self.registry.remove(&name);
+                let _ = self.registry.remove(&model.name);
             }
         }
-        for model in tables {
-            let name = model.name.clone();
-            let known = self.registry.status(&name).is_ok_and(|known| known.name == name);
-            let applied = if known { self.registry.configure(model) } else { self.registry.add(model) };
-            applied.map_err(|error| ModelsError::new(&name, error.to_string()))?;
+        for model in staged.models {
+            let (name, engine) = (model.name.clone(), model.engine.clone());
+            let status = self.registry.status(&name).ok().filter(|known| known.name == name);
+            let applied = match &status {
+                Some(_) => self.registry.configure(model),
+                None => self.registry.add(model),
+            };
+            if let Err(error) = applied {
+                tracing::error!(model = %name, %error, "settings of a model not taken over");
+            }
+            if status.is_some_and(|status| status.info.is_some())
+                && let Ok(running) = self.registry.engine(Some(&name))
+            {
+                running.set_mode(engine.mode);
+                running.set_fair(engine.fair);
+            }
         }
-        Ok(())
+    }
+
+    /// The configuration at start.
+    pub(crate) fn config(&self) -> &ModelsConfig {
+        &self.config
+    }
+
+    /// The backend of the models of tables.
+    pub(crate) fn backend(&self) -> Option<Arc<dyn InferenceBackend>> {
+        self.builder().map(|builder| builder.backend)
+    }
+
+    fn builder(&self) -> Option<Builder> {
+        let builder = self.builder.as_ref()?;
+        Some(builder.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// The registry.
@@ -242,7 +298,7 @@ impl Models {
 
     /// Adds the model of a file that has come into a folder, if there is one of this name.
     pub(crate) fn find(&self, model: &str) {
-        let Some(builder) = self.builder.as_ref().filter(|_| self.discover) else { return };
+        let Some(builder) = self.builder().filter(|_| self.discover) else { return };
         if name::check(model).is_err() || self.registry.status(model).is_ok() {
             return;
         }
@@ -291,6 +347,11 @@ impl Builder {
         Ok(changed(config, entry))
     }
 
+    /// The model inside the program.
+    fn builtin(&self) -> Result<ModelConfig, ModelsError> {
+        self.configured(BUILTIN, &ModelEntry { builtin: true, ..ModelEntry::default() })
+    }
+
     fn found(&self, name: &str, path: &Path) -> Result<ModelConfig, ModelsError> {
         self.configured(name, &ModelEntry { path: Some(path.to_owned()), ..ModelEntry::default() })
     }
@@ -309,7 +370,7 @@ impl Builder {
             return Ok((self.backend.clone(), ModelSource::Embedded(exsa_tiny::GGUF)));
         }
         let path = entry.path.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.gguf")));
-        if self.folders.is_empty() {
+        if self.folders.is_empty() || entry.trusted {
             if entry.path.is_none() {
                 return Err(
                     at("a path is needed: there are no folders in which to look for the file".into()),

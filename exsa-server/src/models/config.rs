@@ -1,10 +1,13 @@
 //! The section `[models]` of the configuration file.
 
+use super::catalog::Models;
 use super::name;
 use super::units;
-use exsa_core::Mode;
+use crate::config::Problems;
 use exsa_core::backend::{InferenceBackend, KvType, ModelSource};
 use exsa_core::error::LoadError;
+use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
+use exsa_core::{EngineOptions, Mode};
 use serde::de::value::{Error as ValueError, MapAccessDeserializer};
 use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,6 +16,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The models of a server: folders, memory, and a table for each model.
@@ -54,18 +58,42 @@ pub struct ModelsConfig {
 }
 
 impl ModelsConfig {
-    /// The model of a file alone, loaded at start, under the name that the file gives it, or its own.
+    /// With the model of a file beside the tables, loaded at start, under the name that the file gives it, or its own.
+    /// Folders do not matter to it.
     ///
     /// # Errors
     ///
     /// The reason for which the file cannot be loaded.
-    pub fn of_file(path: &Path, backend: &dyn InferenceBackend) -> Result<Self, LoadError> {
+    pub fn with_file(mut self, path: &Path, backend: &dyn InferenceBackend) -> Result<Self, LoadError> {
         let info = backend.inspect(&ModelSource::file(path))?;
         let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
         let name = name::from_text(&info.name).or_else(|| name::from_text(stem));
-        let entry = ModelEntry { path: Some(path.to_owned()), load: Some(true), ..ModelEntry::default() };
-        let models = BTreeMap::from([(name.unwrap_or_else(|| "model".to_owned()), entry)]);
-        Ok(Self { models, ..Self::default() })
+        let entry = ModelEntry {
+            path: Some(path.to_owned()),
+            trusted: true,
+            load: Some(true),
+            ..ModelEntry::default()
+        };
+        self.models.entry(name.unwrap_or_else(|| "model".to_owned())).or_insert(entry);
+        Ok(self)
+    }
+
+    /// Reports settings that cannot be used.
+    pub(crate) fn validate(&self, problems: &mut Problems) {
+        // Stands in for the server's backend, of which a check loads nothing.
+        let backend = Arc::new(ScriptedBackend::new(ScriptedModel::echo("")));
+        if let Err(error) = Models::prepare(self, backend, EngineOptions::default()) {
+            problems.add(&format!("models.{}", error.field()), error.problem());
+        }
+    }
+
+    /// Whether the settings that a running server cannot change are those of `other`.
+    pub(crate) fn is_live_change_of(&self, other: &Self) -> bool {
+        let fixed = |config: &Self| {
+            let Self { folders, discover, memory, load_on_request, .. } = config.clone();
+            (folders, discover, memory, load_on_request, config.load_wait, config.keep_streams)
+        };
+        fixed(self) == fixed(other)
     }
 }
 
@@ -77,6 +105,9 @@ pub struct ModelEntry {
     /// The GGUF file: absolute, or relative to one of the folders; `NAME.gguf` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// Whether the file may lie outside the folders; set for files of the command line alone.
+    #[serde(skip)]
+    pub(super) trusted: bool,
     /// Whether the model is the one inside the program, in place of a file.
     pub builtin: bool,
     /// Further names in requests.

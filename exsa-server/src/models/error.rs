@@ -18,6 +18,11 @@ impl ModelsError {
         Self { field: field.to_owned(), problem }
     }
 
+    /// The problem, and what is allowed.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+
     /// The setting: `keep_streams`, `NAME.path`.
     pub fn field(&self) -> &str {
         &self.field

@@ -128,7 +128,7 @@ pub(crate) async fn events(State(state): State<Arc<AppState>>) -> Reply {
     let changes = registry(&state)?.registry().subscribe();
     let mut first = to_json(&all(&state));
     first["type"] = "models".into();
-    Ok(respond(Changes { first: Some(first), changes }, state.options.keep_alive))
+    Ok(respond(Changes { first: Some(first), changes }, state.options.get().keep_alive))
 }
 
 /// Fields of a request about a model.
@@ -257,7 +257,7 @@ async fn finish<T: Clone + Send + Unpin + 'static>(
             data
         };
         let events = Watched { model, changes, operation: Some(operation), done };
-        return Ok(respond(events, state.options.keep_alive));
+        return Ok(respond(events, state.options.get().keep_alive));
     }
     drop(changes);
     let ended = match order.wait || operation.is_done() {

@@ -8,7 +8,7 @@ use axum::http::{Request, StatusCode, header};
 use exsa_core::scripted::ScriptedModel;
 use exsa_core::{Engine, EngineOptions};
 use exsa_server::Server;
-use exsa_server::access::{Access, AccessConfig, Caller, KeyOptions, Keys, Scope, Store};
+use exsa_server::access::{Access, AccessConfig, AccessEvent, Caller, KeyOptions, Keys, Scope, Store};
 use http_body_util::BodyExt;
 use redb::backends::InMemoryBackend;
 use serde_json::{Value, json};
@@ -293,4 +293,68 @@ async fn a_trusted_proxy_may_name_its_user_by_a_header() {
         request.headers_mut().insert("x-exsa-user", user.parse().unwrap());
         assert_eq!(send(&server.app, request).await.status, status, "{user}");
     }
+}
+
+#[tokio::test]
+async fn stored_responses_belong_to_their_key() {
+    let model =
+        ScriptedModel::echo("Hi.").chat_template("{% for m in messages %}{{ m.content }}{% endfor %}");
+    let engine = Engine::start(model.shared(), EngineOptions::default()).unwrap();
+    let server = Guarded::over(engine, &AccessConfig::default());
+    let ((_, key), (_, other)) = (server.key(KeyOptions::new("a")), server.key(KeyOptions::new("b")));
+    let response = server.post("/v1/responses", &key, json!({"input": "One."})).await;
+    assert_eq!(response.status, StatusCode::OK, "{}", response.text);
+    let id = response.json()["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/responses/{id}");
+    for (method, path) in [
+        ("GET", path.clone()),
+        ("GET", format!("{path}/input_items")),
+        ("POST", format!("{path}/cancel")),
+        ("DELETE", path.clone()),
+    ] {
+        assert_eq!(
+            server.send(method, &path, &other, None).await.status,
+            StatusCode::NOT_FOUND,
+            "{method} {path}"
+        );
+    }
+    let follow = json!({"input": "Two.", "previous_response_id": id});
+    let refused = server.post("/v1/responses", &other, follow.clone()).await;
+    assert_eq!(refused.json()["error"]["code"], "previous_response_not_found");
+    assert_eq!(server.get(&path, &key).await.json(), response.json());
+    assert_eq!(server.post("/v1/responses", &key, follow).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn acts_on_keys_and_refusals_are_told() {
+    let server = Guarded::new();
+    let (told, acts) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    server.keys.observe(move |event| {
+        let text = match event {
+            AccessEvent::KeyCreated { key, by } => format!("created {} by {}", key.name, by.id),
+            AccessEvent::KeyRevoked { key, by } => format!("revoked {} by {}", key.name, by.id),
+            AccessEvent::KeyRotated { key, .. } => format!("rotated {}", key.name),
+            AccessEvent::AuthenticationFailed { reason, context } => format!("{}: {reason}", context.path),
+            AccessEvent::PermissionDenied { scope, context, .. } => {
+                format!("{}: needs {scope}", context.path)
+            }
+            other => format!("{other:?}"),
+        };
+        told.lock().unwrap().send(text).unwrap();
+    });
+    let (id, key) = server.key(KeyOptions::new("a"));
+    server.get("/metrics", &key).await;
+    server.get("/v1/models", "wrong").await;
+    server.get("/v1/models", "").await;
+    server.keys.rotate(&id, None, &Caller::operator()).unwrap();
+    server.keys.revoke(&id, &Caller::operator()).unwrap();
+    let expected = [
+        "created a by operator",
+        "/metrics: needs metrics",
+        "/v1/models: the API key is not valid",
+        "rotated a",
+        "revoked a by operator",
+    ];
+    assert_eq!(acts.try_iter().collect::<Vec<_>>(), expected);
 }

@@ -128,7 +128,7 @@ async fn tables_are_applied_again() {
     let app = Server::of_models(models.clone()).router();
     eventually("the model is loaded", async || get(&app, "/health").await.status == StatusCode::OK).await;
     let applied = config(json!({"a": {"pinned": true, "aliases": ["x"]}, "c": {"sequences": 2}}));
-    models.apply(&applied).unwrap();
+    models.apply(&applied, EngineOptions::default()).unwrap();
     assert_eq!(ids(&app).await, ["a", "c"]);
     let list = get(&app, "/v1/models/list").await.json();
     assert_eq!(
@@ -136,9 +136,11 @@ async fn tables_are_applied_again() {
         (&json!(true), &json!(2))
     );
     let wrong = config(json!({"a": {}, "d": {}}));
-    assert!(models.apply(&wrong).unwrap_err().to_string().contains("models.d.path"));
+    assert!(
+        models.apply(&wrong, EngineOptions::default()).unwrap_err().to_string().contains("models.d.path")
+    );
     assert_eq!(ids(&app).await, ["a", "c"], "nothing has changed");
-    models.apply(&config(json!({"c": {}}))).unwrap();
+    models.apply(&config(json!({"c": {}})), EngineOptions::default()).unwrap();
     assert_eq!(ids(&app).await, ["a", "c"], "a model in memory stays");
 }
 

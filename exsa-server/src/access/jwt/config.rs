@@ -2,9 +2,10 @@
 
 use crate::access::record::{self, is_name};
 use crate::access::{AllowedModels, Grants, Scopes};
+use crate::config::units;
 use exsa_core::Priority;
 use jsonwebtoken::Algorithm;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +22,7 @@ const LEEWAY_MAX: Duration = Duration::from_secs(300);
 ///     .role(RoleConfig::new("exsa-users").scopes([Scope::Infer]).group("staff"));
 /// # let _ = config;
 /// ```
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct JwtConfig {
@@ -39,10 +40,10 @@ pub struct JwtConfig {
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// Difference of clocks that is allowed for `exp` and `nbf`; `60s` by default, at most five minutes.
-    #[serde(default = "default_leeway", deserialize_with = "duration")]
+    #[serde(default = "default_leeway", with = "units::duration")]
     pub leeway: Duration,
     /// Time after which keys are read again; `1h` by default.
-    #[serde(default = "default_refresh", deserialize_with = "duration")]
+    #[serde(default = "default_refresh", with = "units::duration")]
     pub refresh: Duration,
     /// Claim with the names of roles: a list, or a text with spaces between them; `roles` by default. A path such as
     /// `realm_access.roles` leads into objects.
@@ -63,7 +64,7 @@ pub struct JwtConfig {
 }
 
 /// An entry of `[[access.jwt.roles]]`: the rights that a role gives.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RoleConfig {
@@ -113,10 +114,6 @@ fn default_weight() -> f32 {
     Grants::default().weight
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    record::duration(deserializer)?.ok_or_else(|| de::Error::custom("a time such as 60s is needed"))
-}
-
 /// A setting of `[access.jwt]` that is not allowed, or a file of it that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("access.jwt.{setting}: {problem}")]
@@ -128,6 +125,11 @@ pub struct JwtConfigError {
 }
 
 impl JwtConfigError {
+    /// The problem, and what is allowed.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+
     pub(super) fn new(setting: &'static str, problem: impl Into<String>) -> Self {
         Self { setting, problem: problem.into() }
     }
@@ -174,7 +176,7 @@ impl JwtConfig {
     }
 
     /// Checks the settings. Returns the algorithms.
-    pub(super) fn check(&self) -> Result<Vec<Algorithm>, JwtConfigError> {
+    pub(in crate::access) fn check(&self) -> Result<Vec<Algorithm>, JwtConfigError> {
         let error = |setting, problem: String| Err(JwtConfigError::new(setting, problem));
         if self.issuer.is_empty() || (self.jwks_file.is_none() && !is_safe_url(&self.issuer)) {
             let problem = format!(
@@ -182,6 +184,12 @@ impl JwtConfig {
                 self.issuer
             );
             return error("issuer", problem);
+        }
+        let over_tls = self.jwks_file.is_none() && !is_loopback_url(&self.issuer);
+        if cfg!(not(feature = "tls")) && (over_tls || self.ca_file.is_some()) {
+            let problem = "this server was built without the feature tls and can read no keys over https; build it \
+                           with the feature, or give a jwks_file";
+            return error(if over_tls { "issuer" } else { "ca_file" }, problem.into());
         }
         if self.audience.is_empty() || self.audience.iter().any(String::is_empty) {
             return error(
@@ -283,8 +291,10 @@ mod tests {
 
     #[test]
     fn settings_that_are_not_allowed_are_named() {
-        let sound = || JwtConfig::new("https://a.example", ["exsa"]);
+        let sound = || JwtConfig::new("http://127.0.0.1:1", ["exsa"]);
         assert_eq!(sound().check().unwrap(), [Algorithm::RS256]);
+        let over_tls = JwtConfig::new("https://a.example", ["exsa"]);
+        assert_eq!(over_tls.check().is_ok(), cfg!(feature = "tls"));
         let mut late = sound();
         late.leeway = Duration::from_secs(301);
         let file = sound().algorithms(["HS256"]).jwks_file("keys.json");
@@ -292,8 +302,8 @@ mod tests {
         for (config, setting) in [
             (JwtConfig::new("http://a.example", ["exsa"]), "issuer"),
             (JwtConfig::new("", ["exsa"]).jwks_file("keys.json"), "issuer"),
-            (JwtConfig::new("https://a.example", [""]), "audience"),
-            (JwtConfig::new("https://a.example", Vec::<String>::new()), "audience"),
+            (JwtConfig::new("http://[::1]", [""]), "audience"),
+            (JwtConfig::new("http://[::1]", Vec::<String>::new()), "audience"),
             (sound().algorithms(["none"]), "algorithms"),
             (sound().algorithms(["HS256"]), "algorithms"),
             (sound().algorithms(Vec::<String>::new()), "algorithms"),
@@ -303,6 +313,15 @@ mod tests {
         ] {
             assert_eq!(config.check().unwrap_err().setting, setting);
         }
+    }
+
+    #[test]
+    fn settings_are_read_as_they_are_written() {
+        let config =
+            JwtConfig::new("https://a.example", ["exsa"]).role(RoleConfig::new("user").group("staff"));
+        let text = serde_json::to_string(&config).unwrap();
+        assert!(text.contains(r#""leeway":"1m""#), "{text}");
+        assert_eq!(serde_json::from_str::<JwtConfig>(&text).unwrap(), config);
     }
 
     #[test]

@@ -4,9 +4,12 @@ use super::config::{JwtConfig, JwtConfigError, is_loopback_url, is_safe_url};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+#[cfg(feature = "tls")]
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 use ureq::Agent;
+#[cfg(feature = "tls")]
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Maximum bytes of a document.
@@ -32,11 +35,7 @@ impl KeySource {
     pub(super) fn new(config: &JwtConfig) -> Result<Self, JwtConfigError> {
         match &config.jwks_file {
             Some(path) => Ok(Self::File(path.clone())),
-            None => {
-                let roots = config.ca_file.as_deref().map(read_roots).transpose();
-                let roots = roots.map_err(|problem| JwtConfigError::new("ca_file", problem))?;
-                Ok(Self::Discovery { issuer: config.issuer.clone(), agent: agent(&config.issuer, roots) })
-            }
+            None => Ok(Self::Discovery { issuer: config.issuer.clone(), agent: agent(config)? }),
         }
     }
 
@@ -70,17 +69,19 @@ impl KeySource {
     }
 }
 
-fn agent(issuer: &str, roots: Option<Vec<Certificate<'static>>>) -> Agent {
-    let mut config =
+fn agent(config: &JwtConfig) -> Result<Agent, JwtConfigError> {
+    let mut agent =
         Agent::config_builder().timeout_global(Some(TIMEOUT)).max_redirects(0).max_redirects_will_error(true);
-    if let Some(roots) = roots {
+    #[cfg(feature = "tls")]
+    if let Some(path) = &config.ca_file {
+        let roots = read_roots(path).map_err(|problem| JwtConfigError::new("ca_file", problem))?;
         let roots = RootCerts::new_with_certs(&roots);
-        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        agent = agent.tls_config(TlsConfig::builder().root_certs(roots).build());
     }
-    if is_loopback_url(issuer) {
-        config = config.proxy(None);
+    if is_loopback_url(&config.issuer) {
+        agent = agent.proxy(None);
     }
-    config.build().into()
+    Ok(agent.build().into())
 }
 
 fn get(agent: &Agent, address: &str) -> Result<Vec<u8>, String> {
@@ -98,6 +99,7 @@ fn read_limited(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+#[cfg(feature = "tls")]
 fn read_roots(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
     let at = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
     let pem = File::open(path).and_then(read_limited).map_err(|error| at(&error))?;

@@ -1,0 +1,167 @@
+//! The command line. Flags and their environment variables override the configuration file.
+
+use clap::{Parser, Subcommand};
+use exsa_core::Mode;
+use exsa_server::access::cli::KeyArgs;
+use exsa_server::config::{Config, ConfigSource};
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Serves a model over HTTP, with an OpenAI-compatible API.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    /// Configuration file; flags override it
+    #[arg(long, short, global = true, value_name = "FILE", env = "EXSA_CONFIG")]
+    config: Option<PathBuf>,
+    /// Check the configuration, print all problems and end
+    #[arg(long)]
+    pub(super) check_config: bool,
+    /// Print a commented configuration file with all settings and end
+    #[arg(long)]
+    pub(super) print_config: bool,
+    /// Folder of the API keys, mode 0700; with it, every request needs a key
+    #[arg(long, value_name = "FOLDER", env = "EXSA_DATA", global = true)]
+    data: Option<PathBuf>,
+    /// A GGUF file; the built-in story model without it
+    #[arg(long, short, value_name = "FILE", env = "EXSA_MODEL")]
+    model: Option<PathBuf>,
+    /// IP address to listen on [default: 127.0.0.1]
+    #[arg(long, env = "EXSA_HOST")]
+    host: Option<IpAddr>,
+    /// Port to listen on; 0 chooses a free one [default: 8080]
+    #[arg(long, short, env = "EXSA_PORT")]
+    port: Option<u16>,
+    /// UNIX socket to listen on too
+    #[arg(long, value_name = "PATH", env = "EXSA_UNIX")]
+    unix: Option<PathBuf>,
+    /// Allow an address beyond loopback although the server has no authentication
+    #[arg(long)]
+    insecure_no_auth: bool,
+    /// Host name that requests may be addressed to, beside loopback names; repeatable
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<String>,
+    /// Origin whose pages may send requests, as https://app.example.org; repeatable
+    #[arg(long, value_name = "ORIGIN")]
+    allowed_origin: Vec<String>,
+    /// Threads that compute [default: as many as there are physical cores]
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+    /// Maximum sequences that are generated at a time [default: 16]
+    #[arg(long, value_name = "N")]
+    sequences: Option<usize>,
+    /// Goal of the scheduler: latency, balanced or throughput [default: balanced]
+    #[arg(long, value_parser = read_mode)]
+    mode: Option<Mode>,
+    /// Maximum requests that wait for a sequence [default: 1024]
+    #[arg(long, value_name = "N")]
+    queue: Option<usize>,
+    /// Maximum bytes of a request's body [default: 16777216]
+    #[arg(long, value_name = "BYTES")]
+    body_max: Option<usize>,
+    /// Maximum open connections [default: 1024]
+    #[arg(long, value_name = "N")]
+    connections: Option<usize>,
+    /// Maximum open connections of one address [default: 512]
+    #[arg(long, value_name = "N")]
+    connections_per_address: Option<usize>,
+    /// Seconds after SIGTERM in which requests are still accepted while /health/ready tells load balancers to leave
+    /// [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    drain_delay: Option<u64>,
+    /// Seconds that running requests get to end after SIGTERM [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    drain: Option<u64>,
+    /// Log level, or levels by module: info,exsa_server=debug [default: info]
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG")]
+    log_level: Option<String>,
+}
+
+/// Commands beside serving.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum Command {
+    /// Manages API keys, with a running server or without
+    Key(KeyArgs),
+    /// About the configuration file
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// Commands about the configuration file.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print a commented file with all settings and their defaults
+    Example,
+}
+
+fn read_mode(name: &str) -> Result<Mode, String> {
+    match name {
+        "latency" => Ok(Mode::Latency),
+        "balanced" => Ok(Mode::Balanced),
+        "throughput" => Ok(Mode::Throughput),
+        _ => Err("allowed are latency, balanced and throughput".into()),
+    }
+}
+
+impl Args {
+    /// The configuration file and the flags that override it.
+    pub(crate) fn source(&self) -> ConfigSource {
+        let args = self.clone();
+        ConfigSource::new(self.config.clone()).overrides(move |config| args.apply(config))
+    }
+
+    /// Overrides settings; returns each with its flag.
+    fn apply(&self, config: &mut Config) -> Vec<(&'static str, &'static str)> {
+        let mut set = Vec::new();
+        let mut given = |given: bool, setting, flag| {
+            if given {
+                set.push((setting, flag));
+            }
+        };
+        given(put(&mut config.listen.host, self.host), "listen.host", "--host");
+        given(put(&mut config.listen.port, self.port), "listen.port", "--port");
+        given(put(&mut config.listen.unix, self.unix.clone().map(Some)), "listen.unix", "--unix");
+        config.listen.insecure_no_auth |= self.insecure_no_auth;
+        given(put(&mut config.access.data, self.data.clone().map(Some)), "access.data", "--data");
+        config.access.enabled |= self.data.is_some();
+        let engine = &mut config.engine;
+        given(put(&mut engine.model, self.model.clone().map(Some)), "engine.model", "--model");
+        given(put(&mut engine.threads, self.threads.map(Some)), "engine.threads", "--threads");
+        given(put(&mut engine.sequences_max, self.sequences), "engine.sequences_max", "--sequences");
+        given(put(&mut engine.mode, self.mode), "engine.mode", "--mode");
+        given(put(&mut engine.queue_max, self.queue), "engine.queue_max", "--queue");
+        let limits = &mut config.limits;
+        given(put(&mut limits.body_bytes_max, self.body_max), "limits.body_bytes_max", "--body-max");
+        given(put(&mut limits.connections_max, self.connections), "limits.connections_max", "--connections");
+        given(
+            put(&mut limits.per_address_max, self.connections_per_address),
+            "limits.per_address_max",
+            "--connections-per-address",
+        );
+        let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+        given(put(&mut config.drain.delay, seconds(self.drain_delay)), "drain.delay", "--drain-delay");
+        given(put(&mut config.drain.timeout, seconds(self.drain)), "drain.timeout", "--drain");
+        let level = self.log_level.clone().filter(|level| !level.is_empty());
+        given(put(&mut config.log.level, level), "log.level", "--log-level (RUST_LOG)");
+        let hosts = (!self.allowed_host.is_empty()).then(|| self.allowed_host.clone());
+        given(put(&mut config.http.allowed_hosts, hosts), "http.allowed_hosts", "--allowed-host");
+        let origins = (!self.allowed_origin.is_empty()).then(|| self.allowed_origin.clone());
+        given(put(&mut config.http.allowed_origins, origins), "http.allowed_origins", "--allowed-origin");
+        set
+    }
+}
+
+/// Sets a setting if a flag gives a value; returns whether it does.
+fn put<T>(setting: &mut T, value: Option<T>) -> bool {
+    let given = value.is_some();
+    if let Some(value) = value {
+        *setting = value;
+    }
+    given
+}

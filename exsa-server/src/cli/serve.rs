@@ -1,0 +1,184 @@
+//! The server: loads a model, listens, and ends on SIGTERM.
+
+use super::log;
+use exsa_backend_candle::CandleBackend;
+use exsa_core::backend::InferenceBackend;
+use exsa_server::access::{Access, AccessConfig};
+use exsa_server::config::{Config, ConfigSource};
+use exsa_server::listener::Listeners;
+use exsa_server::models::Models;
+use exsa_server::reload::{self, Reloader};
+use exsa_server::{Live, Readiness, Server};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+/// Serves until the process is told to end.
+pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
+    let config = source.load()?;
+    let level = log::start(&config.log)?;
+    let models = Arc::new(open_models(&config)?);
+    let reloader =
+        Reloader::new(source, config.clone()).part(level).part(reload::ModelTables(models.clone()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(listen(&config, models.clone(), reloader));
+    // Ends what the drain left over.
+    models.registry().shut_down(Some(Duration::ZERO));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+/// The models of the tables and of `engine.model`; begins the loads at start.
+fn open_models(config: &Config) -> Result<Models, Box<dyn Error>> {
+    let backend: Arc<dyn InferenceBackend> = Arc::new(CandleBackend::new());
+    let mut tables = config.models.clone();
+    if let Some(path) = &config.engine.model {
+        tables = tables.with_file(path, &*backend)?;
+    }
+    Ok(Models::open(&tables, backend, config.engine.options())?)
+}
+
+async fn listen(config: &Config, models: Arc<Models>, reloader: Reloader) -> Result<(), Box<dyn Error>> {
+    let (options, limits) = (Live::new(config.server_options()), Live::new(config.limits.connections()));
+    let (drain, readiness) = (Live::new(config.drain.clone()), Readiness::default());
+    let reloader = reloader
+        .part(reload::Routes(options.clone()))
+        .part(reload::Limits(limits.clone()))
+        .part(reload::Drain(drain.clone()));
+    let (listeners, reloader, places) = bind(config, reloader).await?;
+    let reloader = Arc::new(reloader);
+    reload_on_hangup(reloader.clone())?;
+    places.iter().for_each(|place| info!("listening on {place}"));
+    let mut server = Server::of_models(models.clone())
+        .options(options)
+        .readiness(readiness.clone())
+        .reloader(reloader)
+        .metrics(config.metrics.clone());
+    if config.access.enabled {
+        server = server.access(open_access(&config.access)?);
+    }
+    let app = server.router();
+    // The server is live while it loads models, and ready afterwards.
+    let starting = models.clone();
+    let started = tokio::task::spawn_blocking(move || starting.wait_for_start());
+    let failed = Arc::new(Mutex::new(None));
+    let failure = failed.clone();
+    let stop = async move {
+        let no_model = async {
+            match started.await {
+                Ok(Err(error)) => *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop_signal() => {}
+            () = no_model => return Duration::ZERO,
+        }
+        readiness.begin_drain();
+        tokio::time::sleep(drain.get().delay).await;
+        let limit = drain.get().timeout;
+        info!("draining: no new requests; running ones get {} s", limit.as_secs());
+        models.registry().begin_shutdown(None);
+        limit
+    };
+    if !listeners.serve(app, limits, stop).await {
+        warn!("the time to drain is over; running requests are cancelled");
+    }
+    let failed = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Opens the keys, and the socket by which `exsa-server key` manages them.
+fn open_access(config: &AccessConfig) -> Result<Access, Box<dyn Error>> {
+    let access = Access::open(config)?;
+    if access.keys().is_empty() && config.jwt.is_none() {
+        warn!("there is no key yet; 'exsa-server key new --name NAME --data FOLDER' makes one");
+    }
+    #[cfg(unix)]
+    tokio::spawn(exsa_server::access::ControlSocket::bind(&access)?.serve());
+    Ok(access)
+}
+
+/// Binds all addresses; certificates become a part of the reload. Returns the addresses in words too.
+async fn bind(
+    config: &Config,
+    reloader: Reloader,
+) -> Result<(Listeners, Reloader, Vec<String>), Box<dyn Error>> {
+    let (mut listeners, mut places) = (Listeners::new(), Vec::new());
+    #[cfg(feature = "tls")]
+    let (tls, reloader) = match config.tls.is_on() {
+        true => {
+            let tls = exsa_server::tls::Tls::open(&config.tls)?;
+            (Some(tls.clone()), reloader.part(reload::Certificates(tls)))
+        }
+        false => (None, reloader),
+    };
+    for address in config.listen.addresses() {
+        let listener = bind_tcp(address).await?;
+        let address = listener.local_addr()?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &tls {
+            places.push(format!("https://{address}"));
+            listeners = listeners.tls(listener, tls.clone());
+            continue;
+        }
+        places.push(format!("http://{address}"));
+        listeners = listeners.tcp(listener);
+    }
+    #[cfg(unix)]
+    if let Some(path) = &config.listen.unix {
+        let mode = config.listen.mode().unwrap_or(0o600);
+        let socket = exsa_server::listener::UnixSocket::bind(path, mode)
+            .map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
+        places.push(format!("the UNIX socket {}", path.display()));
+        listeners = listeners.unix(socket);
+    }
+    Ok((listeners, reloader, places))
+}
+
+async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Box<dyn Error>> {
+    TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}").into())
+}
+
+/// Reloads the configuration on every SIGHUP from now on.
+fn reload_on_hangup(reloader: Arc<Reloader>) -> Result<(), Box<dyn Error>> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                let reloader = reloader.clone();
+                // The outcome is in the log.
+                let _ = tokio::task::spawn_blocking(move || reloader.reload_logged()).await;
+            }
+        });
+    }
+    #[cfg(not(unix))]
+    drop(reloader);
+    Ok(())
+}
+
+/// Waits for SIGTERM or an interrupt from the terminal.
+async fn stop_signal() {
+    #[cfg(unix)]
+    let terminated = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(error) => {
+                warn!("SIGTERM is not handled: {error}");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}

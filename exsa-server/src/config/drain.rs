@@ -1,0 +1,35 @@
+//! Section `[drain]`: the end of the server.
+
+use super::{Problems, units};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Times of the server's end after SIGTERM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct DrainConfig {
+    /// Time in which requests are still accepted while `/health/ready` tells load balancers to leave; none by default.
+    #[serde(with = "units::duration")]
+    pub delay: Duration,
+    /// Time that running requests get to end; 30 s by default.
+    #[serde(with = "units::duration")]
+    pub timeout: Duration,
+}
+
+impl Default for DrainConfig {
+    fn default() -> Self {
+        Self { delay: Duration::ZERO, timeout: Duration::from_secs(30) }
+    }
+}
+
+impl DrainConfig {
+    /// Reports unusable values.
+    pub(super) fn validate(&self, problems: &mut Problems) {
+        for (name, time) in [("delay", self.delay), ("timeout", self.timeout)] {
+            if time > super::DURATION_MAX {
+                problems.add(format!("drain.{name}"), "allowed is at most \"365days\"");
+            }
+        }
+    }
+}

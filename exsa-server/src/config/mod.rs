@@ -1,0 +1,128 @@
+//! The configuration: one TOML file, overridden by flags.
+//!
+//! A section is added in four places: a field of [`Config`], a line in [`Config::validate`], its lines in
+//! `example.toml`, and the settings that a reload applies in [`reload`](crate::reload).
+
+mod document;
+mod drain;
+mod engine;
+mod http;
+mod limits;
+mod listen;
+mod log;
+mod message;
+mod problem;
+mod read;
+mod source;
+mod suggest;
+mod tls;
+pub(crate) mod units;
+
+pub use drain::DrainConfig;
+pub use engine::EngineConfig;
+pub use http::HttpConfig;
+pub use limits::LimitsConfig;
+pub use listen::ListenConfig;
+pub use log::{LogConfig, LogFormat};
+pub use problem::{ConfigError, Place, Problem, Problems};
+pub use source::ConfigSource;
+pub use tls::{ClientAuth, TlsConfig};
+
+use crate::access::AccessConfig;
+use crate::metrics::MetricsConfig;
+use crate::models::ModelsConfig;
+use crate::options::ServerOptions;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+/// A commented file with all settings and their defaults.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+/// Maximum of durations, so that sums with the clock do not overflow.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The settings of the server. The default is a server of the built-in model on 127.0.0.1:8080.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Config {
+    /// Addresses.
+    pub listen: ListenConfig,
+    /// Certificates.
+    pub tls: TlsConfig,
+    /// Limits of connections and requests.
+    pub limits: LimitsConfig,
+    /// Hosts and origins.
+    pub http: HttpConfig,
+    /// Keys and tokens.
+    pub access: AccessConfig,
+    /// The model and its engine.
+    pub engine: EngineConfig,
+    /// The models, where there are several.
+    pub models: ModelsConfig,
+    /// Names and labels of metrics.
+    pub metrics: MetricsConfig,
+    /// The log.
+    pub log: LogConfig,
+    /// The end of the server.
+    pub drain: DrainConfig,
+}
+
+impl Config {
+    /// Reads a configuration from a text. Whether its values can be used, [`ConfigSource::load`] checks as well.
+    ///
+    /// # Errors
+    ///
+    /// All problems of the text, with their places.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let (_, config, problems) = read::Document::parse(text);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError::new(None, problems)) }
+    }
+
+    /// Reports values that cannot be used, one after the other, by section.
+    pub fn validate(&self, problems: &mut Problems) {
+        self.listen.validate(self.authenticates(), problems);
+        self.tls.validate(problems);
+        self.limits.validate(problems);
+        self.http.validate(problems);
+        self.access.validate(problems);
+        self.engine.validate(problems);
+        self.models.validate(problems);
+        self.log.validate(problems);
+        self.drain.validate(problems);
+    }
+
+    /// Whether clients are authenticated, so that addresses beyond loopback are safe.
+    fn authenticates(&self) -> bool {
+        self.access.enabled
+    }
+
+    /// The options of the routes.
+    pub fn server_options(&self) -> ServerOptions {
+        let mut options = ServerOptions::default()
+            .body_bytes_max(self.limits.body_bytes_max)
+            .body_timeout(self.limits.body_timeout)
+            .prompts_max(self.limits.prompts_max)
+            .n_max(self.limits.n_max)
+            .prompt_tokens_max(self.limits.prompt_tokens_max)
+            .schema_bytes_max(self.limits.schema_bytes_max)
+            .keep_alive(self.http.keep_alive)
+            .any_host(self.http.any_host)
+            .cors(self.http.cors);
+        options.allowed_hosts.clone_from(&self.http.allowed_hosts);
+        options.allowed_origins.clone_from(&self.http.allowed_origins);
+        options
+    }
+}
+
+/// Reports a file that cannot be read.
+fn check_file(setting: &str, path: &Path, problems: &mut Problems) {
+    let readable = File::open(path).and_then(|file| file.metadata());
+    match readable {
+        Ok(about) if about.is_file() => {}
+        Ok(_) => problems.add(setting, format!("{} is not a file", path.display())),
+        Err(error) => problems.add(setting, format!("{} cannot be read: {error}", path.display())),
+    }
+}

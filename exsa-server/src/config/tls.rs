@@ -1,0 +1,86 @@
+//! Section `[tls]`: certificates.
+
+use super::Problems;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// TLS on the TCP addresses. UNIX sockets go without.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct TlsConfig {
+    /// PEM file with the server's certificate and those between it and its root. TLS is on if it is set.
+    pub cert: Option<PathBuf>,
+    /// PEM file with the key of the certificate.
+    pub key: Option<PathBuf>,
+    /// PEM file with the certificates whose holders' clients are trusted.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients must show a certificate.
+    pub client_auth: ClientAuth,
+}
+
+/// Certificates of clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ClientAuth {
+    /// Certificates are not asked for.
+    #[default]
+    None,
+    /// A client that shows a certificate must show a trusted one.
+    Optional,
+    /// Every client must show a trusted certificate.
+    Required,
+}
+
+impl TlsConfig {
+    /// Whether TLS is on.
+    pub fn is_on(&self) -> bool {
+        self.cert.is_some()
+    }
+
+    /// Reports unusable values.
+    pub(super) fn validate(&self, problems: &mut Problems) {
+        let given = [("cert", &self.cert), ("key", &self.key), ("client_ca", &self.client_ca)];
+        if !cfg!(feature = "tls") {
+            let names = given.iter().filter(|(_, path)| path.is_some()).map(|(name, _)| *name);
+            let auth = (self.client_auth != ClientAuth::None).then_some("client_auth");
+            if let Some(name) = names.chain(auth).next() {
+                let message = "this exsa-server was built without TLS; build it with --features tls";
+                problems.add(format!("tls.{name}"), message);
+            }
+            return;
+        }
+        let before = problems.found.len();
+        for (name, path) in given {
+            if let Some(path) = path {
+                super::check_file(&format!("tls.{name}"), path, problems);
+            }
+        }
+        match (&self.cert, &self.key) {
+            (Some(_), None) => problems.add("tls.cert", "a certificate needs 'key', the file with its key"),
+            (None, Some(_)) => problems.add("tls.key", "a key needs 'cert', the file with its certificate"),
+            _ => {}
+        }
+        if self.client_auth != ClientAuth::None && self.client_ca.is_none() {
+            problems.add(
+                "tls.client_auth",
+                "certificates of clients need 'client_ca', the file with those trusted",
+            );
+        } else if self.client_auth == ClientAuth::None && self.client_ca.is_some() {
+            let message =
+                "the certificates are unused; allowed is with client_auth \"optional\" or \"required\"";
+            problems.add("tls.client_ca", message);
+        } else if self.client_ca.is_some() && self.cert.is_none() {
+            problems.add("tls.client_ca", "certificates of clients need TLS: 'cert' and 'key'");
+        }
+        #[cfg(feature = "tls")]
+        if problems.found.len() == before && self.is_on() {
+            if let Err(error) = crate::tls::Tls::open(self) {
+                problems.add(format!("tls.{}", error.setting()), error);
+            }
+        }
+        #[cfg(not(feature = "tls"))]
+        let _ = before;
+    }
+}

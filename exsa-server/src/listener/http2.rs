@@ -1,0 +1,158 @@
+//! HTTP/2, with the timeouts that HTTP/1 connections have.
+
+use super::limits::ConnectionLimits;
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::Watcher;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+/// Bytes of a stream's answer that are buffered for a client that does not read.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// Serves the requests of a connection.
+pub(super) async fn serve<S, F>(
+    stream: S,
+    service: F,
+    limits: &ConnectionLimits,
+    watcher: Watcher,
+) -> Result<(), Box<dyn Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    F::Future: Send + 'static,
+{
+    let activity = Arc::new(Activity::default());
+    let tracked = activity.clone();
+    let service = service_fn(move |request| {
+        let stream = Stream::begin(&tracked);
+        let response = service.call(request);
+        async move { response.await.map(|response| response.map(|body| Tracked { body, stream })) }
+    });
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(limits.header_timeout))
+        .keep_alive_timeout(limits.header_timeout)
+        .max_concurrent_streams(limits.streams_max.max(1))
+        .max_header_list_size(u32::try_from(limits.header_bytes_max.max(8192)).unwrap_or(u32::MAX))
+        .max_send_buf_size(SEND_BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        ended = watcher.watch(connection) => Ok(ended?),
+        reason = activity.stalled(limits) => Err(reason.into()),
+    }
+}
+
+/// Activity of a connection's streams.
+///
+/// A stalled stream is not seen by the timeout of writes: the client withholds flow control, so that nothing is
+/// written. And pings keep an idle connection open for ever.
+#[derive(Debug, Default)]
+struct Activity(Mutex<Streams>);
+
+#[derive(Debug)]
+struct Streams {
+    next: u64,
+    /// Open streams, each with the time since its last part waits to be written.
+    open: HashMap<u64, Option<Instant>>,
+    /// End of the last stream.
+    idle_since: Instant,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { next: 0, open: HashMap::new(), idle_since: Instant::now() }
+    }
+}
+
+impl Activity {
+    fn lock(&self) -> MutexGuard<'_, Streams> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the connection is to be closed, and says why.
+    async fn stalled(&self, limits: &ConnectionLimits) -> &'static str {
+        let least = limits.header_timeout.min(limits.write_timeout);
+        let interval = (least / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        loop {
+            tokio::time::sleep(interval).await;
+            let streams = self.lock();
+            if streams.open.is_empty() && streams.idle_since.elapsed() > limits.header_timeout {
+                return "the connection was idle";
+            }
+            let mut waits = streams.open.values().flatten();
+            if waits.any(|since| since.elapsed() > limits.write_timeout) {
+                return "a client did not read";
+            }
+        }
+    }
+}
+
+/// One of a connection's streams.
+#[derive(Debug)]
+struct Stream {
+    activity: Arc<Activity>,
+    number: u64,
+}
+
+impl Stream {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        let mut streams = activity.lock();
+        let number = streams.next;
+        streams.next += 1;
+        streams.open.insert(number, None);
+        drop(streams);
+        Self { activity: activity.clone(), number }
+    }
+
+    fn waits(&self, since: Option<Instant>) {
+        self.activity.lock().open.insert(self.number, since);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut streams = self.activity.lock();
+        streams.open.remove(&self.number);
+        streams.idle_since = Instant::now();
+    }
+}
+
+/// A body that reports when the client takes its parts.
+struct Tracked {
+    body: Body,
+    stream: Stream,
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        // The next part is asked for when this one has been taken.
+        self.stream.waits(matches!(polled, Poll::Ready(Some(_))).then(Instant::now));
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,153 @@
+//! The accept loop: sockets of several kinds, connections with limits, and a graceful end.
+
+mod connection;
+#[cfg(feature = "tls")]
+mod http2;
+mod limits;
+mod places;
+mod socket;
+#[cfg(unix)]
+mod unix;
+
+pub use connection::{Connection, Transport};
+pub use limits::ConnectionLimits;
+#[cfg(unix)]
+pub use unix::UnixSocket;
+
+use crate::live::Live;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
+use axum::Router;
+use hyper_util::server::graceful::GracefulShutdown;
+use places::{Place, Places};
+use socket::{Accepted, Socket};
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tracing::{debug, warn};
+
+/// Pause after a connection could not be accepted because the process has no free file descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `app` on one TCP socket until `stop` is ready, then lets running requests end for at most `drain`. Returns
+/// whether all have.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    limits: ConnectionLimits,
+    stop: impl Future<Output = ()>,
+    drain: Duration,
+) -> bool {
+    let stop = async {
+        stop.await;
+        drain
+    };
+    Listeners::new().tcp(listener).serve(app, limits.into(), stop).await
+}
+
+/// Sockets that share their limits and their end.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    sockets: Vec<Socket>,
+    /// The socket that is asked first, in turn, so that a busy one does not starve the others.
+    first: usize,
+}
+
+impl Listeners {
+    /// No socket yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a TCP socket.
+    #[must_use]
+    pub fn tcp(mut self, listener: TcpListener) -> Self {
+        self.sockets.push(Socket::Tcp(listener));
+        self
+    }
+
+    /// Adds a TCP socket with TLS.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, listener: TcpListener, tls: Tls) -> Self {
+        self.sockets.push(Socket::Tls(listener, tls));
+        self
+    }
+
+    /// Adds a UNIX socket.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn unix(mut self, socket: UnixSocket) -> Self {
+        self.sockets.push(Socket::Unix(socket));
+        self
+    }
+
+    /// Serves `app` until `stop` is ready; running requests then get the time that it has returned to end. Returns
+    /// whether all have.
+    pub async fn serve(
+        mut self,
+        app: Router,
+        limits: Live<ConnectionLimits>,
+        stop: impl Future<Output = Duration>,
+    ) -> bool {
+        let graceful = GracefulShutdown::new();
+        let places = Places::new(limits.clone());
+        let mut stop = std::pin::pin!(stop);
+        let drain = loop {
+            let (accepted, place) = tokio::select! {
+                drain = &mut stop => break drain,
+                accepted = self.accept(&places) => match accepted {
+                    Some(accepted) => accepted,
+                    None => continue,
+                },
+            };
+            let (app, limits, watcher) = (app.clone(), limits.get(), graceful.watcher());
+            tokio::spawn(async move {
+                let peer = accepted.peer();
+                if let Err(error) = connection::converse(accepted, app, &limits, watcher).await {
+                    debug!(?peer, %error, "connection ended");
+                }
+                drop(place);
+            });
+        };
+        drop(self);
+        tokio::time::timeout(drain, graceful.shutdown()).await.is_ok()
+    }
+
+    /// Waits for room, then for a connection.
+    async fn accept(&mut self, places: &std::sync::Arc<Places>) -> Option<(Accepted, Place)> {
+        places.room().await;
+        match self.next().await {
+            Ok(accepted) => {
+                let peer = accepted.peer();
+                let place = places.enter(peer.map(|peer| peer.ip()));
+                if place.is_none() {
+                    debug!(?peer, "connection closed: too many of this address");
+                }
+                Some((accepted, place?))
+            }
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                None
+            }
+        }
+    }
+
+    /// The next connection of any socket.
+    async fn next(&mut self) -> io::Result<Accepted> {
+        poll_fn(|context| {
+            for i in 0..self.sockets.len() {
+                let at = (self.first + i) % self.sockets.len();
+                if let Some(Poll::Ready(accepted)) = self.sockets.get(at).map(|s| s.poll_accept(context)) {
+                    self.first = at + 1;
+                    return Poll::Ready(accepted);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}

@@ -1,0 +1,62 @@
+//! Sockets that the server listens on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+use tokio::net::{TcpListener, TcpStream};
+
+#[cfg(unix)]
+use super::unix::UnixSocket;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
+
+/// A bound socket.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    #[cfg(feature = "tls")]
+    Tls(TcpListener, Tls),
+    #[cfg(unix)]
+    Unix(UnixSocket),
+}
+
+/// A connection before its first byte.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    #[cfg(feature = "tls")]
+    Tls(TcpStream, SocketAddr, Tls),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+}
+
+impl Socket {
+    pub(super) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.poll_accept(context).map_ok(|(stream, peer)| Accepted::Tcp(stream, peer))
+            }
+            #[cfg(feature = "tls")]
+            Self::Tls(listener, tls) => listener
+                .poll_accept(context)
+                .map_ok(|(stream, peer)| Accepted::Tls(stream, peer, tls.clone())),
+            #[cfg(unix)]
+            Self::Unix(socket) => {
+                socket.listener().poll_accept(context).map_ok(|(stream, _)| Accepted::Unix(stream))
+            }
+        }
+    }
+}
+
+impl Accepted {
+    /// The address of the other side; UNIX sockets have none.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(_, peer) => Some(*peer),
+            #[cfg(feature = "tls")]
+            Self::Tls(_, peer, _) => Some(*peer),
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+        }
+    }
+}

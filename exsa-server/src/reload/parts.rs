@@ -1,0 +1,110 @@
+//! Parts of the server that take new settings while it runs.
+
+use super::{Change, Reload};
+use crate::config::{Config, DrainConfig, Problems};
+use crate::listener::ConnectionLimits;
+use crate::live::Live;
+use crate::models::Models;
+use crate::options::ServerOptions;
+use std::sync::Arc;
+
+/// The options of the routes.
+#[derive(Clone, Debug)]
+pub struct Routes(pub Live<ServerOptions>);
+
+impl Reload for Routes {
+    fn settings(&self) -> &[&'static str] {
+        &["http", "limits"]
+    }
+
+    fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
+        let (live, next) = (self.0.clone(), config.server_options());
+        Some(Box::new(move || live.set(next)))
+    }
+}
+
+/// The limits of connections, for new ones.
+#[derive(Clone, Debug)]
+pub struct Limits(pub Live<ConnectionLimits>);
+
+impl Reload for Limits {
+    fn settings(&self) -> &[&'static str] {
+        &["limits"]
+    }
+
+    fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
+        let (live, next) = (self.0.clone(), config.limits.connections());
+        Some(Box::new(move || live.set(next)))
+    }
+}
+
+/// The times of the server's end.
+#[derive(Clone, Debug)]
+pub struct Drain(pub Live<DrainConfig>);
+
+impl Reload for Drain {
+    fn settings(&self) -> &[&'static str] {
+        &["drain"]
+    }
+
+    fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
+        let (live, next) = (self.0.clone(), config.drain.clone());
+        Some(Box::new(move || live.set(next)))
+    }
+}
+
+/// The tables of models, and the mode of engines. Folders, memory and loading need a restart.
+#[derive(Debug)]
+pub struct ModelTables(pub Arc<Models>);
+
+impl Reload for ModelTables {
+    fn settings(&self) -> &[&'static str] {
+        &["models", "engine.mode", "engine.ageing"]
+    }
+
+    fn prepare(&self, config: &Config, problems: &mut Problems) -> Option<Change> {
+        if !config.models.is_live_change_of(self.0.config()) {
+            return None;
+        }
+        let backend = self.0.backend()?;
+        let tables = match &config.engine.model {
+            Some(path) => config.models.clone().with_file(path, &*backend),
+            None => Ok(config.models.clone()),
+        };
+        let staged = match tables {
+            Ok(tables) => self.0.stage(&tables, config.engine.options()),
+            Err(error) => {
+                problems.add("engine.model", error.to_string());
+                return None;
+            }
+        };
+        match staged {
+            Ok(staged) => {
+                let models = self.0.clone();
+                Some(Box::new(move || models.replace(staged)))
+            }
+            Err(error) => {
+                problems.add(&format!("models.{}", error.field()), error.problem());
+                None
+            }
+        }
+    }
+}
+
+/// The certificates of TLS. Whether there is TLS needs a restart.
+#[cfg(feature = "tls")]
+#[derive(Clone, Debug)]
+pub struct Certificates(pub crate::tls::Tls);
+
+#[cfg(feature = "tls")]
+impl Reload for Certificates {
+    fn settings(&self) -> &[&'static str] {
+        &["tls"]
+    }
+
+    fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
+        // Unusable files were reported by the validation; without files, a restart ends TLS.
+        let change = self.0.prepare(&config.tls).ok()?;
+        Some(Box::new(change))
+    }
+}
