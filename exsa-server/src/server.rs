@@ -1,14 +1,20 @@
 //! The server's parts, and the routes over them.
 
 use crate::access::{self, Access, Scope};
+use crate::audit::AuditLog;
 use crate::live::Live;
 use crate::metrics::MetricsConfig;
 use crate::models::Models;
 use crate::options::ServerOptions;
+use crate::quota::{self, Quotas};
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
 use crate::{
+<<<<<<< HEAD
     anthropic, body, context, cors, error, health, llama, metrics, models, ollama, openai, openapi, origin,
+=======
+    anthropic, body, books, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
+>>>>>>> main
     request_log, tokens,
 };
 use axum::Router;
@@ -39,14 +45,21 @@ pub struct Server {
     models: Option<Arc<Models>>,
     metrics: MetricsConfig,
     access: Option<Access>,
+    quotas: Option<Quotas>,
+    audit: Option<AuditLog>,
     reloader: Option<Arc<Reloader>>,
 }
 
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
+<<<<<<< HEAD
         let (options, readiness, metrics) = (Live::default(), Readiness::default(), MetricsConfig::default());
         Self { generator, options, readiness, models: None, metrics, access: None, reloader: None }
+=======
+        let (options, readiness) = (Live::default(), Readiness::default());
+        Self { generator, options, readiness, access: None, quotas: None, audit: None, reloader: None }
+>>>>>>> main
     }
 
     /// Sets limits and policies of the routes; with a [`Live`] value, the host can change them later.
@@ -79,6 +92,18 @@ impl Server {
         self
     }
 
+    /// Sets the quotas of callers.
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = Some(quotas);
+        self
+    }
+
+    /// Sets the audit log. The host closes it after the last request.
+    pub fn audit(mut self, log: AuditLog) -> Self {
+        self.audit = Some(log);
+        self
+    }
+
     /// Sets what `POST /v1/config/reload` calls; there is no such route without it.
     pub fn reloader(mut self, reloader: Arc<Reloader>) -> Self {
         self.reloader = Some(reloader);
@@ -87,11 +112,18 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
+<<<<<<< HEAD
         let Self { generator, options, readiness, models, metrics, access, reloader } = self;
         let reload = reloader.map(configuration);
         let keys = access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(generator, options, readiness, models, metrics);
         state.access = access;
+=======
+        let reload = self.reloader.map(configuration);
+        let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
+        let mut state = AppState::new(self.generator, self.options, self.readiness);
+        (state.access, state.quotas, state.audit) = (self.access, self.quotas, self.audit);
+>>>>>>> main
         let state = Arc::new(state);
         let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
@@ -108,7 +140,10 @@ impl Server {
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)
             .layer(middleware::from_fn(request_log::name_caller))
+            .layer(middleware::from_fn_with_state(state.clone(), quota::add_headers))
+            .layer(middleware::from_fn_with_state(state.clone(), books::record_denied))
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
+            .layer(middleware::from_fn_with_state(state.clone(), books::record_unauthenticated))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
             .layer(middleware::from_fn_with_state(state.clone(), cors::add))
             .layer(middleware::from_fn_with_state(state.clone(), body::limit))

@@ -1,6 +1,7 @@
 //! State that all handlers share.
 
 use crate::access::Access;
+use crate::audit::AuditLog;
 use crate::error::ApiError;
 use crate::health::Watchdog;
 use crate::in_flight::InFlight;
@@ -10,6 +11,7 @@ use crate::models::Models;
 use crate::openai::responses::running::RunningResponses;
 use crate::openai::responses::store::ResponseStore;
 use crate::options::ServerOptions;
+use crate::quota::Quotas;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
 use std::hash::{BuildHasher, RandomState};
@@ -47,6 +49,8 @@ pub(crate) struct AppState {
     pub(crate) clock: Instant,
     /// Authentication; without it every sender is anonymous.
     pub(crate) access: Option<Access>,
+    pub(crate) quotas: Option<Quotas>,
+    pub(crate) audit: Option<AuditLog>,
     pub(crate) in_flight: InFlight,
     pub(crate) responses: Arc<ResponseStore>,
     pub(crate) running_responses: RunningResponses,
@@ -73,9 +77,14 @@ impl AppState {
             readiness,
             models,
             access: None,
+<<<<<<< HEAD
             metrics,
             watchdog: Mutex::new(watchdog),
             clock: Instant::now(),
+=======
+            quotas: None,
+            audit: None,
+>>>>>>> main
             in_flight: InFlight::default(),
             responses,
             running_responses: RunningResponses::default(),

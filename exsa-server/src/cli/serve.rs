@@ -3,10 +3,12 @@
 use super::log;
 use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::InferenceBackend;
-use exsa_server::access::{Access, AccessConfig};
+use exsa_server::access::{Access, AccessConfig, AccessEvent};
+use exsa_server::audit::{Act, AuditLog, Record};
 use exsa_server::config::{Config, ConfigSource};
 use exsa_server::listener::Listeners;
 use exsa_server::models::Models;
+use exsa_server::quota::Quotas;
 use exsa_server::reload::{self, Reloader};
 use exsa_server::{Live, Readiness, Server};
 use std::error::Error;
@@ -48,6 +50,11 @@ async fn listen(config: &Config, models: Arc<Models>, reloader: Reloader) -> Res
         .part(reload::Routes(options.clone()))
         .part(reload::Limits(limits.clone()))
         .part(reload::Drain(drain.clone()));
+    let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
+    let database = access.as_ref().map(|access| access.store().database().clone());
+    let quotas = Quotas::open(config.quota.clone(), database)?;
+    let audit = AuditLog::open(&config.audit)?;
+    let reloader = reloader.part(reload::QuotaLimits(quotas.clone()));
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
     reload_on_hangup(reloader.clone())?;
@@ -55,10 +62,17 @@ async fn listen(config: &Config, models: Arc<Models>, reloader: Reloader) -> Res
     let mut server = Server::of_models(models.clone())
         .options(options)
         .readiness(readiness.clone())
-        .reloader(reloader)
-        .metrics(config.metrics.clone());
-    if config.access.enabled {
-        server = server.access(open_access(&config.access)?);
+        .quotas(quotas.clone())
+        .metrics(config.metrics.clone())
+        .reloader(reloader);
+    if let Some(log) = &audit {
+        server = server.audit(log.clone());
+    }
+    if let Some(access) = access {
+        if let Some(log) = &audit {
+            record_keys(&access, log.clone());
+        }
+        server = server.access(access);
     }
     let app = server.router();
     // The server is live while it loads models, and ready afterwards.
@@ -87,6 +101,10 @@ async fn listen(config: &Config, models: Arc<Models>, reloader: Reloader) -> Res
     if !listeners.serve(app, limits, stop).await {
         warn!("the time to drain is over; running requests are cancelled");
     }
+    if let Some(log) = audit {
+        log.close();
+    }
+    quotas.close()?;
     let failed = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
@@ -100,6 +118,23 @@ fn open_access(config: &AccessConfig) -> Result<Access, Box<dyn Error>> {
     #[cfg(unix)]
     tokio::spawn(exsa_server::access::ControlSocket::bind(&access)?.serve());
     Ok(access)
+}
+
+/// Records changes of keys. A change is acknowledged once its line is stable.
+fn record_keys(access: &Access, log: AuditLog) {
+    access.keys().observe(move |event| {
+        let (act, key, by) = match event {
+            AccessEvent::KeyCreated { key, by } => (Act::KeyCreated, key, by),
+            AccessEvent::KeyRevoked { key, by } => (Act::KeyRevoked, key, by),
+            AccessEvent::KeyRotated { key, by } => (Act::KeyRotated, key, by),
+            // Refused requests are recorded by the routes.
+            _ => return,
+        };
+        let record = Record::new(act).caller(&*by.id).detail(format!("key {}", key.id)).outcome("ok");
+        if let Err(error) = log.append(record).wait() {
+            warn!("a change of keys is not in the audit log: {error}");
+        }
+    });
 }
 
 /// Binds all addresses; certificates become a part of the reload. Returns the addresses in words too.

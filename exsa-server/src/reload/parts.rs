@@ -6,6 +6,12 @@ use crate::listener::ConnectionLimits;
 use crate::live::Live;
 use crate::models::Models;
 use crate::options::ServerOptions;
+<<<<<<< HEAD
+=======
+use crate::quota::Quotas;
+use exsa_core::Engine;
+use std::fmt;
+>>>>>>> main
 use std::sync::Arc;
 
 /// The options of the routes.
@@ -53,9 +59,34 @@ impl Reload for Drain {
     }
 }
 
+<<<<<<< HEAD
 /// The tables of models, and the mode of engines. Folders, memory and loading need a restart.
 #[derive(Debug)]
 pub struct ModelTables(pub Arc<Models>);
+=======
+/// The limits of use.
+#[derive(Clone, Debug)]
+pub struct QuotaLimits(pub Quotas);
+
+impl Reload for QuotaLimits {
+    fn settings(&self) -> &[&'static str] {
+        &["quota"]
+    }
+
+    fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
+        let (quotas, next) = (self.0.clone(), config.quota.clone());
+        Some(Box::new(move || {
+            // The validation has refused what the quotas would.
+            if let Err(error) = quotas.reconfigure(next) {
+                tracing::error!("quotas are not changed: {error}");
+            }
+        }))
+    }
+}
+
+/// The scheduling mode of an engine.
+pub struct EngineMode(pub Arc<Engine>);
+>>>>>>> main
 
 impl Reload for ModelTables {
     fn settings(&self) -> &[&'static str] {
