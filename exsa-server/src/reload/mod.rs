@@ -91,7 +91,7 @@ impl Reloader {
             change();
         }
         let is_live = |setting: &String| live.iter().any(|live| covers(live, setting));
-        let differing = difference::between(&*current, &next);
+        let differing = difference::between(&current, &next);
         let (changed, needs_restart): (Vec<_>, Vec<_>) = differing.into_iter().partition(is_live);
         difference::keep(&mut current, &next, &needs_restart);
         Ok(ReloadReport { changed, needs_restart })
