@@ -25,6 +25,7 @@
 //! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages, also as server-sent events |
 //! | `POST /api/chat`, `/api/generate`, `/api/embed`, `/api/show`; `GET /api/tags`, `/api/ps`, `/api/version` | Ollama's API, streams as lines of JSON |
 //! | `GET /v1/models`, `/v1/models/{id}` | OpenAI's models |
+//! | `/v1/models/list`, `active`, `events`, `load`, `unload`, `reload`, `sleep`, `wake`, `cancel`, `mode` | lifecycle of models, with a [registry](models::Models) |
 //! | `POST /v1/tokenize`, `/v1/detokenize` | token ids of a text, and back; also without `/v1` |
 //! | `POST /completion`, `/infill`, `/apply-template`, `/embedding`; `GET /props`, `/slots` | llama-server's API |
 //! | `GET /openapi.json` | the routes as an OpenAPI document |
@@ -50,6 +51,7 @@ pub mod listener;
 mod live;
 mod llama;
 mod metrics;
+pub mod models;
 mod ollama;
 mod openai;
 mod openapi;
@@ -71,6 +73,7 @@ mod work;
 pub use context::RequestContext;
 pub use error::ApiError;
 pub use live::Live;
+pub use metrics::{MetricsAlias, MetricsConfig};
 pub use openai::responses::store::StoredResponses;
 pub use options::ServerOptions;
 pub use server::Server;

@@ -30,6 +30,8 @@ pub use tls::{ClientAuth, TlsConfig};
 
 use crate::access::AccessConfig;
 use crate::audit::AuditConfig;
+use crate::metrics::MetricsConfig;
+use crate::models::ModelsConfig;
 use crate::options::ServerOptions;
 use crate::quota::QuotaConfig;
 use serde::{Deserialize, Serialize};
@@ -64,6 +66,10 @@ pub struct Config {
     pub audit: AuditConfig,
     /// The model and its engine.
     pub engine: EngineConfig,
+    /// The models, where there are several.
+    pub models: ModelsConfig,
+    /// Names and labels of metrics.
+    pub metrics: MetricsConfig,
     /// The log.
     pub log: LogConfig,
     /// The end of the server.
@@ -91,6 +97,7 @@ impl Config {
         self.quota.validate(problems);
         self.audit.validate(problems);
         self.engine.validate(problems);
+        self.models.validate(problems);
         self.log.validate(problems);
         self.drain.validate(problems);
     }

@@ -38,7 +38,7 @@ pub(crate) async fn create(
     let stores = asked.store && state.responses.is_enabled();
     let (streamed, logprobs, mut fixed) = (asked.stream, asked.logprobs, std::mem::take(&mut asked.echo));
     let mut request = asked.into_request(messages)?;
-    let model = state.model(request.model.as_deref())?;
+    let model = state.ready(&client.caller, request.model.as_deref()).await?;
     request::map_roles(&mut request, &model);
     let model = model.name.clone();
     let tokenizer = match logprobs {
