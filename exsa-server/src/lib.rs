@@ -27,6 +27,8 @@
 //! | `POST /v1/tokenize`, `/v1/detokenize` | token ids of a text, and back; also without `/v1` |
 //! | `GET /health`, `/health/live`, `/health/ready` | health of the process and of the engine |
 //! | `GET /metrics` | counters in Prometheus' text format |
+//! | `GET /v1/stats` | the same counters as JSON |
+//! | `GET /`, `/assets/…` | a web page: chat, and a live view of the server |
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
@@ -42,8 +44,10 @@ mod ollama;
 mod openai;
 mod options;
 mod origin;
+mod page;
 mod server;
 mod state;
+mod stats;
 mod stream;
 mod tokens;
 mod work;

@@ -3,7 +3,7 @@
 use crate::access::{self, Scope};
 use crate::options::ServerOptions;
 use crate::state::{AppState, Readiness};
-use crate::{anthropic, context, error, health, metrics, ollama, openai, origin, tokens};
+use crate::{anthropic, context, error, health, metrics, ollama, openai, origin, page, stats, tokens};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
@@ -102,12 +102,14 @@ fn inference() -> Router<Arc<AppState>> {
 
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
-    Router::new().route("/metrics", get(metrics::metrics))
+    Router::new().route("/metrics", get(metrics::metrics)).route("/v1/stats", get(stats::stats))
 }
 
 /// Routes for everyone.
 fn open() -> Router<Arc<AppState>> {
     Router::new()
+        .route("/", get(page::index))
+        .route("/assets/{*path}", get(page::asset))
         .route("/api/version", get(ollama::version))
         .route("/health", get(health::ready))
         .route("/health/live", get(health::live))

@@ -7,7 +7,7 @@ use exsa_core::{Generator, SubmitError};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Whether the server wants traffic. Clones share one switch.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub(crate) struct AppState {
     pub(crate) readiness: Readiness,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
+    /// The moment at which the server started.
+    pub(crate) clock: Instant,
     ids: AtomicU64,
     keys: RandomState,
 }
@@ -41,7 +43,8 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Self {
         let started = unix_seconds();
-        Self { generator, options, readiness, started, ids: AtomicU64::new(0), keys: RandomState::new() }
+        let (clock, ids, keys) = (Instant::now(), AtomicU64::new(0), RandomState::new());
+        Self { generator, options, readiness, started, clock, ids, keys }
     }
 
     /// A new id that begins with `prefix`; unique over processes as far as 64 random bits are.
