@@ -58,6 +58,12 @@ impl ApiError {
         self
     }
 
+    /// Sets the time after which another try makes sense.
+    pub(crate) fn retry_after(mut self, time: Duration) -> Self {
+        self.retry_after = Some(time);
+        self
+    }
+
     /// The status of the response.
     pub(crate) fn status(&self) -> StatusCode {
         self.status

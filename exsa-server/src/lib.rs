@@ -24,6 +24,7 @@
 //! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages, also as server-sent events |
 //! | `POST /api/chat`, `/api/generate`, `/api/embed`, `/api/show`; `GET /api/tags`, `/api/ps`, `/api/version` | Ollama's API, streams as lines of JSON |
 //! | `GET /v1/models`, `/v1/models/{id}` | OpenAI's models |
+//! | `/v1/models/list`, `active`, `events`, `load`, `unload`, `reload`, `sleep`, `wake`, `cancel`, `mode` | lifecycle of models, with a [registry](models::Models) |
 //! | `POST /v1/tokenize`, `/v1/detokenize` | token ids of a text, and back; also without `/v1` |
 //! | `GET /health`, `/health/live`, `/health/ready` | health of the process and of the engine |
 //! | `GET /metrics` | counters in Prometheus' text format |
@@ -40,6 +41,7 @@ mod error;
 mod health;
 pub mod listener;
 mod metrics;
+pub mod models;
 mod ollama;
 mod openai;
 mod options;
@@ -54,6 +56,7 @@ mod work;
 
 pub use context::RequestContext;
 pub use error::ApiError;
+pub use metrics::{MetricsAlias, MetricsConfig};
 pub use options::ServerOptions;
 pub use server::Server;
 pub use state::Readiness;

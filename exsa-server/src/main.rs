@@ -2,18 +2,17 @@
 
 use clap::Parser;
 use exsa_backend_candle::CandleBackend;
-use exsa_core::backend::{
-    InferenceBackend, LoadOptions, LoadProgress, ModelSource, SessionOptions, ThreadOptions,
-};
-use exsa_core::{Engine, EngineOptions, Mode, Shutdown};
+use exsa_core::Mode;
+use exsa_core::backend::InferenceBackend;
 use exsa_server::listener::{self, ConnectionLimits};
-use exsa_server::{Readiness, ServerOptions, router_with};
+use exsa_server::models::{ModelDefaults, Models, ModelsConfig};
+use exsa_server::{Readiness, Server, ServerOptions};
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -100,43 +99,60 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         )
         .into());
     }
-    let engine = Arc::new(start_engine(args)?);
+    let models = Arc::new(open_models(args)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(args, engine.clone()));
+    let served = runtime.block_on(serve(args, models.clone()));
     // Ends what the drain left over.
-    engine.shut_down(Shutdown::Abort);
+    models.registry().shut_down(Some(Duration::ZERO));
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
-fn start_engine(args: &Args) -> Result<Engine, Box<dyn Error>> {
-    let source = args.model.as_ref().map_or(ModelSource::Embedded(exsa_tiny::GGUF), ModelSource::file);
-    let threads = ThreadOptions::new(args.threads);
-    let load = LoadOptions::new().threads(threads);
-    let model = CandleBackend::new().load(&source, &load, &mut LoadProgress::none())?;
-    info!(model = model.info().summary(), "model loaded");
-    let session = SessionOptions::new().threads(threads).sequences(args.sequences);
-    let options = EngineOptions::default().session(session).mode(args.mode).queue_max(args.queue);
-    Ok(Engine::start(model, options)?)
+fn open_models(args: &Args) -> Result<Models, Box<dyn Error>> {
+    let backend: Arc<dyn InferenceBackend> = Arc::new(CandleBackend::new());
+    let config = match &args.model {
+        Some(path) => ModelsConfig::of_file(path, &*backend)?,
+        None => ModelsConfig::default(),
+    };
+    let defaults = ModelDefaults::default()
+        .mode(args.mode)
+        .threads(args.threads)
+        .sequences(args.sequences)
+        .queue(args.queue);
+    Ok(Models::open(&config, backend, defaults)?)
 }
 
-async fn serve(args: &Args, engine: Arc<Engine>) -> Result<(), Box<dyn Error>> {
+async fn serve(args: &Args, models: Arc<Models>) -> Result<(), Box<dyn Error>> {
     let mut options = ServerOptions::default().body_bytes_max(args.body_max);
     options.allowed_hosts.clone_from(&args.allowed_host);
     options.allowed_origins.clone_from(&args.allowed_origin);
     let readiness = Readiness::default();
-    let app = router_with(engine.clone(), options, readiness.clone());
+    let app = Server::of_models(models.clone()).options(options).readiness(readiness.clone()).router();
     let address = SocketAddr::new(args.host, args.port);
     let listener =
         TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     info!("listening on http://{}", listener.local_addr()?);
+    // The server is live while it loads models, and ready afterwards.
+    let starting = models.clone();
+    let started = tokio::task::spawn_blocking(move || starting.wait_for_start());
     let (delay, limit) = (Duration::from_secs(args.drain_delay), Duration::from_secs(args.drain));
+    let failed = Arc::new(Mutex::new(None));
+    let failure = failed.clone();
     let stop = async move {
-        stop_signal().await;
+        let unusable = async {
+            match started.await {
+                Ok(Err(error)) => *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop_signal() => {}
+            () = unusable => return,
+        }
         readiness.begin_drain();
         tokio::time::sleep(delay).await;
         info!("draining: no new requests; running ones get {} s", limit.as_secs());
-        engine.begin_shutdown(Shutdown::Drain);
+        models.registry().begin_shutdown(None);
     };
     let limits = ConnectionLimits::default()
         .connections_max(args.connections)
@@ -144,7 +160,10 @@ async fn serve(args: &Args, engine: Arc<Engine>) -> Result<(), Box<dyn Error>> {
     if !listener::serve(listener, app, limits, stop, limit).await {
         warn!("the time to drain is over; running requests are cancelled");
     }
-    Ok(())
+    match failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
 }
 
 /// Waits for SIGTERM or an interrupt from the terminal.

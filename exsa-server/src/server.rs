@@ -1,13 +1,17 @@
 //! The server's parts, and the routes over them.
 
 use crate::access::{self, Scope};
+use crate::metrics::MetricsConfig;
+use crate::models::Models;
 use crate::options::ServerOptions;
 use crate::state::{AppState, Readiness};
-use crate::{anthropic, context, error, health, metrics, ollama, openai, origin, page, stats, tokens};
+use crate::{
+    anthropic, context, error, health, metrics, models, ollama, openai, origin, page, stats, tokens,
+};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use exsa_core::Generator;
 use std::fmt;
 use std::sync::Arc;
@@ -30,12 +34,15 @@ pub struct Server {
     generator: Arc<dyn Generator>,
     options: ServerOptions,
     readiness: Readiness,
+    models: Option<Arc<Models>>,
+    metrics: MetricsConfig,
 }
 
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
-        Self { generator, options: ServerOptions::default(), readiness: Readiness::default() }
+        let (options, readiness) = (ServerOptions::default(), Readiness::default());
+        Self { generator, options, readiness, models: None, metrics: MetricsConfig::default() }
     }
 
     /// Sets limits and policies of the routes.
@@ -50,14 +57,29 @@ impl Server {
         self
     }
 
+    /// A server of the models of a registry, which its routes load, unload and switch.
+    pub fn of_models(models: impl Into<Arc<Models>>) -> Self {
+        let models = models.into();
+        Self { models: Some(models.clone()), ..Self::new(models.registry().clone()) }
+    }
+
+    /// Sets the names and labels of metrics.
+    pub fn metrics(mut self, config: MetricsConfig) -> Self {
+        self.metrics = config;
+        self
+    }
+
     /// The routes.
     pub fn router(self) -> Router {
-        let state = Arc::new(AppState::new(self.generator, self.options, self.readiness));
+        let Self { generator, options, readiness, models, metrics } = self;
+        let state = Arc::new(AppState::new(generator, options, readiness, models, metrics));
+        let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| {
             routes.route_layer(middleware::from_fn_with_state(scope, access::require))
         };
         Router::new()
-            .merge(scoped(inference(), Scope::Infer))
+            .merge(scoped(inference().route_layer(load), Scope::Infer))
+            .merge(scoped(lifecycle(), Scope::Models))
             .merge(scoped(observation(), Scope::Metrics))
             .merge(open())
             .fallback(error::no_such_path)
@@ -65,6 +87,7 @@ impl Server {
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
             .layer(middleware::from_fn_with_state(state.clone(), context::add))
+            .layer(middleware::from_fn_with_state(state.clone(), metrics::count))
             .layer(DefaultBodyLimit::max(state.options.body_bytes_max))
             .with_state(state)
     }
@@ -94,10 +117,31 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
+        .route("/api/pull", post(ollama::no_files))
+        .route("/api/push", post(ollama::no_files))
+        .route("/api/create", post(ollama::no_files))
+        .route("/api/copy", post(ollama::no_files))
+        .route("/api/delete", delete(ollama::no_files))
+        .route("/api/blobs/{digest}", post(ollama::no_files).head(ollama::no_files))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
         .route("/detokenize", post(tokens::detokenize))
+}
+
+/// Routes of the models' lifecycle.
+fn lifecycle() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/v1/models/list", get(models::routes::list))
+        .route("/v1/models/active", get(models::routes::active).post(models::routes::set_active))
+        .route("/v1/models/events", get(models::routes::events))
+        .route("/v1/models/load", post(models::routes::load))
+        .route("/v1/models/unload", post(models::routes::unload))
+        .route("/v1/models/reload", post(models::routes::reload))
+        .route("/v1/models/sleep", post(models::routes::sleep))
+        .route("/v1/models/wake", post(models::routes::wake))
+        .route("/v1/models/cancel", post(models::routes::cancel))
+        .route("/v1/models/mode", post(models::routes::set_mode))
 }
 
 /// Routes about the server's work.
@@ -111,7 +155,7 @@ fn open() -> Router<Arc<AppState>> {
         .route("/", get(page::index))
         .route("/assets/{*path}", get(page::asset))
         .route("/api/version", get(ollama::version))
-        .route("/health", get(health::ready))
+        .route("/health", get(health::health))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
 }

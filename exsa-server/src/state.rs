@@ -1,12 +1,15 @@
 //! State that all handlers share.
 
 use crate::error::ApiError;
+use crate::health::Watchdog;
+use crate::metrics::{Metrics, MetricsConfig};
+use crate::models::Models;
 use crate::options::ServerOptions;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Whether the server wants traffic. Clones share one switch.
@@ -32,19 +35,39 @@ pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
     pub(crate) options: ServerOptions,
     pub(crate) readiness: Readiness,
+    /// The models, where they can be loaded and unloaded.
+    pub(crate) models: Option<Arc<Models>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) watchdog: Mutex<Watchdog>,
+    pub(crate) clock: Instant,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
-    /// The moment at which the server started.
-    pub(crate) clock: Instant,
     ids: AtomicU64,
     keys: RandomState,
 }
 
 impl AppState {
-    pub(crate) fn new(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Self {
-        let started = unix_seconds();
-        let (clock, ids, keys) = (Instant::now(), AtomicU64::new(0), RandomState::new());
-        Self { generator, options, readiness, started, clock, ids, keys }
+    pub(crate) fn new(
+        generator: Arc<dyn Generator>,
+        options: ServerOptions,
+        readiness: Readiness,
+        models: Option<Arc<Models>>,
+        metrics: MetricsConfig,
+    ) -> Self {
+        let metrics = Metrics::new(metrics, generator.clone(), models.clone());
+        let (started, watchdog) = (unix_seconds(), Watchdog::new(options.step_limit));
+        Self {
+            generator,
+            options,
+            readiness,
+            models,
+            metrics,
+            watchdog: Mutex::new(watchdog),
+            clock: Instant::now(),
+            started,
+            ids: AtomicU64::new(0),
+            keys: RandomState::new(),
+        }
     }
 
     /// A new id that begins with `prefix`; unique over processes as far as 64 random bits are.

@@ -1,13 +1,17 @@
-//! `/v1/stats`: the engine's counters, gauges and histograms as JSON, for the page and for scripts.
+//! `/v1/stats`: the engines' counters, gauges and histograms as JSON, for the page and for scripts.
 //!
-//! Counters have the names of `/metrics` without their prefix; times are in seconds.
+//! Counters have the names of `/metrics` without their prefix; times are in seconds. Names of users are personal data,
+//! so they are given only to requests that ask for them.
 
+use crate::error::ApiError;
+use crate::models::Models;
 use crate::state::AppState;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use exsa_core::Priority;
 use exsa_core::stats::{EngineStats, Histogram};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +22,27 @@ pub(crate) struct Stats {
     uptime_seconds: f64,
     running: usize,
     waiting: usize,
-    waiting_by_class: BTreeMap<&'static str, usize>,
+    waiting_by_class: [ClassQueue; Priority::COUNT],
+    /// Users with waiting answers; left out unless the request asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_by_user: Option<Vec<UserQueue>>,
     kv_tokens: KvTokens,
     totals: Totals,
     latency: Latency,
+}
+
+/// Waiting requests of a priority class.
+#[derive(Debug, Serialize)]
+struct ClassQueue {
+    class: &'static str,
+    waiting: usize,
+}
+
+/// Waiting answers of a user; those of requests without a user have an empty name.
+#[derive(Debug, Serialize)]
+struct UserQueue {
+    user: String,
+    waiting: usize,
 }
 
 /// Tokens of KV, by use of their blocks.
@@ -93,12 +114,16 @@ fn finite(time: Duration) -> Option<f64> {
 impl Stats {
     fn new(stats: &EngineStats, uptime: Duration) -> Self {
         let scheduler = &stats.scheduler;
-        let by_class = |class: Priority| (class.name(), scheduler.waiting_by_class[class.index()]);
+        let by_class = |class: Priority| ClassQueue {
+            class: class.name(),
+            waiting: scheduler.waiting_by_class[class.index()],
+        };
         Self {
             uptime_seconds: uptime.as_secs_f64(),
             running: scheduler.running,
             waiting: scheduler.waiting,
-            waiting_by_class: Priority::ALL.into_iter().map(by_class).collect(),
+            waiting_by_class: Priority::ALL.map(by_class),
+            waiting_by_user: None,
             kv_tokens: KvTokens {
                 used: scheduler.kv_tokens_used,
                 cached: scheduler.kv_tokens_cached,
@@ -128,7 +153,34 @@ impl Stats {
     }
 }
 
+/// Parameters of the query.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Parameters {
+    /// Whether queues are given by user too.
+    users: bool,
+}
+
 /// The figures as JSON.
-pub(crate) async fn stats(State(state): State<Arc<AppState>>) -> Json<Stats> {
-    Json(Stats::new(&state.generator.stats(), state.clock.elapsed()))
+pub(crate) async fn stats(
+    State(state): State<Arc<AppState>>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<Stats>, ApiError> {
+    let Query(parameters) = parameters.map_err(|error| {
+        ApiError::invalid(format!("{}; allowed is users=true or users=false", error.body_text()))
+    })?;
+    let mut stats = Stats::new(&state.generator.stats(), state.clock.elapsed());
+    if let (true, Some(models)) = (parameters.users, &state.models) {
+        stats.waiting_by_user = Some(by_user(models));
+    }
+    Ok(Json(stats))
+}
+
+/// Queues of users over all models.
+fn by_user(models: &Models) -> Vec<UserQueue> {
+    let mut queues = BTreeMap::<Arc<str>, usize>::new();
+    for (user, waiting) in models.registry().waiting_by_user().into_iter().flat_map(|(_, users)| users) {
+        *queues.entry(user).or_default() += waiting;
+    }
+    queues.into_iter().map(|(user, waiting)| UserQueue { user: user.to_string(), waiting }).collect()
 }

@@ -44,7 +44,7 @@ def queries():
     for panel in board["panels"]:
         for target in panel.get("targets", []):
             query = target["expr"].replace("$__rate_interval", "10s")
-            yield panel["title"], query.replace("$instance", ".*")
+            yield panel["title"], query.replace("$instance", ".*").replace("$model", ".*")
 
 
 @check("Prometheus scrapes the server; every query of the dashboard has data, every rule is evaluated")

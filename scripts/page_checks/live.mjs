@@ -33,12 +33,39 @@ check("pause stops the questions to the server", async (page) => {
   assert.equal(await page.getAttribute("#live-pause", "aria-pressed"), "true");
   await page.waitForTimeout(500);
   let asked = 0;
-  page.on("request", (request) => (asked += request.url().endsWith("/v1/stats") ? 1 : 0));
+  page.on("request", (request) => (asked += request.url().includes("/v1/stats") ? 1 : 0));
   await page.waitForTimeout(3000);
   assert.equal(asked, 0);
   await page.click("#live-pause");
   await page.waitForTimeout(1000);
   assert.ok(asked > 0);
+});
+
+check("the built-in model is unloaded and loaded again", async (page, { managed }) => {
+  await live(page);
+  const card = page.locator(".model").first();
+  await card.waitFor();
+  if (!managed) return;
+  const name = await card.locator("h3").textContent();
+  await card.getByRole("button", { name: `Unload: ${name}` }).click();
+  await card.getByText("unloaded", { exact: true }).waitFor();
+  await page.locator("#models-status", { hasText: "is unloaded." }).waitFor();
+  await page.click("nav [data-view=chat]");
+  await page.waitForFunction(() => document.querySelector("#model").textContent === "no model is loaded");
+  page.expect(503);
+  await ask(page, "Hello");
+  assert.match(await page.textContent("#chat-notice"), /cannot answer now/);
+  await live(page);
+  await card.getByRole("button", { name: `Load: ${name}` }).click();
+  await page.locator("#models-status", { hasText: "is loaded." }).waitFor();
+  await card.getByText("ready", { exact: true }).waitFor();
+  await card.getByRole("button", { name: `Reload: ${name}` }).click();
+  await page.locator("#models-status", { hasText: "is reloaded: without a pause." }).waitFor();
+  await page.click("nav [data-view=chat]");
+  await page.waitForFunction((name) => document.querySelector("#model").value === name, name);
+  await page.fill("#set-max_tokens", "4");
+  await ask(page, "Hello");
+  assert.match(await page.locator(".message.assistant .actions").last().textContent(), /4 tokens/);
 });
 
 /** A server with two models, one of which loads in steps. */

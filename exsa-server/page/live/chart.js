@@ -17,6 +17,7 @@ export function sparkline(values, slots, label) {
   return svg(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, class: "sparkline", role: "img", "aria-label": label, preserveAspectRatio: "none" },
+    svg("line", { x1: 0, x2: width, y1: height - pad, y2: height - pad, class: "base" }),
     svg("polygon", { points: area, class: "area" }),
     svg("polyline", { points: points.join(" "), class: "line" }),
   );

@@ -26,7 +26,7 @@ export function showQueues(node, { running, waiting, waiting_by_class: classes, 
     fact("Failed", count(totals.requests_failed)),
     fact("Preemptions", count(totals.preemptions)),
   );
-  const byClass = table("Waiting, by class", Object.entries(classes).map(([name, value]) => row(name, value)));
+  const byClass = table("Waiting, by class", classes.map(({ class: name, waiting: value }) => row(name, value)));
   const parts = [facts, byClass];
   if (users !== undefined) {
     const most = [...users].sort((a, b) => b.waiting - a.waiting).slice(0, USERS_MAX);

@@ -51,7 +51,7 @@ class Live {
 
   async #ask() {
     try {
-      const stats = await json("GET", "v1/stats", { ask: !this.#failed() });
+      const stats = await json("GET", "v1/stats?users=true", { ask: !this.#failed() });
       this.#throughput.add(stats);
       showQueues(byId("live-queues"), stats);
       showCache(byId("live-cache"), stats);

@@ -78,7 +78,7 @@ pub(crate) async fn complete(
         Prompt::Chat(_) => {}
         _ => return Err(ApiError::invalid("messages are needed, not a prompt").param("messages")),
     }
-    let model = state.model(request.model.as_deref())?.name.clone();
+    let model = state.ready(&client.caller, request.model.as_deref()).await?.name.clone();
     let wants_logprobs = request.sampling.logprobs || request.sampling.top_logprobs > 0;
     let tokenizer = match wants_logprobs {
         true => Some(state.generator.tokenizer(request.model.as_deref())?),

@@ -52,7 +52,7 @@ pub(crate) async fn complete(
         return Err(ApiError::invalid("prompt: the list is empty").param("prompt"));
     };
     let n = first.n;
-    let model = state.model(first.model.as_deref())?.name.clone();
+    let model = state.ready(&client.caller, first.model.as_deref()).await?.name.clone();
     let tokenizer = match wants_logprobs {
         true => Some(state.generator.tokenizer(first.model.as_deref())?),
         false => None,

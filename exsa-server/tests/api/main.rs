@@ -7,4 +7,5 @@ mod chat;
 mod completions;
 mod harness;
 mod ollama;
+mod page;
 mod service;
