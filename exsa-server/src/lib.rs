@@ -31,6 +31,8 @@
 //! | `GET /openapi.json` | the routes as an OpenAPI document |
 //! | `GET /health`, `/health/live`, `/health/ready` | health of the process and of the engine |
 //! | `GET /metrics` | counters in Prometheus' text format |
+//! | `GET /v1/stats` | the same counters as JSON |
+//! | `GET /`, `/assets/…` | a web page: chat, and a live view of the server |
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
@@ -57,12 +59,14 @@ mod openai;
 mod openapi;
 mod options;
 mod origin;
+mod page;
 pub mod quota;
 pub mod reload;
 mod request_limits;
 mod request_log;
 mod server;
 mod state;
+mod stats;
 mod stream;
 mod timings;
 #[cfg(feature = "tls")]

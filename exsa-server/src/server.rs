@@ -11,7 +11,7 @@ use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
 use crate::{
     anthropic, body, books, context, cors, error, health, llama, metrics, models, ollama, openai, openapi,
-    origin, request_log, tokens,
+    origin, page, request_log, stats, tokens,
 };
 use axum::Router;
 use axum::middleware;
@@ -212,7 +212,10 @@ fn lifecycle() -> Router<Arc<AppState>> {
 
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
-    Router::new().route("/metrics", get(metrics::metrics)).route("/slots", get(llama::slots))
+    Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/stats", get(stats::stats))
+        .route("/slots", get(llama::slots))
 }
 
 /// Routes about the configuration.
@@ -223,6 +226,8 @@ fn configuration(reloader: Arc<Reloader>) -> Router<Arc<AppState>> {
 /// Routes for everyone.
 fn open() -> Router<Arc<AppState>> {
     Router::new()
+        .route("/", get(page::index))
+        .route("/assets/{*path}", get(page::asset))
         .route("/api/version", get(ollama::version))
         .route("/openapi.json", get(openapi::openapi))
         .route("/health", get(health::health))

@@ -16,5 +16,6 @@ mod llama;
 mod metrics;
 mod ollama;
 mod openapi;
+mod page;
 mod responses;
 mod service;
