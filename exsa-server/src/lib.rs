@@ -35,11 +35,14 @@
 
 pub mod access;
 mod anthropic;
+pub mod audit;
 mod body;
+mod books;
 pub mod config;
 mod context;
 mod cors;
 mod error;
+mod estimate;
 mod fill_in;
 mod health;
 mod in_flight;
@@ -52,6 +55,7 @@ mod openai;
 mod openapi;
 mod options;
 mod origin;
+pub mod quota;
 pub mod reload;
 mod request_limits;
 mod request_log;

@@ -1,12 +1,14 @@
 //! The server's parts, and the routes over them.
 
 use crate::access::{self, Access, Scope};
+use crate::audit::AuditLog;
 use crate::live::Live;
 use crate::options::ServerOptions;
+use crate::quota::{self, Quotas};
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
 use crate::{
-    anthropic, body, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
+    anthropic, body, books, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
     request_log, tokens,
 };
 use axum::Router;
@@ -35,6 +37,8 @@ pub struct Server {
     options: Live<ServerOptions>,
     readiness: Readiness,
     access: Option<Access>,
+    quotas: Option<Quotas>,
+    audit: Option<AuditLog>,
     reloader: Option<Arc<Reloader>>,
 }
 
@@ -42,7 +46,7 @@ impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
         let (options, readiness) = (Live::default(), Readiness::default());
-        Self { generator, options, readiness, access: None, reloader: None }
+        Self { generator, options, readiness, access: None, quotas: None, audit: None, reloader: None }
     }
 
     /// Sets limits and policies of the routes; with a [`Live`] value, the host can change them later.
@@ -63,6 +67,18 @@ impl Server {
         self
     }
 
+    /// Sets the quotas of callers.
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = Some(quotas);
+        self
+    }
+
+    /// Sets the audit log. The host closes it after the last request.
+    pub fn audit(mut self, log: AuditLog) -> Self {
+        self.audit = Some(log);
+        self
+    }
+
     /// Sets what `POST /v1/config/reload` calls; there is no such route without it.
     pub fn reloader(mut self, reloader: Arc<Reloader>) -> Self {
         self.reloader = Some(reloader);
@@ -71,10 +87,13 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
+        if let (Some(access), Some(log)) = (&self.access, &self.audit) {
+            books::record_keys(access, log.clone());
+        }
         let reload = self.reloader.map(configuration);
         let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(self.generator, self.options, self.readiness);
-        state.access = self.access;
+        (state.access, state.quotas, state.audit) = (self.access, self.quotas, self.audit);
         let state = Arc::new(state);
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
             true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),
@@ -89,7 +108,10 @@ impl Server {
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)
             .layer(middleware::from_fn(request_log::name_caller))
+            .layer(middleware::from_fn_with_state(state.clone(), quota::add_headers))
+            .layer(middleware::from_fn_with_state(state.clone(), books::record_denied))
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
+            .layer(middleware::from_fn_with_state(state.clone(), books::record_unauthenticated))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
             .layer(middleware::from_fn_with_state(state.clone(), cors::add))
             .layer(middleware::from_fn_with_state(state.clone(), body::limit))

@@ -1,12 +1,14 @@
 //! State that all handlers share.
 
 use crate::access::Access;
+use crate::audit::AuditLog;
 use crate::error::ApiError;
 use crate::in_flight::InFlight;
 use crate::live::Live;
 use crate::openai::responses::running::RunningResponses;
 use crate::openai::responses::store::ResponseStore;
 use crate::options::ServerOptions;
+use crate::quota::Quotas;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
 use std::hash::{BuildHasher, RandomState};
@@ -39,6 +41,8 @@ pub(crate) struct AppState {
     pub(crate) readiness: Readiness,
     /// Authentication; without it every sender is anonymous.
     pub(crate) access: Option<Access>,
+    pub(crate) quotas: Option<Quotas>,
+    pub(crate) audit: Option<AuditLog>,
     pub(crate) in_flight: InFlight,
     pub(crate) responses: Arc<ResponseStore>,
     pub(crate) running_responses: RunningResponses,
@@ -61,6 +65,8 @@ impl AppState {
             options,
             readiness,
             access: None,
+            quotas: None,
+            audit: None,
             in_flight: InFlight::default(),
             responses,
             running_responses: RunningResponses::default(),

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use exsa_core::Mode;
 use exsa_server::access::cli::KeyArgs;
+use exsa_server::audit::command::AuditCommand;
 use exsa_server::config::{Config, ConfigSource};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -27,6 +28,9 @@ pub(crate) struct Args {
     /// Folder of the API keys, mode 0700; with it, every request needs a key
     #[arg(long, value_name = "FOLDER", env = "EXSA_DATA", global = true)]
     data: Option<PathBuf>,
+    /// Folder of the audit log
+    #[arg(long, value_name = "FOLDER", env = "EXSA_AUDIT")]
+    audit: Option<PathBuf>,
     /// A GGUF file; the built-in story model without it
     #[arg(long, short, value_name = "FILE", env = "EXSA_MODEL")]
     model: Option<PathBuf>,
@@ -86,6 +90,11 @@ pub(crate) struct Args {
 pub(super) enum Command {
     /// Manages API keys, with a running server or without
     Key(KeyArgs),
+    /// Verifies audit logs, makes keys for them
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// About the configuration file
     Config {
         #[command(subcommand)]
@@ -130,6 +139,7 @@ impl Args {
         config.listen.insecure_no_auth |= self.insecure_no_auth;
         given(put(&mut config.access.data, self.data.clone().map(Some)), "access.data", "--data");
         config.access.enabled |= self.data.is_some();
+        given(put(&mut config.audit.folder, self.audit.clone().map(Some)), "audit.folder", "--audit");
         let engine = &mut config.engine;
         given(put(&mut engine.model, self.model.clone().map(Some)), "engine.model", "--model");
         given(put(&mut engine.threads, self.threads.map(Some)), "engine.threads", "--threads");

@@ -5,8 +5,10 @@ use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, ThreadOptions};
 use exsa_core::{Engine, Shutdown};
 use exsa_server::access::{Access, AccessConfig};
+use exsa_server::audit::AuditLog;
 use exsa_server::config::{Config, ConfigSource, EngineConfig};
 use exsa_server::listener::Listeners;
+use exsa_server::quota::Quotas;
 use exsa_server::reload::{self, Reloader};
 use exsa_server::{Live, Readiness, Server};
 use std::error::Error;
@@ -14,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Serves until the process is told to end.
 pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
@@ -22,11 +24,24 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     let level = log::start(&config.log)?;
     let engine = Arc::new(start_engine(&config.engine)?);
     let reloader = Reloader::new(source, config.clone()).part(level).part(reload::EngineMode(engine.clone()));
+    let audit = AuditLog::open(&config.audit)?;
+    let books = Books { audit: audit.clone(), quotas: None };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(listen(&config, engine.clone(), reloader));
+    let (served, quotas) = runtime.block_on(async {
+        let mut books = books;
+        let served = listen(&config, engine.clone(), reloader, &mut books).await;
+        (served, books.quotas)
+    });
     // Ends what the drain left over.
     engine.shut_down(Shutdown::Abort);
     runtime.shutdown_timeout(Duration::from_secs(1));
+    // Requests that were cut off are charged and recorded before the books are closed.
+    if let Some(Err(failure)) = quotas.map(|quotas| quotas.close()) {
+        error!("{failure}");
+    }
+    if let Some(audit) = audit {
+        audit.close();
+    }
     served
 }
 
@@ -38,7 +53,25 @@ fn start_engine(config: &EngineConfig) -> Result<Engine, Box<dyn Error>> {
     Ok(Engine::start(model, config.options())?)
 }
 
-async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Result<(), Box<dyn Error>> {
+/// The quotas and the audit log of the server.
+struct Books {
+    audit: Option<AuditLog>,
+    quotas: Option<Quotas>,
+}
+
+async fn listen(
+    config: &Config,
+    engine: Arc<Engine>,
+    reloader: Reloader,
+    books: &mut Books,
+) -> Result<(), Box<dyn Error>> {
+    let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
+    let quotas = open_quotas(config, access.as_ref())?;
+    let reloader = match &quotas {
+        Some(quotas) => reloader.part(reload::Quota(quotas.clone())),
+        None => reloader,
+    };
+    books.quotas.clone_from(&quotas);
     let (options, limits) = (Live::new(config.server_options()), Live::new(config.limits.connections()));
     let (drain, readiness) = (Live::new(config.drain.clone()), Readiness::default());
     let reloader = reloader
@@ -51,8 +84,14 @@ async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Res
     places.iter().for_each(|place| info!("listening on {place}"));
     let mut server =
         Server::new(engine.clone()).options(options).readiness(readiness.clone()).reloader(reloader);
-    if config.access.enabled {
-        server = server.access(open_access(&config.access)?);
+    if let Some(access) = access {
+        server = server.access(access);
+    }
+    if let Some(quotas) = quotas {
+        server = server.quotas(quotas);
+    }
+    if let Some(audit) = &books.audit {
+        server = server.audit(audit.clone());
     }
     let app = server.router();
     let stop = async move {
@@ -68,6 +107,18 @@ async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Res
         warn!("the time to drain is over; running requests are cancelled");
     }
     Ok(())
+}
+
+/// Opens the quotas in the database of the keys. Without keys they begin anew with the process.
+fn open_quotas(config: &Config, access: Option<&Access>) -> Result<Option<Quotas>, Box<dyn Error>> {
+    let database = access.map(|access| access.keys().store().database().clone());
+    if database.is_none() && !config.quota.is_set() {
+        return Ok(None);
+    }
+    if database.is_none() {
+        warn!("the quotas are kept in memory alone: there is no data folder without access.enabled");
+    }
+    Ok(Some(Quotas::open(config.quota.clone(), database)?))
 }
 
 /// Opens the keys, and the socket by which `exsa-server key` manages them.

@@ -29,8 +29,10 @@ pub use source::ConfigSource;
 pub use tls::{ClientAuth, TlsConfig};
 
 use crate::access::AccessConfig;
+use crate::audit::AuditConfig;
 use crate::openai::responses::store::StoredResponses;
 use crate::options::ServerOptions;
+use crate::quota::QuotaConfig;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::Path;
@@ -59,6 +61,10 @@ pub struct Config {
     pub responses: StoredResponses,
     /// Keys and tokens.
     pub access: AccessConfig,
+    /// Limits of use.
+    pub quota: QuotaConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// The model and its engine.
     pub engine: EngineConfig,
     /// The log.
@@ -85,6 +91,8 @@ impl Config {
         self.limits.validate(problems);
         self.http.validate(problems);
         self.access.validate(problems);
+        self.quota.validate(problems);
+        self.audit.validate(problems);
         self.engine.validate(problems);
         self.log.validate(problems);
         self.drain.validate(problems);

@@ -5,9 +5,11 @@ use crate::config::{Config, DrainConfig, Problems};
 use crate::listener::ConnectionLimits;
 use crate::live::Live;
 use crate::options::ServerOptions;
+use crate::quota::Quotas;
 use exsa_core::Engine;
 use std::fmt;
 use std::sync::Arc;
+use tracing::warn;
 
 /// The options of the routes.
 #[derive(Clone, Debug)]
@@ -51,6 +53,26 @@ impl Reload for Drain {
     fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
         let (live, next) = (self.0.clone(), config.drain.clone());
         Some(Box::new(move || live.set(next)))
+    }
+}
+
+/// The limits of use.
+#[derive(Clone, Debug)]
+pub struct Quota(pub Quotas);
+
+impl Reload for Quota {
+    fn settings(&self) -> &[&'static str] {
+        &["quota"]
+    }
+
+    fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
+        let (quotas, next) = (self.0.clone(), config.quota.clone());
+        Some(Box::new(move || {
+            // The configuration was checked as a whole before.
+            if let Err(error) = quotas.reconfigure(next) {
+                warn!(%error, "the quotas stay");
+            }
+        }))
     }
 }
 

@@ -165,7 +165,8 @@ fn all_problems_are_reported_in_the_order_of_their_lines() {
 #[test]
 fn tls_needs_a_build_with_tls() {
     let printed = problems("no-tls", "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"");
-    let expected = "exsa.toml:2:8: tls.cert: this exsa-server was built without TLS; build it with --features tls";
+    let expected =
+        "exsa.toml:2:8: tls.cert: this exsa-server was built without TLS; build it with --features tls";
     assert!(printed.starts_with(expected), "{printed}");
 }
 
