@@ -32,6 +32,7 @@ use crate::access::AccessConfig;
 use crate::audit::AuditConfig;
 use crate::metrics::MetricsConfig;
 use crate::models::ModelsConfig;
+use crate::openai::responses::store::StoredResponses;
 use crate::options::ServerOptions;
 use crate::quota::QuotaConfig;
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Hosts and origins.
     pub http: HttpConfig,
+    /// Stored responses.
+    pub responses: StoredResponses,
     /// Keys and tokens.
     pub access: AccessConfig,
     /// Limits of use.
@@ -116,6 +119,10 @@ impl Config {
             .n_max(self.limits.n_max)
             .prompt_tokens_max(self.limits.prompt_tokens_max)
             .schema_bytes_max(self.limits.schema_bytes_max)
+            .timings(self.http.timings)
+            .reasoning_content(self.http.reasoning_content)
+            .slots(self.engine.sequences_max)
+            .stored_responses(self.responses.clone())
             .keep_alive(self.http.keep_alive)
             .any_host(self.http.any_host)
             .cors(self.http.cors);
