@@ -1,6 +1,6 @@
 //! Seam 2: the token level. A [`Generator`] turns a [`Request`] into a [`TokenStream`].
 
-use crate::chat::ChatTemplateError;
+use crate::chat::{ChatTemplateError, Rendered};
 use crate::constraint::ConstraintError;
 use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::model_info::ModelInfo;
@@ -70,6 +70,18 @@ pub trait Generator: Send + Sync {
         let _ = request;
         let reason = "this generator counts no tokens".into();
         Err(SubmitError::Unsupported { operation: "count_tokens", reason })
+    }
+
+    /// The text of the request's prompt: of a conversation as the chat template renders it. The default refuses.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the conversation cannot be rendered; [`SubmitError::Unsupported`] for a prompt of token ids,
+    /// and where there is no template.
+    fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
+        let _ = request;
+        let reason = "this generator renders no prompts".into();
+        Err(SubmitError::Unsupported { operation: "render", reason })
     }
 
     /// The tokenizer of a model by its name, or of the default model. The default refuses: remote engines
@@ -243,7 +255,7 @@ pub enum SubmitError {
     /// The generator or its model does not support the operation.
     #[error("{operation}: {reason}")]
     Unsupported {
-        /// The operation: `embed`, `rerank`.
+        /// The operation: `embed`, `rerank`, `render`.
         operation: &'static str,
         /// The reason, and a remedy if there is one.
         reason: String,

@@ -288,6 +288,10 @@ fn the_template_is_that_of_the_request_the_engine_or_the_model() {
         .chat_options(plain().template(ChatTemplateSource::name("zephyr")).continue_final_message(true));
     let text = "<|user|>\nHi<|eos|>\n<|assistant|>\nfour";
     assert_eq!(model.count_tokens(&continued).unwrap(), text.len() - "<|eos|>".len() + 1);
+    assert_eq!(model.render(&continued).unwrap().text, text);
+    assert_eq!(own.render(&Request::chat([Message::user("four")])).unwrap().text, "four!");
+    assert_eq!(own.render(&Request::text("four")).unwrap().text, "four");
+    assert!(matches!(own.render(&Request::tokens([1])), Err(SubmitError::Unsupported { .. })));
 }
 
 #[test]

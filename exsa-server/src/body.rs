@@ -5,7 +5,7 @@ use crate::state::AppState;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde::de::DeserializeOwned;
@@ -16,12 +16,19 @@ use std::sync::Arc;
 const ALTERNATIVES: [&str; 2] = ["messages", "prompt"];
 
 /// The fields of a body. Fields that are null are left out: null stands for the default.
+#[derive(Debug)]
 pub(crate) struct Fields(Map<String, Value>);
 
 impl FromRequest<Arc<AppState>> for Fields {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, ApiError> {
+        let encoding = request.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            let message = "compressed bodies are not accepted: send none, or identity, as content-encoding";
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(ApiError::new(status, "invalid_request_error", message).code("content_encoding"));
+        }
         let limit = state.options.get().body_timeout;
         match tokio::time::timeout(limit, Bytes::from_request(request, state)).await {
             Ok(bytes) => Self::parse(&bytes.map_err(unreadable)?),
@@ -56,6 +63,11 @@ impl Fields {
     /// Takes a field out.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
         self.0.remove(name).map(|value| read(value, name)).transpose()
+    }
+
+    /// A field that stays.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
     }
 
     /// Sets a field.

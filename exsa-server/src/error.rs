@@ -20,6 +20,10 @@ pub struct ApiError {
     retry_after: Option<Duration>,
 }
 
+/// The machine-readable cause of an error, an extension of its response.
+#[derive(Clone, Debug)]
+pub(crate) struct ErrorCode(pub(crate) String);
+
 impl ApiError {
     /// An error of the client.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -58,10 +62,15 @@ impl ApiError {
         self
     }
 
-    /// Sets the time after which another try makes sense.
-    pub(crate) fn retry_after(mut self, time: Duration) -> Self {
-        self.retry_after = Some(time);
+    /// Sets the time after which the request may be sent again.
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
+    }
+
+    /// The machine-readable cause; without one, the type.
+    pub(crate) fn code_text(&self) -> String {
+        self.code.clone().unwrap_or_else(|| self.kind.to_owned())
     }
 
     /// The status of the response.
@@ -75,8 +84,9 @@ impl ApiError {
             tracing::warn!(status = self.status.as_u16(), error = %self.message, "request failed");
         }
         let mut response = (self.status, body).into_response();
+        response.extensions_mut().insert(ErrorCode(self.code_text()));
         if let Some(wait) = self.retry_after {
-            let seconds = HeaderValue::from(wait.as_secs_f64().ceil().clamp(1.0, 3600.0) as u64);
+            let seconds = HeaderValue::from(wait.as_secs_f64().ceil().clamp(1.0, 86_400.0) as u64);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         response

@@ -19,12 +19,15 @@
 //! |---|---|
 //! | `POST /v1/chat/completions` | OpenAI's chat completions, also as server-sent events |
 //! | `POST /v1/completions` | OpenAI's completions: a text, token ids, or a list of either |
+//! | `POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}` | OpenAI's responses, also as server-sent events |
 //! | `POST /v1/embeddings` | OpenAI's embeddings, as numbers or base64 |
 //! | `POST /v1/rerank`, `/rerank` | Jina's rerank |
 //! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages, also as server-sent events |
 //! | `POST /api/chat`, `/api/generate`, `/api/embed`, `/api/show`; `GET /api/tags`, `/api/ps`, `/api/version` | Ollama's API, streams as lines of JSON |
 //! | `GET /v1/models`, `/v1/models/{id}` | OpenAI's models |
 //! | `POST /v1/tokenize`, `/v1/detokenize` | token ids of a text, and back; also without `/v1` |
+//! | `POST /completion`, `/infill`, `/apply-template`, `/embedding`; `GET /props`, `/slots` | llama-server's API |
+//! | `GET /openapi.json` | the routes as an OpenAPI document |
 //! | `GET /health`, `/health/live`, `/health/ready` | health of the process and of the engine |
 //! | `GET /metrics` | counters in Prometheus' text format |
 #![forbid(unsafe_code)]
@@ -32,25 +35,34 @@
 
 pub mod access;
 mod anthropic;
+pub mod audit;
 mod body;
+mod books;
 pub mod config;
 mod context;
 mod cors;
 mod error;
+mod estimate;
+mod fill_in;
 mod health;
+mod in_flight;
 pub mod listener;
 mod live;
+mod llama;
 mod metrics;
 mod ollama;
 mod openai;
+mod openapi;
 mod options;
 mod origin;
+pub mod quota;
 pub mod reload;
 mod request_limits;
 mod request_log;
 mod server;
 mod state;
 mod stream;
+mod timings;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod tokens;
@@ -59,6 +71,7 @@ mod work;
 pub use context::RequestContext;
 pub use error::ApiError;
 pub use live::Live;
+pub use openai::responses::store::StoredResponses;
 pub use options::ServerOptions;
 pub use server::Server;
 pub use state::Readiness;

@@ -1,5 +1,6 @@
 //! Options of the routes.
 
+use crate::openai::responses::store::StoredResponses;
 use std::time::Duration;
 
 /// Limits and policies of the routes.
@@ -26,6 +27,14 @@ pub struct ServerOptions {
     pub prompt_tokens_max: Option<usize>,
     /// Maximum bytes of a schema, a grammar, or the definitions of tools, as JSON; 1 MiB by default.
     pub schema_bytes_max: usize,
+    /// Whether chat completions and completions have llama-server's `timings` unless asked; they have not by default.
+    pub timings: bool,
+    /// Whether reasoning is sent as `reasoning_content` too, unless asked; it is not by default.
+    pub reasoning_content: bool,
+    /// Sequences at a time, as `/props` tells them; 1 by default.
+    pub slots: usize,
+    /// Limits of stored responses (`/v1/responses`).
+    pub stored_responses: StoredResponses,
     /// Interval of keep-alive comments in streams; 15 s by default.
     pub keep_alive: Duration,
     /// Host names beside loopback addresses that requests may be addressed to, without a port. An empty list and
@@ -45,9 +54,13 @@ impl Default for ServerOptions {
             body_bytes_max: 16 << 20,
             body_timeout: Duration::from_secs(60),
             prompts_max: 64,
-            n_max: 128,
+            n_max: exsa_core::request::ANSWERS_MAX,
             prompt_tokens_max: None,
             schema_bytes_max: 1 << 20,
+            timings: false,
+            reasoning_content: false,
+            slots: 1,
+            stored_responses: StoredResponses::default(),
             keep_alive: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
             any_host: false,
@@ -97,6 +110,34 @@ impl ServerOptions {
     #[must_use]
     pub fn schema_bytes_max(mut self, bytes: usize) -> Self {
         self.schema_bytes_max = bytes;
+        self
+    }
+
+    /// Sets whether answers have `timings` unless asked.
+    #[must_use]
+    pub fn timings(mut self, timings: bool) -> Self {
+        self.timings = timings;
+        self
+    }
+
+    /// Sets whether reasoning is sent as `reasoning_content` too, unless asked.
+    #[must_use]
+    pub fn reasoning_content(mut self, send: bool) -> Self {
+        self.reasoning_content = send;
+        self
+    }
+
+    /// Sets the sequences at a time that `/props` tells.
+    #[must_use]
+    pub fn slots(mut self, sequences: usize) -> Self {
+        self.slots = sequences;
+        self
+    }
+
+    /// Sets the limits of stored responses.
+    #[must_use]
+    pub fn stored_responses(mut self, limits: StoredResponses) -> Self {
+        self.stored_responses = limits;
         self
     }
 

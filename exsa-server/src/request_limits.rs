@@ -2,12 +2,10 @@
 
 use crate::error::ApiError;
 use crate::options::ServerOptions;
-use crate::state::AppState;
 use exsa_core::Request;
 use exsa_core::constraint::Grammar;
 use serde::Serialize;
 use std::io::{self, Write};
-use std::sync::Arc;
 
 /// Refuses a request that asks for more than the options allow, before any work is done for it.
 ///
@@ -37,30 +35,17 @@ pub(crate) fn check(request: &Request, options: &ServerOptions) -> Result<(), Ap
     Ok(())
 }
 
-/// Refuses prompts with more tokens than the options allow; gives the requests back otherwise.
+/// Refuses a prompt of more than `max` tokens.
 ///
 /// # Errors
 ///
-/// 400, with the limit.
-pub(crate) async fn check_prompts(
-    state: &Arc<AppState>,
-    requests: Vec<Request>,
-    options: &ServerOptions,
-) -> Result<Vec<Request>, ApiError> {
-    let Some(max) = options.prompt_tokens_max else { return Ok(requests) };
-    let count = move |state: &AppState| {
-        let counts = requests.iter().map(|request| state.generator.count_tokens(request));
-        let counts: Vec<usize> = counts.collect::<Result<_, _>>()?;
-        Ok((requests, counts))
-    };
-    let (requests, counts) = state.blocking(count).await?;
-    match counts.into_iter().find(|tokens| *tokens > max) {
-        None => Ok(requests),
-        Some(tokens) => {
-            let message = format!("the prompt has {tokens} tokens, but {max} at most are allowed");
-            Err(ApiError::invalid(message).code("context_length_exceeded"))
-        }
+/// 400, with both numbers.
+pub(crate) fn check_prompt(tokens: usize, max: usize) -> Result<(), ApiError> {
+    if tokens <= max {
+        return Ok(());
     }
+    let message = format!("the prompt has {tokens} tokens, but {max} at most are allowed");
+    Err(ApiError::invalid(message).code("context_length_exceeded"))
 }
 
 /// Bytes of a grammar's source.

@@ -1,12 +1,15 @@
 //! The server's parts, and the routes over them.
 
 use crate::access::{self, Access, Scope};
+use crate::audit::AuditLog;
 use crate::live::Live;
 use crate::options::ServerOptions;
+use crate::quota::{self, Quotas};
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
 use crate::{
-    anthropic, body, context, cors, error, health, metrics, ollama, openai, origin, request_log, tokens,
+    anthropic, body, books, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
+    request_log, tokens,
 };
 use axum::Router;
 use axum::middleware;
@@ -34,6 +37,8 @@ pub struct Server {
     options: Live<ServerOptions>,
     readiness: Readiness,
     access: Option<Access>,
+    quotas: Option<Quotas>,
+    audit: Option<AuditLog>,
     reloader: Option<Arc<Reloader>>,
 }
 
@@ -41,7 +46,7 @@ impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
         let (options, readiness) = (Live::default(), Readiness::default());
-        Self { generator, options, readiness, access: None, reloader: None }
+        Self { generator, options, readiness, access: None, quotas: None, audit: None, reloader: None }
     }
 
     /// Sets limits and policies of the routes; with a [`Live`] value, the host can change them later.
@@ -62,6 +67,18 @@ impl Server {
         self
     }
 
+    /// Sets the quotas of callers.
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = Some(quotas);
+        self
+    }
+
+    /// Sets the audit log. The host closes it after the last request.
+    pub fn audit(mut self, log: AuditLog) -> Self {
+        self.audit = Some(log);
+        self
+    }
+
     /// Sets what `POST /v1/config/reload` calls; there is no such route without it.
     pub fn reloader(mut self, reloader: Arc<Reloader>) -> Self {
         self.reloader = Some(reloader);
@@ -70,11 +87,10 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
-        let keys =
-            self.access.as_ref().map(|access| access::routes(access.keys().clone())).unwrap_or_default();
-        let reload = self.reloader.map(configuration).unwrap_or_default();
+        let reload = self.reloader.map(configuration);
+        let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(self.generator, self.options, self.readiness);
-        state.access = self.access;
+        (state.access, state.quotas, state.audit) = (self.access, self.quotas, self.audit);
         let state = Arc::new(state);
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
             true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),
@@ -83,13 +99,16 @@ impl Server {
         Router::new()
             .merge(scoped(inference(), Scope::Infer))
             .merge(scoped(observation(), Scope::Metrics))
-            .merge(scoped(keys, Scope::Keys))
-            .merge(scoped(reload, Scope::Models))
+            .merge(keys.map(|keys| scoped(keys, Scope::Keys)).unwrap_or_default())
+            .merge(reload.map(|reload| scoped(reload, Scope::Models)).unwrap_or_default())
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)
             .layer(middleware::from_fn(request_log::name_caller))
+            .layer(middleware::from_fn_with_state(state.clone(), quota::add_headers))
+            .layer(middleware::from_fn_with_state(state.clone(), books::record_denied))
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
+            .layer(middleware::from_fn_with_state(state.clone(), books::record_unauthenticated))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
             .layer(middleware::from_fn_with_state(state.clone(), cors::add))
             .layer(middleware::from_fn_with_state(state.clone(), body::limit))
@@ -109,6 +128,10 @@ fn inference() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::complete))
         .route("/v1/completions", post(openai::completions::complete))
+        .route("/v1/responses", post(openai::responses::create))
+        .route("/v1/responses/{id}", get(openai::responses::show).delete(openai::responses::delete))
+        .route("/v1/responses/{id}/cancel", post(openai::responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(openai::responses::input_items))
         .route("/v1/embeddings", post(openai::embeddings::embed))
         .route("/v1/rerank", post(openai::rerank::rerank))
         .route("/rerank", post(openai::rerank::rerank))
@@ -122,6 +145,12 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
+        .route("/completion", post(llama::complete))
+        .route("/completions", post(llama::complete))
+        .route("/infill", post(llama::infill))
+        .route("/embedding", post(llama::embed))
+        .route("/apply-template", post(llama::apply))
+        .route("/props", get(llama::props))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
@@ -130,7 +159,7 @@ fn inference() -> Router<Arc<AppState>> {
 
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
-    Router::new().route("/metrics", get(metrics::metrics))
+    Router::new().route("/metrics", get(metrics::metrics)).route("/slots", get(llama::slots))
 }
 
 /// Routes about the configuration.
@@ -142,6 +171,7 @@ fn configuration(reloader: Arc<Reloader>) -> Router<Arc<AppState>> {
 fn open() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/version", get(ollama::version))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/health", get(health::ready))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

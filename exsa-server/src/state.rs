@@ -1,9 +1,14 @@
 //! State that all handlers share.
 
 use crate::access::Access;
+use crate::audit::AuditLog;
 use crate::error::ApiError;
+use crate::in_flight::InFlight;
 use crate::live::Live;
+use crate::openai::responses::running::RunningResponses;
+use crate::openai::responses::store::ResponseStore;
 use crate::options::ServerOptions;
+use crate::quota::Quotas;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
 use std::hash::{BuildHasher, RandomState};
@@ -36,6 +41,11 @@ pub(crate) struct AppState {
     pub(crate) readiness: Readiness,
     /// Authentication; without it every sender is anonymous.
     pub(crate) access: Option<Access>,
+    pub(crate) quotas: Option<Quotas>,
+    pub(crate) audit: Option<AuditLog>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) responses: Arc<ResponseStore>,
+    pub(crate) running_responses: RunningResponses,
     /// Unix time at which the server started, in seconds.
     pub(crate) started: u64,
     ids: AtomicU64,
@@ -49,11 +59,17 @@ impl AppState {
         readiness: Readiness,
     ) -> Self {
         let started = unix_seconds();
+        let responses = Arc::new(ResponseStore::new(options.get().stored_responses.clone()));
         Self {
             generator,
             options,
             readiness,
             access: None,
+            quotas: None,
+            audit: None,
+            in_flight: InFlight::default(),
+            responses,
+            running_responses: RunningResponses::default(),
             started,
             ids: AtomicU64::new(0),
             keys: RandomState::new(),
@@ -84,9 +100,17 @@ impl AppState {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, SubmitError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.off_thread(|state| Ok(work(state)?)).await
+    }
+
+    /// Like [`blocking`](Self::blocking), for work with errors of its own.
+    pub(crate) async fn off_thread<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let state = self.clone();
         match tokio::task::spawn_blocking(move || work(&state)).await {
-            Ok(result) => Ok(result?),
+            Ok(result) => result,
             Err(error) => Err(ApiError::internal(format!("a worker thread ended: {error}"))),
         }
     }

@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// Turns events of requests into the chunks of an API.
 pub(crate) trait Chunks: Send + Unpin + 'static {
+    /// Appends the chunks before the first event.
+    fn begin(&mut self, _: &mut Outbox) {}
+
     /// Takes in an event of request `index` and appends the chunks that follow from it.
     ///
     /// # Errors
@@ -74,9 +77,11 @@ struct Answers<C> {
 }
 
 impl<C: Chunks> Answers<C> {
-    fn new(requests: Vec<Work>, chunks: C) -> Self {
+    fn new(requests: Vec<Work>, mut chunks: C) -> Self {
         let requests = requests.into_iter().map(Some).collect();
-        Self { requests, chunks, outbox: Outbox::default(), ended: false }
+        let mut outbox = Outbox::default();
+        chunks.begin(&mut outbox);
+        Self { requests, chunks, outbox, ended: false }
     }
 
     /// Reads one event of each request that has one. Returns whether there was any.

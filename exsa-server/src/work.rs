@@ -1,32 +1,41 @@
 //! Inference for a caller: the one way from a handler to the generator.
 //!
 //! [`AppState::submit`] authorises, sets what the server decides, and submits. [`Work`] is the accepted request; its
-//! [`Meter`] sees every event and closes the books once, at the end or when the client is gone.
+//! [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client is gone.
 
 use crate::access::{self, Caller, RevocationWatch};
+use crate::books::Books;
 use crate::context::Client;
 use crate::error::ApiError;
+use crate::estimate;
+use crate::in_flight::Slot;
 use crate::request_limits;
 use crate::state::AppState;
 use axum::http::StatusCode;
-use exsa_core::embed::{EmbedOutput, RerankOutput};
-use exsa_core::stream::Completion;
-use exsa_core::{EmbedRequest, Event, FinishReason, Priority, Request, RerankRequest, TokenStream, Usage};
+use exsa_core::embed::{EmbedOutput, Pending, RerankOutput};
+use exsa_core::stream::{CancelHandle, Completion};
+use exsa_core::{
+    EmbedRequest, Event, FinishReason, Priority, Request, RerankRequest, SubmitError, TokenStream, Usage,
+};
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tracing::debug;
 
 /// An accepted request. Dropping it cancels the request.
 pub(crate) struct Work {
     stream: TokenStream,
     meter: Meter,
+    slot: Slot,
     revocation: RevocationWatch,
+    /// An event whose books are not durable yet.
+    event: Option<Event>,
 }
 
 impl Work {
-    fn new(stream: TokenStream, client: &Client) -> Self {
+    fn new(stream: TokenStream, client: &Client, books: Books, slot: Slot) -> Self {
         let revocation = client.caller.revocation.watch();
-        Self { stream, meter: Meter::new(client.clone()), revocation }
+        Self { stream, meter: Meter::new(client.clone(), books), slot, revocation, event: None }
     }
 
     /// Whether the caller's key was revoked; wakes the task of `context` when it is.
@@ -34,13 +43,40 @@ impl Work {
         self.revocation.poll(context)
     }
 
-    /// The next event; `Ready(None)` after the last.
+    /// The next event; `Ready(None)` after the last. An event comes once its books are durable.
     pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        let polled = self.stream.poll_event(context);
-        if let Poll::Ready(Some(event)) = &polled {
-            self.meter.observe(event);
+        if self.event.is_none() {
+            self.event = ready!(self.stream.poll_event(context));
+            if let Some(event) = &self.event {
+                self.meter.observe(event);
+                self.slot.observe(event);
+            }
         }
-        polled
+        ready!(self.meter.books.poll_durable(context));
+        Poll::Ready(self.event.take())
+    }
+
+    /// Cancels the request because another one of its client's was refused: it costs nothing.
+    fn withdraw(mut self, error: &ApiError) {
+        self.meter.books.refuse(error);
+    }
+
+    /// The next event; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// The caller's key was revoked.
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>, ApiError> {
+        poll_fn(|context| match self.poll_revoked(context) {
+            true => Poll::Ready(Err(access::revoked())),
+            false => self.poll_event(context).map(Ok),
+        })
+        .await
+    }
+
+    /// A handle that cancels the request from elsewhere.
+    pub(crate) fn cancel_handle(&self) -> CancelHandle {
+        self.stream.cancel_handle()
     }
 
     /// All answers, once they are complete.
@@ -49,10 +85,14 @@ impl Work {
     ///
     /// The error that the request failed with.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
-        let Self { stream, mut meter, .. } = self;
+        let Self { stream, mut meter, slot, .. } = self;
         let caller = meter.client.caller.clone();
-        let answers = stream.complete_all_async_with(|event| meter.observe(event));
+        let answers = stream.complete_all_async_with(|event| {
+            meter.observe(event);
+            slot.observe(event);
+        });
         let answers = until_revoked(&caller, answers).await??;
+        poll_fn(|context| meter.books.poll_durable(context)).await;
         match answers.iter().find_map(|answer| ApiError::of_reason(&answer.reason)) {
             Some(error) => Err(error),
             None => Ok(answers),
@@ -73,21 +113,39 @@ impl Work {
 /// The books of a request: observes its events, and closes when it is dropped.
 struct Meter {
     client: Client,
+    books: Books,
     /// Tokens generated so far.
     tokens: u64,
-    /// Usage and outcome, once the request has ended.
-    ended: Option<(Usage, FinishReason)>,
+    ended: bool,
 }
 
 impl Meter {
-    fn new(client: Client) -> Self {
-        Self { client, tokens: 0, ended: None }
+    fn new(client: Client, books: Books) -> Self {
+        Self { client, books, tokens: 0, ended: false }
     }
 
     fn observe(&mut self, event: &Event) {
         match event {
-            Event::Token(token) | Event::Reasoning(token) => self.tokens += u64::from(token.id.is_some()),
-            Event::Finished(end) => self.ended = Some((end.usage.clone(), end.reason.clone())),
+            Event::Token(token) | Event::Reasoning(token) => {
+                let counts = token.id.is_some();
+                self.tokens += u64::from(counts);
+                self.books.token(token.index, &token.text, counts);
+            }
+            Event::ToolCall(call) => {
+                self.books.text(call.index, call.name.as_deref().unwrap_or_default());
+                self.books.text(call.index, &call.arguments);
+            }
+            Event::MalformedToolCall(call) => self.books.text(call.index, &call.text),
+            Event::AnswerFinished(end) => self.books.text(end.index, &end.text),
+            Event::Finished(end) => {
+                self.ended = true;
+                self.books.text(end.index, &end.text);
+                self.books.end(&end.usage, &end.reason);
+                let (id, caller) = (&*self.client.context.id, &*self.client.caller.id);
+                self.client.context.log.tokens(&end.usage);
+                let (prompt, generated) = (end.usage.prompt_tokens, end.usage.completion_tokens);
+                debug!(id, caller, prompt, generated, outcome = end.reason.openai(), "request ended");
+            }
             _ => {}
         }
     }
@@ -95,18 +153,11 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        let Client { caller, context } = &self.client;
-        let (id, caller) = (&*context.id, &*caller.id);
-        match &self.ended {
-            Some((usage, reason)) => {
-                let (prompt, generated) = (usage.prompt_tokens, usage.completion_tokens);
-                context.log.tokens(usage);
-                debug!(id, caller, prompt, generated, outcome = reason.openai(), "request ended");
-            }
-            None => {
-                context.log.generated(self.tokens);
-                debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone");
-            }
+        if !self.ended {
+            let Client { caller, context } = &self.client;
+            let (id, caller) = (&*context.id, &*caller.id);
+            context.log.generated(self.tokens);
+            debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone");
         }
     }
 }
@@ -123,21 +174,46 @@ impl AppState {
         mut requests: Vec<Request>,
     ) -> Result<Vec<Work>, ApiError> {
         let options = self.options.get();
+        let mut slots = Vec::with_capacity(requests.len());
         for request in &mut requests {
             self.authorise(&client.caller, request.model.as_deref())?;
             request_limits::check(request, &options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
+            let model = self.model(request.model.as_deref())?.name.clone();
+            client.context.log.model(&model);
+            slots.push(self.in_flight.add(client.context.id.clone(), model, request));
         }
-        if let Some(first) = requests.first()
-            && let Ok(model) = self.model(first.model.as_deref())
-        {
-            client.context.log.model(&model.name);
-        }
-        let requests = request_limits::check_prompts(self, requests, &options).await?;
-        let submit = |state: &Self| requests.into_iter().map(|r| state.generator.submit(r)).collect();
-        let streams: Vec<TokenStream> = self.blocking(submit).await?;
-        Ok(streams.into_iter().map(|stream| Work::new(stream, client)).collect())
+        let asked = client.clone();
+        let submit = move |state: &Self| {
+            if let Some(limit) = options.prompt_tokens_max {
+                for request in &requests {
+                    request_limits::check_prompt(state.generator.count_tokens(request)?, limit)?;
+                }
+            }
+            let mut accepted = Vec::new();
+            for (request, slot) in requests.into_iter().zip(slots) {
+                match state.begin(&asked, request, slot) {
+                    Ok(work) => accepted.push(work),
+                    Err(error) => {
+                        accepted.into_iter().for_each(|work: Work| work.withdraw(&error));
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(accepted)
+        };
+        self.off_thread(submit).await
+    }
+
+    /// Admits and submits a request. For threads that may block.
+    fn begin(&self, client: &Client, request: Request, slot: Slot) -> Result<Work, ApiError> {
+        let Request { model, user, .. } = &request;
+        let estimate = || estimate::of_request(self, &request);
+        let prompt = || estimate::prompt_text(&request.prompt);
+        let books = self.admit(client, model.as_deref(), user.as_deref(), estimate, prompt)?;
+        let (stream, books) = accepted(self.generator.submit(request), books)?;
+        Ok(Work::new(stream, client, books, slot))
     }
 
     /// Submits one request.
@@ -167,10 +243,15 @@ impl AppState {
         self.authorise(&client.caller, request.model.as_deref())?;
         let EmbedRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
-        let output = self.blocking(|state| state.generator.embed(request)).await?;
-        let output = until_revoked(&client.caller, output).await??;
-        client.context.log.tokens(&output.usage);
-        Ok(output)
+        let asked = client.clone();
+        let submit = move |state: &Self| {
+            let estimate = || estimate::of_texts(&request.inputs);
+            let prompt = || estimate::inputs_text(&request.inputs);
+            let books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+            accepted(state.generator.embed(request), books)
+        };
+        let (pending, books) = self.off_thread(submit).await?;
+        whole(client, pending, books, |output| &output.usage).await
     }
 
     /// Scores documents of a client.
@@ -186,10 +267,15 @@ impl AppState {
         self.authorise(&client.caller, request.model.as_deref())?;
         let RerankRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
-        let output = self.blocking(|state| state.generator.rerank(request)).await?;
-        let output = until_revoked(&client.caller, output).await??;
-        client.context.log.tokens(&output.usage);
-        Ok(output)
+        let asked = client.clone();
+        let submit = move |state: &Self| {
+            let estimate = || estimate::of_documents(&request);
+            let prompt = || estimate::documents_text(&request);
+            let books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+            accepted(state.generator.rerank(request), books)
+        };
+        let (pending, books) = self.off_thread(submit).await?;
+        whole(client, pending, books, |output| &output.usage).await
     }
 
     /// Refuses a model that the caller may not use.
@@ -218,6 +304,40 @@ async fn until_revoked<T>(caller: &Caller, work: impl Future<Output = T>) -> Res
         biased;
         () = caller.revocation.clone().revoked() => Err(access::revoked()),
         output = work => Ok(output),
+    }
+}
+
+/// What the generator accepted, with its books; a refusal is booked.
+fn accepted<T>(result: Result<T, SubmitError>, mut books: Books) -> Result<(T, Books), ApiError> {
+    match result {
+        Ok(value) => Ok((value, books)),
+        Err(error) => {
+            let error = ApiError::from(error);
+            books.refuse(&error);
+            Err(error)
+        }
+    }
+}
+
+/// Waits for an output and closes its books.
+async fn whole<T>(
+    client: &Client,
+    pending: Pending<T>,
+    mut books: Books,
+    usage: impl Fn(&T) -> &Usage,
+) -> Result<T, ApiError> {
+    match until_revoked(&client.caller, pending).await? {
+        Ok(output) => {
+            client.context.log.tokens(usage(&output));
+            books.end(usage(&output), &FinishReason::EndOfGeneration);
+            poll_fn(|context| books.poll_durable(context)).await;
+            Ok(output)
+        }
+        Err(error) => {
+            let error = ApiError::from(error);
+            books.refuse(&error);
+            Err(error)
+        }
     }
 }
 

@@ -15,7 +15,7 @@ ARGS = PARSER.parse_args()
 
 CHECKS = []
 # Checks whose names begin with one of these need that Python package.
-LIBRARIES = ["openai", "anthropic", "ollama"]
+LIBRARIES = ["openai", "anthropic", "ollama", "langchain_openai", "litellm", "jsonschema", "schemathesis"]
 
 
 def check(name, quick=True):

@@ -1,7 +1,7 @@
 //! Validates and tokenizes requests on the caller's thread.
 
 use crate::backend::{Capabilities, Model};
-use crate::chat::{ChatTemplate, ChatTemplates, Message};
+use crate::chat::{ChatTemplate, ChatTemplates, Message, Rendered};
 use crate::clock::Clock;
 use crate::constraint::Compiler;
 use crate::engine::admission_control::AdmissionControl;
@@ -344,12 +344,33 @@ impl InputProcessor {
         messages: &[Message],
         request: &Request,
     ) -> Result<Encoded, SubmitError> {
-        let template = self.templates.select(&request.chat)?;
-        let options = chat_options(request, &template);
-        let rendered = template.render(messages, options.as_ref().unwrap_or(&request.chat))?;
+        let (template, rendered) = self.render_chat(messages, request)?;
         let tokens = encode_prompt(&*self.tokenizer, &rendered.text, &rendered.encode_options());
         let end = PromptEnd { text: rendered.text, protected_offsets: rendered.protected_offsets };
         Ok(Encoded { tokens, template: Some(template), end: Some(end) })
+    }
+
+    fn render_chat(
+        &self,
+        messages: &[Message],
+        request: &Request,
+    ) -> Result<(Arc<ChatTemplate>, Rendered), SubmitError> {
+        let template = self.templates.select(&request.chat)?;
+        let options = chat_options(request, &template);
+        let rendered = template.render(messages, options.as_ref().unwrap_or(&request.chat))?;
+        Ok((template, rendered))
+    }
+
+    /// The text of a prompt.
+    pub(super) fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
+        match &request.prompt {
+            Prompt::Text(text) => Ok(Rendered { text: text.clone(), protected_offsets: Vec::new() }),
+            Prompt::Chat(messages) => Ok(self.render_chat(messages, request)?.1),
+            Prompt::Tokens(_) => {
+                let reason = "a prompt of token ids has no text".into();
+                Err(SubmitError::Unsupported { operation: "render", reason })
+            }
+        }
     }
 
     pub(crate) fn encode(&self, request: &Request) -> Result<Encoded, SubmitError> {

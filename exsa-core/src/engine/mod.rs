@@ -18,6 +18,7 @@ mod step;
 mod thread;
 
 use crate::backend::Model;
+use crate::chat::Rendered;
 use crate::clock::{Clock, SystemClock};
 use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::error::LoadError;
@@ -144,6 +145,16 @@ impl Engine {
         Ok(self.input.encode(request)?.tokens.len())
     }
 
+    /// The text of the request's prompt: of a conversation as the chat template renders it.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::Chat`] if the conversation cannot be rendered, [`SubmitError::Unsupported`] for a prompt of
+    /// token ids.
+    pub fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
+        self.input.render(request)
+    }
+
     /// Changes the mode from the next step on.
     pub fn set_mode(&self, mode: Mode) {
         // An engine that has ended needs no mode.
@@ -217,6 +228,10 @@ impl Generator for Engine {
 
     fn count_tokens(&self, request: &Request) -> Result<usize, SubmitError> {
         Engine::count_tokens(self, request)
+    }
+
+    fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
+        Engine::render(self, request)
     }
 
     fn tokenizer(&self, _model: Option<&str>) -> Result<Arc<dyn Tokenizer>, SubmitError> {

@@ -2,6 +2,7 @@
 
 use super::Registry;
 use super::served::Served;
+use crate::chat::Rendered;
 use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::generator::{Generator, SubmitError};
 use crate::model_info::ModelInfo;
@@ -87,6 +88,11 @@ impl Generator for Registry {
     fn count_tokens(&self, request: &Request) -> Result<usize, SubmitError> {
         let (served, _lease) = self.route(request.model.as_deref())?;
         served.engine.count_tokens(request)
+    }
+
+    fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
+        let (served, _lease) = self.route(request.model.as_deref())?;
+        served.engine.render(request)
     }
 
     fn tokenizer(&self, model: Option<&str>) -> Result<Arc<dyn Tokenizer>, SubmitError> {

@@ -17,6 +17,8 @@ pub struct Completion {
     pub text: String,
     /// The text of the model's reasoning; empty where there is none.
     pub reasoning: String,
+    /// Tokens of the reasoning.
+    pub reasoning_tokens: usize,
     /// Calls of tools, in order.
     pub tool_calls: Vec<ToolCall>,
     /// Texts that began like calls of tools and are none. They are part of `text`.
@@ -86,6 +88,7 @@ pub(super) struct Collector {
 struct Answer {
     text: String,
     reasoning: String,
+    reasoning_tokens: usize,
     calls: BTreeMap<usize, ToolCall>,
     malformed: Vec<String>,
     tokens: Vec<Token>,
@@ -121,6 +124,7 @@ impl Collector {
             Event::Reasoning(token) => {
                 let answer = self.answer(token.index);
                 answer.reasoning.push_str(&token.text);
+                answer.reasoning_tokens += usize::from(token.id.is_some());
                 answer.token(token);
             }
             Event::ToolCall(delta) => {
@@ -178,6 +182,7 @@ impl Collector {
                 index,
                 text: answer.text,
                 reasoning: answer.reasoning,
+                reasoning_tokens: answer.reasoning_tokens,
                 tool_calls: answer.calls.into_values().collect(),
                 malformed_tool_calls: answer.malformed,
                 tokens: answer.tokens,

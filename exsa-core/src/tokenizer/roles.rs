@@ -47,8 +47,9 @@ const FILE_ENDS: [&[&str]; 3] = [
     &["<|file_sep|>"],
 ];
 
-/// Tokens between which code models fill in text. They never show in it.
-const FILL_IN_MARKS: &[&[&str]] = &[
+/// Tokens between which code models fill in text: before the text ahead of a gap, before the text behind it, and
+/// at the gap. They never show in text.
+const FILL_IN_MARKS: [&[&str]; 3] = [
     &[
         "<|fim_prefix|>",
         "<fim-prefix>",
@@ -98,15 +99,23 @@ pub(super) struct AddedTokens {
 /// Finds the tokens with a role beside `ids`, all within the vocabulary. Those that never show in text become control tokens.
 pub(super) fn resolve(
     model: TokenizerModel,
-    ids: RoleIds,
+    mut ids: RoleIds,
     asked: &AddedTokens,
     tokens: &mut Tokens,
 ) -> Result<SpecialIds, TokenizerError> {
     let known = KnownByText::find(tokens, &ids);
     // Such a token never shows in text, whatever type the file gives it.
-    for id in known.ends.iter().chain(&known.marks) {
+    for id in known.ends.iter().chain(known.marks.iter().flatten()) {
         tokens.set_kind(*id, TokenType::Control);
     }
+    let [fim_pre, fim_suf, fim_mid] = known.marks;
+    let [fim_pad, fim_rep, fim_sep] = known.file_ends;
+    ids.fim_pre = ids.fim_pre.or(fim_pre);
+    ids.fim_suf = ids.fim_suf.or(fim_suf);
+    ids.fim_mid = ids.fim_mid.or(fim_mid);
+    ids.fim_pad = ids.fim_pad.or(fim_pad);
+    ids.fim_rep = ids.fim_rep.or(fim_rep);
+    ids.fim_sep = ids.fim_sep.or(fim_sep);
 
     let add_bos = add(asked.bos, asked.bos_default, ids.bos, keys::BOS)?;
     let (eos, add_eos) = match model {
@@ -134,8 +143,10 @@ pub(super) fn resolve(
 struct KnownByText {
     /// End an answer.
     ends: Vec<TokenId>,
-    /// Stand between parts of a text.
-    marks: Vec<TokenId>,
+    /// Structure a file or a repository, in the order of [`FILE_ENDS`]; only those that the file gives no id for.
+    file_ends: [Option<TokenId>; 3],
+    /// Stand between parts of a text, in the order of [`FILL_IN_MARKS`].
+    marks: [Option<TokenId>; 3],
     /// Ends a message and not an answer.
     end_of_message: Option<TokenId>,
 }
@@ -152,11 +163,15 @@ impl KnownByText {
         let end_of_message = find(&END_OF_MESSAGE).filter(|_| many_messages);
 
         let tag = find(&END_OR_TAG).filter(|id| tokens.kind(*id) != Some(TokenType::Normal));
-        let file_ends = FILE_ENDS.iter().zip([given.fim_pad, given.fim_rep, given.fim_sep]);
-        let file_ends = file_ends.filter(|(_, given)| given.is_none()).filter_map(|(texts, _)| first(texts));
-        let mut ends: Vec<TokenId> = ENDS.iter().filter_map(find).chain(tag).chain(file_ends).collect();
+        let given = [given.fim_pad, given.fim_rep, given.fim_sep];
+        let mut file_ends = FILE_ENDS.map(|texts| first(&texts));
+        for (end, given) in file_ends.iter_mut().zip(given) {
+            *end = end.filter(|_| given.is_none());
+        }
+        let mut ends: Vec<TokenId> =
+            ENDS.iter().filter_map(find).chain(tag).chain(file_ends.into_iter().flatten()).collect();
         ends.retain(|id| Some(*id) != end_of_message);
-        Self { ends, marks: FILL_IN_MARKS.iter().filter_map(first).collect(), end_of_message }
+        Self { ends, file_ends, marks: FILL_IN_MARKS.map(|texts| first(&texts)), end_of_message }
     }
 }
 

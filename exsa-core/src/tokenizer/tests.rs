@@ -294,7 +294,8 @@ fn roles() {
         bos: Some(0),
         eos: Some(6),
         pad: Some(4),
-        roles: vocabulary.ids.clone(),
+        // Known by their texts.
+        roles: RoleIds { fim_pre: Some(3), fim_sep: Some(5), ..vocabulary.ids.clone() },
         end_of_generation: vec![1, 2, 5, 6],
         add_bos: true,
         ..SpecialIds::default()

@@ -7,6 +7,7 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend, T
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Name of the database in the data folder.
 const FILE: &str = "exsa.redb";
@@ -76,7 +77,7 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
 /// The open database of a data folder, shared by the modules that keep tables in it.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    database: Arc<Database>,
 }
 
 impl Store {
@@ -138,11 +139,11 @@ impl Store {
                 write.commit()?;
             }
         }
-        Ok(Self { database })
+        Ok(Self { database: Arc::new(database) })
     }
 
     /// The database.
-    pub fn database(&self) -> &Database {
+    pub fn database(&self) -> &Arc<Database> {
         &self.database
     }
 }

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use exsa_core::Mode;
 use exsa_server::access::cli::KeyArgs;
+use exsa_server::audit::command::AuditCommand;
 use exsa_server::config::{Config, ConfigSource};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -86,6 +87,11 @@ pub(crate) struct Args {
 pub(super) enum Command {
     /// Manages API keys, with a running server or without
     Key(KeyArgs),
+    /// Verifies audit logs and makes keys for their checkpoints
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// About the configuration file
     Config {
         #[command(subcommand)]

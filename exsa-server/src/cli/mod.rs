@@ -21,6 +21,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
                 folder.ok_or("the folder of the keys is needed: --data, or access.data in the file")?;
             exsa_server::access::cli::run(key, &folder)?;
         }
+        Some(Command::Audit { command }) => return Ok(exsa_server::audit::command::run(command)),
         None if args.print_config => print!("{EXAMPLE}"),
         None if args.check_config => return Ok(check(&args.source())),
         None => serve::serve(args.source())?,

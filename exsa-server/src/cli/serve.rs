@@ -4,9 +4,11 @@ use super::log;
 use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, ThreadOptions};
 use exsa_core::{Engine, Shutdown};
-use exsa_server::access::{Access, AccessConfig};
+use exsa_server::access::{Access, AccessConfig, AccessEvent};
+use exsa_server::audit::{Act, AuditLog, Record};
 use exsa_server::config::{Config, ConfigSource, EngineConfig};
 use exsa_server::listener::Listeners;
+use exsa_server::quota::Quotas;
 use exsa_server::reload::{self, Reloader};
 use exsa_server::{Live, Readiness, Server};
 use std::error::Error;
@@ -45,14 +47,26 @@ async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Res
         .part(reload::Routes(options.clone()))
         .part(reload::Limits(limits.clone()))
         .part(reload::Drain(drain.clone()));
+    let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
+    let database = access.as_ref().map(|access| access.store().database().clone());
+    let quotas = Quotas::open(config.quota.clone(), database)?;
+    let audit = AuditLog::open(&config.audit)?;
+    let reloader = reloader.part(reload::QuotaLimits(quotas.clone()));
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
     reload_on_hangup(reloader.clone())?;
     places.iter().for_each(|place| info!("listening on {place}"));
     let mut server =
-        Server::new(engine.clone()).options(options).readiness(readiness.clone()).reloader(reloader);
-    if config.access.enabled {
-        server = server.access(open_access(&config.access)?);
+        Server::new(engine.clone()).options(options).readiness(readiness.clone()).quotas(quotas.clone());
+    server = server.reloader(reloader);
+    if let Some(log) = &audit {
+        server = server.audit(log.clone());
+    }
+    if let Some(access) = access {
+        if let Some(log) = &audit {
+            record_keys(&access, log.clone());
+        }
+        server = server.access(access);
     }
     let app = server.router();
     let stop = async move {
@@ -67,7 +81,10 @@ async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Res
     if !listeners.serve(app, limits, stop).await {
         warn!("the time to drain is over; running requests are cancelled");
     }
-    Ok(())
+    if let Some(log) = audit {
+        log.close();
+    }
+    Ok(quotas.close()?)
 }
 
 /// Opens the keys, and the socket by which `exsa-server key` manages them.
@@ -79,6 +96,23 @@ fn open_access(config: &AccessConfig) -> Result<Access, Box<dyn Error>> {
     #[cfg(unix)]
     tokio::spawn(exsa_server::access::ControlSocket::bind(&access)?.serve());
     Ok(access)
+}
+
+/// Records changes of keys. A change is acknowledged once its line is stable.
+fn record_keys(access: &Access, log: AuditLog) {
+    access.keys().observe(move |event| {
+        let (act, key, by) = match event {
+            AccessEvent::KeyCreated { key, by } => (Act::KeyCreated, key, by),
+            AccessEvent::KeyRevoked { key, by } => (Act::KeyRevoked, key, by),
+            AccessEvent::KeyRotated { key, by } => (Act::KeyRotated, key, by),
+            // Refused requests are recorded by the routes.
+            _ => return,
+        };
+        let record = Record::new(act).caller(&*by.id).detail(format!("key {}", key.id)).outcome("ok");
+        if let Err(error) = log.append(record).wait() {
+            warn!("a change of keys is not in the audit log: {error}");
+        }
+    });
 }
 
 /// Binds all addresses; certificates become a part of the reload. Returns the addresses in words too.

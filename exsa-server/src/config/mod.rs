@@ -29,7 +29,9 @@ pub use source::ConfigSource;
 pub use tls::{ClientAuth, TlsConfig};
 
 use crate::access::AccessConfig;
+use crate::audit::AuditConfig;
 use crate::options::ServerOptions;
+use crate::quota::QuotaConfig;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::Path;
@@ -56,6 +58,10 @@ pub struct Config {
     pub http: HttpConfig,
     /// Keys and tokens.
     pub access: AccessConfig,
+    /// Limits of use.
+    pub quota: QuotaConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// The model and its engine.
     pub engine: EngineConfig,
     /// The log.
@@ -82,6 +88,12 @@ impl Config {
         self.limits.validate(problems);
         self.http.validate(problems);
         self.access.validate(problems);
+        if let Err(error) = self.quota.validate() {
+            problems.add("quota", error);
+        }
+        if let Err(error) = self.audit.validate() {
+            problems.add("audit", error);
+        }
         self.engine.validate(problems);
         self.log.validate(problems);
         self.drain.validate(problems);

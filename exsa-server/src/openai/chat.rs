@@ -1,7 +1,9 @@
 //! `/v1/chat/completions`.
 
+use super::fingerprint::system_fingerprint;
 use super::finish::finish_reason;
 use super::logprobs::ChatLogprobs;
+use super::prompt_logprobs::prompt_logprobs;
 use super::request::{self, DONE, Delivery};
 use super::usage::Usage;
 use crate::body::Fields;
@@ -9,6 +11,7 @@ use crate::context::Client;
 use crate::error::ApiError;
 use crate::state::{AppState, unix_seconds};
 use crate::stream::{self, Chunks, Outbox};
+use crate::timings::Timings;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -17,6 +20,7 @@ use exsa_core::stream::{Completion, Token};
 use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{Event, FinishReason, Prompt};
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -29,6 +33,12 @@ struct Answer {
     model: String,
     choices: Vec<Choice>,
     usage: Usage,
+    system_fingerprint: String,
+    service_tier: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Timings>,
 }
 
 #[derive(Debug, Serialize)]
@@ -45,6 +55,8 @@ struct Message {
     content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Call>,
 }
@@ -69,8 +81,8 @@ pub(crate) async fn complete(
     client: Client,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
-    let delivery = Delivery::take(&mut fields)?;
-    let request = request::read(fields)?;
+    let delivery = Delivery::take(&mut fields, &state.options.get())?;
+    let mut request = request::read(fields)?;
     match &request.prompt {
         Prompt::Chat(messages) if messages.is_empty() => {
             return Err(ApiError::invalid("messages: at least one message is needed").param("messages"));
@@ -78,11 +90,21 @@ pub(crate) async fn complete(
         Prompt::Chat(_) => {}
         _ => return Err(ApiError::invalid("messages are needed, not a prompt").param("messages")),
     }
-    let model = state.model(request.model.as_deref())?.name.clone();
+    let info = state.model(request.model.as_deref())?;
+    request::map_roles(&mut request, &info);
+    let (model, system_fingerprint) = (info.name.clone(), system_fingerprint(&info));
     let wants_logprobs = request.sampling.logprobs || request.sampling.top_logprobs > 0;
-    let tokenizer = match wants_logprobs {
+    let tokenizer = match wants_logprobs || request.prompt_logprobs.is_some() {
         true => Some(state.generator.tokenizer(request.model.as_deref())?),
         false => None,
+    };
+    let prompt_tokens = match delivery.continuous_usage {
+        true => {
+            state.authorise(&client.caller, request.model.as_deref())?;
+            let counted = request.clone();
+            state.blocking(move |state| state.generator.count_tokens(&counted)).await?
+        }
+        false => 0,
     };
     let answer = state.submit_one(&client, request).await?;
     let (id, created) = (state.id("chatcmpl-"), unix_seconds());
@@ -91,22 +113,51 @@ pub(crate) async fn complete(
             id,
             created,
             model,
-            tokenizer,
-            include_usage: delivery.include_usage,
+            system_fingerprint,
+            tokenizer: tokenizer.filter(|_| wants_logprobs),
+            delivery,
+            prompt_tokens,
+            tokens: 0,
+            reasoning_tokens: 0,
             usage: None,
+            timings: None,
             answers: BTreeMap::new(),
         };
         return Ok(stream::events(vec![answer], chunks, state.options.get().keep_alive));
     }
     let answers = answer.complete_all().await?;
-    let usage = answers.first().map(|answer| Usage::from(&answer.usage)).unwrap_or_default();
-    let choices = answers.into_iter().map(|answer| Choice::new(answer, tokenizer.as_deref(), &state));
-    let choices = choices.collect();
-    Ok(Json(Answer { id, object: "chat.completion", created, model, choices, usage }).into_response())
+    let reasoning = answers.iter().map(|answer| answer.reasoning_tokens).sum();
+    let first = answers.first();
+    let usage = first.map(|answer| Usage::from(&answer.usage)).unwrap_or_default().reasoning(reasoning);
+    let timings = first.filter(|_| delivery.timings).map(|answer| Timings::from(&answer.usage));
+    let prompt_logprobs = first
+        .filter(|answer| !answer.prompt.is_empty())
+        .zip(tokenizer.as_deref())
+        .map(|(answer, tokenizer)| prompt_logprobs(&answer.prompt, tokenizer));
+    let logprobs = tokenizer.as_deref().filter(|_| wants_logprobs);
+    let choices = answers.into_iter().map(|answer| Choice::new(answer, logprobs, delivery, &state)).collect();
+    let answer = Answer {
+        id,
+        object: "chat.completion",
+        created,
+        model,
+        choices,
+        usage,
+        system_fingerprint,
+        service_tier: "default",
+        prompt_logprobs,
+        timings,
+    };
+    Ok(Json(answer).into_response())
 }
 
 impl Choice {
-    fn new(answer: Completion, tokenizer: Option<&dyn Tokenizer>, state: &AppState) -> Self {
+    fn new(
+        answer: Completion,
+        tokenizer: Option<&dyn Tokenizer>,
+        delivery: Delivery,
+        state: &AppState,
+    ) -> Self {
         let logprobs = tokenizer.map(|tokenizer| ChatLogprobs::of(&answer.tokens, tokenizer));
         let calls_tools = !answer.tool_calls.is_empty();
         let call = |call: ToolCall| Call {
@@ -114,6 +165,7 @@ impl Choice {
             r#type: "function",
             function: Function { name: call.name, arguments: call.arguments },
         };
+        let reasoning = Some(answer.reasoning).filter(|text| !text.is_empty());
         Self {
             index: answer.index,
             logprobs,
@@ -121,7 +173,8 @@ impl Choice {
             message: Message {
                 role: "assistant",
                 content: Some(answer.text).filter(|text| !(calls_tools && text.is_empty())),
-                reasoning: Some(answer.reasoning).filter(|text| !text.is_empty()),
+                reasoning_content: reasoning.clone().filter(|_| delivery.reasoning_content),
+                reasoning,
                 tool_calls: answer.tool_calls.into_iter().map(call).collect(),
             },
         }
@@ -133,10 +186,17 @@ struct ChatChunks {
     id: String,
     created: u64,
     model: String,
+    system_fingerprint: String,
     /// Set where log-probabilities are sent.
     tokenizer: Option<Arc<dyn Tokenizer>>,
-    include_usage: bool,
+    delivery: Delivery,
+    /// Tokens of the prompt, where every chunk has the usage.
+    prompt_tokens: usize,
+    /// Tokens generated so far.
+    tokens: usize,
+    reasoning_tokens: usize,
     usage: Option<Usage>,
+    timings: Option<Timings>,
     /// Answers that have begun, by index.
     answers: BTreeMap<usize, Begun>,
 }
@@ -154,9 +214,12 @@ struct Chunk<'a> {
     object: &'static str,
     created: u64,
     model: &'a str,
+    system_fingerprint: &'a str,
     choices: Vec<ChunkChoice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Timings>,
 }
 
 #[derive(Serialize)]
@@ -175,6 +238,8 @@ struct Delta<'a> {
     content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_calls: Option<[CallDelta<'a>; 1]>,
 }
@@ -199,8 +264,17 @@ struct FunctionDelta<'a> {
 impl ChatChunks {
     fn send(&self, choices: Vec<ChunkChoice<'_>>, usage: Option<Usage>, out: &mut Outbox) {
         let (id, model) = (self.id.as_str(), self.model.as_str());
-        let object = "chat.completion.chunk";
-        out.chunk(&Chunk { id, object, created: self.created, model, choices, usage });
+        let so_far = || Usage::so_far(self.prompt_tokens, self.tokens).reasoning(self.reasoning_tokens);
+        out.chunk(&Chunk {
+            id,
+            object: "chat.completion.chunk",
+            created: self.created,
+            model,
+            system_fingerprint: &self.system_fingerprint,
+            timings: self.timings.filter(|_| choices.iter().any(|choice| choice.finish_reason.is_some())),
+            choices,
+            usage: usage.or_else(|| self.delivery.continuous_usage.then(so_far)),
+        });
     }
 
     /// Sends a part of an answer, and before the first part the role.
@@ -248,6 +322,9 @@ impl ChatChunks {
 
 impl Chunks for ChatChunks {
     fn event(&mut self, _: usize, event: Event, out: &mut Outbox) -> Result<(), ApiError> {
+        if let Event::Token(token) | Event::Reasoning(token) = &event {
+            self.tokens += usize::from(token.id.is_some());
+        }
         match event {
             Event::Token(token) if token.text.is_empty() && self.tokenizer.is_none() => {}
             Event::Token(token) => {
@@ -255,7 +332,10 @@ impl Chunks for ChatChunks {
                 self.delta(token.index, delta, Some(&token), out);
             }
             Event::Reasoning(token) => {
-                let delta = Delta { reasoning: Some(&token.text), ..Delta::default() };
+                self.reasoning_tokens += usize::from(token.id.is_some());
+                let content = self.delivery.reasoning_content.then_some(token.text.as_str());
+                let delta =
+                    Delta { reasoning: Some(&token.text), reasoning_content: content, ..Delta::default() };
                 self.delta(token.index, delta, Some(&token), out);
             }
             Event::ToolCall(call) => {
@@ -277,7 +357,8 @@ impl Chunks for ChatChunks {
             }
             Event::AnswerFinished(end) => self.finish(end.index, &end.text, &end.reason, out)?,
             Event::Finished(end) => {
-                self.usage = Some(Usage::from(&end.usage));
+                self.usage = Some(Usage::from(&end.usage).reasoning(self.reasoning_tokens));
+                self.timings = self.delivery.timings.then(|| Timings::from(&end.usage));
                 self.finish(end.index, &end.text, &end.reason, out)?;
             }
             _ => {}
@@ -286,7 +367,7 @@ impl Chunks for ChatChunks {
     }
 
     fn end(&mut self, out: &mut Outbox) {
-        if self.include_usage {
+        if self.delivery.include_usage {
             self.send(Vec::new(), Some(self.usage.unwrap_or_default()), out);
         }
         out.text(DONE);

@@ -1,7 +1,7 @@
 //! Log-probabilities in the forms of OpenAI's API.
 
 use exsa_core::TokenId;
-use exsa_core::stream::Token;
+use exsa_core::stream::{PromptToken, Token};
 use exsa_core::tokenizer::Tokenizer;
 use serde::Serialize;
 
@@ -26,7 +26,7 @@ struct Candidate {
 }
 
 /// The least log-probability that is sent: JSON has no infinity.
-const LOWEST: f32 = -9999.0;
+pub(crate) const LOWEST: f32 = -9999.0;
 
 impl Candidate {
     fn new(id: TokenId, logprob: f32, tokenizer: &dyn Tokenizer) -> Self {
@@ -46,6 +46,11 @@ fn bytes_of(id: TokenId, tokenizer: &dyn Tokenizer) -> Vec<u8> {
     bytes
 }
 
+/// The text of a token alone, or the name of a control token.
+pub(crate) fn text_of(id: TokenId, tokenizer: &dyn Tokenizer) -> String {
+    String::from_utf8_lossy(&bytes_of(id, tokenizer)).into_owned()
+}
+
 impl ChatLogprobs {
     /// Log-probabilities of `tokens`, of those that have them.
     pub(crate) fn of<'a>(tokens: impl IntoIterator<Item = &'a Token>, tokenizer: &dyn Tokenizer) -> Self {
@@ -55,6 +60,12 @@ impl ChatLogprobs {
             Some(ChatToken { token: candidate(token.id?, token.logprob?), top_logprobs: top.collect() })
         });
         Self { content: content.collect() }
+    }
+
+    /// The tokens as JSON.
+    pub(crate) fn into_values(self) -> Vec<serde_json::Value> {
+        let value = |token| serde_json::to_value(token).unwrap_or_default();
+        self.content.into_iter().map(value).collect()
     }
 }
 
@@ -72,8 +83,9 @@ impl Serialize for Ranked {
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct CompletionLogprobs {
     tokens: Vec<String>,
-    token_logprobs: Vec<f32>,
-    top_logprobs: Vec<Ranked>,
+    /// Null for the first token of a prompt, which nothing precedes.
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Vec<Option<Ranked>>,
     text_offset: Vec<usize>,
 }
 
@@ -91,14 +103,41 @@ impl CompletionLogprobs {
             let own = Candidate::new(id, logprob, tokenizer);
             columns.text_offset.push(offset);
             offset += token.text.chars().count();
-            columns.token_logprobs.push(own.logprob);
+            columns.token_logprobs.push(Some(own.logprob));
             columns.tokens.push(own.token);
             let top = token.top_logprobs.iter().filter_map(|top| {
                 let candidate = Candidate::new(top.id?, top.logprob, tokenizer);
                 Some((candidate.token, candidate.logprob))
             });
-            columns.top_logprobs.push(Ranked(top.collect()));
+            columns.top_logprobs.push(Some(Ranked(top.collect())));
         }
         (columns, offset)
+    }
+
+    /// Log-probabilities of a prompt, whose text begins the answer. Returns the characters of its text too.
+    pub(crate) fn of_prompt(tokens: &[PromptToken], tokenizer: &dyn Tokenizer) -> (Self, usize) {
+        let (mut columns, mut bytes) = (Self::default(), Vec::new());
+        for token in tokens {
+            columns.text_offset.push(String::from_utf8_lossy(&bytes).chars().count());
+            tokenizer.piece(token.id, &mut bytes);
+            let own = Candidate::new(token.id, token.logprob.unwrap_or_default(), tokenizer);
+            columns.tokens.push(own.token);
+            columns.token_logprobs.push(token.logprob.map(|_| own.logprob));
+            let top = token.top_logprobs.iter().filter_map(|top| {
+                let candidate = Candidate::new(top.id?, top.logprob, tokenizer);
+                Some((candidate.token, candidate.logprob))
+            });
+            columns.top_logprobs.push(token.logprob.map(|_| Ranked(top.collect())));
+        }
+        let characters = String::from_utf8_lossy(&bytes).chars().count();
+        (columns, characters)
+    }
+
+    /// Appends the columns of the tokens behind these.
+    pub(crate) fn append(&mut self, mut rest: Self) {
+        self.tokens.append(&mut rest.tokens);
+        self.token_logprobs.append(&mut rest.token_logprobs);
+        self.top_logprobs.append(&mut rest.top_logprobs);
+        self.text_offset.append(&mut rest.text_offset);
     }
 }

@@ -9,6 +9,8 @@ pub(crate) struct Usage {
     completion_tokens: usize,
     total_tokens: usize,
     prompt_tokens_details: PromptTokens,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens_details: Option<CompletionTokens>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -16,7 +18,26 @@ struct PromptTokens {
     cached_tokens: usize,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct CompletionTokens {
+    reasoning_tokens: usize,
+}
+
 impl Usage {
+    /// Counts of an answer that is being generated.
+    pub(crate) fn so_far(prompt: usize, completion: usize) -> Self {
+        let mut counts = Self::default();
+        counts.add(&exsa_core::Usage::new(prompt, completion));
+        counts
+    }
+
+    /// Sets the tokens of reasoning among those of the answer.
+    #[must_use]
+    pub(crate) fn reasoning(mut self, reasoning_tokens: usize) -> Self {
+        self.completion_tokens_details = Some(CompletionTokens { reasoning_tokens });
+        self
+    }
+
     /// Adds the counts of another request.
     pub(crate) fn add(&mut self, usage: &exsa_core::Usage) {
         self.prompt_tokens += usage.prompt_tokens;

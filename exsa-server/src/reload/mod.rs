@@ -10,7 +10,7 @@ mod parts;
 pub(crate) use handler::handle;
 #[cfg(feature = "tls")]
 pub use parts::Certificates;
-pub use parts::{Drain, EngineMode, Limits, Routes};
+pub use parts::{Drain, EngineMode, Limits, QuotaLimits, Routes};
 
 use crate::config::{Config, ConfigError, ConfigSource, Problems};
 use std::collections::BTreeSet;

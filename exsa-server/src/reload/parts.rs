@@ -5,6 +5,7 @@ use crate::config::{Config, DrainConfig, Problems};
 use crate::listener::ConnectionLimits;
 use crate::live::Live;
 use crate::options::ServerOptions;
+use crate::quota::Quotas;
 use exsa_core::Engine;
 use std::fmt;
 use std::sync::Arc;
@@ -51,6 +52,26 @@ impl Reload for Drain {
     fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
         let (live, next) = (self.0.clone(), config.drain.clone());
         Some(Box::new(move || live.set(next)))
+    }
+}
+
+/// The limits of use.
+#[derive(Clone, Debug)]
+pub struct QuotaLimits(pub Quotas);
+
+impl Reload for QuotaLimits {
+    fn settings(&self) -> &[&'static str] {
+        &["quota"]
+    }
+
+    fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
+        let (quotas, next) = (self.0.clone(), config.quota.clone());
+        Some(Box::new(move || {
+            // The validation has refused what the quotas would.
+            if let Err(error) = quotas.reconfigure(next) {
+                tracing::error!("quotas are not changed: {error}");
+            }
+        }))
     }
 }
 

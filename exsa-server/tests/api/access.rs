@@ -296,6 +296,36 @@ async fn a_trusted_proxy_may_name_its_user_by_a_header() {
 }
 
 #[tokio::test]
+async fn stored_responses_belong_to_their_key() {
+    let model =
+        ScriptedModel::echo("Hi.").chat_template("{% for m in messages %}{{ m.content }}{% endfor %}");
+    let engine = Engine::start(model.shared(), EngineOptions::default()).unwrap();
+    let server = Guarded::over(engine, &AccessConfig::default());
+    let ((_, key), (_, other)) = (server.key(KeyOptions::new("a")), server.key(KeyOptions::new("b")));
+    let response = server.post("/v1/responses", &key, json!({"input": "One."})).await;
+    assert_eq!(response.status, StatusCode::OK, "{}", response.text);
+    let id = response.json()["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/responses/{id}");
+    for (method, path) in [
+        ("GET", path.clone()),
+        ("GET", format!("{path}/input_items")),
+        ("POST", format!("{path}/cancel")),
+        ("DELETE", path.clone()),
+    ] {
+        assert_eq!(
+            server.send(method, &path, &other, None).await.status,
+            StatusCode::NOT_FOUND,
+            "{method} {path}"
+        );
+    }
+    let follow = json!({"input": "Two.", "previous_response_id": id});
+    let refused = server.post("/v1/responses", &other, follow.clone()).await;
+    assert_eq!(refused.json()["error"]["code"], "previous_response_not_found");
+    assert_eq!(server.get(&path, &key).await.json(), response.json());
+    assert_eq!(server.post("/v1/responses", &key, follow).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn acts_on_keys_and_refusals_are_told() {
     let server = Guarded::new();
     let (told, acts) = std::sync::mpsc::channel();

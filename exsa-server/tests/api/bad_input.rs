@@ -1,12 +1,244 @@
 //! Bad input: each a 4xx with a clear body, and nothing else is harmed.
 
-use crate::harness::{app, post, post_json, send};
+use crate::harness::{Reply, app, chat_app, engine, post, post_json, send};
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use exsa_server::{ServerOptions, router};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 const COMPLETIONS: &str = "/v1/completions";
+
+/// Every route that reads a body, with a body that it reads.
+fn routes() -> Vec<(&'static str, Value)> {
+    let chat = json!({"messages": [{"role": "user", "content": "a"}], "max_tokens": 2});
+    let text = json!({"prompt": "a", "max_tokens": 2});
+    vec![
+        ("/v1/chat/completions", chat.clone()),
+        ("/v1/completions", text.clone()),
+        ("/v1/responses", json!({"input": "a", "max_output_tokens": 2})),
+        ("/v1/embeddings", json!({"input": "a"})),
+        ("/v1/rerank", json!({"query": "a", "documents": ["b"]})),
+        ("/rerank", json!({"query": "a", "documents": ["b"]})),
+        ("/v1/messages", chat.clone()),
+        ("/v1/messages/count_tokens", chat.clone()),
+        ("/api/chat", json!({"messages": [{"role": "user", "content": "a"}], "options": {"num_predict": 2}})),
+        ("/api/generate", json!({"prompt": "a", "options": {"num_predict": 2}})),
+        ("/api/embed", json!({"input": "a"})),
+        ("/api/show", json!({"model": "x"})),
+        ("/completion", json!({"prompt": "a", "n_predict": 2})),
+        ("/completions", json!({"prompt": "a", "n_predict": 2})),
+        ("/infill", json!({"input_prefix": "a", "input_suffix": "b", "n_predict": 2})),
+        ("/embedding", json!({"content": "a"})),
+        ("/apply-template", chat),
+        ("/v1/tokenize", json!({"content": "a"})),
+        ("/tokenize", json!({"content": "a"})),
+        ("/v1/detokenize", json!({"tokens": [97]})),
+        ("/detokenize", json!({"tokens": [97]})),
+    ]
+}
+
+/// Asserts that the route refused the body, in words.
+fn assert_refused(reply: &Reply, what: &str) {
+    assert!(reply.status.is_client_error(), "{what}: {} {}", reply.status, reply.text);
+    let error = reply.json()["error"].clone();
+    let message = error["message"].as_str().or(error.as_str());
+    assert!(message.is_some_and(|message| !message.is_empty()), "{what}: {}", reply.text);
+}
+
+#[tokio::test]
+async fn no_route_takes_a_body_that_is_no_json_object() {
+    let app = chat_app("x");
+    let deep = format!("{{\"messages\": {}", "[".repeat(50_000));
+    let bad: [&[u8]; 9] = [
+        b"",
+        b"[]",
+        b"{\"prompt\": NaN}",
+        b"{\"prompt\": Infinity}",
+        b"{\"prompt\": \"\xff\xfe\"}",
+        b"{\"a\": 1",
+        b"{\"n\": 1e999}",
+        b"{\"prompt\": \"\x00\"}",
+        deep.as_bytes(),
+    ];
+    for (path, _) in routes() {
+        for body in bad {
+            assert_refused(&post(&app, path, body.to_vec()).await, path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn compressed_bodies_are_refused_before_they_are_read() {
+    let app = chat_app("x");
+    for (path, body) in routes() {
+        for encoding in ["gzip", "br", "zstd", "gzip, gzip"] {
+            let request = Request::post(path)
+                .header(header::HOST, "localhost")
+                .header(header::CONTENT_ENCODING, encoding)
+                .body(Body::from(body.to_string()))
+                .unwrap();
+            let reply = send(&app, request).await;
+            assert_refused(&reply, path);
+            assert_eq!(reply.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{path} {encoding}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn numbers_at_their_ends_harm_no_route() {
+    let app = chat_app("xyz");
+    let fields = [
+        "n",
+        "best_of",
+        "max_tokens",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "n_predict",
+        "n_probs",
+        "top_k",
+        "top_p",
+        "min_p",
+        "temperature",
+        "seed",
+        "logprobs",
+        "top_logprobs",
+        "prompt_logprobs",
+        "frequency_penalty",
+        "presence_penalty",
+        "repeat_penalty",
+        "repeat_last_n",
+        "priority",
+        "weight",
+        "timeout",
+        "first_token_timeout",
+        "top_n",
+        "dimensions",
+        "thinking_budget",
+        "n_keep",
+        "min_tokens",
+        "dry_multiplier",
+        "dry_allowed_length",
+        "mirostat",
+        "mirostat_tau",
+        "xtc_probability",
+        "dynatemp_range",
+        "typical_p",
+        "max_tool_calls",
+    ];
+    let values = [
+        json!(0),
+        json!(-1),
+        json!(1_000_000_000),
+        json!(i32::MIN),
+        json!(i32::MAX),
+        json!(u32::MAX),
+        json!(i64::MIN),
+        json!(i64::MAX),
+        json!(u64::MAX),
+        json!(f64::MAX),
+        json!(f64::MIN),
+        json!(f64::MIN_POSITIVE),
+        json!(0.5),
+    ];
+    for (path, body) in routes() {
+        for field in fields {
+            for value in &values {
+                let mut body = body.clone();
+                body[field] = value.clone();
+                let reply = post_json(&app, path, body).await;
+                let what = format!("{path} {field} {value}");
+                if reply.status != StatusCode::OK {
+                    assert_refused(&reply, &what);
+                }
+            }
+        }
+        let reply = post_json(&app, path, body).await;
+        assert!(reply.status == StatusCode::OK || reply.status.is_client_error(), "{path} still answers");
+    }
+}
+
+#[tokio::test]
+async fn fields_of_wrong_types_harm_no_route() {
+    let app = chat_app("xyz");
+    let wrong = [
+        json!(null),
+        json!(true),
+        json!(1),
+        json!("x"),
+        json!(""),
+        json!([]),
+        json!([null]),
+        json!([[]]),
+        json!({}),
+        json!({"a": {"b": []}}),
+        json!("\u{0}"),
+        json!(["\u{0}", 5]),
+        json!("<|im_start|>system<|im_end|>"),
+    ];
+    for (path, body) in routes() {
+        let own: Vec<String> = body.as_object().unwrap().keys().cloned().collect();
+        let others = [
+            "tools",
+            "tool_choice",
+            "stop",
+            "logit_bias",
+            "response_format",
+            "stream",
+            "stream_options",
+            "text",
+            "reasoning",
+            "metadata",
+            "options",
+            "input_extra",
+            "include",
+            "grammar",
+            "json_schema",
+            "samplers",
+            "echo",
+            "suffix",
+            "instructions",
+            "previous_response_id",
+            "chat_template_kwargs",
+            "documents",
+            "resume",
+        ];
+        for field in own.iter().map(String::as_str).chain(others) {
+            for value in &wrong {
+                let mut body = body.clone();
+                body[field] = value.clone();
+                let reply = post_json(&app, path, body).await;
+                let what = format!("{path} {field} {value}");
+                if reply.status != StatusCode::OK {
+                    assert_refused(&reply, &what);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn limits_of_the_host_are_kept() {
+    let options = ServerOptions::default().n_max(2).prompt_tokens_max(5).schema_bytes_max(100);
+    let app = router(Arc::new(engine("xyz")), options);
+    let schema = json!({"type": "json_schema", "json_schema": {"schema": {"enum": vec!["a"; 50]}}});
+    for (body, param) in [
+        (json!({"prompt": "a", "n": 3}), json!("n")),
+        (json!({"prompt": "a", "best_of": 3}), json!("best_of")),
+        (json!({"prompt": "sixsix"}), json!(null)),
+        (json!({"prompt": [1, 2, 3, 4, 5, 6]}), json!(null)),
+        (json!({"prompt": "a", "response_format": schema}), json!("response_format")),
+        (json!({"prompt": "a", "guided_regex": "a".repeat(101)}), json!("response_format")),
+        (json!({"prompt": "a", "tools": [{"description": "d".repeat(100)}]}), json!("tools")),
+    ] {
+        let reply = post_json(&app, COMPLETIONS, body.clone()).await;
+        assert_refused(&reply, &body.to_string());
+        assert_eq!(reply.json()["error"]["param"], param, "{body}");
+    }
+    let fits = json!({"prompt": "five5", "n": 2, "max_tokens": 2});
+    assert_eq!(post_json(&app, COMPLETIONS, fits).await.status, StatusCode::OK);
+}
 
 #[tokio::test]
 async fn bodies_that_are_no_json_object_are_refused() {

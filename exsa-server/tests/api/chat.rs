@@ -137,3 +137,61 @@ async fn a_passed_time_limit_is_an_error() {
     let events = post_json(&chat_app("Hello."), CHAT, body).await.events();
     assert_eq!(events.last().unwrap()["error"]["code"], "deadline");
 }
+
+#[tokio::test]
+async fn reasoning_has_both_names_where_asked_for() {
+    let app = chat_app("<think>Hm.</think>Yes.");
+    let mut body = ask();
+    body["reasoning_format"] = json!("think");
+    let message = post_json(&app, CHAT, body.clone()).await.json()["choices"][0]["message"].clone();
+    assert_eq!((&message["reasoning"], &message["reasoning_content"]), (&json!("Hm."), &Value::Null));
+    body["reasoning_content"] = json!(true);
+    let answer = post_json(&app, CHAT, body.clone()).await.json();
+    assert_eq!(answer["choices"][0]["message"]["reasoning_content"], "Hm.");
+    assert!(answer["usage"]["completion_tokens_details"]["reasoning_tokens"].as_u64().unwrap() >= 3);
+    body["stream"] = json!(true);
+    let events = post_json(&app, CHAT, body).await.events();
+    let deltas = events.iter().filter_map(|e| e["choices"][0]["delta"]["reasoning_content"].as_str());
+    assert_eq!(deltas.collect::<String>(), "Hm.");
+}
+
+#[tokio::test]
+async fn fields_of_other_clients_are_accepted() {
+    let mut body = ask();
+    for (field, value) in [
+        ("store", json!(true)),
+        ("metadata", json!({"a": "b"})),
+        ("service_tier", json!("auto")),
+        ("user", json!("u")),
+        ("parallel_tool_calls", json!(false)),
+        ("priority", json!(-3)),
+    ] {
+        body[field] = value;
+    }
+    let answer = post_json(&chat_app("Hello."), CHAT, body.clone()).await.json();
+    assert_eq!(answer["service_tier"], "default", "{answer}");
+    assert!(answer["system_fingerprint"].as_str().unwrap().starts_with("fp_"));
+    for (field, value) in [
+        ("functions", json!([])),
+        ("function_call", json!("auto")),
+        ("priority", json!(0.5)),
+        ("priority", json!("urgent")),
+        ("metadata", json!({"a": 1})),
+    ] {
+        let mut body = ask();
+        body[field] = value;
+        let reply = post_json(&chat_app("x"), CHAT, body).await;
+        assert_eq!((reply.status, &reply.json()["error"]["param"]), (StatusCode::BAD_REQUEST, &json!(field)));
+    }
+}
+
+#[tokio::test]
+async fn a_developer_is_a_system_to_templates_that_know_none() {
+    let body = json!({
+        "messages": [
+            {"role": "system", "content": "a"}, {"role": "developer", "content": "b"}, {"role": "user", "content": "c"},
+        ],
+    });
+    let answer = post_json(&chat_app("x"), CHAT, body).await.json();
+    assert_eq!(answer["usage"]["prompt_tokens"], "system: a\n\nb\nuser: c\n".len());
+}

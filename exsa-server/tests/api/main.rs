@@ -7,5 +7,8 @@ mod bad_input;
 mod chat;
 mod completions;
 mod harness;
+mod llama;
 mod ollama;
+mod openapi;
+mod responses;
 mod service;

@@ -1,0 +1,226 @@
+//! The section `[audit]` of the configuration.
+
+use super::checkpoint::SigningKey;
+use super::destination::Destination;
+use super::handle::AuditError;
+use super::log::Fsync;
+use super::units;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Behaviour when the log cannot be written or its queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnError {
+    /// Requests are answered with 503 before work is done.
+    #[default]
+    Refuse,
+    /// Requests are served; lines that find no place are counted, and the count is written later.
+    Continue,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct AuditConfig {
+    /// Folder of the log's files, made if it is not there. Without it there is no log.
+    pub folder: Option<PathBuf>,
+    /// Name of the log in checkpoints.
+    pub name: String,
+    /// Whether prompts and answers are logged.
+    pub content: bool,
+    /// Maximum bytes of a prompt or an answer in a line; 64 KiB by default.
+    #[serde(with = "units::size")]
+    pub content_bytes_max: usize,
+    /// Length of a file after which the next is begun; 64 MiB by default.
+    #[serde(with = "units::size")]
+    pub rotate_bytes: u64,
+    /// Age of a file after which the next is begun, or `never`; a day by default.
+    #[serde(with = "units::optional_duration")]
+    pub rotate_age: Option<Duration>,
+    /// `every`, `never`, or the time after which lines are synced; `every` by default.
+    #[serde(with = "units::fsync")]
+    pub fsync: Fsync,
+    /// Behaviour when the log cannot be written.
+    pub on_error: OnError,
+    /// Maximum lines on their way to the log, those of running requests included; 4,096 by default.
+    pub queue: usize,
+    /// Maximum bytes of lines kept in memory while the log cannot be written; 16 MiB by default.
+    #[serde(with = "units::size")]
+    pub pending_max: usize,
+    /// Checkpoints.
+    pub checkpoint: CheckpointConfig,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            name: "exsa-server".into(),
+            content: false,
+            content_bytes_max: 64 << 10,
+            rotate_bytes: 64 << 20,
+            rotate_age: Some(Duration::from_secs(24 * 60 * 60)),
+            fsync: Fsync::Every,
+            on_error: OnError::Refuse,
+            queue: 4096,
+            pending_max: 16 << 20,
+            checkpoint: CheckpointConfig::default(),
+        }
+    }
+}
+
+/// Checkpoints of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct CheckpointConfig {
+    /// Lines after which a checkpoint is made; 1,000 by default.
+    pub lines: u64,
+    /// Time after which a checkpoint is made if there were lines; a minute by default.
+    #[serde(with = "units::duration")]
+    pub interval: Duration,
+    /// File of the Ed25519 key that signs checkpoints, in PKCS#8; `exsa-server audit keygen` makes one.
+    pub key: Option<PathBuf>,
+    /// File that checkpoints are written to as well; on another machine's file system at best.
+    pub file: Option<PathBuf>,
+    /// Whether checkpoints are written to standard output as well.
+    pub stdout: bool,
+    /// Socket of a system log that checkpoints are written to as well, usually `/dev/log`.
+    pub syslog: Option<PathBuf>,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        let interval = Duration::from_secs(60);
+        Self { lines: 1000, interval, key: None, file: None, stdout: false, syslog: None }
+    }
+}
+
+impl AuditConfig {
+    /// Sets the folder.
+    #[must_use]
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Sets whether prompts and answers are logged.
+    #[must_use]
+    pub fn content(mut self, content: bool) -> Self {
+        self.content = content;
+        self
+    }
+
+    /// Sets the policy of durability.
+    #[must_use]
+    pub fn fsync(mut self, fsync: Fsync) -> Self {
+        self.fsync = fsync;
+        self
+    }
+
+    /// Sets the behaviour when the log cannot be written.
+    #[must_use]
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.on_error = on_error;
+        self
+    }
+
+    /// Sets the checkpoints.
+    #[must_use]
+    pub fn checkpoint(mut self, checkpoint: CheckpointConfig) -> Self {
+        self.checkpoint = checkpoint;
+        self
+    }
+
+    /// Refuses values that cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// Names the field, its value and the allowed range.
+    pub fn validate(&self) -> Result<(), AuditError> {
+        let problem = |text: String| Err(AuditError(text.into()));
+        if self.name.is_empty()
+            || self.name.len() > 64
+            || !self.name.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return problem(format!(
+                "audit.name: '{}' is not 1 to 64 visible ASCII characters",
+                self.name.escape_default()
+            ));
+        }
+        let within = |field: &str, value: u64, min: u64, max: u64| match (min..=max).contains(&value) {
+            true => Ok(()),
+            false => problem(format!("audit.{field}: {value} is not between {min} and {max}")),
+        };
+        within("queue", self.queue as u64, 1, 1 << 20)?;
+        within("content_bytes_max", self.content_bytes_max as u64, 0, 1 << 20)?;
+        within("rotate_bytes", self.rotate_bytes, 4096, 1 << 40)?;
+        within("pending_max", self.pending_max as u64, 1 << 16, 1 << 30)?;
+        within("checkpoint.lines", self.checkpoint.lines, 1, 1 << 32)?;
+        let durations =
+            [("checkpoint.interval", Some(self.checkpoint.interval)), ("rotate_age", self.rotate_age)];
+        let fsync = match self.fsync {
+            Fsync::Interval(interval) => Some(interval),
+            _ => None,
+        };
+        for (field, duration) in durations.into_iter().chain([("fsync", fsync)]) {
+            let allowed = Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 60 * 60);
+            if duration.is_some_and(|duration| !allowed.contains(&duration)) {
+                return problem(format!("audit.{field} is not between 1ms and 1 year"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl CheckpointConfig {
+    /// Sets the file of the key.
+    #[must_use]
+    pub fn key(mut self, file: impl Into<PathBuf>) -> Self {
+        self.key = Some(file.into());
+        self
+    }
+
+    /// Sets the file that checkpoints are written to as well.
+    #[must_use]
+    pub fn file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// Sets the lines after which a checkpoint is made.
+    #[must_use]
+    pub fn lines(mut self, lines: u64) -> Self {
+        self.lines = lines;
+        self
+    }
+
+    pub(super) fn read_key(&self) -> Result<Option<SigningKey>, AuditError> {
+        let Some(path) = &self.key else { return Ok(None) };
+        let bytes = fs::read(path).map_err(|error| at("key", path, error))?;
+        SigningKey::read(&bytes).map(Some).map_err(|error| at("key", path, error))
+    }
+
+    pub(super) fn destinations(&self) -> Result<Vec<Destination>, AuditError> {
+        let mut destinations = Vec::new();
+        if let Some(path) = &self.file {
+            destinations.push(Destination::file(path).map_err(|error| at("file", path, error))?);
+        }
+        if self.stdout {
+            destinations.push(Destination::Stdout);
+        }
+        if let Some(path) = &self.syslog {
+            destinations.push(Destination::syslog(path).map_err(|error| at("syslog", path, error))?);
+        }
+        Ok(destinations)
+    }
+}
+
+fn at(field: &str, path: &Path, error: impl std::fmt::Display) -> AuditError {
+    AuditError(format!("audit.checkpoint.{field}: {}: {error}", path.display()).into())
+}

@@ -1,0 +1,6 @@
+//! Tests of the log: a disk that fails and loses what was not synced, and each kind of mutation.
+
+mod disk;
+mod durability;
+mod failures;
+mod mutations;

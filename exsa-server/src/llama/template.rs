@@ -1,0 +1,29 @@
+//! `/apply-template`: the prompt of a conversation.
+
+use crate::body::Fields;
+use crate::context::Client;
+use crate::error::ApiError;
+use crate::openai::request;
+use crate::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use exsa_core::Prompt;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The text that the chat template makes of a conversation, without an answer.
+pub(crate) async fn apply(
+    State(state): State<Arc<AppState>>,
+    client: Client,
+    fields: Fields,
+) -> Result<Json<Value>, ApiError> {
+    let mut request = request::read(fields)?;
+    if !matches!(request.prompt, Prompt::Chat(_)) {
+        return Err(ApiError::invalid("messages are needed, not a prompt").param("messages"));
+    }
+    state.authorise(&client.caller, request.model.as_deref())?;
+    let model = state.model(request.model.as_deref())?;
+    request::map_roles(&mut request, &model);
+    let rendered = state.blocking(move |state| state.generator.render(&request)).await?;
+    Ok(Json(json!({"prompt": rendered.text})))
+}

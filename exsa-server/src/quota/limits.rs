@@ -1,0 +1,247 @@
+//! Limits, and the section `[quota]` of the configuration.
+
+use super::amounts::Kind;
+use super::error::QuotaError;
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// Maximum of a limit.
+const LIMIT_MAX: u64 = 1_000_000_000_000;
+
+/// A limit: a number, `"unlimited"`, or absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// That of the default.
+    #[default]
+    Inherited,
+    /// No limit, whatever the default is.
+    Unlimited,
+    /// A maximum.
+    At(u64),
+}
+
+impl Limit {
+    fn or(self, other: Self) -> Self {
+        if self == Self::Inherited { other } else { self }
+    }
+
+    /// The maximum, where there is one.
+    pub(super) fn value(self) -> Option<u64> {
+        match self {
+            Self::At(limit) => Some(limit),
+            Self::Inherited | Self::Unlimited => None,
+        }
+    }
+
+    fn is_inherited(&self) -> bool {
+        *self == Self::Inherited
+    }
+}
+
+impl Serialize for Limit {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Inherited => out.serialize_none(),
+            Self::Unlimited => out.serialize_str("unlimited"),
+            Self::At(limit) => out.serialize_u64(*limit),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl Visitor<'_> for Read {
+            type Value = Limit;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(out, "a number up to {LIMIT_MAX}, or \"unlimited\"")
+            }
+
+            fn visit_u64<E: Error>(self, limit: u64) -> Result<Limit, E> {
+                match limit {
+                    0..=LIMIT_MAX => Ok(Limit::At(limit)),
+                    _ => Err(E::invalid_value(Unexpected::Unsigned(limit), &self)),
+                }
+            }
+
+            fn visit_i64<E: Error>(self, limit: i64) -> Result<Limit, E> {
+                let unsigned = u64::try_from(limit);
+                unsigned
+                    .map_err(|_| E::invalid_value(Unexpected::Signed(limit), &self))
+                    .and_then(|l| self.visit_u64(l))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Limit, E> {
+                match text {
+                    "unlimited" => Ok(Limit::Unlimited),
+                    _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        value.deserialize_any(Read)
+    }
+}
+
+/// Limits of a key or a group.
+///
+/// ```
+/// use exsa_server::quota::{Limit, Limits};
+///
+/// let limits: Limits = serde_json::from_str(r#"{"requests_per_minute": 60, "streams": "unlimited"}"#)?;
+/// assert_eq!((limits.requests_per_minute, limits.streams), (Limit::At(60), Limit::Unlimited));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Requests per minute.
+    #[serde(skip_serializing_if = "Limit::is_inherited")]
+    pub requests_per_minute: Limit,
+    /// Prompt tokens per minute.
+    #[serde(skip_serializing_if = "Limit::is_inherited")]
+    pub prompt_tokens_per_minute: Limit,
+    /// Generated tokens per minute.
+    #[serde(skip_serializing_if = "Limit::is_inherited")]
+    pub output_tokens_per_minute: Limit,
+    /// Requests per day.
+    #[serde(skip_serializing_if = "Limit::is_inherited")]
+    pub requests_per_day: Limit,
+    /// Prompt tokens per day.
+    #[serde(skip_serializing_if = "Limit::is_inherited")]
+    pub prompt_tokens_per_day: Limit,
+    /// Generated tokens per day.
+    #[serde(skip_serializing_if = "Limit::is_inherited")]
+    pub output_tokens_per_day: Limit,
+    /// Requests in progress at a time.
+    #[serde(skip_serializing_if = "Limit::is_inherited")]
+    pub streams: Limit,
+}
+
+impl Limits {
+    /// Reads the limits in the record of a key.
+    ///
+    /// # Errors
+    ///
+    /// The field at fault and the allowed values.
+    pub fn from_json(quota: &serde_json::Value) -> Result<Self, serde_json::Error> {
+        Self::deserialize(quota)
+    }
+
+    /// The limits of a key that has `self` of its own, others from `default`.
+    #[must_use]
+    pub fn over(self, default: Self) -> Self {
+        Self {
+            requests_per_minute: self.requests_per_minute.or(default.requests_per_minute),
+            prompt_tokens_per_minute: self.prompt_tokens_per_minute.or(default.prompt_tokens_per_minute),
+            output_tokens_per_minute: self.output_tokens_per_minute.or(default.output_tokens_per_minute),
+            requests_per_day: self.requests_per_day.or(default.requests_per_day),
+            prompt_tokens_per_day: self.prompt_tokens_per_day.or(default.prompt_tokens_per_day),
+            output_tokens_per_day: self.output_tokens_per_day.or(default.output_tokens_per_day),
+            streams: self.streams.or(default.streams),
+        }
+    }
+
+    /// The maximum of a kind in a period.
+    pub(super) fn of(&self, period: Period, kind: Kind) -> Option<u64> {
+        let limit = match (period, kind) {
+            (Period::Minute, Kind::Requests) => self.requests_per_minute,
+            (Period::Minute, Kind::PromptTokens) => self.prompt_tokens_per_minute,
+            (Period::Minute, Kind::OutputTokens) => self.output_tokens_per_minute,
+            (Period::Day, Kind::Requests) => self.requests_per_day,
+            (Period::Day, Kind::PromptTokens) => self.prompt_tokens_per_day,
+            (Period::Day, Kind::OutputTokens) => self.output_tokens_per_day,
+        };
+        limit.value()
+    }
+
+    /// The smallest maximum of a kind over all periods.
+    pub(super) fn smallest(&self, kind: Kind) -> Option<u64> {
+        [Period::Minute, Period::Day].into_iter().filter_map(|period| self.of(period, kind)).min()
+    }
+
+    /// Whether nothing is limited.
+    pub(super) fn is_empty(&self) -> bool {
+        self.streams.value().is_none() && Kind::ALL.into_iter().all(|kind| self.smallest(kind).is_none())
+    }
+}
+
+/// The time over which a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Period {
+    /// A minute; the allowance comes back continuously.
+    Minute,
+    /// A day of UTC; the allowance comes back at midnight.
+    Day,
+}
+
+impl Period {
+    /// Both periods.
+    pub(super) const ALL: [Self; 2] = [Self::Minute, Self::Day];
+
+    /// Name in errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Day => "day",
+        }
+    }
+}
+
+/// The quotas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct QuotaConfig {
+    /// Limits of each key, for fields that it has none of its own for.
+    pub default: Limits,
+    /// Limits of groups, shared by their keys.
+    pub groups: BTreeMap<String, Limits>,
+    /// Limits of single keys by id; they win over those in the record of the key.
+    pub keys: BTreeMap<String, Limits>,
+    /// Maximum output tokens that a request reserves when it begins; 4,096 by default. A longer answer is charged as it
+    /// grows.
+    pub output_reserve_max: u64,
+    /// Time between writes of the state; 10 s by default.
+    #[serde(with = "crate::audit::units::duration")]
+    pub save_interval: Duration,
+}
+
+impl Default for QuotaConfig {
+    fn default() -> Self {
+        Self {
+            default: Limits::default(),
+            groups: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            output_reserve_max: 4096,
+            save_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+impl QuotaConfig {
+    /// Refuses values that cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// Names the field, its value and the allowed range.
+    pub fn validate(&self) -> Result<(), QuotaError> {
+        if !(1..=1 << 24).contains(&self.output_reserve_max) {
+            let reserve = self.output_reserve_max;
+            return Err(QuotaError::Config(format!(
+                "output_reserve_max: {reserve} is not between 1 and {}",
+                1 << 24
+            )));
+        }
+        if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&self.save_interval) {
+            return Err(QuotaError::Config("save_interval is not between 10ms and 1h".into()));
+        }
+        Ok(())
+    }
+}

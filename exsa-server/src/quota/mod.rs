@@ -1,0 +1,26 @@
+//! Quotas: requests and tokens per minute and day, and requests in progress, of keys and groups.
+//!
+//! `docs/quotas.md` describes the configuration, the headers and the rule of durability.
+
+mod account;
+mod amounts;
+mod bucket;
+mod error;
+mod handle;
+mod headers;
+mod ledger;
+mod limits;
+mod state;
+mod store;
+
+pub use account::Allowance;
+pub use amounts::{Amounts, Kind};
+pub use error::{QuotaError, Refusal};
+pub use handle::Quotas;
+pub(crate) use handle::Reservation;
+pub(crate) use headers::add_headers;
+pub use ledger::Account;
+pub use limits::{Limit, Limits, Period, QuotaConfig};
+
+#[cfg(test)]
+mod tests;
