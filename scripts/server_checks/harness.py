@@ -3,6 +3,7 @@
 import argparse
 import http.client
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -36,8 +37,8 @@ class Server:
         self.port = None
         for line in self.process.stderr:
             self.log.write(line.encode())
-            if "listening on" in line:
-                self.port = int(line.rsplit(":", 1)[1])
+            if found := re.search(r'listening on https?://[^"\s]*:(\d+)', line):
+                self.port = int(found[1])
                 break
         if self.port is None:
             raise RuntimeError("the server did not start")

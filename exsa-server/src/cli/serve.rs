@@ -12,6 +12,7 @@ use exsa_server::quota::Quotas;
 use exsa_server::reload::{self, Reloader};
 use exsa_server::{Live, Readiness, Server};
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,6 +76,7 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
     reload_on_hangup(reloader.clone())?;
+    let stopped = stop_signal()?;
     places.iter().for_each(|place| info!("listening on {place}"));
     let mut server = Server::of_models(parts.models.clone())
         .options(options)
@@ -107,7 +109,7 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
             }
         };
         tokio::select! {
-            () = stop_signal() => {}
+            () = stopped => {}
             () = no_model => return Duration::ZERO,
         }
         readiness.begin_drain();
@@ -205,23 +207,21 @@ fn reload_on_hangup(reloader: Arc<Reloader>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Waits for SIGTERM or an interrupt from the terminal.
-async fn stop_signal() {
+/// Listens to SIGTERM and interrupts of the terminal from now on; the future is ready when one has come.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
-    let terminated = async {
+    let stopped = {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
-            Err(error) => {
-                warn!("SIGTERM is not handled: {error}");
-                std::future::pending::<()>().await;
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
             }
         }
     };
     #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-    }
+    let stopped = async { drop(tokio::signal::ctrl_c().await) };
+    Ok(stopped)
 }

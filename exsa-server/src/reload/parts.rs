@@ -124,9 +124,16 @@ impl Reload for Certificates {
         &["tls"]
     }
 
-    fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
-        // Unusable files were reported by the validation; without files, a restart ends TLS.
-        let change = self.0.prepare(&config.tls).ok()?;
-        Some(Box::new(change))
+    fn prepare(&self, config: &Config, problems: &mut Problems) -> Option<Change> {
+        if !config.tls.is_on() {
+            return None;
+        }
+        match self.0.prepare(&config.tls) {
+            Ok(change) => Some(Box::new(change)),
+            Err(error) => {
+                problems.add(format!("tls.{}", error.setting()), error);
+                None
+            }
+        }
     }
 }
