@@ -114,7 +114,7 @@ impl Server {
     pub fn router(self) -> Router {
         let Self { generator, options, readiness, models, metrics, access, quotas, audit, reloader } = self;
         if let (Some(access), Some(log)) = (&access, &audit) {
-            books::record_keys(access, log.clone());
+            books::observe(access, log.clone());
         }
         let reload = reloader.map(configuration);
         let keys = access.as_ref().map(|access| access::routes(access.keys().clone()));
@@ -122,24 +122,25 @@ impl Server {
         (state.access, state.quotas, state.audit) = (access, quotas, audit);
         let state = Arc::new(state);
         let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
+        let recorded = |routes: Router<Arc<AppState>>| {
+            routes.route_layer(middleware::from_fn_with_state(state.clone(), books::require_log))
+        };
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
             true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),
             false => routes,
         };
         Router::new()
             .merge(scoped(inference().route_layer(load), Scope::Infer))
-            .merge(scoped(lifecycle(), Scope::Models))
+            .merge(scoped(recorded(lifecycle()), Scope::Models))
             .merge(scoped(observation(), Scope::Metrics))
-            .merge(keys.map(|keys| scoped(keys, Scope::Keys)).unwrap_or_default())
-            .merge(reload.map(|reload| scoped(reload, Scope::Models)).unwrap_or_default())
+            .merge(keys.map(|keys| scoped(recorded(keys), Scope::Keys)).unwrap_or_default())
+            .merge(reload.map(|reload| scoped(recorded(reload), Scope::Models)).unwrap_or_default())
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)
-            .layer(middleware::from_fn(request_log::name_caller))
             .layer(middleware::from_fn_with_state(state.clone(), quota::add_headers))
-            .layer(middleware::from_fn_with_state(state.clone(), books::record_denied))
+            .layer(middleware::from_fn(request_log::name_caller))
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
-            .layer(middleware::from_fn_with_state(state.clone(), books::record_unauthenticated))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
             .layer(middleware::from_fn_with_state(state.clone(), cors::add))
             .layer(middleware::from_fn_with_state(state.clone(), body::limit))
