@@ -10,12 +10,8 @@ use crate::quota::{self, Quotas};
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
 use crate::{
-<<<<<<< HEAD
-    anthropic, body, context, cors, error, health, llama, metrics, models, ollama, openai, openapi, origin,
-=======
-    anthropic, body, books, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
->>>>>>> main
-    request_log, tokens,
+    anthropic, body, books, context, cors, error, health, llama, metrics, models, ollama, openai, openapi,
+    origin, request_log, tokens,
 };
 use axum::Router;
 use axum::middleware;
@@ -53,13 +49,9 @@ pub struct Server {
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
-<<<<<<< HEAD
         let (options, readiness, metrics) = (Live::default(), Readiness::default(), MetricsConfig::default());
-        Self { generator, options, readiness, models: None, metrics, access: None, reloader: None }
-=======
-        let (options, readiness) = (Live::default(), Readiness::default());
-        Self { generator, options, readiness, access: None, quotas: None, audit: None, reloader: None }
->>>>>>> main
+        let (models, access, quotas, audit, reloader) = (None, None, None, None, None);
+        Self { generator, options, readiness, models, metrics, access, quotas, audit, reloader }
     }
 
     /// Sets limits and policies of the routes; with a [`Live`] value, the host can change them later.
@@ -112,18 +104,11 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
-<<<<<<< HEAD
-        let Self { generator, options, readiness, models, metrics, access, reloader } = self;
+        let Self { generator, options, readiness, models, metrics, access, quotas, audit, reloader } = self;
         let reload = reloader.map(configuration);
         let keys = access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(generator, options, readiness, models, metrics);
-        state.access = access;
-=======
-        let reload = self.reloader.map(configuration);
-        let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
-        let mut state = AppState::new(self.generator, self.options, self.readiness);
-        (state.access, state.quotas, state.audit) = (self.access, self.quotas, self.audit);
->>>>>>> main
+        (state.access, state.quotas, state.audit) = (access, quotas, audit);
         let state = Arc::new(state);
         let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {

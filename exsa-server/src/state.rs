@@ -77,14 +77,11 @@ impl AppState {
             readiness,
             models,
             access: None,
-<<<<<<< HEAD
+            quotas: None,
+            audit: None,
             metrics,
             watchdog: Mutex::new(watchdog),
             clock: Instant::now(),
-=======
-            quotas: None,
-            audit: None,
->>>>>>> main
             in_flight: InFlight::default(),
             responses,
             running_responses: RunningResponses::default(),

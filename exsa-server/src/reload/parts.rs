@@ -6,12 +6,7 @@ use crate::listener::ConnectionLimits;
 use crate::live::Live;
 use crate::models::Models;
 use crate::options::ServerOptions;
-<<<<<<< HEAD
-=======
 use crate::quota::Quotas;
-use exsa_core::Engine;
-use std::fmt;
->>>>>>> main
 use std::sync::Arc;
 
 /// The options of the routes.
@@ -59,11 +54,6 @@ impl Reload for Drain {
     }
 }
 
-<<<<<<< HEAD
-/// The tables of models, and the mode of engines. Folders, memory and loading need a restart.
-#[derive(Debug)]
-pub struct ModelTables(pub Arc<Models>);
-=======
 /// The limits of use.
 #[derive(Clone, Debug)]
 pub struct QuotaLimits(pub Quotas);
@@ -84,9 +74,9 @@ impl Reload for QuotaLimits {
     }
 }
 
-/// The scheduling mode of an engine.
-pub struct EngineMode(pub Arc<Engine>);
->>>>>>> main
+/// The tables of models, and the mode of engines. Folders, memory and loading need a restart.
+#[derive(Debug)]
+pub struct ModelTables(pub Arc<Models>);
 
 impl Reload for ModelTables {
     fn settings(&self) -> &[&'static str] {
