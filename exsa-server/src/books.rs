@@ -1,9 +1,9 @@
 //! The books of a request: its quota and its line in the audit log.
 
-use crate::access::{Access, AccessEvent, Caller};
+use crate::access::{Access, AccessEvent, Caller, KeyRecord};
 use crate::audit::{Act, AuditLog, Place, Record, Ticket};
 use crate::context::{Client, RequestContext};
-use crate::error::{ApiError, ErrorCode};
+use crate::error::ApiError;
 use crate::quota::{Amounts, Limits, Refusal, Reservation};
 use crate::state::AppState;
 use axum::extract::{Request, State};
@@ -116,6 +116,18 @@ impl AppState {
         Ok(books)
     }
 
+    /// A place in the audit log.
+    ///
+    /// # Errors
+    ///
+    /// 503 where the log cannot be written and the configuration refuses work then.
+    fn place(&self) -> Result<Option<Place>, ApiError> {
+        let place = self.audit.as_ref().map(|log| log.admit()).transpose();
+        place.map_err(|failure| {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", failure.to_string()).code("audit_log")
+        })
+    }
+
     fn reserve(
         &self,
         caller: &Caller,
@@ -144,56 +156,41 @@ impl AppState {
     }
 }
 
-/// Records changes of keys. A change is acknowledged once its line is stable.
-pub(crate) fn record_keys(access: &Access, log: AuditLog) {
+/// Records acts on keys and refusals of the authentication. Acts on keys wait until their line is stable.
+pub(crate) fn observe(access: &Access, log: AuditLog) {
     access.observe(move |event| {
-        let (act, key, by) = match event {
-            AccessEvent::KeyCreated { key, by } => (Act::KeyCreated, key, by),
-            AccessEvent::KeyRevoked { key, by } => (Act::KeyRevoked, key, by),
-            AccessEvent::KeyRotated { key, by } => (Act::KeyRotated, key, by),
-            // Refused requests are recorded on their way.
-            _ => return,
+        let of_key = |act, key: &KeyRecord, by: &Caller| {
+            let ticket =
+                log.append(Record::new(act).caller(&*by.id).detail(format!("key {}", key.id)).outcome("ok"));
+            if let Err(failure) = ticket.wait() {
+                tracing::error!(key = key.id, %failure, "an act on a key is not in the audit log");
+            }
         };
-        let record = Record::new(act).caller(&*by.id).detail(format!("key {}", key.id)).outcome("ok");
-        if let Err(error) = log.append(record).wait() {
-            tracing::error!("a change of keys is not in the audit log: {error}");
+        match event {
+            AccessEvent::KeyCreated { key, by } => of_key(Act::KeyCreated, key, by),
+            AccessEvent::KeyRevoked { key, by } => of_key(Act::KeyRevoked, key, by),
+            AccessEvent::KeyRotated { key, by } => of_key(Act::KeyRotated, key, by),
+            AccessEvent::AuthenticationFailed { reason, context } => {
+                let record = record_of(Act::AuthenticationFailed, &Caller::anonymous(), context);
+                drop(log.append(record.outcome("unauthenticated").detail(*reason)));
+            }
+            AccessEvent::PermissionDenied { scope, by, context } => {
+                let record = record_of(Act::PermissionDenied, by, context).outcome("missing_scope");
+                drop(log.append(record.detail(format!("scope {}", scope.name()))));
+            }
         }
     });
 }
 
-/// Records requests without valid authentication. It stands around the authentication, so the sender is not known.
-pub(crate) async fn record_unauthenticated(
+/// Refuses acts of administrators while the audit log cannot record them and the configuration refuses work then.
+pub(crate) async fn require_log(
     State(state): State<Arc<AppState>>,
     request: Request,
     next: Next,
-) -> Response {
-    let context = request.extensions().get::<RequestContext>().cloned();
-    let response = next.run(request).await;
-    if let (StatusCode::UNAUTHORIZED, Some(context)) = (response.status(), context) {
-        let record = record_of(Act::AuthenticationFailed, &Caller::anonymous(), &context);
-        drop(state.record(record.outcome(outcome_of(&response))));
-    }
-    response
-}
-
-/// Records requests for what their sender may not do.
-pub(crate) async fn record_denied(
-    State(state): State<Arc<AppState>>,
-    client: Client,
-    request: Request,
-    next: Next,
-) -> Response {
-    let response = next.run(request).await;
-    if response.status() == StatusCode::FORBIDDEN {
-        let record = record_of(Act::PermissionDenied, &client.caller, &client.context);
-        drop(state.record(record.outcome(outcome_of(&response))));
-    }
-    response
-}
-
-fn outcome_of(response: &Response) -> String {
-    let code = response.extensions().get::<ErrorCode>();
-    code.map_or_else(|| response.status().as_str().to_owned(), |ErrorCode(code)| code.clone())
+) -> Result<Response, ApiError> {
+    // The place is free again at once: these acts are few.
+    state.place()?;
+    Ok(next.run(request).await)
 }
 
 /// The limits in the record of a key.

@@ -20,10 +20,6 @@ pub struct ApiError {
     retry_after: Option<Duration>,
 }
 
-/// The machine-readable cause of an error, an extension of its response.
-#[derive(Clone, Debug)]
-pub(crate) struct ErrorCode(pub(crate) String);
-
 impl ApiError {
     /// An error of the client.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -84,7 +80,6 @@ impl ApiError {
             tracing::warn!(status = self.status.as_u16(), error = %self.message, "request failed");
         }
         let mut response = (self.status, body).into_response();
-        response.extensions_mut().insert(ErrorCode(self.code_text()));
         if let Some(wait) = self.retry_after {
             let seconds = HeaderValue::from(wait.as_secs_f64().ceil().clamp(1.0, 86_400.0) as u64);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);

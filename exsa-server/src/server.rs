@@ -3,17 +3,19 @@
 use crate::access::{self, Access, Scope};
 use crate::audit::AuditLog;
 use crate::live::Live;
+use crate::metrics::MetricsConfig;
+use crate::models::Models;
 use crate::options::ServerOptions;
 use crate::quota::{self, Quotas};
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
 use crate::{
-    anthropic, body, books, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
-    request_log, tokens,
+    anthropic, body, books, context, cors, error, health, llama, metrics, models, ollama, openai, openapi,
+    origin, page, request_log, stats, tokens,
 };
 use axum::Router;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use exsa_core::Generator;
 use std::fmt;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub struct Server {
     generator: Arc<dyn Generator>,
     options: Live<ServerOptions>,
     readiness: Readiness,
+    models: Option<Arc<Models>>,
+    metrics: MetricsConfig,
     access: Option<Access>,
     quotas: Option<Quotas>,
     audit: Option<AuditLog>,
@@ -45,8 +49,17 @@ pub struct Server {
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
-        let (options, readiness) = (Live::default(), Readiness::default());
-        Self { generator, options, readiness, access: None, quotas: None, audit: None, reloader: None }
+        Self {
+            generator,
+            options: Live::default(),
+            readiness: Readiness::default(),
+            models: None,
+            metrics: MetricsConfig::default(),
+            access: None,
+            quotas: None,
+            audit: None,
+            reloader: None,
+        }
     }
 
     /// Sets limits and policies of the routes; with a [`Live`] value, the host can change them later.
@@ -58,6 +71,18 @@ impl Server {
     /// Sets the switch by which the host announces a drain to load balancers.
     pub fn readiness(mut self, readiness: Readiness) -> Self {
         self.readiness = readiness;
+        self
+    }
+
+    /// A server of the models of a registry, which its routes load, unload and switch.
+    pub fn of_models(models: impl Into<Arc<Models>>) -> Self {
+        let models = models.into();
+        Self { models: Some(models.clone()), ..Self::new(models.registry().clone()) }
+    }
+
+    /// Sets the names and labels of metrics.
+    pub fn metrics(mut self, config: MetricsConfig) -> Self {
+        self.metrics = config;
         self
     }
 
@@ -87,35 +112,40 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
-        if let (Some(access), Some(log)) = (&self.access, &self.audit) {
-            books::record_keys(access, log.clone());
+        let Self { generator, options, readiness, models, metrics, access, quotas, audit, reloader } = self;
+        if let (Some(access), Some(log)) = (&access, &audit) {
+            books::observe(access, log.clone());
         }
-        let reload = self.reloader.map(configuration);
-        let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
-        let mut state = AppState::new(self.generator, self.options, self.readiness);
-        (state.access, state.quotas, state.audit) = (self.access, self.quotas, self.audit);
+        let reload = reloader.map(configuration);
+        let keys = access.as_ref().map(|access| access::routes(access.keys().clone()));
+        let mut state = AppState::new(generator, options, readiness, models, metrics);
+        (state.access, state.quotas, state.audit) = (access, quotas, audit);
         let state = Arc::new(state);
+        let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
+        let recorded = |routes: Router<Arc<AppState>>| {
+            routes.route_layer(middleware::from_fn_with_state(state.clone(), books::require_log))
+        };
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
             true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),
             false => routes,
         };
         Router::new()
-            .merge(scoped(inference(), Scope::Infer))
+            .merge(scoped(inference().route_layer(load), Scope::Infer))
+            .merge(scoped(recorded(lifecycle()), Scope::Models))
             .merge(scoped(observation(), Scope::Metrics))
-            .merge(keys.map(|keys| scoped(keys, Scope::Keys)).unwrap_or_default())
-            .merge(reload.map(|reload| scoped(reload, Scope::Models)).unwrap_or_default())
+            .merge(keys.map(|keys| scoped(recorded(keys), Scope::Keys)).unwrap_or_default())
+            .merge(reload.map(|reload| scoped(recorded(reload), Scope::Models)).unwrap_or_default())
             .merge(open())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::method_not_allowed)
-            .layer(middleware::from_fn(request_log::name_caller))
             .layer(middleware::from_fn_with_state(state.clone(), quota::add_headers))
-            .layer(middleware::from_fn_with_state(state.clone(), books::record_denied))
+            .layer(middleware::from_fn(request_log::name_caller))
             .layer(middleware::from_fn_with_state(state.clone(), access::authenticate))
-            .layer(middleware::from_fn_with_state(state.clone(), books::record_unauthenticated))
             .layer(middleware::from_fn_with_state(state.clone(), origin::check))
             .layer(middleware::from_fn_with_state(state.clone(), cors::add))
             .layer(middleware::from_fn_with_state(state.clone(), body::limit))
             .layer(middleware::from_fn_with_state(state.clone(), context::add))
+            .layer(middleware::from_fn_with_state(state.clone(), metrics::count))
             .with_state(state)
     }
 }
@@ -148,6 +178,12 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
+        .route("/api/pull", post(ollama::no_files))
+        .route("/api/push", post(ollama::no_files))
+        .route("/api/create", post(ollama::no_files))
+        .route("/api/copy", post(ollama::no_files))
+        .route("/api/delete", delete(ollama::no_files))
+        .route("/api/blobs/{digest}", post(ollama::no_files).head(ollama::no_files))
         .route("/completion", post(llama::complete))
         .route("/completions", post(llama::complete))
         .route("/infill", post(llama::infill))
@@ -160,9 +196,27 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/detokenize", post(tokens::detokenize))
 }
 
+/// Routes of the models' lifecycle.
+fn lifecycle() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/v1/models/list", get(models::routes::list))
+        .route("/v1/models/active", get(models::routes::active).post(models::routes::set_active))
+        .route("/v1/models/events", get(models::routes::events))
+        .route("/v1/models/load", post(models::routes::load))
+        .route("/v1/models/unload", post(models::routes::unload))
+        .route("/v1/models/reload", post(models::routes::reload))
+        .route("/v1/models/sleep", post(models::routes::sleep))
+        .route("/v1/models/wake", post(models::routes::wake))
+        .route("/v1/models/cancel", post(models::routes::cancel))
+        .route("/v1/models/mode", post(models::routes::set_mode))
+}
+
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
-    Router::new().route("/metrics", get(metrics::metrics)).route("/slots", get(llama::slots))
+    Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/stats", get(stats::stats))
+        .route("/slots", get(llama::slots))
 }
 
 /// Routes about the configuration.
@@ -173,9 +227,11 @@ fn configuration(reloader: Arc<Reloader>) -> Router<Arc<AppState>> {
 /// Routes for everyone.
 fn open() -> Router<Arc<AppState>> {
     Router::new()
+        .route("/", get(page::index))
+        .route("/assets/{*path}", get(page::asset))
         .route("/api/version", get(ollama::version))
         .route("/openapi.json", get(openapi::openapi))
-        .route("/health", get(health::ready))
+        .route("/health", get(health::health))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
 }

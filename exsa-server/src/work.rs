@@ -4,7 +4,8 @@
 //! [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client is gone.
 
 use crate::access::{self, Caller, RevocationWatch};
-use crate::books::Books;
+use crate::audit::Act;
+use crate::books::{Books, record_of};
 use crate::context::Client;
 use crate::error::ApiError;
 use crate::estimate;
@@ -176,7 +177,7 @@ impl AppState {
         let options = self.options.get();
         let mut slots = Vec::with_capacity(requests.len());
         for request in &mut requests {
-            self.authorise(&client.caller, request.model.as_deref())?;
+            self.authorise_recorded(client, request.model.as_deref())?;
             request_limits::check(request, &options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
@@ -240,7 +241,7 @@ impl AppState {
         client: &Client,
         mut request: EmbedRequest,
     ) -> Result<EmbedOutput, ApiError> {
-        self.authorise(&client.caller, request.model.as_deref())?;
+        self.authorise_recorded(client, request.model.as_deref())?;
         let EmbedRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
         let asked = client.clone();
@@ -264,7 +265,7 @@ impl AppState {
         client: &Client,
         mut request: RerankRequest,
     ) -> Result<RerankOutput, ApiError> {
-        self.authorise(&client.caller, request.model.as_deref())?;
+        self.authorise_recorded(client, request.model.as_deref())?;
         let RerankRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
         let asked = client.clone();
@@ -278,6 +279,16 @@ impl AppState {
         whole(client, pending, books, |output| &output.usage).await
     }
 
+    /// Like [`authorise`](Self::authorise), with a line in the audit log for a refusal.
+    fn authorise_recorded(&self, client: &Client, model: Option<&str>) -> Result<(), ApiError> {
+        self.authorise(&client.caller, model).inspect_err(|error| {
+            if error.status() == StatusCode::FORBIDDEN {
+                let record = record_of(Act::PermissionDenied, &client.caller, &client.context);
+                drop(self.record(record.model(model.map(str::to_owned)).outcome(error.code_text())));
+            }
+        })
+    }
+
     /// Refuses a model that the caller may not use.
     ///
     /// # Errors
@@ -287,11 +298,11 @@ impl AppState {
         if caller.models.is_all() {
             return Ok(());
         }
-        let model = self.model(model)?;
-        if caller.may_use(&model.name) {
+        let model = self.model_name(model)?;
+        if caller.may_use(&model) {
             return Ok(());
         }
-        let message = format!("the key may not use the model '{}'", model.name);
+        let message = format!("the key may not use the model '{model}'");
         Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message)
             .param("model")
             .code("model_not_allowed"))

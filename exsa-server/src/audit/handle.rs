@@ -14,8 +14,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::task::{Context, Poll};
-use std::thread::{self, JoinHandle};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::SystemTime;
 use tokio::sync::oneshot;
 
@@ -222,13 +222,28 @@ impl Place {
 pub struct Ticket(oneshot::Receiver<Result<(), AuditError>>);
 
 impl Ticket {
-    /// Waits on a thread outside a runtime.
+    /// Waits on this thread.
     ///
     /// # Errors
     ///
     /// The line is not stable. It is written later if possible.
-    pub fn wait(self) -> Result<(), AuditError> {
-        self.0.blocking_recv().unwrap_or_else(|_| Err(AuditError::dropped()))
+    pub fn wait(mut self) -> Result<(), AuditError> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        loop {
+            match Pin::new(&mut self).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(result) => return result,
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+}
+
+/// Wakes a thread that waits for its line.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

@@ -10,7 +10,7 @@ mod parts;
 pub(crate) use handler::handle;
 #[cfg(feature = "tls")]
 pub use parts::Certificates;
-pub use parts::{Drain, EngineMode, Limits, Quota, Routes};
+pub use parts::{Drain, Limits, ModelTables, Quota, Routes};
 
 use crate::config::{Config, ConfigError, ConfigSource, Problems};
 use std::collections::BTreeSet;
