@@ -98,6 +98,14 @@ pub trait Generator: Send + Sync {
 
     /// A snapshot of the counters, over all models.
     fn stats(&self) -> EngineStats;
+
+    /// A snapshot of the counters of each model, by its name. Counters of models that were unloaded stay.
+    ///
+    /// The default attributes everything to the default model, which is right for generators of one model.
+    fn stats_by_model(&self) -> Vec<(Arc<str>, EngineStats)> {
+        let name = self.models().first().map_or_else(Default::default, |model| model.name.as_str().into());
+        vec![(name, self.stats())]
+    }
 }
 
 /// Reason for refusing a request.

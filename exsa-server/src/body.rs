@@ -57,6 +57,10 @@ impl Fields {
         let mut fields: Map<String, Value> = serde_json::from_slice(bytes)
             .map_err(|error| ApiError::invalid(format!("the body is not a JSON object: {error}")))?;
         fields.retain(|_, value| !value.is_null());
+        // Clients that must send a name send an empty one for the active model.
+        if fields.get("model").is_some_and(|name| name == "") {
+            fields.remove("model");
+        }
         Ok(Self(fields))
     }
 

@@ -7,7 +7,7 @@ use crate::error::ApiError;
 use crate::quota::{Amounts, Limits, Refusal, Reservation};
 use crate::state::AppState;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
 use exsa_core::{FinishReason, Usage};
@@ -124,7 +124,8 @@ impl AppState {
     fn place(&self) -> Result<Option<Place>, ApiError> {
         let place = self.audit.as_ref().map(|log| log.admit()).transpose();
         place.map_err(|failure| {
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", failure.to_string()).code("audit_log")
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", failure.to_string())
+                .code("audit_log")
         })
     }
 
@@ -190,7 +191,10 @@ pub(crate) async fn record_act(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let (Some(place), Some(act)) = (state.place()?, act_of(request.method(), request.uri().path())) else {
+    if request.method().is_safe() {
+        return Ok(next.run(request).await);
+    }
+    let (Some(place), Some(act)) = (state.place()?, act_of(request.uri().path())) else {
         // Changes of keys have lines of their own, which find a place: these acts are few.
         return Ok(next.run(request).await);
     };
@@ -199,10 +203,8 @@ pub(crate) async fn record_act(
     let body = body.map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))?;
     let named: Option<Named> = serde_json::from_slice(&body).ok();
     let response = next.run(Request::from_parts(parts, body.into())).await;
-    let outcome = match response.status() {
-        status if status.is_success() => "ok",
-        status => status.as_str(),
-    };
+    let status = response.status();
+    let outcome = if status.is_success() { "ok" } else { status.as_str() };
     let record = record_of(act, &client.caller, &client.context);
     let line = place.append(record.model(named.and_then(|named| named.model)).outcome(outcome));
     // A failure is in the server's log; the act is done.
@@ -220,16 +222,14 @@ struct Named {
 }
 
 /// The act that a request of an administrator asks for.
-fn act_of(method: &Method, path: &str) -> Option<Act> {
-    match (method, path) {
-        (&Method::POST, "/v1/models/load") => Some(Act::ModelLoaded),
-        (&Method::POST, "/v1/models/unload") => Some(Act::ModelUnloaded),
-        (&Method::POST, "/v1/models/reload") => Some(Act::ModelReloaded),
-        (&Method::POST, "/v1/models/active") => Some(Act::ModelActivated),
-        (&Method::POST, "/v1/config/reload") => Some(Act::ConfigurationReloaded),
-        (&Method::POST | &Method::PATCH | &Method::PUT, path) if path.starts_with("/v1/models/") => {
-            Some(Act::ModelConfigured)
-        }
+fn act_of(path: &str) -> Option<Act> {
+    match path {
+        "/v1/models/load" => Some(Act::ModelLoaded),
+        "/v1/models/unload" => Some(Act::ModelUnloaded),
+        "/v1/models/reload" => Some(Act::ModelReloaded),
+        "/v1/models/active" => Some(Act::ModelActivated),
+        "/v1/config/reload" => Some(Act::ConfigurationReloaded),
+        _ if path.starts_with("/v1/models/") => Some(Act::ModelConfigured),
         _ => None,
     }
 }

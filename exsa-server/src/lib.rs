@@ -25,11 +25,14 @@
 //! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages, also as server-sent events |
 //! | `POST /api/chat`, `/api/generate`, `/api/embed`, `/api/show`; `GET /api/tags`, `/api/ps`, `/api/version` | Ollama's API, streams as lines of JSON |
 //! | `GET /v1/models`, `/v1/models/{id}` | OpenAI's models |
+//! | `/v1/models/list`, `active`, `events`, `load`, `unload`, `reload`, `sleep`, `wake`, `cancel`, `mode` | lifecycle of models, with a [registry](models::Models) |
 //! | `POST /v1/tokenize`, `/v1/detokenize` | token ids of a text, and back; also without `/v1` |
 //! | `POST /completion`, `/infill`, `/apply-template`, `/embedding`; `GET /props`, `/slots` | llama-server's API |
 //! | `GET /openapi.json` | the routes as an OpenAPI document |
 //! | `GET /health`, `/health/live`, `/health/ready` | health of the process and of the engine |
 //! | `GET /metrics` | counters in Prometheus' text format |
+//! | `GET /v1/stats` | the same counters as JSON |
+//! | `GET /`, `/assets/…` | a web page: chat, and a live view of the server |
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
@@ -50,17 +53,20 @@ pub mod listener;
 mod live;
 mod llama;
 mod metrics;
+pub mod models;
 mod ollama;
 mod openai;
 mod openapi;
 mod options;
 mod origin;
+mod page;
 pub mod quota;
 pub mod reload;
 mod request_limits;
 mod request_log;
 mod server;
 mod state;
+mod stats;
 mod stream;
 mod timings;
 #[cfg(feature = "tls")]
@@ -71,6 +77,7 @@ mod work;
 pub use context::RequestContext;
 pub use error::ApiError;
 pub use live::Live;
+pub use metrics::{MetricsAlias, MetricsConfig};
 pub use openai::responses::store::StoredResponses;
 pub use options::ServerOptions;
 pub use server::Server;

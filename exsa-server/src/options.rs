@@ -37,6 +37,9 @@ pub struct ServerOptions {
     pub stored_responses: StoredResponses,
     /// Interval of keep-alive comments in streams; 15 s by default.
     pub keep_alive: Duration,
+    /// Time without a completed step, while work waits, after which the server is not ready; 60 s by default. It must be
+    /// longer than the longest step.
+    pub step_limit: Duration,
     /// Host names beside loopback addresses that requests may be addressed to, without a port. An empty list and
     /// [`any_host`](Self::any_host) unset allow loopback names alone, which stops DNS rebinding.
     pub allowed_hosts: Vec<String>,
@@ -62,6 +65,7 @@ impl Default for ServerOptions {
             slots: 1,
             stored_responses: StoredResponses::default(),
             keep_alive: Duration::from_secs(15),
+            step_limit: Duration::from_secs(60),
             allowed_hosts: Vec::new(),
             any_host: false,
             allowed_origins: Vec::new(),
@@ -145,6 +149,13 @@ impl ServerOptions {
     #[must_use]
     pub fn keep_alive(mut self, interval: Duration) -> Self {
         self.keep_alive = interval;
+        self
+    }
+
+    /// Sets the time without a completed step after which the server is not ready.
+    #[must_use]
+    pub fn step_limit(mut self, limit: Duration) -> Self {
+        self.step_limit = limit;
         self
     }
 

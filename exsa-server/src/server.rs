@@ -3,17 +3,19 @@
 use crate::access::{self, Access, Scope};
 use crate::audit::AuditLog;
 use crate::live::Live;
+use crate::metrics::MetricsConfig;
+use crate::models::Models;
 use crate::options::ServerOptions;
 use crate::quota::{self, Quotas};
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
 use crate::{
-    anthropic, body, books, context, cors, error, health, llama, metrics, ollama, openai, openapi, origin,
-    request_log, tokens,
+    anthropic, body, books, context, cors, error, health, llama, metrics, models, ollama, openai, openapi,
+    origin, page, request_log, stats, tokens,
 };
 use axum::Router;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use exsa_core::Generator;
 use std::fmt;
 use std::sync::Arc;
@@ -36,17 +38,28 @@ pub struct Server {
     generator: Arc<dyn Generator>,
     options: Live<ServerOptions>,
     readiness: Readiness,
+    models: Option<Arc<Models>>,
+    metrics: MetricsConfig,
     access: Option<Access>,
-    reloader: Option<Arc<Reloader>>,
     quotas: Option<Quotas>,
     audit: Option<AuditLog>,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Server {
     /// A server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
-        let (options, readiness) = (Live::default(), Readiness::default());
-        Self { generator, options, readiness, access: None, reloader: None, quotas: None, audit: None }
+        Self {
+            generator,
+            options: Live::default(),
+            readiness: Readiness::default(),
+            models: None,
+            metrics: MetricsConfig::default(),
+            access: None,
+            quotas: None,
+            audit: None,
+            reloader: None,
+        }
     }
 
     /// Sets limits and policies of the routes; with a [`Live`] value, the host can change them later.
@@ -61,15 +74,21 @@ impl Server {
         self
     }
 
-    /// Requires a key or token of each request. Without it every sender may do everything.
-    pub fn access(mut self, access: Access) -> Self {
-        self.access = Some(access);
+    /// A server of the models of a registry, which its routes load, unload and switch.
+    pub fn of_models(models: impl Into<Arc<Models>>) -> Self {
+        let models = models.into();
+        Self { models: Some(models.clone()), ..Self::new(models.registry().clone()) }
+    }
+
+    /// Sets the names and labels of metrics.
+    pub fn metrics(mut self, config: MetricsConfig) -> Self {
+        self.metrics = config;
         self
     }
 
-    /// Sets what `POST /v1/config/reload` calls; there is no such route without it.
-    pub fn reloader(mut self, reloader: Arc<Reloader>) -> Self {
-        self.reloader = Some(reloader);
+    /// Requires a key or token of each request. Without it every sender may do everything.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = Some(access);
         self
     }
 
@@ -85,16 +104,24 @@ impl Server {
         self
     }
 
+    /// Sets what `POST /v1/config/reload` calls; there is no such route without it.
+    pub fn reloader(mut self, reloader: Arc<Reloader>) -> Self {
+        self.reloader = Some(reloader);
+        self
+    }
+
     /// The routes.
     pub fn router(self) -> Router {
-        let reload = self.reloader.map(configuration);
-        let keys = self.access.as_ref().map(|access| access::routes(access.keys().clone()));
-        let mut state = AppState::new(self.generator, self.options, self.readiness);
-        if let (Some(access), Some(log)) = (&self.access, &self.audit) {
+        let Self { generator, options, readiness, models, metrics, access, quotas, audit, reloader } = self;
+        if let (Some(access), Some(log)) = (&access, &audit) {
             books::observe(access, log.clone());
         }
-        (state.access, state.quotas, state.audit) = (self.access, self.quotas, self.audit);
+        let reload = reloader.map(configuration);
+        let keys = access.as_ref().map(|access| access::routes(access.keys().clone()));
+        let mut state = AppState::new(generator, options, readiness, models, metrics);
+        (state.access, state.quotas, state.audit) = (access, quotas, audit);
         let state = Arc::new(state);
+        let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
         let recorded = |routes: Router<Arc<AppState>>| {
             routes.route_layer(middleware::from_fn_with_state(state.clone(), books::record_act))
         };
@@ -103,7 +130,8 @@ impl Server {
             false => routes,
         };
         Router::new()
-            .merge(scoped(inference(), Scope::Infer))
+            .merge(scoped(inference().route_layer(load), Scope::Infer))
+            .merge(scoped(recorded(lifecycle()), Scope::Models))
             .merge(scoped(observation(), Scope::Metrics))
             .merge(keys.map(|keys| scoped(recorded(keys), Scope::Keys)).unwrap_or_default())
             .merge(reload.map(|reload| scoped(recorded(reload), Scope::Models)).unwrap_or_default())
@@ -117,6 +145,7 @@ impl Server {
             .layer(middleware::from_fn_with_state(state.clone(), cors::add))
             .layer(middleware::from_fn_with_state(state.clone(), body::limit))
             .layer(middleware::from_fn_with_state(state.clone(), context::add))
+            .layer(middleware::from_fn_with_state(state.clone(), metrics::count))
             .with_state(state)
     }
 }
@@ -149,6 +178,12 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
+        .route("/api/pull", post(ollama::no_files))
+        .route("/api/push", post(ollama::no_files))
+        .route("/api/create", post(ollama::no_files))
+        .route("/api/copy", post(ollama::no_files))
+        .route("/api/delete", delete(ollama::no_files))
+        .route("/api/blobs/{digest}", post(ollama::no_files).head(ollama::no_files))
         .route("/completion", post(llama::complete))
         .route("/completions", post(llama::complete))
         .route("/infill", post(llama::infill))
@@ -161,9 +196,27 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/detokenize", post(tokens::detokenize))
 }
 
+/// Routes of the models' lifecycle.
+fn lifecycle() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/v1/models/list", get(models::routes::list))
+        .route("/v1/models/active", get(models::routes::active).post(models::routes::set_active))
+        .route("/v1/models/events", get(models::routes::events))
+        .route("/v1/models/load", post(models::routes::load))
+        .route("/v1/models/unload", post(models::routes::unload))
+        .route("/v1/models/reload", post(models::routes::reload))
+        .route("/v1/models/sleep", post(models::routes::sleep))
+        .route("/v1/models/wake", post(models::routes::wake))
+        .route("/v1/models/cancel", post(models::routes::cancel))
+        .route("/v1/models/mode", post(models::routes::set_mode))
+}
+
 /// Routes about the server's work.
 fn observation() -> Router<Arc<AppState>> {
-    Router::new().route("/metrics", get(metrics::metrics)).route("/slots", get(llama::slots))
+    Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/stats", get(stats::stats))
+        .route("/slots", get(llama::slots))
 }
 
 /// Routes about the configuration.
@@ -174,9 +227,11 @@ fn configuration(reloader: Arc<Reloader>) -> Router<Arc<AppState>> {
 /// Routes for everyone.
 fn open() -> Router<Arc<AppState>> {
     Router::new()
+        .route("/", get(page::index))
+        .route("/assets/{*path}", get(page::asset))
         .route("/api/version", get(ollama::version))
         .route("/openapi.json", get(openapi::openapi))
-        .route("/health", get(health::ready))
+        .route("/health", get(health::health))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
 }

@@ -3,8 +3,11 @@
 use crate::access::Access;
 use crate::audit::AuditLog;
 use crate::error::ApiError;
+use crate::health::Watchdog;
 use crate::in_flight::InFlight;
 use crate::live::Live;
+use crate::metrics::{Metrics, MetricsConfig};
+use crate::models::Models;
 use crate::openai::responses::running::RunningResponses;
 use crate::openai::responses::store::ResponseStore;
 use crate::options::ServerOptions;
@@ -12,9 +15,9 @@ use crate::quota::Quotas;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Whether the server wants traffic. Clones share one switch.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +42,11 @@ pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
     pub(crate) options: Live<ServerOptions>,
     pub(crate) readiness: Readiness,
+    /// The models, where they can be loaded and unloaded.
+    pub(crate) models: Option<Arc<Models>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) watchdog: Mutex<Watchdog>,
+    pub(crate) clock: Instant,
     /// Authentication; without it every sender is anonymous.
     pub(crate) access: Option<Access>,
     pub(crate) quotas: Option<Quotas>,
@@ -57,16 +65,23 @@ impl AppState {
         generator: Arc<dyn Generator>,
         options: Live<ServerOptions>,
         readiness: Readiness,
+        models: Option<Arc<Models>>,
+        metrics: MetricsConfig,
     ) -> Self {
-        let started = unix_seconds();
+        let metrics = Metrics::new(metrics, generator.clone(), models.clone());
+        let (started, watchdog) = (unix_seconds(), Watchdog::new(options.get().step_limit));
         let responses = Arc::new(ResponseStore::new(options.get().stored_responses.clone()));
         Self {
             generator,
             options,
             readiness,
+            models,
             access: None,
             quotas: None,
             audit: None,
+            metrics,
+            watchdog: Mutex::new(watchdog),
+            clock: Instant::now(),
             in_flight: InFlight::default(),
             responses,
             running_responses: RunningResponses::default(),

@@ -41,7 +41,7 @@ pub(crate) async fn tokenize(
 ) -> Result<Json<Tokenized>, ApiError> {
     let request: Tokenize = fields.into()?;
     state.authorise(&client.caller, request.model.as_deref())?;
-    let max_model_len = state.model(request.model.as_deref())?.n_ctx;
+    let max_model_len = state.ready(&client.caller, request.model.as_deref()).await?.n_ctx;
     let work = move |state: &AppState| {
         let tokenizer = state.generator.tokenizer(request.model.as_deref())?;
         let options = EncodeOptions::default();
@@ -88,7 +88,7 @@ pub(crate) async fn detokenize(
 ) -> Result<Json<Detokenized>, ApiError> {
     let request: Detokenize = fields.into()?;
     state.authorise(&client.caller, request.model.as_deref())?;
-    state.model(request.model.as_deref())?;
+    state.ready(&client.caller, request.model.as_deref()).await?;
     let work = move |state: &AppState| {
         let tokenizer = state.generator.tokenizer(request.model.as_deref())?;
         let n_vocab = tokenizer.n_vocab();

@@ -298,11 +298,11 @@ impl AppState {
         if caller.models.is_all() {
             return Ok(());
         }
-        let model = self.model(model)?;
-        if caller.may_use(&model.name) {
+        let model = self.model_name(model)?;
+        if caller.may_use(&model) {
             return Ok(());
         }
-        let message = format!("the key may not use the model '{}'", model.name);
+        let message = format!("the key may not use the model '{model}'");
         Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message)
             .param("model")
             .code("model_not_allowed"))

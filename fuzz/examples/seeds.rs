@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "chat" => chat(),
         "tools" => tools()?,
         "audit" => audit(),
+        "config" => config(),
         // Their inputs are choices; there is little to begin with.
         "requests" | "restore" => choices(),
         other => return Err(format!("no seeds for target '{other}'").into()),
@@ -22,6 +23,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         std::fs::write(Path::new(folder).join(name), bytes)?;
     }
     Ok(())
+}
+
+/// The commented example, whole and by section.
+fn config() -> Vec<(String, Vec<u8>)> {
+    let example = include_str!("../../exsa-server/src/config/example.toml");
+    let sections = example.split("\n\n").enumerate();
+    let sections = sections.map(|(i, text)| (format!("section-{i}"), text.as_bytes().to_vec()));
+    sections.chain([("example".to_owned(), example.as_bytes().to_vec())]).collect()
 }
 
 /// The sample outputs of the tests, behind the bytes that choose formats and cuts.

@@ -3,6 +3,7 @@
 import argparse
 import http.client
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -29,19 +30,28 @@ def check(name, quick=True):
 class Server:
     """The binary on a free port."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, ready=True):
         self.log = open("target/test-server/server.log", "ab")
         command = [ARGS.binary, "--port", "0", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.port = None
         for line in self.process.stderr:
             self.log.write(line.encode())
-            if "listening on" in line:
-                self.port = int(line.rsplit(":", 1)[1])
+            if found := re.search(r'listening on https?://[^"\s]*:(\d+)', line):
+                self.port = int(found[1])
                 break
         if self.port is None:
             raise RuntimeError("the server did not start")
         threading.Thread(target=self.drain_log, daemon=True).start()
+        if ready:
+            self.wait_ready()
+
+    def wait_ready(self, seconds=60):
+        end = time.monotonic() + seconds
+        while self.request("GET", "/health/ready")[0].status != 200:
+            if time.monotonic() > end:
+                raise RuntimeError("the server is not ready")
+            time.sleep(0.02)
 
     def drain_log(self):
         for line in self.process.stderr:
@@ -58,11 +68,13 @@ class Server:
         return response, text
 
     def metric(self, name):
+        """Sum of a metric's values over all labels."""
         _, page = self.request("GET", "/metrics")
-        for line in page.decode().splitlines():
-            if line.startswith(name + " "):
-                return float(line.split()[1])
-        raise KeyError(name)
+        lines = page.decode().splitlines()
+        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + " ", name + "{"))]
+        if not values:
+            raise KeyError(name)
+        return sum(values)
 
     def wait_for(self, name, value, seconds=10):
         end = time.monotonic() + seconds

@@ -133,6 +133,10 @@ pub(crate) struct TextId {
 }
 
 impl EmbedQueue {
+    pub(crate) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.jobs.is_empty()
     }

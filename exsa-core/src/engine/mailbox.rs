@@ -2,6 +2,7 @@
 
 use crate::engine::embed_job::EmbedJob;
 use crate::engine::request_state::Submission;
+use crate::schedule::queue::FairOptions;
 use crate::schedule::scheduler::Mode;
 use crate::speculate::Speculation;
 use crate::token::RequestId;
@@ -14,6 +15,7 @@ pub(crate) enum Command {
     Cancel(RequestId),
     Resume(RequestId),
     Mode(Mode),
+    Fair(FairOptions),
     Speculate(Option<Box<Speculation>>),
     Position(RequestId),
 }

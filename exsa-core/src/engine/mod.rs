@@ -27,7 +27,7 @@ use crate::generator::{Generator, SubmitError};
 use crate::model_info::ModelInfo;
 use crate::options::EngineOptions;
 use crate::request::Request;
-use crate::schedule::queue::{FairQueue, QueueOrder};
+use crate::schedule::queue::{FairOptions, FairQueue, QueueOrder};
 use crate::schedule::scheduler::Mode;
 use crate::speculate::Speculation;
 use crate::stats::EngineStats;
@@ -159,6 +159,12 @@ impl Engine {
     pub fn set_mode(&self, mode: Mode) {
         // An engine that has ended needs no mode.
         let _ = self.input.mailbox.post(Command::Mode(mode));
+    }
+
+    /// Changes the settings of fairness from the next step on.
+    pub fn set_fair(&self, options: FairOptions) {
+        // An engine that has ended admits no request.
+        let _ = self.input.mailbox.post(Command::Fair(options));
     }
 
     /// Sets speculative decoding from the next step on; `None`, the default, turns it off.

@@ -53,8 +53,8 @@ pub(super) struct Shared {
     jobs: BTreeMap<InstanceId, Job>,
     /// Engines that are shutting down.
     leaving: BTreeMap<InstanceId, Weak<Served>>,
-    /// Counters of engines that have ended.
-    retired: EngineStats,
+    /// Counters of engines that have ended, by model.
+    retired: BTreeMap<Arc<str>, EngineStats>,
     /// Running threads beside the supervisor.
     threads: usize,
     /// The supervisor has ended.
@@ -87,7 +87,7 @@ impl Inner {
                 waiters: BTreeMap::new(),
                 jobs: BTreeMap::new(),
                 leaving: BTreeMap::new(),
-                retired: EngineStats::default(),
+                retired: BTreeMap::new(),
                 threads: 0,
                 ended: false,
             }),
@@ -123,15 +123,26 @@ impl Inner {
         self.with(|shared, now| event(&mut shared.lifecycle, now))
     }
 
-    /// Counters of all engines, of those that have ended too.
-    pub(super) fn stats(&self) -> EngineStats {
+    /// Counters of all engines by model, of those that have ended too.
+    pub(super) fn stats(&self) -> BTreeMap<Arc<str>, EngineStats> {
         let (mut stats, engines) = self.with(|shared, _| {
             let leaving = shared.leaving.values().filter_map(Weak::upgrade);
             let engines: Vec<_> = shared.lifecycle.handles().cloned().chain(leaving).collect();
-            (shared.retired, engines)
+            (shared.retired.clone(), engines)
         });
-        engines.iter().for_each(|served| stats.merge(&served.engine.stats()));
+        for served in &engines {
+            let model = stats.entry(served.info.name.as_str().into()).or_default();
+            model.merge(&served.engine.stats());
+        }
         stats
+    }
+
+    /// Waiting answers of each ready model by user.
+    pub(super) fn waiting_by_user(&self) -> Vec<(Arc<str>, Vec<(Arc<str>, usize)>)> {
+        let ready: Vec<_> =
+            self.with(|shared, _| shared.lifecycle.ready().map(|(_, served)| served.clone()).collect());
+        let of = |served: &Arc<Served>| (served.info.name.as_str().into(), served.engine.waiting_by_user());
+        ready.iter().map(of).collect()
     }
 
     /// Finds engines that have ended by themselves.
@@ -271,7 +282,7 @@ impl Inner {
             let stats = served.engine.stats().without_gauges();
             inner.with(|shared, _| {
                 if shared.leaving.remove(&id).is_some() {
-                    shared.retired.merge(&stats);
+                    shared.retired.entry(served.info.name.as_str().into()).or_default().merge(&stats);
                 }
             });
             // Reports that the instance is gone, unless a handle still holds the engine.

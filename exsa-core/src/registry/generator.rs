@@ -102,6 +102,12 @@ impl Generator for Registry {
 
     /// Counters over all models, of engines that have ended too; gauges of running engines.
     fn stats(&self) -> EngineStats {
-        self.inner.stats()
+        let mut total = EngineStats::default();
+        self.inner.stats().values().for_each(|stats| total.merge(stats));
+        total
+    }
+
+    fn stats_by_model(&self) -> Vec<(Arc<str>, EngineStats)> {
+        self.inner.stats().into_iter().collect()
     }
 }

@@ -44,7 +44,7 @@ pub use event::{RegistryEvent, Subscription};
 pub use operation::Operation;
 pub use options::{LoadPacing, RegistryOptions};
 pub use served::EngineHandle;
-pub use state::{LoadingState, MemoryUse, ModelState, ModelStatus, ReloadOrder};
+pub use state::{LoadingState, MemoryUse, ModelCounters, ModelState, ModelStatus, ReloadOrder};
 
 use crate::generator::SubmitError;
 use driver::{Inner, Waiter};
@@ -204,6 +204,30 @@ impl Registry {
         self.inner.event(|lifecycle, _| lifecycle.active().map(|name| name.to_string()))
     }
 
+    /// Configuration of the next load of a model.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::UnknownModel`].
+    pub fn config(&self, model: &str) -> Result<ModelConfig, RegistryError> {
+        let config = self.inner.with(|shared, _| {
+            let name = shared.lifecycle.resolve(model)?;
+            Ok(shared.configs.get(&name).cloned())
+        })?;
+        let removed = || RegistryError::UnknownModel { model: model.to_owned(), available: Vec::new() };
+        config.map(|config| (*config).clone()).ok_or_else(removed)
+    }
+
+    /// Sets the idle time to live of the ready instance, in place of the model's, until it is unloaded,
+    /// reloaded or put to sleep; `None` is unlimited. Returns whether the model is ready.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::UnknownModel`].
+    pub fn keep_alive(&self, model: &str, time: Option<Duration>) -> Result<bool, RegistryError> {
+        self.inner.event(|lifecycle, _| lifecycle.keep_alive(model, time))
+    }
+
     /// Sets whether a model is never evicted and never put to sleep for being idle.
     ///
     /// # Errors
@@ -242,6 +266,13 @@ impl Registry {
     pub fn memory(&self) -> MemoryUse {
         self.inner
             .event(|lifecycle, _| MemoryUse { used: lifecycle.held_bytes(), budget: lifecycle.budget() })
+    }
+
+    /// Number of answers that wait for a sequence, by ready model and user: see
+    /// [`Engine::waiting_by_user`](crate::Engine::waiting_by_user). Unlike [`engine`](Self::engine), it is no
+    /// use of a model that would keep it awake.
+    pub fn waiting_by_user(&self) -> Vec<(Arc<str>, Vec<(Arc<str>, usize)>)> {
+        self.inner.waiting_by_user()
     }
 
     /// The changes from now on. Read [`list`](Self::list) after it for the state at its beginning.
@@ -356,17 +387,20 @@ fn settings(config: &ModelConfig) -> ModelSettings {
 }
 
 fn model_status(status: Status<Arc<Served>>) -> ModelStatus {
-    let Status { name, settings, state, active, reloading, memory, requests, idle, handle } = status;
     ModelStatus {
-        name: name.to_string(),
-        aliases: settings.aliases.iter().map(|alias| alias.to_string()).collect(),
-        pinned: settings.pinned,
-        info: handle.map(|served| served.info.clone()),
-        state,
-        active,
-        reloading,
-        memory,
-        requests,
-        idle,
+        name: status.name.to_string(),
+        aliases: status.settings.aliases.iter().map(|alias| alias.to_string()).collect(),
+        state: status.state,
+        active: status.active,
+        pinned: status.settings.pinned,
+        reloading: status.reloading,
+        reload_order: status.reload_order,
+        loading: status.loading,
+        memory: status.memory,
+        requests: status.requests,
+        idle: status.idle,
+        keep_alive: status.keep_alive,
+        counters: status.counters,
+        info: status.handle.map(|served| served.info.clone()),
     }
 }

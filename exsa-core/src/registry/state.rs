@@ -77,6 +77,20 @@ pub enum ReloadOrder {
     UnloadFirst,
 }
 
+/// Loads and evictions of a model since it was added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModelCounters {
+    /// Loads that succeeded, those of reloads included.
+    pub loads: u64,
+    /// Loads that failed or did not fit into the memory budget; cancelled loads do not count.
+    pub loads_failed: u64,
+    /// Time of the loads that succeeded, without their estimates and their wait for memory.
+    pub load_time: Duration,
+    /// Evictions in favour of other models.
+    pub evictions: u64,
+}
+
 /// A model of the registry: [`Registry::list`](super::Registry::list).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -93,12 +107,20 @@ pub struct ModelStatus {
     pub pinned: bool,
     /// Whether a reload is running.
     pub reloading: bool,
+    /// Order of the running reload, once the memory budget has decided it.
+    pub reload_order: Option<ReloadOrder>,
+    /// Progress of the running load or reload.
+    pub loading: Option<LoadingState>,
     /// Estimated memory of the ready or loading instance; `None` if there is neither, or no estimate.
     pub memory: Option<MemoryEstimate>,
     /// Requests in flight.
     pub requests: usize,
     /// Time since the last request ended, of a ready model without requests in flight.
     pub idle: Option<Duration>,
+    /// Time without requests after which the ready model is put to sleep; `None` is never.
+    pub keep_alive: Option<Duration>,
+    /// Loads and evictions.
+    pub counters: ModelCounters,
     /// Facts about the model, under its name in the registry; `None` unless it is ready.
     pub info: Option<Arc<ModelInfo>>,
 }

@@ -23,6 +23,8 @@ pub struct EngineStats {
     pub tokens_computed: u64,
     /// Tokens generated.
     pub tokens_generated: u64,
+    /// Requests for vectors or scores that have not ended.
+    pub embeds_open: usize,
     /// Passes over texts to embed or score.
     pub embed_passes: u64,
     /// Texts embedded or scored.
@@ -51,6 +53,8 @@ pub struct EngineStats {
 pub struct SchedulerStats {
     /// Requests that hold a sequence.
     pub running: usize,
+    /// Requests of these that are paused, because their consumer does not read.
+    pub paused: usize,
     /// Requests that wait for a sequence.
     pub waiting: usize,
     /// Waiting requests in the queue by class: [`Priority::index`].
@@ -63,6 +67,8 @@ pub struct SchedulerStats {
     pub kv_tokens_shared: usize,
     /// Tokens of KV in all blocks.
     pub kv_tokens_max: usize,
+    /// Tokens of a block of KV; of several engines, the most.
+    pub kv_block_tokens: usize,
     /// Number of preemptions.
     pub preemptions: u64,
     /// Preemptions whose KV was saved to host memory.
@@ -90,6 +96,7 @@ impl EngineStats {
             steps,
             tokens_computed,
             tokens_generated,
+            embeds_open,
             embed_passes,
             texts_embedded,
             tokens_embedded,
@@ -105,6 +112,7 @@ impl EngineStats {
         self.steps += steps;
         self.tokens_computed += tokens_computed;
         self.tokens_generated += tokens_generated;
+        self.embeds_open += embeds_open;
         self.embed_passes += embed_passes;
         self.texts_embedded += texts_embedded;
         self.tokens_embedded += tokens_embedded;
@@ -123,6 +131,8 @@ impl EngineStats {
         let SchedulerStats { preemptions, preemptions_saved, prompt_tokens, cached_tokens, .. } =
             self.scheduler;
         let SchedulerStats { drafted_tokens, accepted_drafts, .. } = self.scheduler;
+        let SchedulerStats { rewound_tokens, context_shifts, .. } = self.scheduler;
+        self.embeds_open = 0;
         self.scheduler = SchedulerStats {
             preemptions,
             preemptions_saved,
@@ -130,6 +140,8 @@ impl EngineStats {
             cached_tokens,
             drafted_tokens,
             accepted_drafts,
+            rewound_tokens,
+            context_shifts,
             ..SchedulerStats::default()
         };
         self
@@ -146,12 +158,14 @@ impl SchedulerStats {
     fn merge(&mut self, other: &Self) {
         let Self {
             running,
+            paused,
             waiting,
             waiting_by_class,
             kv_tokens_used,
             kv_tokens_cached,
             kv_tokens_shared,
             kv_tokens_max,
+            kv_block_tokens,
             preemptions,
             preemptions_saved,
             prompt_tokens,
@@ -162,12 +176,14 @@ impl SchedulerStats {
             context_shifts,
         } = other;
         self.running += running;
+        self.paused += paused;
         self.waiting += waiting;
         self.waiting_by_class.iter_mut().zip(waiting_by_class).for_each(|(count, more)| *count += more);
         self.kv_tokens_used += kv_tokens_used;
         self.kv_tokens_cached += kv_tokens_cached;
         self.kv_tokens_shared += kv_tokens_shared;
         self.kv_tokens_max += kv_tokens_max;
+        self.kv_block_tokens = self.kv_block_tokens.max(*kv_block_tokens);
         self.preemptions += preemptions;
         self.preemptions_saved += preemptions_saved;
         self.prompt_tokens += prompt_tokens;

@@ -80,3 +80,30 @@ fn which_states_sleep_and_wake() {
     sim.call(|l, now| l.unload("a", None, now)).unwrap();
     assert_eq!(sim.name("a"), "unloaded");
 }
+
+#[test]
+fn an_instance_is_kept_alive_as_its_last_request_says() {
+    let mut sim = Sim::new(None, false);
+    sim.add("a", 1, with_timeout(false));
+    assert!(!sim.call(|l, _| l.keep_alive("a", None)).unwrap(), "nothing is ready");
+    sim.load("a").unwrap();
+    assert!(sim.call(|l, _| l.keep_alive("a", None)).unwrap());
+    sim.advance(seconds(1000));
+    assert_eq!(sim.name("a"), "ready", "no limit in place of the model's");
+    let request = sim.submit("a").unwrap();
+    assert!(sim.call(|l, _| l.keep_alive("a", Some(seconds(0)))).unwrap());
+    sim.advance(seconds(5));
+    assert_eq!(sim.name("a"), "ready", "a busy model does not sleep");
+    sim.end(request);
+    sim.run();
+    sim.advance(seconds(0));
+    sim.run();
+    assert_eq!(sim.name("a"), "sleeping");
+    sim.submit("a").unwrap_err();
+    sim.run();
+    sim.advance(seconds(59));
+    assert_eq!(sim.name("a"), "ready", "the next instance has the model's time again");
+    sim.advance(seconds(1));
+    sim.run();
+    assert_eq!(sim.name("a"), "sleeping");
+}

@@ -428,3 +428,27 @@ fn paced_loads_rest_while_others_are_busy() {
     assert!(cancelled.elapsed() < Duration::from_millis(300), "a rest ends when the load is cancelled");
     drop(busy);
 }
+
+#[test]
+fn statistics_and_counters_are_kept_by_model() {
+    let parts = backend(2, Duration::ZERO);
+    let registry = Registry::new(RegistryOptions::new().memory_bytes(150)).unwrap();
+    for (name, requests) in [("a", 2), ("b", 1)] {
+        registry.add(config(name, &parts)).unwrap();
+        registry.load(name).wait().unwrap();
+        for _ in 0..requests {
+            registry.submit(request().model(name)).unwrap().complete().unwrap();
+        }
+    }
+    let finished = || {
+        let stats = registry.stats_by_model();
+        stats.iter().map(|(name, stats)| (name.to_string(), stats.finished)).collect::<Vec<_>>()
+    };
+    assert_eq!(finished(), [("a".to_owned(), 2), ("b".to_owned(), 1)], "though 'a' was evicted");
+    assert_eq!(registry.stats().finished, 3);
+    let counters = |name| registry.status(name).unwrap().counters;
+    assert_eq!((counters("a").loads, counters("a").evictions), (1, 1));
+    assert_eq!((counters("b").loads, counters("b").evictions), (1, 0));
+    assert_eq!(registry.config("a").unwrap().name, "a");
+    assert!(registry.config("c").is_err());
+}

@@ -2,6 +2,7 @@
 
 use super::record::duration;
 use super::{Caller, KeyError, KeyOptions, KeyRecord, Keys, SecretText};
+use crate::body::Fields;
 use crate::error::ApiError;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -93,16 +94,7 @@ fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, A
     let body = body.map_err(|rejection| {
         ApiError::new(rejection.status(), "invalid_request_error", rejection.body_text())
     })?;
-    let mut reader = serde_json::Deserializer::from_slice(&body);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        match path.as_str() {
-            "." => ApiError::invalid(error.into_inner().to_string()),
-            _ => ApiError::invalid(format!("{path}: {}", error.inner())).param(path),
-        }
-    })?;
-    reader.end().map_err(|error| ApiError::invalid(format!("the body is not a JSON object: {error}")))?;
-    Ok(value)
+    Fields::parse(&body)?.into()
 }
 
 /// Runs a change, which waits for the disk, on a thread for blocking work.

@@ -24,6 +24,12 @@ const SECRET_CHARS: usize = 43;
 #[error("the system gave no random bytes: {0}")]
 pub struct NoRandomness(getrandom::Error);
 
+impl From<NoRandomness> for std::io::Error {
+    fn from(error: NoRandomness) -> Self {
+        Self::other(error.to_string())
+    }
+}
+
 /// The whole text of a key. It is shown once, to whoever made the key; only its hash is kept.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);

@@ -2,6 +2,7 @@
 //!
 //! The folder holds `exsa.redb` and the control socket. redb locks the file: one process has it open at a time.
 
+use super::secret;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend, TableDefinition};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,6 +11,9 @@ use std::sync::Arc;
 
 /// Name of the database in the data folder.
 const FILE: &str = "exsa.redb";
+
+/// Last part of the name of a database that is being made.
+const NEW: &str = ".new";
 
 /// Bytes of memory for pages of the database.
 const CACHE_BYTES: usize = 8 << 20;
@@ -91,10 +95,21 @@ impl Store {
         make_folder(folder).map_err(at(folder))?;
         check_mode(folder)?;
         let path = folder.join(FILE);
-        let file = open_private(&path).map_err(at(&path))?;
+        if !path.exists() {
+            make(folder, &path)?;
+        }
+        let store = Self::open_file(&path)?;
+        remove_leftovers(folder);
+        Ok(store)
+    }
+
+    fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let file = open_private(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
         let database = match builder().create_file(file) {
             Ok(database) => database,
-            Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path }),
+            Err(DatabaseError::DatabaseAlreadyOpen) => {
+                return Err(StoreError::InUse { path: path.to_owned() });
+            }
             Err(error) => return Err(error.into()),
         };
         Self::new(database)
@@ -130,6 +145,36 @@ impl Store {
     /// The database.
     pub fn database(&self) -> &Arc<Database> {
         &self.database
+    }
+}
+
+/// Makes a database under another name first: redb cannot open a file whose first write was cut short by a crash.
+fn make(folder: &Path, path: &Path) -> Result<(), StoreError> {
+    let id =
+        secret::new_id().map_err(|error| StoreError::Io { path: path.to_owned(), source: error.into() })?;
+    let new = folder.join(format!("{FILE}.{id}{NEW}"));
+    drop(Store::open_file(&new)?);
+    // A link fails where another process was faster, and then the other's database is the right one.
+    match fs::hard_link(&new, path) {
+        Err(error) if !path.exists() => return Err(StoreError::Io { path: path.to_owned(), source: error }),
+        _ => {}
+    }
+    let _ = fs::remove_file(&new);
+    // Names in folders are durable only after a sync of the folder.
+    for folder in [Some(folder), folder.parent()].into_iter().flatten() {
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+    Ok(())
+}
+
+/// Removes files of databases that were being made when the machine stopped.
+fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(FILE) && name.ends_with(NEW) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

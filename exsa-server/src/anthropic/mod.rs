@@ -32,7 +32,7 @@ pub(crate) async fn messages(
     }
     let (streamed, stops) = (asked.stream, asked.stop_sequences.clone());
     let request = asked.into_request()?;
-    let model = state.model(request.model.as_deref())?.name.clone();
+    let model = state.ready(&client.caller, request.model.as_deref()).await?.name.clone();
     // Counted only where the first event has to tell the number.
     let (request, prompt_tokens) = match streamed {
         true => {
@@ -59,7 +59,7 @@ pub(crate) async fn count_tokens(
     fields: Result<Fields, ApiError>,
 ) -> Result<Response, MessagesError> {
     let request = fields?.into::<MessagesRequest>()?.into_request()?;
-    state.model(request.model.as_deref())?;
+    state.ready(&client.caller, request.model.as_deref()).await?;
     state.authorise(&client.caller, request.model.as_deref())?;
     let tokens = state.blocking(move |state| state.generator.count_tokens(&request)).await?;
     Ok(Json(json!({"input_tokens": tokens})).into_response())

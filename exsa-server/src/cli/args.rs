@@ -90,7 +90,7 @@ pub(crate) struct Args {
 pub(super) enum Command {
     /// Manages API keys, with a running server or without
     Key(KeyArgs),
-    /// Verifies audit logs and makes keys for their checkpoints
+    /// Verifies audit logs, makes keys for them
     Audit {
         #[command(subcommand)]
         command: AuditCommand,

@@ -1,111 +1,149 @@
-//! The server: loads a model, listens, and ends on SIGTERM.
+//! The server: loads models, listens, and ends on SIGTERM.
 
 use super::log;
 use exsa_backend_candle::CandleBackend;
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, ThreadOptions};
-use exsa_core::{Engine, Shutdown};
+use exsa_core::backend::InferenceBackend;
 use exsa_server::access::{Access, AccessConfig};
 use exsa_server::audit::{Act, AuditLog, Record};
-use exsa_server::config::{Config, ConfigSource, EngineConfig};
+use exsa_server::config::{Config, ConfigSource};
 use exsa_server::listener::Listeners;
+use exsa_server::models::Models;
 use exsa_server::quota::Quotas;
 use exsa_server::reload::{self, Reloader};
 use exsa_server::{Live, Readiness, Server};
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
+
+/// Parts of the server that outlive its listeners.
+struct Parts {
+    models: Arc<Models>,
+    access: Option<Access>,
+    quotas: Option<Quotas>,
+    audit: Option<AuditLog>,
+}
 
 /// Serves until the process is told to end.
 pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     let config = source.load()?;
     let level = log::start(&config.log)?;
-    let engine = Arc::new(start_engine(&config.engine)?);
-    let reloader = Reloader::new(source, config.clone()).part(level).part(reload::EngineMode(engine.clone()));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(listen(&config, engine.clone(), reloader));
-    // Ends what the drain left over.
-    engine.shut_down(Shutdown::Abort);
-    // Requests that are cut off here are charged and recorded before the books are closed.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    served?.close()
-}
-
-fn start_engine(config: &EngineConfig) -> Result<Engine, Box<dyn Error>> {
-    let source = config.model.as_ref().map_or(ModelSource::Embedded(exsa_tiny::GGUF), ModelSource::file);
-    let load = LoadOptions::new().threads(ThreadOptions::new(config.threads));
-    let model = CandleBackend::new().load(&source, &load, &mut LoadProgress::none())?;
-    info!(model = model.info().summary(), "model loaded");
-    Ok(Engine::start(model, config.options())?)
-}
-
-/// The quotas and the audit log of the server.
-struct Books {
-    quotas: Quotas,
-    audit: Option<AuditLog>,
-}
-
-impl Books {
-    /// Closes them, after the last request.
-    fn close(self) -> Result<(), Box<dyn Error>> {
-        if let Some(log) = self.audit {
-            log.close();
-        }
-        Ok(self.quotas.close()?)
+    let audit = AuditLog::open(&config.audit)?;
+    let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
+    let quotas = open_quotas(&config, access.as_ref())?;
+    let models = Arc::new(open_models(&config)?);
+    let parts = Parts { models, access, quotas, audit };
+    let mut reloader =
+        Reloader::new(source, config.clone()).part(level).part(reload::ModelTables(parts.models.clone()));
+    if let Some(quotas) = &parts.quotas {
+        reloader = reloader.part(reload::Quota(quotas.clone()));
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(listen(&config, &parts, reloader));
+    // Ends what the drain left over.
+    parts.models.registry().shut_down(Some(Duration::ZERO));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    // Requests that were cut off are charged and recorded before the books are closed.
+    if let Some(Err(failure)) = parts.quotas.map(|quotas| quotas.close()) {
+        error!("{failure}");
+    }
+    if let Some(audit) = parts.audit {
+        audit.close();
+    }
+    served
 }
 
-async fn listen(config: &Config, engine: Arc<Engine>, reloader: Reloader) -> Result<Books, Box<dyn Error>> {
+/// The models of the tables and of `engine.model`; begins the loads at start.
+fn open_models(config: &Config) -> Result<Models, Box<dyn Error>> {
+    let backend: Arc<dyn InferenceBackend> = Arc::new(CandleBackend::new());
+    let mut tables = config.models.clone();
+    if let Some(path) = &config.engine.model {
+        tables = tables.with_file(path, &*backend)?;
+    }
+    Ok(Models::open(&tables, backend, config.engine.options())?)
+}
+
+async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<(), Box<dyn Error>> {
     let (options, limits) = (Live::new(config.server_options()), Live::new(config.limits.connections()));
     let (drain, readiness) = (Live::new(config.drain.clone()), Readiness::default());
     let reloader = reloader
         .part(reload::Routes(options.clone()))
         .part(reload::Limits(limits.clone()))
         .part(reload::Drain(drain.clone()));
-    let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
-    let database = access.as_ref().map(|access| access.store().database().clone());
-    let quotas = Quotas::open(config.quota.clone(), database)?;
-    let audit = AuditLog::open(&config.audit)?;
-    let reloader = reloader.part(reload::QuotaLimits(quotas.clone()));
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
-    reload_on_hangup(reloader.clone(), audit.clone())?;
+    reload_on_hangup(reloader.clone(), parts.audit.clone())?;
+    let stopped = stop_signal()?;
     places.iter().for_each(|place| info!("listening on {place}"));
-    let mut server =
-        Server::new(engine.clone()).options(options).readiness(readiness.clone()).quotas(quotas.clone());
-    server = server.reloader(reloader);
-    if let Some(log) = &audit {
-        server = server.audit(log.clone());
+    let mut server = Server::of_models(parts.models.clone())
+        .options(options)
+        .readiness(readiness.clone())
+        .metrics(config.metrics.clone())
+        .reloader(reloader);
+    if let Some(access) = &parts.access {
+        #[cfg(unix)]
+        tokio::spawn(exsa_server::access::ControlSocket::bind(access)?.serve());
+        server = server.access(access.clone());
     }
-    if let Some(access) = access {
-        server = server.access(access);
+    if let Some(quotas) = &parts.quotas {
+        server = server.quotas(quotas.clone());
+    }
+    if let Some(audit) = &parts.audit {
+        server = server.audit(audit.clone());
     }
     let app = server.router();
+    // The server is live while it loads models, and ready afterwards.
+    let starting = parts.models.clone();
+    let started = tokio::task::spawn_blocking(move || starting.wait_for_start());
+    let failed = Arc::new(Mutex::new(None));
+    let failure = failed.clone();
+    let registry = parts.models.registry().clone();
     let stop = async move {
-        stop_signal().await;
+        let no_model = async {
+            match started.await {
+                Ok(Err(error)) => *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stopped => {}
+            () = no_model => return Duration::ZERO,
+        }
         readiness.begin_drain();
         tokio::time::sleep(drain.get().delay).await;
         let limit = drain.get().timeout;
         info!("draining: no new requests; running ones get {} s", limit.as_secs());
-        engine.begin_shutdown(Shutdown::Drain);
+        registry.begin_shutdown(None);
         limit
     };
     if !listeners.serve(app, limits, stop).await {
         warn!("the time to drain is over; running requests are cancelled");
     }
-    Ok(Books { quotas, audit })
+    let failed = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Opens the keys, and the socket by which `exsa-server key` manages them.
+/// Opens the quotas in the database of the keys. Without keys they begin anew with the process.
+fn open_quotas(config: &Config, access: Option<&Access>) -> Result<Option<Quotas>, Box<dyn Error>> {
+    let database = access.map(|access| access.store().database().clone());
+    if database.is_none() && !config.quota.is_set() {
+        return Ok(None);
+    }
+    if database.is_none() {
+        warn!("the quotas are kept in memory alone: there is no data folder without access.enabled");
+    }
+    Ok(Some(Quotas::open(config.quota.clone(), database)?))
+}
+
+/// Opens the keys.
 fn open_access(config: &AccessConfig) -> Result<Access, Box<dyn Error>> {
     let access = Access::open(config)?;
     if access.keys().is_empty() && config.jwt.is_none() {
         warn!("there is no key yet; 'exsa-server key new --name NAME --data FOLDER' makes one");
     }
-    #[cfg(unix)]
-    tokio::spawn(exsa_server::access::ControlSocket::bind(&access)?.serve());
     Ok(access)
 }
 
@@ -174,23 +212,21 @@ fn reload_on_hangup(reloader: Arc<Reloader>, audit: Option<AuditLog>) -> Result<
     Ok(())
 }
 
-/// Waits for SIGTERM or an interrupt from the terminal.
-async fn stop_signal() {
+/// Listens to SIGTERM and interrupts of the terminal from now on; the future is ready when one has come.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
-    let terminated = async {
+    let stopped = {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
-            Err(error) => {
-                warn!("SIGTERM is not handled: {error}");
-                std::future::pending::<()>().await;
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
             }
         }
     };
     #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-    }
+    let stopped = async { drop(tokio::signal::ctrl_c().await) };
+    Ok(stopped)
 }

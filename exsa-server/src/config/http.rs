@@ -18,6 +18,10 @@ pub struct HttpConfig {
     pub allowed_origins: Vec<String>,
     /// Whether pages of `allowed_origins` may read answers (CORS); `false` by default.
     pub cors: bool,
+    /// Whether answers have llama-server's `timings` unless asked; `false` by default.
+    pub timings: bool,
+    /// Whether reasoning is sent as `reasoning_content` too, unless asked; `false` by default.
+    pub reasoning_content: bool,
     /// Interval of keep-alive comments in streams; 15 s by default.
     #[serde(with = "units::duration")]
     pub keep_alive: Duration,
@@ -31,6 +35,8 @@ impl Default for HttpConfig {
             any_host: options.any_host,
             allowed_origins: options.allowed_origins,
             cors: options.cors,
+            timings: options.timings,
+            reasoning_content: options.reasoning_content,
             keep_alive: options.keep_alive,
         }
     }

@@ -30,6 +30,9 @@ pub use tls::{ClientAuth, TlsConfig};
 
 use crate::access::AccessConfig;
 use crate::audit::AuditConfig;
+use crate::metrics::MetricsConfig;
+use crate::models::ModelsConfig;
+use crate::openai::responses::store::StoredResponses;
 use crate::options::ServerOptions;
 use crate::quota::QuotaConfig;
 use serde::{Deserialize, Serialize};
@@ -56,6 +59,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Hosts and origins.
     pub http: HttpConfig,
+    /// Stored responses.
+    pub responses: StoredResponses,
     /// Keys and tokens.
     pub access: AccessConfig,
     /// Limits of use.
@@ -64,6 +69,10 @@ pub struct Config {
     pub audit: AuditConfig,
     /// The model and its engine.
     pub engine: EngineConfig,
+    /// The models, where there are several.
+    pub models: ModelsConfig,
+    /// Names and labels of metrics.
+    pub metrics: MetricsConfig,
     /// The log.
     pub log: LogConfig,
     /// The end of the server.
@@ -91,6 +100,7 @@ impl Config {
         self.quota.validate(problems);
         self.audit.validate(problems);
         self.engine.validate(problems);
+        self.models.validate(problems);
         self.log.validate(problems);
         self.drain.validate(problems);
     }
@@ -109,6 +119,10 @@ impl Config {
             .n_max(self.limits.n_max)
             .prompt_tokens_max(self.limits.prompt_tokens_max)
             .schema_bytes_max(self.limits.schema_bytes_max)
+            .timings(self.http.timings)
+            .reasoning_content(self.http.reasoning_content)
+            .slots(self.engine.sequences_max)
+            .stored_responses(self.responses.clone())
             .keep_alive(self.http.keep_alive)
             .any_host(self.http.any_host)
             .cors(self.http.cors);

@@ -90,6 +90,8 @@ impl ConfigSource {
             Place::File { line, column, .. } => (*line, *column),
             _ => (usize::MAX, 0),
         });
+        // Files that are read twice have their problems twice.
+        problems.dedup();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::new(self.file(), problems)) }
     }
 }

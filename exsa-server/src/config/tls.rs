@@ -75,10 +75,11 @@ impl TlsConfig {
             problems.add("tls.client_ca", "certificates of clients need TLS: 'cert' and 'key'");
         }
         #[cfg(feature = "tls")]
-        if problems.found.len() == before && self.is_on() {
-            if let Err(error) = crate::tls::Tls::open(self) {
-                problems.add(format!("tls.{}", error.setting()), error);
-            }
+        if problems.found.len() == before
+            && self.is_on()
+            && let Err(error) = crate::tls::Tls::open(self)
+        {
+            problems.add(format!("tls.{}", error.setting()), error);
         }
         #[cfg(not(feature = "tls"))]
         let _ = before;

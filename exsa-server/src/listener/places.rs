@@ -5,7 +5,11 @@ use crate::live::Live;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// Interval in which the limit is looked at while there is no room.
+const RECHECK: Duration = Duration::from_secs(1);
 
 /// Open connections. The limits can change at any time; connections over a lower limit stay until they end.
 #[derive(Debug)]
@@ -40,7 +44,8 @@ impl Places {
             if self.lock().all < self.limits.get().connections_max.max(1) {
                 return;
             }
-            freed.await;
+            // The limit can be raised while no connection ends.
+            let _ = tokio::time::timeout(RECHECK, freed).await;
         }
     }
 

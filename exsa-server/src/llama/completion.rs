@@ -70,7 +70,7 @@ pub(super) async fn answer(
     form: Form,
 ) -> Result<Response, ApiError> {
     let model = prepared.first().and_then(|first| first.request.model.clone());
-    let model = state.model(model.as_deref())?.name.clone();
+    let model = state.ready(&client.caller, model.as_deref()).await?.name.clone();
     let tokenizer = state.generator.tokenizer(Some(&model)).ok();
     let mut requests = Vec::with_capacity(prepared.len());
     let mut answers = Vec::with_capacity(prepared.len());

@@ -24,8 +24,7 @@ pub(crate) async fn props(
     Query(asked): Query<Asked>,
 ) -> Result<Json<Value>, ApiError> {
     let model = asked.model.as_deref();
-    state.authorise(&client.caller, model)?;
-    let info = state.model(model)?;
+    let info = state.ready(&client.caller, model).await?;
     let tokenizer = state.generator.tokenizer(model)?;
     let text = |id: Option<TokenId>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
     let special = tokenizer.special();

@@ -21,8 +21,7 @@ pub(crate) async fn apply(
     if !matches!(request.prompt, Prompt::Chat(_)) {
         return Err(ApiError::invalid("messages are needed, not a prompt").param("messages"));
     }
-    state.authorise(&client.caller, request.model.as_deref())?;
-    let model = state.model(request.model.as_deref())?;
+    let model = state.ready(&client.caller, request.model.as_deref()).await?;
     request::map_roles(&mut request, &model);
     let rendered = state.blocking(move |state| state.generator.render(&request)).await?;
     Ok(Json(json!({"prompt": rendered.text})))

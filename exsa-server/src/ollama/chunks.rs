@@ -77,6 +77,14 @@ pub(super) fn whole(form: Form, model: &str, answer: Completion) -> Value {
     object
 }
 
+/// The answer to a request without a prompt.
+pub(super) fn loaded(form: Form, model: &str, done_reason: &str) -> Value {
+    let mut object = form.object(model, "", "", &[]);
+    object["done"] = true.into();
+    object["done_reason"] = done_reason.into();
+    object
+}
+
 /// The lines of an answer.
 pub(super) struct LineChunks {
     form: Form,

@@ -3,10 +3,12 @@
 
 mod chunks;
 pub(crate) mod error;
+mod lifecycle;
 mod models;
 mod request;
 mod times;
 
+pub(crate) use lifecycle::no_files;
 pub(crate) use models::{ps, show, tags, version};
 
 use crate::body::Fields;
@@ -19,10 +21,12 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use chunks::{Form, LineChunks};
 use error::OllamaError;
-use exsa_core::{EmbedRequest, Request};
+use exsa_core::EmbedRequest;
+use lifecycle::KeepAlive;
+use request::Asked;
 use serde_json::json;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use times::nanoseconds;
 
 /// Answers a conversation.
@@ -31,8 +35,7 @@ pub(crate) async fn chat(
     client: Client,
     fields: Result<Fields, ApiError>,
 ) -> Result<Response, OllamaError> {
-    let (request, streamed) = request::chat(fields?)?;
-    answer(state, client, request, streamed, Form::Chat).await
+    answer(state, client, request::chat(fields?)?, Form::Chat).await
 }
 
 /// Answers a prompt.
@@ -41,20 +44,31 @@ pub(crate) async fn generate(
     client: Client,
     fields: Result<Fields, ApiError>,
 ) -> Result<Response, OllamaError> {
-    let (request, streamed) = request::generate(fields?)?;
-    answer(state, client, request, streamed, Form::Generate).await
+    answer(state, client, request::generate(fields?)?, Form::Generate).await
 }
 
 async fn answer(
     state: Arc<AppState>,
     client: Client,
-    mut request: Request,
-    streamed: bool,
+    asked: Asked,
     form: Form,
 ) -> Result<Response, OllamaError> {
-    let model = models::named(&state, request.model.as_deref())?.name.clone();
+    let Asked { model, streamed, keep_alive, request } = asked;
+    let model = models::named(&state, model.as_deref())?;
+    let Some(mut request) = request else {
+        let unloads = keep_alive == Some(KeepAlive::For(Duration::ZERO));
+        if !unloads {
+            state.load(&client, &model).await?;
+        }
+        state.keep_alive(&client, &model, keep_alive);
+        let reason = if unloads { "unload" } else { "load" };
+        return Ok(Json(chunks::loaded(form, &model, reason)).into_response());
+    };
+    state.ready(&client.caller, Some(&model)).await?;
     request.model = Some(model.clone());
     let answer = state.submit_one(&client, request).await?;
+    // From now on the model is busy: a time of zero begins with the end of the request.
+    state.keep_alive(&client, &model, keep_alive);
     if streamed {
         return Ok(stream::lines(vec![answer], LineChunks::new(form, model)));
     }
@@ -73,10 +87,13 @@ pub(crate) async fn embed(
     // Ollama cuts texts that are too long unless told otherwise.
     let cut = fields.take::<bool>("truncate")?.unwrap_or(true);
     fields.set("truncate", if cut { "end" } else { "none" });
+    let keep_alive = KeepAlive::take(&mut fields)?;
     let mut request: EmbedRequest = fields.into()?;
-    let model = models::named(&state, request.model.as_deref())?.name.clone();
+    let model = models::named(&state, request.model.as_deref())?;
+    state.ready(&client.caller, Some(&model)).await?;
     request.model = Some(model.clone());
     let output = state.embed(&client, request).await?;
+    state.keep_alive(&client, &model, keep_alive);
     let tokens = output.usage.prompt_tokens;
     let vectors = output.into_vectors().map_err(ApiError::from)?;
     let total = nanoseconds(begun.elapsed());

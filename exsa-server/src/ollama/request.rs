@@ -1,5 +1,6 @@
 //! Requests in the form of Ollama's API.
 
+use super::lifecycle::KeepAlive;
 use crate::body::Fields;
 use crate::error::ApiError;
 use crate::openai::request;
@@ -24,11 +25,21 @@ const SAME: [&str; 14] = [
     "mirostat_eta",
 ];
 
-/// Reads a conversation, and whether the answer is streamed.
-pub(super) fn chat(mut fields: Fields) -> Result<(Request, bool), ApiError> {
+/// A request as it was read.
+pub(super) struct Asked {
+    pub(super) model: Option<String>,
+    /// Whether the answer is streamed.
+    pub(super) streamed: bool,
+    pub(super) keep_alive: Option<KeepAlive>,
+    /// `None` if there is no prompt: the model is loaded, or with a `keep_alive` of 0 put to sleep.
+    pub(super) request: Option<Request>,
+}
+
+/// Reads a conversation.
+pub(super) fn chat(mut fields: Fields) -> Result<Asked, ApiError> {
     let messages: Vec<Value> = fields.take("messages")?.unwrap_or_default();
     if messages.is_empty() {
-        return Err(ApiError::invalid("messages: at least one message is needed").param("messages"));
+        return without_prompt(fields);
     }
     let messages: Vec<Value> = messages.into_iter().map(message).collect();
     let mut target = Fields::new();
@@ -39,8 +50,8 @@ pub(super) fn chat(mut fields: Fields) -> Result<(Request, bool), ApiError> {
     rest(fields, target)
 }
 
-/// Reads a prompt, and whether the answer is streamed. The prompt goes through the chat template unless `raw` is set.
-pub(super) fn generate(mut fields: Fields) -> Result<(Request, bool), ApiError> {
+/// Reads a prompt, which goes through the chat template unless `raw` is set.
+pub(super) fn generate(mut fields: Fields) -> Result<Asked, ApiError> {
     let prompt: String = fields.take("prompt")?.unwrap_or_default();
     let system: Option<String> = fields.take("system")?;
     let images: Vec<Value> = fields.take("images")?.unwrap_or_default();
@@ -51,7 +62,7 @@ pub(super) fn generate(mut fields: Fields) -> Result<(Request, bool), ApiError> 
         }
     }
     if prompt.is_empty() {
-        return Err(ApiError::invalid("prompt: a text is needed").param("prompt"));
+        return without_prompt(fields);
     }
     let mut target = Fields::new();
     if raw {
@@ -64,11 +75,23 @@ pub(super) fn generate(mut fields: Fields) -> Result<(Request, bool), ApiError> 
     rest(fields, target)
 }
 
+/// Reads a request that is about the model alone.
+fn without_prompt(mut fields: Fields) -> Result<Asked, ApiError> {
+    Ok(Asked {
+        model: fields.take("model")?,
+        streamed: fields.take("stream")?.unwrap_or(true),
+        keep_alive: KeepAlive::take(&mut fields)?,
+        request: None,
+    })
+}
+
 /// Reads the fields that both kinds of requests have.
-fn rest(mut fields: Fields, mut target: Fields) -> Result<(Request, bool), ApiError> {
+fn rest(mut fields: Fields, mut target: Fields) -> Result<Asked, ApiError> {
     let streamed = fields.take("stream")?.unwrap_or(true);
-    if let Some(model) = fields.take::<String>("model")? {
-        target.set("model", model);
+    let keep_alive = KeepAlive::take(&mut fields)?;
+    let model: Option<String> = fields.take("model")?;
+    if let Some(model) = &model {
+        target.set("model", model.as_str());
     }
     match fields.take::<Value>("format")? {
         None => {}
@@ -102,7 +125,7 @@ fn rest(mut fields: Fields, mut target: Fields) -> Result<(Request, bool), ApiEr
             _ => {}
         }
     }
-    Ok((request::read(target)?, streamed))
+    Ok(Asked { model, streamed, keep_alive, request: Some(request::read(target)?) })
 }
 
 /// A message in OpenAI's form: images become parts of the content, arguments of calls texts.

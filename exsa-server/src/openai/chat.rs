@@ -90,7 +90,7 @@ pub(crate) async fn complete(
         Prompt::Chat(_) => {}
         _ => return Err(ApiError::invalid("messages are needed, not a prompt").param("messages")),
     }
-    let info = state.model(request.model.as_deref())?;
+    let info = state.ready(&client.caller, request.model.as_deref()).await?;
     request::map_roles(&mut request, &info);
     let (model, system_fingerprint) = (info.name.clone(), system_fingerprint(&info));
     let wants_logprobs = request.sampling.logprobs || request.sampling.top_logprobs > 0;

@@ -74,8 +74,7 @@ pub(crate) async fn complete(
         return Err(ApiError::invalid("prompt: the list is empty").param("prompt"));
     };
     let n = first.n;
-    state.authorise(&client.caller, first.model.as_deref())?;
-    let info = state.model(first.model.as_deref())?;
+    let info = state.ready(&client.caller, first.model.as_deref()).await?;
     let (model, fingerprint) = (info.name.clone(), system_fingerprint(&info));
     let asks_prompt = first.prompt_logprobs.is_some();
     let tokenizer = match wants_logprobs || echo || asks_prompt || suffix.is_some() {

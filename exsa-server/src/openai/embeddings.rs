@@ -64,7 +64,7 @@ pub(crate) async fn embed(
 ) -> Result<Json<Embeddings>, ApiError> {
     let encoding: Encoding = fields.take("encoding_format")?.unwrap_or_default();
     let request: EmbedRequest = fields.into()?;
-    let model = state.model(request.model.as_deref())?.name.clone();
+    let model = state.ready(&client.caller, request.model.as_deref()).await?.name.clone();
     let output = state.embed(&client, request).await?;
     let usage = Usage::from(&output.usage);
     let vectors = output.into_vectors()?.into_iter().enumerate();

@@ -6,6 +6,7 @@ use crate::state::AppState;
 use axum::Json;
 use axum::extract::{Path, State};
 use exsa_core::model_info::ModelInfo;
+use exsa_core::registry::ModelState;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -21,8 +22,21 @@ pub(crate) struct Model {
     object: &'static str,
     created: u64,
     owned_by: &'static str,
-    max_model_len: usize,
-    meta: Meta,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_model_len: Option<usize>,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<Meta>,
+}
+
+/// State of a model, with the names of llama-server.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// loaded, loading, sleeping or unloaded.
+    value: &'static str,
+    /// Whether the last load failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    failed: bool,
 }
 
 /// Facts about the model, with the names of llama-server.
@@ -44,8 +58,9 @@ impl Model {
             object: "model",
             created,
             owned_by: "exsa",
-            max_model_len: info.n_ctx,
-            meta: Meta {
+            max_model_len: Some(info.n_ctx),
+            status: Status { value: "loaded", failed: false },
+            meta: Some(Meta {
                 architecture: info.architecture.clone(),
                 quantization: info.quantization.clone(),
                 n_params: info.parameters,
@@ -53,16 +68,35 @@ impl Model {
                 n_ctx_train: info.n_ctx,
                 n_vocab: info.n_vocab,
                 n_embd: info.n_embd,
-            },
+            }),
         }
+    }
+
+    /// A model that is not ready, of which the name is known.
+    fn named(id: String, state: &ModelState, created: u64) -> Self {
+        let (value, failed) = match state {
+            ModelState::Loading(_) => ("loading", false),
+            ModelState::Sleeping => ("sleeping", false),
+            ModelState::Failed { .. } => ("unloaded", true),
+            _ => ("unloaded", false),
+        };
+        let status = Status { value, failed };
+        Self { id, object: "model", created, owned_by: "exsa", max_model_len: None, status, meta: None }
     }
 }
 
-/// The models that the caller may use.
+/// The ready models that the caller may use, the active model first, and those that a request loads or wakes.
 pub(crate) async fn list(State(state): State<Arc<AppState>>, caller: Caller) -> Json<List> {
-    let models = state.generator.models();
-    let models = models.iter().filter(|info| caller.may_use(&info.name));
-    let data = models.map(|info| Model::new(info, state.started)).collect();
+    let ready = state.generator.models();
+    let mut data: Vec<_> = ready.iter().map(|info| Model::new(info, state.started)).collect();
+    if let Some(models) = &state.models {
+        let others = models.registry().list().into_iter().filter(|model| model.info.is_none());
+        let loadable = others.filter(|model| {
+            models.load_on_request() || matches!(model.state, ModelState::Loading(_) | ModelState::Sleeping)
+        });
+        data.extend(loadable.map(|model| Model::named(model.name, &model.state, state.started)));
+    }
+    data.retain(|model| caller.may_use(&model.id));
     Json(List { object: "list", data })
 }
 
@@ -72,6 +106,11 @@ pub(crate) async fn show(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Model>, ApiError> {
-    state.authorise(&caller, Some(&id))?;
-    Ok(Json(Model::new(&*state.model(Some(&id))?, state.started)))
+    let name = state.model_name(Some(&id))?;
+    let status = state.models.as_ref().and_then(|models| models.registry().status(&name).ok());
+    if let Some(status) = status.filter(|status| status.info.is_none()) {
+        state.authorise(&caller, Some(&name))?;
+        return Ok(Json(Model::named(name, &status.state, state.started)));
+    }
+    Ok(Json(Model::new(&*state.describe(&caller, &name).await?, state.started)))
 }

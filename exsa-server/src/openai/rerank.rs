@@ -42,7 +42,7 @@ pub(crate) async fn rerank(
     let top_n: usize = fields.take("top_n")?.unwrap_or(usize::MAX);
     let with_documents = fields.take("return_documents")?.unwrap_or(true);
     let request: RerankRequest = fields.into()?;
-    let model = state.model(request.model.as_deref())?.name.clone();
+    let model = state.ready(&client.caller, request.model.as_deref()).await?.name.clone();
     let texts = if with_documents { request.documents.clone() } else { Vec::new() };
     let output = state.rerank(&client, request).await?;
     if let Some(error) = output.scores.iter().find_map(|scored| scored.score.as_ref().err()) {

@@ -10,7 +10,7 @@ mod parts;
 pub(crate) use handler::handle;
 #[cfg(feature = "tls")]
 pub use parts::Certificates;
-pub use parts::{Drain, EngineMode, Limits, QuotaLimits, Routes};
+pub use parts::{Drain, Limits, ModelTables, Quota, Routes};
 
 use crate::config::{Config, ConfigError, ConfigSource, Problems};
 use std::collections::BTreeSet;
@@ -91,7 +91,7 @@ impl Reloader {
             change();
         }
         let is_live = |setting: &String| live.iter().any(|live| covers(live, setting));
-        let differing = difference::between(&*current, &next);
+        let differing = difference::between(&current, &next);
         let (changed, needs_restart): (Vec<_>, Vec<_>) = differing.into_iter().partition(is_live);
         difference::keep(&mut current, &next, &needs_restart);
         Ok(ReloadReport { changed, needs_restart })

@@ -4,11 +4,11 @@ use super::{Change, Reload};
 use crate::config::{Config, DrainConfig, Problems};
 use crate::listener::ConnectionLimits;
 use crate::live::Live;
+use crate::models::Models;
 use crate::options::ServerOptions;
 use crate::quota::Quotas;
-use exsa_core::Engine;
-use std::fmt;
 use std::sync::Arc;
+use tracing::warn;
 
 /// The options of the routes.
 #[derive(Clone, Debug)]
@@ -57,9 +57,9 @@ impl Reload for Drain {
 
 /// The limits of use.
 #[derive(Clone, Debug)]
-pub struct QuotaLimits(pub Quotas);
+pub struct Quota(pub Quotas);
 
-impl Reload for QuotaLimits {
+impl Reload for Quota {
     fn settings(&self) -> &[&'static str] {
         &["quota"]
     }
@@ -67,31 +67,49 @@ impl Reload for QuotaLimits {
     fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
         let (quotas, next) = (self.0.clone(), config.quota.clone());
         Some(Box::new(move || {
-            // The validation has refused what the quotas would.
+            // The configuration was checked as a whole before.
             if let Err(error) = quotas.reconfigure(next) {
-                tracing::error!("quotas are not changed: {error}");
+                warn!(%error, "the quotas stay");
             }
         }))
     }
 }
 
-/// The scheduling mode of an engine.
-pub struct EngineMode(pub Arc<Engine>);
+/// The tables of models, and the mode of engines. Folders, memory and loading need a restart.
+#[derive(Debug)]
+pub struct ModelTables(pub Arc<Models>);
 
-impl fmt::Debug for EngineMode {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_tuple("EngineMode").finish_non_exhaustive()
-    }
-}
-
-impl Reload for EngineMode {
+impl Reload for ModelTables {
     fn settings(&self) -> &[&'static str] {
-        &["engine.mode"]
+        &["models", "engine.mode", "engine.ageing"]
     }
 
-    fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
-        let (engine, mode) = (self.0.clone(), config.engine.mode);
-        Some(Box::new(move || engine.set_mode(mode)))
+    fn prepare(&self, config: &Config, problems: &mut Problems) -> Option<Change> {
+        if !config.models.is_live_change_of(self.0.config()) {
+            return None;
+        }
+        let backend = self.0.backend()?;
+        let tables = match &config.engine.model {
+            Some(path) => config.models.clone().with_file(path, &*backend),
+            None => Ok(config.models.clone()),
+        };
+        let staged = match tables {
+            Ok(tables) => self.0.stage(&tables, config.engine.options()),
+            Err(error) => {
+                problems.add("engine.model", error.to_string());
+                return None;
+            }
+        };
+        match staged {
+            Ok(staged) => {
+                let models = self.0.clone();
+                Some(Box::new(move || models.replace(staged)))
+            }
+            Err(error) => {
+                problems.add(&format!("models.{}", error.field()), error.problem());
+                None
+            }
+        }
     }
 }
 
@@ -106,9 +124,16 @@ impl Reload for Certificates {
         &["tls"]
     }
 
-    fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
-        // Unusable files were reported by the validation; without files, a restart ends TLS.
-        let change = self.0.prepare(&config.tls).ok()?;
-        Some(Box::new(change))
+    fn prepare(&self, config: &Config, problems: &mut Problems) -> Option<Change> {
+        if !config.tls.is_on() {
+            return None;
+        }
+        match self.0.prepare(&config.tls) {
+            Ok(change) => Some(Box::new(change)),
+            Err(error) => {
+                problems.add(format!("tls.{}", error.setting()), error);
+                None
+            }
+        }
     }
 }

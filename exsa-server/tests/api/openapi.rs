@@ -12,7 +12,10 @@ fn sources(folder: &Path, found: &mut Vec<String>) {
         match path.is_dir() {
             true => sources(&path, found),
             false if path.extension().is_some_and(|end| end == "rs") => {
-                found.push(std::fs::read_to_string(path).unwrap());
+                let source = std::fs::read_to_string(path).unwrap();
+                let code = source.split("#[cfg(test)]").next().unwrap();
+                let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+                found.push(lines.collect::<Vec<_>>().join("\n"));
             }
             false => {}
         }

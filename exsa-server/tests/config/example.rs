@@ -9,15 +9,17 @@ fn the_example_is_the_default() {
     assert_eq!(Config::parse("").unwrap(), Config::default());
 }
 
-/// The example with the settings that are commented out.
+/// The example with the settings and sections that are commented out.
 fn uncommented() -> String {
-    let setting = |line: &str| {
-        let rest = line.strip_prefix("# ")?;
-        let (key, value) = rest.split_once(" = ")?;
-        let is_key = key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        (is_key && !value.is_empty()).then(|| rest.to_owned())
+    let is_setting = |line: &str| {
+        let key = line.split_once(" = ").map_or("", |(key, _)| key);
+        let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        is_key || line.starts_with('[')
     };
-    let lines = EXAMPLE.lines().map(|line| setting(line).unwrap_or_else(|| line.to_owned()));
+    let lines = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
+        Some(rest) if is_setting(rest) => rest,
+        _ => line,
+    });
     lines.collect::<Vec<_>>().join("\n")
 }
 

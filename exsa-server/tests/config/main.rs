@@ -1,10 +1,14 @@
 //! The configuration file: its errors, its example, and changes while a server runs.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[cfg(feature = "tls")]
+mod certificates;
 mod errors;
 mod example;
+mod http;
 mod listeners;
 mod reload;
 mod robust;
+mod served;
 #[cfg(feature = "tls")]
 mod tls;

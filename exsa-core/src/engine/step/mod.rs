@@ -193,6 +193,10 @@ impl EngineLoop {
         let changes = !self.scheduler.last_plan().is_empty();
         self.apply_plan();
         self.recorder.stats.step_times.plan += self.clock.now().saturating_sub(start);
+        if commands {
+            // New requests are seen by observers before their first pass, which may take long.
+            self.publish();
+        }
         if !self.work.is_empty() {
             self.forward();
         }
@@ -274,6 +278,7 @@ impl EngineLoop {
                     }
                 }
                 Command::Mode(mode) => self.scheduler.set_mode(mode),
+                Command::Fair(options) => self.scheduler.set_fair(options),
                 Command::Speculate(speculation) => self.speculate(speculation.map(|boxed| *boxed)),
                 Command::Position(id) => self.tell_position(id),
             }
@@ -404,6 +409,7 @@ impl EngineLoop {
 
     fn publish(&mut self) {
         self.recorder.stats.scheduler = self.scheduler.stats();
+        self.recorder.stats.embeds_open = self.embeds.len();
         self.recorder.publish();
         self.input.admission.set_interval(self.scheduler.admission_interval());
         *self.shared_stats.lock() = self.recorder.stats;

@@ -33,6 +33,8 @@ pub(super) struct Instance<H> {
     pub submitting: usize,
     /// Start or end of the last request.
     pub last_used: Duration,
+    /// Idle time to live in place of the model's; the inner `None` is unlimited.
+    pub keep_alive: Option<Option<Duration>>,
 }
 
 /// Phase of an instance.
@@ -79,6 +81,7 @@ impl<H> Instance<H> {
             in_flight: 0,
             submitting: 0,
             last_used: now,
+            keep_alive: None,
         }
     }
 

@@ -63,7 +63,8 @@ impl<H: Clone> Lifecycle<H> {
             self.actions.push(Action::Unload(id, handle, Shutdown::Abort));
             return;
         }
-        let seconds = now.saturating_sub(instance.started).as_secs_f64();
+        let started = instance.started;
+        let seconds = now.saturating_sub(started).as_secs_f64();
         if seconds > 0.0 && instance.bytes() > 0 {
             self.load_rate = Some(instance.bytes() as f64 / seconds);
         }
@@ -76,6 +77,10 @@ impl<H: Clone> Lifecycle<H> {
             entry.current.replace(id)
         });
         self.chosen.get_or_insert(model.clone());
+        if let Some(entry) = self.models.get_mut(&model) {
+            entry.counters.loads += 1;
+            entry.counters.load_time += now.saturating_sub(started);
+        }
         waiters.into_iter().for_each(|waiter| self.answer(waiter, Ok(order)));
         if let Some(old) = old {
             self.emit(RegistryEvent::Reloaded { model, error: None });
@@ -93,6 +98,7 @@ impl<H: Clone> Lifecycle<H> {
         let model = instance.model.clone();
         self.end_pending(&model, &error);
         if let Some(entry) = self.models.get_mut(&model) {
+            entry.counters.loads_failed += u64::from(!matches!(error, RegistryError::Cancelled { .. }));
             match error {
                 RegistryError::Memory { .. } => {
                     entry.refused = Some((error.to_string(), now.saturating_add(REFUSED)));

@@ -56,6 +56,9 @@ impl<H: Clone> Lifecycle<H> {
                     return Err(RegistryError::Memory { model, needed, held, budget });
                 }
                 for victim in victims {
+                    if let Some(entry) = self.models.get_mut(&victim) {
+                        entry.counters.evictions += 1;
+                    }
                     self.leave_current(&victim, Rest::Unloaded, None, now);
                 }
             }

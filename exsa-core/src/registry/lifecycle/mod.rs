@@ -21,7 +21,7 @@ mod view;
 
 use super::error::RegistryError;
 use super::event::RegistryEvent;
-use super::state::{ModelState, ReloadOrder};
+use super::state::{LoadingState, ModelCounters, ModelState, ReloadOrder};
 use crate::backend::MemoryEstimate;
 use crate::engine::Shutdown;
 use instance::Instance;
@@ -88,8 +88,16 @@ struct Entry {
     /// which requests do not start another load.
     refused: Option<(String, Duration)>,
     unload_waiters: Vec<WaiterId>,
+    counters: ModelCounters,
     /// The state that observers know.
     shown: ModelState,
+}
+
+impl Entry {
+    /// Time without requests after which `instance` is put to sleep; `None` is never.
+    fn keep_alive<H>(&self, instance: &Instance<H>) -> Option<Duration> {
+        instance.keep_alive.unwrap_or(self.settings.idle_timeout).filter(|_| !self.settings.pinned)
+    }
 }
 
 /// A model as [`Lifecycle::status`] describes it.
@@ -105,12 +113,20 @@ pub struct Status<H> {
     pub active: bool,
     /// Whether a reload is running.
     pub reloading: bool,
+    /// Order of the running reload, once decided.
+    pub reload_order: Option<ReloadOrder>,
+    /// Progress of the pending instance.
+    pub loading: Option<LoadingState>,
     /// Estimated memory of the ready or pending instance.
     pub memory: Option<MemoryEstimate>,
     /// Requests in flight of all instances.
     pub requests: usize,
     /// Time without requests of a ready instance.
     pub idle: Option<Duration>,
+    /// Time without requests after which the ready instance is put to sleep.
+    pub keep_alive: Option<Duration>,
+    /// Loads and evictions so far.
+    pub counters: ModelCounters,
     /// The ready engine.
     pub handle: Option<H>,
 }
@@ -203,8 +219,8 @@ impl<H: Clone> Lifecycle<H> {
     /// Models without requests and when they are put to sleep.
     fn idle_limits(&self) -> impl Iterator<Item = (Arc<str>, Duration)> {
         self.models.iter().filter_map(|(name, entry)| {
-            let timeout = entry.settings.idle_timeout.filter(|_| !entry.settings.pinned)?;
             let instance = self.instances.get(&entry.current?)?;
+            let timeout = entry.keep_alive(instance)?;
             let is_idle = instance.in_flight == 0 && entry.pending.is_none();
             is_idle.then(|| (name.clone(), instance.last_used.saturating_add(timeout)))
         })

@@ -3,8 +3,9 @@
 use super::{Entry, Lifecycle, ModelSettings, Rest};
 use crate::registry::error::RegistryError;
 use crate::registry::event::RegistryEvent;
-use crate::registry::state::ModelState;
+use crate::registry::state::{ModelCounters, ModelState};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl<H: Clone> Lifecycle<H> {
     /// Adds an unloaded model.
@@ -25,6 +26,7 @@ impl<H: Clone> Lifecycle<H> {
             rest: Rest::Unloaded,
             refused: None,
             unload_waiters: Vec::new(),
+            counters: ModelCounters::default(),
             shown: ModelState::Unloaded,
         };
         self.models.insert(name, entry);
@@ -66,6 +68,18 @@ impl<H: Clone> Lifecycle<H> {
             entry.settings.aliases = aliases;
         }
         Ok(())
+    }
+
+    /// Sets the idle time to live of the ready instance alone. Returns whether there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::UnknownModel`].
+    pub fn keep_alive(&mut self, model: &str, time: Option<Duration>) -> Result<bool, RegistryError> {
+        let name = self.resolve(model)?;
+        let current = self.models.get(&name).and_then(|entry| entry.current);
+        let instance = current.and_then(|id| self.instances.get_mut(&id));
+        Ok(instance.map(|instance| instance.keep_alive = Some(time)).is_some())
     }
 
     /// Removes a model without instances.

@@ -27,11 +27,15 @@ impl<H: Clone> Lifecycle<H> {
             state: self.state(name, now),
             active: self.active() == Some(name),
             reloading: pending.is_some_and(|instance| instance.is_reload),
+            reload_order: pending.and_then(|instance| instance.order),
+            loading: pending.map(|instance| self.loading_state(instance, now)),
             memory: current.or(pending).and_then(|instance| instance.memory),
             requests: own.map(|instance| instance.in_flight).sum(),
             idle: current
                 .filter(|instance| instance.in_flight == 0)
                 .map(|instance| now.saturating_sub(instance.last_used)),
+            keep_alive: current.and_then(|instance| entry.keep_alive(instance)),
+            counters: entry.counters,
             handle: current.and_then(Instance::handle).cloned(),
         })
     }

@@ -50,6 +50,11 @@ pub trait QueueOrder: Send {
         let _ = service;
     }
 
+    /// Changes the settings of a queue that is fair between users and classes. The default ignores them.
+    fn set_fair(&mut self, options: FairOptions) {
+        let _ = options;
+    }
+
     /// Whether no request waits.
     fn is_empty(&self) -> bool {
         self.len() == 0

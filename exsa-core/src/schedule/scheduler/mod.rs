@@ -28,7 +28,7 @@ pub use plan::{Admitted, Plan, Work, WorkKind};
 use crate::backend::Capabilities;
 use crate::priority::Priority;
 use crate::schedule::kv::{BlockManager, KvManager, KvOp, KvOptions};
-use crate::schedule::queue::{QueueOrder, Service};
+use crate::schedule::queue::{FairOptions, QueueOrder, Service};
 use crate::schedule::sched_request::SchedRequest;
 use crate::stats::SchedulerStats;
 use crate::token::{RequestId, SeqId, TokenId};
@@ -291,6 +291,11 @@ impl Scheduler {
         self.policy = mode.policy(self.options.prefill_chunk_max, self.options.inter_token_target);
     }
 
+    /// Changes the settings of the queue from the next plan on.
+    pub fn set_fair(&mut self, options: FairOptions) {
+        self.queue.set_fair(options);
+    }
+
     /// The current mode.
     pub fn mode(&self) -> Mode {
         self.options.mode
@@ -344,12 +349,14 @@ impl Scheduler {
         let (kv, tokens) = (self.kv(), self.kv().block_tokens());
         SchedulerStats {
             running: self.running_len(),
+            paused: self.running.iter().flatten().filter(|running| running.paused.is_some()).count(),
             waiting: self.waiting_len(),
             waiting_by_class: Priority::ALL.map(|class| self.depth(class)),
             kv_tokens_used: kv.blocks_used() * tokens,
             kv_tokens_cached: kv.blocks_cached() * tokens,
             kv_tokens_shared: kv.blocks_shared() * tokens,
             kv_tokens_max: kv.blocks_total() * tokens,
+            kv_block_tokens: tokens,
             ..self.counters
         }
     }

@@ -46,7 +46,8 @@ impl Asked {
             ("best_of", "a response has one answer"),
         ] {
             let value: Option<Value> = fields.take(field)?;
-            if value.is_some_and(|value| value != 1) {
+            let one_answer = |value: &Value| matches!(field, "n" | "best_of") && *value == 1;
+            if value.is_some_and(|value| !one_answer(&value)) {
                 return Err(ApiError::invalid(format!("{field}: {reason}")).param(field));
             }
         }

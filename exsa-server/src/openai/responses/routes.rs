@@ -14,7 +14,7 @@ use crate::state::{AppState, unix_seconds};
 use crate::stream::{self, Outbox};
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -29,8 +29,11 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let caller = client.caller.id.to_string();
     let mut asked = Asked::read(fields)?;
-    let mut items = match &asked.previous {
-        Some(id) => history(&state, &caller, id)?,
+    let mut items = match asked.previous.clone() {
+        Some(id) => {
+            let caller = caller.clone();
+            state.off_thread(move |state| history(state, &caller, &id)).await?
+        }
         None => Vec::new(),
     };
     items.extend(input::items(std::mem::take(&mut asked.input), |prefix| state.id(prefix))?);
@@ -38,7 +41,7 @@ pub(crate) async fn create(
     let stores = asked.store && state.responses.is_enabled();
     let (streamed, logprobs, mut fixed) = (asked.stream, asked.logprobs, std::mem::take(&mut asked.echo));
     let mut request = asked.into_request(messages)?;
-    let model = state.model(request.model.as_deref())?;
+    let model = state.ready(&client.caller, request.model.as_deref()).await?;
     request::map_roles(&mut request, &model);
     let model = model.name.clone();
     let tokenizer = match logprobs {
@@ -102,8 +105,9 @@ pub(crate) async fn show(
     State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    Ok(Json(stored(&state, &caller.id, &id)?.response()?))
+) -> Result<Response, ApiError> {
+    let text = stored(&state, &caller.id, &id)?.response.clone();
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 /// Deletes a stored response.
@@ -158,7 +162,8 @@ pub(crate) async fn input_items(
     if !(1..=100).contains(&limit) {
         return Err(ApiError::invalid(format!("limit is {limit}, but 1 to 100 is allowed")).param("limit"));
     }
-    let mut items = stored(&state, &caller.id, &id)?.items()?;
+    let stored = stored(&state, &caller.id, &id)?;
+    let mut items = state.off_thread(move |_| stored.items()).await?;
     if page.order != Some(Order::Asc) {
         items.reverse();
     }

@@ -1,6 +1,8 @@
 //! Stored responses: in memory, each its caller's own, bounded in number and bytes, and expiring.
 
+use crate::config::units;
 use crate::error::ApiError;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,18 +18,22 @@ use std::time::{Duration, Instant};
 /// let limits = StoredResponses::default().per_caller(64, 4 << 20).time_to_live(Duration::from_secs(3600));
 /// # let _ = limits;
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct StoredResponses {
     /// Maximum responses of one caller; 256 by default. With 0 nothing is stored.
     pub count_per_caller: usize,
     /// Maximum bytes of one caller's responses; 16 MiB by default.
+    #[serde(with = "units::size")]
     pub bytes_per_caller: usize,
     /// Maximum responses in all; 16,384 by default.
     pub count: usize,
     /// Maximum bytes in all; 256 MiB by default.
+    #[serde(with = "units::size")]
     pub bytes: usize,
     /// Time after which a response is deleted; one day by default.
+    #[serde(with = "units::duration")]
     pub time_to_live: Duration,
 }
 
@@ -186,7 +192,10 @@ impl ResponseStore {
         let owned = entries.callers.entry(caller.to_owned()).or_default();
         owned.ids.push_back(id.to_owned());
         owned.bytes += bytes;
-        entries.expiring.push_back((now + self.limits.time_to_live, id.to_owned()));
+        // A time beyond the clock's range is never.
+        if let Some(expiry) = now.checked_add(self.limits.time_to_live) {
+            entries.expiring.push_back((expiry, id.to_owned()));
+        }
         let entry = Entry { caller: caller.to_owned(), stored: Arc::new(stored) };
         entries.by_id.insert(id.to_owned(), entry);
     }

@@ -93,6 +93,10 @@ impl FairQueue {
 }
 
 impl QueueOrder for FairQueue {
+    fn set_fair(&mut self, options: FairOptions) {
+        self.options = options;
+    }
+
     fn push(&mut self, request: SchedRequest, now: Duration) {
         self.chosen = None;
         let (id, class) = (request.id, request.priority.index());

@@ -1,0 +1,93 @@
+//! Statistics of engines, with the label `model`, under the names of [`EngineStats`] with the prefix `exsa_`.
+
+use super::page::{Labels, Page};
+use exsa_core::Priority;
+use exsa_core::stats::{EngineStats, Histogram};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Statistics by model.
+pub(super) type Models = [(Arc<str>, EngineStats)];
+
+type Gauge = (&'static str, &'static str, fn(&EngineStats) -> usize);
+type Counter = (&'static str, &'static str, fn(&EngineStats) -> u64);
+type Times = (&'static str, &'static str, fn(&EngineStats) -> Histogram);
+
+const GAUGES: [Gauge; 7] = [
+    ("exsa_running", "Requests that hold a sequence", |s| s.scheduler.running),
+    ("exsa_paused", "Requests that hold a sequence and whose client does not read", |s| s.scheduler.paused),
+    ("exsa_kv_tokens_used", "Tokens of KV in blocks held by requests", |s| s.scheduler.kv_tokens_used),
+    ("exsa_kv_tokens_cached", "Tokens of KV in blocks held only by the prefix cache", |s| {
+        s.scheduler.kv_tokens_cached
+    }),
+    ("exsa_kv_tokens_shared", "Tokens of KV in blocks of several sequences", |s| {
+        s.scheduler.kv_tokens_shared
+    }),
+    ("exsa_kv_tokens_max", "Tokens of KV in all blocks", |s| s.scheduler.kv_tokens_max),
+    ("exsa_embeds_open", "Requests for vectors or scores that have not ended", |s| s.embeds_open),
+];
+
+const COUNTERS: [Counter; 17] = [
+    ("exsa_requests", "Requests accepted", |s| s.submitted),
+    ("exsa_requests_finished", "Requests ended, failed ones included", |s| s.finished),
+    ("exsa_requests_failed", "Requests that failed", |s| s.failed),
+    ("exsa_steps", "Forward passes", |s| s.steps),
+    ("exsa_prompt_tokens", "Prompt tokens of admitted requests", |s| s.scheduler.prompt_tokens),
+    ("exsa_cached_tokens", "Prompt tokens whose KV was cached", |s| s.scheduler.cached_tokens),
+    ("exsa_tokens_computed", "Tokens computed, recomputed ones included", |s| s.tokens_computed),
+    ("exsa_tokens_generated", "Tokens generated", |s| s.tokens_generated),
+    ("exsa_preemptions", "Preemptions", |s| s.scheduler.preemptions),
+    ("exsa_preemptions_saved", "Preemptions whose KV was saved", |s| s.scheduler.preemptions_saved),
+    ("exsa_drafted_tokens", "Drafts verified", |s| s.scheduler.drafted_tokens),
+    ("exsa_accepted_drafts", "Drafts that became part of an answer", |s| s.scheduler.accepted_drafts),
+    ("exsa_rewound_tokens", "Generated tokens that were taken back", |s| s.scheduler.rewound_tokens),
+    ("exsa_context_shifts", "Shifts of a full context", |s| s.scheduler.context_shifts),
+    ("exsa_embed_passes", "Passes over texts to embed or score", |s| s.embed_passes),
+    ("exsa_texts_embedded", "Texts embedded or scored", |s| s.texts_embedded),
+    ("exsa_tokens_embedded", "Tokens of texts embedded or scored", |s| s.tokens_embedded),
+];
+
+const TIMES: [Times; 3] = [
+    ("exsa_queue_time", "Time from submission to first admission", |s| s.queue_time),
+    ("exsa_time_to_first_token", "Time from submission to the first token", |s| s.time_to_first_token),
+    ("exsa_inter_token", "Time between tokens of a stream", |s| s.inter_token),
+];
+
+/// Parts of a step.
+const PARTS: [(&str, fn(&EngineStats) -> Duration); 5] = [
+    ("plan", |s| s.step_times.plan),
+    ("forward", |s| s.step_times.forward),
+    ("sample", |s| s.step_times.sample),
+    ("emit", |s| s.step_times.emit),
+    ("embed", |s| s.step_times.embed),
+];
+
+/// Writes the statistics of all models.
+pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
+    for (name, help, read) in GAUGES {
+        page.gauge(name, help, models.iter().map(|(model, stats)| (of(model), read(stats) as f64)))?;
+    }
+    let waiting = models.iter().flat_map(|(model, stats)| {
+        Priority::ALL.map(|class| {
+            let labels = vec![("model", &**model), ("class", class.name())];
+            (labels, stats.scheduler.waiting_by_class[class.index()] as f64)
+        })
+    });
+    page.gauge("exsa_waiting", "Requests that wait for a sequence, by class", waiting)?;
+    for (name, help, read) in COUNTERS {
+        page.counter(name, help, models.iter().map(|(model, stats)| (of(model), read(stats))))?;
+    }
+    let parts = models.iter().flat_map(|(model, stats)| {
+        PARTS.map(|(part, read)| (vec![("model", &**model), ("part", part)], read(stats)))
+    });
+    page.seconds("exsa_step", "Time of all steps, by part", parts)?;
+    for (name, help, read) in TIMES {
+        page.histogram(name, help, models.iter().map(|(model, stats)| (of(model), read(stats))))?;
+    }
+    Ok(())
+}
+
+fn of(model: &str) -> Labels<'_> {
+    vec![("model", model)]
+}

@@ -1,0 +1,91 @@
+//! State, loads and memory of the models of a registry, and users that wait.
+
+use super::page::Page;
+use crate::models::Models;
+use exsa_core::registry::ModelStatus;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Names of states.
+const STATES: [&str; 6] = ["unloaded", "loading", "ready", "draining", "sleeping", "failed"];
+
+/// Writes state and counters of all models.
+pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
+    let statuses = models.registry().list();
+    let of = |status: &'_ ModelStatus| status.name.clone();
+    let names: Vec<_> = statuses.iter().map(of).collect();
+    let each = || names.iter().map(String::as_str).zip(&statuses);
+    let states = each().flat_map(|(name, status)| {
+        let current = status.state.name();
+        STATES.map(|state| (vec![("model", name), ("state", state)], f64::from(u8::from(state == current))))
+    });
+    page.gauge("exsa_model_state", "1 for the state that a model is in, else 0", states)?;
+    let active = each().map(|(name, status)| (vec![("model", name)], f64::from(u8::from(status.active))));
+    page.gauge("exsa_model_active", "1 for the model of requests that name none, else 0", active)?;
+    let in_flight = each().map(|(name, status)| (vec![("model", name)], status.requests as f64));
+    page.gauge("exsa_model_requests_in_flight", "Requests of a model that have not ended", in_flight)?;
+    let memory = each().map(|(name, status)| {
+        (vec![("model", name)], status.memory.map_or(0.0, |memory| memory.total() as f64))
+    });
+    page.gauge("exsa_model_memory_bytes", "Estimated memory of the ready or loading instance", memory)?;
+    let fractions = each().filter_map(|(name, status)| {
+        Some((vec![("model", name)], status.loading?.fraction().unwrap_or(0.0)))
+    });
+    page.gauge("exsa_model_load_progress", "Share of a running load or reload, 0 to 1", fractions)?;
+    let counters: [(_, _, fn(&ModelStatus) -> u64); 3] = [
+        ("exsa_model_loads", "Loads that succeeded, those of reloads included", |s| s.counters.loads),
+        ("exsa_model_loads_failed", "Loads that failed", |s| s.counters.loads_failed),
+        ("exsa_model_evictions", "Evictions in favour of other models", |s| s.counters.evictions),
+    ];
+    for (name, help, read) in counters {
+        page.counter(name, help, each().map(|(model, status)| (vec![("model", model)], read(status))))?;
+    }
+    let times = each().map(|(name, status)| (vec![("model", name)], status.counters.load_time));
+    page.seconds("exsa_model_load", "Time of loads that succeeded", times)?;
+    let memory = models.registry().memory();
+    let help = "Estimated memory of all models that load, serve or drain";
+    page.gauge("exsa_models_memory_used_bytes", help, [(Vec::new(), memory.used as f64)])?;
+    let budget = memory.budget.map(|budget| (Vec::new(), budget as f64));
+    page.gauge("exsa_models_memory_budget_bytes", "Memory budget of all models, if there is one", budget)
+}
+
+/// Writes the waiting answers of the users with most of them; those of all others are summed under an empty name.
+pub(super) fn write_users(models: &Models, users_max: usize, page: &mut Page<'_>) -> fmt::Result {
+    let mut rows = Vec::new();
+    for (model, users) in models.registry().waiting_by_user() {
+        rows.extend(
+            largest(users, users_max).into_iter().map(|(user, waiting)| (model.clone(), user, waiting)),
+        );
+    }
+    let values = rows
+        .iter()
+        .map(|(model, user, waiting)| (vec![("model", &**model), ("user", user.as_str())], *waiting as f64));
+    page.gauge("exsa_user_waiting", "Answers that wait for a sequence, by user", values)
+}
+
+/// The `max` users with most waiting answers, and the sum of the others under an empty name.
+fn largest(users: Vec<(std::sync::Arc<str>, usize)>, max: usize) -> BTreeMap<String, usize> {
+    let mut users: Vec<_> = users.into_iter().map(|(user, waiting)| (waiting, user)).collect();
+    users.sort_unstable_by(|a, b| b.cmp(a));
+    let mut rows = BTreeMap::new();
+    let mut named = 0;
+    for (waiting, user) in users {
+        let own = named < max && !user.is_empty();
+        named += usize::from(own);
+        *rows.entry(if own { user.to_string() } else { String::new() }).or_default() += waiting;
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_beyond_the_limit_are_summed() {
+        let users = [("a", 1), ("b", 5), ("", 2), ("c", 3)].map(|(user, waiting)| (user.into(), waiting));
+        let rows: Vec<_> = largest(users.to_vec(), 2).into_iter().collect();
+        assert_eq!(rows, [(String::new(), 3), ("b".into(), 5), ("c".into(), 3)]);
+        assert_eq!(largest(users.to_vec(), 0), BTreeMap::from([(String::new(), 11)]));
+    }
+}

@@ -1,0 +1,422 @@
+//! The models of a server: a registry, and the configuration from which its models are made.
+
+use super::config::{ModelEntry, ModelsConfig};
+use super::error::ModelsError;
+use super::folders::Folders;
+use super::guarded::GuardedBackend;
+use super::name;
+use super::warm_up::warm_up;
+use exsa_core::EngineOptions;
+use exsa_core::backend::{InferenceBackend, ModelSource, SessionOptions, ThreadOptions};
+use exsa_core::chat::ChatTemplateSource;
+use exsa_core::registry::{LoadPacing, ModelConfig, Operation, Registry, RegistryError, RegistryOptions};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A registry of models as the server runs it.
+///
+/// ```
+/// use exsa_core::registry::{Registry, RegistryOptions};
+/// use exsa_server::models::Models;
+/// use std::sync::Arc;
+///
+/// let models = Models::new(Arc::new(Registry::new(RegistryOptions::new())?));
+/// # let _ = models;
+/// # Ok::<(), exsa_core::registry::RegistryError>(())
+/// ```
+pub struct Models {
+    registry: Arc<Registry>,
+    load_wait: Option<Duration>,
+    load_on_request: bool,
+    /// The configuration at start.
+    config: ModelsConfig,
+    builder: Option<Mutex<Builder>>,
+    discover: bool,
+    /// Loads that the server is not ready before.
+    starting: Vec<(String, Operation)>,
+    active: Option<String>,
+}
+
+/// Models of tables that were read again.
+#[derive(Default)]
+pub(crate) struct Staged {
+    builder: Option<Builder>,
+    models: Vec<ModelConfig>,
+}
+
+/// Makes models of tables and files.
+#[derive(Clone)]
+struct Builder {
+    folders: Arc<Folders>,
+    backend: Arc<dyn InferenceBackend>,
+    /// Options of models whose table leaves them out.
+    defaults: EngineOptions,
+    idle_timeout: Option<Duration>,
+}
+
+impl Models {
+    /// The models of a registry that the host fills itself.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            load_wait: None,
+            load_on_request: false,
+            config: ModelsConfig::default(),
+            builder: None,
+            discover: false,
+            starting: Vec::new(),
+            active: None,
+        }
+    }
+
+    /// Makes a registry with the models of a configuration and begins the loads at start. With neither a table nor
+    /// a found model, the model inside the program is served. Tables change `defaults`.
+    ///
+    /// # Errors
+    ///
+    /// The setting at fault, and what is allowed.
+    pub fn open(
+        config: &ModelsConfig,
+        backend: Arc<dyn InferenceBackend>,
+        defaults: EngineOptions,
+    ) -> Result<Self, ModelsError> {
+        let mut models = Self::prepare(config, backend, defaults)?;
+        let names: Vec<_> = models.registry.list().into_iter().map(|model| model.name).collect();
+        for name in names {
+            let loads = match config.models.get(&name) {
+                Some(entry) => entry.load.unwrap_or(!config.load_on_request),
+                // Of found models there may be more than fit; the one inside the program is small.
+                None => name == BUILTIN,
+            };
+            if loads {
+                let operation = models.registry.load(&name);
+                models.starting.push((name, operation));
+            }
+        }
+        Ok(models)
+    }
+
+    /// Checks a configuration, and makes a registry with its models, none of which is loaded.
+    ///
+    /// # Errors
+    ///
+    /// The setting at fault, and what is allowed.
+    pub fn prepare(
+        config: &ModelsConfig,
+        backend: Arc<dyn InferenceBackend>,
+        defaults: EngineOptions,
+    ) -> Result<Self, ModelsError> {
+        let pacing = match config.keep_streams {
+            None => LoadPacing::FullSpeed,
+            Some(share) if (0.0..=0.99).contains(&share) => LoadPacing::keep_streams(share),
+            Some(share) => {
+                return Err(ModelsError::new("keep_streams", format!("{share} is not between 0 and 0.99")));
+            }
+        };
+        let options = RegistryOptions::new()
+            .memory_bytes(config.memory)
+            .load_on_request(config.load_on_request)
+            .load_pacing(pacing);
+        let registry = Registry::new(options).map_err(|error| ModelsError::new("", error.to_string()))?;
+        let folders = Arc::new(
+            Folders::new(&config.folders).map_err(|error| ModelsError::new("folders", error.to_string()))?,
+        );
+        let builder = Builder { folders, backend, defaults, idle_timeout: config.idle_timeout };
+        for (name, entry) in &config.models {
+            let model = builder.configured(name, entry)?;
+            registry.add(model).map_err(|error| ModelsError::new(name, error.to_string()))?;
+        }
+        if config.discover {
+            if config.folders.is_empty() {
+                return Err(ModelsError::new(
+                    "discover",
+                    "folders are needed, of which there are none".into(),
+                ));
+            }
+            for (name, path) in builder.folders.discover() {
+                // Names of tables and their aliases are taken.
+                if registry.status(&name).is_err() {
+                    let added = registry.add(builder.found(&name, &path)?);
+                    added.map_err(|error| ModelsError::new(&name, error.to_string()))?;
+                }
+            }
+        }
+        if registry.list().is_empty() && !config.discover {
+            let added = registry.add(builder.builtin()?);
+            added.map_err(|error| ModelsError::new(BUILTIN, error.to_string()))?;
+        }
+        if let Some(active) = &config.active {
+            registry.status(active).map_err(|error| ModelsError::new("active", error.to_string()))?;
+        }
+        Ok(Self {
+            registry: Arc::new(registry),
+            load_wait: config.load_wait,
+            load_on_request: config.load_on_request,
+            config: config.clone(),
+            builder: Some(Mutex::new(builder)),
+            discover: config.discover,
+            starting: Vec::new(),
+            active: config.active.clone(),
+        })
+    }
+
+    /// Takes over the tables of a configuration that was read again: new models are added; modes and fairness of running
+    /// engines, aliases, pins and idle times change at once, other settings with the next load or reload. Models without a
+    /// table are removed unless they are in memory. Folders, memory and loading stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// The setting at fault; nothing has changed then.
+    pub fn apply(&self, config: &ModelsConfig, defaults: EngineOptions) -> Result<(), ModelsError> {
+        self.replace(self.stage(config, defaults)?);
+        Ok(())
+    }
+
+    /// Makes the models of a configuration's tables, without any effect.
+    pub(crate) fn stage(
+        &self,
+        config: &ModelsConfig,
+        defaults: EngineOptions,
+    ) -> Result<Staged, ModelsError> {
+        let Some(builder) = self.builder() else { return Ok(Staged::default()) };
+        let builder = Builder { defaults, idle_timeout: config.idle_timeout, ..builder };
+        let mut models = Vec::new();
+        for (name, entry) in &config.models {
+            models.push(builder.configured(name, entry)?);
+        }
+        if models.is_empty() && !self.discover {
+            models.push(builder.builtin()?);
+        }
+        Ok(Staged { builder: Some(builder), models })
+    }
+
+    /// Takes over staged models.
+    pub(crate) fn replace(&self, staged: Staged) {
+        let (Some(own), Some(builder)) = (&self.builder, staged.builder) else { return };
+        *own.lock().unwrap_or_else(PoisonError::into_inner) = builder;
+        for model in self.registry.list() {
+            if !self.discover && !staged.models.iter().any(|staged| staged.name == model.name) {
+                // One that is in memory stays until it is unloaded.
+                let _ = self.registry.remove(&model.name);
+            }
+        }
+        for model in staged.models {
+            let (name, engine) = (model.name.clone(), model.engine.clone());
+            let status = self.registry.status(&name).ok().filter(|known| known.name == name);
+            let applied = match &status {
+                Some(_) => self.registry.configure(model),
+                None => self.registry.add(model),
+            };
+            if let Err(error) = applied {
+                tracing::error!(model = %name, %error, "settings of a model not taken over");
+            }
+            if status.is_some_and(|status| status.info.is_some())
+                && let Ok(running) = self.registry.engine(Some(&name))
+            {
+                running.set_mode(engine.mode);
+                running.set_fair(engine.fair);
+            }
+        }
+    }
+
+    /// The configuration at start.
+    pub(crate) fn config(&self) -> &ModelsConfig {
+        &self.config
+    }
+
+    /// The backend of the models of tables.
+    pub(crate) fn backend(&self) -> Option<Arc<dyn InferenceBackend>> {
+        self.builder().map(|builder| builder.backend)
+    }
+
+    fn builder(&self) -> Option<Builder> {
+        let builder = self.builder.as_ref()?;
+        Some(builder.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// The registry.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Waits for the loads at start, and makes the configured model the active one. Failures are logged; the server goes
+    /// on with the other models.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, if no model was loaded.
+    pub fn wait_for_start(&self) -> Result<(), RegistryError> {
+        let mut errors = Vec::new();
+        for (name, operation) in &self.starting {
+            match operation.wait() {
+                Ok(()) => {
+                    let info = self.registry.status(name).ok().and_then(|status| status.info);
+                    tracing::info!(model = info.map(|info| info.summary()), "model loaded");
+                }
+                Err(error) => {
+                    tracing::error!(model = %name, %error, "model not loaded");
+                    errors.push(error);
+                }
+            }
+        }
+        if let Some(active) = &self.active
+            && let Err(error) = self.registry.set_active(active)
+        {
+            tracing::warn!(%error, "the configured model is not the active one");
+        }
+        match errors.into_iter().next() {
+            Some(error) if self.registry.active().is_none() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a load at start is running.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.starting.iter().any(|(_, operation)| !operation.is_done())
+    }
+
+    pub(crate) fn load_wait(&self) -> Option<Duration> {
+        self.load_wait
+    }
+
+    pub(crate) fn load_on_request(&self) -> bool {
+        self.load_on_request
+    }
+
+    /// Bytes of a model's file.
+    pub(crate) fn file_bytes(&self, model: &str) -> Option<u64> {
+        match self.registry.config(model).ok()?.source {
+            ModelSource::File(path) => Some(fs::metadata(path).ok()?.len()),
+            ModelSource::Embedded(bytes) => Some(bytes.len() as u64),
+            ModelSource::Memory(bytes) => Some(bytes.len() as u64),
+            _ => None,
+        }
+    }
+
+    /// Adds the model of a file that has come into a folder, if there is one of this name.
+    pub(crate) fn find(&self, model: &str) {
+        let Some(builder) = self.builder().filter(|_| self.discover) else { return };
+        if name::check(model).is_err() || self.registry.status(model).is_ok() {
+            return;
+        }
+        let located = builder.folders.locate(Path::new(&format!("{model}.gguf")));
+        let Some(path) = located.filter(|path| builder.folders.open(path).is_ok()) else { return };
+        // A concurrent request may have added it.
+        if let Ok(config) = builder.found(model, &path) {
+            let _ = self.registry.add(config);
+        }
+    }
+}
+
+/// Name of the model inside the program.
+const BUILTIN: &str = "exsa-tiny";
+
+impl Builder {
+    /// The model of a table.
+    fn configured(&self, name: &str, entry: &ModelEntry) -> Result<ModelConfig, ModelsError> {
+        let at = |field: &str, problem: String| ModelsError::new(&format!("{name}.{field}"), problem);
+        if let Some((alias, problem)) =
+            entry.aliases.iter().find_map(|alias| Some((alias, name::check(alias).err()?)))
+        {
+            return Err(at("aliases", format!("'{alias}': {problem}")));
+        }
+        let template = match (&entry.chat_template, &entry.chat_template_name) {
+            (Some(_), Some(_)) => {
+                return Err(at(
+                    "chat_template",
+                    "chat_template_name is given too; one of both is allowed".into(),
+                ));
+            }
+            (Some(path), None) => {
+                let text = fs::read_to_string(path)
+                    .map_err(|error| at("chat_template", format!("{}: {error}", path.display())))?;
+                Some(ChatTemplateSource::text(text))
+            }
+            (None, name) => name.as_ref().map(ChatTemplateSource::name),
+        };
+        let (backend, source) = self.source(name, entry)?;
+        let mut config = ModelConfig::new(name, backend, source).prepare(warm_up);
+        config.aliases.clone_from(&entry.aliases);
+        config.idle_timeout = self.idle_timeout;
+        config.load.threads = self.defaults.session.threads;
+        config.engine = self.defaults.clone();
+        config.engine.chat_template = template.or(config.engine.chat_template);
+        Ok(changed(config, entry))
+    }
+
+    /// The model inside the program.
+    fn builtin(&self) -> Result<ModelConfig, ModelsError> {
+        self.configured(BUILTIN, &ModelEntry { builtin: true, ..ModelEntry::default() })
+    }
+
+    fn found(&self, name: &str, path: &Path) -> Result<ModelConfig, ModelsError> {
+        self.configured(name, &ModelEntry { path: Some(path.to_owned()), ..ModelEntry::default() })
+    }
+
+    /// Backend and source of a model.
+    fn source(
+        &self,
+        name: &str,
+        entry: &ModelEntry,
+    ) -> Result<(Arc<dyn InferenceBackend>, ModelSource), ModelsError> {
+        let at = |problem: String| ModelsError::new(&format!("{name}.path"), problem);
+        if entry.builtin {
+            if entry.path.is_some() {
+                return Err(at("builtin is set too; one of both is allowed".into()));
+            }
+            return Ok((self.backend.clone(), ModelSource::Embedded(exsa_tiny::GGUF)));
+        }
+        let path = entry.path.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.gguf")));
+        if self.folders.is_empty() || entry.trusted {
+            if entry.path.is_none() {
+                return Err(
+                    at("a path is needed: there are no folders in which to look for the file".into()),
+                );
+            }
+            return Ok((self.backend.clone(), ModelSource::file(path)));
+        }
+        let located = self
+            .folders
+            .locate(&path)
+            .ok_or_else(|| at(format!("no folder of models has the file {}", path.display())))?;
+        self.folders.open(&located).map_err(|error| at(format!("{}: {error}", located.display())))?;
+        let guarded = GuardedBackend { inner: self.backend.clone(), folders: self.folders.clone() };
+        Ok((Arc::new(guarded), ModelSource::file(located)))
+    }
+}
+
+/// A configuration with the settings that `entry` has.
+pub(super) fn changed(mut config: ModelConfig, entry: &ModelEntry) -> ModelConfig {
+    config.pinned |= entry.pinned;
+    config.idle_timeout = entry.idle_timeout.or(config.idle_timeout);
+    let engine = &mut config.engine;
+    engine.mode = entry.mode.unwrap_or(engine.mode);
+    engine.inter_token_target = entry.inter_token_target.unwrap_or(engine.inter_token_target);
+    engine.fair.ageing = entry.ageing.unwrap_or(engine.fair.ageing);
+    engine.queue_max = entry.queue.map_or(engine.queue_max, Into::into);
+    engine.user_queue_max = entry.user_queue.map(Into::into).or(engine.user_queue_max);
+    let session: &mut SessionOptions = &mut engine.session;
+    session.sequences_max = entry.sequences.map_or(session.sequences_max, Into::into);
+    session.context_tokens_max = entry.context.map(Into::into).or(session.context_tokens_max);
+    session.key_type = entry.key_type.or(session.key_type);
+    session.value_type = entry.value_type.or(session.value_type);
+    session.kv_bytes_max = entry.kv_bytes.unwrap_or(session.kv_bytes_max);
+    if entry.threads.is_some() {
+        let threads = ThreadOptions::new(entry.threads);
+        (session.threads, config.load.threads) = (threads, threads);
+    }
+    config
+}
+
+impl fmt::Debug for Models {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Models")
+            .field("registry", &self.registry)
+            .field("load_wait", &self.load_wait)
+            .field("load_on_request", &self.load_on_request)
+            .finish_non_exhaustive()
+    }
+}

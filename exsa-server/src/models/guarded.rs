@@ -1,0 +1,70 @@
+//! A backend that reads files of the configured folders alone.
+
+use super::folders::Folders;
+use exsa_core::backend::{
+    DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource,
+    SessionOptions,
+};
+use exsa_core::error::LoadError;
+use exsa_core::model_info::ModelInfo;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Checks each file when it is read: at every inspection, estimate and load.
+pub(super) struct GuardedBackend {
+    pub(super) inner: Arc<dyn InferenceBackend>,
+    pub(super) folders: Arc<Folders>,
+}
+
+impl GuardedBackend {
+    fn guarded<T>(
+        &self,
+        source: &ModelSource,
+        read: impl FnOnce(&ModelSource) -> Result<T, LoadError>,
+    ) -> Result<T, LoadError> {
+        let ModelSource::File(path) = source else { return read(source) };
+        let opened = self.folders.open(path).map_err(|source| self.unreadable(path, source))?;
+        read(&ModelSource::file(&opened.path)).map_err(|error| match error {
+            LoadError::Io { source, .. } => self.unreadable(path, source),
+            error => error,
+        })
+    }
+
+    /// An error that names the file below its folder: clients are not told where the folders are.
+    fn unreadable(&self, path: &Path, source: io::Error) -> LoadError {
+        LoadError::Io { path: self.folders.shown(path), source }
+    }
+}
+
+impl InferenceBackend for GuardedBackend {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        self.inner.devices()
+    }
+
+    fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError> {
+        self.guarded(source, |source| self.inner.inspect(source))
+    }
+
+    fn load(
+        &self,
+        source: &ModelSource,
+        options: &LoadOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<Arc<dyn Model>, LoadError> {
+        self.guarded(source, |source| self.inner.load(source, options, progress))
+    }
+
+    fn estimate(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        session: &SessionOptions,
+    ) -> Result<MemoryEstimate, LoadError> {
+        self.guarded(source, |source| self.inner.estimate(source, load, session))
+    }
+}

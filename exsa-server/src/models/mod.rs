@@ -1,0 +1,21 @@
+//! The models of a server: which there are, where their files may lie, and the routes of their lifecycle.
+//!
+//! [`Models`] is a registry with the configuration from which its models are made; `docs/lifecycle.md` lists the routes
+//! and their JSON.
+
+mod catalog;
+mod config;
+mod error;
+mod events;
+mod folders;
+mod guarded;
+pub(crate) mod name;
+mod ready;
+pub(crate) mod routes;
+mod units;
+mod view;
+mod warm_up;
+
+pub use catalog::Models;
+pub use config::{ModelEntry, ModelsConfig};
+pub use error::ModelsError;

@@ -1,0 +1,32 @@
+//! A first request to a model before it is ready: buffers are allocated and caches are warm when clients come.
+
+use exsa_core::error::LoadError;
+use exsa_core::{EmbedRequest, Engine, FinishReason, Request, SubmitError};
+use std::time::Duration;
+
+/// Maximum time of the request; a model that is slower is ready without having answered.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Sends a request and waits for its answer.
+pub(super) fn warm_up(engine: &Engine) -> Result<(), LoadError> {
+    let failed = |error: String| LoadError::Backend(format!("the first request failed: {error}"));
+    let request = Request::text("Hello").max_tokens(2).ignore_eos(true).timeout(TIMEOUT);
+    match engine.submit(request) {
+        Ok(stream) => match stream.complete() {
+            Ok(answer) => match answer.reason {
+                FinishReason::Failed(error) => Err(failed(error.to_string())),
+                _ => Ok(()),
+            },
+            Err(error) => Err(failed(error.to_string())),
+        },
+        Err(SubmitError::Unsupported { .. }) => match engine.embed(EmbedRequest::texts(["Hello"])) {
+            Ok(output) => output.wait().map(drop).map_err(|error| failed(error.to_string())),
+            Err(error) => Err(failed(error.to_string())),
+        },
+        // A model may be unable to take this prompt, and yet serve others.
+        Err(error) => {
+            tracing::warn!(%error, "the model is not warmed up");
+            Ok(())
+        }
+    }
+}
