@@ -124,7 +124,8 @@ impl AppState {
     fn place(&self) -> Result<Option<Place>, ApiError> {
         let place = self.audit.as_ref().map(|log| log.admit()).transpose();
         place.map_err(|failure| {
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", failure.to_string()).code("audit_log")
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", failure.to_string())
+                .code("audit_log")
         })
     }
 
