@@ -99,6 +99,8 @@ class Server:
         if not self.ready.wait(60):
             self.process.kill()
             raise RuntimeError("the server did not start")
+        # The server listens before its models are loaded.
+        wait_until(lambda: self.request("GET", "/health/ready")[0] == 200, "ready", 60)
 
     def read_log(self):
         for line in self.process.stderr:

@@ -91,6 +91,8 @@ export async function shot(page, name) {
 /** Runs all checks and returns the number of those that failed. */
 export async function run() {
   const server = await startServer();
+  // The server listens before its models are loaded.
+  while (!(await fetch(`${server.url}health/ready`)).ok) await new Promise((resolve) => setTimeout(resolve, 100));
   // A server without the lifecycle's routes refuses the page's question for them.
   const list = await fetch(`${server.url}v1/models/list`);
   const managed = list.ok && (await list.json()).data.some(({ settings }) => settings);

@@ -4,6 +4,7 @@ use super::grants::{Grants, WEIGHTS};
 use super::models::{AllowedModels, ModelPattern};
 use super::scope::Scopes;
 use super::secret::SecretHash;
+use crate::quota::Limits;
 use exsa_core::Priority;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Value, json};
@@ -172,6 +173,9 @@ impl KeyOptions {
         }
         if self.quota.as_ref().is_some_and(|quota| quota.to_string().len() > QUOTA_MAX) {
             return error("quota", format!("at most {QUOTA_MAX} bytes are allowed"));
+        }
+        if let Some(Err(problem)) = self.quota.as_ref().map(Limits::from_json) {
+            return error("quota", problem.to_string());
         }
         Ok(Grants {
             scopes: self.scopes,

@@ -10,11 +10,12 @@ use hyper_util::server::graceful::Watcher;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// Bytes of a stream's answer that are buffered for a client that does not read.
@@ -41,22 +42,20 @@ where
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .keep_alive_interval(Some(limits.header_timeout))
-        .keep_alive_timeout(limits.header_timeout)
         .max_concurrent_streams(limits.streams_max.max(1))
         .max_header_list_size(u32::try_from(limits.header_bytes_max.max(8192)).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Observed { stream, activity: activity.clone() }), service);
     tokio::select! {
         ended = watcher.watch(connection) => Ok(ended?),
         reason = activity.stalled(limits) => Err(reason.into()),
     }
 }
 
-/// Activity of a connection's streams.
+/// Activity of a connection.
 ///
 /// A stalled stream is not seen by the timeout of writes: the client withholds flow control, so that nothing is
-/// written. And pings keep an idle connection open for ever.
+/// written. And HTTP/2 has no head of the next request, by whose timeout idle connections end.
 #[derive(Debug, Default)]
 struct Activity(Mutex<Streams>);
 
@@ -65,7 +64,7 @@ struct Streams {
     next: u64,
     /// Open streams, each with the time since its last part waits to be written.
     open: HashMap<u64, Option<Instant>>,
-    /// End of the last stream.
+    /// End of the last stream, or the last write after it: a whole answer can be in the buffers still.
     idle_since: Instant,
 }
 
@@ -125,6 +124,44 @@ impl Drop for Stream {
         let mut streams = self.activity.lock();
         streams.open.remove(&self.number);
         streams.idle_since = Instant::now();
+    }
+}
+
+/// A connection whose writes count as activity.
+struct Observed<S> {
+    stream: S,
+    activity: Arc<Activity>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if matches!(polled, Poll::Ready(Ok(_))) {
+            self.activity.lock().idle_since = Instant::now();
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -4,6 +4,7 @@
 mod access;
 mod anthropic;
 mod bad_input;
+mod books;
 mod chat;
 mod completions;
 mod folders;

@@ -5,6 +5,7 @@
 mod certificates;
 mod errors;
 mod example;
+mod http;
 mod listeners;
 mod reload;
 mod robust;
