@@ -94,7 +94,7 @@ impl AppState {
         let end_user = user.and_then(|user| user.strip_prefix(&*client.caller.id)?.strip_prefix('/'));
         let mut books = Books {
             client: client.clone(),
-            model: self.model(model).ok().map(|model| model.name.clone()).or(model.map(str::to_owned)),
+            model: self.model_name(model).ok().or(model.map(str::to_owned)),
             user: end_user.or(client.caller.end_user.as_deref()).map(str::to_owned),
             place,
             reservation: None,
@@ -183,15 +183,55 @@ pub(crate) fn observe(access: &Access, log: AuditLog) {
     });
 }
 
-/// Refuses acts of administrators while the audit log cannot record them and the configuration refuses work then.
-pub(crate) async fn require_log(
+/// Records acts of administrators, and refuses them while the audit log cannot record them and the configuration
+/// refuses work then. An act is acknowledged once its line is stable.
+pub(crate) async fn record_act(
     State(state): State<Arc<AppState>>,
+    client: Client,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    // The place is free again at once: these acts are few.
-    state.place()?;
-    Ok(next.run(request).await)
+    if request.method().is_safe() {
+        return Ok(next.run(request).await);
+    }
+    let (Some(place), Some(act)) = (state.place()?, act_of(request.uri().path())) else {
+        // Changes of keys have lines of their own, which find a place: these acts are few.
+        return Ok(next.run(request).await);
+    };
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, ACT_BYTES_MAX).await;
+    let body = body.map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))?;
+    let named: Option<Named> = serde_json::from_slice(&body).ok();
+    let response = next.run(Request::from_parts(parts, body.into())).await;
+    let status = response.status();
+    let outcome = if status.is_success() { "ok" } else { status.as_str() };
+    let record = record_of(act, &client.caller, &client.context);
+    let line = place.append(record.model(named.and_then(|named| named.model)).outcome(outcome));
+    // A failure is in the server's log; the act is done.
+    drop(line.await);
+    Ok(response)
+}
+
+/// Maximum bytes of the body of an act.
+const ACT_BYTES_MAX: usize = 1 << 20;
+
+/// The model that the body of an act names.
+#[derive(serde::Deserialize)]
+struct Named {
+    model: Option<String>,
+}
+
+/// The act that a request of an administrator asks for.
+fn act_of(path: &str) -> Option<Act> {
+    match path {
+        "/v1/models/load" => Some(Act::ModelLoaded),
+        "/v1/models/unload" => Some(Act::ModelUnloaded),
+        "/v1/models/reload" => Some(Act::ModelReloaded),
+        "/v1/models/active" => Some(Act::ModelActivated),
+        "/v1/config/reload" => Some(Act::ConfigurationReloaded),
+        _ if path.starts_with("/v1/models/") => Some(Act::ModelConfigured),
+        _ => None,
+    }
 }
 
 /// The limits in the record of a key.
@@ -272,7 +312,8 @@ impl Books {
         self.close(Act::Request, error.code_text(), None);
     }
 
-    /// Waits until the disk charges what was generated, and until the last line is stable where every line is synced.
+    /// Waits until the disk charges what was generated, and until the last line is stable where every line is
+    /// synced.
     pub(crate) fn poll_durable(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while let Some((writes, write)) = &mut self.write {
             let writes = *writes + 1;
@@ -317,7 +358,8 @@ impl Drop for Books {
         if self.closed {
             return;
         }
-        // Whether the prompt was computed is not known: it is charged, or clients could compute prompts for nothing.
+        // Whether the prompt was computed is not known: it is charged, or clients could compute prompts for
+        // nothing.
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(Amounts::request(self.estimate.prompt, self.output));
         }

@@ -13,7 +13,8 @@ pub(crate) fn of_request(state: &AppState, request: &Request) -> Estimate {
     let prompt = match &request.prompt {
         Prompt::Tokens(tokens) => tokens.len(),
         Prompt::Text(text) => count(state, request).unwrap_or_else(|| of_text(text)),
-        // A template adds an unknown number of tokens: requests that it refuses are refused when they are submitted.
+        // A template adds an unknown number of tokens: requests that it refuses are refused when they are
+        // submitted.
         _ => count(state, request).unwrap_or_else(|| of_text(&prompt_text(&request.prompt))),
     };
     let answers = request.best_of.unwrap_or(request.n).max(request.n).max(1);

@@ -123,7 +123,7 @@ impl Server {
         let state = Arc::new(state);
         let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
         let recorded = |routes: Router<Arc<AppState>>| {
-            routes.route_layer(middleware::from_fn_with_state(state.clone(), books::require_log))
+            routes.route_layer(middleware::from_fn_with_state(state.clone(), books::record_act))
         };
         let scoped = |routes: Router<Arc<AppState>>, scope: Scope| match routes.has_routes() {
             true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),
@@ -160,15 +160,19 @@ impl fmt::Debug for Server {
 fn inference() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::complete))
+        .route("/chat/completions", post(openai::chat::complete))
         .route("/v1/completions", post(openai::completions::complete))
         .route("/v1/responses", post(openai::responses::create))
+        .route("/responses", post(openai::responses::create))
         .route("/v1/responses/{id}", get(openai::responses::show).delete(openai::responses::delete))
         .route("/v1/responses/{id}/cancel", post(openai::responses::cancel))
         .route("/v1/responses/{id}/input_items", get(openai::responses::input_items))
         .route("/v1/embeddings", post(openai::embeddings::embed))
+        .route("/embeddings", post(openai::embeddings::embed))
         .route("/v1/rerank", post(openai::rerank::rerank))
         .route("/rerank", post(openai::rerank::rerank))
         .route("/v1/models", get(openai::models::list))
+        .route("/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::show))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))

@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "tokenizer" => tokenizer(),
         "chat" => chat(),
         "tools" => tools()?,
+        "audit" => audit(),
         "config" => config(),
         // Their inputs are choices; there is little to begin with.
         "requests" | "restore" => choices(),
@@ -45,6 +46,17 @@ fn tools() -> Result<Vec<(String, Vec<u8>)>, Box<dyn Error>> {
         }
     }
     Ok(seeds)
+}
+
+/// A checkpoint and two files of one line.
+fn audit() -> Vec<(String, Vec<u8>)> {
+    let (zeros, time) = ("0".repeat(64), "2026-11-28T22:00:00.000Z");
+    let checkpoint = format!(r#"{{"log":"seed","count":1,"hash":"{zeros}","time":"{time}"}}"#);
+    let line = |seq, rest| format!(r#"{{"seq":{seq},"time":"{time}","prev":"{zeros}",{rest}}}"#) + "\n";
+    let first = line(1, r#""act":"start""#.to_owned());
+    let second = line(2, format!(r#""act":"checkpoint","checkpoint":{checkpoint}"#));
+    let parts = [format!("{checkpoint}\n").into_bytes(), first.into_bytes(), second.into_bytes()];
+    vec![("log".into(), parts.join(&255))]
 }
 
 /// Small sound files: every kind of value, every type of tensor, both versions.

@@ -31,7 +31,8 @@ pub enum AuditCommand {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Make an Ed25519 key for checkpoints: FILE (PKCS#8, PEM) and FILE.pub (its public key in hexadecimal digits)
+    /// Make an Ed25519 key for checkpoints: FILE (PKCS#8, PEM) and FILE.pub (its public key in hexadecimal
+    /// digits)
     Keygen {
         /// File of the new key; it must not be there yet
         #[arg(value_name = "FILE")]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 ///
 /// # Contract
 ///
-/// After [`File::sync`](LogFile::sync) returned, the file and its name survive a crash. Bytes that were not synced
-/// may be lost or kept in part.
+/// After [`File::sync`](LogFile::sync) returned, the file and its name survive a crash. Bytes that were not
+/// synced may be lost or kept in part.
 pub(super) trait Folder: Send + 'static {
     /// A file that is open for appending.
     type File: LogFile;

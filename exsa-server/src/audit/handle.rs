@@ -67,8 +67,8 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Opens the log that a configuration describes, repairs the end of its last file, and records the start of the
-    /// server. `None` without a folder.
+    /// Opens the log that a configuration describes, repairs the end of its last file, and records the start
+    /// of the server. `None` without a folder.
     ///
     /// # Errors
     ///
@@ -178,7 +178,8 @@ impl AuditLog {
         }
     }
 
-    /// Records the stop of the server with a checkpoint, and waits until all lines are stable. Later lines are lost.
+    /// Records the stop of the server with a checkpoint, and waits until all lines are stable. Later lines
+    /// are lost.
     pub fn close(&self) {
         let Some(writer) = self.writer.lock().take() else { return };
         // An error means that the writer has ended.

@@ -51,9 +51,9 @@ struct Open<F> {
 
 /// The log: a chain of lines in files.
 ///
-/// Lines that are not stable are kept in memory. After a failed write or sync the file is cut to its stable length
-/// and they are written again: a sync that failed once says nothing about the bytes before it, even if the next one
-/// succeeds.
+/// Lines that are not stable are kept in memory. After a failed write or sync the file is cut to its stable
+/// length and they are written again: a sync that failed once says nothing about the bytes before it, even if
+/// the next one succeeds.
 pub(super) struct Log<F: Folder> {
     folder: F,
     options: LogOptions,
@@ -102,7 +102,8 @@ impl<F: Folder> Log<F> {
         true
     }
 
-    /// Counts lines that were dropped before they reached the log; their number is written with the next line.
+    /// Counts lines that were dropped before they reached the log; their number is written with the next
+    /// line.
     pub(super) fn drop_lines(&mut self, lines: u64) {
         self.dropped += lines;
     }

@@ -23,8 +23,8 @@ pub(super) struct Recovered {
 
 /// Finds the end of the chain and cuts off an incomplete end, whose bytes are kept in a file beside the log.
 ///
-/// Lines that do not follow from each other are left as they are, so that a verification finds them later too; the
-/// chain then goes on in a new file.
+/// Lines that do not follow from each other are left as they are, so that a verification finds them later
+/// too; the chain then goes on in a new file.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! Verification of a log: finds altered, missing, reordered, repeated and truncated lines.
 //!
-//! The memory of a verification does not depend on the length of the log: it knows the last line, the gaps that it
-//! saw last, and the next checkpoint.
+//! The memory of a verification does not depend on the length of the log: it knows the last line, the gaps
+//! that it saw last, and the next checkpoint.
 
 use super::chain::Link;
 use super::checkpoint::{PublicKey, SignedCheckpoint};
@@ -206,7 +206,8 @@ pub struct Verifier<R, F> {
     summary: Summary,
     /// The line with the highest number.
     last: Option<Seen>,
-    /// Two neighbours of which the second does not have the hash of the first: the next line tells which was altered.
+    /// Two neighbours of which the second does not have the hash of the first: the next line tells which was
+    /// altered.
     suspects: Option<(Seen, Seen)>,
     /// Unreadable lines since the last readable one.
     unreadable: u64,

@@ -4,7 +4,7 @@ use super::log;
 use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::InferenceBackend;
 use exsa_server::access::{Access, AccessConfig};
-use exsa_server::audit::AuditLog;
+use exsa_server::audit::{Act, AuditLog, Record};
 use exsa_server::config::{Config, ConfigSource};
 use exsa_server::listener::Listeners;
 use exsa_server::models::Models;
@@ -75,7 +75,7 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
         .part(reload::Drain(drain.clone()));
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
-    reload_on_hangup(reloader.clone())?;
+    reload_on_hangup(reloader.clone(), parts.audit.clone())?;
     let stopped = stop_signal()?;
     places.iter().for_each(|place| info!("listening on {place}"));
     let mut server = Server::of_models(parts.models.clone())
@@ -189,21 +189,26 @@ async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Box<dyn Error>> {
 }
 
 /// Reloads the configuration on every SIGHUP from now on.
-fn reload_on_hangup(reloader: Arc<Reloader>) -> Result<(), Box<dyn Error>> {
+fn reload_on_hangup(reloader: Arc<Reloader>, audit: Option<AuditLog>) -> Result<(), Box<dyn Error>> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
         let mut hangup = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                let reloader = reloader.clone();
+                let (reloader, audit) = (reloader.clone(), audit.clone());
                 // The outcome is in the log.
-                let _ = tokio::task::spawn_blocking(move || reloader.reload_logged()).await;
+                let reload = move || {
+                    let outcome = if reloader.reload_logged().is_ok() { "ok" } else { "invalid_configuration" };
+                    let record = Record::new(Act::ConfigurationReloaded).detail("SIGHUP").outcome(outcome);
+                    drop(audit.map(|log| log.append(record)));
+                };
+                let _ = tokio::task::spawn_blocking(reload).await;
             }
         });
     }
     #[cfg(not(unix))]
-    drop(reloader);
+    drop((reloader, audit));
     Ok(())
 }
 

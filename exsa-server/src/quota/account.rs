@@ -56,8 +56,8 @@ pub struct Allowance {
 }
 
 impl Account {
-    /// An account from the disk, loaded at `now`. All that was charged ahead counts as used, and as used at `now`: the
-    /// time of its use is not known.
+    /// An account from the disk, loaded at `now`. All that was charged ahead counts as used, and as used at
+    /// `now`: the time of its use is not known.
     pub(super) fn load(saved: &SavedAccount, now: u64) -> Self {
         let mut account = Self { now: saved.at, dirty: true, stored: true, ..Self::default() };
         for kind in Kind::ALL {

@@ -1,13 +1,14 @@
 //! Buckets that refill continuously, and windows of days. All arithmetic is exact.
 
-/// Nanoseconds of a minute: a token is this many units of debt, so that a limit of *n* tokens per minute pays off
+/// Nanoseconds of a minute: a token is this many units of debt, so that a limit of *n* tokens per minute pays
+/// off
 /// *n* units in a nanosecond.
 const UNIT: u128 = 60_000_000_000;
 /// Nanoseconds of a day.
 const DAY: u64 = 86_400_000_000_000;
 
-/// A bucket as the debt of its user: 0 when it is full, the limit when it is empty, more after an answer that was
-/// longer than reserved.
+/// A bucket as the debt of its user: 0 when it is full, the limit when it is empty, more after an answer that
+/// was longer than reserved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bucket {
     debt: u128,
@@ -50,8 +51,8 @@ impl Bucket {
         self.paid
     }
 
-    /// Takes back a charge made at `mark`, less the debt paid off since: that part has come back already, and others
-    /// may have used it.
+    /// Takes back a charge made at `mark`, less the debt paid off since: that part has come back already, and
+    /// others may have used it.
     pub(super) fn refund(&mut self, tokens: u64, mark: u128) {
         let left = Self::units(tokens).saturating_sub(self.paid - mark.min(self.paid));
         self.debt -= left.min(self.debt);
@@ -63,7 +64,8 @@ impl Bucket {
         u64::try_from(free / UNIT).unwrap_or(u64::MAX)
     }
 
-    /// Nanoseconds until `tokens` can be used, if the reservations become charges now. The limit is at least `tokens`.
+    /// Nanoseconds until `tokens` can be used, if the reservations become charges now. The limit is at least
+    /// `tokens`.
     pub(super) fn wait(self, limit: u64, held: u64, tokens: u64) -> u64 {
         let needed = self.debt + Self::units(held) + Self::units(tokens);
         let missing = needed.saturating_sub(Self::units(limit));

@@ -17,8 +17,8 @@ use tracing::error;
 
 /// The quotas. Clones share them.
 ///
-/// Charges are durable before they are acknowledged: the state on the disk always charges at least as much as was
-/// used or reserved. `docs/quotas.md` states the rule.
+/// Charges are durable before they are acknowledged: the state on the disk always charges at least as much as
+/// was used or reserved. `docs/quotas.md` states the rule.
 #[derive(Clone)]
 pub struct Quotas(Arc<Inner>);
 
@@ -108,8 +108,8 @@ impl Quotas {
         payers.iter().filter_map(|(_, limits)| limits.smallest(Kind::OutputTokens)).min()
     }
 
-    /// Reserves amounts of all payers. Waits for the disk where the reservation is beyond what was charged ahead, so it
-    /// is for threads that may block.
+    /// Reserves amounts of all payers. Waits for the disk where the reservation is beyond what was charged
+    /// ahead, so it is for threads that may block.
     ///
     /// # Errors
     ///
@@ -128,7 +128,8 @@ impl Quotas {
         self.0.ledger.lock().allowances(payers, now())
     }
 
-    /// Writes the state for the end of the process: nothing is charged ahead beyond what requests in progress hold.
+    /// Writes the state for the end of the process: nothing is charged ahead beyond what requests in progress
+    /// hold.
     ///
     /// # Errors
     ///
@@ -191,8 +192,8 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Charges the request in progress, so that its total is `total`. Returns whether the disk charges it already;
-    /// otherwise a write is on its way.
+    /// Charges the request in progress, so that its total is `total`. Returns whether the disk charges it
+    /// already; otherwise a write is on its way.
     pub(crate) fn charge(&mut self, total: Amounts) -> bool {
         let inner = &self.quotas.0;
         if let Some(entry) = &mut self.entry {

@@ -34,11 +34,13 @@ const TOKENS: Names = Names {
 /// Adds the headers to every response of a limited caller.
 pub(crate) async fn add_headers(
     State(state): State<Arc<AppState>>,
-    caller: Caller,
     request: Request,
     next: Next,
 ) -> Response {
+    // Requests without a valid key have no caller; routes for everyone answer them too.
+    let caller = request.extensions().get::<Caller>().cloned();
     let mut response = next.run(request).await;
+    let Some(caller) = caller else { return response };
     if let (Some(quotas), Ok(own)) = (&state.quotas, own_limits(&caller)) {
         let payers = quotas.payers(&caller.id, own.as_ref(), caller.group.as_ref());
         add(response.headers_mut(), &quotas.allowances(&payers));
@@ -60,7 +62,8 @@ fn add(headers: &mut HeaderMap, allowances: &[Allowance]) {
     }
 }
 
-/// A time of nanoseconds in the form of Go's durations, as OpenAI writes it: `250ms`, `1.5s`, `6m0s`, `2h0m0s`.
+/// A time of nanoseconds in the form of Go's durations, as OpenAI writes it: `250ms`, `1.5s`, `6m0s`,
+/// `2h0m0s`.
 fn duration(nanos: u64) -> String {
     let millis = nanos.div_ceil(1_000_000);
     let (minutes, millis) = (millis / 60_000, millis % 60_000);

@@ -109,7 +109,8 @@ impl Ledger {
         Ok(Entry { accounts, held: amounts, charged: Amounts::default() })
     }
 
-    /// Charges a request in progress, so that its total is `total`. An amount that was charged is never less later.
+    /// Charges a request in progress, so that its total is `total`. An amount that was charged is never less
+    /// later.
     pub(super) fn charge(&mut self, entry: &mut Entry, total: Amounts, now: u64) {
         let more = total.minus(entry.charged);
         if more.is_zero() {

@@ -205,8 +205,8 @@ pub struct QuotaConfig {
     pub groups: BTreeMap<String, Limits>,
     /// Limits of single keys by id; they win over those in the record of the key.
     pub keys: BTreeMap<String, Limits>,
-    /// Maximum output tokens that a request reserves when it begins; 4,096 by default. A longer answer is charged as it
-    /// grows.
+    /// Maximum output tokens that a request reserves when it begins; 4,096 by default. A longer answer is
+    /// charged as it grows.
     pub output_reserve_max: u64,
     /// Time between writes of the state; 10 s by default.
     #[serde(with = "crate::audit::units::duration")]

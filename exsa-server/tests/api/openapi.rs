@@ -32,6 +32,10 @@ fn routes() -> BTreeSet<String> {
         let Some(rest) = part.trim_start().strip_prefix('"') else { continue };
         let (path, rest) = rest.split_once('"').unwrap();
         let handlers = rest.split([';', '}']).next().unwrap();
+        // Routes that only tell that they are not supported.
+        if handlers.contains("no_files") {
+            continue;
+        }
         for (call, method) in [("get(", "GET"), ("post(", "POST"), ("delete(", "DELETE"), ("put(", "PUT")] {
             if handlers.contains(&format!(" {call}")) || handlers.contains(&format!(".{call}")) {
                 routes.insert(format!("{method} {}", path.replace("{*", "{")));
