@@ -94,7 +94,7 @@ impl AppState {
         let end_user = user.and_then(|user| user.strip_prefix(&*client.caller.id)?.strip_prefix('/'));
         let mut books = Books {
             client: client.clone(),
-            model: self.model(model).ok().map(|model| model.name.clone()).or(model.map(str::to_owned)),
+            model: self.model_name(model).ok().or(model.map(str::to_owned)),
             user: end_user.or(client.caller.end_user.as_deref()).map(str::to_owned),
             place,
             reservation: None,

@@ -181,7 +181,7 @@ impl AppState {
             request_limits::check(request, &options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
-            let model = self.model(request.model.as_deref())?.name.clone();
+            let model = self.model_name(request.model.as_deref())?;
             client.context.log.model(&model);
             slots.push(self.in_flight.add(client.context.id.clone(), model, request));
         }
