@@ -1,8 +1,8 @@
 //! Incremental parsing of the model's output into text, reasoning and tool calls.
 //!
-//! The output is a sequence of pieces, cut anywhere; the joined deltas do not depend on the cuts. Time is linear in
-//! the output and memory is bounded: text is held back while it may begin a marker, and a call's text until the call is
-//! complete, at most [`CALL_BYTES_MAX`].
+//! The output is a sequence of pieces, cut anywhere; the joined deltas do not depend on the cuts. Time is
+//! linear in the output and memory is bounded: text is held back while it may begin a marker, and a call's
+//! text until the call is complete, at most [`CALL_BYTES_MAX`].
 
 mod block;
 mod find;
@@ -97,8 +97,8 @@ enum State {
 }
 
 impl OutputParser {
-    /// A parser of a whole answer. `tools`, in OpenAI's form, give untyped arguments their types; bare formats also take
-    /// nothing for a call but these.
+    /// A parser of a whole answer. `tools`, in OpenAI's form, give untyped arguments their types; bare
+    /// formats also take nothing for a call but these.
     pub fn new(tools_format: ToolFormat, reasoning: ReasoningFormat, tools: &[Json]) -> Self {
         let Format { blocks, dropped, ends_reasoning } = formats::format(tools_format);
         let thought = formats::thought(reasoning);
@@ -144,15 +144,17 @@ impl OutputParser {
         self
     }
 
-    /// Sets whether control tokens show in text and reasoning, unless they belong to the format; `false` by default.
+    /// Sets whether control tokens show in text and reasoning, unless they belong to the format; `false` by
+    /// default.
     #[must_use]
     pub fn show_control(mut self, show: bool) -> Self {
         self.show_control = show;
         self
     }
 
-    /// Takes over where the prompt ends: inside reasoning that the chat template opened, or inside the head of a message.
-    /// `protected_offsets` are those of [`Rendered`](crate::chat::Rendered): text of a message opens nothing.
+    /// Takes over where the prompt ends: inside reasoning that the chat template opened, or inside the head
+    /// of a message. `protected_offsets` are those of [`Rendered`](crate::chat::Rendered): text of a message
+    /// opens nothing.
     #[must_use]
     pub fn after_prompt(mut self, prompt: &str, protected_offsets: &[usize]) -> Self {
         let written_by_template = |start: usize, end: usize| {
