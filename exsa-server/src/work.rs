@@ -1,7 +1,8 @@
 //! Inference for a caller: the one way from a handler to the generator.
 //!
-//! [`AppState::submit`] authorises, sets what the server decides, and submits. [`Work`] is the accepted request; its
-//! [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client is gone.
+//! [`AppState::submit`] authorises, sets what the server decides, and submits. [`Work`] is the accepted
+//! request; its [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client is
+//! gone.
 
 use crate::access::{self, Caller, RevocationWatch};
 use crate::audit::Act;

@@ -24,7 +24,8 @@ pub(super) fn nearest<'a>(name: &str, allowed: impl IntoIterator<Item = &'a str>
     near.map(|(_, other)| other).or(beginning)
 }
 
-/// Edits between two texts: insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
+/// Edits between two texts: insertions, deletions, replacements and swaps of neighbours (optimal string
+/// alignment).
 fn distance(a: &str, b: &str) -> usize {
     let fold = |text: &str| text.replace('-', "_").to_lowercase().chars().collect::<Vec<_>>();
     let (a, b) = (fold(a), fold(b));

@@ -72,7 +72,8 @@ pub(super) fn text_alone(prompt: Value) -> Value {
     }
 }
 
-/// The prompts of `/completion`: a text, token ids, or a list of both, which is one prompt; or a list of prompts.
+/// The prompts of `/completion`: a text, token ids, or a list of both, which is one prompt; or a list of
+/// prompts.
 pub(super) fn prompts(prompt: Value) -> (Vec<Value>, bool) {
     match prompt {
         Value::Array(items) if !items.is_empty() && !items.iter().any(Value::is_number) => (items, true),

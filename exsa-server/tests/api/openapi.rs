@@ -22,8 +22,8 @@ fn sources(folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// The routes that the sources name, as `METHOD /path`: axum's router does not list its own, and some are there only
-/// with certain parts of the server.
+/// The routes that the sources name, as `METHOD /path`: axum's router does not list its own, and some are
+/// there only with certain parts of the server.
 fn routes() -> BTreeSet<String> {
     let mut found = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
