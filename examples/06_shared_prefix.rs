@@ -1,4 +1,5 @@
-//! Many requests that begin alike: what they share is computed once, while they wait for it together, and kept for later ones.
+//! Many requests that begin alike: what they share is computed once, while they wait for it together, and
+//! kept for later ones.
 
 use clap::Parser;
 use exsa_core::{Engine, PrefixCacheOptions, Request, SamplingParams};

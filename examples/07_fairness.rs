@@ -1,5 +1,5 @@
-//! One user sends 24 requests, another one sends two after them, and somebody at a screen sends one: who waits how long, first
-//! come first served and with fair queues and classes.
+//! One user sends 24 requests, another one sends two after them, and somebody at a screen sends one: who
+//! waits how long, first come first served and with fair queues and classes.
 
 use clap::Parser;
 use exsa_core::queue::{FairQueue, Fcfs, QueueOrder};

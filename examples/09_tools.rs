@@ -1,5 +1,5 @@
-//! Tools: Rust functions that the model calls, with arguments that match their types. The first answer must call; the
-//! loop runs the function and gives its result to the model.
+//! Tools: Rust functions that the model calls, with arguments that match their types. The first answer must
+//! call; the loop runs the function and gives its result to the model.
 
 use clap::Parser;
 use exsa_core::chat::{ChatOptions, ToolFallback};

@@ -1,5 +1,6 @@
-//! Whole steps of the engine on the scripted backend: take commands, plan, forward, sample, commit, emit, and the reading of
-//! streams. The backend draws 258 logits a token from a hash and computes nothing else, so this is what the engine costs.
+//! Whole steps of the engine on the scripted backend: take commands, plan, forward, sample, commit, emit, and
+//! the reading of streams. The backend draws 258 logits a token from a hash and computes nothing else, so
+//! this is what the engine costs.
 #![allow(missing_docs)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,11 +1,13 @@
 //! Products of quantized and of float matrices, beside what the machine can do at most in the same run.
 //!
-//! `cargo bench -p exsa-benches --bench products -- [types=Q4_K,F16] [shapes=8192x2048] [rows=1,16,512] [threads=2] [ms=60] [best=1] [isa=avx-vnni]`
+//! `cargo bench -p exsa-benches --bench products -- [types=Q4_K,F16] [shapes=8192x2048] [rows=1,16,512]
+//! [threads=2] [ms=60] [best=1] [isa=avx-vnni]`
 //!
-//! One line per case: rows, time (median, rows quantized already), billions of operations a second and their share of the peak of
-//! vectors (dot products of int8, multiply-adds of f32 for F32, F16 and BF16), bytes of weights a second and their share of a plain read of the
-//! same bytes by the same threads, time to quantize the rows (for floats: to reorder them) beside that of the product. With `best=1` the best
-//! time instead of the median: for a machine that others use too.
+//! One line per case: rows, time (median, rows quantized already), billions of operations a second and their
+//! share of the peak of vectors (dot products of int8, multiply-adds of f32 for F32, F16 and BF16), bytes of
+//! weights a second and their share of a plain read of the same bytes by the same threads, time to quantize
+//! the rows (for floats: to reorder them) beside that of the product. With `best=1` the best time instead of
+//! the median: for a machine that others use too.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use exsa_backend_candle::bench_hooks::{Machine, Products};

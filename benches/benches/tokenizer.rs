@@ -1,5 +1,5 @@
-//! Encoding 64 KiB of text: with vocabularies learnt on the spot, that of the built-in model, and published ones where the
-//! test data has them.
+//! Encoding 64 KiB of text: with vocabularies learnt on the spot, that of the built-in model, and published
+//! ones where the test data has them.
 #![allow(missing_docs)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

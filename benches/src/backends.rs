@@ -1,7 +1,8 @@
 //! The backends that can be measured, by name.
 //!
-//! To add one: a dependency in `Cargo.toml`, a name in [`NAMES`] and an arm in [`backend`]. One that needs more than Rust to
-//! build is an optional dependency, and the name and the arm carry its feature, as with `llamacpp`.
+//! To add one: a dependency in `Cargo.toml`, a name in [`NAMES`] and an arm in [`backend`]. One that needs
+//! more than Rust to build is an optional dependency, and the name and the arm carry its feature, as with
+//! `llamacpp`.
 
 use crate::error::BenchError;
 use clap::Args;
@@ -31,8 +32,8 @@ pub struct KvOptions {
     #[arg(long, value_name = "LAYOUT", value_parser = ["unified", "streams"])]
     pub kv_layout: Option<String>,
 
-    /// Instruction set of candle's kernels: scalar, avx2, avx-vnni, avx512-vnni, amx, neon or neon-dotprod; the best one of the
-    /// processor without.
+    /// Instruction set of candle's kernels: scalar, avx2, avx-vnni, avx512-vnni, amx, neon or neon-dotprod;
+    /// the best one of the processor without.
     #[arg(long, value_name = "NAME")]
     pub isa: Option<String>,
 
@@ -92,8 +93,8 @@ pub fn needs_file(name: &str) -> bool {
     name != "scripted"
 }
 
-/// Environment variables by which the libraries under the backend of this name decide, once in the life of a process,
-/// how many threads they have; empty for backends that go by
+/// Environment variables by which the libraries under the backend of this name decide, once in the life of a
+/// process, how many threads they have; empty for backends that go by
 /// [`ThreadOptions`](exsa_core::backend::ThreadOptions).
 pub fn thread_variables(name: &str) -> &'static [&'static str] {
     match name {

@@ -7,8 +7,8 @@ use std::num::NonZeroUsize;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-/// Bytes of the buffer for each thread, and for all together at least: far more than what caches hold, and than the share of
-/// a cache that many processors have in common.
+/// Bytes of the buffer for each thread, and for all together at least: far more than what caches hold, and
+/// than the share of a cache that many processors have in common.
 const BYTES_PER_THREAD: usize = 64 << 20;
 const BYTES_MIN: usize = 512 << 20;
 const BYTES_MAX: usize = 4 << 30;
@@ -26,8 +26,8 @@ pub fn measure(threads: NonZeroUsize) -> Result<f64, BenchError> {
 
 fn read_rate(threads: NonZeroUsize, bytes: usize) -> Result<f64, BenchError> {
     let mut buffer = MmapMut::map_anon(bytes).map_err(BenchError::Bandwidth)?;
-    // On pages of 4 KiB a third of the time goes into finding them. A system without huge pages refuses, and is
-    // measured as it is.
+    // On pages of 4 KiB a third of the time goes into finding them. A system without huge pages refuses, and
+    // is measured as it is.
     #[cfg(target_os = "linux")]
     let _ = buffer.advise(memmap2::Advice::HugePage);
     let part = bytes.div_ceil(threads.get());

@@ -11,9 +11,9 @@ const CANCEL_STEPS: usize = 1000;
 
 /// Streams that were submitted together and are on their way.
 ///
-/// The engine is stepped here rather than on a thread of its own: a reader that had to be woken would compete with the
-/// backend's threads, and would see the tokens later than they were there. And between two parts of a run it stands still,
-/// so that others can be measured in turn with it.
+/// The engine is stepped here rather than on a thread of its own: a reader that had to be woken would compete
+/// with the backend's threads, and would see the tokens later than they were there. And between two parts of
+/// a run it stands still, so that others can be measured in turn with it.
 pub struct Run {
     start: Instant,
     generate: usize,

@@ -72,8 +72,8 @@ impl Contender {
 
 /// Runs `case` on each of `contenders` in turn, round by round, and gives what was measured, in their order.
 ///
-/// `generate` is what each stream may generate in all: the case's tokens for every round, and what streams generate
-/// while others' prompts are computed.
+/// `generate` is what each stream may generate in all: the case's tokens for every round, and what streams
+/// generate while others' prompts are computed.
 pub fn measure(
     contenders: &mut [Contender],
     case: &Case,
@@ -124,7 +124,8 @@ pub fn measure(
     Ok(measured)
 }
 
-/// Calls `once` for each of `n` in each round, another one first each time, so that nobody always follows the same.
+/// Calls `once` for each of `n` in each round, another one first each time, so that nobody always follows the
+/// same.
 pub fn in_turn(
     rounds: usize,
     n: usize,
@@ -145,8 +146,8 @@ impl Measured {
         }
     }
 
-    /// A single stream's prompt is computed in just the same way before it decodes; those of several are mixed with
-    /// decodes, and tell nothing about prefill.
+    /// A single stream's prompt is computed in just the same way before it decodes; those of several are
+    /// mixed with decodes, and tell nothing about prefill.
     fn add_fill(&mut self, lengths: &[usize], run: &Trace) {
         self.first_tokens_ms.extend(run.first_tokens_ms());
         if lengths.len() == 1 {

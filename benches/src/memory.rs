@@ -2,14 +2,14 @@
 
 use std::fs;
 
-/// Most physical memory that the process held since [`reset_peak`] or its start, in bytes; `None` where the system does
-/// not tell.
+/// Most physical memory that the process held since [`reset_peak`] or its start, in bytes; `None` where the
+/// system does not tell.
 pub fn peak_rss_bytes() -> Option<u64> {
     parse_peak(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Makes the memory held now the peak, where the system can. `false` where it cannot: the peak is then that of the
-/// process's whole life.
+/// Makes the memory held now the peak, where the system can. `false` where it cannot: the peak is then that
+/// of the process's whole life.
 pub fn reset_peak() -> bool {
     // 5 in this file means just that; proc_pid_clear_refs(5).
     fs::write("/proc/self/clear_refs", "5").is_ok()

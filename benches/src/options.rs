@@ -48,7 +48,8 @@ pub struct Options {
     #[arg(long, value_name = "N,…", default_value = "1", value_delimiter = ',', value_parser = count(1, PARALLEL_MAX))]
     pub parallel: Vec<usize>,
 
-    /// Threads that compute, and that the memory bandwidth is measured with; as many as the machine has processors by default.
+    /// Threads that compute, and that the memory bandwidth is measured with; as many as the machine has
+    /// processors by default.
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<NonZeroUsize>,
 
@@ -56,7 +57,8 @@ pub struct Options {
     #[arg(long, alias = "repetitions", value_name = "N", default_value_t = 3, value_parser = count(1, COUNT_MAX))]
     pub rounds: usize,
 
-    /// Times that the prompts alone are measured, as many as --rounds by default; 0 leaves only what decoding needs.
+    /// Times that the prompts alone are measured, as many as --rounds by default; 0 leaves only what decoding
+    /// needs.
     #[arg(long, value_name = "N", value_parser = count(0, COUNT_MAX))]
     pub prefill_rounds: Option<usize>,
 
@@ -92,7 +94,8 @@ pub struct Options {
     #[command(flatten)]
     pub kv: KvOptions,
 
-    /// Measure memory and loading time instead, each backend in a process of its own that runs each case once.
+    /// Measure memory and loading time instead, each backend in a process of its own that runs each case
+    /// once.
     #[arg(long)]
     pub memory: bool,
 

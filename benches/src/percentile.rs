@@ -1,7 +1,7 @@
 //! Figures that stand for many.
 
-/// The smallest of `values` that at least `percent` in a hundred of them do not exceed (nearest rank); `None` for
-/// no values.
+/// The smallest of `values` that at least `percent` in a hundred of them do not exceed (nearest rank); `None`
+/// for no values.
 pub fn percentile(values: &[f64], percent: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -26,7 +26,8 @@ impl Prompts {
         if ordinary.is_empty() { Err(BenchError::Vocabulary) } else { Ok(Self { ordinary, seed }) }
     }
 
-    /// One prompt for each of `lengths`; others for each `run`, so that nothing computed before can be of use.
+    /// One prompt for each of `lengths`; others for each `run`, so that nothing computed before can be of
+    /// use.
     pub fn draw(&self, lengths: &[usize], run: u64) -> Vec<Vec<TokenId>> {
         let mut random = Random::nth(self.seed, run);
         let mut token = || self.ordinary[random.below(self.ordinary.len())];

@@ -3,15 +3,16 @@
 use crate::random::Random;
 use std::path::PathBuf;
 
-/// The folder of the optional test data: `EXSA_TEST_DATA`, else `shared` beside the project; `None` where it is absent.
+/// The folder of the optional test data: `EXSA_TEST_DATA`, else `shared` beside the project; `None` where it
+/// is absent.
 pub fn test_data() -> Option<PathBuf> {
     let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
     let folder = std::env::var_os("EXSA_TEST_DATA").map_or_else(beside, PathBuf::from);
     folder.join("models").is_dir().then_some(folder)
 }
 
-/// About `bytes` bytes of words made of syllables, with some capitals, numbers, punctuation and line ends, the way
-/// prose has them; never fewer.
+/// About `bytes` bytes of words made of syllables, with some capitals, numbers, punctuation and line ends,
+/// the way prose has them; never fewer.
 pub fn prose(bytes: usize, seed: u64) -> String {
     const ONSETS: &[&str] = &["b", "ch", "d", "f", "gr", "h", "l", "m", "n", "p", "r", "st", "t", "w", ""];
     const RIMES: &[&str] = &["a", "e", "ing", "o", "ou", "er", "at", "en", "is", "all", "ea"];

@@ -4,7 +4,8 @@ use crate::error::BenchError;
 use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 
-/// Starts this program again with `variables` set to `threads` and waits for its end, unless they are set so already.
+/// Starts this program again with `variables` set to `threads` and waits for its end, unless they are set so
+/// already.
 ///
 /// A program cannot soundly change its own environment once it has threads. So the one way to choose is to
 /// start another process.

@@ -24,15 +24,16 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Tokens of KV that each stream has to spare: more than a block of any backend, of which the engine wants one free for
-/// every stream that runs.
+/// Tokens of KV that each stream has to spare: more than a block of any backend, of which the engine wants
+/// one free for every stream that runs.
 const SPARE_TOKENS: usize = 256;
 
-/// Least tokens of prompts in a step, for an estimate of how far the first streams get while others' prompts are computed.
+/// Least tokens of prompts in a step, for an estimate of how far the first streams get while others' prompts
+/// are computed.
 const STEP_TOKENS_MIN: usize = 32;
 
-/// Measures every case that `options` ask for and writes lines of JSON for each to `out`: one for each backend, and one for
-/// each comparison.
+/// Measures every case that `options` ask for and writes lines of JSON for each to `out`: one for each
+/// backend, and one for each comparison.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), BenchError> {
     let weights = options.model.as_deref().map(Weights::read).transpose().map_err(|source| {
         let what = options.model.as_ref().map(|path| path.display().to_string()).unwrap_or_default();

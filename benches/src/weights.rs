@@ -8,8 +8,8 @@ use std::path::Path;
 /// Costs of the matrix products; attention comes on top and grows with the context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weights {
-    /// Bytes that a decode step reads, however many streams it serves: all tensors, less the embedding table where there
-    /// is an output matrix beside it. Of the table, a step reads but a row for each stream.
+    /// Bytes that a decode step reads, however many streams it serves: all tensors, less the embedding table
+    /// where there is an output matrix beside it. Of the table, a step reads but a row for each stream.
     pub bytes_per_step: u64,
     /// Multiply-adds of one token in the layers.
     pub layers: u64,

@@ -1,7 +1,8 @@
 //! Speed of running streams while another model loads: without a load, beside one at full speed, and beside a
 //! paced one.
 //!
-//! `cargo run --release -p exsa-backend-candle --example load_under_traffic -- STREAMS.gguf LOAD.gguf [ROUNDS]`
+//! `cargo run --release -p exsa-backend-candle --example load_under_traffic -- STREAMS.gguf LOAD.gguf
+//! [ROUNDS]`
 
 use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::ModelSource;

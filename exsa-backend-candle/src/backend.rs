@@ -35,9 +35,10 @@ impl CandleBackend {
         Self::default()
     }
 
-    /// Multiplies weights by the kernels of this instruction set instead of the processor's best one: `scalar`, `avx2`,
-    /// `avx-vnni`, `avx512-vnni`, `amx`, `neon` or `neon-dotprod`. For measurements, and for processors that slow down
-    /// when they use wide vectors. Results are the same with all of them, to the bit; attention keeps the best one.
+    /// Multiplies weights by the kernels of this instruction set instead of the processor's best one:
+    /// `scalar`, `avx2`, `avx-vnni`, `avx512-vnni`, `amx`, `neon` or `neon-dotprod`. For measurements, and
+    /// for processors that slow down when they use wide vectors. Results are the same with all of them, to
+    /// the bit; attention keeps the best one.
     ///
     /// Loading fails with [`LoadError::Option`] where the processor lacks it.
     #[must_use]

@@ -18,8 +18,8 @@ pub(crate) struct MappedRows {
 }
 
 impl MappedRows {
-    /// `rows` rows of `row_len` weights of type `dtype` that begin at `start`; `None` if they are not all there, or rows are not
-    /// whole blocks.
+    /// `rows` rows of `row_len` weights of type `dtype` that begin at `start`; `None` if they are not all
+    /// there, or rows are not whole blocks.
     pub fn new(
         mapping: &Arc<Mapping>,
         start: usize,
@@ -50,7 +50,8 @@ impl MappedRows {
         debug_assert!(result.is_ok(), "{result:?}");
     }
 
-    /// `out = left · Wᵀ`, with `left` `[m, k]`, the rows `W` `[n, k]` and `out` `[m, n]`: dequantized to f32 on the way.
+    /// `out = left · Wᵀ`, with `left` `[m, k]`, the rows `W` `[n, k]` and `out` `[m, n]`: dequantized to f32
+    /// on the way.
     pub fn multiply(&self, (m, n): (usize, usize), left: &[f32], out: &mut [f32], team: &mut Team) {
         let rows = |first: usize, rows: &mut [f32]| self.dequantize(first, rows);
         dequantize::matmul((m, self.row_len, n), left, rows, out, team);

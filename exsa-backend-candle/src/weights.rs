@@ -54,7 +54,8 @@ pub(crate) struct Weights<'a, 'p> {
 }
 
 impl<'a, 'p> Weights<'a, 'p> {
-    /// The tensors of `gguf`, whose bytes are `mapping`, for passes on the host's kernels of `isa` or, without, over tensors on `device`.
+    /// The tensors of `gguf`, whose bytes are `mapping`, for passes on the host's kernels of `isa` or,
+    /// without, over tensors on `device`.
     pub fn new(
         gguf: &'a Gguf,
         mapping: Arc<Mapping>,
@@ -131,7 +132,8 @@ impl<'a, 'p> Weights<'a, 'p> {
         if self.has(name) { self.vector(name, len).map(Some) } else { Ok(None) }
     }
 
-    /// The projection of `columns` to `rows` values by `{name}.weight` and, where the file has one, `{name}.bias`.
+    /// The projection of `columns` to `rows` values by `{name}.weight` and, where the file has one,
+    /// `{name}.bias`.
     pub fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear, LoadError> {
         let weight_name = format!("{name}.weight");
         let bias =
@@ -236,8 +238,8 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(RmsNorm::new(weight, epsilon))
     }
 
-    /// Refuses a file with tensors that nobody took: the model computes with something that is not known here. Returns the
-    /// fingerprint of all tensors.
+    /// Refuses a file with tensors that nobody took: the model computes with something that is not known
+    /// here. Returns the fingerprint of all tensors.
     pub fn finish(self) -> Result<Fingerprint, LoadError> {
         let left = self.gguf.tensors().iter().find(|tensor| !self.taken.contains(tensor.name.as_str()));
         match left {
@@ -298,7 +300,8 @@ impl<'a, 'p> Weights<'a, 'p> {
         true
     }
 
-    /// Brings the bytes of a tensor into memory, so that progress is real and the first token does not wait for the disk.
+    /// Brings the bytes of a tensor into memory, so that progress is real and the first token does not wait
+    /// for the disk.
     fn read_ahead(&mut self, tensor: &'a TensorInfo, start: usize, bytes: usize) -> Result<(), LoadError> {
         let mapping = Arc::clone(&self.mapping);
         let data = &mapping.bytes()[start..start + bytes];
@@ -316,8 +319,8 @@ impl<'a, 'p> Weights<'a, 'p> {
     }
 }
 
-/// Matrices of `gguf` on the host: each with its tensor, rows and columns, and the type that it is packed as for integer kernels, if it is. The
-/// embeddings are one where they are the output projection too.
+/// Matrices of `gguf` on the host: each with its tensor, rows and columns, and the type that it is packed as
+/// for integer kernels, if it is. The embeddings are one where they are the output projection too.
 pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize, usize, Option<PackedType>)> {
     let tied = gguf.tensor("output.weight").is_none();
     gguf.tensors().iter().filter_map(move |tensor| {

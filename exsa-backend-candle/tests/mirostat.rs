@@ -45,8 +45,9 @@ fn surprise(engine: &Engine, params: SamplingParams, tokens: usize) -> f64 {
     surprises.iter().sum::<f64>() / tokens as f64
 }
 
-/// Runs both versions over `tokens` tokens. The target is 2 nats, or nine tenths of the surprise of the model's own
-/// distribution if that is less than 2 nats: mirostat only removes tokens, so it cannot reach more.
+/// Runs both versions over `tokens` tokens. The target is 2 nats, or nine tenths of the surprise of the
+/// model's own distribution if that is less than 2 nats: mirostat only removes tokens, so it cannot reach
+/// more.
 fn reaches_its_target(tokens: usize, tolerance: f64) {
     let Some(model) = real_model::load(&CandleBackend::new()) else { return };
     let session = SessionOptions::new().sequences(1).context_tokens(tokens + 64);

@@ -223,7 +223,8 @@ fn in_company(session: &mut dyn Session, tokens: &[u32], size: usize) -> Vec<Vec
     rows
 }
 
-/// In any batch, with the tokens in any spans, and on any number of threads, a row's logits are the same bits.
+/// In any batch, with the tokens in any spans, and on any number of threads, a row's logits are the same
+/// bits.
 #[test]
 fn bit_by_bit() {
     for name in OWN_PRODUCTS {

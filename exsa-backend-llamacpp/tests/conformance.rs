@@ -24,8 +24,8 @@ fn micro(layout: KvLayout, name: &str) -> Fixture {
         .checksummed()
 }
 
-/// Default options: keys and values in 16 bits, and the fused attention. Weights are f32, since activations in 8 bits turn
-/// differences of summing into steps that hide more than they test.
+/// Default options: keys and values in 16 bits, and the fused attention. Weights are f32, since activations
+/// in 8 bits turn differences of summing into steps that hide more than they test.
 fn defaults() -> Fixture {
     let model = ModelSource::file(data("llama-f32.gguf"));
     Fixture::new(LlamaCppBackend::new(), model).session_options(options()).tolerance(HALVES).checksummed()

@@ -22,8 +22,8 @@ use support::{candle_backend, data, edit_of, exact_options, load_with, micro_mod
 /// Mean KL divergence of next-token distributions that is allowed, in nats.
 const DIVERGENCE_MAX: f64 = 1e-3;
 
-/// The same of types with a min for each block, for which llama.cpp rounds the sums of activations to 16 bits. Random
-/// weights make the most of it: there is no token that the model is sure of.
+/// The same of types with a min for each block, for which llama.cpp rounds the sums of activations to 16
+/// bits. Random weights make the most of it: there is no token that the model is sure of.
 const DIVERGENCE_MINS_MAX: f64 = 2e-3;
 
 /// Logits whose difference may be turned by 16-bit activations, which llama.cpp has with 16-bit weights.
@@ -175,14 +175,15 @@ fn distributions_of_trained_models() {
     }
 }
 
-/// The trained model in every mixture, quantized from its f32 weights: an error of a kernel that random weights hide shows
-/// here.
+/// The trained model in every mixture, quantized from its f32 weights: an error of a kernel that random
+/// weights hide shows here.
 #[test]
 fn distributions_of_every_mixture() {
     let Some(path) = test_data::model("exsa-tiny-f32.gguf") else { return };
     let mut failed = Vec::new();
     for mixture in Mixture::all() {
-        // Of the one-bit types nothing of this model is left, and the smallest mixture wants an importance matrix.
+        // Of the one-bit types nothing of this model is left, and the smallest mixture wants an importance
+        // matrix.
         if matches!(mixture, Mixture::Q1_0 | Mixture::Q2_0 | Mixture::Q2KS) {
             continue;
         }

@@ -80,8 +80,9 @@ impl Chain {
         let mut data: Vec<_> = (0..).zip(row).map(token).collect();
         let (size, data_ptr) = (data.len(), data.as_mut_ptr());
         let mut array = sys::llama_token_data_array { data: data_ptr, size, selected: -1, sorted: false };
-        // SAFETY: the chain is alive, and the array describes `data`, which outlives the call and is of `size` tokens.
-        // Samplers reorder the tokens, move the start and shorten the array, always within `data`.
+        // SAFETY: the chain is alive, and the array describes `data`, which outlives the call and is of
+        // `size` tokens. Samplers reorder the tokens, move the start and shorten the array, always within
+        // `data`.
         let left = unsafe {
             sys::llama_sampler_apply(self.0, &mut array);
             std::slice::from_raw_parts(array.data, array.size)
@@ -161,8 +162,8 @@ fn same(ours: &[(TokenId, f32)], theirs: &[(TokenId, f32)]) -> bool {
             .all(|(a, b)| a.0 == b.0 && (f64::from(a.1) - b.1).abs() <= 2e-4 * b.1 + 1e-9)
 }
 
-/// Compares one step of the chain on random logits. A token right at a cut may fall on either side of it by rounding, so
-/// one case in 100 may differ, by one token.
+/// Compares one step of the chain on random logits. A token right at a cut may fall on either side of it by
+/// rounding, so one case in 100 may differ, by one token.
 fn compare(
     name: &str,
     mut params: impl FnMut(&mut Random) -> (SamplingParams, Vec<*mut sys::llama_sampler>),
@@ -306,7 +307,8 @@ fn penalties_are_those_of_llama_cpp() {
             let (frequency, presence) = (random.between(-1.0, 1.0), random.between(-1.0, 1.0));
             let params = neutral().penalty_window(n).repetition_penalty(repetition);
             let params = params.frequency_penalty(frequency).presence_penalty(presence);
-            // The vocabulary is the smallest of the cases; llama.cpp does not look further than at tokens it was told of.
+            // The vocabulary is the smallest of the cases; llama.cpp does not look further than at tokens it
+            // was told of.
             let theirs = theirs![llama_sampler_init_penalties(40, n as i32, repetition, frequency, presence)];
             (params, theirs)
         },
@@ -398,7 +400,8 @@ fn sequence_breakers_are_those_of_llama_cpp() {
         let (vocabulary, n_vocab) = (Vocabulary::load(&path), tokenizer.n_vocab());
         let context = SamplerContext::new(n_vocab).with_tokenizer(&*tokenizer);
         for breakers in [&["\n", ":", "\"", "*"][..], &["\n"], &[" cat"], &["item", "yes"], &["sat on the"]] {
-            // A breaker of several tokens is encoded with the vocabulary's leading space by llama.cpp, and never found.
+            // A breaker of several tokens is encoded with the vocabulary's leading space by llama.cpp, and
+            // never found.
             if tokenizer.leading_space() && breakers.iter().any(|text| text.len() > 1) {
                 continue;
             }
@@ -428,7 +431,8 @@ fn sequence_breakers_are_those_of_llama_cpp() {
 #[test]
 fn whole_chains_agree() {
     use TransformKind::{Dry, MinP, Penalties, Temperature, TopK, TopNSigma, TopP, TypicalP};
-    // Top-n-sigma of llama.cpp leaves tokens of logit -inf in place, whose surprise its typical-p cannot compute: not both.
+    // Top-n-sigma of llama.cpp leaves tokens of logit -inf in place, whose surprise its typical-p cannot
+    // compute: not both.
     for filter in [TopNSigma, TypicalP] {
         let steps = [Penalties, Dry, filter, TopK, TopP, MinP, Temperature];
         for rotation in 0..steps.len() {
@@ -476,9 +480,9 @@ fn greedy_tokens_are_those_of_llama_cpp() {
     }
 }
 
-/// Answers of `len` tokens by a llama.cpp chain that draws, and our sampler led along: at each step, the position whose
-/// noise makes ours draw the same token. Returns how many answers left the common path: those where the log probability of
-/// a token differs.
+/// Answers of `len` tokens by a llama.cpp chain that draws, and our sampler led along: at each step, the
+/// position whose noise makes ours draw the same token. Returns how many answers left the common path: those
+/// where the log probability of a token differs.
 fn diverging(
     answers: u64,
     len: usize,

@@ -54,7 +54,8 @@ impl Fixture {
     }
 
     /// Promises that the bits of a row depend on the tokens of its sequence alone, as with
-    /// [`batch_invariant`](exsa_core::backend::Capabilities::batch_invariant), whatever the number of threads.
+    /// [`batch_invariant`](exsa_core::backend::Capabilities::batch_invariant), whatever the number of
+    /// threads.
     pub fn bitwise(mut self) -> Self {
         self.bitwise = true;
         self

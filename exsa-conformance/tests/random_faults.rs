@@ -1,5 +1,6 @@
-//! Faults of every kind at random calls, on schedules with too little KV and too few sequences, so that requests give way to each
-//! other and their KV is saved and restored, half of them with drafts. What must hold all the same is checked after every step.
+//! Faults of every kind at random calls, on schedules with too little KV and too few sequences, so that
+//! requests give way to each other and their KV is saved and restored, half of them with drafts. What must
+//! hold all the same is checked after every step.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_conformance::faulty::{Effect, Faults, FaultyModel, Operation, When};

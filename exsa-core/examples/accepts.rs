@@ -1,5 +1,6 @@
 //! Reads lines of `{"schema": ..., "texts": [...]}` and writes, for each, either `{"error": ...}` or
-//! `{"accepted": [...]}`: which texts the schema's grammar allows as a whole. `scripts/check-schemas` uses it.
+//! `{"accepted": [...]}`: which texts the schema's grammar allows as a whole. `scripts/check-schemas` uses
+//! it.
 
 use exsa_core::constraint::{Allowed, Compiler, Constraint, ConstraintError};
 use exsa_core::scripted::ByteTokenizer;

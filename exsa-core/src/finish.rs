@@ -54,9 +54,9 @@ impl FinishReason {
         }
     }
 
-    /// OpenAI's `finish_reason` of an answer without tool calls: `stop`, `length`, `content_filter` where banned strings
-    /// left no way on, or `error` for a request that failed, was cancelled or met a time limit, for which OpenAI has
-    /// no name.
+    /// OpenAI's `finish_reason` of an answer without tool calls: `stop`, `length`, `content_filter` where
+    /// banned strings left no way on, or `error` for a request that failed, was cancelled or met a time
+    /// limit, for which OpenAI has no name.
     pub fn openai(&self) -> &'static str {
         match self {
             Self::EndOfGeneration | Self::StopToken(_) | Self::StopString(_) => "stop",

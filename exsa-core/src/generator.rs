@@ -60,8 +60,8 @@ pub trait Generator: Send + Sync {
         Err(SubmitError::Unsupported { operation: "rerank", reason })
     }
 
-    /// Number of prompt tokens of the request, BOS and chat template included. Does not validate the rest of the
-    /// request. The default refuses.
+    /// Number of prompt tokens of the request, BOS and chat template included. Does not validate the rest of
+    /// the request. The default refuses.
     ///
     /// # Errors
     ///

@@ -104,7 +104,8 @@ fn chat_templates(metadata: &Metadata) -> Result<BTreeMap<String, String>, GgufE
     Ok(templates)
 }
 
-/// Refuses a source that cannot be a model file, before it is opened: a folder. Backends call it in `inspect` and `load`.
+/// Refuses a source that cannot be a model file, before it is opened: a folder. Backends call it in `inspect`
+/// and `load`.
 ///
 /// # Errors
 ///
@@ -125,8 +126,9 @@ pub fn check_source(source: &ModelSource) -> Result<(), LoadError> {
     Err(LoadError::Folder { path: path.clone(), files })
 }
 
-/// Refuses a GGUF that states that it holds something else than a model: an adapter, a projector, an importance matrix, a
-/// control vector. Backends call it in `inspect` and `load`, before they look for anything that only models have.
+/// Refuses a GGUF that states that it holds something else than a model: an adapter, a projector, an
+/// importance matrix, a control vector. Backends call it in `inspect` and `load`, before they look for
+/// anything that only models have.
 ///
 /// # Errors
 ///
@@ -149,8 +151,8 @@ pub fn check_type(gguf: &Gguf) -> Result<(), LoadError> {
     Err(LoadError::NotAModel { what, advice })
 }
 
-/// Bytes of keys and values of one token at f16: over all layers, the elements of a key and of a value times the
-/// key-value heads, two bytes each. Layers may differ in their number of heads.
+/// Bytes of keys and values of one token at f16: over all layers, the elements of a key and of a value times
+/// the key-value heads, two bytes each. Layers may differ in their number of heads.
 fn kv_bytes_per_token(metadata: &Metadata, architecture: &str) -> Result<u64, GgufError> {
     let number = |key: &str| metadata.get::<u64>(&format!("{architecture}.{key}"));
     let layers = number("block_count")?.unwrap_or(0);

@@ -27,8 +27,8 @@ pub enum Prompt {
 /// Most answers to one prompt: [`Request::n`], [`Request::best_of`]. It is the limit of OpenAI's API.
 pub const ANSWERS_MAX: usize = 128;
 
-/// Part of an answer generated before its request was submitted, by this engine or another: the request goes on as if
-/// nothing had happened between.
+/// Part of an answer generated before its request was submitted, by this engine or another: the request goes
+/// on as if nothing had happened between.
 ///
 /// ```
 /// use exsa_core::request::{Request, Resume};
@@ -40,9 +40,10 @@ pub const ANSWERS_MAX: usize = 128;
 /// ```
 ///
 /// The request itself is that of the uncut answer, with its limits, its penalties and its
-/// [`seed`](SamplingParams::seed), without which drawn tokens could not continue. Only new tokens and new text are emitted: text that
-/// was held back before the cut comes with the first new token that settles it. Usage counts the whole answer, except for
-/// the times of queue and first token. An answer that has ended already ends at once, for the same reason.
+/// [`seed`](SamplingParams::seed), without which drawn tokens could not continue. Only new tokens and new
+/// text are emitted: text that was held back before the cut comes with the first new token that settles it.
+/// Usage counts the whole answer, except for the times of queue and first token. An answer that has ended
+/// already ends at once, for the same reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -53,12 +54,13 @@ pub const ANSWERS_MAX: usize = 128;
 pub struct Resume {
     /// Tokens at the end of a [`Prompt::Tokens`] that are answer.
     pub generated: usize,
-    /// Time that has passed since the answer was first asked for. It counts against the request's time limits. With a token
-    /// generated, `first_token_timeout` is met.
+    /// Time that has passed since the answer was first asked for. It counts against the request's time
+    /// limits. With a token generated, `first_token_timeout` is met.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub elapsed: Duration,
-    /// State of the sampler, from [`Finished::sampler_state`](crate::stream::Finished::sampler_state) of the same request. Needed
-    /// with mirostat and adaptive-p, which otherwise begin anew and may give other tokens than the uncut answer.
+    /// State of the sampler, from [`Finished::sampler_state`](crate::stream::Finished::sampler_state) of the
+    /// same request. Needed with mirostat and adaptive-p, which otherwise begin anew and may give other
+    /// tokens than the uncut answer.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub sampler_state: Option<SamplerState>,
 }
@@ -96,11 +98,12 @@ impl Resume {
 /// # let _ = request;
 /// ```
 ///
-/// As JSON, with the feature `serde`, a request has the form of OpenAI's: exactly one of `messages` and `prompt` (a text or a
-/// list of token ids), the fields of [`SamplingParams`] and [`ChatOptions`] beside them, and times in seconds. A
-/// [`constraint`](Self::constraint) is `response_format`, `structured_outputs` (vLLM), `json_schema` or `grammar` (llama-server).
-/// Fields of other names are ignored, such as `stream`. A server that reads requests of strangers resets what only the
-/// host may say: `chat_template_kwargs`, `output_bytes_max`, `parse_special`, `priority`, `user`, `weight`.
+/// As JSON, with the feature `serde`, a request has the form of OpenAI's: exactly one of `messages` and
+/// `prompt` (a text or a list of token ids), the fields of [`SamplingParams`] and [`ChatOptions`] beside
+/// them, and times in seconds. A [`constraint`](Self::constraint) is `response_format`, `structured_outputs`
+/// (vLLM), `json_schema` or `grammar` (llama-server). Fields of other names are ignored, such as `stream`. A
+/// server that reads requests of strangers resets what only the host may say: `chat_template_kwargs`,
+/// `output_bytes_max`, `parse_special`, `priority`, `user`, `weight`.
 #[derive(Clone, Debug)]
 #[cfg_attr(
     feature = "serde",
@@ -119,9 +122,9 @@ pub struct Request {
     /// How tokens are chosen.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub sampling: SamplingParams,
-    /// The host's own transforms, in this order. By default they come after logit bias, penalties and DRY and before the
-    /// filters, so that the filters choose among the tokens that the transforms leave; [`SamplingParams::order`] can place
-    /// them elsewhere.
+    /// The host's own transforms, in this order. By default they come after logit bias, penalties and DRY and
+    /// before the filters, so that the filters choose among the tokens that the transforms leave;
+    /// [`SamplingParams::order`] can place them elsewhere.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub transforms: Vec<Arc<dyn TransformFactory>>,
     /// Tokens to generate at most; `None`, the default, goes on until the model ends or the context is full.
@@ -164,26 +167,26 @@ pub struct Request {
     pub user: Option<String>,
     /// The user's share relative to that of others, from this request on; 1 by default, 0.001 to 1000.
     pub weight: f32,
-    /// Requests share cached prefixes only with those of the same salt: so that nobody learns from the time that an answer
-    /// takes what others asked.
+    /// Requests share cached prefixes only with those of the same salt: so that nobody learns from the time
+    /// that an answer takes what others asked.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub cache_salt: Option<String>,
     /// What was done of the answer before.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub resume: Option<Resume>,
-    /// Number of answers, 1 by default and at most [`ANSWERS_MAX`]. Answer `i` is that of the same request for
-    /// one answer whose [`seed`](SamplingParams::seed) is larger by `i` (wrapping), so answer 0 does not depend
-    /// on `n`. Where the session forks and the prefix cache is on, the prompt is computed once, apart from its
-    /// last block. Each answer has a place in the queue and a sequence of its own; if the stream is not read,
-    /// all are paused.
+    /// Number of answers, 1 by default and at most [`ANSWERS_MAX`]. Answer `i` is that of the same request
+    /// for one answer whose [`seed`](SamplingParams::seed) is larger by `i` (wrapping), so answer 0 does not
+    /// depend on `n`. Where the session forks and the prefix cache is on, the prompt is computed once, apart
+    /// from its last block. Each answer has a place in the queue and a sequence of its own; if the stream is
+    /// not read, all are paused.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::wire::or_one"))]
     pub n: usize,
     /// Number of answers to generate, of which the best `n` are given; at least `n` and at most
     /// [`ANSWERS_MAX`]. `None`, the default, is `n`. The best have the highest
-    /// [mean](crate::stream::AnswerLogprob::mean) log-probability per token, the rule that OpenAI documents; a
-    /// sum would favour short answers. Answer 0 is the best. If more than `n` are generated, nothing is sent
-    /// before all have ended. Answers that ended by themselves go before those that the request's end cut
-    /// off, and failed answers come last. Usage counts the tokens of all.
+    /// [mean](crate::stream::AnswerLogprob::mean) log-probability per token, the rule that OpenAI documents;
+    /// a sum would favour short answers. Answer 0 is the best. If more than `n` are generated, nothing is
+    /// sent before all have ended. Answers that ended by themselves go before those that the request's end
+    /// cut off, and failed answers come last. Usage counts the tokens of all.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub best_of: Option<usize>,
     /// Log-probabilities of the prompt's tokens, with so many of the most probable tokens in the place of
@@ -221,8 +224,8 @@ pub struct Request {
     /// Reasoning before the answer.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub reasoning: ReasoningOptions,
-    /// Whether control tokens of the answer (`<|channel|>`) have no text; `true` by default. Markers of tool calls and
-    /// reasoning never show where their format is in use.
+    /// Whether control tokens of the answer (`<|channel|>`) have no text; `true` by default. Markers of tool
+    /// calls and reasoning never show where their format is in use.
     pub skip_special_tokens: bool,
 }
 

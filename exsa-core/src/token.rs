@@ -6,8 +6,8 @@ pub type TokenId = u32;
 /// Names one sequence inside a [`Session`](crate::backend::Session).
 ///
 /// Core hands the ids out, densely from 0 and always below
-/// [`Capabilities::sequences_max`](crate::backend::Capabilities::sequences_max); an id is used again after its
-/// sequence was released.
+/// [`Capabilities::sequences_max`](crate::backend::Capabilities::sequences_max); an id is used again after
+/// its sequence was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeqId(pub u32);
 

@@ -9,10 +9,12 @@ use crate::token::TokenId;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An error as servers and worker processes report it: `{"type": "queue_full", "message": "...", "retry_after": 1.5}`.
+/// An error as servers and worker processes report it: `{"type": "queue_full", "message": "...",
+/// "retry_after": 1.5}`.
 ///
-/// [`SubmitError`] and [`RequestError`] serialize in this form. A [`RequestError`] that is read back keeps its type where it has
-/// no other content than the message, and is a [`RequestError::Generator`] with the message otherwise.
+/// [`SubmitError`] and [`RequestError`] serialize in this form. A [`RequestError`] that is read back keeps
+/// its type where it has no other content than the message, and is a [`RequestError::Generator`] with the
+/// message otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ErrorReport {
@@ -236,7 +238,8 @@ pub(crate) mod overflow {
     }
 }
 
-/// `input` of OpenAI's embeddings: a text, a list of token ids, or a list of texts and of lists of ids. Written as a list.
+/// `input` of OpenAI's embeddings: a text, a list of token ids, or a list of texts and of lists of ids.
+/// Written as a list.
 pub(crate) mod embed_inputs {
     use super::*;
     use crate::embed::EmbedInput;

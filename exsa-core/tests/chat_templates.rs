@@ -1,7 +1,7 @@
 //! Templates of models in use, against what Hugging Face transformers makes of them.
 //!
-//! The conversations are ours; the templates are read from the test data, and of the expected texts only lengths and
-//! hashes are stored. `tools/chat_expected.py` writes them.
+//! The conversations are ours; the templates are read from the test data, and of the expected texts only
+//! lengths and hashes are stored. `tools/chat_expected.py` writes them.
 #![cfg(feature = "chat-template")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -120,7 +120,8 @@ fn templates_of_models_render_as_in_transformers() {
 
 const SNIPPETS: &str = include_str!("data/snippets.json");
 
-/// Small templates of our own, each with what Jinja2 makes of it. `SNIPPETS` in the script has the conversation.
+/// Small templates of our own, each with what Jinja2 makes of it. `SNIPPETS` in the script has the
+/// conversation.
 #[test]
 fn snippets_render_as_in_jinja2() {
     let messages = [

@@ -1,4 +1,5 @@
-//! Vectors and scores through the engine: beside streams, in order, with limits, cancels, deadlines and failures.
+//! Vectors and scores through the engine: beside streams, in order, with limits, cancels, deadlines and
+//! failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::{Capabilities, Model, Output, Pooling, Session, SessionOptions};

@@ -484,8 +484,8 @@ impl Session for Counted {
     }
 }
 
-/// An engine that was dropped once left the flag in its options raised, so that the next engine from a clone of them lost its
-/// first pass.
+/// An engine that was dropped once left the flag in its options raised, so that the next engine from a clone
+/// of them lost its first pass.
 #[test]
 fn engines_from_clones_of_the_same_options_share_no_interrupt() {
     let counts = Interruptions {

@@ -124,8 +124,8 @@ fn a_count_off_by_one_is_refused() {
     let image = Image::whole();
     for (names, at) in &image.counts {
         let n = u64::from_le_bytes(image.bytes[*at..at + 8].try_into().unwrap());
-        // One fewer reads the last item as what follows it. For the numbers of tensors that is sound: trailing
-        // bytes are padding.
+        // One fewer reads the last item as what follows it. For the numbers of tensors that is sound:
+        // trailing bytes are padding.
         for n in [n + 1, n - 1] {
             let mut damaged = image.bytes.clone();
             damaged[*at..at + 8].copy_from_slice(&n.to_le_bytes());
@@ -247,7 +247,8 @@ fn text_that_is_not_utf8_is_refused_only_where_it_is_asked_for() {
 
 #[test]
 fn keys_that_are_not_utf8_may_look_alike() {
-    // Two keys in Latin-1 that differ in the wrong byte alone, and one that is spelt like what stands for them.
+    // Two keys in Latin-1 that differ in the wrong byte alone, and one that is spelt like what stands for
+    // them.
     let file = GgufWriter::new()
         .key("a.xx", Value::U32(1))
         .key("a.yy", Value::U32(2))
@@ -324,8 +325,8 @@ fn gaps_between_tensors_and_after_them_are_allowed() {
     assert_eq!(read(&bytes).unwrap().tensors()[1].bytes, 12);
 }
 
-/// Where the data offset of a directory's entry stands, in a file without keys whose tensors have names of one letter
-/// and one dimension.
+/// Where the data offset of a directory's entry stands, in a file without keys whose tensors have names of
+/// one letter and one dimension.
 fn offset_field(entry: usize) -> usize {
     const HEADER_BYTES: usize = 4 + 4 + 8 + 8;
     const ENTRY_BYTES: usize = 8 + 1 + 4 + 8 + 4 + 8;

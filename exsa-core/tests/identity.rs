@@ -1,5 +1,5 @@
-//! An answer is the same however it comes about: with drafts of any kind, with a stream that is often full, or resumed after
-//! any of its tokens.
+//! An answer is the same however it comes about: with drafts of any kind, with a stream that is often full,
+//! or resumed after any of its tokens.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;

@@ -31,7 +31,8 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: `ptr` came from `System` with this layout, and the caller keeps to the rest of the contract.
+        // SAFETY: `ptr` came from `System` with this layout, and the caller keeps to the rest of the
+        // contract.
         unsafe { System.realloc(ptr, layout, new_size) }
     }
 }

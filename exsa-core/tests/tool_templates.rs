@@ -1,4 +1,5 @@
-//! Round trips: calls that a model's chat template writes into a conversation are those that the parser finds.
+//! Round trips: calls that a model's chat template writes into a conversation are those that the parser
+//! finds.
 #![cfg(all(feature = "tool-parsers", feature = "chat-template"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -6,7 +7,8 @@ use exsa_core::chat::{ChatOptions, ChatTemplate, ControlTexts, Json, Message, To
 use exsa_core::tools::{Delta, OutputParser, ReasoningFormat, ToolFormat, detect};
 use std::path::PathBuf;
 
-/// Texts that end a turn, which a tokenizer knows as ends of generation, and the head of an empty answer after it.
+/// Texts that end a turn, which a tokenizer knows as ends of generation, and the head of an empty answer
+/// after it.
 const ENDS: [&str; 7] = [
     "<|im_end|>",
     "<|eot_id|>",

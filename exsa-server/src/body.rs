@@ -91,8 +91,8 @@ impl Fields {
         read(Value::Object(self.0), "")
     }
 
-    /// Reads all fields as one value of a type with flattened parts, whose errors do not tell the field. If that
-    /// fails, each field is read alone, beside `required` fields, to find the field at fault.
+    /// Reads all fields as one value of a type with flattened parts, whose errors do not tell the field. If
+    /// that fails, each field is read alone, beside `required` fields, to find the field at fault.
     pub(crate) fn into_flattened<T: DeserializeOwned>(
         self,
         required: &[(&str, Value)],

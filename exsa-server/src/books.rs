@@ -28,6 +28,9 @@ pub(crate) struct Estimate {
     pub(crate) output: Option<u64>,
 }
 
+/// The next write of the quotas.
+type NextWrite = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The books of a request that was admitted. They are closed once: by [`end`](Self::end),
 /// [`refuse`](Self::refuse), or by being dropped, which is the client's leaving.
 pub(crate) struct Books {
@@ -43,7 +46,7 @@ pub(crate) struct Books {
     /// Whether the end waits for its line.
     awaits_line: bool,
     line: Option<Ticket>,
-    write: Option<(u32, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+    write: Option<(u32, NextWrite)>,
     closed: bool,
 }
 
@@ -65,10 +68,10 @@ impl Contents {
     }
 }
 
-/// Cuts a text to `max` bytes, at a boundary of characters.
-fn cut(mut text: String, max: usize) -> String {
-    text.truncate(text.floor_char_boundary(max));
-    text
+/// The beginning of a text, of at most `max` bytes, up to a boundary of characters.
+fn beginning(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 impl AppState {
@@ -94,12 +97,16 @@ impl AppState {
         let end_user = user.and_then(|user| user.strip_prefix(&*client.caller.id)?.strip_prefix('/'));
         let mut books = Books {
             client: client.clone(),
-            model: self.model(model).ok().map(|model| model.name.clone()).or(model.map(str::to_owned)),
+            model: self.model_name(model).ok().or(model.map(str::to_owned)),
             user: end_user.or(client.caller.end_user.as_deref()).map(str::to_owned),
             place,
             reservation: None,
             estimate: Estimate::default(),
-            contents: max.map(|max| Contents { max, prompt: cut(prompt(), max), answers: BTreeMap::new() }),
+            contents: max.map(|max| Contents {
+                max,
+                prompt: beginning(&prompt(), max).to_owned(),
+                answers: BTreeMap::new(),
+            }),
             output: 0,
             awaits_line: self.audit.as_ref().is_some_and(|log| log.syncs_every_line()),
             line: None,
@@ -183,8 +190,8 @@ pub(crate) fn observe(access: &Access, log: AuditLog) {
     });
 }
 
-/// Records acts of administrators, and refuses them while the audit log cannot record them and the configuration
-/// refuses work then. An act is acknowledged once its line is stable.
+/// Records acts of administrators, and refuses them while the audit log cannot record them and the
+/// configuration refuses work then. An act is acknowledged once its line is stable.
 pub(crate) async fn record_act(
     State(state): State<Arc<AppState>>,
     client: Client,
@@ -280,7 +287,7 @@ impl Books {
         if let Some(Contents { max, answers, .. }) = &mut self.contents {
             let answer = answers.entry(index).or_default();
             let rest = max.saturating_sub(answer.len());
-            answer.push_str(&text[..text.floor_char_boundary(rest)]);
+            answer.push_str(beginning(text, rest));
         }
     }
 

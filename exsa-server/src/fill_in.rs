@@ -20,8 +20,8 @@ const REPOSITORY: &str = "myproject\n";
 const FILE: &str = "filename\n";
 
 impl Gap {
-    /// The tokens of a prompt whose answer fills the gap, in llama-server's order: other files, prefix, suffix.
-    /// Control tokens that the texts spell out stay text.
+    /// The tokens of a prompt whose answer fills the gap, in llama-server's order: other files, prefix,
+    /// suffix. Control tokens that the texts spell out stay text.
     ///
     /// # Errors
     ///

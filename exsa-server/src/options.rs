@@ -22,12 +22,13 @@ pub struct ServerOptions {
     pub prompts_max: usize,
     /// Maximum answers to one prompt (`n`, `best_of`); 128 by default.
     pub n_max: usize,
-    /// Maximum tokens of a prompt; `None`, the default, is as many as the model takes. With a limit, prompts are
-    /// tokenized twice.
+    /// Maximum tokens of a prompt; `None`, the default, is as many as the model takes. With a limit, prompts
+    /// are tokenized twice.
     pub prompt_tokens_max: Option<usize>,
     /// Maximum bytes of a schema, a grammar, or the definitions of tools, as JSON; 1 MiB by default.
     pub schema_bytes_max: usize,
-    /// Whether chat completions and completions have llama-server's `timings` unless asked; they have not by default.
+    /// Whether chat completions and completions have llama-server's `timings` unless asked; they have not by
+    /// default.
     pub timings: bool,
     /// Whether reasoning is sent as `reasoning_content` too, unless asked; it is not by default.
     pub reasoning_content: bool,
@@ -37,15 +38,16 @@ pub struct ServerOptions {
     pub stored_responses: StoredResponses,
     /// Interval of keep-alive comments in streams; 15 s by default.
     pub keep_alive: Duration,
-    /// Time without a completed step, while work waits, after which the server is not ready; 60 s by default. It must be
-    /// longer than the longest step.
+    /// Time without a completed step, while work waits, after which the server is not ready; 60 s by default.
+    /// It must be longer than the longest step.
     pub step_limit: Duration,
-    /// Host names beside loopback addresses that requests may be addressed to, without a port. An empty list and
-    /// [`any_host`](Self::any_host) unset allow loopback names alone, which stops DNS rebinding.
+    /// Host names beside loopback addresses that requests may be addressed to, without a port. An empty list
+    /// and [`any_host`](Self::any_host) unset allow loopback names alone, which stops DNS rebinding.
     pub allowed_hosts: Vec<String>,
     /// Whether any `Host` is accepted; for servers behind a proxy that checks it.
     pub any_host: bool,
-    /// Origins, such as `https://app.example.org`, whose pages may send requests. Others are refused; none by default.
+    /// Origins, such as `https://app.example.org`, whose pages may send requests. Others are refused; none by
+    /// default.
     pub allowed_origins: Vec<String>,
     /// Whether pages of the allowed origins may read answers (CORS); `false` by default.
     pub cors: bool,

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tracing::{debug, info};
 
-/// Facts for the log that are found while a request is answered: never prompts, answers or keys. Clones share them.
+/// Facts for the log that are found while a request is answered: never prompts, answers or keys. Clones share
+/// them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogEntry(Arc<Mutex<Facts>>);
 
@@ -57,7 +58,8 @@ pub(crate) async fn name_caller(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Lets the response write the log's line when its body ends, or when it is dropped because the client is gone.
+/// Lets the response write the log's line when its body ends, or when it is dropped because the client is
+/// gone.
 pub(crate) fn on_end(context: RequestContext, response: Response) -> Response {
     let line = Line { status: response.status().as_u16(), whole: response.body().is_end_stream(), context };
     response.map(|body| Body::new(Logged { body, line }))
@@ -104,7 +106,8 @@ impl Drop for Line {
     }
 }
 
-/// A body that writes the line after its last part. The body is dropped first: what it holds closes its books before.
+/// A body that writes the line after its last part. The body is dropped first: what it holds closes its books
+/// before.
 struct Logged {
     body: Body,
     line: Line,

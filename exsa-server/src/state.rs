@@ -110,7 +110,8 @@ impl AppState {
         })
     }
 
-    /// Runs `work` on a thread for blocking work: tokenization of a long prompt must stall no other connection.
+    /// Runs `work` on a thread for blocking work: tokenization of a long prompt must stall no other
+    /// connection.
     pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, SubmitError> + Send + 'static,

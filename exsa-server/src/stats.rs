@@ -1,7 +1,7 @@
 //! `/v1/stats`: the engines' counters, gauges and histograms as JSON, for the page and for scripts.
 //!
-//! Counters have the names of `/metrics` without their prefix; times are in seconds. Names of users are personal data,
-//! so they are given only to requests that ask for them.
+//! Counters have the names of `/metrics` without their prefix; times are in seconds. Names of users are
+//! personal data, so they are given only to requests that ask for them.
 
 use crate::error::ApiError;
 use crate::models::Models;

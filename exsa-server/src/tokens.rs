@@ -20,17 +20,53 @@ struct Tokenize {
     #[serde(default, alias = "add_special_tokens")]
     add_special: bool,
     /// Whether the texts of tokens are listed too.
-    #[serde(default, alias = "return_token_strs")]
+    #[serde(default)]
+    return_token_strs: bool,
+    /// Whether each token is an object with its text, as in llama-server.
+    #[serde(default)]
     with_pieces: bool,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Tokenized {
-    tokens: Vec<TokenId>,
+    tokens: Tokens,
     count: usize,
     max_model_len: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_strs: Option<Vec<String>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Tokens {
+    Ids(Vec<TokenId>),
+    Pieces(Vec<Piece>),
+}
+
+#[derive(Debug, Serialize)]
+struct Piece {
+    id: TokenId,
+    piece: Bytes,
+}
+
+/// The text of a token, or its bytes where they are no whole characters.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Bytes {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Piece {
+    fn new(id: TokenId, tokenizer: &dyn Tokenizer) -> Self {
+        let mut bytes = Vec::new();
+        tokenizer.piece(id, &mut bytes);
+        if bytes.is_empty() {
+            bytes.extend_from_slice(tokenizer.token_text(id).unwrap_or_default().as_bytes());
+        }
+        let piece = String::from_utf8(bytes);
+        Self { id, piece: piece.map_or_else(|error| Bytes::Bytes(error.into_bytes()), Bytes::Text) }
+    }
 }
 
 /// Token ids of a text. Control tokens that the text spells out stay text.
@@ -52,11 +88,16 @@ pub(crate) async fn tokenize(
             tokenizer.encode(&request.content, &options, &mut tokens);
             tokens
         };
-        let texts = request.with_pieces.then(|| tokens.iter().map(|id| text_of(*id, &*tokenizer)).collect());
-        Ok((tokens, texts))
+        let texts = request.return_token_strs;
+        let token_strs = texts.then(|| tokens.iter().map(|id| text_of(*id, &*tokenizer)).collect());
+        let count = tokens.len();
+        let tokens = match request.with_pieces {
+            true => Tokens::Pieces(tokens.into_iter().map(|id| Piece::new(id, &*tokenizer)).collect()),
+            false => Tokens::Ids(tokens),
+        };
+        Ok(Tokenized { tokens, count, max_model_len, token_strs })
     };
-    let (tokens, token_strs) = state.blocking(work).await?;
-    Ok(Json(Tokenized { count: tokens.len(), max_model_len, tokens, token_strs }))
+    Ok(Json(state.blocking(work).await?))
 }
 
 fn text_of(id: TokenId, tokenizer: &dyn Tokenizer) -> String {

@@ -1,7 +1,8 @@
 //! Inference for a caller: the one way from a handler to the generator.
 //!
-//! [`AppState::submit`] authorises, sets what the server decides, and submits. [`Work`] is the accepted request; its
-//! [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client is gone.
+//! [`AppState::submit`] authorises, sets what the server decides, and submits. [`Work`] is the accepted
+//! request; its [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client is
+//! gone.
 
 use crate::access::{self, Caller, RevocationWatch};
 use crate::audit::Act;
@@ -181,7 +182,7 @@ impl AppState {
             request_limits::check(request, &options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
-            let model = self.model(request.model.as_deref())?.name.clone();
+            let model = self.model_name(request.model.as_deref())?;
             client.context.log.model(&model);
             slots.push(self.in_flight.add(client.context.id.clone(), model, request));
         }

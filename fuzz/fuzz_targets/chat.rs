@@ -1,5 +1,5 @@
-//! Chat templates: any source and any conversation end in a text or a typed error, in time and within limits; and in
-//! templates as models have them, what users write never becomes a control token.
+//! Chat templates: any source and any conversation end in a text or a typed error, in time and within limits;
+//! and in templates as models have them, what users write never becomes a control token.
 #![no_main]
 
 use exsa_core::chat::{ChatOptions, ChatTemplate, ControlTexts, Json, Message, ToolCall, ToolFallback};
@@ -10,7 +10,8 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-/// Templates that copy what messages hold, as those of models do. The control tokens are `<|bos|>` and `<|eos|>`.
+/// Templates that copy what messages hold, as those of models do. The control tokens are `<|bos|>` and
+/// `<|eos|>`.
 const COPYING: [&str; 5] = [
     "{% for m in messages %}<|bos|>{{ m.role }}\n{{ m.content }}<|eos|>\n{% endfor %}{% if add_generation_prompt %}<|bos|>assistant\n{% endif %}",
     "{{ bos_token }}{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] | trim + eos_token }}{% endfor %}",

@@ -1,5 +1,6 @@
-//! Requests with any prompt and any parameters, through the engine's loop on the scripted backend: refused with words, or
-//! accepted and ended exactly once; no KV is left, and the tokens are within what was asked for.
+//! Requests with any prompt and any parameters, through the engine's loop on the scripted backend: refused
+//! with words, or accepted and ended exactly once; no KV is left, and the tokens are within what was asked
+//! for.
 #![no_main]
 
 use exsa_core::backend::SessionOptions;

@@ -1,5 +1,5 @@
-//! Parsers of tool calls and reasoning: any output of a model in any format ends in parts, the same however it is cut;
-//! arguments of complete calls are JSON objects, and text is not lost.
+//! Parsers of tool calls and reasoning: any output of a model in any format ends in parts, the same however
+//! it is cut; arguments of complete calls are JSON objects, and text is not lost.
 #![no_main]
 
 use exsa_core::chat::Json;

@@ -117,9 +117,10 @@ class Server:
             self.process.terminate()
             self.process.wait(timeout=60)
 
-    def request(self, method, path, body=None):
+    def request(self, method, path, body=None, key=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request(method, path, json.dumps(body) if body is not None else None)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
         response = connection.getresponse()
         text = response.read().decode()
         connection.close()

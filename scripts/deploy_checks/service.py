@@ -2,11 +2,12 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
 
-from harness import ARGS, DEPLOY, FOLDER, Server, Skipped, check, program, run
+from harness import ARGS, DEPLOY, FOLDER, Server, Skipped, check, completion, program, run
 
 UNIT = DEPLOY / "systemd" / "exsa-server.service"
 CONTAINERFILE = DEPLOY / "container" / "Containerfile"
@@ -28,14 +29,30 @@ def security():
     return "ok: " + re.search(r"level for exsa-server.service: ([\d.]+)", said)[1]
 
 
-@check("systemd: the time to stop is longer than the drain")
+@check("systemd: the time to stop is longer than the drain of exsa.toml")
 def stop_time():
-    text = UNIT.read_text()
-    limit = int(re.search(r"TimeoutStopSec=(\d+)s", text)[1])
-    said = run(ARGS.binary, "--help")
-    drain = re.search(r"--drain .*?\[default: (\d+)", said, re.DOTALL)
-    seconds = int(drain[1]) if drain else 30
-    assert limit > seconds + 30, f"{limit} s for a drain of {seconds} s"
+    limit = int(re.search(r"TimeoutStopSec=(\d+)s", UNIT.read_text())[1])
+    drain = re.search(r"\[drain\]\ndelay = \"(\d+)s\".*\ntimeout = \"(\d+)s\"", (DEPLOY / "exsa.toml").read_text())
+    seconds = int(drain[1]) + int(drain[2])
+    assert limit > seconds + 10, f"{limit} s for a drain of {seconds} s"
+
+
+@check("exsa.toml: the server accepts it, and starts with it")
+def configuration():
+    folder = FOLDER / f"state-{os.getpid()}"
+    for name in ["keys", "audit", "models"]:
+        (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.copy(next(pathlib.Path("models").glob("**/*.gguf")), folder / "models" / "story.gguf")
+    text = (DEPLOY / "exsa.toml").read_text().replace("/var/lib/exsa", str(folder))
+    file = folder / "exsa.toml"
+    file.write_text(text)
+    run(ARGS.binary, "--config", file, "--check-config")
+    made = ["key", "new", "--data", folder / "keys", "--name", "admin"]
+    key = run(ARGS.binary, *made, "--scope", "infer", "--scope", "models").split()[-1]
+    with Server("--config", str(file)) as server:
+        assert server.request("GET", "/v1/models")[0] == 401
+        status, answer = server.request("POST", "/v1/completions", {**completion(4), "model": "story"}, key=key)
+        assert status == 200, answer
 
 
 @check("container: the health check tells a server that lives")

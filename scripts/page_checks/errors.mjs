@@ -1,7 +1,11 @@
 // Refused requests, keys, and connections that end.
 
 import assert from "node:assert/strict";
-import { ask, check, chunk, ended, failure, sse } from "./harness.mjs";
+import { execFileSync } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { BINARY, ask, check, chunk, ended, failure, sse, startServer } from "./harness.mjs";
 
 check("a wrong key is said, another one is asked for and kept in the tab alone", async (page) => {
   page.expect(401);
@@ -31,6 +35,35 @@ check("a wrong key is said, another one is asked for and kept in the tab alone",
   await page.click("#key-open");
   await page.click("#key-forget");
   assert.equal(await page.evaluate(() => sessionStorage.getItem("exsa.key")), null);
+});
+
+check("keys and scopes of a server with authentication", async (page) => {
+  page.expect(401).add("403");
+  const data = fs.mkdtempSync(path.join(os.tmpdir(), "exsa-page-"));
+  const server = await startServer("--data", data);
+  try {
+    const flags = ["key", "new", "--data", data, "--name", "page", "--scope", "infer", "--scope", "metrics"];
+    const key = execFileSync(BINARY, flags, { encoding: "utf8" }).trim();
+    await page.goto(server.url);
+    const reason = page.locator("#key-reason");
+    await reason.filter({ hasText: "asks for an API key" }).waitFor();
+    await page.fill("#key-input", `${key.slice(0, -4)}aaaa`);
+    await page.keyboard.press("Enter");
+    await reason.filter({ hasText: "does not accept" }).waitFor();
+    await page.fill("#key-input", key);
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() => document.querySelector("#model").value !== "");
+    await page.fill("#set-max_tokens", "4");
+    await ask(page, "Hello");
+    assert.match(await page.textContent(".message.assistant .actions"), /4 tokens/);
+    await page.click("nav [data-view=live]");
+    await page.waitForSelector("#live-throughput .tile");
+    await page.locator("#live-models", { hasText: "not allowed with your API key" }).waitFor();
+    assert.match(await page.textContent("#live-models"), /'models'/);
+  } finally {
+    server.stop();
+    fs.rmSync(data, { recursive: true, force: true });
+  }
 });
 
 check("too many requests: the wait is said, and another try is offered", async (page) => {

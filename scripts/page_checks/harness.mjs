@@ -6,19 +6,31 @@ import { createRequire } from "node:module";
 import fs from "node:fs";
 import path from "node:path";
 
-const { CHROMIUM, BINARY, FOLDER } = process.env;
+const { CHROMIUM, FOLDER } = process.env;
+/** The binary under test. */
+export const { BINARY } = process.env;
 const require = createRequire(path.join(FOLDER, "package.json"));
 const { chromium } = require("playwright-core");
 const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
 
 const checks = [];
+/** Addresses of the servers under test; pages send requests to no other. */
+const servers = [];
 
 /** Adds a check; it gets a page of a browser tab of its own. Options are those of a context of the browser. */
 export const check = (name, run, options = {}) => checks.push({ name, run, options });
 
-/** Starts the binary on a free port. */
-export function startServer(...flags) {
+/** Starts the binary on a free port, and waits until it takes requests. */
+export async function startServer(...flags) {
+  const server = await start(flags);
+  servers.push(server.url);
+  // The server listens before its models are loaded.
+  while (!(await fetch(`${server.url}health/ready`)).ok) await new Promise((resolve) => setTimeout(resolve, 100));
+  return server;
+}
+
+function start(flags) {
   const child = spawn(BINARY, ["--port", "0", ...flags], { stdio: ["ignore", "ignore", "pipe"] });
   const log = fs.createWriteStream(path.join(FOLDER, "server.log"), { flags: "a" });
   return new Promise((resolve, reject) => {
@@ -91,8 +103,6 @@ export async function shot(page, name) {
 /** Runs all checks and returns the number of those that failed. */
 export async function run() {
   const server = await startServer();
-  // The server listens before its models are loaded.
-  while (!(await fetch(`${server.url}health/ready`)).ok) await new Promise((resolve) => setTimeout(resolve, 100));
   // A server without the lifecycle's routes refuses the page's question for them.
   const list = await fetch(`${server.url}v1/models/list`);
   const managed = list.ok && (await list.json()).data.some(({ settings }) => settings);
@@ -114,7 +124,7 @@ export async function run() {
       if (["error", "warning"].includes(message.type()) && !(refused && expected.has(refused[1]))) errors.push(text);
     });
     page.on("request", (request) => {
-      if (!request.url().startsWith(server.url)) errors.push(`a request to ${request.url()}`);
+      if (!servers.some((url) => request.url().startsWith(url))) errors.push(`a request to ${request.url()}`);
     });
     let result = "ok";
     try {

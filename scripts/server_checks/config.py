@@ -233,6 +233,13 @@ class Secured(Configured):
     def prepare(self):
         make_authority(self.folder, "root")
         make_certificate(self.folder, "server", "root", "/CN=server")
+        make_certificate(self.folder, "alice", "root", "/O=Example/CN=alice")
+
+    def wait_ready(self, seconds=60):
+        end = time.monotonic() + seconds
+        while tls_get(self, "/health/ready", client="alice")[0] != 200:
+            assert time.monotonic() < end, "the server is not ready"
+            time.sleep(0.02)
 
 
 if has_tls():
@@ -270,7 +277,6 @@ if has_tls():
     def config_mutual_tls(_):
         server = Secured("client_ca = 'FOLDER/root.pem'\nclient_auth = 'required'\n")
         try:
-            make_certificate(server.folder, "alice", "root", "/O=Example/CN=alice")
             make_authority(server.folder, "stranger")
             assert tls_get(server, "/health", client="alice")[0] == 200
             for client in [None, "stranger"]:

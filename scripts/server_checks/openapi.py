@@ -79,6 +79,8 @@ def schemathesis(server):
             tool, "run", f"http://127.0.0.1:{server.port}/openapi.json", "--checks", ",".join(CHECKS),
             "--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--seed", str(seed),
             "--request-timeout", "60", "--no-color",
+            # Without models there is nothing to test, and the stream of changes has no end.
+            "--exclude-path-regex", "^/v1/(models/(events|load|unload|reload|sleep|wake|active|cancel)|config|keys)",
             # Failures are printed at the end alone, which a round that is cut off does not reach.
             "--max-failures", "1", "--suppress-health-check", "all",
         ]

@@ -25,7 +25,8 @@ fn chains() -> [(&'static str, SamplingParams, Vec<Sampler>); 5] {
     ]
 }
 
-/// Prints the medians in microseconds. A median of single calls is that of calls during which nothing else ran.
+/// Prints the medians in microseconds. A median of single calls is that of calls during which nothing else
+/// ran.
 pub(crate) fn run() {
     println!("vocabulary, chain: ours, llama.cpp (µs per token, medians of {ROUNDS} calls in turn), ratio");
     for n_vocab in [32_000, 128_256, 256_000] {

@@ -53,7 +53,8 @@ impl Chain {
         self.tokens.extend((0..).zip(row).map(|(id, &logit)| sys::llama_token_data { id, logit, p: 0.0 }));
         let (data, size) = (self.tokens.as_mut_ptr(), self.tokens.len());
         let mut array = sys::llama_token_data_array { data, size, selected: -1, sorted: false };
-        // SAFETY: the chain is alive; the array describes the tokens, which outlive the call. Samplers only shorten it.
+        // SAFETY: the chain is alive; the array describes the tokens, which outlive the call. Samplers only
+        // shorten it.
         unsafe {
             sys::llama_sampler_apply(self.chain, &mut array);
             (*array.data.add(array.selected as usize)).id

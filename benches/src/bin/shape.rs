@@ -1,5 +1,5 @@
-//! Writes a GGUF with random weights in the shape of a known model and in any mixture of types: speed does not depend on the
-//! values. The vocabulary is the built-in model's, filled up with tokens of no use.
+//! Writes a GGUF with random weights in the shape of a known model and in any mixture of types: speed does
+//! not depend on the values. The vocabulary is the built-in model's, filled up with tokens of no use.
 #![forbid(unsafe_code)]
 
 use clap::Parser;

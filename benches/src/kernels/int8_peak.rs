@@ -83,7 +83,8 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
-    /// Sums that do not wait for one another: more than the instruction's latency times what may start in a cycle.
+    /// Sums that do not wait for one another: more than the instruction's latency times what may start in a
+    /// cycle.
     pub const CHAINS: usize = 12;
 
     #[target_feature(enable = "avx512f,avx512vnni")]

@@ -39,8 +39,8 @@ impl Answer {
         self.pieces.last().copied().unwrap_or(self.arrived)
     }
 
-    /// Tokens that were computed or came for it from `start` to `end`: the prompt's with the first piece, the answer's
-    /// evenly with the pieces.
+    /// Tokens that were computed or came for it from `start` to `end`: the prompt's with the first piece, the
+    /// answer's evenly with the pieces.
     pub fn service(&self, start: Duration, end: Duration) -> f64 {
         let within = |time: &Duration| start <= *time && *time <= end;
         let prompt = if within(&self.first()) { self.usage.prompt - self.usage.cached } else { 0 };

@@ -1,4 +1,5 @@
-//! Load: many users' requests at one engine in this process or at servers, in turn, measured from where the users are.
+//! Load: many users' requests at one engine in this process or at servers, in turn, measured from where the
+//! users are.
 #![doc = include_str!("figures.md")]
 
 pub mod answer;
@@ -24,8 +25,8 @@ use std::io::Write;
 use target::Target;
 use workload::Workload;
 
-/// Sends the same requests to every target in turn, round by round, and writes a line of JSON for each target and each comparison
-/// with the first.
+/// Sends the same requests to every target in turn, round by round, and writes a line of JSON for each target
+/// and each comparison with the first.
 pub fn run(options: &LoadGenOptions, out: &mut dyn Write) -> Result<(), BenchError> {
     let targets = targets(options)?;
     let workload = Workload::new(options)?;

@@ -9,14 +9,15 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Sends the requests of many users to engines in this process and to servers, in turn, and prints a JSON line for each, and one for each
-/// comparison with the first.
+/// Sends the requests of many users to engines in this process and to servers, in turn, and prints a JSON
+/// line for each, and one for each comparison with the first.
 ///
 /// For example, an engine against llama-server:
 ///
 /// llama-server -m F -t 2 -np 16 -c 16384 --port 8080
 ///
-/// load --model F --engine candle --http llama-server=http://127.0.0.1:8080 --threads 2 --slots 16 --requests 16 --shared 512 --own 128
+/// load --model F --engine candle --http llama-server=http://127.0.0.1:8080 --threads 2 --slots 16 --requests
+/// 16 --shared 512 --own 128
 #[derive(Clone, Debug, Parser)]
 #[command(name = "load", version, after_long_help = concat!("Figures\n\n", include_str!("figures.md")))]
 pub struct LoadGenOptions {
@@ -56,8 +57,9 @@ pub struct LoadGenOptions {
     #[arg(long, value_name = "HOW", default_value = "burst", value_parser = arrival)]
     pub arrival: Arrival,
 
-    /// A user with requests of his own, as NAME:KEY=VALUE:…; keys are requests, shared, own, generate, arrival (with a
-    /// slash: every/0.5) and start (seconds). What is not said is as for all. Without users there is one.
+    /// A user with requests of his own, as NAME:KEY=VALUE:…; keys are requests, shared, own, generate,
+    /// arrival (with a slash: every/0.5) and start (seconds). What is not said is as for all. Without users
+    /// there is one.
     #[arg(long, value_name = "USER")]
     pub user: Vec<String>,
 

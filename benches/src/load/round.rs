@@ -12,8 +12,8 @@ const LEAD: Duration = Duration::from_millis(50);
 /// Bytes of stack of a thread, which does little.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Sends every request when its time has come and waits for all answers; the first error ends in an error, once all
-/// have ended.
+/// Sends every request when its time has come and waits for all answers; the first error ends in an error,
+/// once all have ended.
 pub fn run(target: &dyn Target, planned: &[Planned]) -> Result<Vec<Answer>, BenchError> {
     let start = Instant::now() + LEAD;
     std::thread::scope(|scope| {

@@ -11,7 +11,7 @@ pub trait Target: Sync {
 
     /// Sends `request`, calls `piece` whenever a piece of the answer's text comes, and gives what it took.
     ///
-    /// A target whose answer does not have exactly the tokens asked for has to return an error: answers of other lengths could
-    /// not be compared.
+    /// A target whose answer does not have exactly the tokens asked for has to return an error: answers of
+    /// other lengths could not be compared.
     fn answer(&self, request: &Planned, piece: &mut dyn FnMut()) -> Result<Tokens, BenchError>;
 }

@@ -133,7 +133,8 @@ impl Workload {
     }
 }
 
-/// The first `len` tokens of `shared`, then `own`. Text has no prefix by tokens: it is taken whole where any is wanted.
+/// The first `len` tokens of `shared`, then `own`. Text has no prefix by tokens: it is taken whole where any
+/// is wanted.
 fn join(shared: &Prompt, len: usize, own: Prompt) -> Prompt {
     match (shared, own) {
         (Prompt::Tokens(shared), Prompt::Tokens(own)) => Prompt::Tokens([&shared[..len], &own].concat()),

@@ -218,7 +218,8 @@ pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
     let tried: Vec<Tensor> = parts.tensors.iter().filter(is_tried).cloned().collect();
     for tensor in &tried {
         let name = tensor.name.as_str();
-        // A missing bias adds nothing, a missing output is the embeddings, and without divisors RoPE is plain.
+        // A missing bias adds nothing, a missing output is the embeddings, and without divisors RoPE is
+        // plain.
         if !name.ends_with(".bias") && !["output.weight", "rope_freqs.weight"].contains(&name) {
             refuse(
                 fixture,

@@ -1,7 +1,7 @@
 //! Keeps the values that a template makes shallow.
 //!
-//! minijinja compares, writes and drops values by recursion. What a template assigns passes a filter here (see
-//! [`source`](super::source)), so that no loop makes values ever deeper.
+//! minijinja compares, writes and drops values by recursion. What a template assigns passes a filter here
+//! (see [`source`](super::source)), so that no loop makes values ever deeper.
 
 use super::mapping::Mapping;
 use super::source::{CHECK_ATTRIBUTE, CHECK_VARIABLE};
@@ -73,8 +73,8 @@ fn rebuilt(state: &State, value: &Value, objects: Objects, depth: usize) -> Resu
         return Err(invalid("lists and dicts are more than 100 deep"));
     }
     let mut items = Vec::new();
-    // Namespaces and macros look like any dict; the copy of one does not change any more, and is no macro. A mapping of the
-    // conversation is data and stays, for a copy would not know its keys without markers.
+    // Namespaces and macros look like any dict; the copy of one does not change any more, and is no macro. A
+    // mapping of the conversation is data and stays, for a copy would not know its keys without markers.
     let is_data = value.downcast_object_ref::<Mapping>().is_some();
     let mut changed =
         kind == ValueKind::Iterable || kind == ValueKind::Map && objects == Objects::Refused && !is_data;

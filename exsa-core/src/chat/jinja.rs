@@ -1,8 +1,9 @@
 //! Jinja as Hugging Face transformers sets it up, on minijinja.
 //!
-//! That is: a line's blocks leave no trace in the text (`trim_blocks`, `lstrip_blocks`), `break` and `continue` work,
-//! Python's methods of strings and dicts work, `tojson` writes what Python's `json.dumps` does, `raise_exception` and
-//! `strftime_now` are there, and `{% generation %}` marks a part without changing it.
+//! That is: a line's blocks leave no trace in the text (`trim_blocks`, `lstrip_blocks`), `break` and
+//! `continue` work, Python's methods of strings and dicts work, `tojson` writes what Python's `json.dumps`
+//! does, `raise_exception` and `strftime_now` are there, and `{% generation %}` marks a part without changing
+//! it.
 
 use super::mapping::to_value;
 use super::markers::{Marking, is_marker};
@@ -16,8 +17,8 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// What a template may do for one conversation: a step is an instruction or some 64 bytes of data. It allows for
-/// conversations of thousands of messages, and ends an endless loop in a second or two.
+/// What a template may do for one conversation: a step is an instruction or some 64 bytes of data. It allows
+/// for conversations of thousands of messages, and ends an endless loop in a second or two.
 pub(super) const STEPS_MAX: u64 = 10_000_000;
 
 /// Steps more for each byte of the conversation.

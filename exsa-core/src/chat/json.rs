@@ -208,7 +208,8 @@ impl From<f64> for Json {
 impl FromStr for Json {
     type Err = JsonError;
 
-    /// Reads a JSON text (RFC 8259) of at most [`JSON_BYTES_MAX`] bytes, with arrays and objects up to 64 deep.
+    /// Reads a JSON text (RFC 8259) of at most [`JSON_BYTES_MAX`] bytes, with arrays and objects up to 64
+    /// deep.
     fn from_str(text: &str) -> Result<Self, JsonError> {
         if text.len() > JSON_BYTES_MAX {
             return Err(JsonError {

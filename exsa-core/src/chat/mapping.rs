@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 /// A JSON object as a template sees it.
 ///
-/// Keys carry the markers of user text where a template writes them, and are looked up by their text without markers.
+/// Keys carry the markers of user text where a template writes them, and are looked up by their text without
+/// markers.
 #[derive(Debug)]
 pub(super) struct Mapping {
     fields: Vec<(Value, Value)>,

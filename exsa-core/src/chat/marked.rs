@@ -1,7 +1,7 @@
 //! String operations that see past markers.
 //!
-//! A template asks of a text what it would ask of the text without [`markers`](super::markers), and gets the same answer;
-//! what it takes from the text keeps the marks that belong to it.
+//! A template asks of a text what it would ask of the text without [`markers`](super::markers), and gets the
+//! same answer; what it takes from the text keeps the marks that belong to it.
 
 use super::markers::{Decoded, Mark, MarkKind, Marking};
 use std::borrow::Cow;
@@ -71,7 +71,8 @@ impl<'a> Marked<'a> {
         if kept.is_empty() { Cow::Borrowed(part) } else { Cow::Owned(self.marking.encode(part, &kept)) }
     }
 
-    /// The index, in characters of the text as it is, of the byte `at` of [`plain`](Self::plain): what a slice takes.
+    /// The index, in characters of the text as it is, of the byte `at` of [`plain`](Self::plain): what a
+    /// slice takes.
     pub(super) fn char_index(&self, at: usize) -> usize {
         let chars = self.plain().get(..at).unwrap_or_default().chars().count();
         let marks = self.decoded.iter().flat_map(|decoded| decoded.marks.iter().zip(&decoded.mark_chars));

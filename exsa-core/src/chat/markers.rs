@@ -1,11 +1,11 @@
 //! A user's text never becomes a control token, nor a mark of reasoning or tool calls.
 //!
-//! Before a conversation is rendered, markers go into its strings: before and after every text of a control token, naming
-//! it, and at an end of a string that text beside it could complete to one. Between the markers the text stays
-//! whole, so that a template finds in it what it looks for (`content.split('</think>')`). Markers are characters that
-//! Unicode keeps free for such internal use and that occur nowhere else; templates copy them like any other, and
-//! [`marked`](super::marked) makes string methods see past them. After rendering they are taken out, and no control
-//! token may be recognised where they say so.
+//! Before a conversation is rendered, markers go into its strings: before and after every text of a control
+//! token, naming it, and at an end of a string that text beside it could complete to one. Between the markers
+//! the text stays whole, so that a template finds in it what it looks for (`content.split('</think>')`).
+//! Markers are characters that Unicode keeps free for such internal use and that occur nowhere else;
+//! templates copy them like any other, and [`marked`](super::marked) makes string methods see past them.
+//! After rendering they are taken out, and no control token may be recognised where they say so.
 
 use super::Json;
 use crate::tokenizer::trie::Trie;
@@ -211,7 +211,8 @@ impl Marking {
             rest = chars.as_str();
             let at = decoded.plain.len();
             let kind = if first == self.open || first == self.close {
-                // A template that cuts strings at fixed places may have cut a marker: the rest of it is an edge.
+                // A template that cuts strings at fixed places may have cut a marker: the rest of it is an
+                // edge.
                 match self.index(rest) {
                     Some(id) => {
                         rest = rest.get(self.width * MARKER_LEN..).unwrap_or_default();
@@ -265,11 +266,11 @@ impl Marking {
         self.finder.len_max
     }
 
-    /// Takes the markers out of a rendered text; the byte offsets across which no control token may be recognised,
-    /// ascending, each once.
+    /// Takes the markers out of a rendered text; the byte offsets across which no control token may be
+    /// recognised, ascending, each once.
     ///
-    /// One of the two marks of a control text is enough to protect it, and only the text that it names: what a template
-    /// writes itself beside the rest of a user's text stays a control token.
+    /// One of the two marks of a control text is enough to protect it, and only the text that it names: what
+    /// a template writes itself beside the rest of a user's text stays a control token.
     pub(super) fn take(&self, text: &mut String) -> Vec<usize> {
         let Some(Decoded { plain, marks, .. }) = self.decode(text) else { return Vec::new() };
         let offset = |mark: &Mark| match mark.kind {
@@ -437,8 +438,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(3000))]
 
-        // Text before and after does not matter: no control text overlaps a string that a user wrote without a protected
-        // offset inside, unless the string is within the control text.
+        // Text before and after does not matter: no control text overlaps a string that a user wrote without
+        // a protected offset inside, unless the string is within the control text.
         #[test]
         fn no_control_text_reaches_into_a_marked_string(
             control in proptest::collection::vec("[<|ab>é]{2,5}", 1..5),

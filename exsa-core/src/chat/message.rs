@@ -21,10 +21,11 @@ use std::collections::BTreeMap;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Message {
-    /// Role of the author: `system`, `user`, `assistant`, `tool`, or another role that the template knows. ASCII letters,
-    /// digits, `_`, `-` and `.`, up to 64 bytes: templates put it where control tokens stand.
+    /// Role of the author: `system`, `user`, `assistant`, `tool`, or another role that the template knows.
+    /// ASCII letters, digits, `_`, `-` and `.`, up to 64 bytes: templates put it where control tokens stand.
     pub role: String,
-    /// Parts of the content, in order. No part at all is null content, as of an answer that consists of tool calls.
+    /// Parts of the content, in order. No part at all is null content, as of an answer that consists of tool
+    /// calls.
     #[cfg_attr(feature = "serde", serde(default, with = "super::serde::content"))]
     pub content: Vec<ContentPart>,
     /// Reasoning that led to the content; the template's `reasoning_content`.
@@ -49,8 +50,8 @@ pub struct Message {
     /// Name of the author, or of the tool.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub name: Option<String>,
-    /// Further fields that a template may look at, by name. Fields that have a place above are refused when the message is
-    /// rendered.
+    /// Further fields that a template may look at, by name. Fields that have a place above are refused when
+    /// the message is rendered.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub extra: BTreeMap<String, Json>,
 }
@@ -123,7 +124,8 @@ impl Message {
         self
     }
 
-    /// The content as one text, its parts joined without a separator; `None` for null content or if a part is no text.
+    /// The content as one text, its parts joined without a separator; `None` for null content or if a part is
+    /// no text.
     pub fn text(&self) -> Option<String> {
         let texts = self.content.iter().map(|part| match part {
             ContentPart::Text(text) => Some(text.as_str()),
@@ -141,8 +143,8 @@ pub struct ToolCall {
     pub id: Option<String>,
     /// Name of the tool.
     pub name: String,
-    /// Arguments as the model wrote them: the text of a JSON object, unless the model made a mistake. Templates see the
-    /// object where the text is one, as in vLLM, and the text otherwise.
+    /// Arguments as the model wrote them: the text of a JSON object, unless the model made a mistake.
+    /// Templates see the object where the text is one, as in vLLM, and the text otherwise.
     pub arguments: String,
 }
 

@@ -1,7 +1,7 @@
 //! Chat: messages in, the text of a prompt out, as the model's chat template prescribes.
 //!
-//! A chat template is a Jinja program that comes with the model. [`ChatTemplate`] runs it with the semantics of
-//! Hugging Face transformers (`apply_chat_template`), under limits, and tells where in the text control
+//! A chat template is a Jinja program that comes with the model. [`ChatTemplate`] runs it with the semantics
+//! of Hugging Face transformers (`apply_chat_template`), under limits, and tells where in the text control
 //! tokens must not be recognised because a user wrote them: [`Rendered::protected_offsets`].
 //!
 //! Templates need the feature `chat-template`, on by default. Without it the types are there and
@@ -64,8 +64,8 @@ use crate::tokenizer::EncodeOptions;
 /// The text of a conversation, ready to be encoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rendered {
-    /// The text, with the control tokens that the template wrote. It begins with BOS where the template puts it
-    /// there, so that the prompt gets none beside it.
+    /// The text, with the control tokens that the template wrote. It begins with BOS where the template puts
+    /// it there, so that the prompt gets none beside it.
     pub text: String,
     /// Byte offsets into `text`, ascending, across which no control token may be recognised: they lie within
     /// what looks like one but came from a message.

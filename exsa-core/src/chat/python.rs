@@ -63,8 +63,9 @@ pub(super) fn install_marking(environment: &mut Environment<'_>, marking: &Arc<M
     );
 }
 
-/// Makes comparisons and lookups see past the markers of one conversation. [`source`](super::source) passes subscripts and the operands of `==`, `!=`
-/// and `in` through a filter; the tests of the same names, which `selectattr` takes, do it themselves.
+/// Makes comparisons and lookups see past the markers of one conversation. [`source`](super::source) passes
+/// subscripts and the operands of `==`, `!=` and `in` through a filter; the tests of the same names, which
+/// `selectattr` takes, do it themselves.
 fn install_comparisons(environment: &mut Environment<'_>, marking: &Arc<Marking>) {
     let of_filter = Arc::clone(marking);
     environment.add_filter(PLAIN, move |state: &State, value: &Value| {
@@ -390,8 +391,8 @@ fn strips(c: char, chars: Option<&str>) -> bool {
     chars.map_or_else(|| is_space(c), |chars| chars.contains(c))
 }
 
-/// Those that minijinja's own collection does not have, or has with another notion of white space, and those that give
-/// parts of the text.
+/// Those that minijinja's own collection does not have, or has with another notion of white space, and those
+/// that give parts of the text.
 fn string_method(
     state: &State,
     marking: &Marking,

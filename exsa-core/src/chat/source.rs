@@ -1,12 +1,12 @@
 //! What is checked and changed in the source of a template before minijinja compiles it.
 //!
 //! A template comes with a model file, which may be hostile, and minijinja walks expressions and values by
-//! recursion: a thousand-fold `not not not`, or a list that a loop puts into itself, would exhaust the stack, which no
-//! program survives. So expressions have limits, far above what templates need, and every assignment passes
-//! [`depth`](super::depth), which keeps values shallow.
+//! recursion: a thousand-fold `not not not`, or a list that a loop puts into itself, would exhaust the stack,
+//! which no program survives. So expressions have limits, far above what templates need, and every assignment
+//! passes [`depth`](super::depth), which keeps values shallow.
 //!
-//! Tags are found exactly as minijinja finds them. Where a tag is no valid one the text stays as it is, for minijinja
-//! to refuse.
+//! Tags are found exactly as minijinja finds them. Where a tag is no valid one the text stays as it is, for
+//! minijinja to refuse.
 
 use std::ops::Range;
 
@@ -30,11 +30,13 @@ const LINE_CHARS_MAX: usize = 65_000;
 pub(super) const CHECK_VARIABLE: &str = "exsa_variable";
 pub(super) const CHECK_ATTRIBUTE: &str = "exsa_attribute";
 
-/// The filter that subscripts and operands of `==`, `!=` and `in` pass, which takes the markers of user text out.
+/// The filter that subscripts and operands of `==`, `!=` and `in` pass, which takes the markers of user text
+/// out.
 pub(super) const PLAIN: &str = "exsa_plain";
 
 /// The source to compile: line ends made one, `generation` tags (which mark what the model said, for
-/// training) made blocks that always hold, assignments checked, and comparisons and lookups made with text without markers. An error says what is over a limit, and where.
+/// training) made blocks that always hold, assignments checked, and comparisons and lookups made with text
+/// without markers. An error says what is over a limit, and where.
 pub(super) fn prepare(source: &str) -> Result<String, String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() + source.len() / 8);
@@ -121,8 +123,8 @@ fn assignment(source: &str, tokens: &[Token]) -> Option<(Range<usize>, &'static 
     Some((value.first()?.range.start..value.last()?.range.end, check))
 }
 
-/// The ends of subscripts and of the operands of `==`, `!=` and `in`: each offset, and whether an operand begins there. None
-/// where the tag's brackets do not match, which minijinja will refuse.
+/// The ends of subscripts and of the operands of `==`, `!=` and `in`: each offset, and whether an operand
+/// begins there. None where the tag's brackets do not match, which minijinja will refuse.
 fn comparisons(source: &str, tokens: &[Token], name: &str) -> Vec<(usize, bool)> {
     /// State of the expression within one pair of brackets.
     #[derive(Clone, Copy, Default)]
@@ -271,7 +273,8 @@ impl<'a> Lexer<'a> {
         loop {
             let rest = self.rest().trim_start_matches(|c: char| c.is_ascii_whitespace());
             self.at = self.source.len() - rest.len();
-            // Expressions end by other signs than blocks, but neither sign can be within a valid one of the other kind.
+            // Expressions end by other signs than blocks, but neither sign can be within a valid one of the
+            // other kind.
             let end = rest.strip_prefix(['-', '+']).unwrap_or(rest);
             if self.brackets == 0 && (end.starts_with("%}") || end.starts_with("}}")) {
                 self.at = self.source.len() - end.len() + 2;

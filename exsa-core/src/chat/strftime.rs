@@ -41,9 +41,9 @@ impl Moment {
             Err(before) => -i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX),
         };
         let days = seconds.div_euclid(86_400);
-        // The Gregorian calendar repeats after 400 years of 146,097 days. Years that begin in March have the leap day
-        // at their end, so that a day's place in the year gives its month by a straight line: 153 days in each 5
-        // months.
+        // The Gregorian calendar repeats after 400 years of 146,097 days. Years that begin in March have the
+        // leap day at their end, so that a day's place in the year gives its month by a straight line: 153
+        // days in each 5 months.
         let since_march_0000 = days + 719_468;
         let cycle = since_march_0000.div_euclid(146_097);
         let day_of_cycle = since_march_0000.rem_euclid(146_097);

@@ -29,8 +29,9 @@ pub const ROLE_BYTES_MAX: usize = 64;
 pub struct ControlTexts {
     /// Texts that the template reads as variables: `bos_token`, `eos_token`, `pad_token` and so on.
     pub variables: BTreeMap<String, String>,
-    /// The texts that encoding with [`EncodeOptions::parse_special`](crate::tokenizer::EncodeOptions::parse_special)
-    /// makes control tokens of, each of at least two characters. Where they occur in a message they stay plain text.
+    /// The texts that encoding with
+    /// [`EncodeOptions::parse_special`](crate::tokenizer::EncodeOptions::parse_special) makes control tokens
+    /// of, each of at least two characters. Where they occur in a message they stay plain text.
     pub control: Vec<String>,
     /// The texts of user-defined tokens, which are recognised in any text. Those that mark reasoning or tool
     /// calls for a template stay plain text in what a user or a tool wrote.
@@ -57,8 +58,9 @@ impl ControlTexts {
         self
     }
 
-    /// The texts of a tokenizer's vocabulary. There is a variable for each token with a role, as in Hugging Face
-    /// transformers; `bos_token` and `eos_token` are empty where there is no such token, the others undefined.
+    /// The texts of a tokenizer's vocabulary. There is a variable for each token with a role, as in Hugging
+    /// Face transformers; `bos_token` and `eos_token` are empty where there is no such token, the others
+    /// undefined.
     pub fn of(tokenizer: &dyn Tokenizer) -> Self {
         let special = tokenizer.special();
         let named = special.roles.named().map(|(name, id)| (name, Some(id)));
@@ -80,16 +82,16 @@ impl ControlTexts {
 ///
 /// # Safety from injection
 ///
-/// The template and the options' variables are trusted, as they come with the model and from the host; messages and
-/// tools are not. Places in what they hold of the text of control tokens are listed in
-/// [`Rendered::protected_offsets`], also where a part of it stands at the edge of a string and the text beside it completes
-/// it. A template that changes strings (takes characters out, changes their case) so that a control text first comes to be is
-/// beyond this.
+/// The template and the options' variables are trusted, as they come with the model and from the host;
+/// messages and tools are not. Places in what they hold of the text of control tokens are listed in
+/// [`Rendered::protected_offsets`], also where a part of it stands at the edge of a string and the text
+/// beside it completes it. A template that changes strings (takes characters out, changes their case) so that
+/// a control text first comes to be is beyond this.
 ///
-/// A template that looks for the text of a control token within a message finds it, as in Hugging Face transformers:
-/// with `in` and `==`, in lookups by key, and with the methods and filters of strings. The rendered text is exactly theirs, but
-/// for templates that count the characters of a message that holds the text of a control token, cut it at fixed places, or
-/// make it the key of a dict of their own.
+/// A template that looks for the text of a control token within a message finds it, as in Hugging Face
+/// transformers: with `in` and `==`, in lookups by key, and with the methods and filters of strings. The
+/// rendered text is exactly theirs, but for templates that count the characters of a message that holds the
+/// text of a control token, cut it at fixed places, or make it the key of a dict of their own.
 ///
 /// ```
 /// # #[cfg(feature = "chat-template")] {
@@ -249,9 +251,9 @@ impl ChatTemplate {
     }
 
     /// The template of a model: `template`, as
-    /// [`ModelInfo::chat_template`](crate::model_info::ModelInfo::chat_template) has it. Without one, ChatML serves
-    /// if the vocabulary has `<|im_start|>`; else nothing tells how the model was trained to chat, and the result is
-    /// [`ChatTemplateError::Missing`].
+    /// [`ModelInfo::chat_template`](crate::model_info::ModelInfo::chat_template) has it. Without one, ChatML
+    /// serves if the vocabulary has `<|im_start|>`; else nothing tells how the model was trained to chat, and
+    /// the result is [`ChatTemplateError::Missing`].
     pub fn for_model(template: Option<&str>, tokenizer: &dyn Tokenizer) -> Result<Self, ChatTemplateError> {
         let texts = ControlTexts::of(tokenizer);
         match template {
@@ -275,7 +277,8 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// [`ChatTemplateError`]; a picture or a sound is [`ChatTemplateError::Media`], since a template writes text alone.
+    /// [`ChatTemplateError`]; a picture or a sound is [`ChatTemplateError::Media`], since a template writes
+    /// text alone.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<Rendered, ChatTemplateError> {
         let support = self.supports();
         let form = support.form();

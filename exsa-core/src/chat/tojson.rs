@@ -200,7 +200,8 @@ pub(super) fn float(x: f64) -> String {
     if x.is_infinite() {
         return if x > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
     }
-    // The same digits and the same switch to an exponent as in Python, whose exponents have a sign and two digits.
+    // The same digits and the same switch to an exponent as in Python, whose exponents have a sign and two
+    // digits.
     let text = format!("{x:?}");
     match text.split_once('e') {
         None => text,

@@ -12,8 +12,8 @@ const WINDOW: usize = 192;
 /// Tokens at the end of a cut text that may differ once it goes on.
 const UNCERTAIN: usize = 3;
 
-/// The first token of the text that the grammar forces, which `parser` has as pending bytes; `last` is the token
-/// before. `None` if the token depends on text that is not forced.
+/// The first token of the text that the grammar forces, which `parser` has as pending bytes; `last` is the
+/// token before. `None` if the token depends on text that is not forced.
 ///
 /// This is a function of the forced text and of `last` alone, so that it does not matter where an answer was
 /// cut, or which tokens were drafted.
@@ -46,8 +46,8 @@ pub(super) fn first_token(env: &Environment, parser: &mut Parser, last: Option<T
     tokens.first().copied()
 }
 
-/// The tokens of `text` as the tokenizer makes them in the middle of a text, behind the token `last`; `None` if
-/// the tokens do not have the text's bytes.
+/// The tokens of `text` as the tokenizer makes them in the middle of a text, behind the token `last`; `None`
+/// if the tokens do not have the text's bytes.
 pub(super) fn tokenize(tokenizer: &dyn Tokenizer, last: Option<TokenId>, text: &str) -> Option<Vec<TokenId>> {
     let mut piece = Vec::new();
     if let Some(last) = last {

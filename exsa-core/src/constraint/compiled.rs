@@ -188,8 +188,8 @@ impl Compiled {
         Matcher::new(self.env.clone(), self.template.lock().clone(), before)
     }
 
-    /// Tokens that may not follow free text, because they hold the last bytes of a text of `patterns` and go on
-    /// as the grammar does not. `tail` is the end of the text before, trimmed by `patterns`.
+    /// Tokens that may not follow free text, because they hold the last bytes of a text of `patterns` and go
+    /// on as the grammar does not. `tail` is the end of the text before, trimmed by `patterns`.
     pub(super) fn forbidden(
         &self,
         patterns: &Patterns,

@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// Compiles constraints for a vocabulary, and caches them by their source, least recently used first to go, in 64
-/// MiB.
+/// Compiles constraints for a vocabulary, and caches them by their source, least recently used first to go,
+/// in 64 MiB.
 ///
-/// An engine has one of its own. Another serves to check constraints before requests come, and texts without a
-/// model.
+/// An engine has one of its own. Another serves to check constraints before requests come, and texts without
+/// a model.
 ///
 /// ```
 /// use exsa_core::constraint::{Compiler, Constraint};
@@ -54,7 +54,8 @@ impl Compiler {
         Self { tokenizer, env: OnceLock::new(), cache: Mutex::default() }
     }
 
-    /// The compiled constraint. The first call prepares the vocabulary, which takes about a second for 128k tokens.
+    /// The compiled constraint. The first call prepares the vocabulary, which takes about a second for 128k
+    /// tokens.
     ///
     /// # Errors
     ///

@@ -160,7 +160,8 @@ impl Environment {
         }
     }
 
-    /// The canonical tokens of `text` behind the token `last`; `None` if the tokenizer does not keep its bytes.
+    /// The canonical tokens of `text` behind the token `last`; `None` if the tokenizer does not keep its
+    /// bytes.
     pub(super) fn tokenize(&self, last: Option<TokenId>, text: &str) -> Option<Vec<TokenId>> {
         canonical::tokenize(&*self.tokenizer, last, text)
     }

@@ -84,8 +84,8 @@ impl From<Json> for JsonSchema {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JsonWhitespace {
-    /// A space behind each comma and colon, and nothing else. Names of properties and punctuation then need no
-    /// forward pass of their own, and no model can go on with white space for ever.
+    /// A space behind each comma and colon, and nothing else. Names of properties and punctuation then need
+    /// no forward pass of their own, and no model can go on with white space for ever.
     #[default]
     Fixed,
     /// Any, as the model likes.

@@ -18,8 +18,8 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
-/// A regular expression for use between slashes. Anchors around the whole expression are left out: all of a text
-/// must match anyway.
+/// A regular expression for use between slashes. Anchors around the whole expression are left out: all of a
+/// text must match anyway.
 pub(super) fn regex(regex: &str) -> Result<String, ConstraintError> {
     let grammar = "regex";
     if regex.len() > limits::GRAMMAR_BYTES_MAX {

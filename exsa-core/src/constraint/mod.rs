@@ -1,9 +1,10 @@
 //! Structured output: constraints on the text of an answer.
 //!
 //! A [`Constraint`] has a [`Grammar`]: a JSON schema, a regular expression, a list of choices, a context-free
-//! grammar, or tags inside free text. Before every token, the tokens that the grammar does not allow are masked,
-//! so that an answer that ends by itself matches the grammar. Where the grammar leaves one choice, the text is
-//! tokenized as the model's tokenizer does it, and those tokens need no forward pass of their own.
+//! grammar, or tags inside free text. Before every token, the tokens that the grammar does not allow are
+//! masked, so that an answer that ends by itself matches the grammar. Where the grammar leaves one choice,
+//! the text is tokenized as the model's tokenizer does it, and those tokens need no forward pass of their
+//! own.
 //!
 //! ```
 //! use exsa_core::constraint::Constraint;
@@ -15,9 +16,9 @@
 //! # let _ = request;
 //! ```
 //!
-//! A constraint is compiled by the thread that submits the request, with limits on size and work; a keyword or a
-//! construct that is not supported is refused, never ignored. Grammars need the feature `constraints`; without
-//! it, requests with a constraint are refused with [`ConstraintError::Disabled`].
+//! A constraint is compiled by the thread that submits the request, with limits on size and work; a keyword
+//! or a construct that is not supported is refused, never ignored. Grammars need the feature `constraints`;
+//! without it, requests with a constraint are refused with [`ConstraintError::Disabled`].
 
 #[cfg(feature = "constraints")]
 mod canonical;
@@ -87,8 +88,8 @@ pub struct Constraint {
     pub trigger: Option<Trigger>,
     /// Whether the grammar describes the text of the trigger too.
     pub grammar_start: GrammarStart,
-    /// Text at the end of a reasoning part. The constraint, and the search for its trigger, start after the first
-    /// occurrence in the answer. Unless there is a trigger, the answer cannot end before.
+    /// Text at the end of a reasoning part. The constraint, and the search for its trigger, start after the
+    /// first occurrence in the answer. Unless there is a trigger, the answer cannot end before.
     pub reasoning_end: Option<String>,
     /// White space between the tokens of JSON.
     pub whitespace: JsonWhitespace,

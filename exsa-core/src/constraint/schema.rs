@@ -1,8 +1,8 @@
 //! Checks of JSON schemas before they are compiled.
 //!
-//! llguidance ignores a keyword that its draft does not know, and resolves references without regard to nested
-//! `$id`s. What it would get wrong in silence is refused here, and so is what would take too much work: its own
-//! limits do not count combinations of alternatives.
+//! llguidance ignores a keyword that its draft does not know, and resolves references without regard to
+//! nested `$id`s. What it would get wrong in silence is refused here, and so is what would take too much
+//! work: its own limits do not count combinations of alternatives.
 
 use super::error::ConstraintError;
 use super::grammar::JsonSchema;
@@ -114,8 +114,8 @@ fn value(json: &Json) -> Value {
     }
 }
 
-/// Removes keywords without effect: `uniqueItems: false`, and those beside a `$ref` that `hides` them. Gives dates and
-/// times a pattern.
+/// Removes keywords without effect: `uniqueItems: false`, and those beside a `$ref` that `hides` them. Gives
+/// dates and times a pattern.
 fn rewrite(schema: &mut Value, hides: bool) {
     let Value::Object(fields) = schema else { return };
     if hides && fields.get("$ref").is_some_and(Value::is_string) {
@@ -152,8 +152,8 @@ fn rewrite(schema: &mut Value, hides: bool) {
     }
 }
 
-/// The pattern of a format that llguidance takes too loosely: dates exist, and a leap second ends a day in UTC
-/// (RFC 3339).
+/// The pattern of a format that llguidance takes too loosely: dates exist, and a leap second ends a day in
+/// UTC (RFC 3339).
 fn strict_format(format: &str) -> Option<String> {
     let date = concat!(
         "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)",
@@ -349,8 +349,8 @@ fn pairs(n: usize) -> u64 {
     n * n.saturating_sub(1) / 2
 }
 
-/// Refuses a minimum that repeated names could seem to reach: additional properties may come twice in the text,
-/// and count once.
+/// Refuses a minimum that repeated names could seem to reach: additional properties may come twice in the
+/// text, and count once.
 fn check_min_properties(fields: &Map<String, Value>, path: &str) -> Result<(), ConstraintError> {
     let min = fields.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
     let required = fields.get("required").and_then(Value::as_array).map_or(0, Vec::len) as u64;

@@ -12,8 +12,8 @@ use toktrie::SimpleVob;
 
 /// The state of a constraint in one answer.
 ///
-/// It is a function of the answer's tokens: an answer that was preempted, resumed or drafted has the same state
-/// as one that was not.
+/// It is a function of the answer's tokens: an answer that was preempted, resumed or drafted has the same
+/// state as one that was not.
 pub struct ConstraintState {
     compiled: Arc<Compiled>,
     /// Tokens that end an answer, sorted.
@@ -58,8 +58,8 @@ enum Decision {
 }
 
 impl ConstraintState {
-    /// The state before an answer. `ends` are the tokens that end one, sorted; `end` is the one for the end of
-    /// the grammar's text.
+    /// The state before an answer. `ends` are the tokens that end one, sorted; `end` is the one for the end
+    /// of the grammar's text.
     pub(crate) fn new(
         compiled: Arc<Compiled>,
         ends: Arc<[TokenId]>,

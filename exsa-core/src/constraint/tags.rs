@@ -2,8 +2,8 @@
 
 use super::grammar::Grammar;
 
-/// Free text in which a trigger begins a tag: a begin text, contents with a grammar of their own, and an end text.
-/// The texts may spell control tokens.
+/// Free text in which a trigger begins a tag: a begin text, contents with a grammar of their own, and an end
+/// text. The texts may spell control tokens.
 ///
 /// ```
 /// use exsa_core::constraint::{Constraint, Grammar, StructuralTag, StructuralTags};
@@ -16,7 +16,8 @@ use super::grammar::Grammar;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct StructuralTags {
-    /// Texts that never appear outside of tags: each begins one. Every tag's begin must start with one of them.
+    /// Texts that never appear outside of tags: each begins one. Every tag's begin must start with one of
+    /// them.
     pub triggers: Vec<String>,
     /// The tags.
     pub tags: Vec<StructuralTag>,

@@ -1,7 +1,8 @@
 //! Vectors and scores of texts: embedding models and rerankers.
 //!
-//! [`Generator::embed`](crate::Generator::embed) and [`Generator::rerank`](crate::Generator::rerank) take an [`EmbedRequest`] or a
-//! [`RerankRequest`] and give a [`Pending`] output: to wait for, to await, or to drop, which cancels it.
+//! [`Generator::embed`](crate::Generator::embed) and [`Generator::rerank`](crate::Generator::rerank) take an
+//! [`EmbedRequest`] or a [`RerankRequest`] and give a [`Pending`] output: to wait for, to await, or to drop,
+//! which cancels it.
 //!
 //! ```
 //! use exsa_core::backend::{Pooling, SessionOptions};

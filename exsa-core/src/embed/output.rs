@@ -44,7 +44,8 @@ pub struct RerankOutput {
 pub struct DocumentScore {
     /// Index of the document in the request.
     pub index: usize,
-    /// The score as the model gives it, the higher the better the document fits, or the error that it failed with.
+    /// The score as the model gives it, the higher the better the document fits, or the error that it failed
+    /// with.
     pub score: Result<f32, RequestError>,
 }
 
@@ -55,7 +56,8 @@ impl RerankOutput {
         Self { scores: scores.map(|(index, score)| DocumentScore { index, score }).collect(), usage }
     }
 
-    /// Indices and scores of the documents that did not fail, the best first; equal ones in the order of the request.
+    /// Indices and scores of the documents that did not fail, the best first; equal ones in the order of the
+    /// request.
     pub fn ranking(&self) -> Vec<(usize, f32)> {
         let mut ranking: Vec<_> = self
             .scores

@@ -27,8 +27,8 @@ struct Shared<T> {
 
 /// Makes the two ends of a pending output: for implementations of [`Generator`](crate::Generator).
 ///
-/// `cancel` is called, on the thread of whoever drops it, where a [`Pending`] is dropped before its output was sent. It must not
-/// block.
+/// `cancel` is called, on the thread of whoever drops it, where a [`Pending`] is dropped before its output
+/// was sent. It must not block.
 pub fn pending<T>(cancel: impl Fn() + Send + Sync + 'static) -> (PendingSender<T>, Pending<T>) {
     let state = State { output: None, sent: false, waker: None, held: Vec::new() };
     let shared =
@@ -74,8 +74,8 @@ impl<T> Drop for PendingSender<T> {
     }
 }
 
-/// An output that is on its way. Waits with [`wait`](Self::wait), or as a [`Future`] on any runtime. Dropping it cancels the
-/// request.
+/// An output that is on its way. Waits with [`wait`](Self::wait), or as a [`Future`] on any runtime. Dropping
+/// it cancels the request.
 #[must_use = "dropping it cancels the request"]
 pub struct Pending<T> {
     shared: Arc<Shared<T>>,

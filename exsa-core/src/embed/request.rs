@@ -59,9 +59,9 @@ pub enum Truncate {
 
 /// A request for one vector per text.
 ///
-/// As JSON, with the feature `serde`, it has the form of OpenAI's: `input`, the only field that is required, is a text, a list of
-/// texts, a list of token ids, or a list of such lists. Fields of other names are ignored: `encoding_format` is about
-/// the answer.
+/// As JSON, with the feature `serde`, it has the form of OpenAI's: `input`, the only field that is required,
+/// is a text, a list of texts, a list of token ids, or a list of such lists. Fields of other names are
+/// ignored: `encoding_format` is about the answer.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -78,8 +78,8 @@ pub struct EmbedRequest {
     /// Whether vectors are scaled to length 1 (L2 norm); `true` by default. A vector of zeros stays.
     #[cfg_attr(feature = "serde", serde(default = "crate::wire::on"))]
     pub normalize: bool,
-    /// Keeps the first `n` values of each vector, for models trained for it (Matryoshka representation learning, Kusupati et
-    /// al. 2022); they are cut before they are scaled. At least 1; all by default.
+    /// Keeps the first `n` values of each vector, for models trained for it (Matryoshka representation
+    /// learning, Kusupati et al. 2022); they are cut before they are scaled. At least 1; all by default.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub dimensions: Option<usize>,
     /// The treatment of texts that are too long; [`Truncate::Refuse`] by default.
@@ -88,13 +88,15 @@ pub struct EmbedRequest {
     /// How urgent the request is.
     #[cfg_attr(feature = "serde", serde(default))]
     pub priority: Priority,
-    /// The request ends with [`EmbedError::Deadline`](super::EmbedError::Deadline) when this much time has passed.
+    /// The request ends with [`EmbedError::Deadline`](super::EmbedError::Deadline) when this much time has
+    /// passed.
     #[cfg_attr(
         feature = "serde",
         serde(default, with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
     )]
     pub timeout: Option<Duration>,
-    /// The user, whose waiting requests [`EngineOptions::user_queue_max`](crate::EngineOptions::user_queue_max) limits.
+    /// The user, whose waiting requests
+    /// [`EngineOptions::user_queue_max`](crate::EngineOptions::user_queue_max) limits.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub user: Option<String>,
 }
@@ -145,11 +147,12 @@ impl EmbedRequest {
 
 /// A request for scores: how well each document fits a query.
 ///
-/// The model reads query and document in one: `[BOS] query [EOS] [SEP] document [EOS]`, each special token where the model's
-/// tokenizer adds it.
+/// The model reads query and document in one: `[BOS] query [EOS] [SEP] document [EOS]`, each special token
+/// where the model's tokenizer adds it.
 ///
-/// As JSON, with the feature `serde`, it has the form of Jina's and vLLM's: `query` and `documents` are required, and a document is a
-/// text or an object with a `text`. Fields of other names are ignored: `top_n` and `return_documents` are about the answer.
+/// As JSON, with the feature `serde`, it has the form of Jina's and vLLM's: `query` and `documents` are
+/// required, and a document is a text or an object with a `text`. Fields of other names are ignored: `top_n`
+/// and `return_documents` are about the answer.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -169,13 +172,15 @@ pub struct RerankRequest {
     /// How urgent the request is.
     #[cfg_attr(feature = "serde", serde(default))]
     pub priority: Priority,
-    /// The request ends with [`EmbedError::Deadline`](super::EmbedError::Deadline) when this much time has passed.
+    /// The request ends with [`EmbedError::Deadline`](super::EmbedError::Deadline) when this much time has
+    /// passed.
     #[cfg_attr(
         feature = "serde",
         serde(default, with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
     )]
     pub timeout: Option<Duration>,
-    /// The user, whose waiting requests [`EngineOptions::user_queue_max`](crate::EngineOptions::user_queue_max) limits.
+    /// The user, whose waiting requests
+    /// [`EngineOptions::user_queue_max`](crate::EngineOptions::user_queue_max) limits.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub user: Option<String>,
 }

@@ -73,8 +73,8 @@ pub(crate) enum TokenOutcome {
 
 impl Answer {
     /// The token that follows `history` at `position`, from the row of `logits` after it, or without one if
-    /// the constraint or the end of the reasoning's budget forces the token. `None` if a row is needed and there is none. An error is the reason
-    /// why the answer ends.
+    /// the constraint or the end of the reasoning's budget forces the token. `None` if a row is needed and
+    /// there is none. An error is the reason why the answer ends.
     pub(crate) fn draw(
         &mut self,
         logits: Option<&[f32]>,

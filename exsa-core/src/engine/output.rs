@@ -50,7 +50,8 @@ impl Output {
         self.withheld.take()
     }
 
-    /// Takes a token without its text, and the text released with it. Returns whether the stream has room for more.
+    /// Takes a token without its text, and the text released with it. Returns whether the stream has room for
+    /// more.
     pub(crate) fn token(&mut self, token: Token, released: Released, stream: &StreamSender) -> bool {
         #[cfg(feature = "tool-parsers")]
         if self.parser.is_some() {

@@ -41,8 +41,8 @@ pub(super) struct OutputPlan {
 }
 
 impl OutputPlan {
-    /// The plan for `request`, whose prompt has `prompt_len` of the `tokens`. `template` and `end` are those of a
-    /// conversation.
+    /// The plan for `request`, whose prompt has `prompt_len` of the `tokens`. `template` and `end` are those
+    /// of a conversation.
     ///
     /// # Errors
     ///

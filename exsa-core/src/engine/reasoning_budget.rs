@@ -16,8 +16,8 @@ pub(crate) struct ReasoningBudget {
 }
 
 impl ReasoningBudget {
-    /// A budget of `tokens` for an answer with this output, which may begin inside reasoning. `tight` says that the
-    /// reasoning ends without white space, which a constraint of the answer may not allow.
+    /// A budget of `tokens` for an answer with this output, which may begin inside reasoning. `tight` says
+    /// that the reasoning ends without white space, which a constraint of the answer may not allow.
     pub(crate) fn new(tokens: usize, tight: bool, output: &Output, tokenizer: &dyn Tokenizer) -> Self {
         let mut budget = Self { left: tokens, forced: VecDeque::new(), tight };
         budget.output(false, output, tokenizer);

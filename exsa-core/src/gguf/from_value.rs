@@ -4,8 +4,9 @@ use super::{Array, Value};
 
 /// What [`Metadata::get`](super::Metadata::get) can read a value as.
 ///
-/// An integer, alone or in an array, is read as any type that holds it, whatever its width in the file. A number is
-/// read as a float, rounded if need be, if that is finite. A slice lends an array as it is in the file.
+/// An integer, alone or in an array, is read as any type that holds it, whatever its width in the file. A
+/// number is read as a float, rounded if need be, if that is finite. A slice lends an array as it is in the
+/// file.
 pub trait FromValue<'a>: Sized {
     /// What is expected, for messages.
     const EXPECTED: &'static str;

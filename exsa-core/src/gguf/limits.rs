@@ -1,8 +1,8 @@
-//! What a GGUF may hold at most. Real files stay far below; a damaged one runs into these, or into the end of the
-//! file, before anything of its claimed size is allocated.
+//! What a GGUF may hold at most. Real files stay far below; a damaged one runs into these, or into the end of
+//! the file, before anything of its claimed size is allocated.
 
-/// Bytes of header, metadata and tensor directory together: 256 MiB. A vocabulary of 256 Ki tokens with its merges
-/// takes about 16 MiB.
+/// Bytes of header, metadata and tensor directory together: 256 MiB. A vocabulary of 256 Ki tokens with its
+/// merges takes about 16 MiB.
 pub const HEADER_BYTES_MAX: u64 = 256 << 20;
 
 /// Keys of metadata.

@@ -16,7 +16,8 @@ struct Entry {
     value: Value,
     /// Where it begins in the file.
     offset: u64,
-    /// Offset of the first text of the value that is not UTF-8 in the file; U+FFFD stands there for the wrong bytes.
+    /// Offset of the first text of the value that is not UTF-8 in the file; U+FFFD stands there for the wrong
+    /// bytes.
     not_utf8: Option<u64>,
 }
 
@@ -33,8 +34,8 @@ impl Entry {
 }
 
 impl Metadata {
-    /// Adds an entry that begins at `offset`, with the place of a text in it that is not UTF-8; the caller has seen that the
-    /// key is new.
+    /// Adds an entry that begins at `offset`, with the place of a text in it that is not UTF-8; the caller
+    /// has seen that the key is new.
     pub(super) fn insert(&mut self, key: String, value: Value, offset: u64, not_utf8: Option<u64>) {
         self.by_key.insert(key.clone(), self.entries.len());
         self.entries.push(Entry { key, value, offset, not_utf8 });
@@ -74,8 +75,8 @@ impl Metadata {
         }
     }
 
-    /// The text of `key`, with U+FFFD for bytes that are not UTF-8: for texts that people read and nothing depends on, such
-    /// as names and descriptions.
+    /// The text of `key`, with U+FFFD for bytes that are not UTF-8: for texts that people read and nothing
+    /// depends on, such as names and descriptions.
     ///
     /// # Errors
     ///

@@ -2,18 +2,20 @@
 //!
 //! [`Gguf::read`] takes any `Read + Seek` and never touches the tensors' data; mapping or reading them is the
 //! backend's affair. Nothing is believed: every count and length is checked against what is left of the file
-//! before anything of that size is allocated. The format is described in the `docs/gguf.md` of the ggml project.
+//! before anything of that size is allocated. The format is described in the `docs/gguf.md` of the ggml
+//! project.
 //!
-//! Text that is not UTF-8 is kept with U+FFFD in place of the wrong bytes. It is refused where a caller asks for exact text
-//! ([`Metadata::get`]), so that a comment in Latin-1 does not make a model unusable; a tensor's name is always exact, and a key that is not UTF-8 is listed but not found by name.
+//! Text that is not UTF-8 is kept with U+FFFD in place of the wrong bytes. It is refused where a caller asks
+//! for exact text ([`Metadata::get`]), so that a comment in Latin-1 does not make a model unusable; a
+//! tensor's name is always exact, and a key that is not UTF-8 is listed but not found by name.
 //!
 //! # Limits
 //!
 //! Beyond what the file's length allows, a header takes at most [`HEADER_BYTES_MAX`] bytes, with at most
-//! [`KEYS_MAX`] keys of [`KEY_BYTES_MAX`] bytes and [`TENSORS_MAX`] tensors whose names have [`NAME_BYTES_MAX`] bytes
-//! and whose shapes have [`DIMENSIONS_MAX`] dimensions; arrays nest [`NESTING_MAX`] deep, and the alignment is at most
-//! [`ALIGNMENT_MAX`]. More is an error that names key or tensor and the offset. Memory is taken as bytes are
-//! read; it stays within a small multiple of the header's own length.
+//! [`KEYS_MAX`] keys of [`KEY_BYTES_MAX`] bytes and [`TENSORS_MAX`] tensors whose names have
+//! [`NAME_BYTES_MAX`] bytes and whose shapes have [`DIMENSIONS_MAX`] dimensions; arrays nest [`NESTING_MAX`]
+//! deep, and the alignment is at most [`ALIGNMENT_MAX`]. More is an error that names key or tensor and the
+//! offset. Memory is taken as bytes are read; it stays within a small multiple of the header's own length.
 
 mod dtype;
 mod error;

@@ -8,8 +8,8 @@ use super::{ALIGNMENT_KEY, Array, GgmlType, Gguf, GgufError, Metadata, TensorInf
 use std::collections::HashMap;
 use std::io::{Read, Seek};
 
-/// Bytes that a file spends on each entry at least: of metadata (key length, type, value), and of the directory
-/// (name length, dimensions, one dimension, type, offset).
+/// Bytes that a file spends on each entry at least: of metadata (key length, type, value), and of the
+/// directory (name length, dimensions, one dimension, type, offset).
 const ENTRY_BYTES_MIN: u64 = 8 + 4 + 1;
 const TENSOR_BYTES_MIN: u64 = 8 + 4 + 8 + 4 + 8;
 
@@ -56,7 +56,8 @@ pub(super) fn parse<R: Read + Seek>(reader: &mut R) -> Result<Gguf, GgufError> {
     Ok(Gguf { version, alignment, metadata, tensors, by_name, data_offset, file_len })
 }
 
-/// Makes the tensors' offsets absolute, and checks that their data is aligned, in the file, and nobody else's.
+/// Makes the tensors' offsets absolute, and checks that their data is aligned, in the file, and nobody
+/// else's.
 fn place(
     tensors: &mut [(u64, TensorInfo)],
     data_offset: u64,
@@ -99,8 +100,8 @@ impl<R: Read> Source<R> {
         let mut metadata = Metadata::default();
         for _ in 0..count {
             let offset = self.offset();
-            // Files in use have comments in Latin-1: only what asks for a text may refuse it. No key that anything asks for
-            // is other than ASCII.
+            // Files in use have comments in Latin-1: only what asks for a text may refuse it. No key that
+            // anything asks for is other than ASCII.
             let key = self.lossy_string("a metadata key", KEY_BYTES_MAX)?;
             let key_is_utf8 = self.take_not_utf8().is_none();
             let what = format!("the value of '{key}'");

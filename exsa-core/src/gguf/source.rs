@@ -96,7 +96,8 @@ impl<R: Read> Source<R> {
         self.not_utf8.take()
     }
 
-    /// The same, with U+FFFD for bytes that are not UTF-8; [`take_not_utf8`](Self::take_not_utf8) tells of them.
+    /// The same, with U+FFFD for bytes that are not UTF-8; [`take_not_utf8`](Self::take_not_utf8) tells of
+    /// them.
     pub(super) fn lossy_string(&mut self, what: &str, bytes_max: u64) -> Result<String, GgufError> {
         let at = self.offset;
         let length = self.u64(what)?;

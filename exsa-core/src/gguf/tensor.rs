@@ -7,8 +7,8 @@ use super::GgmlType;
 pub struct TensorInfo {
     /// Its name: `blk.0.attn_q.weight`.
     pub name: String,
-    /// One to four dimensions in the order of the file, the fastest-varying first: a matrix of `r` rows and `c`
-    /// columns has `[c, r]`. None is 0.
+    /// One to four dimensions in the order of the file, the fastest-varying first: a matrix of `r` rows and
+    /// `c` columns has `[c, r]`. None is 0.
     pub shape: Vec<u64>,
     /// Type of the elements.
     pub dtype: GgmlType,

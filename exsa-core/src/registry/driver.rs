@@ -9,7 +9,7 @@ use super::load_job::{self, LoadControl};
 use super::operation::OperationSender;
 use super::options::{LoadPacing, RegistryOptions};
 use super::served::Served;
-use super::state::ReloadOrder;
+use super::state::{ReloadOrder, WaitingByUser};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::Shutdown;
 use crate::error::LoadError;
@@ -138,7 +138,7 @@ impl Inner {
     }
 
     /// Waiting answers of each ready model by user.
-    pub(super) fn waiting_by_user(&self) -> Vec<(Arc<str>, Vec<(Arc<str>, usize)>)> {
+    pub(super) fn waiting_by_user(&self) -> WaitingByUser {
         let ready: Vec<_> =
             self.with(|shared, _| shared.lifecycle.ready().map(|(_, served)| served.clone()).collect());
         let of = |served: &Arc<Served>| (served.info.name.as_str().into(), served.engine.waiting_by_user());

@@ -44,7 +44,9 @@ pub use event::{RegistryEvent, Subscription};
 pub use operation::Operation;
 pub use options::{LoadPacing, RegistryOptions};
 pub use served::EngineHandle;
-pub use state::{LoadingState, MemoryUse, ModelCounters, ModelState, ModelStatus, ReloadOrder};
+pub use state::{
+    LoadingState, MemoryUse, ModelCounters, ModelState, ModelStatus, ReloadOrder, WaitingByUser,
+};
 
 use crate::generator::SubmitError;
 use driver::{Inner, Waiter};
@@ -271,7 +273,7 @@ impl Registry {
     /// Number of answers that wait for a sequence, by ready model and user: see
     /// [`Engine::waiting_by_user`](crate::Engine::waiting_by_user). Unlike [`engine`](Self::engine), it is no
     /// use of a model that would keep it awake.
-    pub fn waiting_by_user(&self) -> Vec<(Arc<str>, Vec<(Arc<str>, usize)>)> {
+    pub fn waiting_by_user(&self) -> WaitingByUser {
         self.inner.waiting_by_user()
     }
 

@@ -134,3 +134,6 @@ pub struct MemoryUse {
     /// Budget in bytes; `None` is unlimited.
     pub budget: Option<u64>,
 }
+
+/// Waiting requests of each model's users: [`Registry::waiting_by_user`](super::Registry::waiting_by_user).
+pub type WaitingByUser = Vec<(Arc<str>, Vec<(Arc<str>, usize)>)>;

@@ -78,8 +78,8 @@ impl SamplingParams {
         })
     }
 
-    /// The steps to apply, in order. A host's transforms have a place even if `order` does not name it: they may be what
-    /// keeps an answer in bounds.
+    /// The steps to apply, in order. A host's transforms have a place even if `order` does not name it: they
+    /// may be what keeps an answer in bounds.
     fn steps(&self, greedy: bool) -> Vec<TransformKind> {
         let mut steps = self.order.clone();
         if !steps.contains(&TransformKind::Host) {

@@ -20,12 +20,14 @@
 //!
 //! A constraint masks the tokens that its grammar does not allow before all others.
 //!
-//! [`SamplingParams::order`] changes the order of 3 to 13. By default it is llama.cpp's: filters work on the model's own
-//! distribution, and temperature then reshapes the rest. Neutral steps are left out of the chain. Temperature 0 is greedy:
-//! the best logit after steps 1 to 5, with ties broken by the lowest id; nothing else applies.
+//! [`SamplingParams::order`] changes the order of 3 to 13. By default it is llama.cpp's: filters work on the
+//! model's own distribution, and temperature then reshapes the rest. Neutral steps are left out of the chain.
+//! Temperature 0 is greedy: the best logit after steps 1 to 5, with ties broken by the lowest id; nothing
+//! else applies.
 //!
-//! The state of a transform changes with accepted tokens alone. Mirostat and adaptive-p observe the probability of each
-//! token that was drawn; [`SamplerState`] carries these observations to a resumed request.
+//! The state of a transform changes with accepted tokens alone. Mirostat and adaptive-p observe the
+//! probability of each token that was drawn; [`SamplerState`] carries these observations to a resumed
+//! request.
 //!
 //! The draw is Gumbel-max: each candidate's logit, divided by the temperature, plus Gumbel noise that
 //! is a function of (seed, position, token); the largest sum is drawn. Its distribution is exactly the
@@ -167,8 +169,8 @@ impl Sampler {
         self.sample_masked(logits, history, position, None, scratch)
     }
 
-    /// Like [`sample`](Self::sample), with a filter before the chain: only tokens whose bit in `mask` is set are
-    /// candidates, as in [`Candidates::retain`].
+    /// Like [`sample`](Self::sample), with a filter before the chain: only tokens whose bit in `mask` is set
+    /// are candidates, as in [`Candidates::retain`].
     pub fn sample_masked(
         &mut self,
         logits: &[f32],
@@ -246,8 +248,8 @@ impl Sampler {
         (state.len() > 0).then_some(state)
     }
 
-    /// Hands over what an earlier run observed, before its `generated` tokens are accepted again. Without it, mirostat
-    /// and adaptive-p begin anew.
+    /// Hands over what an earlier run observed, before its `generated` tokens are accepted again. Without it,
+    /// mirostat and adaptive-p begin anew.
     pub fn restore(&mut self, state: &SamplerState, generated: usize) -> Result<(), SamplingError> {
         let observing = || self.transforms.iter().filter(|transform| transform.observations().is_some());
         let (found, expected) = (state.len(), observing().count());
@@ -270,7 +272,8 @@ impl Sampler {
         }
     }
 
-    /// Whether log probabilities of sampled tokens are computed, and the number of most probable tokens beside.
+    /// Whether log probabilities of sampled tokens are computed, and the number of most probable tokens
+    /// beside.
     pub(crate) fn logprobs(&self) -> Option<(bool, usize)> {
         (self.logprobs || self.top_logprobs > 0).then_some((self.logprobs, self.top_logprobs))
     }

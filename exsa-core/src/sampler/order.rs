@@ -1,7 +1,7 @@
 //! The steps of the sampler's chain, and their order.
 
-/// A step of the sampler's chain, for [`SamplingParams::order`](super::SamplingParams::order). In JSON, names are those of
-/// llama.cpp's `samplers`.
+/// A step of the sampler's chain, for [`SamplingParams::order`](super::SamplingParams::order). In JSON, names
+/// are those of llama.cpp's `samplers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -56,8 +56,8 @@ impl TransformKind {
         Self::AdaptiveP,
     ];
 
-    /// Whether the step changes single logits, rather than the shape of the distribution: those that greedy decoding
-    /// applies.
+    /// Whether the step changes single logits, rather than the shape of the distribution: those that greedy
+    /// decoding applies.
     pub(super) fn changes_logits(self) -> bool {
         matches!(self, Self::Penalties | Self::Dry | Self::Host)
     }

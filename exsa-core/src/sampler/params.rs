@@ -52,32 +52,37 @@ pub struct SamplingParams {
     /// Number of most probable tokens that [`Sampled::top_logprobs`](super::Sampled::top_logprobs) lists.
     /// `0..=20`; 0 by default, which costs nothing.
     pub top_logprobs: u32,
-    /// The steps of the chain in order of application, each at most once; a step that is not listed is not applied.
-    /// [`TransformKind::DEFAULT_ORDER`] by default. Minimum tokens and logit bias come first and mirostat last, always. If
-    /// [`Host`](TransformKind::Host) is not listed, a host's transforms come before the first step that is neither
-    /// penalties nor DRY.
+    /// The steps of the chain in order of application, each at most once; a step that is not listed is not
+    /// applied. [`TransformKind::DEFAULT_ORDER`] by default. Minimum tokens and logit bias come first and
+    /// mirostat last, always. If [`Host`](TransformKind::Host) is not listed, a host's transforms come before
+    /// the first step that is neither penalties nor DRY.
     #[cfg_attr(feature = "serde", serde(rename = "samplers"))]
     pub order: Vec<TransformKind>,
     /// Whether tokens of the prompt count for the three penalties; `true` by default.
     pub penalize_prompt: bool,
-    /// Keeps the tokens whose surprise is nearest to the entropy, until their probabilities sum to at least this (locally
-    /// typical sampling, Meister et al. 2022). `0..=1`, where 1 keeps all, which is the default.
+    /// Keeps the tokens whose surprise is nearest to the entropy, until their probabilities sum to at least
+    /// this (locally typical sampling, Meister et al. 2022). `0..=1`, where 1 keeps all, which is the
+    /// default.
     pub typical_p: f32,
-    /// Keeps tokens whose logit is at most this many standard deviations below the best (Tang et al. 2024). Finite; 0 or
-    /// less keeps all. -1 by default.
+    /// Keeps tokens whose logit is at most this many standard deviations below the best (Tang et al. 2024).
+    /// Finite; 0 or less keeps all. -1 by default.
     pub top_n_sigma: f32,
-    /// Chance that XTC removes the top choices of a position (p-e-w 2024). `0..=1`; 0 by default, which never does.
+    /// Chance that XTC removes the top choices of a position (p-e-w 2024). `0..=1`; 0 by default, which never
+    /// does.
     pub xtc_probability: f32,
-    /// Probability that makes a token a top choice: all of them but the least probable are removed. `0..=1`, where more
-    /// than 0.5 removes none; 0.1 by default.
+    /// Probability that makes a token a top choice: all of them but the least probable are removed. `0..=1`,
+    /// where more than 0.5 removes none; 0.1 by default.
     pub xtc_threshold: f32,
-    /// Lets the temperature vary by at most this around [`temperature`](Self::temperature) with the entropy of the
-    /// distribution, not below 0. Finite, 0 or more; 0 by default, a fixed temperature. Greedy decoding ignores it.
+    /// Lets the temperature vary by at most this around [`temperature`](Self::temperature) with the entropy
+    /// of the distribution, not below 0. Finite, 0 or more; 0 by default, a fixed temperature. Greedy
+    /// decoding ignores it.
     pub dynatemp_range: f32,
-    /// Exponent of the relative entropy, which decides where in the range the temperature is. `0..=100`; 1 by default.
+    /// Exponent of the relative entropy, which decides where in the range the temperature is. `0..=100`; 1 by
+    /// default.
     pub dynatemp_exponent: f32,
-    /// Steers the text's surprise to [`mirostat_tau`](Self::mirostat_tau) (Basu et al. 2021). Replaces top-nσ, top-k,
-    /// typical-p, top-p, min-p and XTC; excludes adaptive-p; no effect on greedy decoding. Off by default.
+    /// Steers the text's surprise to [`mirostat_tau`](Self::mirostat_tau) (Basu et al. 2021). Replaces
+    /// top-nσ, top-k, typical-p, top-p, min-p and XTC; excludes adaptive-p; no effect on greedy decoding. Off
+    /// by default.
     pub mirostat: Mirostat,
     /// Target surprise of mirostat, in bits per token. `0..=100`; 5 by default.
     pub mirostat_tau: f32,
@@ -86,25 +91,25 @@ pub struct SamplingParams {
     /// Favours tokens near this probability, `0..=1` (adaptive-p, 2025). `None` by default: no such target.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::optional_target"))]
     pub adaptive_target: Option<f32>,
-    /// Decay of the average probability by which adaptive-p adapts: it remembers about `1 / (1 - decay)` tokens.
-    /// `0..=0.99`; 0.9 by default.
+    /// Decay of the average probability by which adaptive-p adapts: it remembers about `1 / (1 - decay)`
+    /// tokens. `0..=0.99`; 0.9 by default.
     pub adaptive_decay: f32,
-    /// Penalty of a token that would continue a repetition of exactly the allowed length (DRY, p-e-w 2024). `0..=100`;
-    /// 0 by default, no such penalty.
+    /// Penalty of a token that would continue a repetition of exactly the allowed length (DRY, p-e-w 2024).
+    /// `0..=100`; 0 by default, no such penalty.
     pub dry_multiplier: f32,
     /// Factor of DRY's penalty for every token that a repetition is longer. `1..=100`; 1.75 by default.
     pub dry_base: f32,
     /// Length in tokens from which DRY counts a repetition. 1 or more; 2 by default.
     pub dry_allowed_length: u32,
-    /// Number of last tokens, prompt and generated, in which DRY looks for repetitions; `None` is all. `Some(64)` by
-    /// default.
+    /// Number of last tokens, prompt and generated, in which DRY looks for repetitions; `None` is all.
+    /// `Some(64)` by default.
     #[cfg_attr(feature = "serde", serde(rename = "dry_penalty_last_n", with = "crate::wire::last_n"))]
     pub dry_window: Option<u32>,
-    /// Texts across which DRY counts no repetition, each of at most 64 bytes, at most 64. Line break, colon, double quote
-    /// and asterisk by default.
+    /// Texts across which DRY counts no repetition, each of at most 64 bytes, at most 64. Line break, colon,
+    /// double quote and asterisk by default.
     pub dry_sequence_breakers: Vec<String>,
-    /// Number of generated tokens before which no end-of-generation token and no stop token is drawn, unless nothing else
-    /// is left; 0 by default. Stop strings end an answer at any time.
+    /// Number of generated tokens before which no end-of-generation token and no stop token is drawn, unless
+    /// nothing else is left; 0 by default. Stop strings end an answer at any time.
     pub min_tokens: u32,
 }
 

@@ -1,10 +1,12 @@
 //! The state of a sampler whose transforms learn from the tokens that were drawn.
 
-/// What a sampler observed of the tokens it drew, for [`Resume::sampler_state`](crate::Resume::sampler_state). Opaque.
+/// What a sampler observed of the tokens it drew, for
+/// [`Resume::sampler_state`](crate::Resume::sampler_state). Opaque.
 ///
-/// Mirostat and adaptive-p decide by the probabilities of earlier tokens, which a resumed request cannot know by itself:
-/// they depend on logits that are not computed again. The state has 4 bytes per generated token and belongs to the
-/// parameters of its request. The state of a longer answer serves for any of its beginnings.
+/// Mirostat and adaptive-p decide by the probabilities of earlier tokens, which a resumed request cannot know
+/// by itself: they depend on logits that are not computed again. The state has 4 bytes per generated token
+/// and belongs to the parameters of its request. The state of a longer answer serves for any of its
+/// beginnings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct SamplerState {

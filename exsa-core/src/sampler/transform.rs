@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 /// One step of the sampler's chain: changes the candidates before the draw.
 ///
-/// Built-in transforms are in `sampler/transforms/`; [`SamplingParams::order`](super::SamplingParams::order) sets
-/// their order. A host adds its own with a [`TransformFactory`] in [`Request::transform`](crate::Request::transform).
+/// Built-in transforms are in `sampler/transforms/`; [`SamplingParams::order`](super::SamplingParams::order)
+/// sets their order. A host adds its own with a [`TransformFactory`] in
+/// [`Request::transform`](crate::Request::transform).
 ///
 /// # Contract
 ///
@@ -40,16 +41,17 @@ pub trait Transform: Debug + Send {
         false
     }
 
-    /// One value per accepted token that an earlier run of a resumed request observed and a later run cannot know from
-    /// the tokens, such as the probability of a token when it was drawn. `None`, the default, if there is none.
+    /// One value per accepted token that an earlier run of a resumed request observed and a later run cannot
+    /// know from the tokens, such as the probability of a token when it was drawn. `None`, the default, if
+    /// there is none.
     fn observations(&self) -> Option<&[f32]> {
         None
     }
 
-    /// Hands over the [`observations`](Self::observations) of an earlier run, for the tokens that will be accepted
-    /// first. Called before the first `accept`, if the resumed request has a
-    /// [state](crate::Resume::sampler_state). Values may be any, since hosts store them: those that make no sense are
-    /// to be ignored.
+    /// Hands over the [`observations`](Self::observations) of an earlier run, for the tokens that will be
+    /// accepted first. Called before the first `accept`, if the resumed request has a
+    /// [state](crate::Resume::sampler_state). Values may be any, since hosts store them: those that make no
+    /// sense are to be ignored.
     fn restore(&mut self, observations: &[f32]) {
         let _ = observations;
     }
@@ -65,7 +67,8 @@ pub struct Accepted {
     /// greedy decoding. `None` if no transform of the chain [needs it](Transform::needs_logprob), or if this
     /// sampler did not draw the token: a resumed request's earlier tokens, or a token forced by a grammar.
     pub logprob: Option<f32>,
-    /// Whether the sampler's last call drew this token: not those of an earlier run, nor tokens forced by a grammar.
+    /// Whether the sampler's last call drew this token: not those of an earlier run, nor tokens forced by a
+    /// grammar.
     pub drawn: bool,
 }
 

@@ -70,8 +70,8 @@ struct Shared {
 
 /// Makes the two ends of a stream: for implementations of [`Generator`](crate::generator::Generator).
 ///
-/// `capacity` is the number of events that may wait unread before the sender's methods say that the stream is full.
-/// `notify` is called from the consumer's thread and must not block.
+/// `capacity` is the number of events that may wait unread before the sender's methods say that the stream is
+/// full. `notify` is called from the consumer's thread and must not block.
 pub fn channel(
     capacity: usize,
     notify: impl Fn(StreamSignal) + Send + Sync + 'static,
@@ -209,7 +209,8 @@ impl Shared {
     }
 }
 
-/// The events of one request, as a blocking [`Iterator`] that ends after [`Event::Finished`]. Dropping it cancels the request.
+/// The events of one request, as a blocking [`Iterator`] that ends after [`Event::Finished`]. Dropping it
+/// cancels the request.
 ///
 /// ```
 /// use exsa_core::scripted::ScriptedModel;
@@ -285,8 +286,8 @@ impl TokenStream {
         self.seen(event)
     }
 
-    /// Asks where the request stands in the queue, and waits for the answer for at most `timeout`: the engine gives it between two
-    /// steps. `None` where the request no longer waits, or no answer came.
+    /// Asks where the request stands in the queue, and waits for the answer for at most `timeout`: the engine
+    /// gives it between two steps. `None` where the request no longer waits, or no answer came.
     pub fn queue_position(&self, timeout: Duration) -> Option<QueuePosition> {
         self.shared.state.lock().position = None;
         (self.shared.notify)(StreamSignal::Position);
@@ -297,7 +298,8 @@ impl TokenStream {
         state.position.flatten()
     }
 
-    /// Reads to the end: the whole answer, or the error that the request failed with. Of several answers, the first.
+    /// Reads to the end: the whole answer, or the error that the request failed with. Of several answers, the
+    /// first.
     ///
     /// # Errors
     ///
@@ -452,8 +454,8 @@ impl Iterator for TokenStream {
 
 impl FusedIterator for TokenStream {}
 
-/// The events of one request as a [`Stream`]: [`TokenStream::into_stream`]. It ends after [`Event::Finished`]; dropping it
-/// cancels the request.
+/// The events of one request as a [`Stream`]: [`TokenStream::into_stream`]. It ends after
+/// [`Event::Finished`]; dropping it cancels the request.
 #[derive(Debug)]
 #[must_use = "dropping a stream cancels its request"]
 pub struct EventStream {

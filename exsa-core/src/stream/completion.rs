@@ -23,7 +23,8 @@ pub struct Completion {
     pub tool_calls: Vec<ToolCall>,
     /// Texts that began like calls of tools and are none. They are part of `text`.
     pub malformed_tool_calls: Vec<String>,
-    /// All tokens, those of reasoning and tool calls included. Pieces of text without id and log-probability are none.
+    /// All tokens, those of reasoning and tool calls included. Pieces of text without id and log-probability
+    /// are none.
     pub tokens: Vec<Token>,
     /// Why the answer ended; never [`FinishReason::Failed`].
     pub reason: FinishReason,
@@ -35,7 +36,8 @@ pub struct Completion {
     pub sampler_state: Option<SamplerState>,
     /// Log-probability of the answer, where it was computed.
     pub logprob: Option<AnswerLogprob>,
-    /// Tokens of the prompt with their log-probabilities, where the request asked for them; all answers share it.
+    /// Tokens of the prompt with their log-probabilities, where the request asked for them; all answers share
+    /// it.
     pub prompt: Arc<[PromptToken]>,
 }
 
@@ -50,8 +52,8 @@ impl Completion {
     }
 }
 
-/// The answer as the next message of the conversation: text, reasoning and calls of tools. The content is null where the
-/// answer is nothing but calls of tools.
+/// The answer as the next message of the conversation: text, reasoning and calls of tools. The content is
+/// null where the answer is nothing but calls of tools.
 ///
 /// ```
 /// use exsa_core::scripted::ScriptedModel;

@@ -6,10 +6,11 @@ use crate::token::TokenId;
 
 /// An item of a [`TokenStream`](super::TokenStream).
 ///
-/// A stream carries one or more answers to one prompt, numbered from 0: `index` in each payload. **Every answer ends
-/// once.** With a single answer, that is [`Finished`](Self::Finished). With several, each ends with an
-/// [`AnswerFinished`](Self::AnswerFinished), except the last one to end, which `Finished` ends together with the stream.
-/// A `Finished` that comes earlier, because the request was cancelled or failed, ends every answer that is still open.
+/// A stream carries one or more answers to one prompt, numbered from 0: `index` in each payload. **Every
+/// answer ends once.** With a single answer, that is [`Finished`](Self::Finished). With several, each ends
+/// with an [`AnswerFinished`](Self::AnswerFinished), except the last one to end, which `Finished` ends
+/// together with the stream. A `Finished` that comes earlier, because the request was cancelled or failed,
+/// ends every answer that is still open.
 ///
 /// The in-process engine gives as many answers as [`Request::n`](crate::Request::n) asks for, each with a
 /// sequence of its own. An answer that fails ends alone; a cancel, a deadline or a shutdown ends every
@@ -26,7 +27,8 @@ pub enum Event {
     Token(Token),
     /// A token of the model's reasoning: its text is no part of the answer's text.
     Reasoning(Token),
-    /// A part of a call of a tool. Tokens that the call was written in come as [`Token`](Self::Token) without text.
+    /// A part of a call of a tool. Tokens that the call was written in come as [`Token`](Self::Token) without
+    /// text.
     ToolCall(ToolCallDelta),
     /// Text that began like a call of a tool and is none, or no complete one.
     MalformedToolCall(MalformedToolCall),
@@ -138,11 +140,11 @@ impl AnswerLogprob {
 pub struct Token {
     /// Index of the answer, from 0.
     pub index: usize,
-    /// Token id; `None` from remote engines that do not tell, and for a second piece of text that became certain with the
-    /// token before.
+    /// Token id; `None` from remote engines that do not tell, and for a second piece of text that became
+    /// certain with the token before.
     pub id: Option<TokenId>,
-    /// Text that became certain with this token. Empty while a character is incomplete or the text may be the start
-    /// of a stop string; a later token, or [`Finished::text`], then brings it.
+    /// Text that became certain with this token. Empty while a character is incomplete or the text may be the
+    /// start of a stop string; a later token, or [`Finished::text`], then brings it.
     pub text: String,
     /// Natural logarithm of the token's probability under the model, where the request asked for it.
     pub logprob: Option<f32>,
@@ -211,8 +213,8 @@ impl From<(TokenId, f32)> for TopLogprob {
     }
 }
 
-/// Text that began like a call of a tool and is none: its arguments are no JSON, the answer ended before the call, or its
-/// form is not that of the format. It counts as text of the answer.
+/// Text that began like a call of a tool and is none: its arguments are no JSON, the answer ended before the
+/// call, or its form is not that of the format. It counts as text of the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
@@ -246,7 +248,8 @@ impl MalformedToolCall {
     }
 }
 
-/// A part of a call of a tool, as in OpenAI's streams: id and name come once, arguments in pieces to be joined.
+/// A part of a call of a tool, as in OpenAI's streams: id and name come once, arguments in pieces to be
+/// joined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
@@ -311,8 +314,8 @@ pub struct AnswerFinished {
     pub reason: FinishReason,
     /// The seed that was used, where known.
     pub seed: Option<u64>,
-    /// State of the answer's sampler, for [`Resume::sampler_state`](crate::Resume::sampler_state); `None` if the sampler
-    /// has no state, which is so without mirostat and adaptive-p.
+    /// State of the answer's sampler, for [`Resume::sampler_state`](crate::Resume::sampler_state); `None` if
+    /// the sampler has no state, which is so without mirostat and adaptive-p.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub sampler_state: Option<SamplerState>,
     /// Log-probability of the answer, where it was computed: with
@@ -371,8 +374,8 @@ pub struct Finished {
     pub usage: Usage,
     /// The seed that was used, where known: the same request for one answer with this seed gives the same.
     pub seed: Option<u64>,
-    /// State of the answer's sampler, for [`Resume::sampler_state`](crate::Resume::sampler_state); `None` if the sampler
-    /// has no state, which is so without mirostat and adaptive-p.
+    /// State of the answer's sampler, for [`Resume::sampler_state`](crate::Resume::sampler_state); `None` if
+    /// the sampler has no state, which is so without mirostat and adaptive-p.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub sampler_state: Option<SamplerState>,
     /// Log-probability of the answer, where it was computed: with

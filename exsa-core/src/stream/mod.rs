@@ -1,8 +1,8 @@
 //! The answer to one request, as it is generated.
 //!
-//! [`TokenStream::text`] gives the text, [`TokenStream::complete`] the whole answer, and the stream itself every
-//! [`Event`]. [`TokenStream::into_stream`] is the same for asynchronous programs, on any runtime. [`channel()`] makes the
-//! two ends for implementations of [`Generator`](crate::generator::Generator).
+//! [`TokenStream::text`] gives the text, [`TokenStream::complete`] the whole answer, and the stream itself
+//! every [`Event`]. [`TokenStream::into_stream`] is the same for asynchronous programs, on any runtime.
+//! [`channel()`] makes the two ends for implementations of [`Generator`](crate::generator::Generator).
 
 mod channel;
 mod completion;

@@ -23,8 +23,9 @@ impl TokenStream {
 
 /// The text of an answer as a blocking iterator: [`TokenStream::text`].
 ///
-/// Each item is text that is certain, never empty; joined they are the whole answer, text that was held back until the end
-/// included. A request that fails ends with one `Err`, after the text that came before. Of several answers it gives the first.
+/// Each item is text that is certain, never empty; joined they are the whole answer, text that was held back
+/// until the end included. A request that fails ends with one `Err`, after the text that came before. Of
+/// several answers it gives the first.
 #[derive(Debug)]
 #[must_use = "an iterator does nothing unless it is read"]
 pub struct Text<'a> {
@@ -61,7 +62,8 @@ impl Iterator for Text<'_> {
 
 impl FusedIterator for Text<'_> {}
 
-/// The text of an answer as an asynchronous stream: [`TokenStream::into_text_stream`]. The items are those of [`Text`].
+/// The text of an answer as an asynchronous stream: [`TokenStream::into_text_stream`]. The items are those of
+/// [`Text`].
 #[derive(Debug)]
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct TextStream {

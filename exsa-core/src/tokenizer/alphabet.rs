@@ -1,5 +1,6 @@
-//! The byte alphabet of GPT-2: every byte is written as one visible character, so that vocabularies and merges
-//! are plain text. Printable bytes of Latin-1 stand for themselves, the other 68 for U+0100 and up, in order.
+//! The byte alphabet of GPT-2: every byte is written as one visible character, so that vocabularies and
+//! merges are plain text. Printable bytes of Latin-1 stand for themselves, the other 68 for U+0100 and up, in
+//! order.
 
 /// Whether byte `b` is written as the character U+00b.
 const fn is_printable(b: u8) -> bool {

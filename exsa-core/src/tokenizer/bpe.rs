@@ -1,5 +1,5 @@
-//! Byte-level byte-pair encoding (Radford et al., 2019): words are bytes, joined in the order of a list of merges
-//! (Sennrich et al., 2016).
+//! Byte-level byte-pair encoding (Radford et al., 2019): words are bytes, joined in the order of a list of
+//! merges (Sennrich et al., 2016).
 
 use super::alphabet;
 use super::error::TokenizerError;

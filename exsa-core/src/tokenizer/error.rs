@@ -17,8 +17,8 @@ pub enum TokenizerError {
         /// Values that are supported.
         supported: &'static str,
     },
-    /// The way to cut text into words is unknown. Ids made with another way would be wrong without a sign of it,
-    /// so there is no default.
+    /// The way to cut text into words is unknown. Ids made with another way would be wrong without a sign of
+    /// it, so there is no default.
     #[error("unknown pre-tokenizer '{pre}' (supported: {supported})")]
     UnknownPreTokenizer {
         /// Value of `tokenizer.ggml.pre`.

@@ -22,8 +22,8 @@ impl<'a> Vocabulary<'a> {
     ///
     /// # Errors
     ///
-    /// [`TokenizerError`] if a key is missing or has a wrong type; whether the values fit together is seen when
-    /// the tokenizer is [built](Self::build).
+    /// [`TokenizerError`] if a key is missing or has a wrong type; whether the values fit together is seen
+    /// when the tokenizer is [built](Self::build).
     pub fn from_metadata(metadata: &'a Metadata) -> Result<Self, TokenizerError> {
         let model = TokenizerModel::from_gguf(metadata.require(keys::MODEL)?)?;
         let texts = |list: &'a [String]| list.iter().map(String::as_str).collect();

@@ -1,13 +1,13 @@
 //! Merging neighbours by rank: what SentencePiece and byte-pair encoding have in common.
 //!
-//! Of all neighbours that can be joined, those of the lowest rank are joined first, and of these the leftmost,
-//! until none can.
+//! Of all neighbours that can be joined, those of the lowest rank are joined first, and of these the
+//! leftmost, until none can.
 //!
-//! A short word looks through its pairs each time. A long one is merged in windows that overlap, which is exact:
-//! whether two neighbouring tokens stay apart depends on nothing but these two, for merges inside one of them are
-//! the same whatever stands beside it. So tokens of two windows may be strung together at any token that both
-//! windows have in the same place. If there is none, as in texts made for it, a queue of all pairs does the whole
-//! word in n log n.
+//! A short word looks through its pairs each time. A long one is merged in windows that overlap, which is
+//! exact: whether two neighbouring tokens stay apart depends on nothing but these two, for merges inside one
+//! of them are the same whatever stands beside it. So tokens of two windows may be strung together at any
+//! token that both windows have in the same place. If there is none, as in texts made for it, a queue of all
+//! pairs does the whole word in n log n.
 
 use crate::token::TokenId;
 use std::cmp::Reverse;
@@ -75,8 +75,8 @@ impl Merger {
         }
     }
 
-    /// Merges a long word in windows of `len` symbols; `false` if two of them have no token in common, and nothing
-    /// is done.
+    /// Merges a long word in windows of `len` symbols; `false` if two of them have no token in common, and
+    /// nothing is done.
     fn merge_windows(&mut self, len: usize, join: &impl Fn(Symbol, Symbol) -> Option<Joined>) -> bool {
         let (word, done, window) = (&self.symbols, &mut self.done, &mut self.window);
         done.clear();
@@ -162,8 +162,8 @@ impl Pairs {
     }
 }
 
-/// Candidates in the order of merging. Those that are there at the start are sorted once; only what merges add
-/// goes through a heap, which stays small.
+/// Candidates in the order of merging. Those that are there at the start are sorted once; only what merges
+/// add goes through a heap, which stays small.
 #[derive(Default)]
 struct Queue {
     /// Descending, the next one last.

@@ -4,8 +4,8 @@
 //! SentencePiece by scores, byte-level byte-pair encoding by merges, and WordPiece.
 //!
 //! Ids of plain text are those that llama.cpp gives for the same file, with one exception: plain text never
-//! becomes a control token or a byte token by merging, as it might there in an unlucky vocabulary. And `</s>` is a
-//! control token only if the file does not say that it is a normal one.
+//! becomes a control token or a byte token by merging, as it might there in an unlucky vocabulary. And `</s>`
+//! is a control token only if the file does not say that it is a normal one.
 
 mod alphabet;
 mod bpe;
@@ -45,11 +45,11 @@ use crate::token::TokenId;
 ///
 /// # Contract
 ///
-/// - `encode` never panics, whatever the text, and adds neither BOS nor EOS. Its time grows with the text's length
-///   n as n log n at worst.
+/// - `encode` never panics, whatever the text, and adds neither BOS nor EOS. Its time grows with the text's
+///   length n as n log n at worst.
 /// - `piece` of an id outside the vocabulary is empty.
-/// - Concatenated pieces of `encode(text)` are the text's UTF-8 bytes, up to the normalisation and the leading
-///   space that the vocabulary prescribes, and but for bytes that it has no token for.
+/// - Concatenated pieces of `encode(text)` are the text's UTF-8 bytes, up to the normalisation and the
+///   leading space that the vocabulary prescribes, and but for bytes that it has no token for.
 pub trait Tokenizer: Send + Sync {
     /// Number of tokens.
     fn n_vocab(&self) -> usize;
@@ -95,12 +95,14 @@ pub trait Tokenizer: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct EncodeOptions<'a> {
-    /// Whether control tokens written out in the text (`<|im_start|>`) become their ids. `false` by default: such
-    /// text is then encoded as any other. User-defined tokens, which are text, are recognised either way.
+    /// Whether control tokens written out in the text (`<|im_start|>`) become their ids. `false` by default:
+    /// such text is then encoded as any other. User-defined tokens, which are text, are recognised either
+    /// way.
     pub parse_special: bool,
-    /// Byte offsets into the text, ascending, across which no control token is recognised even where `parse_special`
-    /// is set, and no user-defined token: `<|im_start|>` at offset 10 is plain text if an offset in `11..22` is
-    /// listed. Chat templates use it to keep what a user wrote from becoming such a token.
+    /// Byte offsets into the text, ascending, across which no control token is recognised even where
+    /// `parse_special` is set, and no user-defined token: `<|im_start|>` at offset 10 is plain text if an
+    /// offset in `11..22` is listed. Chat templates use it to keep what a user wrote from becoming such a
+    /// token.
     pub protected_offsets: &'a [usize],
 }
 

@@ -6,8 +6,8 @@ use crate::token::TokenId;
 /// The ids of a text that an answer continues: with BOS before them where the model wants it added
 /// ([`SpecialIds::add_bos`](super::SpecialIds::add_bos)).
 ///
-/// A text that begins with BOS itself, under [`EncodeOptions::parse_special`], gets no second one: models were trained on
-/// one. Chat templates often write it.
+/// A text that begins with BOS itself, under [`EncodeOptions::parse_special`], gets no second one: models
+/// were trained on one. Chat templates often write it.
 #[must_use]
 pub fn encode_prompt(tokenizer: &dyn Tokenizer, text: &str, options: &EncodeOptions<'_>) -> Vec<TokenId> {
     let mut ids = Vec::new();
@@ -19,8 +19,9 @@ pub fn encode_prompt(tokenizer: &dyn Tokenizer, text: &str, options: &EncodeOpti
     ids
 }
 
-/// The ids of a whole text, as for an embedding: those of [`encode_prompt`], with EOS after them where the model wants it
-/// added ([`SpecialIds::add_eos`](super::SpecialIds::add_eos)) and the text does not end with it itself.
+/// The ids of a whole text, as for an embedding: those of [`encode_prompt`], with EOS after them where the
+/// model wants it added ([`SpecialIds::add_eos`](super::SpecialIds::add_eos)) and the text does not end with
+/// it itself.
 #[must_use]
 pub fn encode_whole(tokenizer: &dyn Tokenizer, text: &str, options: &EncodeOptions<'_>) -> Vec<TokenId> {
     let mut ids = encode_prompt(tokenizer, text, options);

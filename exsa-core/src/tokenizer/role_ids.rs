@@ -5,8 +5,9 @@ use super::model::TokenizerModel;
 use super::tokens::{TokenType, Tokens};
 use crate::token::TokenId;
 
-/// Ids with a role, as a file gives them. All are optional: an id outside the vocabulary, such as 4294967295 or -1, which
-/// converters write for "none", counts as absent, and the default of the [`TokenizerModel`] takes its place.
+/// Ids with a role, as a file gives them. All are optional: an id outside the vocabulary, such as 4294967295
+/// or -1, which converters write for "none", counts as absent, and the default of the [`TokenizerModel`]
+/// takes its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoleIds {
     /// Beginning of sequence.

@@ -9,8 +9,8 @@ use super::text_index::TextIndex;
 use super::tokens::{TokenType, Tokens};
 use crate::token::TokenId;
 
-/// Texts of tokens that end an answer in models in use. Files do not mark them otherwise; many give no more than
-/// EOS, and some give these tokens a type that would show them in text.
+/// Texts of tokens that end an answer in models in use. Files do not mark them otherwise; many give no more
+/// than EOS, and some give these tokens a type that would show them in text.
 const ENDS: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -39,8 +39,8 @@ const ENDS: &[&str] = &[
 /// text.
 const END_OR_TAG: &str = "</s>";
 
-/// Tokens of code models that structure a file or a repository: padding, start of a repository, start of a file.
-/// What a model writes after one of them is no longer the answer.
+/// Tokens of code models that structure a file or a repository: padding, start of a repository, start of a
+/// file. What a model writes after one of them is no longer the answer.
 const FILE_ENDS: [&[&str]; 3] = [
     &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"],
     &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"],
@@ -82,7 +82,8 @@ const FILL_IN_MARKS: [&[&str]; 3] = [
     ],
 ];
 
-/// Pairs of sets of tokens with which `<|end|>` ends a message, of which an answer has several, and not the answer.
+/// Pairs of sets of tokens with which `<|end|>` ends a message, of which an answer has several, and not the
+/// answer.
 const MANY_MESSAGES: &[[&[&str]; 2]] =
     &[[&["<|return|>"], &["<|call|>", "<|calls|>"]], [&["<|flush|>"], &["<|call|>", "<|calls|>"]]];
 const END_OF_MESSAGE: &str = "<|end|>";
@@ -96,7 +97,8 @@ pub(super) struct AddedTokens {
     pub(super) bos_default: bool,
 }
 
-/// Finds the tokens with a role beside `ids`, all within the vocabulary. Those that never show in text become control tokens.
+/// Finds the tokens with a role beside `ids`, all within the vocabulary. Those that never show in text become
+/// control tokens.
 pub(super) fn resolve(
     model: TokenizerModel,
     mut ids: RoleIds,

@@ -52,8 +52,8 @@ impl SpecialTokens {
         }
     }
 
-    /// Parts `text`. Longer tokens are found before shorter ones, wherever they are; of equally long ones those of
-    /// lower id, and then from left to right.
+    /// Parts `text`. Longer tokens are found before shorter ones, wherever they are; of equally long ones
+    /// those of lower id, and then from left to right.
     pub(super) fn part(&self, text: &str, options: &EncodeOptions<'_>) -> Vec<Part> {
         let mut found = Vec::new();
         if !self.trie.is_empty() && (options.parse_special || self.has_user_defined) {
@@ -148,8 +148,8 @@ struct Cluster<'a> {
 }
 
 impl Cluster<'_> {
-    /// Takes candidates while there are any, longest first; one that no longer fits gives way to a shorter token
-    /// at its place.
+    /// Takes candidates while there are any, longest first; one that no longer fits gives way to a shorter
+    /// token at its place.
     fn decide(&mut self, found: &mut Vec<Found>) {
         let first = self.range.start;
         let mut taken = vec![false; self.range.len()];

@@ -1,5 +1,5 @@
-//! SentencePiece's byte-pair encoding: neighbours are joined if together they are a token, the one of the highest
-//! score first (Kudo and Richardson, 2018). What no token covers is spelt in bytes.
+//! SentencePiece's byte-pair encoding: neighbours are joined if together they are a token, the one of the
+//! highest score first (Kudo and Richardson, 2018). What no token covers is spelt in bytes.
 
 use super::error::TokenizerError;
 use super::keys;
@@ -74,8 +74,8 @@ impl Spm {
         }
     }
 
-    /// Where the first word of `text` ends: before a space, unless a token could reach across. Merging the words
-    /// one by one then gives what merging all at once would.
+    /// Where the first word of `text` ends: before a space, unless a token could reach across. Merging the
+    /// words one by one then gives what merging all at once would.
     fn word_end(&self, text: &str) -> usize {
         let mut characters = text.char_indices();
         let mut before = characters.next().map(|(_, c)| c);

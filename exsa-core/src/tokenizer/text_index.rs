@@ -12,8 +12,8 @@ pub(super) struct TextIndex {
 }
 
 impl TextIndex {
-    /// Indexes the tokens whose type satisfies `wanted`. Of tokens with one text the last is found; empty texts
-    /// are never found.
+    /// Indexes the tokens whose type satisfies `wanted`. Of tokens with one text the last is found; empty
+    /// texts are never found.
     pub(super) fn new(tokens: &Tokens, wanted: impl Fn(TokenType) -> bool) -> Self {
         let hasher = DefaultHashBuilder::default();
         let mut ids = HashTable::with_capacity(tokens.len());

@@ -59,8 +59,8 @@ pub(super) struct Tokens {
 /// Bytes in a token's text, at most. Real ones have less than 1,000; the limit keeps the time to look for the
 /// longest match in bounds.
 const TOKEN_BYTES_MAX: usize = 4096;
-/// Bytes in the texts of all tokens, at most. Real vocabularies have less than a fifth of that; tables for looking
-/// texts up take up to 40 times as much.
+/// Bytes in the texts of all tokens, at most. Real vocabularies have less than a fifth of that; tables for
+/// looking texts up take up to 40 times as much.
 const TEXTS_BYTES_MAX: usize = 32 << 20;
 
 impl Tokens {

@@ -53,8 +53,8 @@ impl Vocabulary<'_> {
     ///
     /// # Errors
     ///
-    /// Whatever in the vocabulary contradicts the rest of it, is missing, or is over a limit: the error names the
-    /// key that a GGUF file has for it.
+    /// Whatever in the vocabulary contradicts the rest of it, is missing, or is over a limit: the error names
+    /// the key that a GGUF file has for it.
     pub fn build(self) -> Result<Arc<dyn Tokenizer>, TokenizerError> {
         let mut tokens = Tokens::new(&self.tokens, &self.types)?;
         let pre = self.pre.filter(|pre| !pre.is_empty()).unwrap_or("default");
@@ -92,8 +92,8 @@ impl Vocabulary<'_> {
         Ok(Wpm::new(tokens, unk, normalizer))
     }
 
-    /// On which side a special token swallows white space. Files do not tell; the models for which it matters are
-    /// known by name.
+    /// On which side a special token swallows white space. Files do not tell; the models for which it matters
+    /// are known by name.
     fn strip(&self, text: &str) -> Strip {
         let name = self.name.to_ascii_lowercase();
         let is_any = |names: &[&str], of: &str| names.iter().any(|name| of.contains(name));

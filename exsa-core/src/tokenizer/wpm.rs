@@ -1,5 +1,5 @@
-//! WordPiece (BERT): words are cut at spaces and punctuation, and each is covered by the longest tokens from left
-//! to right, or is unknown as a whole (Devlin et al., 2018).
+//! WordPiece (BERT): words are cut at spaces and punctuation, and each is covered by the longest tokens from
+//! left to right, or is unknown as a whole (Devlin et al., 2018).
 
 use super::spm::SPACE;
 use super::tokens::Tokens;
@@ -81,8 +81,8 @@ fn is_alone(c: char, class: Class) -> bool {
     class.any(Class::PUNCTUATION) || c.is_ascii() && class.any(Class::SYMBOL) || is_chinese(c)
 }
 
-/// Chinese characters by BERT's list, with the hole that Hugging Face's implementation has in it and models were
-/// trained with: U+2B820 to U+2B91F.
+/// Chinese characters by BERT's list, with the hole that Hugging Face's implementation has in it and models
+/// were trained with: U+2B820 to U+2B91F.
 fn is_chinese(c: char) -> bool {
     matches!(c,
         '\u{3400}'..='\u{4dbf}'

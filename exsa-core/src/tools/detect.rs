@@ -12,7 +12,8 @@ pub struct Detected {
     pub reasoning: ReasoningFormat,
 }
 
-/// Texts of a template that tell a format: all of the first list, none of the second. The first rule that holds counts.
+/// Texts of a template that tell a format: all of the first list, none of the second. The first rule that
+/// holds counts.
 type Rule<T> = (&'static [&'static str], &'static [&'static str], T);
 
 const TOOLS: &[Rule<ToolFormat>] = &[

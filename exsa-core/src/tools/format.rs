@@ -77,13 +77,15 @@ formats! {
     None = "none";
     /// Hermes 2 and 3, Qwen 2.5 and 3, Granite 4: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
     Hermes = "hermes";
-    /// Qwen3-Coder, Qwen 3.5, Nemotron 3: `<tool_call><function=f><parameter=p>…</parameter></function></tool_call>`.
+    /// Qwen3-Coder, Qwen 3.5, Nemotron 3:
+    /// `<tool_call><function=f><parameter=p>…</parameter></function></tool_call>`.
     Qwen3Coder = "qwen3_coder" | "qwen3_xml";
     /// Llama 3.x: `{"name": …, "parameters": {…}}` as the whole answer, or behind `<|python_tag|>`.
     Llama3Json = "llama3_json" | "llama4_json";
     /// Llama 4: `[f(a=1)]`, as the whole answer or behind `<|python_start|>`.
     Llama4Pythonic = "llama4_pythonic" | "pythonic";
-    /// Mistral: `[TOOL_CALLS][{…}]`, and `[TOOL_CALLS]f[ARGS]{…}` of newer models, with or without `[CALL_ID]`.
+    /// Mistral: `[TOOL_CALLS][{…}]`, and `[TOOL_CALLS]f[ARGS]{…}` of newer models, with or without
+    /// `[CALL_ID]`.
     Mistral = "mistral";
     /// Gemma 3: Python calls, `[f(a=1)]` as the whole answer or in a block of the language `tool_code`.
     Gemma3 = "gemma3";
@@ -93,8 +95,8 @@ formats! {
     Gemma4 = "gemma4";
     /// Phi-4-mini: `<|tool_call|>[{…}]<|/tool_call|>` or `functools[{…}]`.
     Phi4Mini = "phi4_mini_json";
-    /// DeepSeek V3 and R1: `<｜tool▁call▁begin｜>function<｜tool▁sep｜>f`, and arguments in a block of the language
-    /// `json`.
+    /// DeepSeek V3 and R1: `<｜tool▁call▁begin｜>function<｜tool▁sep｜>f`, and arguments in a block of the
+    /// language `json`.
     DeepSeekV3 = "deepseek_v3";
     /// DeepSeek V3.1: `<｜tool▁call▁begin｜>f<｜tool▁sep｜>{…}<｜tool▁call▁end｜>`.
     DeepSeekV31 = "deepseek_v31";

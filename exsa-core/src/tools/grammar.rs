@@ -53,10 +53,10 @@ impl GrammarOptions {
 
 /// The constraint on the calls of an answer; `None` where the choice allows no calls, or a format has none.
 ///
-/// With [`ToolChoice::Required`] and [`ToolChoice::Named`] the answer is calls, behind reasoning if there is any; with
-/// [`ToolChoice::Auto`] it is free up to the text that begins a call. Arguments match the schemas of `tools` (in OpenAI's
-/// form) by llguidance's rules; where a format has arguments as plain text, strings are free but for `enum`. `tokenizer`
-/// tells which markers are control tokens.
+/// With [`ToolChoice::Required`] and [`ToolChoice::Named`] the answer is calls, behind reasoning if there is
+/// any; with [`ToolChoice::Auto`] it is free up to the text that begins a call. Arguments match the schemas
+/// of `tools` (in OpenAI's form) by llguidance's rules; where a format has arguments as plain text, strings
+/// are free but for `enum`. `tokenizer` tells which markers are control tokens.
 ///
 /// # Errors
 ///
@@ -140,8 +140,8 @@ struct Shape {
 enum Call {
     /// Text before and after the arguments, a JSON object.
     Json(&'static str, &'static str),
-    /// Head, parameters between `key_open`, `key_close` and `value_close`, and tail. With `types`, the text after the key says
-    /// whether the value is a string.
+    /// Head, parameters between `key_open`, `key_close` and `value_close`, and tail. With `types`, the text
+    /// after the key says whether the value is a string.
     Tags {
         head: &'static str,
         open: &'static str,
@@ -541,7 +541,8 @@ fn choices(schema: &Json) -> Option<Vec<&str>> {
     values.iter().map(Json::as_str).collect()
 }
 
-/// Names and schemas of parameters, and whether they are required. Definitions of the whole schema go with each.
+/// Names and schemas of parameters, and whether they are required. Definitions of the whole schema go with
+/// each.
 fn parameters(schema: &Json) -> Vec<(&str, Json, bool)> {
     let Some(Json::Object(properties)) = schema.get("properties") else { return Vec::new() };
     let required = schema.get("required").and_then(Json::as_array).unwrap_or_default();

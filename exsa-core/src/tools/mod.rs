@@ -1,12 +1,13 @@
 //! Tool calls and reasoning: from the output of a model to typed parts, and from Rust functions to tools.
 //!
-//! Models write calls and reasoning as text, each family in a format of its own. A request with tools, or for a model whose
-//! template knows reasoning, has the output searched by an [`OutputParser`]: the stream then has
-//! [`Event::Reasoning`](crate::Event::Reasoning), [`Event::ToolCall`](crate::Event::ToolCall) and
-//! [`Event::MalformedToolCall`](crate::Event::MalformedToolCall) beside tokens. [`ToolOptions`] and [`ReasoningOptions`]
-//! control it. The formats are listed in `docs/tools.md`.
+//! Models write calls and reasoning as text, each family in a format of its own. A request with tools, or for
+//! a model whose template knows reasoning, has the output searched by an [`OutputParser`]: the stream then
+//! has [`Event::Reasoning`](crate::Event::Reasoning), [`Event::ToolCall`](crate::Event::ToolCall) and
+//! [`Event::MalformedToolCall`](crate::Event::MalformedToolCall) beside tokens. [`ToolOptions`] and
+//! [`ReasoningOptions`] control it. The formats are listed in `docs/tools.md`.
 //!
-//! Parsers need the feature `tool-parsers`, on by default. Without it the types are there and all output is text.
+//! Parsers need the feature `tool-parsers`, on by default. Without it the types are there and all output is
+//! text.
 
 #[cfg(feature = "tool-parsers")]
 mod detect;

@@ -4,8 +4,8 @@ use super::{ReasoningFormat, ToolFormat};
 
 /// Whether the model may, must or must not call tools: OpenAI's `tool_choice`.
 ///
-/// [`Required`](Self::Required) and [`Named`](Self::Named) need the feature `constraints`: the answer is constrained
-/// to the format of calls and to the tools' schemas.
+/// [`Required`](Self::Required) and [`Named`](Self::Named) need the feature `constraints`: the answer is
+/// constrained to the format of calls and to the tools' schemas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ToolChoice {
@@ -29,16 +29,16 @@ pub struct ToolOptions {
     /// Whether the model calls tools.
     #[cfg_attr(feature = "serde", serde(rename = "tool_choice", with = "super::serde::choice"))]
     pub choice: ToolChoice,
-    /// Whether an answer may have more than one call; `true` by default. If not, the answer is constrained or, without the
-    /// feature `constraints`, ends after the first call.
+    /// Whether an answer may have more than one call; `true` by default. If not, the answer is constrained
+    /// or, without the feature `constraints`, ends after the first call.
     #[cfg_attr(feature = "serde", serde(rename = "parallel_tool_calls"))]
     pub parallel: bool,
-    /// Whether arguments are constrained by the tools' schemas also where the model decides to call, as OpenAI's `strict`
-    /// does; `false` by default.
+    /// Whether arguments are constrained by the tools' schemas also where the model decides to call, as
+    /// OpenAI's `strict` does; `false` by default.
     #[cfg_attr(feature = "serde", serde(rename = "strict_tool_calls"))]
     pub strict: bool,
-    /// The format of calls; `None`, the default, detects it from the model's chat template. Requests without a conversation
-    /// or without tools are only searched for calls if they name a format.
+    /// The format of calls; `None`, the default, detects it from the model's chat template. Requests without
+    /// a conversation or without tools are only searched for calls if they name a format.
     #[cfg_attr(feature = "serde", serde(rename = "tool_format", skip_serializing_if = "Option::is_none"))]
     pub format: Option<ToolFormat>,
 }
@@ -125,8 +125,8 @@ impl ReasoningEffort {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct ReasoningOptions {
-    /// Whether the model reasons: the template's variables `enable_thinking` and `thinking`, unless the host sets them.
-    /// `None`, the default, leaves it to the template.
+    /// Whether the model reasons: the template's variables `enable_thinking` and `thinking`, unless the host
+    /// sets them. `None`, the default, leaves it to the template.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "enable_thinking", skip_serializing_if = "Option::is_none")
@@ -138,7 +138,8 @@ pub struct ReasoningOptions {
         serde(rename = "reasoning_effort", skip_serializing_if = "Option::is_none")
     )]
     pub effort: Option<ReasoningEffort>,
-    /// Tokens of reasoning after which its end is forced; `None`, the default, for no limit. It needs a reasoning format.
+    /// Tokens of reasoning after which its end is forced; `None`, the default, for no limit. It needs a
+    /// reasoning format.
     #[cfg_attr(
         feature = "serde",
         serde(
@@ -149,8 +150,8 @@ pub struct ReasoningOptions {
         )
     )]
     pub budget: Option<usize>,
-    /// The format of reasoning; `None`, the default, detects it from the model's chat template. Requests without a conversation
-    /// only have their reasoning told apart if they name a format.
+    /// The format of reasoning; `None`, the default, detects it from the model's chat template. Requests
+    /// without a conversation only have their reasoning told apart if they name a format.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "reasoning_format", skip_serializing_if = "Option::is_none")

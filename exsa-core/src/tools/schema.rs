@@ -2,7 +2,8 @@
 
 use crate::chat::Json;
 
-/// A tool of a request: `{"type": "function", "function": {"name": …, "parameters": {…}}}`, or the inner object.
+/// A tool of a request: `{"type": "function", "function": {"name": …, "parameters": {…}}}`, or the inner
+/// object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tool<'a>(&'a Json);
 

@@ -11,11 +11,12 @@ use std::fmt;
 /// Takes the events of a loop.
 type Observer<'a> = Box<dyn FnMut(ToolEvent<'_>) + 'a>;
 
-/// Runs a request with the tools of a [`Toolbox`]: answers with calls are followed by the calls' results and the next answer.
+/// Runs a request with the tools of a [`Toolbox`]: answers with calls are followed by the calls' results and
+/// the next answer.
 ///
-/// The calling thread waits for answers and runs the functions. An error of a function goes to the model as the call's result, so
-/// that it can correct itself. With [`ToolChoice::Required`] or [`ToolChoice::Named`], the first answer must call; later ones
-/// may.
+/// The calling thread waits for answers and runs the functions. An error of a function goes to the model as
+/// the call's result, so that it can correct itself. With [`ToolChoice::Required`] or [`ToolChoice::Named`],
+/// the first answer must call; later ones may.
 ///
 /// ```no_run
 /// # fn f(engine: &exsa_core::Engine) -> Result<(), Box<dyn std::error::Error>> {

@@ -82,8 +82,8 @@ impl Toolbox {
         Self::default()
     }
 
-    /// Adds a function. The schema of its arguments, with documentation comments as descriptions, is that of `A`. A function of
-    /// the same name is replaced.
+    /// Adds a function. The schema of its arguments, with documentation comments as descriptions, is that of
+    /// `A`. A function of the same name is replaced.
     #[must_use]
     pub fn function<A, R, E>(
         self,

@@ -33,7 +33,8 @@ impl Completion {
 }
 
 impl Request {
-    /// Constrains the answer to the JSON schema of `T`: [`Completion::parse`] reads it. It needs the feature `constraints`.
+    /// Constrains the answer to the JSON schema of `T`: [`Completion::parse`] reads it. It needs the feature
+    /// `constraints`.
     ///
     /// ```
     /// use exsa_core::Request;

@@ -70,7 +70,8 @@ fn what_is_just_within_the_limits_fits_the_stack() {
         "{% set n = namespace(s=[1]) %}{% for a in range(98) %}{% set n.s = [n.s] %}{% endfor %}\
             {{ n.s }}{{ n.s ~ n.s }}{{ n.s | tojson }}{{ n.s == n.s }}{{ [n.s, n.s] | unique | list | length }}",
         "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(30) }}",
-        // The deepest value that can be made: a macro adds brackets at every call, and writes them all in the end.
+        // The deepest value that can be made: a macro adds brackets at every call, and writes them all in the
+        // end.
         "{% macro m(x, n) %}{% if n %}{{ m([[[[[[[[[[x]]]]]]]]]], n - 1) }}{% else %}{{ x ~ x == x }}{% endif %}\
             {% endmacro %}{{ m(1, 30) }}",
     ] {

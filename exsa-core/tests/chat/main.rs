@@ -1,5 +1,5 @@
-//! Chat templates of full conversations, by topic: rendering, injection, limits. Templates of published models
-//! are in `chat_templates.rs`.
+//! Chat templates of full conversations, by topic: rendering, injection, limits. Templates of published
+//! models are in `chat_templates.rs`.
 #![cfg(feature = "chat-template")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 

@@ -1,4 +1,5 @@
-//! Proposers for tests that know the answers and draft them, or something else. They check their side of the contract.
+//! Proposers for tests that know the answers and draft them, or something else. They check their side of the
+//! contract.
 #![allow(dead_code)]
 
 use exsa_core::scripted::ByteTokenizer;

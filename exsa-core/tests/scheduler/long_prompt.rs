@@ -9,8 +9,8 @@ use std::time::Duration;
 
 const PROMPT: usize = 32_000;
 
-/// The 95th percentile and the longest of the times between two tokens of the streams, and the time to the first token of the
-/// long prompt.
+/// The 95th percentile and the longest of the times between two tokens of the streams, and the time to the
+/// first token of the long prompt.
 fn run(mode: Mode, batch: usize) -> (Duration, Duration, Duration) {
     let clock = ManualClock::new();
     let (per_pass, per_token) = (Duration::from_millis(5), Duration::from_micros(250));

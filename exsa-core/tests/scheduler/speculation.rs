@@ -1,4 +1,5 @@
-//! Drafts: what they may take, what becomes of them, and that a rule that accepts one too many does not go unnoticed.
+//! Drafts: what they may take, what becomes of them, and that a rule that accepts one too many does not go
+//! unnoticed.
 
 use super::bare::capabilities;
 use exsa_core::backend::{Capabilities, Model, SessionOptions};
@@ -27,7 +28,8 @@ fn repeat(drafts: usize) -> Speculation {
     Speculation::new(Repeat(7)).drafts_max(drafts)
 }
 
-/// A scheduler with one decoding request for each of `prompts`, of that many tokens, with this limit of tokens.
+/// A scheduler with one decoding request for each of `prompts`, of that many tokens, with this limit of
+/// tokens.
 fn decoding(capabilities: &Capabilities, batch: usize, prompts: &[usize], len_max: usize) -> Scheduler {
     // The mode that holds the least KV ready for answers.
     let mode = Mode::Throughput;
@@ -203,8 +205,8 @@ fn alone(model: &ScriptedModel) -> Vec<TokenId> {
     tokens
 }
 
-/// Prompt and greedy answer from scheduler and session, and the number of passes. After the first draft that is not the token
-/// drawn in its place, `extra` rows more are taken for right.
+/// Prompt and greedy answer from scheduler and session, and the number of passes. After the first draft that
+/// is not the token drawn in its place, `extra` rows more are taken for right.
 fn speculated(model: &ScriptedModel, extra: usize) -> (Vec<TokenId>, usize) {
     let mut session = model.session(&SessionOptions::default()).unwrap();
     let mut scheduler =

@@ -1,4 +1,5 @@
-//! A batch request gets through a stream of interactive ones that never ends and that alone would fill the engine.
+//! A batch request gets through a stream of interactive ones that never ends and that alone would fill the
+//! engine.
 
 use super::bare::{Bare, capabilities};
 use exsa_core::Priority;
@@ -6,7 +7,8 @@ use exsa_core::queue::{FairOptions, FairQueue};
 use exsa_core::schedule::SchedulerOptions;
 use std::time::Duration;
 
-/// When the batch request ended, and how many interactive ones did until then; `None` where it did not within ten minutes.
+/// When the batch request ended, and how many interactive ones did until then; `None` where it did not within
+/// ten minutes.
 fn run(ageing: Duration, batch: usize) -> (Option<Duration>, usize) {
     let options = SchedulerOptions { running_max: 4, ..SchedulerOptions::default() };
     let queue = Box::new(FairQueue::new(FairOptions::default().ageing(ageing)));

@@ -1,7 +1,8 @@
-//! Two users who both have requests waiting get the same service, up to a constant: theorem 4.4 of Sheng et al., OSDI 2024.
+//! Two users who both have requests waiting get the same service, up to a constant: theorem 4.4 of Sheng et
+//! al., OSDI 2024.
 //!
-//! The bound is twice the larger of the longest prompt's cost and the cost of as many generated tokens as the KV cache holds, and
-//! twice the quantum where cached prefixes may go first within one.
+//! The bound is twice the larger of the longest prompt's cost and the cost of as many generated tokens as the
+//! KV cache holds, and twice the quantum where cached prefixes may go first within one.
 
 use super::bare::{Bare, Random, capabilities};
 use exsa_core::Mode;
@@ -11,7 +12,8 @@ use exsa_core::queue::Service;
 use exsa_core::schedule::SchedulerOptions;
 use std::time::Duration;
 
-/// The largest difference of the two users' service within one interval in which both wait, as a share of the bound.
+/// The largest difference of the two users' service within one interval in which both wait, as a share of the
+/// bound.
 fn worst(seed: u64, mode: Mode) -> f64 {
     let mut random = Random(seed);
     let prompt_max = random.within(4, 120);

@@ -99,8 +99,8 @@ impl Access {
         &self.0.keys
     }
 
-    /// Tells acts on keys, and refusals, to a function, such as one that writes an audit log. It runs on the thread of
-    /// the act. Only the first call has an effect.
+    /// Tells acts on keys, and refusals, to a function, such as one that writes an audit log. It runs on the
+    /// thread of the act. Only the first call has an effect.
     pub fn observe(&self, observer: impl Fn(&AccessEvent<'_>) + Send + Sync + 'static) {
         self.0.keys.observe(observer);
     }

@@ -1,8 +1,8 @@
 //! The control socket: the routes of keys for whoever can enter the data folder.
 //!
 //! redb locks its file to one process, so that the commands `exsa-server key` reach a running server through
-//! `control.sock` in the data folder. Its permissions stand for authentication: the folder has mode 0700, the socket
-//! 0600, and the peer must be the owner of the socket or root.
+//! `control.sock` in the data folder. Its permissions stand for authentication: the folder has mode 0700, the
+//! socket 0600, and the peer must be the owner of the socket or root.
 
 use super::routes::routes;
 use super::{Access, Caller};
@@ -47,8 +47,8 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Binds the socket in the data folder of `access`, within a tokio runtime. Whoever has the database open owns the
-    /// socket, so that one that is there already is a dead server's and is replaced.
+    /// Binds the socket in the data folder of `access`, within a tokio runtime. Whoever has the database open
+    /// owns the socket, so that one that is there already is a dead server's and is replaced.
     ///
     /// # Errors
     ///

@@ -30,7 +30,8 @@ pub enum AccessEvent<'a> {
         /// The caller that asked for it.
         by: &'a Caller,
     },
-    /// A request came with a wrong, expired or revoked key or token. Those beyond the limit of an address are left out.
+    /// A request came with a wrong, expired or revoked key or token. Those beyond the limit of an address are
+    /// left out.
     AuthenticationFailed {
         /// The reason.
         reason: &'a str,
@@ -48,9 +49,12 @@ pub enum AccessEvent<'a> {
     },
 }
 
+/// A function that events are told to.
+type Tell = dyn Fn(&AccessEvent<'_>) + Send + Sync;
+
 /// The function that events are told to, set once.
 #[derive(Default)]
-pub(super) struct Observer(OnceLock<Box<dyn Fn(&AccessEvent<'_>) + Send + Sync>>);
+pub(super) struct Observer(OnceLock<Box<Tell>>);
 
 impl Observer {
     pub(super) fn set(&self, observer: impl Fn(&AccessEvent<'_>) + Send + Sync + 'static) {

@@ -1,7 +1,8 @@
 //! A limit on wrong keys and tokens by address.
 //!
-//! Memory is fixed: addresses share the buckets of a table by a keyed hash. Valid keys are never refused here, so that
-//! an address which shares its bucket with a hostile one loses only the precise reason of a refusal.
+//! Memory is fixed: addresses share the buckets of a table by a keyed hash. Valid keys are never refused
+//! here, so that an address which shares its bucket with a hostile one loses only the precise reason of a
+//! refusal.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};

@@ -90,8 +90,8 @@ pub enum GrantError {
 }
 
 impl Grants {
-    /// Checks that all of `asked` are rights of these too. Scopes, models, class and weight must not exceed these; a
-    /// group and a quota bind whoever has them, so that they cannot be shed.
+    /// Checks that all of `asked` are rights of these too. Scopes, models, class and weight must not exceed
+    /// these; a group and a quota bind whoever has them, so that they cannot be shed.
     ///
     /// # Errors
     ///

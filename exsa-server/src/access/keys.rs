@@ -199,7 +199,8 @@ impl Keys {
         by.grants().check_grant(&grants)?;
         let now = unix_seconds();
         let expires = options.expires_in.map(|time| now.saturating_add(time.as_secs()));
-        // Tokens live for minutes and stand for people, whose keys may last; a key's heirs must not outlive it.
+        // Tokens live for minutes and stand for people, whose keys may last; a key's heirs must not outlive
+        // it.
         let limit = by.expires.filter(|_| !by.is_token());
         if limit.is_some_and(|limit| expires.is_none_or(|expires| expires > limit)) {
             return Err(KeyError::Outlives);
@@ -228,7 +229,8 @@ impl Keys {
         Ok((record, text))
     }
 
-    /// Revokes a key: it is refused from now on and its running streams end. Revoking it again changes nothing.
+    /// Revokes a key: it is refused from now on and its running streams end. Revoking it again changes
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -250,8 +252,8 @@ impl Keys {
         Ok(record)
     }
 
-    /// Makes a new secret for a key. The old one stays valid for `overlap`; without it the old one is refused from
-    /// now on and its running streams end.
+    /// Makes a new secret for a key. The old one stays valid for `overlap`; without it the old one is refused
+    /// from now on and its running streams end.
     ///
     /// # Errors
     ///
@@ -306,7 +308,8 @@ impl Keys {
             .map_err(|source| StoreError::Record { id: record.id.clone(), source })?;
         let mut write = self.store.database().begin_write()?;
         write.set_durability(Durability::Immediate)?;
-        // Names and models come from clients. Two phases keep a commit whole even if its checksums are forged.
+        // Names and models come from clients. Two phases keep a commit whole even if its checksums are
+        // forged.
         write.set_two_phase_commit(true);
         write.open_table(KEYS)?.insert(record.id.as_str(), bytes.as_slice())?;
         Ok(write.commit()?)
@@ -322,7 +325,8 @@ impl Keys {
     }
 }
 
-/// Whether a caller may see, revoke and rotate a key: it has all its rights, so that no new secret gives it more.
+/// Whether a caller may see, revoke and rotate a key: it has all its rights, so that no new secret gives it
+/// more.
 fn may_manage(by: &Caller, record: &KeyRecord) -> bool {
     *by.id == *record.id || by.grants().check_covers(&record.grants).is_ok()
 }

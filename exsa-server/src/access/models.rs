@@ -72,8 +72,8 @@ impl<'de> Deserialize<'de> for ModelPattern {
     }
 }
 
-/// The models that a caller may use: all (`null` in JSON), or those that a list of patterns matches. Clones are
-/// cheap.
+/// The models that a caller may use: all (`null` in JSON), or those that a list of patterns matches. Clones
+/// are cheap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedModels(Option<Arc<[ModelPattern]>>);
 
@@ -101,7 +101,8 @@ impl AllowedModels {
         self.0.as_deref()
     }
 
-    /// Whether every model that `other` allows is allowed. A pattern of `other` must be covered by a single pattern.
+    /// Whether every model that `other` allows is allowed. A pattern of `other` must be covered by a single
+    /// pattern.
     pub fn covers(&self, other: &Self) -> bool {
         let (own, asked) = match (&self.0, &other.0) {
             (None, _) => return true,

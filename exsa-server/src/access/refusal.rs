@@ -37,7 +37,8 @@ pub(super) fn too_many(wait: Duration) -> ApiError {
         .retry_after(wait)
 }
 
-/// A response in the form of the API that `path` belongs to, with the challenge of RFC 6750 where it is needed.
+/// A response in the form of the API that `path` belongs to, with the challenge of RFC 6750 where it is
+/// needed.
 pub(super) fn response(path: &str, error: &ApiError) -> Response {
     let mut response = if path.starts_with("/v1/messages") {
         MessagesError::from(error.clone()).into_response()

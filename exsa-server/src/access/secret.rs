@@ -93,7 +93,8 @@ impl fmt::Debug for PresentedKey<'_> {
     }
 }
 
-/// The SHA-256 hash of a key's whole text. Keys are random, so a slow hash for passwords would add nothing but load.
+/// The SHA-256 hash of a key's whole text. Keys are random, so a slow hash for passwords would add nothing
+/// but load.
 #[derive(Clone, Copy)]
 pub(crate) struct SecretHash([u8; 32]);
 

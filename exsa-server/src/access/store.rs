@@ -1,6 +1,7 @@
 //! The data folder and its database.
 //!
-//! The folder holds `exsa.redb` and the control socket. redb locks the file: one process has it open at a time.
+//! The folder holds `exsa.redb` and the control socket. redb locks the file: one process has it open at a
+//! time.
 
 use super::secret;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend, TableDefinition};
@@ -18,7 +19,8 @@ const NEW: &str = ".new";
 /// Bytes of memory for pages of the database.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// Version of the tables. A database of a later version is refused: its records may restrict in ways unknown here.
+/// Version of the tables. A database of a later version is refused: its records may restrict in ways unknown
+/// here.
 const FORMAT: u64 = 1;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -85,8 +87,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::InUse`] while another process has it open, [`StoreError::Permissions`] if others can enter the
-    /// folder.
+    /// [`StoreError::InUse`] while another process has it open, [`StoreError::Permissions`] if others can
+    /// enter the folder.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let at = |path: &Path| {
             let path = path.to_owned();
@@ -148,7 +150,8 @@ impl Store {
     }
 }
 
-/// Makes a database under another name first: redb cannot open a file whose first write was cut short by a crash.
+/// Makes a database under another name first: redb cannot open a file whose first write was cut short by a
+/// crash.
 fn make(folder: &Path, path: &Path) -> Result<(), StoreError> {
     let id =
         secret::new_id().map_err(|error| StoreError::Io { path: path.to_owned(), source: error.into() })?;

@@ -77,7 +77,7 @@ fn verify(
         // A closed pipe ends nothing: the exit code is what counts.
         drop(writeln!(out, "{finding}"));
     };
-    let second = checkpoints.map(|path| open(path)).transpose()?;
+    let second = checkpoints.map(open).transpose()?;
     let mut verifier = Verifier::new(options, second, report);
     for path in files {
         for path in expand(path)? {

@@ -73,8 +73,8 @@ pub(crate) struct Args {
     /// Maximum open connections of one address [default: 512]
     #[arg(long, value_name = "N")]
     connections_per_address: Option<usize>,
-    /// Seconds after SIGTERM in which requests are still accepted while /health/ready tells load balancers to leave
-    /// [default: 0]
+    /// Seconds after SIGTERM in which requests are still accepted while /health/ready tells load balancers to
+    /// leave [default: 0]
     #[arg(long, value_name = "SECONDS")]
     drain_delay: Option<u64>,
     /// Seconds that running requests get to end after SIGTERM [default: 30]

@@ -199,7 +199,8 @@ fn reload_on_hangup(reloader: Arc<Reloader>, audit: Option<AuditLog>) -> Result<
                 let (reloader, audit) = (reloader.clone(), audit.clone());
                 // The outcome is in the log.
                 let reload = move || {
-                    let outcome = if reloader.reload_logged().is_ok() { "ok" } else { "invalid_configuration" };
+                    let outcome =
+                        if reloader.reload_logged().is_ok() { "ok" } else { "invalid_configuration" };
                     let record = Record::new(Act::ConfigurationReloaded).detail("SIGHUP").outcome(outcome);
                     drop(audit.map(|log| log.append(record)));
                 };

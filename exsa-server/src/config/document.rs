@@ -4,8 +4,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The place of the value at `path`, such as `models.1.name`; of the key for tables, and of the nearest table around
-/// a value that is not there.
+/// The place of the value at `path`, such as `models.1.name`; of the key for tables, and of the nearest table
+/// around a value that is not there.
 pub(super) fn find(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
     let (mut place, mut value): (_, Option<&Spanned<DeValue<'_>>>) = (None, None);
     for part in path.split('.') {
@@ -26,8 +26,8 @@ pub(super) fn find(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
     place
 }
 
-/// Removes the item that a reader's error points at, and returns its path. Of an item in an array, the whole array is
-/// removed.
+/// Removes the item that a reader's error points at, and returns its path. Of an item in an array, the whole
+/// array is removed.
 pub(super) fn remove(table: &mut DeTable<'_>, at: &Range<usize>) -> Option<String> {
     let path = locate_in_table(table, at)?;
     remove_path(table, &path);

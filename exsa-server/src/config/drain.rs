@@ -9,7 +9,8 @@ use std::time::Duration;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct DrainConfig {
-    /// Time in which requests are still accepted while `/health/ready` tells load balancers to leave; none by default.
+    /// Time in which requests are still accepted while `/health/ready` tells load balancers to leave; none by
+    /// default.
     #[serde(with = "units::duration")]
     pub delay: Duration,
     /// Time that running requests get to end; 30 s by default.

@@ -40,7 +40,8 @@ pub struct EngineConfig {
     /// Target of the 95th percentile of the inter-token latency in balanced mode; 200 ms by default.
     #[serde(with = "units::duration")]
     pub inter_token_target: Duration,
-    /// Time without service after which a priority class gets a turn ahead of more urgent ones; 5 s by default.
+    /// Time without service after which a priority class gets a turn ahead of more urgent ones; 5 s by
+    /// default.
     #[serde(with = "units::duration")]
     pub ageing: Duration,
     /// Whether the KV of common prefixes is shared and cached; `true` by default.

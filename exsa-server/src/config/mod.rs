@@ -80,7 +80,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a configuration from a text. Whether its values can be used, [`ConfigSource::load`] checks as well.
+    /// Reads a configuration from a text. Whether its values can be used, [`ConfigSource::load`] checks as
+    /// well.
     ///
     /// # Errors
     ///

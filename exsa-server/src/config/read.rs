@@ -16,8 +16,8 @@ pub(super) struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Parses `text` into a document and the value it stands for. Values at fault are left out of the value and
-    /// reported, so that one look at a file finds all of them.
+    /// Parses `text` into a document and the value it stands for. Values at fault are left out of the value
+    /// and reported, so that one look at a file finds all of them.
     pub(super) fn parse<T: DeserializeOwned + Default>(text: &'a str) -> (Self, T, Vec<Problem>) {
         let (table, errors) = DeTable::parse_recoverable(text);
         let span = table.span();

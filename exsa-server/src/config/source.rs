@@ -31,8 +31,8 @@ impl ConfigSource {
         Self { file, overrides: Box::new(|_| Vec::new()) }
     }
 
-    /// Overrides settings after the file is read. The function returns the settings it has set, such as `listen.port`,
-    /// each with the flag that errors name.
+    /// Overrides settings after the file is read. The function returns the settings it has set, such as
+    /// `listen.port`, each with the flag that errors name.
     #[must_use]
     pub fn overrides(
         mut self,

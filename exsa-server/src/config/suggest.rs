@@ -3,18 +3,29 @@
 /// Maximum length of names that are compared.
 const NAME_CHARS_MAX: usize = 64;
 
-/// The nearest of `allowed` names, if it is near enough to be meant: up to a third of its characters differ.
+/// The nearest of `allowed` names, if it is near enough to be meant: up to a third of its characters
+/// differ, or it goes on where the name ends.
 pub(super) fn nearest<'a>(name: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.chars().count() > NAME_CHARS_MAX {
         return None;
     }
-    let distances = allowed.into_iter().map(|other| (distance(name, other), other));
-    let (distance, best) = distances.min_by_key(|(distance, _)| *distance)?;
-    let near = distance <= (best.chars().count() / 3).max(1) || best.starts_with(name) && name.len() > 2;
-    near.then_some(best)
+    let mut beginning = None;
+    let mut nearest: Option<(usize, &str)> = None;
+    for other in allowed {
+        let distance = distance(name, other);
+        if other.starts_with(name) && name.len() > 2 {
+            beginning.get_or_insert(other);
+        }
+        if nearest.is_none_or(|(least, _)| distance < least) {
+            nearest = Some((distance, other));
+        }
+    }
+    let near = nearest.filter(|(distance, other)| *distance <= (other.chars().count() / 3).max(1));
+    near.map(|(_, other)| other).or(beginning)
 }
 
-/// Edits between two texts: insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
+/// Edits between two texts: insertions, deletions, replacements and swaps of neighbours (optimal string
+/// alignment).
 fn distance(a: &str, b: &str) -> usize {
     let fold = |text: &str| text.replace('-', "_").to_lowercase().chars().collect::<Vec<_>>();
     let (a, b) = (fold(a), fold(b));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// Observes the statistics of engines, by model, and tells which of them stand still.
 ///
-/// Progress is a completed step or pass, or an ended request. An engine without work need not make any, and requests whose
-/// client does not read are no work.
+/// Progress is a completed step or pass, or an ended request. An engine without work need not make any, and
+/// requests whose client does not read are no work.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     limit: Duration,
@@ -29,8 +29,8 @@ impl Watchdog {
         Self { limit, models: BTreeMap::new() }
     }
 
-    /// Takes statistics in at the time `now`, and returns the models that have stood still for longer than the limit. It is
-    /// right at any interval of calls; a longer one finds a stall later.
+    /// Takes statistics in at the time `now`, and returns the models that have stood still for longer than
+    /// the limit. It is right at any interval of calls; a longer one finds a stall later.
     pub(crate) fn observe(
         &mut self,
         stats: impl IntoIterator<Item = (Arc<str>, EngineStats)>,

@@ -54,8 +54,8 @@ where
 
 /// Activity of a connection.
 ///
-/// A stalled stream is not seen by the timeout of writes: the client withholds flow control, so that nothing is
-/// written. And HTTP/2 has no head of the next request, by whose timeout idle connections end.
+/// A stalled stream is not seen by the timeout of writes: the client withholds flow control, so that nothing
+/// is written. And HTTP/2 has no head of the next request, by whose timeout idle connections end.
 #[derive(Debug, Default)]
 struct Activity(Mutex<Streams>);
 

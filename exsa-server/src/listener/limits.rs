@@ -12,8 +12,8 @@ pub struct ConnectionLimits {
     pub per_address_max: usize,
     /// Maximum time in which a TLS handshake must end; 10 s by default.
     pub handshake_timeout: Duration,
-    /// Maximum time in which the head of a request must be read; 10 s by default. It also bounds the time that an idle
-    /// connection is kept.
+    /// Maximum time in which the head of a request must be read; 10 s by default. It also bounds the time
+    /// that an idle connection is kept.
     pub header_timeout: Duration,
     /// Maximum bytes of a request's head, at least 8,192; 64 KiB by default.
     pub header_bytes_max: usize,

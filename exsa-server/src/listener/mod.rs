@@ -31,8 +31,8 @@ use tracing::{debug, warn};
 /// Pause after a connection could not be accepted because the process has no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `app` on one TCP socket until `stop` is ready, then lets running requests end for at most `drain`. Returns
-/// whether all have.
+/// Serves `app` on one TCP socket until `stop` is ready, then lets running requests end for at most `drain`.
+/// Returns whether all have.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
@@ -84,8 +84,8 @@ impl Listeners {
         self
     }
 
-    /// Serves `app` until `stop` is ready; running requests then get the time that it has returned to end. Returns
-    /// whether all have.
+    /// Serves `app` until `stop` is ready; running requests then get the time that it has returned to end.
+    /// Returns whether all have.
     pub async fn serve(
         mut self,
         app: Router,

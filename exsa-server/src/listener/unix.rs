@@ -17,8 +17,8 @@ pub struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// Listens at `path` with the permissions `mode`, such as `0o600`. A socket that a server has left behind is
-    /// replaced.
+    /// Listens at `path` with the permissions `mode`, such as `0o600`. A socket that a server has left behind
+    /// is replaced.
     ///
     /// # Errors
     ///

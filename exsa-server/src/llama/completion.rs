@@ -32,6 +32,7 @@ pub(crate) async fn complete(
     let form = Form::take(&mut fields)?;
     let prompt = fields.take("prompt")?;
     let prompt: Value = prompt.ok_or_else(|| ApiError::invalid("prompt is missing").param("prompt"))?;
+    let prompt = request::text_alone(prompt);
     let (prompts, is_list) = request::prompts(prompt);
     let max = state.options.get().prompts_max;
     if prompts.len() > max {

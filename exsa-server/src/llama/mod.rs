@@ -1,5 +1,5 @@
-//! Routes of llama-server that no other API has: `/completion`, `/infill`, `/apply-template`, `/embedding`, `/props`,
-//! `/slots`.
+//! Routes of llama-server that no other API has: `/completion`, `/infill`, `/apply-template`, `/embedding`,
+//! `/props`, `/slots`.
 
 mod completion;
 mod embedding;

@@ -16,8 +16,8 @@ pub(crate) struct Asked {
     model: Option<String>,
 }
 
-/// Default settings, template and special tokens of the default model, or of the one that is named. `model_path` is
-/// the model's name: folders of the machine are not told.
+/// Default settings, template and special tokens of the default model, or of the one that is named.
+/// `model_path` is the model's name: folders of the machine are not told.
 pub(crate) async fn props(
     State(state): State<Arc<AppState>>,
     client: Client,

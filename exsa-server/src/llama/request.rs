@@ -62,7 +62,18 @@ fn take_bias(fields: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The prompts of `/completion`: a text, token ids, or a list of both, which is one prompt; or a list of prompts.
+/// The text of a prompt that is an object, as multimodal clients send it.
+pub(super) fn text_alone(prompt: Value) -> Value {
+    match prompt {
+        Value::Object(mut fields) if fields.get("multimodal_data").is_none_or(Value::is_null) => {
+            fields.remove("prompt_string").unwrap_or(Value::Object(fields))
+        }
+        prompt => prompt,
+    }
+}
+
+/// The prompts of `/completion`: a text, token ids, or a list of both, which is one prompt; or a list of
+/// prompts.
 pub(super) fn prompts(prompt: Value) -> (Vec<Value>, bool) {
     match prompt {
         Value::Array(items) if !items.is_empty() && !items.iter().any(Value::is_number) => (items, true),

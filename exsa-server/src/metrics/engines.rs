@@ -54,8 +54,11 @@ const TIMES: [Times; 3] = [
     ("exsa_inter_token", "Time between tokens of a stream", |s| s.inter_token),
 ];
 
+/// Name and time of a part.
+type Part = (&'static str, fn(&EngineStats) -> Duration);
+
 /// Parts of a step.
-const PARTS: [(&str, fn(&EngineStats) -> Duration); 5] = [
+const PARTS: [Part; 5] = [
     ("plan", |s| s.step_times.plan),
     ("forward", |s| s.step_times.forward),
     ("sample", |s| s.step_times.sample),

@@ -1,6 +1,7 @@
 //! The load of the server in a response header, as ORCA (Open Request Cost Aggregation) and vLLM have it.
 //!
-//! A router that sends `endpoint-load-metrics-format: TEXT` or `JSON` gets `endpoint-load-metrics` with each response.
+//! A router that sends `endpoint-load-metrics-format: TEXT` or `JSON` gets `endpoint-load-metrics` with each
+//! response.
 
 use super::vllm::kv_use;
 use crate::state::AppState;

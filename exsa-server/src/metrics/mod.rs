@@ -1,7 +1,8 @@
-//! `/metrics`: counters for Prometheus, in its text format 0.0.4 or as OpenMetrics 1.0, as the scraper accepts.
+//! `/metrics`: counters for Prometheus, in its text format 0.0.4 or as OpenMetrics 1.0, as the scraper
+//! accepts.
 //!
-//! Names begin with `exsa_`; times are in seconds, sizes in bytes. Labels are `model` and `class`, and for HTTP requests
-//! route, method and status; users are labels only if [`MetricsConfig::users_max`] allows it.
+//! Names begin with `exsa_`; times are in seconds, sizes in bytes. Labels are `model` and `class`, and for
+//! HTTP requests route, method and status; users are labels only if [`MetricsConfig::users_max`] allows it.
 
 mod engines;
 mod http;
@@ -46,11 +47,11 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct MetricsConfig {
     /// Further names under which metrics are given; none by default.
     pub aliases: Vec<MetricsAlias>,
-    /// Maximum users that are labels of a metric; the others are summed. 0, the default, gives no metric by user. Names of
-    /// users are personal data, and each is a time series.
+    /// Maximum users that are labels of a metric; the others are summed. 0, the default, gives no metric by
+    /// user. Names of users are personal data, and each is a time series.
     pub users_max: usize,
-    /// Whether responses tell the load of the server to clients that ask for it by `endpoint-load-metrics-format`; `false`
-    /// by default.
+    /// Whether responses tell the load of the server to clients that ask for it by
+    /// `endpoint-load-metrics-format`; `false` by default.
     pub load_header: bool,
 }
 

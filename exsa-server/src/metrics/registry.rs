@@ -9,6 +9,9 @@ use std::fmt;
 /// Names of states.
 const STATES: [&str; 6] = ["unloaded", "loading", "ready", "draining", "sleeping", "failed"];
 
+/// Name, description and value of a counter.
+type Count = (&'static str, &'static str, fn(&ModelStatus) -> u64);
+
 /// Writes state and counters of all models.
 pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     let statuses = models.registry().list();
@@ -32,7 +35,7 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
         Some((vec![("model", name)], status.loading?.fraction().unwrap_or(0.0)))
     });
     page.gauge("exsa_model_load_progress", "Share of a running load or reload, 0 to 1", fractions)?;
-    let counters: [(_, _, fn(&ModelStatus) -> u64); 3] = [
+    let counters: [Count; 3] = [
         ("exsa_model_loads", "Loads that succeeded, those of reloads included", |s| s.counters.loads),
         ("exsa_model_loads_failed", "Loads that failed", |s| s.counters.loads_failed),
         ("exsa_model_evictions", "Evictions in favour of other models", |s| s.counters.evictions),
@@ -49,7 +52,8 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     page.gauge("exsa_models_memory_budget_bytes", "Memory budget of all models, if there is one", budget)
 }
 
-/// Writes the waiting answers of the users with most of them; those of all others are summed under an empty name.
+/// Writes the waiting answers of the users with most of them; those of all others are summed under an empty
+/// name.
 pub(super) fn write_users(models: &Models, users_max: usize, page: &mut Page<'_>) -> fmt::Result {
     let mut rows = Vec::new();
     for (model, users) in models.registry().waiting_by_user() {

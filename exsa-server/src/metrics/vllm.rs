@@ -1,7 +1,7 @@
 //! Aliases under the names of vLLM, for routers and dashboards that know only these.
 //!
-//! Both generations are written: the present names, and those with `gpu_` that vLLM gave up and production-stack still
-//! reads. Metrics of vLLM that have no counterpart here are left out.
+//! Both generations are written: the present names, and those with `gpu_` that vLLM gave up and
+//! production-stack still reads. Metrics of vLLM that have no counterpart here are left out.
 
 use super::engines::Models;
 use super::page::{Labels, Page};

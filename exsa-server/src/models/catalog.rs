@@ -72,8 +72,8 @@ impl Models {
         }
     }
 
-    /// Makes a registry with the models of a configuration and begins the loads at start. With neither a table nor
-    /// a found model, the model inside the program is served. Tables change `defaults`.
+    /// Makes a registry with the models of a configuration and begins the loads at start. With neither a
+    /// table nor a found model, the model inside the program is served. Tables change `defaults`.
     ///
     /// # Errors
     ///
@@ -163,9 +163,10 @@ impl Models {
         })
     }
 
-    /// Takes over the tables of a configuration that was read again: new models are added; modes and fairness of running
-    /// engines, aliases, pins and idle times change at once, other settings with the next load or reload. Models without a
-    /// table are removed unless they are in memory. Folders, memory and loading stay as they are.
+    /// Takes over the tables of a configuration that was read again: new models are added; modes and fairness
+    /// of running engines, aliases, pins and idle times change at once, other settings with the next load or
+    /// reload. Models without a table are removed unless they are in memory. Folders, memory and loading stay
+    /// as they are.
     ///
     /// # Errors
     ///
@@ -242,8 +243,8 @@ impl Models {
         &self.registry
     }
 
-    /// Waits for the loads at start, and makes the configured model the active one. Failures are logged; the server goes
-    /// on with the other models.
+    /// Waits for the loads at start, and makes the configured model the active one. Failures are logged; the
+    /// server goes on with the other models.
     ///
     /// # Errors
     ///

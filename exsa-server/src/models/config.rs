@@ -35,21 +35,24 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ModelsConfig {
-    /// Folders from which models may be loaded. Without any, only the files that the tables name can be loaded.
+    /// Folders from which models may be loaded. Without any, only the files that the tables name can be
+    /// loaded.
     pub folders: Vec<PathBuf>,
-    /// Whether GGUF files in the folders are models without a table, under their path in the folder less `.gguf`.
+    /// Whether GGUF files in the folders are models without a table, under their path in the folder less
+    /// `.gguf`.
     pub discover: bool,
     /// Maximum bytes of all models together, by the backend's estimates; no limit by default.
     pub memory: Option<u64>,
     /// Whether a request for an unloaded model starts its load.
     pub load_on_request: bool,
-    /// Maximum time for which a request waits for the load of its model; without it, such requests are refused with 503
-    /// and `Retry-After`.
+    /// Maximum time for which a request waits for the load of its model; without it, such requests are
+    /// refused with 503 and `Retry-After`.
     pub load_wait: Option<Duration>,
-    /// Share of their speed that running streams keep while a model loads, 0 to 0.99; loads run at full speed by
-    /// default.
+    /// Share of their speed that running streams keep while a model loads, 0 to 0.99; loads run at full speed
+    /// by default.
     pub keep_streams: Option<f32>,
-    /// Time without requests after which a model is put to sleep, unless its table says otherwise; never by default.
+    /// Time without requests after which a model is put to sleep, unless its table says otherwise; never by
+    /// default.
     pub idle_timeout: Option<Duration>,
     /// Name of the model for requests that name none. Without it, the model that becomes ready first.
     pub active: Option<String>,
@@ -58,8 +61,8 @@ pub struct ModelsConfig {
 }
 
 impl ModelsConfig {
-    /// With the model of a file beside the tables, loaded at start, under the name that the file gives it, or its own.
-    /// Folders do not matter to it.
+    /// With the model of a file beside the tables, loaded at start, under the name that the file gives it, or
+    /// its own. Folders do not matter to it.
     ///
     /// # Errors
     ///
@@ -83,7 +86,7 @@ impl ModelsConfig {
         // Stands in for the server's backend, of which a check loads nothing.
         let backend = Arc::new(ScriptedBackend::new(ScriptedModel::echo("")));
         if let Err(error) = Models::prepare(self, backend, EngineOptions::default()) {
-            problems.add(&format!("models.{}", error.field()), error.problem());
+            problems.add(format!("models.{}", error.field()), error.problem());
         }
     }
 
@@ -268,8 +271,8 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Settings and tables of models share one table. It is read key by key, not by `flatten`, so that errors keep their
-/// line.
+/// Settings and tables of models share one table. It is read key by key, not by `flatten`, so that errors
+/// keep their line.
 impl<'de> Deserialize<'de> for ModelsConfig {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Read;

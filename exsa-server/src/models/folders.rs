@@ -1,9 +1,9 @@
 //! The folders from which models may be loaded.
 //!
-//! A file is checked when it is opened, not when it is configured: its real path, with all symbolic links resolved, must
-//! lie in a folder. On Linux the check is repeated on the open descriptor, by which the backend then reads the file, so
-//! that a file or link that is replaced in between gains nothing. Elsewhere the backend opens the checked path; there the
-//! folders must not be writable by others.
+//! A file is checked when it is opened, not when it is configured: its real path, with all symbolic links
+//! resolved, must lie in a folder. On Linux the check is repeated on the open descriptor, by which the
+//! backend then reads the file, so that a file or link that is replaced in between gains nothing. Elsewhere
+//! the backend opens the checked path; there the folders must not be writable by others.
 
 use super::name;
 use std::fs::{self, File};
@@ -93,8 +93,9 @@ impl Folders {
         below.or(path.file_name().map(Path::new)).unwrap_or(Path::new("")).to_owned()
     }
 
-    /// Files of models in the folders, with their names: the path below the folder, less `.gguf`. Of equal names the first
-    /// folder's counts. Parts of split models, and files whose path is no valid name, are left out.
+    /// Files of models in the folders, with their names: the path below the folder, less `.gguf`. Of equal
+    /// names the first folder's counts. Parts of split models, and files whose path is no valid name, are
+    /// left out.
     pub(super) fn discover(&self) -> Vec<(String, PathBuf)> {
         let mut found: Vec<(String, PathBuf)> = Vec::new();
         let mut entries = 0;

@@ -1,7 +1,7 @@
 //! The models of a server: which there are, where their files may lie, and the routes of their lifecycle.
 //!
-//! [`Models`] is a registry with the configuration from which its models are made; `docs/lifecycle.md` lists the routes
-//! and their JSON.
+//! [`Models`] is a registry with the configuration from which its models are made; `docs/lifecycle.md` lists
+//! the routes and their JSON.
 
 mod catalog;
 mod config;

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl AppState {
-    /// The ready model that a request of `caller` names, or the active model. A model that is loading is waited for, for
-    /// at most [`load_wait`](super::ModelsConfig::load_wait).
+    /// The ready model that a request of `caller` names, or the active model. A model that is loading is
+    /// waited for, for at most [`load_wait`](super::ModelsConfig::load_wait).
     ///
     /// # Errors
     ///
-    /// 403 for a model that the caller may not use, which is not woken either, and the reason for which it is not ready.
+    /// 403 for a model that the caller may not use, which is not woken either, and the reason for which it is
+    /// not ready.
     pub(crate) async fn ready(
         &self,
         caller: &Caller,
@@ -88,7 +89,8 @@ impl AppState {
         Ok(Arc::new(info))
     }
 
-    /// Name of the model that a request names by a name or alias, ready or not; without a name, of the active model.
+    /// Name of the model that a request names by a name or alias, ready or not; without a name, of the active
+    /// model.
     ///
     /// # Errors
     ///

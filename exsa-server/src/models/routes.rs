@@ -146,8 +146,8 @@ struct Order {
 }
 
 impl Order {
-    /// Reads the model's name and the fields `allowed`; others are refused, since a misspelt one would change what is
-    /// done to all clients of the model.
+    /// Reads the model's name and the fields `allowed`; others are refused, since a misspelt one would change
+    /// what is done to all clients of the model.
     fn read(mut fields: Fields, allowed: &[&str]) -> Result<Self, ApiError> {
         let model: String = fields
             .take("model")?
@@ -239,7 +239,8 @@ async fn take_down(
     finish(&state, status.name, &order, changes, operation, |()| Value::Null).await
 }
 
-/// Answers an operation: with events, at its end, or at once. A client that is gone leaves the operation running.
+/// Answers an operation: with events, at its end, or at once. A client that is gone leaves the operation
+/// running.
 async fn finish<T: Clone + Send + Unpin + 'static>(
     state: &Arc<AppState>,
     model: String,
@@ -287,7 +288,7 @@ fn all(state: &AppState) -> List {
     let memory = models.registry().memory();
     let statuses = models.registry().list();
     let active = statuses.iter().find(|status| status.active).map(|status| status.name.clone());
-    let data = statuses.into_iter().map(|status| model(models, status, &of)).collect();
+    let data = statuses.into_iter().map(|status| model(models, status, of)).collect();
     let memory = Memory { used_bytes: memory.used, budget_bytes: memory.budget };
     List { object: "list", active, memory, data }
 }

@@ -1,4 +1,5 @@
-//! A first request to a model before it is ready: buffers are allocated and caches are warm when clients come.
+//! A first request to a model before it is ready: buffers are allocated and caches are warm when clients
+//! come.
 
 use exsa_core::error::LoadError;
 use exsa_core::{EmbedRequest, Engine, FinishReason, Request, SubmitError};

@@ -1,4 +1,5 @@
-//! `keep_alive`, loads and unloads by requests without a prompt, and Ollama's routes about files, which there are not.
+//! `keep_alive`, loads and unloads by requests without a prompt, and Ollama's routes about files, which there
+//! are not.
 
 use super::error::OllamaError;
 use crate::access::Scope;
@@ -42,8 +43,8 @@ impl KeepAlive {
 }
 
 impl AppState {
-    /// Sets how long a ready model stays in memory, if the client may decide that. A server without a registry keeps its
-    /// model.
+    /// Sets how long a ready model stays in memory, if the client may decide that. A server without a
+    /// registry keeps its model.
     pub(super) fn keep_alive(&self, client: &Client, model: &str, time: Option<KeepAlive>) {
         let (Some(models), Some(time)) = (&self.models, time) else { return };
         if !client.caller.scopes.contains(Scope::Models) {

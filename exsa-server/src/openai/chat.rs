@@ -350,7 +350,8 @@ impl Chunks for ChatChunks {
                 self.delta(call.index, delta, None, out);
                 self.answers.entry(call.index).or_default().calls_tools = true;
             }
-            // Deltas of the call that were sent cannot be taken back: the client sees a call without an end, and its text.
+            // Deltas of the call that were sent cannot be taken back: the client sees a call without an end,
+            // and its text.
             Event::MalformedToolCall(call) => {
                 let delta = Delta { content: Some(&call.text), ..Delta::default() };
                 self.delta(call.index, delta, None, out);

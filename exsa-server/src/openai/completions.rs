@@ -231,7 +231,8 @@ fn fill_in(
     Ok(requests)
 }
 
-/// Turns the number of log-probabilities that completions ask for into the two fields of a request, and returns it.
+/// Turns the number of log-probabilities that completions ask for into the two fields of a request, and
+/// returns it.
 fn take_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     let wanted = match fields.take::<Value>("logprobs")? {
         None | Some(Value::Bool(false)) => return Ok(None),

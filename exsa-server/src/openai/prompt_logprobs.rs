@@ -5,8 +5,9 @@ use exsa_core::stream::PromptToken;
 use exsa_core::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
 
-/// For each token an object by token id, with the token itself and the most probable ones in its place; null for
-/// the first token, which nothing precedes. `rank` is null for a token that is not among the most probable.
+/// For each token an object by token id, with the token itself and the most probable ones in its place; null
+/// for the first token, which nothing precedes. `rank` is null for a token that is not among the most
+/// probable.
 pub(crate) fn prompt_logprobs(tokens: &[PromptToken], tokenizer: &dyn Tokenizer) -> Value {
     let entry = |id, logprob: f32, rank: Option<usize>| json!({"logprob": logprob.max(LOWEST), "rank": rank, "decoded_token": text_of(id, tokenizer)});
     let position = |token: &PromptToken| {

@@ -98,8 +98,8 @@ fn take_priority(fields: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Makes `developer` messages system messages where the model's template does not know that role. Those at the
-/// beginning become one message, since templates take one.
+/// Makes `developer` messages system messages where the model's template does not know that role. Those at
+/// the beginning become one message, since templates take one.
 pub(crate) fn map_roles(request: &mut Request, model: &ModelInfo) {
     const ROLE: &str = "developer";
     let Prompt::Chat(messages) = &mut request.prompt else { return };

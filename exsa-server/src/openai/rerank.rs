@@ -32,8 +32,8 @@ struct Document {
     text: String,
 }
 
-/// Documents with their scores, the best first. A score is the model's output, which no function has mapped to a
-/// range.
+/// Documents with their scores, the best first. A score is the model's output, which no function has mapped
+/// to a range.
 pub(crate) async fn rerank(
     State(state): State<Arc<AppState>>,
     client: Client,

@@ -1,7 +1,8 @@
 //! `/openapi.json`: the routes as an OpenAPI 3.1 document.
 //!
-//! `routes.json` has one entry per route, in a short form that is expanded here; `schemas.json` has the schemas of bodies.
-//! Schemas name the fields that clients use most; all others of the engine's requests are accepted too.
+//! `routes.json` has one entry per route, in a short form that is expanded here; `schemas.json` has the
+//! schemas of bodies. Schemas name the fields that clients use most; all others of the engine's requests are
+//! accepted too.
 
 use crate::error::ApiError;
 use axum::Json;
@@ -42,8 +43,9 @@ fn document() -> Result<Value, serde_json::Error> {
     }))
 }
 
-/// An operation from its short form: `summary`, `body`, `answer`, `error` and `query` with the names of schemas,
-/// `stream` and `type` with the media types of streams and of answers that are not JSON, and `status` if it is not 200.
+/// An operation from its short form: `summary`, `body`, `answer`, `error` and `query` with the names of
+/// schemas, `stream` and `type` with the media types of streams and of answers that are not JSON, `status` if
+/// it is not 200, and `also` for a second one.
 fn operation(path: &str, facts: &Value) -> Value {
     let reference = |name: &str| json!({"schema": {"$ref": format!("#/components/schemas/{name}")}});
     let text = |name: &str| facts[name].as_str();
@@ -71,6 +73,9 @@ fn operation(path: &str, facts: &Value) -> Value {
             },
         },
     });
+    if let Some(status) = text("also") {
+        operation["responses"][status] = operation["responses"]["200"].clone();
+    }
     if let Some(schema) = text("body") {
         let content = json!({"application/json": reference(schema)});
         operation["requestBody"] = json!({"required": true, "content": content});

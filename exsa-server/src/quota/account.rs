@@ -7,6 +7,8 @@ use super::state::SavedAccount;
 
 /// The share of the smallest limit that is charged on the disk ahead of use.
 const AHEAD_SHARE: u64 = 16;
+/// The most that is charged ahead: what a crash costs a large quota.
+const AHEAD_MAX: u64 = 4096;
 
 /// An account.
 #[derive(Clone, Debug, Default)]
@@ -207,7 +209,7 @@ impl Account {
         let ahead = match (last, self.dirty) {
             (true, _) => self.held,
             (false, true) => {
-                let share = |limit: u64| (limit / AHEAD_SHARE).max(1);
+                let share = |limit: u64| (limit / AHEAD_SHARE).clamp(1, AHEAD_MAX);
                 let share = Amounts::of(|kind| self.limits.smallest(kind).map_or(0, share));
                 self.held.plus(share).max(self.ahead.minus(self.since))
             }

@@ -34,11 +34,13 @@ const TOKENS: Names = Names {
 /// Adds the headers to every response of a limited caller.
 pub(crate) async fn add_headers(
     State(state): State<Arc<AppState>>,
-    caller: Caller,
     request: Request,
     next: Next,
 ) -> Response {
+    // Requests without a valid key have no caller; routes for everyone answer them too.
+    let caller = request.extensions().get::<Caller>().cloned();
     let mut response = next.run(request).await;
+    let Some(caller) = caller else { return response };
     if let (Some(quotas), Ok(own)) = (&state.quotas, own_limits(&caller)) {
         let payers = quotas.payers(&caller.id, own.as_ref(), caller.group.as_ref());
         add(response.headers_mut(), &quotas.allowances(&payers));

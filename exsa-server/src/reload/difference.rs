@@ -7,6 +7,8 @@ use serde_json::Value;
 pub(super) fn between(old: &Config, new: &Config) -> Vec<String> {
     let mut paths = Vec::new();
     compare(&json(old), &json(new), "", &mut paths);
+    // Maps keep the order of fields or of names, by features of other crates.
+    paths.sort();
     paths
 }
 

@@ -1,7 +1,7 @@
 //! Changes of the configuration while the server runs.
 //!
-//! A reload reads the file and the flags again. Every part of the server first prepares its new settings; if all can,
-//! all change, else nothing does.
+//! A reload reads the file and the flags again. Every part of the server first prepares its new settings; if
+//! all can, all change, else nothing does.
 
 mod difference;
 mod handler;
@@ -26,11 +26,11 @@ pub trait Reload: Send + Sync {
     /// The settings that are applied: sections such as `limits` or settings such as `log.level`.
     fn settings(&self) -> &[&'static str];
 
-    /// Prepares the settings of `config`. Nothing changes before the returned function is called, and calling it does
-    /// not fail.
+    /// Prepares the settings of `config`. Nothing changes before the returned function is called, and calling
+    /// it does not fail.
     ///
-    /// Problems are reported by setting; if any part reports one, no part changes. `None` without a problem says that
-    /// these settings need a restart.
+    /// Problems are reported by setting; if any part reports one, no part changes. `None` without a problem
+    /// says that these settings need a restart.
     fn prepare(&self, config: &Config, problems: &mut Problems) -> Option<Change>;
 }
 

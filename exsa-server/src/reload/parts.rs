@@ -106,7 +106,7 @@ impl Reload for ModelTables {
                 Some(Box::new(move || models.replace(staged)))
             }
             Err(error) => {
-                problems.add(&format!("models.{}", error.field()), error.problem());
+                problems.add(format!("models.{}", error.field()), error.problem());
                 None
             }
         }

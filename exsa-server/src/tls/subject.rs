@@ -89,7 +89,8 @@ fn dotted(id: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// Adds a value with the characters escaped that have a meaning in names. Values that are no text are in hexadecimal.
+/// Adds a value with the characters escaped that have a meaning in names. Values that are no text are in
+/// hexadecimal.
 fn push_escaped(out: &mut String, tag: u8, value: &[u8]) {
     let text = match tag {
         tag if LATIN_STRINGS.contains(&tag) => std::str::from_utf8(value).ok().map(str::to_owned),

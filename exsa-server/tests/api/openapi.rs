@@ -22,8 +22,8 @@ fn sources(folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// The routes that the sources name, as `METHOD /path`: axum's router does not list its own, and some are there only
-/// with certain parts of the server.
+/// The routes that the sources name, as `METHOD /path`: axum's router does not list its own, and some are
+/// there only with certain parts of the server.
 fn routes() -> BTreeSet<String> {
     let mut found = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
@@ -32,6 +32,10 @@ fn routes() -> BTreeSet<String> {
         let Some(rest) = part.trim_start().strip_prefix('"') else { continue };
         let (path, rest) = rest.split_once('"').unwrap();
         let handlers = rest.split([';', '}']).next().unwrap();
+        // Routes that only tell that they are not supported.
+        if handlers.contains("no_files") {
+            continue;
+        }
         for (call, method) in [("get(", "GET"), ("post(", "POST"), ("delete(", "DELETE"), ("put(", "PUT")] {
             if handlers.contains(&format!(" {call}")) || handlers.contains(&format!(".{call}")) {
                 routes.insert(format!("{method} {}", path.replace("{*", "{")));

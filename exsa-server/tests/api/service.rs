@@ -37,7 +37,8 @@ async fn unknown_paths_and_methods_are_answered_in_json() {
 #[tokio::test]
 async fn text_to_tokens_and_back() {
     let app = app("x");
-    let reply = post_json(&app, "/v1/tokenize", json!({"content": "héy", "with_pieces": true})).await.json();
+    let reply =
+        post_json(&app, "/v1/tokenize", json!({"content": "héy", "return_token_strs": true})).await.json();
     assert_eq!(reply["count"], 4);
     let back = post_json(&app, "/detokenize", json!({"tokens": reply["tokens"]})).await.json();
     assert_eq!(back["content"], "héy");

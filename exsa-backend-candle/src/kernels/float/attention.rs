@@ -5,10 +5,10 @@
 //! running maximum of the scores (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135);
 //! only the scores of one chunk exist at a time.
 //!
-//! Every [`SPLIT`] keys the running result is set aside and a new one begun, and the results are merged in order. Where a
-//! batch has few rows and long contexts, threads take different splits (as in Flash-Decoding). Chunks and splits begin at
-//! multiples of their length in the sequence, so that a row's result is the same, bit by bit, whoever computes it and
-//! whatever is computed beside it.
+//! Every [`SPLIT`] keys the running result is set aside and a new one begun, and the results are merged in
+//! order. Where a batch has few rows and long contexts, threads take different splits (as in Flash-Decoding).
+//! Chunks and splits begin at multiples of their length in the sequence, so that a row's result is the same,
+//! bit by bit, whoever computes it and whatever is computed beside it.
 
 use super::attention_inputs::{AttentionSpan, CHUNK, Inputs, SPLIT};
 use super::kv_layout::{Format, HeadLayout};
@@ -290,8 +290,8 @@ fn score_tile<S: Simd, T: KvElement>(
         let column = block * BLOCK_TOKENS - chunk;
         let lhs = Lhs { at: work.queries.as_ptr(), stride: heads.head_dim, rows, len: heads.head_dim };
         let sums = Sums { at: work.scores[column..].as_mut_ptr(), stride: CHUNK, add: false };
-        // SAFETY: the processor has what `S` stands for; a block has keys for `BLOCK_TOKENS` columns, which fit into the
-        // scores' rows, and those are as many as there are rows of queries.
+        // SAFETY: the processor has what `S` stands for; a block has keys for `BLOCK_TOKENS` columns, which
+        // fit into the scores' rows, and those are as many as there are rows of queries.
         unsafe { multiply::<S::Vector, _>(lhs, keys, BLOCK_TOKENS / S::Vector::LANES, sums) };
     }
     let columns = blocks.start * BLOCK_TOKENS - chunk..blocks.end * BLOCK_TOKENS - chunk;
@@ -339,7 +339,8 @@ fn finish(
     {
         let token = span.row + tile.tokens.start + row / group;
         let at = (token * heads.n_head + head * group + row % group) * head_dim;
-        // SAFETY: `run` saw that the output has a row for every token, and each token and head is finished once.
+        // SAFETY: `run` saw that the output has a row for every token, and each token and head is finished
+        // once.
         let out = unsafe { std::slice::from_raw_parts_mut(out.at(at), head_dim) };
         let factor = 1.0 / row_sum;
         out.iter_mut().zip(acc).for_each(|(out, x)| *out = x * factor);
@@ -559,7 +560,8 @@ mod tests {
         }
     }
 
-    /// A row's result is the same, bit by bit, alone and in any company, in chunks of any length, on any number of threads.
+    /// A row's result is the same, bit by bit, alone and in any company, in chunks of any length, on any
+    /// number of threads.
     #[test]
     fn rows_do_not_depend_on_the_batch() {
         for format in [Format::F32, Format::F16, Format::Q8] {

@@ -7,7 +7,8 @@ const LEFT: usize = 3;
 const RIGHT: usize = 4;
 
 dispatch! {
-    /// The products of each row of `left`, `[m, width]`, with each row of `right`, `[n, width]`: `out`, `[m, n]`.
+    /// The products of each row of `left`, `[m, width]`, with each row of `right`, `[n, width]`: `out`, `[m,
+    /// n]`.
     matmul_f32 = matmul_f32_body(left: &[f32], right: &[f32], width: usize, out: &mut [f32])
 }
 

@@ -1,5 +1,5 @@
-//! Kernels on f32: attention over the KV cache, products, products of float weights, and what happens to the rows of a batch between
-//! products.
+//! Kernels on f32: attention over the KV cache, products, products of float weights, and what happens to the
+//! rows of a batch between products.
 
 pub mod attention;
 mod attention_inputs;

@@ -69,8 +69,8 @@ pub(crate) fn add(
     });
 }
 
-/// `gate = activation(gate) * up`, elementwise; of a row of `2 * width` values in `gate` alone, if there is no `up`, with the
-/// result in the first `rows * width` values.
+/// `gate = activation(gate) * up`, elementwise; of a row of `2 * width` values in `gate` alone, if there is
+/// no `up`, with the result in the first `rows * width` values.
 pub(crate) fn gate(
     activation: Activation,
     gate: &mut [f32],
@@ -102,8 +102,8 @@ pub(crate) fn gate(
     }
 }
 
-/// Moves the first `width` values of the rows `rows`, ascending, of `stride` values to the front, side by side; of all rows
-/// without a list.
+/// Moves the first `width` values of the rows `rows`, ascending, of `stride` values to the front, side by
+/// side; of all rows without a list.
 pub(crate) fn pack(values: &mut [f32], stride: usize, width: usize, rows: Option<&[u32]>) {
     let n = rows.map_or(values.len() / stride, <[u32]>::len);
     for to in 0..n {

@@ -1,8 +1,8 @@
 //! Skinny GEMM: a few rows times the keys or values of a block, the two loops that attention spends its time
 //! in.
 //!
-//! `out[r][n] (+)= Σ a[r][k] · b[k][n]`, with `n` along vector registers and `k` in order for every `r` and `n`: the result of a
-//! row does not depend on how many rows are computed at once.
+//! `out[r][n] (+)= Σ a[r][k] · b[k][n]`, with `n` along vector registers and `k` in order for every `r` and
+//! `n`: the result of a row does not depend on how many rows are computed at once.
 
 use super::kv_layout::{GROUP, SCALED};
 use crate::kernels::simd::Vector;

@@ -1,8 +1,8 @@
 //! Activations as bytes: quantized once per row, shared by all products with weights of one kind.
 //!
-//! Rows are cut into panels of at most [`PANEL`] rows; within a panel, the 64 bytes of each row for one part of `k`
-//! lie side by side: `[k / 64][rows][64]`. Scales and sums are `[block][rows]`. A row's numbers do not depend on the
-//! other rows.
+//! Rows are cut into panels of at most [`PANEL`] rows; within a panel, the 64 bytes of each row for one part
+//! of `k` lie side by side: `[k / 64][rows][64]`. Scales and sums are `[block][rows]`. A row's numbers do not
+//! depend on the other rows.
 
 use super::layout::PackedType;
 use super::scratch::Scratch;
@@ -222,8 +222,8 @@ impl Targets {
         let per_row = shape.k_padded / shape.block;
         let (before, blocks) = (panel.before * per_row, panel.padded * per_row);
         let (n32, n256) = if shape.block == 32 { (1, 0) } else { (0, 1) };
-        // SAFETY: the rows before the panel and its own are there, by the caller's promise; parts that a kind does
-        // not have are empty.
+        // SAFETY: the rows before the panel and its own are there, by the caller's promise; parts that a kind
+        // does not have are empty.
         unsafe {
             PanelValues {
                 q: std::slice::from_raw_parts_mut(
@@ -311,8 +311,8 @@ fn quantize_panel_by(
     }
 }
 
-/// The greatest magnitude; not a number if any value is none, or infinite: the products then are not numbers either, and
-/// the sampler refuses them.
+/// The greatest magnitude; not a number if any value is none, or infinite: the products then are not numbers
+/// either, and the sampler refuses them.
 #[inline(always)]
 fn largest(block: &[[f32; 32]]) -> f32 {
     // Without their sign, the bits of floats have the order of the floats, with what is no number above all.

@@ -31,8 +31,8 @@ pub(crate) fn is_shared(m: usize, k: usize, n: usize) -> bool {
     m.saturating_mul(k).saturating_mul(n) >= SHARED_PRODUCTS_MIN
 }
 
-/// Floats of a thread's scratch memory for products of up to `m` rows with weights of `k` columns and `n` rows: of
-/// dequantized weights, and of their products.
+/// Floats of a thread's scratch memory for products of up to `m` rows with weights of `k` columns and `n`
+/// rows: of dequantized weights, and of their products.
 pub(crate) fn scratch_floats(m: usize, k: usize, n: usize) -> (usize, usize) {
     let rows = |m: usize| tile_rows(m, k).min(n);
     let floats = |m: usize| (rows(m) * k, m * rows(m));
@@ -41,9 +41,9 @@ pub(crate) fn scratch_floats(m: usize, k: usize, n: usize) -> (usize, usize) {
     (weights.max(few_weights), products.max(few_products))
 }
 
-/// Multiplies each of the `m` rows of `left`, `[m, k]`, with each of `n` rows of weights: `out`, `[m, n]`. `dequantize`
-/// writes the weights from a row on, as many whole rows as it is given room for. On this thread alone where there is little
-/// to do.
+/// Multiplies each of the `m` rows of `left`, `[m, k]`, with each of `n` rows of weights: `out`, `[m, n]`.
+/// `dequantize` writes the weights from a row on, as many whole rows as it is given room for. On this thread
+/// alone where there is little to do.
 pub(crate) fn matmul(
     (m, k, n): (usize, usize, usize),
     left: &[f32],

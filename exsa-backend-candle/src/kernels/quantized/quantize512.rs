@@ -1,4 +1,5 @@
-//! Quantizing activations with AVX-512: the numbers are those of the plain loop in [`activations`](super::activations).
+//! Quantizing activations with AVX-512: the numbers are those of the plain loop in
+//! [`activations`](super::activations).
 
 use std::arch::x86_64::*;
 

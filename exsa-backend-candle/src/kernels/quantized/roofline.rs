@@ -5,9 +5,9 @@ use crate::kernels::memory::team::Team;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Billions of int8 multiplications and additions in a second (two operations for each product) that `team` does with
-/// operands in registers, with the widest dot products of bytes that kernels here use apart from tiles; `None` where
-/// there is no such loop for this processor.
+/// Billions of int8 multiplications and additions in a second (two operations for each product) that `team`
+/// does with operands in registers, with the widest dot products of bytes that kernels here use apart from
+/// tiles; `None` where there is no such loop for this processor.
 pub fn vector_peak(team: &mut Team) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
     if super::x86::avx512::available() {

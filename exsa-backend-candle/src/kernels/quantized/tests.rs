@@ -123,8 +123,8 @@ proptest! {
             .chunks_exact(k)
             .flat_map(|y| weights.chunks_exact(k).map(move |w| w.iter().zip(y).map(|(w, y)| w * y).sum::<f32>()))
             .collect();
-        // A sum of k products of about this size has this magnitude; activations of 8 bits have an error of at most 1/254
-        // of a block's greatest value each.
+        // A sum of k products of about this size has this magnitude; activations of 8 bits have an error of
+        // at most 1/254 of a block's greatest value each.
         let scale = size(&weights) * size(&y) * (k as f32).sqrt();
         let error = worst(&product(&matrix, Isa::SCALAR, &y, &mut team), &dense);
         prop_assert!(error <= scale * 0.05, "{error} of {scale}");
@@ -182,7 +182,8 @@ proptest! {
     }
 }
 
-/// `scripts/check-isa` sets the variable: an emulator that lacks the instructions must not pass for a check of them.
+/// `scripts/check-isa` sets the variable: an emulator that lacks the instructions must not pass for a check
+/// of them.
 #[test]
 fn the_best_instruction_set_is_the_expected_one() {
     let names: Vec<&str> = Isa::available().map(Isa::name).collect();

@@ -7,8 +7,8 @@
 ///
 /// # Safety
 ///
-/// Every method may only be called where the processor has the instructions of the implementing type; pointers hold as
-/// many values as the vector.
+/// Every method may only be called where the processor has the instructions of the implementing type;
+/// pointers hold as many values as the vector.
 pub(crate) trait Vector: Copy {
     /// Values in the vector, a divisor of 16.
     const LANES: usize;

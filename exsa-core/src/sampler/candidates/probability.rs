@@ -33,8 +33,8 @@ impl Candidates<'_> {
         count
     }
 
-    /// Visits the candidates whose probability at the current temperature is at least `min`, ascending by id, with that
-    /// probability.
+    /// Visits the candidates whose probability at the current temperature is at least `min`, ascending by id,
+    /// with that probability.
     pub(in crate::sampler) fn visit_probable(&mut self, min: f64, mut visit: impl FnMut(TokenId, f32)) {
         let floor = self.floor_of_probability(min).unwrap_or(f32::MIN);
         let Some((_, best)) = self.best() else { return };
@@ -42,8 +42,8 @@ impl Candidates<'_> {
         self.visit(floor, |c| visit(c.id, exp((c.logit - best) * scale) * share));
     }
 
-    /// Replaces each candidate's logit by a function of its probability at the current temperature, and the temperature
-    /// by 1. The function gives no NaN.
+    /// Replaces each candidate's logit by a function of its probability at the current temperature, and the
+    /// temperature by 1. The function gives no NaN.
     pub(in crate::sampler) fn map_probabilities(&mut self, map: impl Fn(f32) -> f32) {
         if !self.settle() {
             return;
@@ -67,7 +67,8 @@ impl Candidates<'_> {
         }
     }
 
-    /// The smallest logit whose probability is at least `min`; `None` if every candidate's is, or there is none.
+    /// The smallest logit whose probability is at least `min`; `None` if every candidate's is, or there is
+    /// none.
     fn floor_of_probability(&mut self, min: f64) -> Option<f32> {
         if min.is_nan() || min <= 0.0 || !self.settle() {
             return None;
@@ -77,8 +78,8 @@ impl Candidates<'_> {
         Some((f64::from(best) + least) as f32)
     }
 
-    /// Sums of w = e^y and of w y over the candidates, where y is the distance from the best logit at the current
-    /// temperature.
+    /// Sums of w = e^y and of w y over the candidates, where y is the distance from the best logit at the
+    /// current temperature.
     pub(super) fn moments(&self) -> (f64, f64) {
         let Some((_, best)) = self.best() else { return (0.0, 0.0) };
         let add = |(mass, product): (f64, f64), (m, p): (f64, f64)| (mass + m, product + p);

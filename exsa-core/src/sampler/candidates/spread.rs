@@ -6,8 +6,8 @@ use super::Candidates;
 const LANES: usize = 8;
 
 impl Candidates<'_> {
-    /// Keeps candidates whose logit is at most `n` standard deviations below the best. The deviation is that of the
-    /// candidates' logits. An `n` of 0 or less, or NaN, changes nothing.
+    /// Keeps candidates whose logit is at most `n` standard deviations below the best. The deviation is that
+    /// of the candidates' logits. An `n` of 0 or less, or NaN, changes nothing.
     pub fn keep_sigma(&mut self, n: f32) {
         if n.is_nan() || n <= 0.0 || !self.settle() {
             return;
@@ -28,7 +28,8 @@ impl Candidates<'_> {
     }
 }
 
-/// Number, sum and sum of squares of logits less the best one, in an order that does not depend on the processor.
+/// Number, sum and sum of squares of logits less the best one, in an order that does not depend on the
+/// processor.
 #[derive(Default)]
 struct Sums {
     counts: [f64; LANES],

@@ -8,16 +8,17 @@ use std::cmp::Reverse;
 const FIRST: usize = 256;
 
 impl Candidates<'_> {
-    /// Keeps the smallest set of candidates, nearest to the entropy in surprise first, whose probability at the current
-    /// temperature sums to at least `share`; at least one candidate. Among equally near ones, lower ids come first.
+    /// Keeps the smallest set of candidates, nearest to the entropy in surprise first, whose probability at
+    /// the current temperature sums to at least `share`; at least one candidate. Among equally near ones,
+    /// lower ids come first.
     pub fn keep_typical(&mut self, share: f64) {
         if !self.settle() {
             return;
         }
         let Some((_, best)) = self.best() else { return };
         let (mass, product) = self.moments();
-        // Surprise is ln(mass) - y, and the entropy is ln(mass) less the mean of y: their distance is that of y from
-        // its mean.
+        // Surprise is ln(mass) - y, and the entropy is ln(mass) less the mean of y: their distance is that of
+        // y from its mean.
         let (mean, scale, enough) = ((product / mass) as f32, self.scale, share * mass);
         let mut keys = std::mem::take(&mut self.buffers.keys);
         keys.clear();

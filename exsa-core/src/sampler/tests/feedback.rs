@@ -1,4 +1,5 @@
-//! Transforms that learn from drawn tokens: mirostat and adaptive-p, their rollback, and their state across a resume.
+//! Transforms that learn from drawn tokens: mirostat and adaptive-p, their rollback, and their state across a
+//! resume.
 
 use super::*;
 

@@ -1,13 +1,14 @@
-//! Dynamic temperature: a temperature that grows with the entropy of the distribution (kalomaze's entropy sampling,
-//! llama.cpp pull request 4972, 2024; the idea of entropy-dependent temperature: Zhu et al., arXiv:2309.02772).
+//! Dynamic temperature: a temperature that grows with the entropy of the distribution (kalomaze's entropy
+//! sampling, llama.cpp pull request 4972, 2024; the idea of entropy-dependent temperature: Zhu et al.,
+//! arXiv:2309.02772).
 
 use crate::sampler::candidates::Candidates;
 use crate::sampler::exp::exp;
 use crate::sampler::ln::ln;
 use crate::sampler::transform::{Step, Transform};
 
-/// The temperature is `low + (high - low) * h^exponent`, where `h` is the entropy over its largest value, the logarithm
-/// of the number of candidates.
+/// The temperature is `low + (high - low) * h^exponent`, where `h` is the entropy over its largest value, the
+/// logarithm of the number of candidates.
 #[derive(Debug)]
 pub(in crate::sampler) struct DynamicTemperature {
     /// 0 or more.

@@ -1,7 +1,8 @@
 //! The expression of Tekken and GPT-4o, which cuts words where an upper-case letter follows a lower-case one:
-//! `[^\r\n\p{L}\p{N}]?U*W+|[^\r\n\p{L}\p{N}]?U+W*|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
-//! where `U` is any letter but `a-z`, and `W` any but `A-Z`. That is how GGUF files are tokenized in practice: the
-//! models' own expressions tell the cases of all letters apart, not of ASCII alone.
+//! `[^\r\n\p{L}\p{N}]?U*W+|[^\r\n\p{L}\p{N}]?U+W*|\p{N}{1,3}|
+//! ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`, where `U` is any letter but `a-z`, and `W` any but
+//! `A-Z`. That is how GGUF files are tokenized in practice: the models' own expressions tell the cases of all
+//! letters apart, not of ASCII alone.
 
 use super::Class;
 use super::cursor::{At, contraction, look, run, spaces};
@@ -43,8 +44,9 @@ impl Cased {
 
 /// End of `U*W+|U+W*` from `start` on; `None` if no letter is there.
 ///
-/// `U*` first takes all it can. If a lower-case letter stops it, `W+` goes on from there. If not, `U*` gives back
-/// letters until the one it gave back last is a `W`; where there is none the second alternative takes all.
+/// `U*` first takes all it can. If a lower-case letter stops it, `W+` goes on from there. If not, `U*` gives
+/// back letters until the one it gave back last is a `W`; where there is none the second alternative takes
+/// all.
 fn letters_end(text: &str, start: usize) -> Option<usize> {
     let mut end = start;
     let mut after_last_w = None;

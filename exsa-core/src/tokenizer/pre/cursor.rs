@@ -64,8 +64,8 @@ pub(super) fn words<'t>(
     }
 }
 
-/// Cuts `text` into matches and what lies between them, where `match_end` gives the end of the match that starts
-/// at a position, if there is one.
+/// Cuts `text` into matches and what lies between them, where `match_end` gives the end of the match that
+/// starts at a position, if there is one.
 pub(super) fn matches<'t>(
     text: &'t str,
     match_end: impl Fn(&str, usize) -> Option<usize>,

@@ -4,7 +4,8 @@ use super::cursor::{At, look, run, spaces};
 use super::{Class, Set};
 
 /// The last of DeepSeek V3's expressions:
-/// ``[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+``.
+/// ``[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|
+/// ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+``.
 ///
 /// Gives the end of the match that starts at `at`; some characters, numbers among them, match nothing.
 pub(super) fn v3_match_end(text: &str, at: usize) -> Option<usize> {

@@ -1,7 +1,7 @@
 //! Cutting text into words before byte-pair merges; no merge crosses a cut.
 //!
-//! Models describe the cuts by regular expressions, applied one after the other: each stage cuts the pieces that
-//! the one before it left. Here every expression is a hand-written scanner of one pass over its piece.
+//! Models describe the cuts by regular expressions, applied one after the other: each stage cuts the pieces
+//! that the one before it left. Here every expression is a hand-written scanner of one pass over its piece.
 
 mod cased;
 mod cursor;
@@ -49,8 +49,8 @@ enum Set {
     Class(Class),
     /// Characters of a class, and those listed.
     ClassOr(Class, &'static str),
-    /// Characters in any of the ranges, white space outside ASCII apart. Both ends are included, and the ranges
-    /// ascend.
+    /// Characters in any of the ranges, white space outside ASCII apart. Both ends are included, and the
+    /// ranges ascend.
     Ranges(&'static [(char, char)]),
 }
 

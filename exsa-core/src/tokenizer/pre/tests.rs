@@ -42,7 +42,8 @@ fn white_space() {
     for (name, words) in cases {
         assert_eq!(cut_with(name, text), words, "{name}");
     }
-    // A single space belongs to the word behind it, one of another kind does not, and what is left of a run stays.
+    // A single space belongs to the word behind it, one of another kind does not, and what is left of a run
+    // stays.
     assert_eq!(cut_with("gpt-2", "\u{3000}a\u{a0}\u{a0}1"), ["\u{3000}", "a", "\u{a0}", "\u{a0}", "1"]);
     assert_eq!(cut_with("qwen2", "\u{3000}a\u{a0}\u{a0}1"), ["\u{3000}a", "\u{a0}", "\u{a0}", "1"]);
 }

@@ -7,8 +7,8 @@ mod tables;
 use std::sync::LazyLock;
 use tables::{BASES, CLASS_RUNS};
 
-/// What a character is: a set of the properties below. Empty past the end of a text, and for characters that are
-/// separators but not white space, or not assigned.
+/// What a character is: a set of the properties below. Empty past the end of a text, and for characters that
+/// are separators but not white space, or not assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Class(u8);
 
@@ -56,8 +56,8 @@ impl Class {
     }
 }
 
-/// Whether Python's `repr` writes a character as it is: it is assigned, and neither a control character nor a separator
-/// other than the space.
+/// Whether Python's `repr` writes a character as it is: it is assigned, and neither a control character nor a
+/// separator other than the space.
 #[cfg(feature = "chat-template")]
 pub(crate) fn is_printable(c: char) -> bool {
     let class = Class::of(c);
@@ -94,8 +94,8 @@ static TABLE: LazyLock<ClassTable> = LazyLock::new(|| {
     table
 });
 
-/// The first character of the canonical decomposition of `c`: the letter without its accents, or the first jamo
-/// of a Hangul syllable.
+/// The first character of the canonical decomposition of `c`: the letter without its accents, or the first
+/// jamo of a Hangul syllable.
 pub(super) fn base(c: char) -> char {
     const HANGUL_FIRST: u32 = 0xac00;
     const HANGUL_LAST: u32 = 0xd7a3;

@@ -11,8 +11,9 @@ pub(super) enum Found {
     None,
 }
 
-/// The first of `markers` in `text`; at one place the longest. `ended` says that no more text follows, so that a
-/// beginning of a marker is none. Time: length of the text by length of the markers that share its bytes.
+/// The first of `markers` in `text`; at one place the longest. `ended` says that no more text follows, so
+/// that a beginning of a marker is none. Time: length of the text by length of the markers that share its
+/// bytes.
 pub(super) fn find(text: &str, markers: &[&str], ended: bool) -> Found {
     let bytes = text.as_bytes();
     for at in 0..bytes.len() {

@@ -4,8 +4,8 @@ use super::json_scan::JsonScan;
 use super::sink::{CallSink, Step};
 use crate::chat::Json;
 
-/// `{"name": "f", "arguments": {…}}` and its relatives, with keys in any order. Arguments that are an object are passed on
-/// as they come.
+/// `{"name": "f", "arguments": {…}}` and its relatives, with keys in any order. Arguments that are an object
+/// are passed on as they come.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ObjectCall {
     scan: JsonScan,

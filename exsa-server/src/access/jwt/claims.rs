@@ -27,8 +27,8 @@ pub(super) fn subject(claims: &Claims) -> Result<&str, String> {
     Ok(subject)
 }
 
-/// The rights that a token's roles give together: all their scopes and models, the most urgent class, the greatest
-/// weight, and the group of the first role that has one.
+/// The rights that a token's roles give together: all their scopes and models, the most urgent class, the
+/// greatest weight, and the group of the first role that has one.
 ///
 /// # Errors
 ///

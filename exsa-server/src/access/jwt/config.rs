@@ -26,7 +26,8 @@ const LEEWAY_MAX: Duration = Duration::from_secs(300);
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct JwtConfig {
-    /// The claim `iss`, exactly. Its keys are found by OpenID Connect Discovery unless there is a `jwks_file`.
+    /// The claim `iss`, exactly. Its keys are found by OpenID Connect Discovery unless there is a
+    /// `jwks_file`.
     pub issuer: String,
     /// Values of which the claim `aud` must have one.
     pub audience: Vec<String>,
@@ -45,8 +46,8 @@ pub struct JwtConfig {
     /// Time after which keys are read again; `1h` by default.
     #[serde(default = "default_refresh", with = "units::duration")]
     pub refresh: Duration,
-    /// Claim with the names of roles: a list, or a text with spaces between them; `roles` by default. A path such as
-    /// `realm_access.roles` leads into objects.
+    /// Claim with the names of roles: a list, or a text with spaces between them; `roles` by default. A path
+    /// such as `realm_access.roles` leads into objects.
     #[serde(default = "default_roles_claim")]
     pub roles_claim: String,
     /// Claim with the caller's group, in place of its role's.

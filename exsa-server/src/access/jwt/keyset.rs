@@ -46,7 +46,8 @@ impl KeySet {
         Ok(Self(keys))
     }
 
-    /// The key with an id, for an algorithm. A token without an id is verified with the only key for its algorithm.
+    /// The key with an id, for an algorithm. A token without an id is verified with the only key for its
+    /// algorithm.
     pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&VerificationKey> {
         let mut keys = self.0.iter().filter(|key| key.algorithms.contains(&algorithm));
         match id {
@@ -81,7 +82,8 @@ impl VerificationKey {
     }
 }
 
-/// Whether a key is of the kind that an algorithm needs. A public key must never pass for the secret of an HMAC.
+/// Whether a key is of the kind that an algorithm needs. A public key must never pass for the secret of an
+/// HMAC.
 fn suits(key: &AlgorithmParameters, algorithm: Algorithm) -> bool {
     match key {
         AlgorithmParameters::RSA(_) => algorithm.family() == AlgorithmFamily::Rsa,

@@ -62,11 +62,11 @@ struct Known {
 }
 
 impl Tokens {
-    /// Checks the settings and reads a key set in a file. Keys of a provider are read when the first token comes, so
-    /// that the server starts without it.
+    /// Checks the settings and reads a key set in a file. Keys of a provider are read when the first token
+    /// comes, so that the server starts without it.
     pub(in crate::access) fn new(config: &JwtConfig) -> Result<Self, JwtConfigError> {
-        // With features of both providers on, or none, the crate would panic at the first use. An error tells that a
-        // provider is there already.
+        // With features of both providers on, or none, the crate would panic at the first use. An error tells
+        // that a provider is there already.
         let _ = rust_crypto::DEFAULT_PROVIDER.install_default();
         let algorithms = config.check()?;
         let source = KeySource::new(config)?;
@@ -171,7 +171,8 @@ impl Tokens {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The keys: those at hand while they are young enough, read anew in the background once `refresh` has passed.
+    /// The keys: those at hand while they are young enough, read anew in the background once `refresh` has
+    /// passed.
     async fn current(self: &Arc<Self>) -> Option<Arc<KeySet>> {
         match self.known() {
             Some(known) if known.at.elapsed() < self.config.refresh => Some(known.set),

@@ -105,8 +105,7 @@ fn where_work_goes_on_dropped_lines_are_counted() {
 #[test]
 fn a_full_queue_refuses_work() {
     let disk = Disk::default();
-    let mut config = AuditConfig::default();
-    config.queue = 2;
+    let config = AuditConfig { queue: 2, ..AuditConfig::default() };
     let log = start(&disk, &config);
     let places = [log.admit().unwrap(), log.admit().unwrap()];
     assert!(log.admit().unwrap_err().to_string().contains("queue"));

@@ -39,7 +39,8 @@ impl RunningResponses {
         Running { list: self.clone(), id, cancelled }
     }
 
-    /// Cancels a response of the caller. Returns the response, or `None` if there is none that is being generated.
+    /// Cancels a response of the caller. Returns the response, or `None` if there is none that is being
+    /// generated.
     pub(super) fn cancel(&self, caller: &str, id: &str) -> Option<Value> {
         let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = list.get(id).filter(|entry| entry.caller == caller)?;

@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Limits of stored responses. A new response takes the place of the oldest ones of its caller, or of the caller
-/// that has most bytes.
+/// Limits of stored responses. A new response takes the place of the oldest ones of its caller, or of the
+/// caller that has most bytes.
 ///
 /// ```
 /// use exsa_server::StoredResponses;

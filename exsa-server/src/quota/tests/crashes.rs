@@ -117,13 +117,13 @@ proptest! {
 }
 
 #[test]
-fn a_crash_charges_a_sixteenth_of_the_limit_and_what_was_reserved() {
+fn a_crash_charges_a_bounded_amount_and_what_was_reserved() {
     let memory = Memory::default();
     let quotas = open(&memory);
     let mut reservation = quotas.reserve(&payers(0), Amounts::request(0, 1000)).unwrap();
     assert!(reservation.charge(Amounts::request(0, 400)));
     let crashed = open(&memory.crashed());
-    assert_eq!(used(&crashed, 0).output_tokens, 1000 + LIMIT / 16);
+    assert_eq!(used(&crashed, 0).output_tokens, 1000 + 4096);
     reservation.settle(Amounts::request(0, 400));
     assert_eq!(used(&quotas, 0).output_tokens, 400);
 }

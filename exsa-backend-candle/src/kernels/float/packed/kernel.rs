@@ -1,10 +1,10 @@
 //! Micro-kernel: a panel of activations times one or two tiles of weights, over one block of `k`.
 //!
-//! Written once in vectors; [`sets`](super::sets) compiles it for each instruction set. The sums of all rows and
-//! tiles stay in registers; per value of `k`, a vector of weights serves all rows and a broadcast activation all
-//! vectors. One value of `k` is one turn of the loop: from longer ones the compiler loads weights before it needs
-//! them, and runs out of registers. Prefetches have no branches, and name a cache line several times where a
-//! value of `k` has less than one.
+//! Written once in vectors; [`sets`](super::sets) compiles it for each instruction set. The sums of all rows
+//! and tiles stay in registers; per value of `k`, a vector of weights serves all rows and a broadcast
+//! activation all vectors. One value of `k` is one turn of the loop: from longer ones the compiler loads
+//! weights before it needs them, and runs out of registers. Prefetches have no branches, and name a cache
+//! line several times where a value of `k` has less than one.
 
 use super::element::Element;
 use super::matrix::TILE;
@@ -50,8 +50,8 @@ pub(super) struct Ahead {
 ///
 /// # Safety
 ///
-/// The processor has the vector's instructions, the contract of [`Block`] holds for `R` and `T`, and `N` vectors
-/// are `T` tiles.
+/// The processor has the vector's instructions, the contract of [`Block`] holds for `R` and `T`, and `N`
+/// vectors are `T` tiles.
 #[inline(always)]
 pub(super) unsafe fn multiply<V: Vector, E: Element, const R: usize, const T: usize, const N: usize>(
     block: &Block<E>,

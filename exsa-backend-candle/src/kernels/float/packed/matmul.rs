@@ -96,8 +96,8 @@ impl Job<'_> {
     ///
     /// # Safety
     ///
-    /// The activations were filled in for the instruction set and have the width of the weights, `target` has a
-    /// row of `n` columns for every row of them, and nobody else uses the columns of these tiles.
+    /// The activations were filled in for the instruction set and have the width of the weights, `target` has
+    /// a row of `n` columns for every row of them, and nobody else uses the columns of these tiles.
     unsafe fn multiply(&self, range: Range<usize>, scratch: &mut Scratch) {
         // SAFETY: passed on; the elements are those of the matrix.
         unsafe {
@@ -183,8 +183,8 @@ impl Job<'_> {
         }
     }
 
-    /// The weights of `tile` that follow the block of `k` at `start`, or of the tile `group` on after the last
-    /// block; they may lie past the end.
+    /// The weights of `tile` that follow the block of `k` at `start`, or of the tile `group` on after the
+    /// last block; they may lie past the end.
     fn next<E: Element>(&self, tile: usize, start: usize, group: usize) -> *const E {
         let next = start + BLOCK;
         if next < self.weights.k { self.weights.at(tile, next) } else { self.weights.at(tile + group, 0) }
@@ -203,8 +203,8 @@ impl Job<'_> {
         }
     }
 
-    /// Multiplies one panel with one or two tiles over the block of `k` that begins at `start`, with the weights
-    /// `[tile][k][16]` and their tile stride.
+    /// Multiplies one panel with one or two tiles over the block of `k` that begins at `start`, with the
+    /// weights `[tile][k][16]` and their tile stride.
     ///
     /// # Safety
     ///

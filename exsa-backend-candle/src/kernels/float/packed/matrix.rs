@@ -15,8 +15,8 @@ const PART_BYTES: usize = 16 << 20;
 /// Values of `k` that are reordered at a time: a cache line or two of each row.
 const TRANSPOSED: usize = 32;
 
-/// A matrix of `n` rows and `k` columns for `y = x · Wᵀ`: `[n / 16][k][16]` in the type of the file, with zeros
-/// for rows past `n`.
+/// A matrix of `n` rows and `k` columns for `y = x · Wᵀ`: `[n / 16][k][16]` in the type of the file, with
+/// zeros for rows past `n`.
 pub(crate) struct FloatMatrix {
     pub(super) kind: FloatType,
     pub(super) n: usize,
@@ -30,8 +30,8 @@ impl FloatMatrix {
         n.div_ceil(TILE).saturating_mul(TILE * kind.bytes()).saturating_mul(k)
     }
 
-    /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF, into `memory`. `None` where the type
-    /// is no float or the lengths do not fit.
+    /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF, into `memory`. `None` where the
+    /// type is no float or the lengths do not fit.
     pub fn pack(
         dtype: GgmlType,
         bytes: &[u8],

@@ -417,8 +417,8 @@ unsafe fn plain_signs<L: Lanes, const KIND: usize, const OCTETS: bool>(
     }
 }
 
-/// Adds 2 to the entries of IQ1 types that are shifted upwards: relative to their middle, [`IQ1_OFFSET`], those
-/// are then 1 greater and the others 1 less.
+/// Adds 2 to the entries of IQ1 types that are shifted upwards: relative to their middle, [`IQ1_OFFSET`],
+/// those are then 1 greater and the others 1 less.
 ///
 /// # Safety
 ///

@@ -1,7 +1,7 @@
 //! Products of packed weights for any instruction set that can do a few things with 16 lanes.
 //!
-//! The arithmetic is the same on every processor, to the bit: dot products within blocks are exact integers, and the
-//! few operations in f32 that follow have one order and fused multiply-adds everywhere.
+//! The arithmetic is the same on every processor, to the bit: dot products within blocks are exact integers,
+//! and the few operations in f32 that follow have one order and fused multiply-adds everywhere.
 
 pub(super) mod codebook;
 mod small;
@@ -15,7 +15,8 @@ use super::layout::{PackedType, TILE};
 ///
 /// # Safety
 ///
-/// All functions need the instructions that the implementation is made of; the pointers hold as many values as said.
+/// All functions need the instructions that the implementation is made of; the pointers hold as many values
+/// as said.
 pub(super) trait Lanes {
     /// 16 × 4 bytes.
     type Bytes: Copy;
@@ -31,8 +32,8 @@ pub(super) trait Lanes {
     const PARTIAL_MAX: usize;
     /// Rows of activations that are multiplied at a time: as many as the registers have room for.
     const ROWS: usize;
-    /// Whether [`dot_full`](Self::dot_full) takes bytes as what they are less 128, so that nothing has to be taken off
-    /// its sums.
+    /// Whether [`dot_full`](Self::dot_full) takes bytes as what they are less 128, so that nothing has to be
+    /// taken off its sums.
     const SIGNED: bool;
 
     /// 64 bytes at `p`.
@@ -65,8 +66,8 @@ pub(super) trait Lanes {
     ///
     /// The instructions are there, and four bytes at `a`.
     unsafe fn dot_full(sum: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints;
-    /// The bits of each byte that `mask` keeps, after a shift to the right and to the left, one of them by 0. Bits of
-    /// neighbouring bytes that the shift brings in are for the mask to drop.
+    /// The bits of each byte that `mask` keeps, after a shift to the right and to the left, one of them by 0.
+    /// Bits of neighbouring bytes that the shift brings in are for the mask to drop.
     ///
     /// # Safety
     ///
@@ -134,15 +135,15 @@ pub(super) trait Lanes {
     ///
     /// The instructions are there.
     unsafe fn open(sum: Self::Ints) -> Self::Partial;
-    /// Adds 4-way dot products. The greatest bytes of `w` of all calls between opening and closing add up to at most
-    /// [`PARTIAL_MAX`](Self::PARTIAL_MAX), and no byte at `a` is -128.
+    /// Adds 4-way dot products. The greatest bytes of `w` of all calls between opening and closing add up to
+    /// at most [`PARTIAL_MAX`](Self::PARTIAL_MAX), and no byte at `a` is -128.
     ///
     /// # Safety
     ///
     /// The instructions are there, and four bytes at `a`.
     unsafe fn partial(sum: Self::Partial, w: Self::Bytes, a: *const i8) -> Self::Partial;
-    /// Has the compiler finish a sum before it loads the operands of later products: left alone it loads those of many
-    /// first, and runs out of registers.
+    /// Has the compiler finish a sum before it loads the operands of later products: left alone it loads
+    /// those of many first, and runs out of registers.
     ///
     /// # Safety
     ///
@@ -291,8 +292,8 @@ pub(super) trait Lanes {
     unsafe fn array(floats: Self::Floats) -> [f32; TILE];
 }
 
-/// Defines `$name`, which multiplies a panel with a tile by the instructions of `$lanes`. Each type and number of rows is a
-/// function of its own: in one for all, the compiler would run out of registers.
+/// Defines `$name`, which multiplies a panel with a tile by the instructions of `$lanes`. Each type and
+/// number of rows is a function of its own: in one for all, the compiler would run out of registers.
 macro_rules! multiply {
     ($(#[$doc:meta])* $visibility:vis $name:ident, $lanes:ty $(, $features:literal)?) => {
         $(#[$doc])*
@@ -338,7 +339,8 @@ macro_rules! multiply {
                 ($kind:literal) => {{
                     let mut decoded = Decoded::new();
                     for index in 0..args.super_blocks {
-                        // SAFETY: passed on; the rows are in the panel, which has padding to 8, 12 or 16 rows.
+                        // SAFETY: passed on; the rows are in the panel, which has padding to 8, 12 or 16
+                        // rows.
                         unsafe {
                             decode::<$kind>(args, index, &mut decoded);
                             let mut row = 0;
@@ -360,7 +362,8 @@ macro_rules! multiply {
                 ($kind:literal) => {{
                     let mut row = 0;
                     while row < args.rows {
-                        // SAFETY: passed on; the rows are in the panel, which has padding to 8, 12 or 16 rows.
+                        // SAFETY: passed on; the rows are in the panel, which has padding to 8, 12 or 16
+                        // rows.
                         row += unsafe {
                             match args.rows - row {
                                 1 => kernel::<$kind, 1>(args, row),
@@ -417,8 +420,8 @@ const _: () = {
 ///
 /// # Safety
 ///
-/// The processor has the instructions of `L`, `args` were made for weights of the type, and `row + R` is at most the padded
-/// rows.
+/// The processor has the instructions of `L`, `args` were made for weights of the type, and `row + R` is at
+/// most the padded rows.
 #[inline(always)]
 pub(super) unsafe fn rows<L: Lanes, const KIND: usize, const R: usize>(args: &Args, row: usize) {
     // SAFETY: passed on from the caller.
@@ -467,8 +470,8 @@ const fn chain<L: Lanes>(max: usize, groups: usize) -> usize {
     chain
 }
 
-/// Adds to the sums of `R` rows of activations the dot products of `N` groups of four values, `weights(j)` with those at
-/// `a + 4 · j`; no weight is greater than `MAX`.
+/// Adds to the sums of `R` rows of activations the dot products of `N` groups of four values, `weights(j)`
+/// with those at `a + 4 · j`; no weight is greater than `MAX`.
 ///
 /// # Safety
 ///
@@ -481,7 +484,8 @@ unsafe fn dots<L: Lanes, const R: usize, const N: usize, const MAX: usize>(
 ) {
     let chain = const { chain::<L>(MAX, N) };
     for first in (0..N).step_by(chain) {
-        // SAFETY: the activations are there, by the caller's promise; `chain` keeps within the bounds of sums.
+        // SAFETY: the activations are there, by the caller's promise; `chain` keeps within the bounds of
+        // sums.
         unsafe {
             let mut partials = [L::open(sums[0]); R];
             for (partial, sum) in partials.iter_mut().zip(&*sums) {

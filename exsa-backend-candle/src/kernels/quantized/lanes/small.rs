@@ -1,4 +1,5 @@
-//! Kernels of the types with blocks of 32 values, each with scales of its own, of which two make a super-block.
+//! Kernels of the types with blocks of 32 values, each with scales of its own, of which two make a
+//! super-block.
 
 use super::{Lanes, dots, full_dots, unroll};
 use crate::kernels::memory::prefetch::prefetch_stream;
@@ -61,7 +62,8 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
     /// A block of the panel is left.
     #[inline(always)]
     unsafe fn add(&mut self, dots: [L::Ints; R], d: L::Floats, second: usize) {
-        // SAFETY: the scales are there, by the caller's promise, and so is what is one block further, or its end.
+        // SAFETY: the scales are there, by the caller's promise, and so is what is one block further, or its
+        // end.
         unsafe {
             for (i, sum) in self.sums.iter_mut().enumerate() {
                 let both = L::mul(d, L::splat_float(*self.scale.add(i)));

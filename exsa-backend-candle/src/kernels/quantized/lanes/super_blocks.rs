@@ -65,8 +65,8 @@ impl<L: Lanes, const R: usize> Rows<L, R> {
         }
     }
 
-    /// The sums of sixteen times 16 activations of row `i` times eight pairs of bytes of each lane, of which a part of the
-    /// super-block, `step` bytes, has two: signed bytes, or high nibbles where `NIBBLES`.
+    /// The sums of sixteen times 16 activations of row `i` times eight pairs of bytes of each lane, of which
+    /// a part of the super-block, `step` bytes, has two: signed bytes, or high nibbles where `NIBBLES`.
     ///
     /// # Safety
     ///

@@ -31,7 +31,8 @@ pub struct RunFields {
     pub signs: usize,
     /// Within a run: upper bits of the indices, `[TILE]`.
     pub high: usize,
-    /// Within a run: scales of 16 values, `[TILE]`, the first in the low nibble; IQ3_S: within the super-block.
+    /// Within a run: scales of 16 values, `[TILE]`, the first in the low nibble; IQ3_S: within the
+    /// super-block.
     pub scales: usize,
     /// Bytes of a run.
     pub bytes: usize,
@@ -130,8 +131,8 @@ pub fn put_codebook(kind: PackedType, bytes: &[u8], row: usize, out: &mut [u8]) 
             }
             PackedType::Iq1S => {
                 indices(&bytes[2 + run * 4..][..4]);
-                // The upper bits of each index get one of the four others on top: the direction, upwards where it is
-                // set, then those of the scale.
+                // The upper bits of each index get one of the four others on top: the direction, upwards
+                // where it is set, then those of the scale.
                 let word = half_word(bytes, 34 + run * 2);
                 let others = (word >> 12 & 7) << 1 | word >> 15 ^ 1;
                 let nibble = |l: usize| (word >> (l * 3) & 7) as u8 | ((others >> l & 1) as u8 * 8);

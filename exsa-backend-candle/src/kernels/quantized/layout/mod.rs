@@ -97,8 +97,8 @@ pub const Q6K_SCALES: usize = Q6K_HIGH + QUANTS / 2;
 /// Q6_K: a part.
 pub const Q6K_PART: usize = Q6K_SCALES + 4 * TILE;
 
-/// Q2_K and Q3_K, within a part: bit pairs of 64 values of each row. Bytes 64·j.. hold groups j, j + 4, j + 8 and
-/// j + 12, so that each pair of bits of the four lines is 16 values in order.
+/// Q2_K and Q3_K, within a part: bit pairs of 64 values of each row. Bytes 64·j.. hold groups j, j + 4, j + 8
+/// and j + 12, so that each pair of bits of the four lines is 16 values in order.
 const PAIRS: usize = 256;
 
 /// Q2_K, within a part: scales (low nibble) and mins (high nibble) of 16 values, `[2][TILE][2]`.
@@ -279,8 +279,9 @@ impl PackedType {
         if self.super_block() == 64 { 32 } else { 256 }
     }
 
-    /// Zero point: the difference of unsigned weights from the real ones, where it is one number. Of types with a min
-    /// for each block it is -1: what is then called zero-point terms are the sums of the activations.
+    /// Zero point: the difference of unsigned weights from the real ones, where it is one number. Of types
+    /// with a min for each block it is -1: what is then called zero-point terms are the sums of the
+    /// activations.
     pub fn offset(self) -> i32 {
         match self {
             Self::Q8_0 | Self::Iq4Nl => 128,

@@ -62,7 +62,8 @@ fn put(out: &mut [u8], at: usize, row: usize, group: usize, word: u32) {
     out[at..at + 4].copy_from_slice(&(old | word).to_le_bytes());
 }
 
-/// Adds the fifth bits of four values, bits 0 to 3 of `bits`, to the masks at `at`: 64 bits for each 64 bytes of a plane.
+/// Adds the fifth bits of four values, bits 0 to 3 of `bits`, to the masks at `at`: 64 bits for each 64 bytes
+/// of a plane.
 fn put_fifth(out: &mut [u8], at: usize, row: usize, group: usize, bits: u32) {
     out[at + group * 8 + row / 2] |= (bits as u8 & 15) << (row % 2 * 4);
 }
@@ -74,7 +75,8 @@ fn put_q8_0(bytes: &[u8], row: usize, second: usize, out: &mut [u8]) {
     }
 }
 
-/// A block of 32 nibbles, as bytes in the file whose low nibbles are the first half, into plane `second` at `at`.
+/// A block of 32 nibbles, as bytes in the file whose low nibbles are the first half, into plane `second` at
+/// `at`.
 fn put_nibbles(nibbles: &[u8], at: usize, row: usize, second: usize, out: &mut [u8]) {
     for group in 0..8 {
         let q = word(nibbles, group % 4 * 4) >> (group / 4 * 4) & 0x0f0f_0f0f;
@@ -169,7 +171,8 @@ fn put_q3k(bytes: &[u8], row: usize, out: &mut [u8]) {
     }
 }
 
-/// The pairs of bits of 256 values, of which the file has 32 in a pair of the bits of 32 bytes, twice four times.
+/// The pairs of bits of 256 values, of which the file has 32 in a pair of the bits of 32 bytes, twice four
+/// times.
 pub(super) fn put_pairs(pairs: &[u8], row: usize, at: usize, step: usize, out: &mut [u8]) {
     for run in 0..8 {
         for group in 0..8 {

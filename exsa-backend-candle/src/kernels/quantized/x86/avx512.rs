@@ -1,11 +1,11 @@
 //! Products of packed weights with AVX-512 VNNI.
 //!
-//! A kernel multiplies `R` rows of activations with one tile, over all of `k`. Eight weight registers (16 rows × 32
-//! values) stay while each activation row does eight 4-way byte dot products with broadcasts from memory, one
-//! conversion, and one fused multiply-add with the scale.
+//! A kernel multiplies `R` rows of activations with one tile, over all of `k`. Eight weight registers (16
+//! rows × 32 values) stay while each activation row does eight 4-way byte dot products with broadcasts from
+//! memory, one conversion, and one fused multiply-add with the scale.
 //!
-//! Rows are unrolled by macro with an empty `asm!` between them. Without that, the compiler hoists the broadcasts of
-//! all rows above the products and spills the weight registers, which halves the speed.
+//! Rows are unrolled by macro with an empty `asm!` between them. Without that, the compiler hoists the
+//! broadcasts of all rows above the products and spills the weight registers, which halves the speed.
 
 use super::avx512_lanes;
 use crate::kernels::memory::prefetch::prefetch_stream;
@@ -22,7 +22,8 @@ pub fn available() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
-/// A loop of dot products from registers, to compare kernels with. Returns the multiplications and additions that it did.
+/// A loop of dot products from registers, to compare kernels with. Returns the multiplications and additions
+/// that it did.
 ///
 /// # Safety
 ///
@@ -128,16 +129,16 @@ macro_rules! fence {
     };
 }
 
-/// Hides from the compiler that a pointer is what it was, so that what it points to is loaded again rather than kept
-/// in registers that the products need.
+/// Hides from the compiler that a pointer is what it was, so that what it points to is loaded again rather
+/// than kept in registers that the products need.
 macro_rules! reload {
     ($pointer:ident) => {
         asm!("/* {0} */", inout(reg) $pointer, options(nostack, preserves_flags))
     };
 }
 
-/// Has the compiler finish a sum before it begins another row: left alone it computes the products of many rows first
-/// and runs out of registers for their results.
+/// Has the compiler finish a sum before it begins another row: left alone it computes the products of many
+/// rows first and runs out of registers for their results.
 macro_rules! settle {
     ($sum:expr) => {
         asm!("/* {0} */", inout(zmm_reg) $sum, options(nomem, nostack, preserves_flags))
@@ -154,8 +155,8 @@ macro_rules! dot {
     }};
 }
 
-/// Adds to `$sum` the dot products of pairs of 16 bits with the pair at `$pair`. The compiler would take the intrinsic
-/// apart into three instructions.
+/// Adds to `$sum` the dot products of pairs of 16 bits with the pair at `$pair`. The compiler would take the
+/// intrinsic apart into three instructions.
 macro_rules! pair_dot {
     ($sum:ident, $m:expr, $pair:expr) => {
         asm!(

@@ -1,4 +1,5 @@
-//! Packed products with AVX-512 VNNI for the types that [`avx512`](super::avx512) has no kernels of their own for.
+//! Packed products with AVX-512 VNNI for the types that [`avx512`](super::avx512) has no kernels of their own
+//! for.
 
 use super::avx512::{halves, load};
 use crate::kernels::quantized::args::Args;
@@ -12,8 +13,8 @@ multiply! {
     ///
     /// # Safety
     ///
-    /// The processor has what [`available`](super::avx512::available) asks for, and `args` were made for weights of
-    /// `kind`.
+    /// The processor has what [`available`](super::avx512::available) asks for, and `args` were made for
+    /// weights of `kind`.
     pub(super) multiply, Avx512, "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c"
 }
 

@@ -1,5 +1,5 @@
-//! Adaptive-p: favours tokens near a target probability, which feedback adapts so that the chosen tokens' probabilities
-//! average to it (MrJackSpade and ddh0, llama.cpp pull request 17927, 2025).
+//! Adaptive-p: favours tokens near a target probability, which feedback adapts so that the chosen tokens'
+//! probabilities average to it (MrJackSpade and ddh0, llama.cpp pull request 17927, 2025).
 
 use super::observations::Observations;
 use crate::sampler::candidates::Candidates;
@@ -15,8 +15,8 @@ const WIDTH: f32 = 0.3;
 /// Probabilities below this count as 0 in the average: they would not change it noticeably.
 const LEAST: f64 = 1.0 / 16_384.0;
 
-/// The target of a step is twice the target less the average probability of the tokens so far, an exponential moving
-/// average that starts at the target. Probabilities are those before this transform.
+/// The target of a step is twice the target less the average probability of the tokens so far, an exponential
+/// moving average that starts at the target. Probabilities are those before this transform.
 #[derive(Debug)]
 pub(in crate::sampler) struct AdaptiveP {
     target: f32,
@@ -24,7 +24,8 @@ pub(in crate::sampler) struct AdaptiveP {
     /// Numerator and denominator of the average after each accepted token.
     averages: Vec<(f32, f32)>,
     probabilities: Observations,
-    /// The candidates of the last step with their probabilities, ascending by id, without those below [`LEAST`].
+    /// The candidates of the last step with their probabilities, ascending by id, without those below
+    /// [`LEAST`].
     given: Vec<(TokenId, f32)>,
 }
 

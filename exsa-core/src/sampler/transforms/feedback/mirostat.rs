@@ -1,6 +1,6 @@
 //! Mirostat 1: top-k with a `k` that feedback steers, so that the text's surprise approaches a target (Basu,
-//! Ramachandran, Keskar, Varshney: "Mirostat: a neural text decoding algorithm that directly controls perplexity",
-//! 2021, arXiv:2007.14966).
+//! Ramachandran, Keskar, Varshney: "Mirostat: a neural text decoding algorithm that directly controls
+//! perplexity", 2021, arXiv:2007.14966).
 
 use super::surprise::Surprise;
 use crate::sampler::candidates::Candidates;
@@ -45,8 +45,8 @@ impl Mirostat {
 
 impl Transform for Mirostat {
     fn apply(&mut self, candidates: &mut Candidates<'_>, _step: &mut Step<'_>) {
-        // Least squares of b = s * t through the origin, as in the paper: t are the logarithms of the ratios of neighbouring
-        // ranks, b those of the ratios of their probabilities.
+        // Least squares of b = s * t through the origin, as in the paper: t are the logarithms of the ratios
+        // of neighbouring ranks, b those of the ratios of their probabilities.
         let (mut products, mut squares) = (0.0, 0.0);
         let scale = f64::from(candidates.scale());
         let mut last = None;

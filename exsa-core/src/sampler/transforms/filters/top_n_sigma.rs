@@ -1,5 +1,6 @@
 //! Top-nσ: keeps tokens whose logit is at most `n` standard deviations below the best (Tang, Liu, Xu, Li:
-//! "Top-nσ: not all logits are you need", 2024, arXiv:2411.07641). Temperature does not change which tokens stay.
+//! "Top-nσ: not all logits are you need", 2024, arXiv:2411.07641). Temperature does not change which tokens
+//! stay.
 
 use crate::sampler::candidates::Candidates;
 use crate::sampler::transform::{Step, Transform};

@@ -1,5 +1,6 @@
-//! Locally typical sampling: keeps the tokens whose surprise is nearest to the entropy, up to a given probability mass
-//! (Meister, Pimentel, Wiher, Cotterell: "Locally typical sampling", 2022, arXiv:2202.00666).
+//! Locally typical sampling: keeps the tokens whose surprise is nearest to the entropy, up to a given
+//! probability mass (Meister, Pimentel, Wiher, Cotterell: "Locally typical sampling", 2022,
+//! arXiv:2202.00666).
 
 use crate::sampler::candidates::Candidates;
 use crate::sampler::transform::{Step, Transform};

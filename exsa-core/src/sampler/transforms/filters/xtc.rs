@@ -1,5 +1,5 @@
-//! XTC, "exclude top choices": with a given chance, removes all tokens that reach a threshold of probability but the
-//! least probable of them (p-e-w, text-generation-webui pull request 6335, 2024).
+//! XTC, "exclude top choices": with a given chance, removes all tokens that reach a threshold of probability
+//! but the least probable of them (p-e-w, text-generation-webui pull request 6335, 2024).
 
 use crate::sampler::candidates::Candidates;
 use crate::sampler::transform::{Step, Transform};

@@ -8,8 +8,8 @@ const TAIL_MAX: usize = 20;
 /// Tokens of the vocabulary per word of a bit set.
 const BITS: usize = u64::BITS as usize;
 
-/// Breaker texts as tokens: those that contain a breaker, and those that end with the beginning of one, with the tokens
-/// that complete it.
+/// Breaker texts as tokens: those that contain a breaker, and those that end with the beginning of one, with
+/// the tokens that complete it.
 #[derive(Debug, Default)]
 pub(in crate::sampler) struct Breakers {
     /// Bit set of tokens that contain a breaker.

@@ -1,14 +1,15 @@
-//! DRY, "don't repeat yourself": lowers tokens that would continue a repetition, the more the longer it is (p-e-w,
-//! text-generation-webui pull request 5677, 2024).
+//! DRY, "don't repeat yourself": lowers tokens that would continue a repetition, the more the longer it is
+//! (p-e-w, text-generation-webui pull request 5677, 2024).
 
 use super::breakers::Breakers;
 use crate::sampler::candidates::Candidates;
 use crate::sampler::transform::{Step, Transform};
 use crate::token::TokenId;
 
-/// Let the last `n` tokens of the sequence occur at an earlier place, as many as match, but none at or before the last
-/// sequence breaker. The token that follows there gets a penalty of `multiplier * base^(n - allowed_length)`, if `n` is at
-/// least `allowed_length`. Of several places, the longest match counts. Breakers themselves get no penalty.
+/// Let the last `n` tokens of the sequence occur at an earlier place, as many as match, but none at or before
+/// the last sequence breaker. The token that follows there gets a penalty of `multiplier * base^(n -
+/// allowed_length)`, if `n` is at least `allowed_length`. Of several places, the longest match counts.
+/// Breakers themselves get no penalty.
 #[derive(Debug)]
 pub(in crate::sampler) struct Dry {
     pub multiplier: f32,
@@ -31,7 +32,8 @@ impl Transform for Dry {
         if longest < *allowed_length {
             return;
         }
-        // Candidates keep logits as they were before temperature, and a penalty is subtracted from those behind it.
+        // Candidates keep logits as they were before temperature, and a penalty is subtracted from those
+        // behind it.
         let scale = candidates.scale();
         for &(token, len) in matches.find(tokens, *allowed_length, longest) {
             if !breakers.contains(token) {
@@ -66,9 +68,9 @@ pub(in crate::sampler) struct Matches {
 }
 
 impl Matches {
-    /// The tokens that followed matches of `shortest` tokens or more, each with the length of its longest match, at most
-    /// `longest`. Takes time in proportion to the number of tokens, by the Z algorithm (Gusfield: "Algorithms on strings,
-    /// trees, and sequences", 1997, section 1.4) on the reversed sequence.
+    /// The tokens that followed matches of `shortest` tokens or more, each with the length of its longest
+    /// match, at most `longest`. Takes time in proportion to the number of tokens, by the Z algorithm
+    /// (Gusfield: "Algorithms on strings, trees, and sequences", 1997, section 1.4) on the reversed sequence.
     fn find(&mut self, tokens: &[TokenId], shortest: usize, longest: usize) -> &[(TokenId, usize)] {
         let Self { lens, found } = self;
         found.clear();

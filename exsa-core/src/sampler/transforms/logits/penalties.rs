@@ -24,7 +24,8 @@ impl Transform for Penalties {
         let Self { repetition, frequency, presence, .. } = *self;
         let skipped = if self.prompt { 0 } else { step.prompt_len() };
         let tokens = step.history().get(skipped..).unwrap_or_default();
-        // Candidates keep logits as they were before temperature, and penalties are subtracted from those behind it.
+        // Candidates keep logits as they were before temperature, and penalties are subtracted from those
+        // behind it.
         let scale = candidates.scale();
         for &(token, count) in self.window.counts(tokens) {
             candidates.change(token, |logit| {

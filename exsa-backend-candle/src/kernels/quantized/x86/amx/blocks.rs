@@ -1,7 +1,7 @@
 //! Tiles of the kinds that have a scale for each 32 weights and each 32 activations.
 //!
-//! The integers of each block leave the tile registers to be scaled: half of the time goes there, and yet it is faster than
-//! vectors alone.
+//! The integers of each block leave the tile registers to be scaled: half of the time goes there, and yet it
+//! is faster than vectors alone.
 
 use super::job::Job;
 use crate::kernels::memory::prefetch::prefetch_stream;

@@ -1,4 +1,5 @@
-//! Products of many rows with AMX tiles: permission, registers, memory, and the loop over groups of weight tiles.
+//! Products of many rows with AMX tiles: permission, registers, memory, and the loop over groups of weight
+//! tiles.
 //!
 //! A group of weight tiles is unpacked once for all rows of activations, a part of `k` at a time.
 
@@ -75,8 +76,8 @@ fn permit() -> bool {
 struct Config([u8; 64]);
 
 impl Config {
-    /// Registers 0 to 3 are 16 rows of 64 bytes. 4 and 5, for activations, have 16 rows of `width` bytes, and 6 and 7, for
-    /// weights, as many rows of 64 as that takes.
+    /// Registers 0 to 3 are 16 rows of 64 bytes. 4 and 5, for activations, have 16 rows of `width` bytes, and
+    /// 6 and 7, for weights, as many rows of 64 as that takes.
     const fn new(width: usize) -> Self {
         let mut config = Self([0; 64]);
         config.0[0] = 1;

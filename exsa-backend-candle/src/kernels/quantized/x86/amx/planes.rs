@@ -1,8 +1,8 @@
 //! Tiles of the kinds whose scales are integers within blocks of 256.
 //!
-//! Weights times their integer scales are exact in 16 bits, which is two planes of bytes; the products of both planes
-//! are summed over 256 values in the tiles, in exact integers, so that nothing has to be scaled in between. What
-//! follows is the arithmetic of the other kernels, and so are the results, to the bit.
+//! Weights times their integer scales are exact in 16 bits, which is two planes of bytes; the products of
+//! both planes are summed over 256 values in the tiles, in exact integers, so that nothing has to be scaled
+//! in between. What follows is the arithmetic of the other kernels, and so are the results, to the bit.
 
 use super::job::Job;
 use crate::kernels::memory::prefetch::prefetch_stream;
@@ -33,7 +33,8 @@ const UNPACKED: usize = HEAD + 4 * 2048;
 /// Bytes of what is unpacked of a tile.
 pub(super) const CHUNK_BYTES: usize = CHUNK * UNPACKED;
 
-/// Adds to the sums the products of `panels`, each of 16 rows, with a group of tiles; two panels go by at a time.
+/// Adds to the sums the products of `panels`, each of 16 rows, with a group of tiles; two panels go by at a
+/// time.
 ///
 /// # Safety
 ///
@@ -314,8 +315,8 @@ unsafe fn twice(x: __m512i) -> __m512i {
     unsafe { _mm512_mask_blend_epi16(0xAAAA_AAAA, x, _mm512_slli_epi32::<16>(x)) }
 }
 
-/// Stores the high and the low bytes of `(q - offset) * scale`, the high ones 1024 bytes before the low ones; the first
-/// half of `q` has the first scale.
+/// Stores the high and the low bytes of `(q - offset) * scale`, the high ones 1024 bytes before the low ones;
+/// the first half of `q` has the first scale.
 ///
 /// # Safety
 ///
