@@ -178,7 +178,7 @@ impl AppState {
         let options = self.options.get();
         let mut slots = Vec::with_capacity(requests.len());
         for request in &mut requests {
-            self.authorise_recorded(client, request.model.as_deref())?;
+            self.authorise_recorded(client, &mut request.model)?;
             request_limits::check(request, &options)?;
             let Request { priority, user, weight, cache_salt, .. } = request;
             own(&client.caller, priority, user, weight, cache_salt);
@@ -242,7 +242,7 @@ impl AppState {
         client: &Client,
         mut request: EmbedRequest,
     ) -> Result<EmbedOutput, ApiError> {
-        self.authorise_recorded(client, request.model.as_deref())?;
+        self.authorise_recorded(client, &mut request.model)?;
         let EmbedRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
         let asked = client.clone();
@@ -266,7 +266,7 @@ impl AppState {
         client: &Client,
         mut request: RerankRequest,
     ) -> Result<RerankOutput, ApiError> {
-        self.authorise_recorded(client, request.model.as_deref())?;
+        self.authorise_recorded(client, &mut request.model)?;
         let RerankRequest { priority, .. } = &mut request;
         *priority = capped(*priority, &client.caller);
         let asked = client.clone();
@@ -280,14 +280,20 @@ impl AppState {
         whole(client, pending, books, |output| &output.usage).await
     }
 
-    /// Like [`authorise`](Self::authorise), with a line in the audit log for a refusal.
-    fn authorise_recorded(&self, client: &Client, model: Option<&str>) -> Result<(), ApiError> {
-        self.authorise(&client.caller, model).inspect_err(|error| {
-            if error.status() == StatusCode::FORBIDDEN {
-                let record = record_of(Act::PermissionDenied, &client.caller, &client.context);
-                drop(self.record(record.model(model.map(str::to_owned)).outcome(error.code_text())));
-            }
-        })
+    /// Like [`authorise`](Self::authorise), with a line in the audit log for a refusal. A request of a caller
+    /// that may not use all models then names its model: another one may become active before it is submitted.
+    fn authorise_recorded(&self, client: &Client, model: &mut Option<String>) -> Result<(), ApiError> {
+        if client.caller.models.is_all() {
+            return Ok(());
+        }
+        let name = self.model_name(model.as_deref())?;
+        let permitted = self.authorise(&client.caller, Some(&name));
+        if let Err(error) = &permitted {
+            let record = record_of(Act::PermissionDenied, &client.caller, &client.context);
+            drop(self.record(record.model(Some(name.clone())).outcome(error.code_text())));
+        }
+        *model = Some(name);
+        permitted
     }
 
     /// Refuses a model that the caller may not use.

@@ -244,14 +244,21 @@ def cycles(_):
     if "server" in SHARED:
         assert SHARED.pop("server").stop() == 0
     prepare()
-    server = Server("--config", str(CONFIG))
-    stop, errors, served, refused = threading.Event(), [], [0] * STREAMS, [0] * STREAMS
+    # Engines and loads have threads of their own, for each of which glibc may keep an arena of freed memory.
+    os.environ["MALLOC_ARENA_MAX"] = "2"
+    try:
+        server = Server("--config", str(CONFIG))
+    finally:
+        del os.environ["MALLOC_ARENA_MAX"]
+    stop, go, errors, served, refused = threading.Event(), threading.Event(), [], [0] * STREAMS, [0] * STREAMS
+    go.set()
 
     def traffic(index):
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         body = dict(model=["a", "org/b"][index % 2], prompt="One day", max_tokens=24, stream=True, seed=index)
         try:
             while not stop.is_set():
+                go.wait()
                 connection.request("POST", "/v1/completions", json.dumps(body))
                 response = connection.getresponse()
                 text = response.read().decode()
@@ -279,19 +286,23 @@ def cycles(_):
         for turn in range(3 + CYCLES):
             cycle()
             assert not errors, errors[0]
+            # Memory of running streams is none of the models'.
+            go.clear()
+            server.wait_for("exsa_running", 0, seconds=60)
             memory.append(resident(server.process.pid))
+            go.set()
     finally:
         stop.set()
+        go.set()
         [thread.join() for thread in threads]
     assert not errors, errors[0]
     assert all(served), served
     assert all(refused[1::2]), "an unload refused no request"
     assert not any(refused[0::2]), "requests to the model that stayed were refused"
-    start, last = memory[2], memory[-1]
-    half = len(memory) // 2
-    slope = sum(memory[half:]) / len(memory[half:]) - sum(memory[2:half]) / max(1, len(memory[2:half]))
-    figures = f"{start >> 10} KiB at first, {last >> 10} KiB at last, halves differ by {int(slope) >> 10} KiB"
+    settled = memory[3:]
+    part = max(1, len(settled) // 5)
+    start, last = (sorted(values)[len(values) // 2] for values in (settled[:part], settled[-part:]))
+    figures = f"{start >> 10} KiB at first, {last >> 10} KiB at last"
     print(f"  ({sum(served)} streams, {sum(refused)} refused; {figures})")
-    allowed = max(0.02 * start, 8 << 20)
-    assert last - start <= allowed and slope <= allowed, figures
+    assert last - start <= max(0.02 * start, 8 << 20), figures
     assert server.stop() == 0
