@@ -25,6 +25,8 @@ pub struct Gates {
     pub fail_loads: AtomicBool,
     /// Passes wait while it is set.
     pub hold_passes: AtomicBool,
+    /// Passes take 20 ms while it is set.
+    pub slow_passes: AtomicBool,
     /// Loads begun.
     pub loads: AtomicUsize,
 }
@@ -138,6 +140,9 @@ impl Session for GatedSession {
 
     fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
         wait_while(&self.1.hold_passes);
+        if self.1.slow_passes.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         self.0.forward(batch)
     }
 
