@@ -37,48 +37,29 @@
 #![warn(missing_debug_implementations)]
 
 pub mod access;
-mod anthropic;
+mod apis;
 pub mod audit;
-mod body;
-mod books;
 pub mod config;
-mod context;
-mod cors;
-mod error;
-mod estimate;
-mod fill_in;
-mod health;
-mod in_flight;
+mod http;
+mod inference;
 pub mod listener;
 mod live;
-mod llama;
-mod metrics;
 pub mod models;
-mod ollama;
-mod openai;
-mod openapi;
+mod observe;
 mod options;
-mod origin;
 mod page;
 pub mod quota;
 pub mod reload;
-mod request_limits;
-mod request_log;
 mod server;
 mod state;
-mod stats;
-mod stream;
-mod timings;
 #[cfg(feature = "tls")]
 pub mod tls;
-mod tokens;
-mod work;
 
-pub use context::RequestContext;
-pub use error::ApiError;
+pub use apis::openai::responses::store::StoredResponses;
+pub use http::context::RequestContext;
+pub use http::error::ApiError;
 pub use live::Live;
-pub use metrics::{MetricsAlias, MetricsConfig};
-pub use openai::responses::store::StoredResponses;
+pub use observe::metrics::{MetricsAlias, MetricsConfig};
 pub use options::ServerOptions;
 pub use server::Server;
 pub use state::Readiness;

@@ -1,6 +1,6 @@
 //! Options of the routes.
 
-use crate::openai::responses::store::StoredResponses;
+use crate::apis::openai::responses::store::StoredResponses;
 use std::time::Duration;
 
 /// Limits and policies of the routes.

@@ -2,7 +2,7 @@
 //!
 //! The page has no secrets and needs no key; the routes that it calls check the key which the reader enters.
 
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};

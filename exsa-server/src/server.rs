@@ -1,18 +1,19 @@
 //! The server's parts, and the routes over them.
 
 use crate::access::{self, Access, Scope};
+use crate::apis::{anthropic, llama, ollama, openai, openapi, tokens};
 use crate::audit::AuditLog;
+use crate::http::{body, context, cors, error, origin, request_log};
+use crate::inference::books;
 use crate::live::Live;
-use crate::metrics::MetricsConfig;
 use crate::models::Models;
+use crate::observe::metrics::MetricsConfig;
+use crate::observe::{health, metrics, stats};
 use crate::options::ServerOptions;
 use crate::quota::{self, Quotas};
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
-use crate::{
-    anthropic, body, books, context, cors, error, health, llama, metrics, models, ollama, openai, openapi,
-    origin, page, request_log, stats, tokens,
-};
+use crate::{models, page};
 use axum::Router;
 use axum::middleware;
 use axum::routing::{delete, get, post};

@@ -1,15 +1,15 @@
 //! State that all handlers share.
 
 use crate::access::Access;
+use crate::apis::openai::responses::running::RunningResponses;
+use crate::apis::openai::responses::store::ResponseStore;
 use crate::audit::AuditLog;
-use crate::error::ApiError;
-use crate::health::Watchdog;
-use crate::in_flight::InFlight;
+use crate::http::error::ApiError;
+use crate::inference::in_flight::InFlight;
 use crate::live::Live;
-use crate::metrics::{Metrics, MetricsConfig};
 use crate::models::Models;
-use crate::openai::responses::running::RunningResponses;
-use crate::openai::responses::store::ResponseStore;
+use crate::observe::health::Watchdog;
+use crate::observe::metrics::{Metrics, MetricsConfig};
 use crate::options::ServerOptions;
 use crate::quota::Quotas;
 use exsa_core::model_info::ModelInfo;

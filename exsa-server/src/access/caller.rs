@@ -4,7 +4,7 @@ use super::grants::Grants;
 use super::models::AllowedModels;
 use super::revocation::Revocation;
 use super::scope::Scopes;
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use exsa_core::Priority;

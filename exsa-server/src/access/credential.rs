@@ -2,7 +2,7 @@
 
 use super::refusal;
 use super::secret::PresentedKey;
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 use axum::http::{HeaderMap, HeaderName, header};
 
 /// The header in which clients of Anthropic's API send their key.

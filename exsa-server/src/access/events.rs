@@ -1,7 +1,7 @@
 //! Acts that an audit log records.
 
 use super::{Caller, KeyRecord, Scope};
-use crate::context::RequestContext;
+use crate::http::context::RequestContext;
 use std::fmt;
 use std::sync::OnceLock;
 

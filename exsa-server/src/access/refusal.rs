@@ -1,9 +1,9 @@
 //! Refusals of requests, in the form of the API that a path belongs to.
 
 use super::Scope;
-use crate::anthropic::error::MessagesError;
-use crate::error::ApiError;
-use crate::ollama::error::OllamaError;
+use crate::apis::anthropic::error::MessagesError;
+use crate::apis::ollama::error::OllamaError;
+use crate::http::error::ApiError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::time::Duration;

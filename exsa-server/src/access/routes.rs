@@ -2,8 +2,8 @@
 
 use super::record::duration;
 use super::{Caller, KeyError, KeyOptions, KeyRecord, Keys, SecretText};
-use crate::body::Fields;
-use crate::error::ApiError;
+use crate::http::body::Fields;
+use crate::http::error::ApiError;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};

@@ -29,10 +29,10 @@ pub use source::ConfigSource;
 pub use tls::{ClientAuth, TlsConfig};
 
 use crate::access::AccessConfig;
+use crate::apis::openai::responses::store::StoredResponses;
 use crate::audit::AuditConfig;
-use crate::metrics::MetricsConfig;
 use crate::models::ModelsConfig;
-use crate::openai::responses::store::StoredResponses;
+use crate::observe::metrics::MetricsConfig;
 use crate::options::ServerOptions;
 use crate::quota::QuotaConfig;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Errors of models' operations and configuration.
 
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 use axum::http::StatusCode;
 use exsa_core::registry::RegistryError;
 use std::time::Duration;

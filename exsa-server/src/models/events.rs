@@ -1,7 +1,7 @@
 //! Changes of models as server-sent events.
 
 use super::view::{Progress, order, reason};
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use exsa_core::registry::{Operation, RegistryEvent, Subscription};

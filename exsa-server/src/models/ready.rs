@@ -1,7 +1,7 @@
 //! The model that a request names, once it is ready.
 
 use crate::access::Caller;
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 use crate::state::AppState;
 use exsa_core::SubmitError;
 use exsa_core::model_info::ModelInfo;

@@ -4,7 +4,7 @@ use super::account::Allowance;
 use super::amounts::Kind;
 use super::ledger::tightest;
 use crate::access::Caller;
-use crate::books::own_limits;
+use crate::inference::books::own_limits;
 use crate::state::AppState;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};

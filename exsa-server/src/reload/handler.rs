@@ -1,7 +1,7 @@
 //! `POST /v1/config/reload`.
 
 use super::{ReloadReport, Reloader};
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 use axum::Json;
 use std::sync::Arc;
 use tracing::error;

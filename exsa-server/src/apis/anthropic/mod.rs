@@ -1,0 +1,66 @@
+//! Anthropic's API: `/v1/messages` and `/v1/messages/count_tokens`.
+
+mod chunks;
+pub(crate) mod error;
+mod request;
+mod response;
+
+use crate::http::body::Fields;
+use crate::http::context::Client;
+use crate::http::error::ApiError;
+use crate::http::stream;
+use crate::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use chunks::MessageChunks;
+use error::MessagesError;
+use request::MessagesRequest;
+use response::Message;
+use serde_json::json;
+use std::sync::Arc;
+
+/// Answers a conversation.
+pub(crate) async fn messages(
+    State(state): State<Arc<AppState>>,
+    client: Client,
+    fields: Result<Fields, ApiError>,
+) -> Result<Response, MessagesError> {
+    let asked: MessagesRequest = fields?.into()?;
+    if asked.max_tokens.is_none() {
+        return Err(ApiError::invalid("max_tokens: a number is needed").param("max_tokens").into());
+    }
+    let (streamed, stops) = (asked.stream, asked.stop_sequences.clone());
+    let request = asked.into_request()?;
+    let model = state.ready(&client.caller, request.model.as_deref()).await?.name.clone();
+    // Counted only where the first event has to tell the number.
+    let (request, prompt_tokens) = match streamed {
+        true => {
+            state.authorise(&client.caller, request.model.as_deref())?;
+            let count = |state: &AppState| state.generator.count_tokens(&request).map(|n| (request, n));
+            state.blocking(count).await?
+        }
+        false => (request, 0),
+    };
+    let answer = state.submit_one(&client, request).await?;
+    let id = state.id("msg_");
+    if streamed {
+        let chunks = MessageChunks::new(id, model, stops, prompt_tokens);
+        return Ok(stream::events(vec![answer], chunks, state.options.get().keep_alive));
+    }
+    let answer = answer.complete().await?;
+    Ok(Json(Message::new(id, model, answer, &stops)).into_response())
+}
+
+/// Counts the prompt tokens of a conversation.
+pub(crate) async fn count_tokens(
+    State(state): State<Arc<AppState>>,
+    client: Client,
+    fields: Result<Fields, ApiError>,
+) -> Result<Response, MessagesError> {
+    let request = fields?.into::<MessagesRequest>()?.into_request()?;
+    state.ready(&client.caller, request.model.as_deref()).await?;
+    state.authorise(&client.caller, request.model.as_deref())?;
+    let tokens = state.blocking(move |state| state.generator.count_tokens(&request)).await?;
+    Ok(Json(json!({"input_tokens": tokens})).into_response())
+}

@@ -1,0 +1,28 @@
+//! `/apply-template`: the prompt of a conversation.
+
+use crate::apis::openai::request;
+use crate::http::body::Fields;
+use crate::http::context::Client;
+use crate::http::error::ApiError;
+use crate::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use exsa_core::Prompt;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The text that the chat template makes of a conversation, without an answer.
+pub(crate) async fn apply(
+    State(state): State<Arc<AppState>>,
+    client: Client,
+    fields: Fields,
+) -> Result<Json<Value>, ApiError> {
+    let mut request = request::read(fields)?;
+    if !matches!(request.prompt, Prompt::Chat(_)) {
+        return Err(ApiError::invalid("messages are needed, not a prompt").param("messages"));
+    }
+    let model = state.ready(&client.caller, request.model.as_deref()).await?;
+    request::map_roles(&mut request, &model);
+    let rendered = state.blocking(move |state| state.generator.render(&request)).await?;
+    Ok(Json(json!({"prompt": rendered.text})))
+}

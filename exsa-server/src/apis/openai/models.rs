@@ -1,0 +1,116 @@
+//! `/v1/models`.
+
+use crate::access::Caller;
+use crate::http::error::ApiError;
+use crate::state::AppState;
+use axum::Json;
+use axum::extract::{Path, State};
+use exsa_core::model_info::ModelInfo;
+use exsa_core::registry::ModelState;
+use serde::Serialize;
+use std::sync::Arc;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct List {
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Model {
+    id: String,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_model_len: Option<usize>,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<Meta>,
+}
+
+/// State of a model, with the names of llama-server.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// loaded, loading, sleeping or unloaded.
+    value: &'static str,
+    /// Whether the last load failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    failed: bool,
+}
+
+/// Facts about the model, with the names of llama-server.
+#[derive(Debug, Serialize)]
+struct Meta {
+    architecture: String,
+    quantization: String,
+    n_params: u64,
+    size: u64,
+    n_ctx_train: usize,
+    n_vocab: usize,
+    n_embd: usize,
+}
+
+impl Model {
+    fn new(info: &ModelInfo, created: u64) -> Self {
+        Self {
+            id: info.name.clone(),
+            object: "model",
+            created,
+            owned_by: "exsa",
+            max_model_len: Some(info.n_ctx),
+            status: Status { value: "loaded", failed: false },
+            meta: Some(Meta {
+                architecture: info.architecture.clone(),
+                quantization: info.quantization.clone(),
+                n_params: info.parameters,
+                size: info.weights_bytes,
+                n_ctx_train: info.n_ctx,
+                n_vocab: info.n_vocab,
+                n_embd: info.n_embd,
+            }),
+        }
+    }
+
+    /// A model that is not ready, of which the name is known.
+    fn named(id: String, state: &ModelState, created: u64) -> Self {
+        let (value, failed) = match state {
+            ModelState::Loading(_) => ("loading", false),
+            ModelState::Sleeping => ("sleeping", false),
+            ModelState::Failed { .. } => ("unloaded", true),
+            _ => ("unloaded", false),
+        };
+        let status = Status { value, failed };
+        Self { id, object: "model", created, owned_by: "exsa", max_model_len: None, status, meta: None }
+    }
+}
+
+/// The ready models that the caller may use, the active model first, and those that a request loads or wakes.
+pub(crate) async fn list(State(state): State<Arc<AppState>>, caller: Caller) -> Json<List> {
+    let ready = state.generator.models();
+    let mut data: Vec<_> = ready.iter().map(|info| Model::new(info, state.started)).collect();
+    if let Some(models) = &state.models {
+        let others = models.registry().list().into_iter().filter(|model| model.info.is_none());
+        let loadable = others.filter(|model| {
+            models.load_on_request() || matches!(model.state, ModelState::Loading(_) | ModelState::Sleeping)
+        });
+        data.extend(loadable.map(|model| Model::named(model.name, &model.state, state.started)));
+    }
+    data.retain(|model| caller.may_use(&model.id));
+    Json(List { object: "list", data })
+}
+
+/// One model; its name may contain `/`.
+pub(crate) async fn show(
+    State(state): State<Arc<AppState>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Model>, ApiError> {
+    let name = state.model_name(Some(&id))?;
+    let status = state.models.as_ref().and_then(|models| models.registry().status(&name).ok());
+    if let Some(status) = status.filter(|status| status.info.is_none()) {
+        state.authorise(&caller, Some(&name))?;
+        return Ok(Json(Model::named(name, &status.state, state.started)));
+    }
+    Ok(Json(Model::new(&*state.describe(&caller, &name).await?, state.started)))
+}

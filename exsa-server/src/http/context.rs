@@ -1,0 +1,96 @@
+//! Facts about an HTTP request that logs and handlers share.
+
+use crate::access::Caller;
+use crate::http::error::ApiError;
+use crate::http::request_log::{self, LogEntry};
+use crate::state::AppState;
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id that is taken from a client, in bytes.
+const ID_BYTES_MAX: usize = 128;
+
+/// Facts about an HTTP request, an extension of it. Clones are cheap.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RequestContext {
+    /// Id of the request: that of the header `x-request-id`, or a new one.
+    pub id: Arc<str>,
+    /// Address of the client, where the connection has one.
+    pub peer: Option<SocketAddr>,
+    /// Method.
+    pub method: Method,
+    /// Path.
+    pub path: Arc<str>,
+    /// Arrival of the request's head.
+    pub begun: Instant,
+    /// The line about the request in the log.
+    pub(crate) log: LogEntry,
+}
+
+/// Adds a [`RequestContext`] to a request, and its id to the response.
+pub(crate) async fn add(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
+    let sent = request.headers().get(REQUEST_ID).filter(|value| is_plain(value));
+    let id = sent.and_then(|value| value.to_str().ok()).map_or_else(|| state.id("req_"), str::to_owned);
+    let header = HeaderValue::from_str(&id);
+    let context = RequestContext {
+        id: id.into(),
+        peer: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+        method: request.method().clone(),
+        path: request.uri().path().into(),
+        begun: Instant::now(),
+        log: LogEntry::default(),
+    };
+    request.extensions_mut().insert(context.clone());
+    let mut response = next.run(request).await;
+    if let Ok(header) = header {
+        response.headers_mut().insert(REQUEST_ID, header);
+    }
+    request_log::on_end(context, response)
+}
+
+/// Whether an id is short and of characters that need no escapes in logs.
+fn is_plain(value: &HeaderValue) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(byte);
+    let bytes = value.as_bytes();
+    !bytes.is_empty() && bytes.len() <= ID_BYTES_MAX && bytes.iter().all(plain)
+}
+
+/// The sender of a request and the facts about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) caller: Caller,
+    pub(crate) context: RequestContext,
+}
+
+impl<S: Sync> FromRequestParts<S> for Client {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let context = parts.extensions.get::<RequestContext>().cloned();
+        let context = context.ok_or_else(|| ApiError::internal("the request has no context"))?;
+        Ok(Self { caller: Caller::from_request_parts(parts, state).await?, context })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_clients_are_short_and_plain() {
+        for id in ["a", "req_1.2:3-4", &"a".repeat(128)] {
+            assert!(is_plain(&HeaderValue::from_str(id).unwrap()), "{id}");
+        }
+        for id in ["", "a b", "a\tb", "ä", "\"", &"a".repeat(129)] {
+            assert!(!is_plain(&HeaderValue::from_bytes(id.as_bytes()).unwrap()), "{id}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! One line in the log per HTTP request, when its answer has ended.
+
+use crate::access::Caller;
+use crate::http::context::RequestContext;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use exsa_core::Usage;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use tracing::{debug, info};
+
+/// Facts for the log that are found while a request is answered: never prompts, answers or keys. Clones share
+/// them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogEntry(Arc<Mutex<Facts>>);
+
+#[derive(Debug, Default)]
+struct Facts {
+    caller: Option<Arc<str>>,
+    model: Option<String>,
+    prompt_tokens: usize,
+    completion_tokens: usize,
+}
+
+impl LogEntry {
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names the model that answers.
+    pub(crate) fn model(&self, name: &str) {
+        self.lock().model = Some(name.to_owned());
+    }
+
+    /// Adds tokens of a prompt and of its answers.
+    pub(crate) fn tokens(&self, usage: &Usage) {
+        let mut facts = self.lock();
+        facts.prompt_tokens += usage.prompt_tokens;
+        facts.completion_tokens += usage.completion_tokens;
+    }
+
+    /// Adds generated tokens of a request that was cancelled.
+    pub(crate) fn generated(&self, tokens: u64) {
+        self.lock().completion_tokens += usize::try_from(tokens).unwrap_or(usize::MAX);
+    }
+}
+
+/// Adds the sender to the log's entry.
+pub(crate) async fn name_caller(request: Request, next: Next) -> Response {
+    let extensions = request.extensions();
+    if let (Some(context), Some(caller)) = (extensions.get::<RequestContext>(), extensions.get::<Caller>()) {
+        context.log.lock().caller = Some(caller.id.clone());
+    }
+    next.run(request).await
+}
+
+/// Lets the response write the log's line when its body ends, or when it is dropped because the client is
+/// gone.
+pub(crate) fn on_end(context: RequestContext, response: Response) -> Response {
+    let line = Line { status: response.status().as_u16(), whole: response.body().is_end_stream(), context };
+    response.map(|body| Body::new(Logged { body, line }))
+}
+
+/// The line of a request, written when it is dropped.
+struct Line {
+    context: RequestContext,
+    status: u16,
+    /// Whether the body was sent to its end.
+    whole: bool,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { context, status, whole } = self;
+        let facts = context.log.lock();
+        let (id, method, path) = (&*context.id, context.method.as_str(), &*context.path);
+        let caller = facts.caller.as_deref().unwrap_or("-");
+        let seconds = (context.begun.elapsed().as_secs_f64() * 1e6).round() / 1e6;
+        // Polled every few seconds by machines.
+        let frequent = path.starts_with("/health") || path == "/metrics";
+        match &facts.model {
+            Some(model) => {
+                let (prompt, completion) = (facts.prompt_tokens, facts.completion_tokens);
+                let whole = *whole;
+                info!(
+                    id,
+                    method,
+                    path,
+                    status,
+                    caller,
+                    model,
+                    prompt_tokens = prompt,
+                    completion_tokens = completion,
+                    whole,
+                    seconds,
+                    "request"
+                );
+            }
+            None if frequent => debug!(id, method, path, status, caller, seconds, "request"),
+            None => info!(id, method, path, status, caller, seconds, "request"),
+        }
+    }
+}
+
+/// A body that writes the line after its last part. The body is dropped first: what it holds closes its books
+/// before.
+struct Logged {
+    body: Body,
+    line: Line,
+}
+
+impl HttpBody for Logged {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.line.whole = true;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

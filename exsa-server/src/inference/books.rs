@@ -1,0 +1,401 @@
+//! The books of a request: its quota and its line in the audit log.
+
+use crate::access::{Access, AccessEvent, Caller, KeyRecord};
+use crate::audit::{Act, AuditLog, Place, Record, Ticket};
+use crate::http::context::{Client, RequestContext};
+use crate::http::error::ApiError;
+use crate::quota::{Amounts, Limits, Refusal, Reservation};
+use crate::state::AppState;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::Response;
+use exsa_core::{FinishReason, Usage};
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Writes after which an answer goes on although the disk does not charge it yet: then writing fails.
+const WRITES_MAX: u32 = 3;
+
+/// The use that a request reserves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Estimate {
+    /// Prompt tokens, an upper bound.
+    pub(crate) prompt: u64,
+    /// Output tokens that it may generate; `None` where only the context limits them.
+    pub(crate) output: Option<u64>,
+}
+
+/// The next write of the quotas.
+type NextWrite = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The books of a request that was admitted. They are closed once: by [`end`](Self::end),
+/// [`refuse`](Self::refuse), or by being dropped, which is the client's leaving.
+pub(crate) struct Books {
+    client: Client,
+    model: Option<String>,
+    user: Option<String>,
+    place: Option<Place>,
+    reservation: Option<Reservation>,
+    estimate: Estimate,
+    contents: Option<Contents>,
+    /// Tokens generated so far.
+    output: u64,
+    /// Whether the end waits for its line.
+    awaits_line: bool,
+    line: Option<Ticket>,
+    write: Option<(u32, NextWrite)>,
+    closed: bool,
+}
+
+/// Prompt and answers of a request whose contents are logged.
+struct Contents {
+    max: usize,
+    prompt: String,
+    answers: BTreeMap<usize, String>,
+}
+
+impl Contents {
+    /// The answer, or a JSON list of several.
+    fn answer(&mut self) -> Option<String> {
+        let answers: Vec<_> = std::mem::take(&mut self.answers).into_values().collect();
+        match <[String; 1]>::try_from(answers) {
+            Ok([answer]) => Some(answer),
+            Err(answers) => serde_json::to_string(&answers).ok().filter(|_| !answers.is_empty()),
+        }
+    }
+}
+
+/// The beginning of a text, of at most `max` bytes, up to a boundary of characters.
+fn beginning(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or_default()).unwrap_or_default()
+}
+
+impl AppState {
+    /// Admits a request: takes its place in the audit log and reserves its quota. For threads that may block.
+    ///
+    /// # Errors
+    ///
+    /// 503 where the log cannot be written, 429 and 413 of a quota.
+    pub(crate) fn admit(
+        &self,
+        client: &Client,
+        model: Option<&str>,
+        user: Option<&str>,
+        estimate: impl FnOnce() -> Estimate,
+        prompt: impl FnOnce() -> String,
+    ) -> Result<Books, ApiError> {
+        let place = self.audit.as_ref().map(|log| log.admit()).transpose().map_err(|failure| {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", failure.to_string())
+                .code("audit_log")
+        })?;
+        let max = self.audit.as_ref().and_then(|log| log.contents());
+        // The fair queue's name of an end user is the id of the key and the user's name.
+        let end_user = user.and_then(|user| user.strip_prefix(&*client.caller.id)?.strip_prefix('/'));
+        let mut books = Books {
+            client: client.clone(),
+            model: self.model_name(model).ok().or(model.map(str::to_owned)),
+            user: end_user.or(client.caller.end_user.as_deref()).map(str::to_owned),
+            place,
+            reservation: None,
+            estimate: Estimate::default(),
+            contents: max.map(|max| Contents {
+                max,
+                prompt: beginning(&prompt(), max).to_owned(),
+                answers: BTreeMap::new(),
+            }),
+            output: 0,
+            awaits_line: self.audit.as_ref().is_some_and(|log| log.syncs_every_line()),
+            line: None,
+            write: None,
+            closed: false,
+        };
+        match self.reserve(&client.caller, &mut books, estimate) {
+            Ok(reservation) => books.reservation = reservation,
+            Err(error) => {
+                books.close(Act::QuotaRefused, error.code_text(), None);
+                return Err(error);
+            }
+        }
+        Ok(books)
+    }
+
+    /// A place in the audit log.
+    ///
+    /// # Errors
+    ///
+    /// 503 where the log cannot be written and the configuration refuses work then.
+    fn place(&self) -> Result<Option<Place>, ApiError> {
+        let place = self.audit.as_ref().map(|log| log.admit()).transpose();
+        place.map_err(|failure| {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", failure.to_string())
+                .code("audit_log")
+        })
+    }
+
+    fn reserve(
+        &self,
+        caller: &Caller,
+        books: &mut Books,
+        estimate: impl FnOnce() -> Estimate,
+    ) -> Result<Option<Reservation>, ApiError> {
+        let Some(quotas) = &self.quotas else { return Ok(None) };
+        let payers = quotas.payers(&caller.id, own_limits(caller)?.as_ref(), caller.group.as_ref());
+        if payers.is_empty() {
+            return Ok(None);
+        }
+        books.estimate = estimate();
+        let Estimate { prompt, output } = books.estimate;
+        let reserve_max = quotas.config().output_reserve_max;
+        // A request without a limit of its own reserves what the smallest quota can hold.
+        let output = match output {
+            Some(output) => output.min(reserve_max),
+            None => quotas.output_max(&payers).map_or(reserve_max, |max| max.min(reserve_max)),
+        };
+        Ok(Some(quotas.reserve(&payers, Amounts::request(prompt, output))?))
+    }
+
+    /// Writes a line about an act. The ticket can be awaited.
+    pub(crate) fn record(&self, record: Record) -> Option<Ticket> {
+        self.audit.as_ref().map(|log| log.append(record))
+    }
+}
+
+/// Records acts on keys and refusals of the authentication. Acts on keys wait until their line is stable.
+pub(crate) fn observe(access: &Access, log: AuditLog) {
+    access.observe(move |event| {
+        let of_key = |act, key: &KeyRecord, by: &Caller| {
+            let ticket =
+                log.append(Record::new(act).caller(&*by.id).detail(format!("key {}", key.id)).outcome("ok"));
+            if let Err(failure) = ticket.wait() {
+                tracing::error!(key = key.id, %failure, "an act on a key is not in the audit log");
+            }
+        };
+        match event {
+            AccessEvent::KeyCreated { key, by } => of_key(Act::KeyCreated, key, by),
+            AccessEvent::KeyRevoked { key, by } => of_key(Act::KeyRevoked, key, by),
+            AccessEvent::KeyRotated { key, by } => of_key(Act::KeyRotated, key, by),
+            AccessEvent::AuthenticationFailed { reason, context } => {
+                let record = record_of(Act::AuthenticationFailed, &Caller::anonymous(), context);
+                drop(log.append(record.outcome("unauthenticated").detail(*reason)));
+            }
+            AccessEvent::PermissionDenied { scope, by, context } => {
+                let record = record_of(Act::PermissionDenied, by, context).outcome("missing_scope");
+                drop(log.append(record.detail(format!("scope {}", scope.name()))));
+            }
+        }
+    });
+}
+
+/// Records acts of administrators, and refuses them while the audit log cannot record them and the
+/// configuration refuses work then. An act is acknowledged once its line is stable.
+pub(crate) async fn record_act(
+    State(state): State<Arc<AppState>>,
+    client: Client,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if request.method().is_safe() {
+        return Ok(next.run(request).await);
+    }
+    let (Some(place), Some(act)) = (state.place()?, act_of(request.uri().path())) else {
+        // Changes of keys have lines of their own, which find a place: these acts are few.
+        return Ok(next.run(request).await);
+    };
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, ACT_BYTES_MAX).await;
+    let body = body.map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))?;
+    let named: Option<Named> = serde_json::from_slice(&body).ok();
+    let response = next.run(Request::from_parts(parts, body.into())).await;
+    let status = response.status();
+    let outcome = if status.is_success() { "ok" } else { status.as_str() };
+    let record = record_of(act, &client.caller, &client.context);
+    let line = place.append(record.model(named.and_then(|named| named.model)).outcome(outcome));
+    // A failure is in the server's log; the act is done.
+    drop(line.await);
+    Ok(response)
+}
+
+/// Maximum bytes of the body of an act.
+const ACT_BYTES_MAX: usize = 1 << 20;
+
+/// The model that the body of an act names.
+#[derive(serde::Deserialize)]
+struct Named {
+    model: Option<String>,
+}
+
+/// The act that a request of an administrator asks for.
+fn act_of(path: &str) -> Option<Act> {
+    match path {
+        "/v1/models/load" => Some(Act::ModelLoaded),
+        "/v1/models/unload" => Some(Act::ModelUnloaded),
+        "/v1/models/reload" => Some(Act::ModelReloaded),
+        "/v1/models/active" => Some(Act::ModelActivated),
+        "/v1/config/reload" => Some(Act::ConfigurationReloaded),
+        _ if path.starts_with("/v1/models/") => Some(Act::ModelConfigured),
+        _ => None,
+    }
+}
+
+/// The limits in the record of a key.
+///
+/// # Errors
+///
+/// The record has something else: nothing is served without the limits that were meant.
+pub(crate) fn own_limits(caller: &Caller) -> Result<Option<Limits>, ApiError> {
+    let Some(quota) = &caller.quota else { return Ok(None) };
+    let limits = Limits::from_json(quota);
+    limits
+        .map(Some)
+        .map_err(|error| ApiError::internal(format!("the quota of {} is invalid: {error}", caller.id)))
+}
+
+/// A record with the facts about a request and its sender.
+pub(crate) fn record_of(act: Act, caller: &Caller, context: &RequestContext) -> Record {
+    Record::new(act)
+        .request(&*context.id)
+        .caller(&*caller.id)
+        .group(caller.group.as_deref().map(str::to_owned))
+        .address(context.peer.map(|peer| peer.ip()))
+        .path(format!("{} {}", context.method, context.path))
+        .duration(context.begun.elapsed())
+}
+
+impl Books {
+    /// Takes note of a generated token.
+    pub(crate) fn token(&mut self, index: usize, text: &str, counts: bool) {
+        self.text(index, text);
+        if !counts {
+            return;
+        }
+        self.output += 1;
+        if let Some(reservation) = &mut self.reservation {
+            let writes = reservation.writes();
+            // The prompt is charged at the end, when its length is known.
+            if !reservation.charge(Amounts { prompt_tokens: 0, ..Amounts::request(0, self.output) }) {
+                self.write = Some((0, Box::pin(next_write(writes))));
+            }
+        }
+    }
+
+    /// Takes note of a part of an answer.
+    pub(crate) fn text(&mut self, index: usize, text: &str) {
+        if let Some(Contents { max, answers, .. }) = &mut self.contents {
+            let answer = answers.entry(index).or_default();
+            let rest = max.saturating_sub(answer.len());
+            answer.push_str(beginning(text, rest));
+        }
+    }
+
+    /// Closes the books of a request that ended.
+    pub(crate) fn end(&mut self, usage: &Usage, reason: &FinishReason) {
+        let error = ApiError::of_reason(reason);
+        let admitted = usage.queue_time.is_some() || usage.completion_tokens > 0;
+        let total = Amounts::request(usage.prompt_tokens as u64, usage.completion_tokens as u64);
+        match self.reservation.take() {
+            Some(reservation)
+                if matches!(reason, FinishReason::Failed(_)) || (error.is_some() && !admitted) =>
+            {
+                reservation.refund();
+            }
+            Some(reservation) => reservation.settle(total),
+            None => {}
+        }
+        self.output = total.output_tokens;
+        let outcome = error.map_or_else(|| reason.openai().to_owned(), |error| error.code_text());
+        let tokens = (total.prompt_tokens, usage.cached_tokens as u64);
+        self.close(Act::Request, outcome, Some(tokens));
+    }
+
+    /// Closes the books of a request that the generator refused.
+    pub(crate) fn refuse(&mut self, error: &ApiError) {
+        if let Some(reservation) = self.reservation.take() {
+            reservation.refund();
+        }
+        self.close(Act::Request, error.code_text(), None);
+    }
+
+    /// Waits until the disk charges what was generated, and until the last line is stable where every line is
+    /// synced.
+    pub(crate) fn poll_durable(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while let Some((writes, write)) = &mut self.write {
+            let writes = *writes + 1;
+            std::task::ready!(write.as_mut().poll(context));
+            self.write = match &self.reservation {
+                Some(reservation) if writes < WRITES_MAX && !reservation.is_durable() => {
+                    Some((writes, Box::pin(next_write(reservation.writes()))))
+                }
+                _ => None,
+            };
+        }
+        if let Some(line) = &mut self.line {
+            // A failure is in the server's log; the work is done.
+            drop(std::task::ready!(Pin::new(line).poll(context)));
+            self.line = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn close(&mut self, act: Act, outcome: String, tokens: Option<(u64, u64)>) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let Some(place) = self.place.take() else { return };
+        let (prompt, cached) = tokens.unzip();
+        let mut record = record_of(act, &self.client.caller, &self.client.context)
+            .outcome(outcome)
+            .user(self.user.take())
+            .model(self.model.take())
+            .tokens(prompt, cached, self.output);
+        if let Some(contents) = &mut self.contents {
+            let answer = contents.answer();
+            record = record.contents(Some(std::mem::take(&mut contents.prompt)), answer);
+        }
+        let line = place.append(record);
+        self.line = self.awaits_line.then_some(line);
+    }
+}
+
+impl Drop for Books {
+    fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
+        // Whether the prompt was computed is not known: it is charged, or clients could compute prompts for
+        // nothing.
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(Amounts::request(self.estimate.prompt, self.output));
+        }
+        self.close(Act::Request, "client_gone".into(), None);
+    }
+}
+
+async fn next_write(mut writes: tokio::sync::watch::Receiver<u64>) {
+    // An error means that the quotas are gone.
+    drop(writes.changed().await);
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        let limited = |message| Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        match refusal {
+            Refusal::Limit { wait, .. } => limited(message).code("rate_limit_exceeded").retry_after(wait),
+            // Streams end when they end; a second is the shortest time that the header can say.
+            Refusal::Streams { .. } => {
+                limited(message).code("too_many_streams").retry_after(std::time::Duration::from_secs(1))
+            }
+            Refusal::TooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)
+                    .code("request_exceeds_quota")
+            }
+            Refusal::Store(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("quota_store")
+            }
+        }
+    }
+}
