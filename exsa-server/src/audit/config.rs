@@ -35,10 +35,10 @@ pub struct AuditConfig {
     /// Whether prompts and answers are logged.
     pub content: bool,
     /// Maximum bytes of a prompt or an answer in a line; 64 KiB by default.
-    #[serde(with = "units::size")]
+    #[serde(with = "crate::config::units::size")]
     pub content_bytes_max: usize,
     /// Length of a file after which the next is begun; 64 MiB by default.
-    #[serde(with = "units::size")]
+    #[serde(with = "crate::config::units::size")]
     pub rotate_bytes: u64,
     /// Age of a file after which the next is begun, or `never`; a day by default.
     #[serde(with = "units::optional_duration")]
@@ -51,7 +51,7 @@ pub struct AuditConfig {
     /// Maximum lines on their way to the log, those of running requests included; 4,096 by default.
     pub queue: usize,
     /// Maximum bytes of lines kept in memory while the log cannot be written; 16 MiB by default.
-    #[serde(with = "units::size")]
+    #[serde(with = "crate::config::units::size")]
     pub pending_max: usize,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
@@ -83,7 +83,7 @@ pub struct CheckpointConfig {
     /// Lines after which a checkpoint is made; 1,000 by default.
     pub lines: u64,
     /// Time after which a checkpoint is made if there were lines; a minute by default.
-    #[serde(with = "units::duration")]
+    #[serde(with = "crate::config::units::duration")]
     pub interval: Duration,
     /// File of the Ed25519 key that signs checkpoints, in PKCS#8; `exsa-server audit keygen` makes one.
     pub key: Option<PathBuf>,

@@ -14,7 +14,7 @@ mod lines;
 mod log;
 mod record;
 mod recover;
-pub(crate) mod units;
+mod units;
 pub mod verify;
 mod writer;
 

@@ -1,5 +1,6 @@
 //! Durations and sizes in configuration files and bodies: numbers, or texts with a unit.
 
+use crate::config::units::parse_size;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -68,7 +69,7 @@ impl Visitor<'_> for ReadBytes {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
-        parse_bytes(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        parse_size(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 
     fn visit_u64<E: Error>(self, bytes: u64) -> Result<u64, E> {
@@ -77,41 +78,5 @@ impl Visitor<'_> for ReadBytes {
 
     fn visit_i64<E: Error>(self, bytes: i64) -> Result<u64, E> {
         u64::try_from(bytes).map_err(|_| E::invalid_value(Unexpected::Signed(bytes), &self))
-    }
-}
-
-/// Bytes of a whole number with a unit: B, KB, KiB, MB, MiB, GB, GiB, TB, TiB; without one, bytes.
-fn parse_bytes(text: &str) -> Option<u64> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number: u64 = text.get(..digits)?.parse().ok()?;
-    let factor = match text.get(digits..)?.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1_000,
-        "kib" => 1 << 10,
-        "mb" => 1_000_000,
-        "mib" => 1 << 20,
-        "gb" => 1_000_000_000,
-        "gib" => 1 << 30,
-        "tb" => 1_000_000_000_000,
-        "tib" => 1 << 40,
-        _ => return None,
-    };
-    number.checked_mul(factor)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, bytes) in
-            [("0", 0), ("17", 17), ("16 MiB", 16 << 20), ("2GB", 2_000_000_000), ("3 tib", 3 << 40)]
-        {
-            assert_eq!(parse_bytes(text), Some(bytes), "{text}");
-        }
-        for text in ["", "MiB", "-1", "1.5 GiB", "1 GiBs", "99999999999 TiB", "１"] {
-            assert_eq!(parse_bytes(text), None, "{text}");
-        }
     }
 }

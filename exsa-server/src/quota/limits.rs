@@ -209,7 +209,7 @@ pub struct QuotaConfig {
     /// charged as it grows.
     pub output_reserve_max: u64,
     /// Time between writes of the state; 10 s by default.
-    #[serde(with = "crate::audit::units::duration")]
+    #[serde(with = "crate::config::units::duration")]
     pub save_interval: Duration,
 }
 
