@@ -152,7 +152,7 @@ proptest! {
             // below 0.016, and end at 448.
             let reach = if dtype == GgmlType::Nvfp4 { -1..2 } else { -3..4 };
             let beyond = if reach.contains(&exponent) { 0.0 } else { 2.0 };
-            let bound = (8.0 * 4f64.powf(-(bits - 0.6))).min(0.7) + beyond;
+            let bound = (8.0 * 4f64.powf(-(bits - 0.6))).min(0.85) + beyond;
             let found = round_trip(dtype, &values, 256, None);
             let error = relative_error(&values, &found, 256, None);
             prop_assert!(error < bound, "{dtype}: {error} of at most {bound}");
