@@ -98,7 +98,7 @@ class Acknowledged:
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.requests, self.keys, self.tokens = [], [], 0
+        self.requests, self.keys, self.tokens, self.errors = [], [], 0, []
 
     def work(self, server, key):
         try:
@@ -111,6 +111,8 @@ class Acknowledged:
                     self.tokens += used
         except (OSError, http_errors()):
             pass
+        except Exception as error:  # noqa: BLE001
+            self.errors.append(error)
 
     def make_keys(self, server, key):
         try:
@@ -121,6 +123,8 @@ class Acknowledged:
                     self.keys.append(json.loads(text)["id"])
         except (OSError, http_errors()):
             pass
+        except Exception as error:  # noqa: BLE001
+            self.errors.append(error)
 
 
 def http_errors():
@@ -151,6 +155,7 @@ def books_kills(_):
             books.kill()
             for thread in threads:
                 thread.join(60)
+            assert not acknowledged.errors, acknowledged.errors[0]
             # A life may end before its log has any checkpoint.
             books.verify(signed=False)
         lines = books.lines()
