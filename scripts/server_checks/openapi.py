@@ -16,7 +16,7 @@ CHECKS = [
 ]
 
 # Ollama's API needs the name of a model: the built-in one's.
-MODEL = "exsa-tiny-q8_0"
+MODEL = "exsa-tiny"
 EXAMPLES = {
     "/v1/chat/completions": {
         "messages": [
