@@ -1,5 +1,5 @@
-//! What the engine makes of a backend that fails: errors for a sequence, for a pass, NaN, wrong rows, stalls
-//! and panics.
+//! The engine on a backend that fails: errors of a sequence, errors of a pass, NaN, wrong rows, stalls and
+//! panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_conformance::faulty::{Effect, Faults, FaultyBackend, FaultyModel, Operation, When};

@@ -17,8 +17,8 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// What a template may do for one conversation: a step is an instruction or some 64 bytes of data. It allows
-/// for conversations of thousands of messages, and ends an endless loop in a second or two.
+/// Maximum steps of a template for one conversation; a step is an instruction or some 64 bytes of data. Enough
+/// for conversations of thousands of messages, and the end of an endless loop after a second or two.
 pub(super) const STEPS_MAX: u64 = 10_000_000;
 
 /// Steps more for each byte of the conversation.

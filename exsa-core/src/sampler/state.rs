@@ -1,6 +1,6 @@
 //! The state of a sampler whose transforms learn from the tokens that were drawn.
 
-/// What a sampler observed of the tokens it drew, for
+/// Observations of a sampler about the tokens that it drew, for
 /// [`Resume::sampler_state`](crate::Resume::sampler_state). Opaque.
 ///
 /// Mirostat and adaptive-p decide by the probabilities of earlier tokens, which a resumed request cannot know

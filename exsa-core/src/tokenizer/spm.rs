@@ -74,8 +74,8 @@ impl Spm {
         }
     }
 
-    /// Where the first word of `text` ends: before a space, unless a token could reach across. Merging the
-    /// words one by one then gives what merging all at once would.
+    /// End of the first word of `text` in bytes: before a space, unless a token could reach across it. Merging
+    /// word by word then gives the same tokens as merging the whole text.
     fn word_end(&self, text: &str) -> usize {
         let mut characters = text.char_indices();
         let mut before = characters.next().map(|(_, c)| c);

@@ -6,7 +6,7 @@ use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::stream::PromptToken;
 use exsa_core::{EngineOptions, Priority, Resume, TokenId};
 
-/// What the model says about `tokens`, computed without an engine.
+/// Log-probabilities of `tokens`, computed without an engine.
 fn prompt_logprobs(model: &ScriptedModel, tokens: &[TokenId], top: usize) -> Vec<PromptToken> {
     let mut row = vec![0.0f32; ByteTokenizer::N_VOCAB];
     let mut expected = vec![PromptToken::new(tokens[0], None)];

@@ -45,6 +45,16 @@ impl Default for Grants {
     }
 }
 
+/// The default scopes, for settings and records.
+pub(crate) fn default_scopes() -> Scopes {
+    Grants::default().scopes
+}
+
+/// The default weight, for settings and records.
+pub(crate) fn default_weight() -> f32 {
+    Grants::default().weight
+}
+
 /// A right that a caller would pass on without having it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]

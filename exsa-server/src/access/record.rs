@@ -31,7 +31,7 @@ pub struct KeyOptions {
     /// Name for people; need not be unique.
     pub name: String,
     /// Acts that the key allows; inference alone by default.
-    #[serde(default = "default_scopes")]
+    #[serde(default = "super::grants::default_scopes")]
     pub scopes: Scopes,
     /// Models that the key may use; all by default.
     #[serde(default)]
@@ -40,7 +40,7 @@ pub struct KeyOptions {
     #[serde(default)]
     pub priority_max: Priority,
     /// Share of the engine against other keys, 0.001 to 1000; 1 by default.
-    #[serde(default = "default_weight")]
+    #[serde(default = "super::grants::default_weight")]
     pub weight: f32,
     /// The group whose quota the key shares.
     #[serde(default)]
@@ -54,14 +54,6 @@ pub struct KeyOptions {
     /// Quota of this key alone.
     #[serde(default)]
     pub quota: Option<Value>,
-}
-
-fn default_scopes() -> Scopes {
-    Grants::default().scopes
-}
-
-fn default_weight() -> f32 {
-    Grants::default().weight
 }
 
 /// Reads a text such as `30d`.

@@ -287,7 +287,7 @@ impl AppState {
             return Ok(());
         }
         let name = self.model_name(model.as_deref())?;
-        let permitted = self.authorise(&client.caller, Some(&name));
+        let permitted = permit(&client.caller, &name);
         if let Err(error) = &permitted {
             let record = record_of(Act::PermissionDenied, &client.caller, &client.context);
             drop(self.record(record.model(Some(name.clone())).outcome(error.code_text())));
@@ -305,15 +305,19 @@ impl AppState {
         if caller.models.is_all() {
             return Ok(());
         }
-        let model = self.model_name(model)?;
-        if caller.may_use(&model) {
-            return Ok(());
-        }
-        let message = format!("the key may not use the model '{model}'");
-        Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message)
-            .param("model")
-            .code("model_not_allowed"))
+        permit(caller, &self.model_name(model)?)
     }
+}
+
+/// Refuses a model, by its name, that the caller may not use.
+fn permit(caller: &Caller, model: &str) -> Result<(), ApiError> {
+    if caller.may_use(model) {
+        return Ok(());
+    }
+    let message = format!("the key may not use the model '{model}'");
+    Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message)
+        .param("model")
+        .code("model_not_allowed"))
 }
 
 /// The output of `work`, which is dropped once the key of `caller` is revoked.

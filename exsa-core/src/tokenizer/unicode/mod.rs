@@ -7,7 +7,7 @@ mod tables;
 use std::sync::LazyLock;
 use tables::{BASES, CLASS_RUNS};
 
-/// What a character is: a set of the properties below. Empty past the end of a text, and for characters that
+/// Class of a character: a set of the properties below. Empty past the end of a text, and for characters that
 /// are separators but not white space, or not assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Class(u8);

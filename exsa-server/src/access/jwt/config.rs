@@ -72,7 +72,7 @@ pub struct RoleConfig {
     /// Name of the role in tokens.
     pub name: String,
     /// Acts that it permits; inference alone by default.
-    #[serde(default = "default_scopes")]
+    #[serde(default = "crate::access::grants::default_scopes")]
     pub scopes: Scopes,
     /// Models that it permits; all by default.
     #[serde(default)]
@@ -81,7 +81,7 @@ pub struct RoleConfig {
     #[serde(default)]
     pub priority_max: Priority,
     /// Share of the engine; 1 by default.
-    #[serde(default = "default_weight")]
+    #[serde(default = "crate::access::grants::default_weight")]
     pub weight: f32,
     /// Group of callers with this role.
     #[serde(default)]
@@ -105,14 +105,6 @@ fn default_refresh() -> Duration {
 
 fn default_roles_claim() -> String {
     "roles".into()
-}
-
-fn default_scopes() -> Scopes {
-    Grants::default().scopes
-}
-
-fn default_weight() -> f32 {
-    Grants::default().weight
 }
 
 /// A setting of `[access.jwt]` that is not allowed, or a file of it that cannot be read.
