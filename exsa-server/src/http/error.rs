@@ -19,6 +19,13 @@ pub struct ApiError {
     param: Option<String>,
     code: Option<String>,
     retry_after: Option<Duration>,
+    /// Boxed, so that results stay small.
+    facts: Option<Box<Facts>>,
+}
+
+/// Facts that few errors have.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Facts {
     queue_position: Option<usize>,
     /// Tokens of a prompt that is too long, and those of the context.
     context: Option<(usize, usize)>,
@@ -37,16 +44,7 @@ impl ApiError {
 
     pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self {
-            status,
-            message,
-            kind,
-            param: None,
-            code: None,
-            retry_after: None,
-            queue_position: None,
-            context: None,
-        }
+        Self { status, message, kind, param: None, code: None, retry_after: None, facts: None }
     }
 
     /// Names the field at fault.
@@ -80,7 +78,7 @@ impl ApiError {
 
     /// Sets the place in the queue that the request would have, 1 for the next to run.
     pub(crate) fn queue_position(mut self, position: usize) -> Self {
-        self.queue_position = Some(position);
+        self.facts.get_or_insert_default().queue_position = Some(position);
         self
     }
 
@@ -112,7 +110,7 @@ impl ApiError {
         let Self { message, kind, param, code, .. } = self;
         let mut error = serde_json::json!({"message": message, "type": kind, "param": param, "code": code});
         self.add_wait(&mut error);
-        if let Some((tokens, limit)) = self.context {
+        if let Some((tokens, limit)) = self.facts.as_ref().and_then(|facts| facts.context) {
             // The names of llama-server.
             error["n_prompt_tokens"] = tokens.into();
             error["n_ctx"] = limit.into();
@@ -125,7 +123,7 @@ impl ApiError {
         if let Some(wait) = self.retry_after {
             object["retry_after"] = ((wait.as_secs_f64() * 1000.0).ceil() / 1000.0).into();
         }
-        if let Some(position) = self.queue_position {
+        if let Some(position) = self.facts.as_ref().and_then(|facts| facts.queue_position) {
             object["queue_position"] = position.into();
         }
     }
@@ -150,8 +148,9 @@ impl From<SubmitError> for ApiError {
                 return error.param("model").code("model_not_found");
             }
             SubmitError::PromptTooLong { tokens, limit, .. } => {
-                let error = Self::invalid(report.message).code("context_length_exceeded");
-                return Self { context: Some((*tokens, limit + 1)), ..error };
+                let mut error = Self::invalid(report.message).code("context_length_exceeded");
+                error.facts.get_or_insert_default().context = Some((*tokens, limit + 1));
+                return error;
             }
             SubmitError::KvTooLarge { .. } => {
                 return Self::invalid(report.message).code("context_length_exceeded");
