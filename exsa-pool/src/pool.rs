@@ -12,7 +12,7 @@ use exsa_core::embed::{EmbedOutput, Pending, RerankOutput};
 use exsa_core::error::LoadError;
 use exsa_core::generator::QueueScope;
 use exsa_core::model_info::ModelInfo;
-use exsa_core::priority::UserId;
+use exsa_core::priority::{Priority, UserId};
 use exsa_core::queue::FairOptions;
 use exsa_core::stats::EngineStats;
 use exsa_core::stream::{QueuePosition, StreamSignal, channel};
@@ -238,7 +238,17 @@ impl Shared {
         };
         let priority = request.priority;
         let class_depth = state.queue.depth(priority);
-        Err(SubmitError::QueueFull { waiting, limit, scope, priority, class_depth, estimated_wait: None })
+        let ahead =
+            Priority::ALL.iter().take(priority.index() + 1).map(|class| state.queue.depth(*class)).sum();
+        Err(SubmitError::QueueFull {
+            waiting,
+            limit,
+            scope,
+            priority,
+            class_depth,
+            ahead,
+            estimated_wait: None,
+        })
     }
 }
 

@@ -117,9 +117,10 @@ impl Server {
         if let (Some(access), Some(log)) = (&access, &audit) {
             books::observe(access, log.clone());
         }
-        let reload = reloader.map(configuration);
+        let reload = reloader.clone().map(configuration);
         let keys = access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(generator, options, readiness, models, metrics);
+        state.metrics.add_operations(audit.clone(), reloader.clone());
         (state.access, state.quotas, state.audit) = (access, quotas, audit);
         let state = Arc::new(state);
         let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
@@ -162,6 +163,8 @@ fn inference() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::complete))
         .route("/chat/completions", post(openai::chat::complete))
+        .route("/v1/chat/completions/input_tokens", post(openai::chat::input_tokens))
+        .route("/chat/completions/input_tokens", post(openai::chat::input_tokens))
         .route("/v1/completions", post(openai::completions::complete))
         .route("/v1/responses", post(openai::responses::create))
         .route("/responses", post(openai::responses::create))

@@ -69,7 +69,6 @@ impl AppState {
         metrics: MetricsConfig,
     ) -> Self {
         let metrics = Metrics::new(metrics, generator.clone(), models.clone());
-        let (started, watchdog) = (unix_seconds(), Watchdog::new(options.get().step_limit));
         let responses = Arc::new(ResponseStore::new(options.get().stored_responses.clone()));
         Self {
             generator,
@@ -80,12 +79,12 @@ impl AppState {
             quotas: None,
             audit: None,
             metrics,
-            watchdog: Mutex::new(watchdog),
+            watchdog: Mutex::default(),
             clock: Instant::now(),
             in_flight: InFlight::default(),
             responses,
             running_responses: RunningResponses::default(),
-            started,
+            started: unix_seconds(),
             ids: AtomicU64::new(0),
             keys: RandomState::new(),
         }

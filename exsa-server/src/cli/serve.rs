@@ -38,6 +38,8 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     let parts = Parts { models, access, quotas, audit };
     let mut reloader =
         Reloader::new(source, config.clone()).part(level).part(reload::ModelTables(parts.models.clone()));
+    reloader =
+        reloader.part(reload::Callers { access: parts.access.clone(), started: config.access.clone() });
     if let Some(quotas) = &parts.quotas {
         reloader = reloader.part(reload::Quota(quotas.clone()));
     }

@@ -116,6 +116,7 @@ impl Config {
         let mut options = ServerOptions::default()
             .body_bytes_max(self.limits.body_bytes_max)
             .body_timeout(self.limits.body_timeout)
+            .step_limit(self.limits.step_limit)
             .prompts_max(self.limits.prompts_max)
             .n_max(self.limits.n_max)
             .prompt_tokens_max(self.limits.prompt_tokens_max)

@@ -155,7 +155,11 @@ impl AppState {
             Some(output) => output.min(reserve_max),
             None => quotas.output_max(&payers).map_or(reserve_max, |max| max.min(reserve_max)),
         };
-        Ok(Some(quotas.reserve(&payers, Amounts::request(prompt, output))?))
+        let reserved = quotas.reserve(&payers, Amounts::request(prompt, output));
+        Ok(Some(reserved.inspect_err(|refusal| {
+            let (limit, reason) = refusal.names();
+            self.metrics.refusals().quota(limit, reason);
+        })?))
     }
 
     /// Writes a line about an act. The ticket can be awaited.
@@ -381,21 +385,17 @@ async fn next_write(mut writes: tokio::sync::watch::Receiver<u64>) {
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        let message = refusal.to_string();
+        let (message, (_, code)) = (refusal.to_string(), refusal.names());
         let limited = |message| Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
-        match refusal {
-            Refusal::Limit { wait, .. } => limited(message).code("rate_limit_exceeded").retry_after(wait),
+        let error = match refusal {
+            Refusal::Limit { wait, .. } => limited(message).retry_after(wait),
             // Streams end when they end; a second is the shortest time that the header can say.
-            Refusal::Streams { .. } => {
-                limited(message).code("too_many_streams").retry_after(std::time::Duration::from_secs(1))
-            }
+            Refusal::Streams { .. } => limited(message).retry_after(std::time::Duration::from_secs(1)),
             Refusal::TooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)
-                    .code("request_exceeds_quota")
             }
-            Refusal::Store(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("quota_store")
-            }
-        }
+            Refusal::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message),
+        };
+        error.code(code)
     }
 }

@@ -213,9 +213,23 @@ impl AppState {
         let Request { model, user, .. } = &request;
         let estimate = || estimate::of_request(self, &request);
         let prompt = || estimate::prompt_text(&request.prompt);
-        let books = self.admit(client, model.as_deref(), user.as_deref(), estimate, prompt)?;
+        let books = self.admit(client, model.as_deref(), user.as_deref(), estimate, prompt);
+        let books = books.map_err(|error| match error.status() {
+            StatusCode::TOO_MANY_REQUESTS => {
+                error.queue_position(self.requests_ahead(model.as_deref(), request.priority) + 1)
+            }
+            _ => error,
+        })?;
         let (stream, books) = accepted(self.generator.submit(request), books)?;
         Ok(Work::new(stream, client, books, slot))
+    }
+
+    /// Requests to a model that wait and are at least as urgent.
+    fn requests_ahead(&self, model: Option<&str>, priority: Priority) -> usize {
+        let Ok(name) = self.model_name(model) else { return 0 };
+        let stats = self.generator.stats_by_model();
+        let of_model = stats.iter().find(|(model, _)| **model == *name);
+        of_model.map_or(0, |(_, stats)| stats.scheduler.waiting_by_class[..=priority.index()].iter().sum())
     }
 
     /// Submits one request.
@@ -289,6 +303,7 @@ impl AppState {
         let name = self.model_name(model.as_deref())?;
         let permitted = permit(&client.caller, &name);
         if let Err(error) = &permitted {
+            self.metrics.refusals().permission(error.code_text());
             let record = record_of(Act::PermissionDenied, &client.caller, &client.context);
             drop(self.record(record.model(Some(name.clone())).outcome(error.code_text())));
         }

@@ -6,6 +6,8 @@ mod certificates;
 mod errors;
 mod example;
 mod http;
+#[cfg(feature = "tls")]
+mod http2;
 mod listeners;
 mod reload;
 mod robust;

@@ -5,6 +5,7 @@ mod config;
 mod keyset;
 mod source;
 mod tokens;
+mod verified;
 
 pub use config::{JwtConfig, JwtConfigError, RoleConfig};
 pub(super) use tokens::{TokenError, Tokens};
