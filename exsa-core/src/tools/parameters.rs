@@ -12,25 +12,7 @@ pub(super) struct Parameter<'a> {
     pub(super) required: bool,
 }
 
-/// Keywords of a tool's schema that hold for every list of its parameters, or are annotations.
-const HARMLESS: [&str; 14] = [
-    "type",
-    "properties",
-    "required",
-    "additionalProperties",
-    "$defs",
-    "definitions",
-    "$schema",
-    "$id",
-    "$comment",
-    "title",
-    "description",
-    "default",
-    "examples",
-    "strict",
-];
-
-/// Keywords that restrict an object as a whole, or lead elsewhere.
+/// Keywords that restrict the parameters together; others are annotations, or refused everywhere.
 const UNSUPPORTED: [&str; 7] =
     ["allOf", "anyOf", "oneOf", "enum", "const", "patternProperties", "unevaluatedProperties"];
 
@@ -64,14 +46,14 @@ pub(super) fn of(schema: &Json) -> Result<Vec<Parameter<'_>>, ConstraintError> {
             "minProperties" => count(keyword).is_some_and(|min| min <= required.len() as i128),
             "maxProperties" => count(keyword).is_some_and(|max| max >= properties.len() as i128),
             "type" => value.as_str() == Some("object"),
-            keyword => HARMLESS.contains(&keyword) || !UNSUPPORTED.contains(&keyword),
+            keyword => !UNSUPPORTED.contains(&keyword),
         };
         if !holds {
             return Err(ConstraintError::Keyword { keyword: keyword.clone(), path: path.to_owned() });
         }
     }
-    let names = required.iter().filter_map(Json::as_str);
-    if let Some(name) = names.into_iter().find(|name| properties.iter().all(|(known, _)| known != name)) {
+    let mut names = required.iter().filter_map(Json::as_str);
+    if let Some(name) = names.find(|name| properties.iter().all(|(known, _)| known != name)) {
         return Err(invalid(path, &format!("the required property '{name}' has no schema in 'properties'")));
     }
     let parameter = |(name, property): &'_ (String, Json)| -> Result<(Json, bool), ConstraintError> {

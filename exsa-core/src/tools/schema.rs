@@ -71,12 +71,12 @@ impl Types {
             return target.map(|target| Self::within(target, root, depth - 1, visits)).unwrap_or_default();
         }
         if let Some(schemas) = items("anyOf").or_else(|| items("oneOf")) {
-            let options = schemas.iter().map(|schema| Self::within(schema, root, depth - 1, visits));
+            let mut options = schemas.iter().map(|schema| Self::within(schema, root, depth - 1, visits));
             let any = |all: Self, one: Self| match one.is_unknown() {
                 true => None,
                 false => Some(all.with(one)),
             };
-            return options.into_iter().try_fold(types, any).unwrap_or_default();
+            return options.try_fold(types, any).unwrap_or_default();
         }
         let parts = items("allOf").unwrap_or_default().iter();
         let mut known = parts.map(|schema| Self::within(schema, root, depth - 1, visits));
