@@ -95,7 +95,7 @@ impl Streams {
         let prompts = Prompts::new(&**model, 1)?.draw(&[PROMPT; STREAMS], 0);
         let request = |prompt| {
             // No stream ends before the others.
-            let sampling = SamplingParams::greedy().min_tokens(generate);
+            let sampling = SamplingParams::greedy().min_tokens(generate as u32);
             let request = Request::tokens(prompt).sampling(sampling);
             match constraint {
                 Some(constraint) => request.constraint(constraint.clone()),
