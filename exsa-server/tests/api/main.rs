@@ -20,3 +20,5 @@ mod openapi;
 mod page;
 mod responses;
 mod service;
+#[cfg(feature = "otel")]
+mod telemetry;

@@ -10,5 +10,6 @@ mod listeners;
 mod reload;
 mod robust;
 mod served;
+mod telemetry;
 #[cfg(feature = "tls")]
 mod tls;

@@ -7,4 +7,6 @@ mod source;
 mod tokens;
 
 pub use config::{JwtConfig, JwtConfigError, RoleConfig};
+#[cfg(all(feature = "otel", feature = "tls"))]
+pub(crate) use source::read_roots;
 pub(super) use tokens::{TokenError, Tokens};
