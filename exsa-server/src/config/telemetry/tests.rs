@@ -15,13 +15,9 @@ fn resolve(
     Settings::resolve(config, &read)
 }
 
-fn on(config: &TelemetryConfig, variables: &[(&str, &str)]) -> Settings {
-    resolve(config, variables).unwrap().unwrap()
-}
-
 #[test]
 fn variables_stand_in_for_the_file() {
-    let settings = on(
+    let settings = resolve(
         &TelemetryConfig::default(),
         &[
             ENDPOINT,
@@ -34,7 +30,9 @@ fn variables_stand_in_for_the_file() {
             ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
             ("OTEL_BSP_SCHEDULE_DELAY", "250"),
         ],
-    );
+    )
+    .unwrap()
+    .unwrap();
     assert_eq!(settings.url, "http://collector:4318/base/v1/traces");
     let headers: Vec<_> =
         settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
@@ -52,7 +50,7 @@ fn the_file_goes_before_variables() {
     let mut config = TelemetryConfig::new("http://127.0.0.1:1").sample_ratio(0.5).queue(10, 5);
     config.service_name = Some("file".into());
     let config = config.resource("region", "us");
-    let settings = on(
+    let settings = resolve(
         &config,
         &[
             ENDPOINT,
@@ -61,7 +59,9 @@ fn the_file_goes_before_variables() {
             ("OTEL_TRACES_SAMPLER", "always_off"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
         ],
-    );
+    )
+    .unwrap()
+    .unwrap();
     assert_eq!((&*settings.url, settings.is_loopback), ("http://127.0.0.1:1/v1/traces", true));
     assert_eq!((&*settings.service_name, &*settings.resource["region"]), ("file", "us"));
     assert_eq!(settings.resource["zone"], "a");
@@ -72,7 +72,7 @@ fn the_file_goes_before_variables() {
 #[test]
 fn the_variables_of_the_signal_go_before_those_of_all() {
     let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:1/own/path");
-    let settings = on(&TelemetryConfig::default(), &[ENDPOINT, traces]);
+    let settings = resolve(&TelemetryConfig::default(), &[ENDPOINT, traces]).unwrap().unwrap();
     assert_eq!(settings.url, "http://traces:1/own/path");
 }
 
