@@ -1,5 +1,6 @@
 """Checks of the export of traces: a receiver in Python, and Rotel, a collector in Rust, between it and the server."""
 
+import gzip
 import http.server
 import importlib
 import json
@@ -45,6 +46,8 @@ class Receiver:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
+                if self.headers["content-encoding"] == "gzip":
+                    body = gzip.decompress(body)
                 for part in ExportTraceServiceRequest.FromString(body).resource_spans:
                     receiver.resource = attributes(part.resource)
                     receiver.spans += [span for scope in part.scope_spans for span in scope.spans]
@@ -187,16 +190,17 @@ if READS and has("rotel"):
             command = [
                 agent, "start", "--pid-file", f"{folder}/pid", "--log-file", f"{folder}/log",
                 "--otlp-http-endpoint", f"127.0.0.1:{port}", "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}",
-                "--exporter", "otlp", "--otlp-exporter-protocol", "http", "--otlp-exporter-compression", "none",
+                "--exporter", "otlp", "--otlp-exporter-protocol", "http",
                 "--otlp-exporter-endpoint", receiver.url, "--batch-timeout", "100ms",
             ]
             with open(f"{folder}/out", "wb") as out:
                 collector = subprocess.Popen(command, stdout=out, stderr=out)
+            server = configured(f"http://127.0.0.1:{port}")
             try:
-                server = configured(f"http://127.0.0.1:{port}")
                 answer_and_check(server, receiver)
                 assert server.metric("exsa_telemetry_exported_spans_total") >= 2
                 assert server.stop() == 0
             finally:
+                server.process.kill()
                 collector.terminate()
                 collector.wait(timeout=20)
