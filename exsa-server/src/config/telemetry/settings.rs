@@ -22,6 +22,7 @@ pub(crate) struct Settings {
     pub(crate) url: String,
     pub(crate) is_loopback: bool,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "certificates are those of TLS"))]
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) service_name: String,
     pub(crate) resource: BTreeMap<String, String>,
