@@ -12,6 +12,8 @@ use crate::observe::health::Watchdog;
 use crate::observe::metrics::{Metrics, MetricsConfig};
 use crate::options::ServerOptions;
 use crate::quota::Quotas;
+#[cfg(feature = "otel")]
+use crate::telemetry::Telemetry;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
 use std::hash::{BuildHasher, RandomState};
@@ -51,6 +53,9 @@ pub(crate) struct AppState {
     pub(crate) access: Option<Access>,
     pub(crate) quotas: Option<Quotas>,
     pub(crate) audit: Option<AuditLog>,
+    /// Export of traces.
+    #[cfg(feature = "otel")]
+    pub(crate) telemetry: Option<Telemetry>,
     pub(crate) in_flight: InFlight,
     pub(crate) responses: Arc<ResponseStore>,
     pub(crate) running_responses: RunningResponses,
@@ -78,6 +83,8 @@ impl AppState {
             access: None,
             quotas: None,
             audit: None,
+            #[cfg(feature = "otel")]
+            telemetry: None,
             metrics,
             watchdog: Mutex::default(),
             clock: Instant::now(),

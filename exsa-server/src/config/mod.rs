@@ -15,6 +15,7 @@ mod problem;
 mod read;
 mod source;
 mod suggest;
+mod telemetry;
 mod tls;
 pub(crate) mod units;
 
@@ -26,6 +27,9 @@ pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
 pub use problem::{ConfigError, Place, Problem, Problems};
 pub use source::ConfigSource;
+#[cfg(feature = "otel")]
+pub(crate) use telemetry::Settings as TelemetrySettings;
+pub use telemetry::{TelemetryConfig, TelemetryProtocol};
 pub use tls::{ClientAuth, TlsConfig};
 
 use crate::access::AccessConfig;
@@ -73,6 +77,8 @@ pub struct Config {
     pub models: ModelsConfig,
     /// Names and labels of metrics.
     pub metrics: MetricsConfig,
+    /// Export of traces.
+    pub telemetry: TelemetryConfig,
     /// The log.
     pub log: LogConfig,
     /// The end of the server.
@@ -102,6 +108,7 @@ impl Config {
         self.audit.validate(problems);
         self.engine.validate(problems);
         self.models.validate(problems);
+        self.telemetry.validate(problems);
         self.log.validate(problems);
         self.drain.validate(problems);
     }

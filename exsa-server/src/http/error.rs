@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use exsa_core::embed::EmbedError;
 use exsa_core::sampler::SamplingError;
 use exsa_core::{ErrorReport, FinishReason, RequestError, SubmitError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A refused or failed request: `{"error": {"message", "type", "param", "code"}}` and a status. Where waiting
@@ -30,6 +31,10 @@ struct Facts {
     /// Tokens of a prompt that is too long, and those of the context.
     context: Option<(usize, usize)>,
 }
+
+/// The error of a response, which the log tells together with the request.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure(pub(crate) Arc<str>);
 
 impl ApiError {
     /// An error of the client.
@@ -94,10 +99,10 @@ impl ApiError {
 
     /// The response in another API's form: its status and headers with `body`.
     pub(crate) fn respond_with(&self, body: impl IntoResponse) -> Response {
-        if self.status.is_server_error() {
-            tracing::warn!(status = self.status.as_u16(), error = %self.message, "request failed");
-        }
         let mut response = (self.status, body).into_response();
+        if self.status.is_server_error() {
+            response.extensions_mut().insert(Failure(self.message.as_str().into()));
+        }
         if let Some(wait) = self.retry_after {
             let seconds = HeaderValue::from(wait.as_secs_f64().ceil().clamp(1.0, 86_400.0) as u64);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);

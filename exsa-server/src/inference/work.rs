@@ -138,15 +138,16 @@ impl Meter {
                 self.books.text(call.index, &call.arguments);
             }
             Event::MalformedToolCall(call) => self.books.text(call.index, &call.text),
-            Event::AnswerFinished(end) => self.books.text(end.index, &end.text),
+            Event::AnswerFinished(end) => self.books.answer(end.index, &end.text, &end.reason),
             Event::Finished(end) => {
                 self.ended = true;
-                self.books.text(end.index, &end.text);
+                self.books.answer(end.index, &end.text, &end.reason);
                 self.books.end(&end.usage, &end.reason);
                 let (id, caller) = (&*self.client.context.id, &*self.client.caller.id);
                 self.client.context.log.tokens(&end.usage);
                 let (prompt, generated) = (end.usage.prompt_tokens, end.usage.completion_tokens);
-                debug!(id, caller, prompt, generated, outcome = end.reason.openai(), "request ended");
+                let ((trace_id, span_id), outcome) = (self.client.context.span.ids(), end.reason.openai());
+                debug!(id, trace_id, span_id, caller, prompt, generated, outcome, "request ended");
             }
             _ => {}
         }
@@ -159,7 +160,8 @@ impl Drop for Meter {
             let Client { caller, context } = &self.client;
             let (id, caller) = (&*context.id, &*caller.id);
             context.log.generated(self.tokens);
-            debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone");
+            let ((trace_id, span_id), generated) = (context.span.ids(), self.tokens);
+            debug!(id, trace_id, span_id, caller, generated, "request cancelled: the client is gone");
         }
     }
 }
@@ -220,6 +222,7 @@ impl AppState {
             }
             _ => error,
         })?;
+        let books = books.traced(|client, model| client.context.span.generation(model, &request));
         let (stream, books) = accepted(self.generator.submit(request), books)?;
         Ok(Work::new(stream, client, books, slot))
     }
@@ -264,6 +267,7 @@ impl AppState {
             let estimate = || estimate::of_texts(&request.inputs);
             let prompt = || estimate::inputs_text(&request.inputs);
             let books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+            let books = books.traced(|client, model| client.context.span.computation("embeddings", model));
             accepted(state.generator.embed(request), books)
         };
         let (pending, books) = self.off_thread(submit).await?;
@@ -288,6 +292,7 @@ impl AppState {
             let estimate = || estimate::of_documents(&request);
             let prompt = || estimate::documents_text(&request);
             let books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+            let books = books.traced(|client, model| client.context.span.computation("rerank", model));
             accepted(state.generator.rerank(request), books)
         };
         let (pending, books) = self.off_thread(submit).await?;

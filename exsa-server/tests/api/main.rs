@@ -23,3 +23,5 @@ mod page;
 mod queue;
 mod responses;
 mod service;
+#[cfg(feature = "otel")]
+mod telemetry;

@@ -12,5 +12,6 @@ mod listeners;
 mod reload;
 mod robust;
 mod served;
+mod telemetry;
 #[cfg(feature = "tls")]
 mod tls;

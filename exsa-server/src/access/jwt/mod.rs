@@ -8,4 +8,6 @@ mod tokens;
 mod verified;
 
 pub use config::{JwtConfig, JwtConfigError, RoleConfig};
+#[cfg(all(feature = "otel", feature = "tls"))]
+pub(crate) use source::read_roots;
 pub(super) use tokens::{TokenError, Tokens};
