@@ -48,7 +48,7 @@ static ALLOCATOR: Counting = Counting;
 
 /// Bytes that a template may take at its peak: the limit of its data, and as much again for buffers that
 /// grow.
-const PEAK_MAX: isize = 2 * 96 << 20;
+const PEAK_MAX: isize = (2 * 96) << 20;
 
 fn peak_of(source: &str, messages: &[Message]) -> (isize, Result<usize, ChatTemplateError>) {
     let template = ChatTemplate::parse(source, ControlTexts::default()).unwrap();
