@@ -11,8 +11,8 @@ use crate::session::CandleSession;
 use crate::weights::Weights;
 use candle_core::Device;
 use exsa_core::backend::{
-    DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource, Session,
-    SessionOptions,
+    DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource,
+    Session, SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
@@ -142,6 +142,12 @@ impl Model for CandleModel {
 
     fn tokenizer(&self) -> Arc<dyn Tokenizer> {
         Arc::clone(&self.tokenizer)
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let mut fingerprint = self.info.fingerprint();
+        fingerprint.update(&self.loaded.fingerprint.0.to_le_bytes());
+        fingerprint
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {

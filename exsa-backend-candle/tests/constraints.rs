@@ -69,13 +69,9 @@ fn answers_are_the_same_alone_in_a_batch_with_drafts_preempted_and_resumed() {
 
     for i in [0, 1] {
         let (whole, _) = &alone[i as usize];
-        let Prompt::Text(text) = request(i).prompt else { panic!() };
-        let tokenizer = model.tokenizer();
-        let prompt = exsa_core::tokenizer::encode_prompt(&*tokenizer, &text, &Default::default());
         for cut in 1..=whole.len() {
-            let mut resumed = request(i);
-            resumed.prompt = Prompt::Tokens([&prompt[..], &whole[..cut]].concat());
-            let rest = answers(&engine(), [resumed.resume(Resume::new(cut))]).remove(0).0;
+            let resumed = request(i).resume(Resume::new(&whole[..cut]));
+            let rest = answers(&engine(), [resumed]).remove(0).0;
             assert_eq!(rest, whole[cut..], "request {i}, cut at {cut}");
         }
     }

@@ -2,18 +2,6 @@
 
 use crate::dialect::Dialect;
 
-/// Effect of continuing an answer at another engine, from its prompt and the tokens generated so far.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Continuity {
-    /// The tokens are those of the uncut answer, up to rounding of the engine.
-    Identical,
-    /// The tokens are drawn from the distribution of the uncut answer, but are others where it is sampled.
-    SameDistribution,
-    /// The request cannot be continued there.
-    Refused(String),
-}
-
 /// Abilities of a remote engine ([`RemoteEngine::capabilities`](crate::RemoteEngine::capabilities)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -54,4 +42,6 @@ pub struct Capabilities {
     /// Whether frequency and presence penalties count the tokens of a continued answer that were generated
     /// before.
     pub penalties_continue: bool,
+    /// Whether the repetition penalty counts them.
+    pub repetition_continues: bool,
 }

@@ -2,7 +2,9 @@
 
 use crate::capabilities::Capabilities;
 use crate::client::{Client, Timers};
-use crate::dialect::{Call, Dialect, WirePrompt, check_common, probe, protocol, unsupported};
+use crate::dialect::{
+    Call, Dialect, Reader, WirePrompt, WireRequest, check_common, probe, protocol, unsupported,
+};
 use crate::embed::Embedder;
 use crate::error::ConnectError;
 use crate::options::RemoteOptions;
@@ -13,11 +15,11 @@ use exsa_core::engine::{AnswerDecoder, EncodedPrompt, PromptEncoder};
 use exsa_core::generator::QueueScope;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::request::Prompt;
-use exsa_core::sampler::SamplerContext;
+use exsa_core::sampler::{SamplerContext, TransformKind};
 use exsa_core::stats::EngineStats;
-use exsa_core::stream::{QueuePosition, StreamSignal, TokenStream, channel};
+use exsa_core::stream::{QueuePosition, StreamSender, StreamSignal, TokenStream, channel};
 use exsa_core::tokenizer::Tokenizer;
-use exsa_core::{FinishReason, Generator, Request, SubmitError, TokenId};
+use exsa_core::{Continuation, Continued, FinishReason, Generator, Request, SubmitError, TokenId};
 use parking_lot::Mutex;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -47,6 +49,25 @@ pub struct RemoteEngine {
     ids: AtomicU64,
     seeds: RandomState,
     embedder: Arc<Embedder>,
+}
+
+/// A request that was checked.
+struct Prepared {
+    wire: WireRequest,
+    reader: Box<dyn Reader>,
+    /// Id at the engine.
+    id: String,
+    decoder: AnswerDecoder,
+    /// Reason if the tokens of a resumed answer have ended it.
+    ended: Option<FinishReason>,
+    by_ids: bool,
+    prompt_tokens: Option<usize>,
+    seed: u64,
+}
+
+/// Tokens of the answer that were generated before.
+fn resumed(request: &Request) -> &[TokenId] {
+    request.resume.as_ref().map_or(&[], |resume| &resume.tokens)
 }
 
 impl RemoteEngine {
@@ -184,23 +205,29 @@ impl RemoteEngine {
             return if empty { Err(SubmitError::EmptyPrompt) } else { Ok((WirePrompt::AsGiven, None)) };
         };
         let encoded = encoder.encode(request)?;
-        let tokens = encoded.tokens.len();
-        if tokens == 0 {
+        if encoded.tokens.is_empty() {
             return Err(SubmitError::EmptyPrompt);
         }
+        let mut ids = encoded.tokens.clone();
+        ids.extend(resumed(request));
         match self.info.n_ctx.checked_sub(1) {
-            Some(limit) if tokens > limit => {
-                Err(SubmitError::PromptTooLong { tokens, limit, what: "the context" })
+            Some(limit) if ids.len() > limit => {
+                Err(SubmitError::PromptTooLong { tokens: ids.len(), limit, what: "the context" })
             }
-            _ => Ok((WirePrompt::Tokens(encoded.tokens.clone()), Some(encoded))),
+            _ => Ok((WirePrompt::Tokens(ids), Some(encoded))),
         }
     }
 
     /// The request with its seed, and with limits and end tokens as the engine needs them.
-    fn wire_request(&self, request: &Request, prompt_tokens: Option<usize>, seed: u64) -> Request {
+    fn wire_request(&self, request: &Request, sent_tokens: Option<usize>, seed: u64) -> Request {
         let mut wire = request.clone();
+        let before = resumed(request).len();
+        wire.resume = None;
         wire.sampling.seed = Some(seed);
-        if let (None, Some(tokens), true) = (wire.max_tokens, prompt_tokens, self.info.n_ctx > 0) {
+        let before_u32 = u32::try_from(before).unwrap_or(u32::MAX);
+        wire.sampling.min_tokens = wire.sampling.min_tokens.saturating_sub(before_u32);
+        wire.max_tokens = wire.max_tokens.map(|max| max.saturating_sub(before).max(1));
+        if let (None, Some(tokens), true) = (wire.max_tokens, sent_tokens, self.info.n_ctx > 0) {
             wire.max_tokens = Some(self.info.n_ctx.saturating_sub(tokens).max(1));
         }
         if let Some(encoder) = &self.encoder {
@@ -209,7 +236,7 @@ impl RemoteEngine {
                 // The engine would go on after such a token, where the in-process engine never draws one.
                 wire.sampling.logit_bias.retain(|(token, _)| ends.binary_search(token).is_err());
                 wire.sampling.logit_bias.extend(ends.iter().map(|end| (*end, f32::NEG_INFINITY)));
-            } else {
+            } else if self.sends_ids() {
                 wire.stop_tokens.extend(ends.iter().filter(|end| !request.stop_tokens.contains(*end)));
             }
         }
@@ -228,23 +255,53 @@ impl RemoteEngine {
         }
     }
 
-    /// Makes the stream and the job of a request.
-    fn accept(&self, request: Request) -> Result<TokenStream, SubmitError> {
-        self.check_model(request.model.as_deref())?;
-        if request.resume.is_some() {
-            return Err(unsupported("resume", "a remote engine does not continue answers"));
+    /// How an answer that is continued here relates to the uncut one.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request cannot be continued.
+    pub fn continued(&self, request: &Request) -> Result<Continued, SubmitError> {
+        let sampling = &request.sampling;
+        let refused = |reason: &str| Err(unsupported("resume", reason));
+        if !self.sends_ids() || !self.capabilities.ids_complete {
+            return refused("it needs token ids in and out, and the model's tokenizer here");
         }
-        let (prompt, encoded) = self.prompt(&request)?;
-        let ids = encoded.as_ref().map_or(&[][..], |encoded| &encoded.tokens);
-        self.check_limits(&request, ids)?;
+        if request.constraint.is_some() {
+            return refused("the engine would begin the grammar anew");
+        }
+        let penalized = sampling.order.contains(&TransformKind::Penalties) && !self.options().approximate;
+        let additive = sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0;
+        if penalized && additive && !self.capabilities.penalties_continue {
+            return refused("the engine's frequency and presence penalties would begin anew");
+        }
+        if penalized && sampling.repetition_penalty != 1.0 && !self.capabilities.repetition_continues {
+            return refused("the engine's repetition penalty would begin anew");
+        }
+        Ok(self.continuation(None).continued)
+    }
+
+    /// Checks a request and makes what is sent.
+    fn prepare(&self, request: &Request) -> Result<Prepared, SubmitError> {
+        self.check_model(request.model.as_deref())?;
+        if !resumed(request).is_empty() {
+            self.continued(request)?;
+        }
+        let (prompt, encoded) = self.prompt(request)?;
+        let ids = match &prompt {
+            WirePrompt::Tokens(ids) => ids,
+            WirePrompt::AsGiven => &Vec::new(),
+        };
+        self.check_limits(request, ids)?;
         let number = self.ids.fetch_add(1, Ordering::Relaxed);
         // 31 bits, which every engine accepts.
         let seed = request.sampling.seed.unwrap_or_else(|| self.seeds.hash_one(number) >> 33);
-        let prompt_tokens = match (&prompt, &request.prompt) {
-            (WirePrompt::Tokens(ids), _) | (_, Prompt::Tokens(ids)) => Some(ids.len()),
+        let prompt_tokens = match (&encoded, &request.prompt) {
+            (Some(encoded), _) => Some(encoded.tokens.len()),
+            (None, Prompt::Tokens(ids)) => Some(ids.len()),
             _ => None,
         };
-        let wire = self.wire_request(&request, prompt_tokens, seed);
+        let sent_tokens = prompt_tokens.map(|tokens| tokens + resumed(request).len());
+        let wire = self.wire_request(request, sent_tokens, seed);
         let id = format!("exsa-{:016x}-{number}", self.seeds.hash_one("id"));
         let options = &self.runner.options;
         let call =
@@ -252,37 +309,35 @@ impl RemoteEngine {
         check_common(&call, &self.capabilities)?;
         let body = self.runner.protocol.request(&call)?;
         let reader = self.runner.protocol.reader(&call);
-        let decoder = self.decoder(&request, encoded.as_ref(), seed)?;
-        self.open_stream(&request, body, reader, id, |sender| {
-            let tokenizer = self.encoder.as_ref().map(|encoder| encoder.tokenizer().clone());
-            Answer {
-                sender,
-                decoder,
-                by_ids: encoded.is_some() && self.capabilities.ids_complete,
-                verify: tokenizer.filter(|_| !self.capabilities.ids_complete),
-                prompt_tokens,
-                has_token_limit: request.max_tokens.is_some(),
-                seed,
-                submitted: Instant::now(),
-                elapsed: Duration::ZERO,
-                started: None,
-                first: None,
-                last: None,
-                resumed: 0,
-                usage: Default::default(),
-                stats: self.stats.clone(),
-            }
-        })
+        let mut decoder = self.decoder(request, encoded.as_ref(), seed)?;
+        let ended = decoder.replay(resumed(request));
+        let by_ids = encoded.is_some() && self.capabilities.ids_complete;
+        Ok(Prepared { wire: body, reader, id, decoder, ended, by_ids, prompt_tokens, seed })
     }
 
-    fn open_stream(
-        &self,
-        request: &Request,
-        wire: crate::dialect::WireRequest,
-        reader: Box<dyn crate::dialect::Reader>,
-        id: String,
-        answer: impl FnOnce(exsa_core::stream::StreamSender) -> Answer,
-    ) -> Result<TokenStream, SubmitError> {
+    /// The answer of a request.
+    fn answer(&self, request: &Request, prepared: Prepared, sender: StreamSender) -> Answer {
+        let tokenizer = self.encoder.as_ref().map(|encoder| encoder.tokenizer().clone());
+        Answer {
+            sender,
+            decoder: prepared.decoder,
+            by_ids: prepared.by_ids,
+            verify: tokenizer.filter(|_| !self.capabilities.ids_complete),
+            prompt_tokens: prepared.prompt_tokens,
+            has_token_limit: request.max_tokens.is_some(),
+            seed: prepared.seed,
+            submitted: Instant::now(),
+            elapsed: request.resume.as_ref().map_or(Duration::ZERO, |resume| resume.elapsed),
+            started: None,
+            first: None,
+            last: None,
+            resumed: !resumed(request).is_empty(),
+            usage: Default::default(),
+            stats: self.stats.clone(),
+        }
+    }
+
+    fn open_stream(&self, request: &Request, mut prepared: Prepared) -> Result<TokenStream, SubmitError> {
         let mut queue = self.runner.queue.lock();
         if queue.closed {
             return Err(SubmitError::ShuttingDown);
@@ -322,7 +377,15 @@ impl RemoteEngine {
                 _ => {}
             }
         });
-        let control = Arc::new(Control::new(answer(sender)));
+        let (wire, id) = (std::mem::take(&mut prepared.wire), std::mem::take(&mut prepared.id));
+        let (reader, ended) = (prepared.reader.fresh(), prepared.ended.take());
+        let control = Arc::new(Control::new(self.answer(request, prepared, sender)));
+        if let Some(reason) = ended {
+            // The tokens of a resumed answer have ended it already.
+            control.end(reason);
+            self.stats.lock().submitted += 1;
+            return Ok(stream);
+        }
         *link.lock() = Arc::downgrade(&control);
         self.limit_time(request, &control);
         let mut open = self.open.lock();
@@ -346,8 +409,10 @@ impl RemoteEngine {
 
     /// Ends the request at its deadlines.
     fn limit_time(&self, request: &Request, control: &Arc<Control>) {
+        let elapsed = request.resume.as_ref().map_or(Duration::ZERO, |resume| resume.elapsed);
         for (timeout, first_token) in [(request.timeout, false), (request.first_token_timeout, true)] {
-            let Some(at) = timeout.and_then(|timeout| Instant::now().checked_add(timeout)) else { continue };
+            let left = timeout.map(|timeout| timeout.saturating_sub(elapsed));
+            let Some(at) = left.and_then(|left| Instant::now().checked_add(left)) else { continue };
             let (weak, runner) = (Arc::downgrade(control), Arc::downgrade(&self.runner));
             let alarm = move || {
                 let control = weak.upgrade()?;
@@ -370,7 +435,23 @@ impl Generator for RemoteEngine {
     }
 
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
-        self.accept(request)
+        let prepared = self.prepare(&request)?;
+        self.open_stream(&request, prepared)
+    }
+
+    fn check(&self, request: &Request) -> Result<(), SubmitError> {
+        self.prepare(request).map(drop)
+    }
+
+    fn continuation(&self, model: Option<&str>) -> Continuation {
+        if self.check_model(model).is_err() || !self.sends_ids() || !self.capabilities.ids_complete {
+            return Continuation::refused();
+        }
+        let continued = match self.capabilities.positional_seeds {
+            true => Continued::Identical,
+            false => Continued::SameDistribution,
+        };
+        Continuation::new(continued, self.options().fingerprint)
     }
 
     fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {

@@ -90,7 +90,14 @@ impl RemoteError {
 }
 
 impl From<RemoteError> for RequestError {
+    /// The engine is lost, so that another may go on, where it is not reachable, silent or busy.
     fn from(error: RemoteError) -> Self {
-        Self::Generator(error.to_string())
+        let lost = error.is_temporary()
+            || matches!(
+                error,
+                RemoteError::Lost(_) | RemoteError::FirstByteTimeout(_) | RemoteError::IdleTimeout(_)
+            );
+        let text = error.to_string();
+        if lost { Self::Lost(text) } else { Self::Generator(text) }
     }
 }

@@ -34,7 +34,7 @@ pub mod sse;
 mod stream;
 mod tokenizer;
 
-pub use capabilities::{Capabilities, Continuity};
+pub use capabilities::Capabilities;
 pub use dialect::Dialect;
 pub use engine::RemoteEngine;
 pub use error::{ConnectError, RemoteError};

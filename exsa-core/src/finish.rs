@@ -108,6 +108,24 @@ pub enum RequestError {
     /// The engine stopped before the request ended.
     #[error("the engine has stopped")]
     EngineStopped,
+    /// The worker process, the connection or the engine that computed the request was lost.
+    #[error("{0}")]
+    Lost(String),
+    /// The request ran in so many crashes that it is not tried again.
+    #[error("the request ran in {crashes} crashes, and is not tried again; the last: {reason}")]
+    Crashed {
+        /// Crashes of workers or engines that computed the request.
+        crashes: u32,
+        /// The last of them.
+        reason: String,
+    },
+}
+
+impl RequestError {
+    /// Whether the engine was lost rather than the request wrong, so that another engine may go on.
+    pub fn is_lost_engine(&self) -> bool {
+        matches!(self, Self::Panicked(_) | Self::EngineStopped | Self::Lost(_))
+    }
 }
 
 /// Tokens and times of a request.

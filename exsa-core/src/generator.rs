@@ -1,5 +1,6 @@
 //! Seam 2: the token level. A [`Generator`] turns a [`Request`] into a [`TokenStream`].
 
+use crate::backend::Fingerprint;
 use crate::chat::{ChatTemplateError, Rendered};
 use crate::constraint::ConstraintError;
 use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
@@ -96,6 +97,24 @@ pub trait Generator: Send + Sync {
         Err(SubmitError::Unsupported { operation: "tokenizer", reason })
     }
 
+    /// Refuses a request that [`submit`](Self::submit) would refuse at any load: for pools, whose requests wait
+    /// before they are submitted. The default accepts every request.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is refused.
+    fn check(&self, request: &Request) -> Result<(), SubmitError> {
+        let _ = request;
+        Ok(())
+    }
+
+    /// Terms on which another generator can go on with answers of a model, or of the default model, by
+    /// [`Resume`](crate::Resume). The default refuses.
+    fn continuation(&self, model: Option<&str>) -> Continuation {
+        let _ = model;
+        Continuation::refused()
+    }
+
     /// A snapshot of the counters, over all models.
     fn stats(&self) -> EngineStats;
 
@@ -105,6 +124,50 @@ pub trait Generator: Send + Sync {
     fn stats_by_model(&self) -> Vec<(Arc<str>, EngineStats)> {
         let name = self.models().first().map_or_else(Default::default, |model| model.name.as_str().into());
         vec![(name, self.stats())]
+    }
+}
+
+/// How an answer that was cut off and continued elsewhere relates to the uncut one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Continued {
+    /// It cannot be continued.
+    Refused,
+    /// The rest is drawn from the same distribution, but may have other tokens.
+    SameDistribution,
+    /// The rest is the same, token by token.
+    Identical,
+}
+
+/// Terms on which answers are continued: [`Generator::continuation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Continuation {
+    /// Relation of an answer that this generator begins or continues to the uncut one, if the other generator
+    /// has the same fingerprint and promises as much.
+    pub continued: Continued,
+    /// Identifies the weights and their quantization; `None` where it is not known.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+impl Continuation {
+    /// Terms of a generator whose weights have this fingerprint.
+    pub fn new(continued: Continued, fingerprint: impl Into<Option<Fingerprint>>) -> Self {
+        Self { continued, fingerprint: fingerprint.into() }
+    }
+
+    /// No answer is continued.
+    pub fn refused() -> Self {
+        Self::new(Continued::Refused, None)
+    }
+
+    /// Relation of an answer that was begun on these terms and is continued on those of `other`.
+    pub fn with(&self, other: &Self) -> Continued {
+        match (self.fingerprint, other.fingerprint) {
+            (Some(a), Some(b)) if a == b => self.continued.min(other.continued),
+            _ => Continued::Refused,
+        }
     }
 }
 
@@ -163,17 +226,6 @@ pub enum SubmitError {
         limit: usize,
         /// Name of the limit.
         what: &'static str,
-    },
-    /// Only a prompt of token ids can include tokens generated before, not a text or a conversation.
-    #[error("only a prompt of token ids can be resumed, not a text or a conversation")]
-    ResumeWithoutTokens,
-    /// A resumed prompt has fewer tokens than were generated before.
-    #[error("{generated} tokens of the prompt are said to be generated before, but it has only {tokens}")]
-    ResumeTooLong {
-        /// Tokens said to be generated before.
-        generated: usize,
-        /// Tokens of the prompt, including these.
-        tokens: usize,
     },
     /// A text to embed has no token, and the model adds none.
     #[error("text {index} is empty")]

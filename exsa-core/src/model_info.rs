@@ -1,5 +1,6 @@
 //! What a model is, read from its header.
 
+use crate::backend::Fingerprint;
 use crate::backend::source::ModelSource;
 use crate::error::LoadError;
 use crate::gguf::{Gguf, GgufError, Metadata, TensorInfo, Value};
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 
 /// Facts about a model, known without its weights.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct ModelInfo {
     /// `general.name`, or an empty text.
@@ -70,6 +72,20 @@ impl ModelInfo {
             chat_templates: chat_templates(metadata)?,
             architecture,
         })
+    }
+
+    /// Identifies the model by these facts.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut fingerprint = Fingerprint::default();
+        for text in [&self.name, &self.architecture, &self.quantization] {
+            fingerprint.update(text.as_bytes());
+        }
+        let sizes = [self.n_ctx, self.n_vocab, self.n_layer, self.n_embd].map(|size| size as u64);
+        for number in [self.parameters, self.weights_bytes, self.kv_bytes_per_token].into_iter().chain(sizes)
+        {
+            fingerprint.update(&number.to_le_bytes());
+        }
+        fingerprint
     }
 
     /// One line for people: `exsa-tiny (llama, 2.9 M parameters, Q8_0, 3.0 MiB, context 512)`. Of a

@@ -6,6 +6,7 @@ use crate::overflow::Overflow;
 use crate::priority::Priority;
 use crate::sampler::{SamplerState, SamplingParams, TransformFactory};
 use crate::setters::request_setters;
+use crate::stream::AnswerLogprob;
 use crate::token::TokenId;
 use crate::tools::{ReasoningOptions, ToolOptions};
 use std::sync::Arc;
@@ -34,17 +35,18 @@ pub const ANSWERS_MAX: usize = 128;
 /// use exsa_core::request::{Request, Resume};
 /// use std::time::Duration;
 ///
-/// // Three tokens of prompt and two of answer, which took 80 ms.
-/// let request = Request::tokens([1, 2, 3, 10, 11]).max_tokens(64).resume(Resume::new(2).elapsed(Duration::from_millis(80)));
+/// // Two tokens of the answer, which took 80 ms.
+/// let resume = Resume::new([10, 11]).elapsed(Duration::from_millis(80));
+/// let request = Request::text("Once upon a time").max_tokens(64).seed(7).resume(resume);
 /// # let _ = request;
 /// ```
 ///
-/// The request itself is that of the uncut answer, with its limits, its penalties and its
-/// [`seed`](SamplingParams::seed), without which drawn tokens could not continue. Only new tokens and new
-/// text are emitted: text that was held back before the cut comes with the first new token that settles it.
+/// The request itself is that of the uncut answer, with its prompt, its limits, its penalties and its
+/// [`seed`](SamplingParams::seed), without which drawn tokens could not continue. The tokens are those of the
+/// events so far, in their order. Only new tokens and new text are emitted: text that was held back before the cut comes with the first new token that settles it.
 /// Usage counts the whole answer, except for the times of queue and first token. An answer that has ended
 /// already ends at once, for the same reason.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
@@ -52,23 +54,27 @@ pub const ANSWERS_MAX: usize = 128;
 )]
 #[non_exhaustive]
 pub struct Resume {
-    /// Tokens at the end of a [`Prompt::Tokens`] that are answer.
-    pub generated: usize,
+    /// Tokens of the answer so far, which follow the prompt.
+    pub tokens: Vec<TokenId>,
     /// Time that has passed since the answer was first asked for. It counts against the request's time
     /// limits. With a token generated, `first_token_timeout` is met.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub elapsed: Duration,
     /// State of the sampler, from [`Finished::sampler_state`](crate::stream::Finished::sampler_state) of the
-    /// same request. Needed with mirostat and adaptive-p, which otherwise begin anew and may give other
+    /// same request, or from its tokens ([`SamplerState::push`]). Needed with mirostat and adaptive-p, which otherwise begin anew and may give other
     /// tokens than the uncut answer.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub sampler_state: Option<SamplerState>,
+    /// Log-probability of the tokens. With it, that of the whole answer is computed where the request asks for
+    /// log-probabilities.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub logprob: Option<AnswerLogprob>,
 }
 
 impl Resume {
-    /// The last `generated` tokens of the prompt are answer.
-    pub fn new(generated: usize) -> Self {
-        Self { generated, elapsed: Duration::ZERO, sampler_state: None }
+    /// An answer of which `tokens` were generated.
+    pub fn new(tokens: impl Into<Vec<TokenId>>) -> Self {
+        Self { tokens: tokens.into(), elapsed: Duration::ZERO, sampler_state: None, logprob: None }
     }
 
     /// Sets the time that was spent.
@@ -82,6 +88,13 @@ impl Resume {
     #[must_use]
     pub fn sampler_state(mut self, state: impl Into<Option<SamplerState>>) -> Self {
         self.sampler_state = state.into();
+        self
+    }
+
+    /// Sets the log-probability of the tokens.
+    #[must_use]
+    pub fn logprob(mut self, logprob: impl Into<Option<AnswerLogprob>>) -> Self {
+        self.logprob = logprob.into();
         self
     }
 }

@@ -43,7 +43,6 @@ impl From<&SubmitError> for ErrorReport {
             SubmitError::Weight(_) => "weight",
             SubmitError::EmptyPrompt => "empty_prompt",
             SubmitError::PromptTooLong { .. } => "prompt_too_long",
-            SubmitError::ResumeWithoutTokens | SubmitError::ResumeTooLong { .. } => "resume",
             SubmitError::EmptyText { .. } => "empty_text",
             SubmitError::TextTooLong { .. } => "text_too_long",
             SubmitError::Option { .. } => "option",
@@ -81,6 +80,8 @@ impl From<&RequestError> for ErrorReport {
             RequestError::NotFinite { .. } => ("not_finite", error.to_string()),
             RequestError::Generator(message) => ("generator", message.clone()),
             RequestError::EngineStopped => ("engine_stopped", error.to_string()),
+            RequestError::Lost(message) => ("lost", message.clone()),
+            RequestError::Crashed { .. } => ("crashed", error.to_string()),
         };
         Self::new(kind, message)
     }
@@ -91,6 +92,7 @@ impl From<ErrorReport> for RequestError {
         match report.kind.as_str() {
             "engine_stopped" => Self::EngineStopped,
             "panicked" => Self::Panicked(report.message),
+            "lost" => Self::Lost(report.message),
             _ => Self::Generator(report.message),
         }
     }

@@ -214,8 +214,7 @@ fn an_answer_resumes_after_any_token() {
     for (i, case) in cases().iter().enumerate() {
         let expected = case.expected();
         for cut in 0..=expected.tokens.len() {
-            let mut request = case.request().resume(Resume::new(cut));
-            request.prompt = Prompt::Tokens([case.prompt.as_slice(), &expected.tokens[..cut]].concat());
+            let request = case.request().resume(Resume::new(&expected.tokens[..cut]));
             let rest = alone(&case.model, request);
             let what = format!("case {i}, cut after {cut} tokens");
             assert_eq!(text(&rest.tokens), text(&expected.tokens[cut..]), "{what}");
@@ -370,8 +369,7 @@ fn a_context_shift_is_not_undone() {
         assert_eq!(reader.finished.unwrap().usage.shifted_tokens, expected.shifted);
         assert!(expected.shifted > 100);
         for cut in [1, 20, 29, 30, 60, 100, 149] {
-            let mut request = request.clone().resume(Resume::new(cut));
-            request.prompt = Prompt::Tokens([case.prompt.as_slice(), &expected.tokens[..cut]].concat());
+            let request = request.clone().resume(Resume::new(&expected.tokens[..cut]));
             let rest = alone(&case.model, request);
             assert_eq!(text(&rest.tokens), text(&expected.tokens[cut..]), "seed {seed}, cut after {cut}");
         }

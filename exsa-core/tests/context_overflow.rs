@@ -14,8 +14,8 @@ use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::speculate::Speculation;
 use exsa_core::stream::Completion;
 use exsa_core::{
-    EngineLoop, EngineOptions, FinishReason, Message, Mode, Overflow, PrefixCacheOptions, Prompt, Request,
-    Resume, SamplingParams, SeqId, SubmitError, TokenId,
+    EngineLoop, EngineOptions, FinishReason, Message, Mode, Overflow, PrefixCacheOptions, Request, Resume,
+    SamplingParams, SeqId, SubmitError, TokenId,
 };
 use reference::{Expected, Reference, ids};
 use std::sync::Arc;
@@ -166,8 +166,7 @@ fn a_shifted_answer_resumes_after_any_token() {
         let model = model();
         let expected = case.expected(&model);
         for cut in 0..=expected.tokens.len() {
-            let mut request = case.request().resume(Resume::new(cut));
-            request.prompt = Prompt::Tokens([case.prompt.as_slice(), &expected.tokens[..cut]].concat());
+            let request = case.request().resume(Resume::new(&expected.tokens[..cut]));
             let rest = alone(&model, request);
             let what = format!("case {i}, cut after {cut} tokens");
             assert_eq!(tokens(&rest), expected.tokens[cut..], "{what}");

@@ -9,12 +9,12 @@ use exsa_core::backend::{Model, SessionOptions};
 use exsa_core::chat::{ChatOptions, ChatTemplate};
 use exsa_core::clock::ManualClock;
 use exsa_core::queue::Fcfs;
-use exsa_core::sampler::{Mirostat, SamplingError, SamplingParams};
+use exsa_core::sampler::{Mirostat, SamplerState, SamplingError, SamplingParams};
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::speculate::{PromptLookup, Speculation};
-use exsa_core::stream::{Finished, Token};
+use exsa_core::stream::{AnswerLogprob, Finished, Token};
 use exsa_core::{
-    EngineLoop, EngineOptions, Event, FinishReason, Message, PrefixCacheOptions, Prompt, Request, Resume,
+    EngineLoop, EngineOptions, Event, FinishReason, Message, PrefixCacheOptions, Request, Resume,
     SubmitError, TokenId,
 };
 use std::sync::Arc;
@@ -59,6 +59,22 @@ fn case(
 ) -> Case {
     let prompt: Vec<TokenId> = prompt.bytes().map(TokenId::from).collect();
     Case { name, model, request: request(Request::tokens(prompt.clone())), prompt }
+}
+
+impl Answer {
+    /// The beginning of the answer, as its events tell it.
+    fn resume_after(&self, cut: usize) -> Resume {
+        let mut resume = Resume::new(&self.ids()[..cut]);
+        let mut state = SamplerState::default();
+        let mut sum = AnswerLogprob::default();
+        for token in self.tokens.iter().take(cut) {
+            state.push(&token.observed);
+            sum.sum += f64::from(token.logprob.unwrap_or_default());
+            sum.tokens += 1;
+        }
+        resume = resume.sampler_state(Some(state).filter(|state| !state.is_empty()));
+        resume.logprob(Some(sum).filter(|_| self.tokens.len() >= cut))
+    }
 }
 
 fn greedy(request: Request) -> Request {
@@ -221,6 +237,9 @@ fn assert_same(a: &Answer, b: &Answer, what: &str) {
     let counts =
         |answer: &Answer| (answer.finished.usage.prompt_tokens, answer.finished.usage.completion_tokens);
     assert_eq!(counts(a), counts(b), "{what}");
+    if let (Some(a), Some(b)) = (a.finished.logprob, b.finished.logprob) {
+        assert_eq!(a, b, "{what}");
+    }
 }
 
 #[test]
@@ -275,9 +294,7 @@ fn resume_everywhere(setup: impl Fn(&Answers) -> Setup) {
         answers.add([case.prompt.as_slice(), &ids].concat());
         let mut engine = Engine::of(&case.model, setup(&answers));
         for cut in 0..=ids.len() {
-            let state = uncut.finished.sampler_state.clone();
-            let mut request = case.request.clone().resume(Resume::new(cut).sampler_state(state));
-            request.prompt = Prompt::Tokens([case.prompt.as_slice(), &ids[..cut]].concat());
+            let request = case.request.clone().resume(uncut.resume_after(cut));
             let rest = engine.run(request);
             let first = cut.min(uncut.tokens.len());
             let expected =
@@ -310,8 +327,8 @@ fn an_answer_resumes_with_drafts() {
 #[test]
 fn tokens_after_the_end_of_a_resumed_answer_do_not_count() {
     let mut engine = Engine::new(&ScriptedModel::echo("one two three"), &Setup::default());
-    let prompt = |answer: &str| format!("x{answer}").bytes().map(TokenId::from).collect::<Vec<_>>();
-    let resume = |answer: &str| Request::tokens(prompt(answer)).resume(Resume::new(answer.len()));
+    let tokens = |answer: &str| answer.bytes().map(TokenId::from).collect::<Vec<_>>();
+    let resume = |answer: &str| Request::text("x").resume(Resume::new(tokens(answer)));
     for (request, reason, completion) in [
         (resume("one two").stop_token(b'e'.into()), FinishReason::StopToken(b'e'.into()), 3),
         (resume("one two").stop("e t"), FinishReason::StopString(0), 5),
@@ -333,9 +350,10 @@ fn tokens_after_the_end_of_a_resumed_answer_do_not_count() {
 fn time_spent_before_counts() {
     let model = ScriptedModel::ngram(1);
     let ms = Duration::from_millis;
-    let resume = |generated, elapsed| {
-        let request = greedy(Request::tokens([1, 2, 3, 4])).ignore_eos(true);
-        request.resume(Resume::new(generated).elapsed(ms(elapsed)))
+    let resume = |generated: usize, elapsed| {
+        let (prompt, answer) = [1, 2, 3, 4].split_at(4 - generated);
+        let request = greedy(Request::tokens(prompt)).ignore_eos(true);
+        request.resume(Resume::new(answer).elapsed(ms(elapsed)))
     };
     let run = |request| Engine::new(&model, &Setup::default()).run(request);
     let late = run(resume(2, 100).timeout(ms(100)));
@@ -361,29 +379,26 @@ fn time_spent_before_counts() {
 fn what_cannot_be_resumed_is_refused() {
     let engine = Engine::new(&ScriptedModel::echo("a").context(16), &Setup::default()).engine;
     let refuse = |request: Request| engine.submit(request).err().unwrap();
-    let error = refuse(Request::text("abc").resume(Resume::new(1)));
-    assert!(matches!(error, SubmitError::ResumeWithoutTokens), "{error}");
-    let error = refuse(Request::tokens([1, 2]).resume(Resume::new(3)));
-    assert!(matches!(error, SubmitError::ResumeTooLong { generated: 3, tokens: 2 }), "{error}");
-    let error = refuse(Request::tokens([1, 2]).resume(Resume::new(usize::MAX)));
-    assert!(matches!(error, SubmitError::ResumeTooLong { .. }), "{error}");
-    let error = refuse(Request::tokens([1, 2]).resume(Resume::new(2)));
+    let error = refuse(Request::tokens([]).resume(Resume::new([1, 2])));
     assert!(matches!(error, SubmitError::EmptyPrompt), "{error}");
-    let error = refuse(Request::tokens([1; 17]).resume(Resume::new(5)));
+    let error = refuse(Request::text("abc").resume(Resume::new([1, TokenId::MAX])));
+    assert!(matches!(error, SubmitError::InvalidToken { token: TokenId::MAX, .. }), "{error}");
+    let error = refuse(Request::tokens([1; 12]).resume(Resume::new([1; 5])));
     assert!(matches!(error, SubmitError::PromptTooLong { tokens: 17, limit: 16, .. }), "{error}");
-    let error = refuse(Request::tokens([1; 16]).resume(Resume::new(0)));
+    let error = refuse(Request::tokens([1; 16]).resume(Resume::new([])));
     assert!(matches!(error, SubmitError::PromptTooLong { tokens: 16, limit: 15, .. }), "{error}");
     let mirostat = |request: Request| request.sampling(SamplingParams::default().mirostat(Mirostat::V2));
     let mut other = Engine::new(&ScriptedModel::echo("a").context(16), &Setup::default());
     let state = other.run(mirostat(Request::tokens([1, 2])).max_tokens(2)).finished.sampler_state;
     assert!(state.is_some());
-    let resume = Resume::new(1).sampler_state(state);
-    let error = refuse(Request::tokens([1, 2]).resume(resume.clone()));
+    let resume = Resume::new([2]).sampler_state(state);
+    let error = refuse(Request::tokens([1]).resume(resume.clone()));
     assert!(
         matches!(error, SubmitError::Sampling(SamplingError::State { found: 1, expected: 0 })),
         "{error}"
     );
-    assert!(engine.submit(mirostat(Request::tokens([1, 2]).resume(resume))).is_ok());
-    assert!(engine.submit(Request::text("abc").resume(Resume::new(0))).is_ok(), "nothing was generated yet");
-    assert!(engine.submit(Request::tokens([1; 16]).resume(Resume::new(5))).is_ok(), "the context was filled");
+    assert!(engine.submit(mirostat(Request::tokens([1]).resume(resume))).is_ok());
+    assert!(engine.submit(Request::text("abc").resume(Resume::new([]))).is_ok(), "nothing was generated yet");
+    let filled = Request::tokens([1; 11]).resume(Resume::new([1; 5]));
+    assert!(engine.submit(filled).is_ok(), "the context was filled");
 }

@@ -269,16 +269,9 @@ fn control_tokens_show_on_request() {
 fn a_resume_at_any_token_goes_on_with_the_parts() {
     let text = format!("<think>a b</think>\nSo:\n{CALL} c");
     let whole = answer(&text, chat());
-    let options = ToolOptions::default().format(ToolFormat::Hermes);
-    let reasoning = ReasoningOptions::default().format(ReasoningFormat::Think);
     for cut in 1..text.len() {
-        let tokens: Vec<u32> =
-            b"?".iter().chain(&text.as_bytes()[..cut]).map(|byte| u32::from(*byte)).collect();
-        let mut request = Request::tokens(tokens).resume(Resume::new(cut));
-        request.chat.tools = chat().chat.tools;
-        let request =
-            request.sampling(SamplingParams::greedy()).tools(options.clone()).reasoning(reasoning.clone());
-        let rest = answer(&text, request);
+        let tokens: Vec<u32> = text.as_bytes()[..cut].iter().map(|byte| u32::from(*byte)).collect();
+        let rest = answer(&text, chat().resume(Resume::new(tokens)));
         assert!(whole.text.ends_with(&rest.text), "{cut}: {:?}", rest.text);
         assert!(whole.reasoning.ends_with(&rest.reasoning), "{cut}: {:?}", rest.reasoning);
         assert!(rest.malformed_tool_calls.is_empty(), "{cut}");

@@ -172,8 +172,8 @@ fn a_samplers_state_survives_json() {
     let state: SamplerState = from_value(json!([[0x3f00_0000, 0x7fc0_0000]])).unwrap();
     let finished = Finished::new(FinishReason::Cancelled).sampler_state(state.clone());
     assert_eq!(there_and_back(&finished)["sampler_state"], json!([[0x3f00_0000, 0x7fc0_0000]]));
-    let resume = Resume::new(2).sampler_state(state.clone());
-    let json = there_and_back(&Request::tokens([1, 2, 3]).resume(resume));
+    let resume = Resume::new([2, 3]).sampler_state(state.clone());
+    let json = there_and_back(&Request::tokens([1]).resume(resume));
     assert_eq!(json["resume"]["sampler_state"], to_value(&state).unwrap());
     let without = there_and_back(&Finished::new(FinishReason::Cancelled));
     assert!(without.get("sampler_state").is_none());

@@ -70,6 +70,7 @@ impl Protocol for LlamaServer {
             rerank: true,
             positional_seeds: false,
             penalties_continue: true,
+            repetition_continues: true,
         }
     }
 

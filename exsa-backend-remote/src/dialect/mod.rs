@@ -56,7 +56,7 @@ impl Dialect {
 }
 
 /// A request as it is sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct WireRequest {
     pub(crate) path: String,
     pub(crate) body: Value,

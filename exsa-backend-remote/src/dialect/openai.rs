@@ -49,6 +49,7 @@ impl Protocol for OpenAi {
             rerank: true,
             positional_seeds: false,
             penalties_continue: false,
+            repetition_continues: false,
         }
     }
 

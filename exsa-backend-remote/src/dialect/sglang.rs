@@ -55,6 +55,7 @@ impl Protocol for Sglang {
             rerank: true,
             positional_seeds: false,
             penalties_continue: false,
+            repetition_continues: false,
         }
     }
 

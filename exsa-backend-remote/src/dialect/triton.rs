@@ -63,6 +63,7 @@ impl Protocol for Triton {
             rerank: false,
             positional_seeds: false,
             penalties_continue: true,
+            repetition_continues: true,
         }
     }
 

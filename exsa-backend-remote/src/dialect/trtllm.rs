@@ -54,6 +54,7 @@ impl Protocol for TensorRtLlm {
             rerank: false,
             positional_seeds: false,
             penalties_continue: true,
+            repetition_continues: true,
         }
     }
 

@@ -67,6 +67,7 @@ impl Protocol for Vllm {
             rerank: true,
             positional_seeds: false,
             penalties_continue: false,
+            repetition_continues: true,
         }
     }
 

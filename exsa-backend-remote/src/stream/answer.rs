@@ -29,8 +29,8 @@ pub(crate) struct Answer {
     pub(crate) started: Option<Instant>,
     pub(crate) first: Option<Instant>,
     pub(crate) last: Option<Instant>,
-    /// Tokens generated before the submission.
-    pub(crate) resumed: usize,
+    /// Whether tokens were generated before the submission, so that the limit for the first token is met.
+    pub(crate) resumed: bool,
     pub(crate) usage: RemoteUsage,
     pub(crate) stats: Arc<Mutex<EngineStats>>,
 }
@@ -120,6 +120,11 @@ impl Answer {
         self.last = Some(now);
     }
 
+    /// Whether the answer has no token.
+    pub(crate) fn waits_for_first(&self) -> bool {
+        self.first.is_none() && !self.resumed
+    }
+
     /// Whether nothing was sent yet.
     pub(crate) fn is_fresh(&self) -> bool {
         self.first.is_none()
@@ -139,11 +144,11 @@ impl Answer {
 
     /// Ends the stream.
     pub(crate) fn finish(mut self, reason: FinishReason) {
-        let (reason, text) = self.decoder.finish(reason, &self.sender);
+        let (reason, events, text) = self.decoder.finish(reason);
         let now = Instant::now();
         let completion = match self.by_ids {
             true => self.decoder.tokens(),
-            false => self.usage.completion.map_or(self.decoder.tokens(), |tokens| tokens + self.resumed),
+            false => self.usage.completion.unwrap_or(self.decoder.tokens()),
         };
         let prompt = self.prompt_tokens.or(self.usage.prompt).unwrap_or_default();
         let cached = self.usage.cached.unwrap_or_default().min(prompt);
@@ -158,6 +163,7 @@ impl Answer {
         stats.scheduler.prompt_tokens += prompt as u64;
         stats.scheduler.cached_tokens += cached as u64;
         drop(stats);
-        self.sender.finish(Finished::new(reason).text(text).usage(usage).seed(self.seed));
+        let finished = Finished::new(reason).text(text).usage(usage).seed(self.seed);
+        self.sender.finish_with(events, finished);
     }
 }

@@ -68,7 +68,7 @@ impl Control {
     pub(crate) fn end_before_first_token(&self) {
         let state = self.state.lock();
         // While the thread works on the answer, a token is there.
-        if state.answer.as_ref().is_some_and(|answer| answer.is_fresh()) {
+        if state.answer.as_ref().is_some_and(|answer| answer.waits_for_first()) {
             drop(state);
             self.end(FinishReason::FirstTokenTimeout);
         }

@@ -12,6 +12,7 @@ use super::Pooling;
 /// assert!(!capabilities.fork);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Capabilities {
     /// Tokens that the KV cache holds over all sequences, a multiple of `block_tokens`.

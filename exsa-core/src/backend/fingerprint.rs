@@ -3,6 +3,7 @@
 /// 64-bit hash (FNV-1a over words, with a rotation) that identifies models
 /// and sessions. It guards against mistakes, not against an attacker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct Fingerprint(pub u64);
 
 impl Default for Fingerprint {

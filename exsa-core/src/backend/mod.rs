@@ -96,6 +96,12 @@ pub trait Model: Send + Sync {
     /// The model's tokenizer.
     fn tokenizer(&self) -> Arc<dyn Tokenizer>;
 
+    /// Identifies the weights, so that answers are continued only where these are the same. The default knows
+    /// no more than [`info`](Self::info); backends add a sample of the weights.
+    fn fingerprint(&self) -> Fingerprint {
+        self.info().fingerprint()
+    }
+
     /// Creates a session with a KV cache of its own.
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError>;
 

@@ -42,6 +42,8 @@ pub(crate) struct Answer {
     /// Whether it has had a sequence, so that it no longer counts as waiting.
     pub(crate) admitted: bool,
     pub(crate) last_token: Option<Duration>,
+    /// Tokens of the answer that were sent, those before a resume included.
+    pub(crate) emitted: usize,
     pub(super) banned: Option<BannedStrings>,
     pub(crate) constraint: Option<ConstraintState>,
 }
@@ -69,6 +71,16 @@ pub(crate) enum TokenOutcome {
     End(FinishReason),
     /// Its last tokens are taken back. It continues, or ends for the given reason.
     Rewind(usize, Option<FinishReason>),
+}
+
+/// The end of an answer.
+pub(crate) struct Ended {
+    /// Events that the end released, sent together with the last one.
+    pub(crate) events: Vec<Event>,
+    /// The answer's last event.
+    pub(crate) last: AnswerFinished,
+    /// All events before, if they were withheld.
+    pub(crate) withheld: Option<Vec<Event>>,
 }
 
 impl Answer {
@@ -244,6 +256,8 @@ impl Answer {
         }
         let logprob = sampled.logprob.filter(|_| !self.hide_logprobs);
         let token = Token::new(id, "").logprob(logprob).top_logprobs(sampled.top_logprobs);
+        let token = token.observed(self.sampler.observed(self.emitted));
+        self.emitted += 1;
         let was_reasoning = self.output.in_reasoning();
         let has_room = self.output.token(token, text, stream);
         match self.after_output(was_reasoning, reason, tokenizer) {
@@ -349,14 +363,13 @@ impl Answer {
         Released { keep_controls: self.stop.keeps_controls(), ..Released::default() }
     }
 
-    /// Ends the answer: releases the tokens and the text that were held back, and returns
-    /// the answer's last event, and the events that were withheld, if any were.
+    /// Ends the answer: releases the tokens and the text that were held back.
     pub(crate) fn finish(
         mut self,
         mut reason: FinishReason,
         tokenizer: &dyn Tokenizer,
         stream: &StreamSender,
-    ) -> (AnswerFinished, Option<Vec<Event>>) {
+    ) -> Ended {
         self.emit_pending(0, &Limits::NONE, tokenizer, stream);
         let mut text = self.released();
         if !self.stop.has_matched() {
@@ -368,10 +381,10 @@ impl Answer {
                 reason = FinishReason::StopString(index);
             }
         }
-        let text = self.output.finish(text, stream);
+        let (events, text) = self.output.finish(text);
         let end = AnswerFinished::new(self.index, reason).text(text).seed(self.seed).logprob(self.logprob);
         let end = end.sampler_state(self.sampler.state());
-        (end, self.output.take_withheld())
+        Ended { events, last: end, withheld: self.output.take_withheld() }
     }
 }
 

@@ -25,7 +25,7 @@ struct Settings {
 impl InputProcessor {
     pub(crate) fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
         let refused = |reason: &str| SubmitError::Unsupported { operation: "embed", reason: reason.into() };
-        match self.capabilities.embed {
+        match self.info.capabilities.embed {
             Some(Pooling::Rank) => return Err(refused("the model is a reranker, which gives scores")),
             Some(_) => {}
             None => {
@@ -58,7 +58,7 @@ impl InputProcessor {
     }
 
     pub(crate) fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
-        if self.capabilities.embed != Some(Pooling::Rank) {
+        if self.info.capabilities.embed != Some(Pooling::Rank) {
             let reason = "the model gives no scores; load a reranker".into();
             return Err(SubmitError::Unsupported { operation: "rerank", reason });
         }
@@ -88,7 +88,7 @@ impl InputProcessor {
         start: usize,
         end: usize,
     ) -> Result<(), SubmitError> {
-        let n_vocab = self.model.info().n_vocab;
+        let n_vocab = self.info.model.n_vocab;
         if tokens.is_empty() {
             return Err(SubmitError::EmptyText { index });
         }
@@ -109,8 +109,8 @@ impl InputProcessor {
     /// Maximum tokens of a text in one pass, and the limit's name.
     pub(crate) fn text_limit(&self) -> (usize, &'static str) {
         let limits = [
-            (self.capabilities.context_tokens_max, "the context"),
-            (self.capabilities.kv_tokens_max, "the KV cache"),
+            (self.info.capabilities.context_tokens_max, "the context"),
+            (self.info.capabilities.kv_tokens_max, "the KV cache"),
             (self.batch_tokens_max(), "the batch"),
         ];
         limits.into_iter().min_by_key(|(limit, _)| *limit).unwrap_or_default()
@@ -118,7 +118,7 @@ impl InputProcessor {
 
     /// Maximum tokens in one batch.
     pub(crate) fn batch_tokens_max(&self) -> usize {
-        self.capabilities.batch_tokens_max.min(self.options.session.batch_tokens_max)
+        self.info.capabilities.batch_tokens_max.min(self.options.session.batch_tokens_max)
     }
 
     /// A new request id, and the two ends of its output channel.

@@ -7,7 +7,7 @@ use crate::finish::FinishReason;
 use crate::generator::SubmitError;
 use crate::model_info::ModelInfo;
 use crate::request::{Prompt, Request};
-use crate::stream::{StreamSender, Token};
+use crate::stream::{Event, StreamSender, Token};
 use crate::text::{Detokenizer, Released, StopMatcher};
 use crate::token::TokenId;
 use crate::tokenizer::{EncodeOptions, SpecialIds, Tokenizer, encode_prompt};
@@ -294,9 +294,10 @@ impl AnswerDecoder {
         Released { keep_controls: self.stop.keeps_controls(), ..Released::default() }
     }
 
-    /// Ends the answer: emits what was held back. Returns the reason, which is a stop string if the last text
-    /// completes one, and the text for the answer's last event.
-    pub fn finish(&mut self, mut reason: FinishReason, stream: &StreamSender) -> (FinishReason, String) {
+    /// Ends the answer, and releases what was held back. The reason becomes a stop string if the last text
+    /// completes one. The events and the text go with the answer's last event
+    /// ([`StreamSender::finish_with`]).
+    pub fn finish(&mut self, mut reason: FinishReason) -> (FinishReason, Vec<Event>, String) {
         let mut text = self.released();
         if !self.stop.has_matched() {
             let mut decoded = String::new();
@@ -306,7 +307,8 @@ impl AnswerDecoder {
                 reason = FinishReason::StopString(index);
             }
         }
-        (reason, self.output.finish(text, stream))
+        let (events, text) = self.output.finish(text);
+        (reason, events, text)
     }
 }
 

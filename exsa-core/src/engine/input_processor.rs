@@ -1,6 +1,5 @@
 //! Validates and tokenizes requests on the caller's thread.
 
-use crate::backend::{Capabilities, Model};
 use crate::chat::{ChatTemplate, ChatTemplates, Message, Rendered};
 use crate::clock::Clock;
 use crate::constraint::Compiler;
@@ -8,6 +7,7 @@ use crate::engine::admission_control::AdmissionControl;
 use crate::engine::answer::{Answer, Limits};
 use crate::engine::banned::{BannedStrings, Bans};
 use crate::engine::in_flight::InFlight;
+use crate::engine::info::EngineInfo;
 use crate::engine::mailbox::{Command, Mailbox};
 use crate::engine::output_plan::{OutputPlan, PromptEnd, chat_options};
 use crate::engine::reasoning_budget::ReasoningBudget;
@@ -34,10 +34,8 @@ use std::time::Duration;
 
 /// Validates requests, tokenizes them and posts them to the mailbox.
 pub(crate) struct InputProcessor {
-    pub(crate) model: Arc<dyn Model>,
+    pub(crate) info: EngineInfo,
     pub(crate) tokenizer: Arc<dyn Tokenizer>,
-    pub(crate) capabilities: Capabilities,
-    kv_bytes_per_token: u64,
     pub(crate) options: EngineOptions,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) in_flight: Arc<InFlight>,
@@ -51,21 +49,18 @@ pub(crate) struct InputProcessor {
 
 impl InputProcessor {
     pub(crate) fn new(
-        model: Arc<dyn Model>,
-        capabilities: Capabilities,
-        kv_bytes_per_token: u64,
+        info: EngineInfo,
+        tokenizer: Arc<dyn Tokenizer>,
         options: EngineOptions,
         in_flight: Arc<InFlight>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let templates = ChatTemplates::new(model.info(), model.tokenizer());
+        let templates = ChatTemplates::new(&info.model, tokenizer.clone());
         Self {
             templates: templates.replace(options.chat_template.clone()),
-            tokenizer: model.tokenizer(),
-            constraints: Compiler::new(model.tokenizer()),
-            model,
-            capabilities,
-            kv_bytes_per_token,
+            constraints: Compiler::new(tokenizer.clone()),
+            tokenizer,
+            info,
             options,
             in_flight,
             mailbox: Arc::default(),
@@ -76,13 +71,55 @@ impl InputProcessor {
         }
     }
 
-    pub(crate) fn submit(&self, mut request: Request) -> Result<TokenStream, SubmitError> {
-        let n_vocab = self.model.info().n_vocab;
-        let resume = request.resume.clone().unwrap_or_default();
+    pub(crate) fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
+        let (mailbox, in_flight) = (self.mailbox.clone(), self.in_flight.clone());
+        let (submission, events) = self.prepare(request, move |id, signal| {
+            // A closed mailbox has ended the request already.
+            let _ = mailbox.post(match signal {
+                StreamSignal::Cancelled => Command::Cancel(id),
+                StreamSignal::Drained => Command::Resume(id),
+                StreamSignal::Position => Command::Position(id),
+            });
+            if signal == StreamSignal::Cancelled {
+                in_flight.cancel(id);
+            }
+        })?;
+        let (priority, user) = (submission.state.priority, submission.state.user.clone());
+        let n = submission.answers.len();
+        let user_limit = self.options.user_queue_max.unwrap_or(usize::MAX);
+        self.admission.enter(priority, &user, n, self.options.queue_max, user_limit)?;
+        match self.mailbox.post(Command::Submit(submission)) {
+            Ok(()) => Ok(events),
+            Err(_) => {
+                self.admission.leave_all(priority, &user, n);
+                Err(SubmitError::ShuttingDown)
+            }
+        }
+    }
+
+    /// Refuses a request that is wrong, whatever the load.
+    pub(crate) fn check(&self, request: &Request) -> Result<(), SubmitError> {
+        self.prepare(request.clone(), |_, _| {}).map(drop)
+    }
+
+    /// Validates a request and prepares all that the engine needs of it. `notify` takes the signals of its
+    /// stream.
+    fn prepare(
+        &self,
+        mut request: Request,
+        notify: impl Fn(RequestId, StreamSignal) + Send + Sync + 'static,
+    ) -> Result<(Submission, TokenStream), SubmitError> {
+        let n_vocab = self.info.model.n_vocab;
+        let resume = request.resume.take();
+        let is_resumed = resume.is_some();
+        let resume = resume.unwrap_or_default();
+        let generated = resume.tokens.len();
         let (encoded, dropped_messages) = self.encode_to_fit(&request)?;
         let Encoded { mut tokens, template, end } = encoded;
-        let prompt_len = self.prompt_len(&request, tokens.len())?;
+        let prompt_len = tokens.len();
         self.check_length(prompt_len)?;
+        tokens.extend(resume.tokens);
+        self.check_resumed(&request, tokens.len(), generated)?;
         if request.max_tokens == Some(0) {
             return Err(SubmitError::NoTokens);
         }
@@ -90,7 +127,7 @@ impl InputProcessor {
         if keep.is_none() {
             self.check_kv(prompt_len, request.max_tokens)?;
         }
-        let n = check_answers(&request)?;
+        let n = check_answers(&request, is_resumed)?;
         if !(0.001..=1000.0).contains(&request.weight) {
             return Err(SubmitError::Weight(request.weight));
         }
@@ -98,7 +135,7 @@ impl InputProcessor {
         if let Some(&token) = known.find(|token| **token as usize >= n_vocab) {
             return Err(SubmitError::InvalidToken { token, n_vocab });
         }
-        let architecture = &self.model.info().architecture;
+        let architecture = &self.info.model.architecture;
         let (template, prompt) = (template.as_deref(), &tokens[..prompt_len]);
         let plan = OutputPlan::new(&request, template, end, prompt, &*self.tokenizer, architecture)?;
         let constraint = plan.constraint(&mut request, &*self.tokenizer)?;
@@ -127,7 +164,7 @@ impl InputProcessor {
             }
             let mut sampler = sampling.build_with(&context, &transforms)?;
             if let Some(state) = &resume.sampler_state {
-                sampler.restore(state, resume.generated)?;
+                sampler.restore(state, generated)?;
             }
             Ok((sampler, bans))
         });
@@ -146,28 +183,18 @@ impl InputProcessor {
         let constraint = || compiled.as_ref().map(|it| it.state_with(&end_of_generation, &stop_tokens));
         let constraints = (0..n).map(|_| constraint().transpose()).collect::<Result<Vec<_>, _>>()?;
 
-        let (mailbox, in_flight) = (self.mailbox.clone(), self.in_flight.clone());
-        let (stream, events) = channel(self.options.stream_events_max, move |signal| {
-            // A closed mailbox has ended the request already.
-            let _ = mailbox.post(match signal {
-                StreamSignal::Cancelled => Command::Cancel(id),
-                StreamSignal::Drained => Command::Resume(id),
-                StreamSignal::Position => Command::Position(id),
-            });
-            if signal == StreamSignal::Cancelled {
-                in_flight.cancel(id);
-            }
-        });
+        let (stream, events) = channel(self.options.stream_events_max, move |signal| notify(id, signal));
         let submitted = self.clock.now();
         let preceded = tokens[..prompt_len].iter().any(|token| !self.tokenizer.is_control(*token));
         let user: Arc<str> = request.user.unwrap_or_default().into();
         let limits = Limits {
             len_max: request.max_tokens.map_or(usize::MAX, |max| prompt_len.saturating_add(max)),
-            context_max: if keep.is_some() { usize::MAX } else { self.capabilities.context_tokens_max },
+            context_max: if keep.is_some() { usize::MAX } else { self.info.capabilities.context_tokens_max },
         };
         let detokenizer = Detokenizer::new(&*self.tokenizer, preceded);
         let budget = request.reasoning.budget;
-        let logprobs = sampling.logprobs && resume.generated == 0;
+        let logprob = resume.logprob.or_else(|| (generated == 0).then(AnswerLogprob::default));
+        let logprob = logprob.filter(|_| sampling.logprobs);
         let answers = samplers.into_iter().zip(constraints).enumerate();
         let answers = answers.map(|(index, ((sampler, bans), constraint))| {
             let banned = banned.clone();
@@ -188,17 +215,18 @@ impl InputProcessor {
                 }),
                 output: output.withhold(best.is_some()),
                 calls_max: plan.calls_max,
-                logprob: logprobs.then(AnswerLogprob::default),
+                logprob,
                 hide_logprobs,
                 ended: None,
                 admitted: false,
                 last_token: None,
+                emitted: generated,
                 banned,
                 constraint,
             })
         });
         let mut answers: Vec<_> = answers.collect();
-        let prompt_top = request.prompt_logprobs.filter(|_| resume.generated == 0);
+        let prompt_top = request.prompt_logprobs.filter(|_| generated == 0);
         if let Some(first) = tokens.first().filter(|_| prompt_top.is_some()) {
             stream.prompt(PromptLogprobs::new(0, [PromptToken::new(*first, None)]));
         }
@@ -207,7 +235,7 @@ impl InputProcessor {
             stream,
             submitted,
             elapsed: resume.elapsed,
-            resumed: resume.generated > 0,
+            resumed: generated > 0,
             priority: request.priority,
             user: user.clone(),
             open: (id.0..id.0 + n as u64).map(RequestId).collect(),
@@ -237,44 +265,27 @@ impl InputProcessor {
         let expiry = |timeout: Duration| submitted.saturating_add(timeout.saturating_sub(resume.elapsed));
         let mut sched_request = SchedRequest::new(id.0, tokens, limits.len_max);
         (sched_request.prompt_len, sched_request.keep) = (prompt_len, keep);
-        sched_request.replay_shifts(self.capabilities.context_window());
+        sched_request.replay_shifts(self.info.capabilities.context_window());
         sched_request.namespace = Namespace { adapter: None, salt: request.cache_salt.map(Arc::from) };
         (sched_request.priority, sched_request.weight) = (request.priority, request.weight);
         sched_request.user = UserId(self.seeds.hash_one(&user));
         sched_request.deadline = request.timeout.map(expiry);
         sched_request.first_token_by = request.first_token_timeout.map(expiry);
-        let user_limit = self.options.user_queue_max.unwrap_or(usize::MAX);
-        self.admission.enter(request.priority, &user, n, self.options.queue_max, user_limit)?;
         let requests = (id.0..).map(|id| sched_request.of_group(RequestId(id)));
         let mut answers: Vec<_> = answers.into_iter().zip(requests).collect();
         if let (Some(_), Some((_, first))) = (prompt_top, answers.first_mut()) {
             first.scored = Some(1);
         }
-        match self.mailbox.post(Command::Submit(Submission { state, answers })) {
-            Ok(()) => Ok(events),
-            Err(_) => {
-                self.admission.leave_all(request.priority, &user, n);
-                Err(SubmitError::ShuttingDown)
-            }
-        }
+        Ok((Submission { state, answers }, events))
     }
 
-    /// Length of the prompt: `tokens` less the tokens generated before.
-    fn prompt_len(&self, request: &Request, tokens: usize) -> Result<usize, SubmitError> {
-        let generated = request.resume.as_ref().map_or(0, |resume| resume.generated);
-        if generated > 0 && !matches!(request.prompt, Prompt::Tokens(_)) {
-            return Err(SubmitError::ResumeWithoutTokens);
+    /// Refuses an answer of which more was generated than the context holds: `tokens` with the prompt.
+    fn check_resumed(&self, request: &Request, tokens: usize, generated: usize) -> Result<(), SubmitError> {
+        let limit = self.info.capabilities.context_tokens_max;
+        if generated > 0 && tokens > limit && !matches!(request.overflow, Overflow::Shift { .. }) {
+            return Err(SubmitError::PromptTooLong { tokens, limit, what: "the context" });
         }
-        let limit = self.capabilities.context_tokens_max;
-        match tokens.checked_sub(generated) {
-            None => Err(SubmitError::ResumeTooLong { generated, tokens }),
-            Some(_)
-                if generated > 0 && tokens > limit && !matches!(request.overflow, Overflow::Shift { .. }) =>
-            {
-                Err(SubmitError::PromptTooLong { tokens, limit, what: "the context" })
-            }
-            Some(prompt_len) => Ok(prompt_len),
-        }
+        Ok(())
     }
 
     /// Tokens that a request keeps when it shifts a full context; `None` if it does not shift.
@@ -282,7 +293,7 @@ impl InputProcessor {
         let Overflow::Shift { keep } = request.overflow else { return Ok(None) };
         let bos = prompt.first().filter(|first| self.tokenizer.special().bos == Some(**first));
         let keep = keep.min(prompt.len()).max(usize::from(bos.is_some()));
-        let window = self.capabilities.context_window();
+        let window = self.info.capabilities.context_window();
         let keep_max = window - window / 4;
         if keep > keep_max {
             let problem = format!(
@@ -305,7 +316,7 @@ impl InputProcessor {
         }
         let matcher = BannedMatcher::new(&request.banned_strings, request.banned_strings_ignore_case)
             .map_err(|problem| SubmitError::Option { option: "banned_strings", problem })?;
-        if !self.capabilities.truncate {
+        if !self.info.capabilities.truncate {
             let reason = "the session cannot truncate its KV".into();
             return Err(SubmitError::Unsupported { operation: "banned_strings", reason });
         }
@@ -316,19 +327,19 @@ impl InputProcessor {
     /// without a limit of its own continues until the context or the KV cache is full.
     fn check_kv(&self, prompt: usize, answer: Option<usize>) -> Result<(), SubmitError> {
         let Some(answer) = answer else { return Ok(()) };
-        let kv = self.capabilities.kv_tokens_max;
-        let tokens = prompt.saturating_add(answer).min(self.capabilities.context_tokens_max);
+        let kv = self.info.capabilities.kv_tokens_max;
+        let tokens = prompt.saturating_add(answer).min(self.info.capabilities.context_tokens_max);
         if tokens <= kv {
             return Ok(());
         }
-        let bytes = |tokens: usize| self.kv_bytes_per_token.saturating_mul(tokens as u64);
+        let bytes = |tokens: usize| self.info.kv_bytes_per_token.saturating_mul(tokens as u64);
         let (needed, available, tokens_max) = (bytes(tokens), bytes(kv), kv - prompt);
         Err(SubmitError::KvTooLarge { tokens, needed, available, tokens_max })
     }
 
     fn check_length(&self, tokens: usize) -> Result<(), SubmitError> {
-        let context = self.capabilities.context_tokens_max;
-        let kv = self.capabilities.kv_tokens_max;
+        let context = self.info.capabilities.context_tokens_max;
+        let kv = self.info.capabilities.kv_tokens_max;
         let (limit, what) = if kv < context { (kv, "the KV cache") } else { (context, "the context") };
         let limit = limit.saturating_sub(1);
         match tokens {
@@ -397,7 +408,7 @@ pub(crate) struct Encoded {
 
 /// Refuses numbers of answers and of log-probabilities that are out of
 /// range. Returns the number of answers to generate.
-fn check_answers(request: &Request) -> Result<usize, SubmitError> {
+fn check_answers(request: &Request, is_resumed: bool) -> Result<usize, SubmitError> {
     let refused = |option, problem| Err(SubmitError::Option { option, problem });
     let (n, best_of) = (request.n, request.best_of.unwrap_or(request.n));
     if !(1..=ANSWERS_MAX).contains(&n) {
@@ -409,7 +420,7 @@ fn check_answers(request: &Request) -> Result<usize, SubmitError> {
             format!("{best_of}, but {n} (the value of n) to {ANSWERS_MAX} are possible"),
         );
     }
-    if request.resume.is_some() && best_of > 1 {
+    if is_resumed && best_of > 1 {
         let option = if n > 1 { "n" } else { "best_of" };
         return refused(option, format!("{best_of} answers, but a resumed request goes on with one"));
     }

@@ -8,6 +8,7 @@ mod embed_input;
 mod embed_job;
 mod external;
 mod in_flight;
+mod info;
 mod input_processor;
 mod mailbox;
 mod output;
@@ -17,6 +18,7 @@ mod reasoning_budget;
 mod request_state;
 mod step;
 mod thread;
+mod validator;
 
 use crate::backend::Model;
 use crate::chat::Rendered;
@@ -24,7 +26,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::error::LoadError;
 use crate::finish::{FinishReason, RequestError};
-use crate::generator::{Generator, SubmitError};
+use crate::generator::{Continuation, Continued, Generator, SubmitError};
 use crate::model_info::ModelInfo;
 use crate::options::EngineOptions;
 use crate::request::Request;
@@ -35,6 +37,7 @@ use crate::stats::EngineStats;
 use crate::stream::TokenStream;
 use crate::tokenizer::Tokenizer;
 pub use external::{AnswerDecoder, DecoderStep, EncodedPrompt, PromptEncoder};
+pub use info::EngineInfo;
 use input_processor::InputProcessor;
 pub use mailbox::Shutdown;
 use mailbox::{Command, Mailbox};
@@ -47,6 +50,7 @@ pub use step::EngineLoop;
 #[cfg(feature = "registry")]
 pub(crate) use step::panic_text;
 use thread::EngineThread;
+pub use validator::RequestValidator;
 
 /// An in-process engine: a model and a thread that serves requests with continuous batching.
 ///
@@ -86,7 +90,7 @@ impl Engine {
         let (input, stats) = (engine.input().clone(), engine.shared_stats());
         let thread = EngineThread::spawn(move || run(&mut engine))
             .map_err(|e| LoadError::Backend(format!("cannot start the engine's thread: {e}")))?;
-        let info = Arc::new(input.model.info().clone());
+        let info = Arc::new(input.info.model.clone());
         Ok(Self { input, stats, info, thread })
     }
 
@@ -134,7 +138,7 @@ impl Engine {
 
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> Arc<dyn Tokenizer> {
-        self.input.model.tokenizer()
+        self.input.tokenizer.clone()
     }
 
     /// Number of prompt tokens of the request, BOS and chat template
@@ -155,6 +159,11 @@ impl Engine {
     /// token ids.
     pub fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
         self.input.render(request)
+    }
+
+    /// Facts about the engine: model, abilities and limits of the session.
+    pub fn info(&self) -> &EngineInfo {
+        &self.input.info
     }
 
     /// Changes the mode from the next step on.
@@ -244,6 +253,18 @@ impl Generator for Engine {
 
     fn tokenizer(&self, _model: Option<&str>) -> Result<Arc<dyn Tokenizer>, SubmitError> {
         Ok(Engine::tokenizer(self))
+    }
+
+    fn check(&self, request: &Request) -> Result<(), SubmitError> {
+        self.input.check(request)
+    }
+
+    fn continuation(&self, _model: Option<&str>) -> Continuation {
+        let continued = match self.info().capabilities.batch_invariant {
+            true => Continued::Identical,
+            false => Continued::SameDistribution,
+        };
+        Continuation::new(continued, self.input.info.fingerprint)
     }
 
     fn stats(&self) -> EngineStats {

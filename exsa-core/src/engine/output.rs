@@ -14,6 +14,8 @@ pub(crate) struct Output {
     index: usize,
     /// Events of an answer that is withheld until it is known whether it is among the best.
     withheld: Option<Vec<Event>>,
+    /// Events of the token at hand, sent together: a stream that is cut has all of a token or nothing.
+    group: Vec<Event>,
     /// Parts the text into reasoning, tool calls and text.
     #[cfg(feature = "tool-parsers")]
     parser: Option<Box<OutputParser>>,
@@ -25,6 +27,7 @@ impl Output {
         Self {
             index,
             withheld: None,
+            group: Vec::new(),
             #[cfg(feature = "tool-parsers")]
             parser: None,
         }
@@ -56,10 +59,12 @@ impl Output {
         #[cfg(feature = "tool-parsers")]
         if self.parser.is_some() {
             let deltas = self.parse(&released, false);
-            return self.parsed_token(token, deltas, stream);
+            self.parsed_token(token, deltas);
+            return self.send_group(stream);
         }
         let token = Token { text: released.text, ..token };
-        self.emit(Event::Token(token.index(self.index)), stream)
+        self.group.push(Event::Token(token.index(self.index)));
+        self.send_group(stream)
     }
 
     /// Takes text of a resumed answer, which was emitted before.
@@ -69,8 +74,9 @@ impl Output {
         let _ = released;
     }
 
-    /// Takes the text that the end of the answer released. Returns the text for the answer's last event.
-    pub(crate) fn finish(&mut self, released: Released, stream: &StreamSender) -> String {
+    /// Takes the text that the end of the answer released. Returns the events for it, which go with the
+    /// answer's last event, and the text of that.
+    pub(crate) fn finish(&mut self, released: Released) -> (Vec<Event>, String) {
         #[cfg(feature = "tool-parsers")]
         if self.parser.is_some() {
             let mut deltas = self.parse(&released, true);
@@ -81,14 +87,16 @@ impl Output {
                     String::new()
                 }
             };
-            for delta in deltas {
-                let event = self.event(delta);
-                self.emit(event, stream);
-            }
-            return last;
+            let events: Vec<_> = deltas.into_iter().map(|delta| self.event(delta)).collect();
+            return match &mut self.withheld {
+                Some(withheld) => {
+                    withheld.extend(events);
+                    (Vec::new(), last)
+                }
+                None => (events, last),
+            };
         }
-        let _ = stream;
-        released.text
+        (Vec::new(), released.text)
     }
 
     /// Whether the text is inside reasoning.
@@ -135,17 +143,16 @@ impl Output {
         deltas
     }
 
-    /// Emits a token with the first piece of text among `deltas`, and the others beside it.
+    /// Adds a token with the first piece of text among `deltas`, and the others beside it.
     #[cfg(feature = "tool-parsers")]
-    fn parsed_token(&mut self, token: Token, deltas: Vec<Delta>, stream: &StreamSender) -> bool {
+    fn parsed_token(&mut self, token: Token, deltas: Vec<Delta>) {
         let index = self.index;
         let mut token = Some(token.index(index));
-        let mut has_room = true;
         if !deltas.iter().any(|delta| matches!(delta, Delta::Text(_) | Delta::Reasoning(_))) {
             // A token of markers or of a call has no text.
             let token = token.take().unwrap_or_default();
             let event = if self.in_reasoning() { Event::Reasoning(token) } else { Event::Token(token) };
-            has_room = self.emit(event, stream);
+            self.group.push(event);
         }
         for delta in deltas {
             let mut event = self.event(delta);
@@ -154,9 +161,8 @@ impl Output {
             {
                 *piece = Token { text: std::mem::take(&mut piece.text), ..token };
             }
-            has_room = self.emit(event, stream);
+            self.group.push(event);
         }
-        has_room
     }
 
     #[cfg(feature = "tool-parsers")]
@@ -170,13 +176,13 @@ impl Output {
         }
     }
 
-    fn emit(&mut self, event: Event, stream: &StreamSender) -> bool {
+    fn send_group(&mut self, stream: &StreamSender) -> bool {
         match &mut self.withheld {
             Some(events) => {
-                events.push(event);
+                events.append(&mut self.group);
                 true
             }
-            None => stream.send(event),
+            None => stream.send(&mut self.group),
         }
     }
 }

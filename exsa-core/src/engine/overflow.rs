@@ -15,7 +15,7 @@ impl InputProcessor {
         let (Overflow::DropMessages, Prompt::Chat(messages)) = (request.overflow, &request.prompt) else {
             return Ok((encoded, 0));
         };
-        let window = self.capabilities.context_window();
+        let window = self.info.capabilities.context_window();
         let answer = request.max_tokens.unwrap_or(window / 4).min(window / 2).max(1);
         let prompt_max = window.saturating_sub(answer);
         let units = droppable(messages);

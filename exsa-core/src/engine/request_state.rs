@@ -1,6 +1,6 @@
 //! The part of a request that its answers share, outside the scheduler: stream, owner, usage, times.
 
-use crate::engine::answer::Answer;
+use crate::engine::answer::{Answer, Ended};
 use crate::engine::best_of::{Candidate, best};
 use crate::finish::Usage;
 use crate::priority::Priority;
@@ -84,27 +84,31 @@ impl RequestState {
         }
     }
 
-    /// Takes the end of an answer while others go on, and the events that were
-    /// withheld, if any were. Returns whether the stream has room for more.
-    pub(crate) fn answer_ended(&mut self, end: AnswerFinished, withheld: Option<Vec<Event>>) -> bool {
+    /// Takes the end of an answer while others go on. Returns whether the stream has room for more.
+    pub(crate) fn answer_ended(&mut self, ended: Ended) -> bool {
+        let Ended { mut events, last, withheld } = ended;
         match withheld {
             Some(events) => {
-                self.candidates.push(Candidate { events, end });
+                self.candidates.push(Candidate { events, end: last });
                 true
             }
-            None => self.stream.answer_finished(end),
+            None => {
+                events.push(Event::AnswerFinished(last));
+                self.stream.send(&mut events)
+            }
         }
     }
 
     /// Sends the best of the answers that were withheld, and the last event, which is also that of the answer
     /// that ended last.
-    pub(crate) fn finish(mut self, end: AnswerFinished, withheld: Option<Vec<Event>>, now: Duration) {
+    pub(crate) fn finish(mut self, ended: Ended, now: Duration) {
+        let Ended { mut events, last, withheld } = ended;
         let last = match (self.best, withheld) {
-            (Some(n), Some(events)) => {
-                self.candidates.push(Candidate { events, end });
-                self.send_best(n)
+            (Some(n), Some(withheld)) => {
+                self.candidates.push(Candidate { events: withheld, end: last });
+                self.best(n, &mut events)
             }
-            _ => Some(end),
+            _ => Some(last),
         };
         let usage = Usage {
             prompt_tokens: self.prompt_tokens,
@@ -121,19 +125,17 @@ impl RequestState {
         };
         let Some(AnswerFinished { index, text, reason, seed, sampler_state, logprob }) = last else { return };
         let finished = Finished::new(reason).index(index).text(text).usage(usage).seed(seed);
-        self.stream.finish(finished.sampler_state(sampler_state).logprob(logprob));
+        self.stream.finish_with(events, finished.sampler_state(sampler_state).logprob(logprob));
     }
 
-    /// Sends the best `n` answers, apart from the last event, which it returns.
-    fn send_best(&mut self, n: usize) -> Option<AnswerFinished> {
+    /// Adds the events of the best `n` answers, apart from the last event, which it returns.
+    fn best(&mut self, n: usize, all: &mut Vec<Event>) -> Option<AnswerFinished> {
         let mut last = None;
         for Candidate { events, end } in best(std::mem::take(&mut self.candidates), n) {
             if let Some(end) = last.replace(end) {
-                self.stream.answer_finished(end);
+                all.push(Event::AnswerFinished(end));
             }
-            for event in events {
-                self.stream.send(event);
-            }
+            all.extend(events);
         }
         last
     }

@@ -4,7 +4,7 @@ use super::Registry;
 use super::served::Served;
 use crate::chat::Rendered;
 use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
-use crate::generator::{Generator, SubmitError};
+use crate::generator::{Continuation, Generator, SubmitError};
 use crate::model_info::ModelInfo;
 use crate::request::Request;
 use crate::stats::EngineStats;
@@ -98,6 +98,15 @@ impl Generator for Registry {
     fn tokenizer(&self, model: Option<&str>) -> Result<Arc<dyn Tokenizer>, SubmitError> {
         let (served, _lease) = self.route(model)?;
         Ok(served.engine.tokenizer())
+    }
+
+    fn check(&self, request: &Request) -> Result<(), SubmitError> {
+        let (served, _lease) = self.route(request.model.as_deref())?;
+        served.engine.check(request)
+    }
+
+    fn continuation(&self, model: Option<&str>) -> Continuation {
+        self.route(model).map_or(Continuation::refused(), |(served, _lease)| served.engine.continuation(None))
     }
 
     /// Counters over all models, of engines that have ended too; gauges of running engines.

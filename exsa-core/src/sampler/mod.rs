@@ -245,7 +245,13 @@ impl Sampler {
     pub fn state(&self) -> Option<SamplerState> {
         let state =
             SamplerState::new(self.transforms.iter().filter_map(|transform| transform.observations()));
-        (state.len() > 0).then_some(state)
+        (!state.is_empty()).then_some(state)
+    }
+
+    /// What the transforms observed of the accepted token at `index`; empty if no transform observes anything.
+    pub fn observed(&self, index: usize) -> Vec<f32> {
+        let observations = self.transforms.iter().filter_map(|transform| transform.observations());
+        observations.map(|values| values.get(index).copied().unwrap_or(f32::NAN)).collect()
     }
 
     /// Hands over what an earlier run observed, before its `generated` tokens are accepted again. Without it,

@@ -20,6 +20,19 @@ impl SamplerState {
         Self { observations: observations.map(bits).collect() }
     }
 
+    /// Adds what was observed of the answer's next token: [`Token::observed`](crate::stream::Token::observed).
+    pub fn push(&mut self, observed: &[f32]) {
+        self.observations.resize_with(self.observations.len().max(observed.len()), Vec::new);
+        for (values, value) in self.observations.iter_mut().zip(observed) {
+            values.push(value.to_bits());
+        }
+    }
+
+    /// Whether nothing was observed.
+    pub fn is_empty(&self) -> bool {
+        self.observations.is_empty()
+    }
+
     /// Number of transforms with observations.
     pub(super) fn len(&self) -> usize {
         self.observations.len()

@@ -12,8 +12,8 @@ pub use session::ScriptedSession;
 pub use tokenizer::ByteTokenizer;
 
 use crate::backend::{
-    DeviceInfo, DeviceKind, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session,
-    SessionOptions,
+    DeviceInfo, DeviceKind, Fingerprint, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource,
+    Session, SessionOptions,
 };
 use crate::clock::ManualClock;
 use crate::error::LoadError;
@@ -230,6 +230,10 @@ impl Model for ScriptedModel {
 
     fn tokenizer(&self) -> Arc<dyn Tokenizer> {
         Arc::new(ByteTokenizer::new())
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        saved::fingerprint(self)
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {

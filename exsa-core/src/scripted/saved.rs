@@ -8,7 +8,8 @@ use std::io::{Read, Write};
 
 const TOKEN_BYTES: usize = size_of::<TokenId>();
 
-fn header(model: &ScriptedModel, tokens: usize) -> SavedKv {
+/// Identifies the behaviour of `model`.
+pub(super) fn fingerprint(model: &ScriptedModel) -> Fingerprint {
     let mut fingerprint = Fingerprint::default();
     match &model.behaviour {
         Behaviour::Echo(script) => script.iter().for_each(|token| fingerprint.update(&token.to_le_bytes())),
@@ -18,7 +19,11 @@ fn header(model: &ScriptedModel, tokens: usize) -> SavedKv {
             fingerprint.update(&(*order as u64).to_le_bytes());
         }
     }
-    SavedKv::new("scripted", fingerprint, tokens, tokens * TOKEN_BYTES)
+    fingerprint
+}
+
+fn header(model: &ScriptedModel, tokens: usize) -> SavedKv {
+    SavedKv::new("scripted", fingerprint(model), tokens, tokens * TOKEN_BYTES)
 }
 
 /// Writes the `tokens` of a sequence of `model`.

@@ -9,9 +9,41 @@ const FIRST: f64 = 1e-4;
 
 /// Counts of durations in buckets from 0.1 ms to 74 s. Each bound is 1.41 times the previous bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "Buckets", into = "Buckets")
+)]
 pub struct Histogram {
     counts: [u64; BUCKETS],
     sum: Duration,
+}
+
+/// The form of a [`Histogram`] in files and messages.
+#[cfg(feature = "serde")]
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Buckets {
+    counts: Vec<u64>,
+    sum: Duration,
+}
+
+#[cfg(feature = "serde")]
+impl From<Histogram> for Buckets {
+    fn from(histogram: Histogram) -> Self {
+        Self { counts: histogram.counts.into(), sum: histogram.sum }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Buckets> for Histogram {
+    type Error = String;
+
+    fn try_from(Buckets { counts, sum }: Buckets) -> Result<Self, String> {
+        let found = counts.len();
+        let counts =
+            counts.try_into().map_err(|_| format!("{found} buckets, but a histogram has {BUCKETS}"))?;
+        Ok(Self { counts, sum })
+    }
 }
 
 impl Default for Histogram {

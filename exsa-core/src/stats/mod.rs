@@ -13,6 +13,7 @@ use std::time::Duration;
 
 /// A snapshot of an engine's statistics. Counters only grow; gauges are as of the last step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct EngineStats {
     /// Sequences, KV and preemptions.
@@ -49,6 +50,7 @@ pub struct EngineStats {
 
 /// The scheduler's part of [`EngineStats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct SchedulerStats {
     /// Requests that hold a sequence.
@@ -197,6 +199,7 @@ impl SchedulerStats {
 
 /// Time spent in each part of all steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct StepTimes {
     /// Planning, and KV operations of the plan.

@@ -4,6 +4,7 @@ use super::completion::{Collector, Completion};
 use super::event::{
     AnswerFinished, Event, Finished, MalformedToolCall, PromptLogprobs, Token, ToolCallDelta,
 };
+use super::pipe::{EventSink, StreamHandle};
 use crate::finish::{FinishReason, RequestError, Usage};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
@@ -58,6 +59,8 @@ struct State {
     position: Option<Option<QueuePosition>>,
     /// Values to drop at the end: [`TokenStream::hold`].
     held: Vec<Box<dyn Any + Send>>,
+    /// Takes the events instead of the queue: [`TokenStream::pipe`].
+    sink: Option<Box<dyn EventSink>>,
 }
 
 struct Shared {
@@ -97,41 +100,50 @@ impl StreamSender {
     /// Sends a token. `false` means that the stream is now full: the token is kept, but no more should come
     /// before [`StreamSignal::Drained`].
     pub fn token(&self, token: Token) -> bool {
-        self.send(Event::Token(token))
+        self.send(&mut vec![Event::Token(token)])
     }
 
     /// Sends a token of the reasoning; otherwise as [`token`](Self::token).
     pub fn reasoning(&self, token: Token) -> bool {
-        self.send(Event::Reasoning(token))
+        self.send(&mut vec![Event::Reasoning(token)])
     }
 
     /// Sends a part of a call of a tool; otherwise as [`token`](Self::token).
     pub fn tool_call(&self, delta: ToolCallDelta) -> bool {
-        self.send(Event::ToolCall(delta))
+        self.send(&mut vec![Event::ToolCall(delta)])
     }
 
     /// Sends text that began like a call of a tool and is none; otherwise as [`token`](Self::token).
     pub fn malformed_tool_call(&self, malformed: MalformedToolCall) -> bool {
-        self.send(Event::MalformedToolCall(malformed))
+        self.send(&mut vec![Event::MalformedToolCall(malformed)])
     }
 
     /// Sends log-probabilities of a part of the prompt; otherwise as [`token`](Self::token).
     pub fn prompt(&self, part: PromptLogprobs) -> bool {
-        self.send(Event::Prompt(part))
+        self.send(&mut vec![Event::Prompt(part)])
     }
 
     /// Ends one of several answers while others go on; otherwise as [`token`](Self::token).
     pub fn answer_finished(&self, end: AnswerFinished) -> bool {
-        self.send(Event::AnswerFinished(end))
+        self.send(&mut vec![Event::AnswerFinished(end)])
     }
 
-    /// Sends any event but the last; otherwise as [`token`](Self::token).
-    pub(crate) fn send(&self, event: Event) -> bool {
+    /// Sends events that belong together, such as all that came of one token: an [`EventSink`] gets them at
+    /// once. Leaves `events` empty; an [`Event::Finished`] among them is dropped. Otherwise as
+    /// [`token`](Self::token).
+    pub fn send(&self, events: &mut Vec<Event>) -> bool {
         let mut state = self.shared.state.lock();
-        if !state.finished {
-            state.events.push_back(event);
-            state.full = state.events.len() >= self.shared.capacity;
+        events.retain(|event| !matches!(event, Event::Finished(_)));
+        if !state.finished && !events.is_empty() {
+            match &mut state.sink {
+                Some(sink) => state.full = !sink.events(events),
+                None => {
+                    state.events.extend(events.drain(..));
+                    state.full = state.events.len() >= self.shared.capacity;
+                }
+            }
         }
+        events.clear();
         let full = state.full;
         self.wake(state);
         !full
@@ -145,10 +157,15 @@ impl StreamSender {
 
     /// Ends the stream.
     pub fn finish(self, finished: Finished) {
-        self.end(finished);
+        self.end(Vec::new(), finished);
     }
 
-    fn end(&self, finished: Finished) {
+    /// Ends the stream with `events` that belong to its last event.
+    pub fn finish_with(self, events: Vec<Event>, finished: Finished) {
+        self.end(events, finished);
+    }
+
+    fn end(&self, mut events: Vec<Event>, finished: Finished) {
         // A consumer that reads the end finds these values dropped. They are
         // dropped outside the lock, since their code is not known here.
         let held = std::mem::take(&mut self.shared.state.lock().held);
@@ -159,10 +176,16 @@ impl StreamSender {
         }
         state.finished = true;
         let held = std::mem::take(&mut state.held);
-        state.events.push_back(Event::Finished(finished));
+        events.retain(|event| !matches!(event, Event::Finished(_)));
+        events.push(Event::Finished(finished));
+        let mut sink = state.sink.take();
+        match &mut sink {
+            Some(sink) => _ = sink.events(&mut events),
+            None => state.events.extend(events),
+        }
         self.shared.answered.notify_all();
         self.wake(state);
-        drop(held);
+        drop((held, sink));
     }
 
     fn wake(&self, mut state: parking_lot::MutexGuard<'_, State>) {
@@ -177,7 +200,7 @@ impl StreamSender {
 
 impl Drop for StreamSender {
     fn drop(&mut self) {
-        self.end(Finished::new(FinishReason::Failed(RequestError::EngineStopped)));
+        self.end(Vec::new(), Finished::new(FinishReason::Failed(RequestError::EngineStopped)));
     }
 }
 
@@ -247,6 +270,31 @@ impl TokenStream {
         } else {
             state.held.push(Box::new(value));
         }
+    }
+
+    /// Hands the events to `sink` from now on, those that wait unread first: for generators that pass events
+    /// on. The handle stands for the consumer.
+    pub fn pipe(self, mut sink: Box<dyn EventSink>) -> StreamHandle {
+        let mut state = self.shared.state.lock();
+        let mut waiting: Vec<_> = state.events.drain(..).collect();
+        let has_room = waiting.is_empty() || sink.events(&mut waiting);
+        let drained = std::mem::replace(&mut state.full, !has_room) && has_room;
+        let mut ended = None;
+        if state.finished {
+            ended = Some(sink)
+        } else {
+            state.sink = Some(sink)
+        }
+        drop(state);
+        drop(ended);
+        if drained {
+            (self.shared.notify)(StreamSignal::Drained);
+        }
+        StreamHandle::new(self)
+    }
+
+    pub(super) fn notify(&self, signal: StreamSignal) {
+        (self.shared.notify)(signal);
     }
 
     /// How the request ended, once the last event was read.

@@ -1,6 +1,7 @@
 //! Events of a stream: tokens, reasoning, tool calls, and the ends of answers.
 
 use crate::finish::{FinishReason, Usage};
+use crate::generator::Continued;
 use crate::sampler::SamplerState;
 use crate::token::TokenId;
 
@@ -150,6 +151,8 @@ pub struct Token {
     pub logprob: Option<f32>,
     /// The most probable tokens at this position, the best first, as many as the request asked for.
     pub top_logprobs: Vec<TopLogprob>,
+    /// Values that mirostat and adaptive-p observed of this token, for [`SamplerState::push`]; empty without them.
+    pub observed: Vec<f32>,
 }
 
 impl Token {
@@ -176,6 +179,13 @@ impl Token {
     #[must_use]
     pub fn top_logprobs<T: Into<TopLogprob>>(mut self, top: impl IntoIterator<Item = T>) -> Self {
         self.top_logprobs = top.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the values that transforms of the sampler observed.
+    #[must_use]
+    pub fn observed(mut self, observed: impl Into<Vec<f32>>) -> Self {
+        self.observed = observed.into();
         self
     }
 }
@@ -382,13 +392,25 @@ pub struct Finished {
     /// [`SamplingParams::logprobs`](crate::SamplingParams::logprobs), or to rank answers.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub logprob: Option<AnswerLogprob>,
+    /// How the answers relate to uncut ones, if the request was continued on another engine.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub continued: Option<Continued>,
 }
 
 impl Finished {
     /// The end of the first answer.
     pub fn new(reason: FinishReason) -> Self {
         let (text, usage) = (String::new(), Usage::default());
-        Self { index: 0, text, reason, usage, seed: None, sampler_state: None, logprob: None }
+        Self {
+            index: 0,
+            text,
+            reason,
+            usage,
+            seed: None,
+            sampler_state: None,
+            logprob: None,
+            continued: None,
+        }
     }
 
     /// Sets the index of the answer.
@@ -430,6 +452,13 @@ impl Finished {
     #[must_use]
     pub fn logprob(mut self, logprob: impl Into<Option<AnswerLogprob>>) -> Self {
         self.logprob = logprob.into();
+        self
+    }
+
+    /// Sets how the answers relate to uncut ones.
+    #[must_use]
+    pub fn continued(mut self, continued: impl Into<Option<Continued>>) -> Self {
+        self.continued = continued.into();
         self
     }
 }

@@ -7,6 +7,7 @@
 mod channel;
 mod completion;
 mod event;
+mod pipe;
 mod text;
 
 #[cfg(test)]
@@ -20,4 +21,5 @@ pub use event::{
     AnswerFinished, AnswerLogprob, Event, Finished, MalformedToolCall, PromptLogprobs, PromptToken, Token,
     ToolCallDelta, TopLogprob,
 };
+pub use pipe::{EventSink, StreamHandle};
 pub use text::{Text, TextStream};

@@ -2,7 +2,9 @@ use super::*;
 use crate::chat::{Message, ToolCall};
 use crate::finish::{FinishReason, RequestError, Usage};
 use futures_core::stream::{FusedStream, Stream};
+use parking_lot::Mutex;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -27,6 +29,69 @@ fn pieces(mut stream: TokenStream) -> (String, Vec<RequestError>) {
         }
     }
     (text, errors)
+}
+
+/// Keeps the groups of events that a sink gets, and has room for `room` groups.
+struct Groups(Arc<Mutex<Vec<Vec<Event>>>>, usize);
+
+impl EventSink for Groups {
+    fn events(&mut self, events: &mut Vec<Event>) -> bool {
+        let mut groups = self.0.lock();
+        groups.push(std::mem::take(events));
+        groups.len() < self.1
+    }
+}
+
+fn token(text: &str) -> Event {
+    Event::Token(Token::new(1, text))
+}
+
+#[test]
+fn a_sink_gets_groups_as_they_were_sent() {
+    let signals = Arc::new(Mutex::new(Vec::new()));
+    let seen = signals.clone();
+    let (sender, stream) = channel(2, move |signal| seen.lock().push(signal));
+    assert!(sender.send(&mut vec![token("a")]));
+    assert!(!sender.send(&mut vec![token("b"), token("c")]), "the queue is full");
+    let groups = Arc::new(Mutex::new(Vec::new()));
+    let handle = stream.pipe(Box::new(Groups(groups.clone(), 3)));
+    assert_eq!(*groups.lock(), [vec![token("a"), token("b"), token("c")]], "unread events come first");
+    assert_eq!(*signals.lock(), [StreamSignal::Drained]);
+    let early = Event::Finished(Finished::new(FinishReason::Cancelled));
+    assert!(sender.send(&mut vec![token("d"), early, token("e")]));
+    assert!(!sender.send(&mut vec![token("f")]), "the sink has no room for more");
+    assert!(!sender.send(&mut Vec::new()), "nothing changes with no event");
+    handle.drained();
+    let finished = Finished::new(FinishReason::MaxTokens);
+    sender.finish_with(vec![token("g")], finished.clone());
+    let last = vec![token("g"), Event::Finished(finished)];
+    assert_eq!(groups.lock()[1..], [vec![token("d"), token("e")], vec![token("f")], last]);
+    assert_eq!(Arc::strong_count(&groups), 1, "the sink is dropped at the end");
+    drop(handle);
+    assert_eq!(*signals.lock(), [StreamSignal::Drained; 2], "a request that has ended is not cancelled");
+}
+
+#[test]
+fn a_sink_gets_a_stream_that_has_ended() {
+    let (sender, stream) = ends();
+    sender.token(Token::new(1, "a"));
+    drop(sender);
+    let groups = Arc::new(Mutex::new(Vec::new()));
+    let handle = stream.pipe(Box::new(Groups(groups.clone(), 9)));
+    let stopped = Finished::new(FinishReason::Failed(RequestError::EngineStopped));
+    assert_eq!(*groups.lock(), [vec![token("a"), Event::Finished(stopped)]]);
+    assert_eq!(Arc::strong_count(&groups), 1);
+    drop(handle);
+}
+
+#[test]
+fn dropping_the_handle_of_a_sink_cancels() {
+    let signals = Arc::new(Mutex::new(Vec::new()));
+    let seen = signals.clone();
+    let (sender, stream) = channel(2, move |signal| seen.lock().push(signal));
+    drop(stream.pipe(Box::new(Groups(Arc::default(), 3))));
+    assert_eq!(*signals.lock(), [StreamSignal::Cancelled]);
+    sender.finish(Finished::new(FinishReason::Cancelled));
 }
 
 #[test]

@@ -123,9 +123,8 @@ fn a_resumed_answer_sends_no_prompt_again() {
     let whole = singly(&model(), &drawn(30), 1).remove(0);
     let mut engine = Engine::new(&model(), options());
     for cut in [0, 1, 5] {
-        let mut request = drawn(30).prompt_logprobs(1).resume(Resume::new(cut));
-        let generated = whole.tokens[..cut].iter().map(|token| token.id.unwrap());
-        request.prompt = exsa_core::Prompt::Tokens(prompt(30).into_iter().chain(generated).collect());
+        let generated: Vec<_> = whole.tokens[..cut].iter().map(|token| token.id.unwrap()).collect();
+        let request = drawn(30).prompt_logprobs(1).resume(Resume::new(generated));
         let got = engine.run(request);
         assert_eq!(got.answers[0].tokens, whole.tokens[cut..]);
         assert_eq!(got.prompt.len(), if cut == 0 { 30 } else { 0 });

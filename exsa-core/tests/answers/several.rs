@@ -127,8 +127,8 @@ fn numbers_out_of_range_are_refused_with_the_range() {
         (drawn(3).best_of(0), "best_of: 0, but 1"),
         (drawn(3).best_of(usize::MAX), "but 1 (the value of n) to 128"),
         (drawn(3).prompt_logprobs(21), "prompt_logprobs: 21, but 0 to 20 are possible"),
-        (drawn(3).n(2).resume(Resume::new(1)), "n: 2 answers, but a resumed request"),
-        (drawn(3).best_of(2).resume(Resume::new(0)), "best_of: 2 answers, but a resumed request"),
+        (drawn(3).n(2).resume(Resume::new([1])), "n: 2 answers, but a resumed request"),
+        (drawn(3).best_of(2).resume(Resume::new([])), "best_of: 2 answers, but a resumed request"),
     ] {
         let error = refused(request.clone()).unwrap_or_else(|| panic!("{request:?} is accepted"));
         assert!(error.contains(words), "{error}");

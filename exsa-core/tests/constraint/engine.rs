@@ -172,11 +172,8 @@ fn a_resume_at_every_token_changes_nothing() {
     for i in [0, 1] {
         let whole = alone(2).remove(i as usize);
         for cut in 1..whole.ids.len() {
-            let mut tokens = prompt_of(i);
-            tokens.extend(&whole.ids[..cut]);
-            let mut resumed = request(i);
-            resumed.prompt = exsa_core::Prompt::Tokens(tokens);
-            let answer = run(&mut engine(model()), [resumed.resume(Resume::new(cut))]).remove(0);
+            let resumed = request(i).resume(Resume::new(&whole.ids[..cut]));
+            let answer = run(&mut engine(model()), [resumed]).remove(0);
             assert_eq!(answer.ids, whole.ids[cut..], "cut at {cut}");
             assert_eq!(answer.reason, whole.reason);
         }
@@ -186,9 +183,9 @@ fn a_resume_at_every_token_changes_nothing() {
 #[test]
 fn a_resumed_answer_must_match_the_grammar() {
     let engine = engine(model());
-    let resumed = Request::tokens([b'p'.into(), b'{'.into(), b'x'.into()])
+    let resumed = Request::tokens([b'p'.into()])
         .constraint(Constraint::json_schema(SCHEMA))
-        .resume(Resume::new(2));
+        .resume(Resume::new([b'{'.into(), b'x'.into()]));
     let error = engine.submit(resumed).unwrap_err();
     assert!(matches!(error, SubmitError::Constraint(ConstraintError::Replay { index: 1 })), "{error}");
 }

@@ -12,6 +12,7 @@ use crate::embed::{EmbedError, EmbedOutput, EmbedRequest, Pending, RerankOutput,
 use crate::engine::answer::Answer;
 use crate::engine::embed_job::EmbedQueue;
 use crate::engine::in_flight::InFlight;
+use crate::engine::info::EngineInfo;
 use crate::engine::input_processor::InputProcessor;
 use crate::engine::mailbox::{Command, Shutdown};
 use crate::engine::request_state::{RequestState, Submission};
@@ -45,6 +46,8 @@ pub struct EngineLoop {
     input: Arc<InputProcessor>,
     tokenizer: Arc<dyn Tokenizer>,
     session: Box<dyn Session>,
+    /// Kept as long as its session, even by sessions that do not need it.
+    model: Arc<dyn Model>,
     context_max: usize,
     scheduler: Scheduler,
     requests: HashMap<RequestId, Box<RequestState>>,
@@ -70,6 +73,7 @@ pub struct EngineLoop {
 impl fmt::Debug for EngineLoop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EngineLoop")
+            .field("model", &self.model.info().name)
             .field("requests", &self.requests.len())
             .field("stopped", &self.stopped)
             .finish_non_exhaustive()
@@ -96,6 +100,10 @@ impl EngineLoop {
         })?;
         let capabilities = session.capabilities().clone();
         let kv_bytes_per_token = session.kv_bytes_per_token().unwrap_or(model.info().kv_bytes_per_token);
+        let mut fingerprint = model.fingerprint();
+        let kv_types = (options.session.key_type, options.session.value_type);
+        fingerprint.update(format!("{kv_types:?}").as_bytes());
+        let info = EngineInfo { model: model.info().clone(), capabilities, kv_bytes_per_token, fingerprint };
         let recorder = Recorder::new(&model.info().name);
         let scheduling = SchedulerOptions {
             batch_tokens_max: options.session.batch_tokens_max,
@@ -110,18 +118,12 @@ impl EngineLoop {
         };
         Ok(Self {
             tokenizer: model.tokenizer(),
-            scheduler: Scheduler::new(&capabilities, scheduling, queue),
-            context_max: capabilities.context_tokens_max,
+            scheduler: Scheduler::new(&info.capabilities, scheduling, queue),
+            context_max: info.capabilities.context_tokens_max,
             prefill_chunk_max: options.prefill_chunk_max,
-            input: Arc::new(InputProcessor::new(
-                model,
-                capabilities,
-                kv_bytes_per_token,
-                options,
-                in_flight,
-                clock.clone(),
-            )),
+            input: Arc::new(InputProcessor::new(info, model.tokenizer(), options, in_flight, clock.clone())),
             session,
+            model,
             requests: HashMap::new(),
             answers: HashMap::new(),
             embeds: EmbedQueue::default(),
@@ -147,7 +149,7 @@ impl EngineLoop {
 
     /// Sets speculative decoding from the next step on; `None`, the default, turns it off.
     pub fn speculate(&mut self, speculation: Option<Speculation>) {
-        let n_vocab = self.input.model.info().n_vocab;
+        let n_vocab = self.input.info.model.n_vocab;
         self.speculation = speculation.map(|speculation| speculation.n_vocab(n_vocab));
     }
 
@@ -391,9 +393,9 @@ impl EngineLoop {
             next.scored = state.scored;
             state.enqueue_held(&mut self.scheduler, now);
         }
-        let (end, withheld) = answer.finish(reason, &*self.tokenizer, &state.stream);
+        let ended = answer.finish(reason, &*self.tokenizer, &state.stream);
         if !state.open.is_empty() {
-            if !state.answer_ended(end, withheld) {
+            if !state.answer_ended(ended) {
                 state.pause(&mut self.scheduler, now);
             }
             return;
@@ -403,7 +405,7 @@ impl EngineLoop {
         // The counters must include the end before the consumer reads it.
         self.publish();
         if let Some(state) = self.requests.remove(&request_id) {
-            state.finish(end, withheld, now);
+            state.finish(ended, now);
         }
     }
 
