@@ -15,7 +15,7 @@ use exsa_core::engine::{AnswerDecoder, EncodedPrompt, PromptEncoder};
 use exsa_core::generator::QueueScope;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::request::Prompt;
-use exsa_core::sampler::{SamplerContext, TransformKind};
+use exsa_core::sampler::{Mirostat, SamplerContext, TransformKind};
 use exsa_core::stats::EngineStats;
 use exsa_core::stream::{QueuePosition, StreamSender, StreamSignal, TokenStream, channel};
 use exsa_core::tokenizer::Tokenizer;
@@ -269,6 +269,9 @@ impl RemoteEngine {
         if request.constraint.is_some() {
             return refused("the engine would begin the grammar anew");
         }
+        if sampling.mirostat != Mirostat::Off || sampling.adaptive_target.is_some() {
+            return refused("the engine would begin mirostat or adaptive-p anew");
+        }
         let penalized = sampling.order.contains(&TransformKind::Penalties) && !self.options().approximate;
         let additive = sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0;
         if penalized && additive && !self.capabilities.penalties_continue {
@@ -304,8 +307,15 @@ impl RemoteEngine {
         let wire = self.wire_request(request, sent_tokens, seed);
         let id = format!("exsa-{:016x}-{number}", self.seeds.hash_one("id"));
         let options = &self.runner.options;
-        let call =
-            Call { id: &id, model: &self.model, request: &wire, prompt: &prompt, prompt_tokens, options };
+        let call = Call {
+            id: &id,
+            model: &self.model,
+            request: &wire,
+            prompt: &prompt,
+            has_own_stop_tokens: !request.stop_tokens.is_empty(),
+            prompt_tokens,
+            options,
+        };
         check_common(&call, &self.capabilities)?;
         let body = self.runner.protocol.request(&call)?;
         let reader = self.runner.protocol.reader(&call);
@@ -331,7 +341,7 @@ impl RemoteEngine {
             started: None,
             first: None,
             last: None,
-            resumed: !resumed(request).is_empty(),
+            resumed: resumed(request).len(),
             usage: Default::default(),
             stats: self.stats.clone(),
         }

@@ -36,6 +36,8 @@ mod tokenizer;
 
 pub use capabilities::Capabilities;
 pub use dialect::Dialect;
+#[doc(hidden)]
+pub use dialect::read_event;
 pub use engine::RemoteEngine;
 pub use error::{ConnectError, RemoteError};
 pub use options::{RemoteOptions, TokenizerSource};

@@ -184,6 +184,9 @@ fn base_url(url: &str) -> Result<String, ConnectError> {
     if rest.contains(['@', '?', '#']) {
         return Err(refused("it may have no user, query or fragment; see RemoteOptions::api_key and header"));
     }
+    if rest.starts_with('/') || rest.is_empty() {
+        return Err(refused("it is no URL of a host"));
+    }
     let base = url.trim_end_matches('/');
     let base = base.strip_suffix("/v1").unwrap_or(base);
     match base.parse::<ureq::http::Uri>() {

@@ -28,6 +28,8 @@ pub(crate) struct Call<'a> {
     /// The request, with the limits that are left, its stop tokens and its seed.
     pub(crate) request: &'a Request,
     pub(crate) prompt: &'a WirePrompt,
+    /// Whether the caller set stop tokens, beside the model's end tokens.
+    pub(crate) has_own_stop_tokens: bool,
     /// Tokens of the prompt, where known.
     pub(crate) prompt_tokens: Option<usize>,
     pub(crate) options: &'a RemoteOptions,

@@ -1,11 +1,11 @@
-//! llama.cpp's llama-server: `/completion` with token ids.
+//! llama.cpp's llama-server, and Exsa's own server: `/completion` with token ids.
 
 use crate::capabilities::Capabilities;
 use crate::dialect::call::{Call, grammar_of, refused_grammar, schema_value};
 use crate::dialect::openai;
 use crate::dialect::settings::{Counted, Field, Penalties, Setting, write};
 use crate::dialect::update::{best, count, drafts, real, token_id, token_ids};
-use crate::dialect::{Dialect, Protocol, Reader, RemoteEnd, RemoteUsage, Update, WireRequest};
+use crate::dialect::{Dialect, Protocol, Reader, RemoteEnd, RemoteUsage, Update, WireRequest, unsupported};
 use crate::error::RemoteError;
 use exsa_core::SubmitError;
 use exsa_core::constraint::{Constraint, Grammar};
@@ -42,27 +42,36 @@ const FIELDS: &[Field] = &[
     Field::new(Setting::IgnoreEos, "ignore_eos"),
 ];
 
+/// Field that Exsa's server has beside those of llama-server.
+const MIN_TOKENS: Field = Field::new(Setting::MinTokens, "min_tokens");
+
 const PENALTIES: Penalties = Penalties { additive: Counted::All, repetition: Counted::All };
+
+/// Penalties of Exsa, by its field `penalize_prompt`.
+const EXSA_PENALTIES: Penalties = Penalties { additive: Counted::Choice, repetition: Counted::Choice };
 
 const CONSTRAINTS: &[&str] = &["json_schema", "json_object", "gbnf"];
 
 /// llama-server.
-pub(super) struct LlamaServer;
+pub(super) struct LlamaServer {
+    /// Whether it is Exsa's own server, which gives the id of every token.
+    pub(super) is_exsa: bool,
+}
 
 impl Protocol for LlamaServer {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            dialect: Dialect::LlamaServer,
+            dialect: if self.is_exsa { Dialect::Exsa } else { Dialect::LlamaServer },
             route: "/completion",
             ids_in: true,
             ids_out: true,
-            ids_complete: false,
+            ids_complete: self.is_exsa,
             chat: true,
             logprobs: true,
             constraints: CONSTRAINTS,
             forced_tools: true,
             // 32 bits, of which the largest stands for a random seed.
-            seed_max: Some(u32::MAX as u64 - 1),
+            seed_max: Some(if self.is_exsa { i64::MAX as u64 } else { u32::MAX as u64 - 1 }),
             priority: false,
             cache_salt: false,
             abort: false,
@@ -76,11 +85,20 @@ impl Protocol for LlamaServer {
 
     fn request(&self, call: &Call<'_>) -> Result<WireRequest, SubmitError> {
         let request = call.request;
-        let engine = Dialect::LlamaServer.name();
+        let engine = self.capabilities().dialect.name();
+        if self.is_exsa && request.sampling.min_tokens > 0 && call.has_own_stop_tokens {
+            let reason = "with min_tokens, stop tokens cannot be matched here";
+            return Err(unsupported("stop_tokens", reason));
+        }
         // Stop tokens end the answer here, where the engine goes on to its own end.
         let mut wire = request.clone();
         wire.stop_tokens.clear();
-        let mut body = write(FIELDS, PENALTIES, &wire, call.options.approximate, engine)?;
+        let fields = [FIELDS, if self.is_exsa { &[MIN_TOKENS] } else { &[] }].concat();
+        let penalties = if self.is_exsa { EXSA_PENALTIES } else { PENALTIES };
+        let mut body = write(&fields, penalties, &wire, call.options.approximate, engine)?;
+        if self.is_exsa && !request.sampling.penalize_prompt {
+            body.insert("penalize_prompt".to_owned(), json!(false));
+        }
         if let Some(constraint) = &request.constraint {
             let (name, grammar) = grammar(constraint)?;
             body.insert(name.to_owned(), grammar);
@@ -120,8 +138,8 @@ fn grammar(constraint: &Constraint) -> Result<(&'static str, Value), SubmitError
 }
 
 /// Reads events of `/completion`.
-struct CompletionReader {
-    top: usize,
+pub(super) struct CompletionReader {
+    pub(super) top: usize,
 }
 
 impl Reader for CompletionReader {

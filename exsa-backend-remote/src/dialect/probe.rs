@@ -37,7 +37,7 @@ pub(crate) fn probe(client: &Client, dialect: Dialect) -> Result<(Dialect, Serve
     };
     match dialect {
         Dialect::Vllm => served.generate_route = has_generate(client)?,
-        Dialect::LlamaServer => {
+        Dialect::LlamaServer | Dialect::Exsa => {
             if let Ok(props) = client.get_json("/props") {
                 let context = &props["default_generation_settings"]["n_ctx"];
                 served.context = crate::dialect::update::count(context).or(served.context);
@@ -67,6 +67,7 @@ fn detect(client: &Client, served: &Served) -> Result<Dialect, RemoteError> {
         ("sglang", Dialect::Sglang),
         ("tensorrt_llm", Dialect::TensorRtLlm),
         ("llamacpp", Dialect::LlamaServer),
+        ("exsa", Dialect::Exsa),
     ];
     if let Some((_, dialect)) = names.into_iter().find(|(name, _)| served.owned_by.contains(name)) {
         return Ok(dialect);

@@ -102,7 +102,7 @@ impl Protocol for Sglang {
     }
 
     fn reader(&self, call: &Call<'_>) -> Box<dyn Reader> {
-        Box::new(GenerateReader { top: call.logprobs().unwrap_or_default() as usize, ..GenerateReader::default() })
+        Box::new(GenerateReader::new(call.logprobs().unwrap_or_default() as usize))
     }
 
     fn abort(&self, id: &str) -> Option<WireRequest> {
@@ -123,16 +123,23 @@ fn grammar(constraint: &Constraint) -> Result<(&'static str, String), SubmitErro
 /// Reads events of `/generate`. Unless the server is started with `--incremental-streaming-output`, every event
 /// has the whole answer so far.
 #[derive(Default)]
-struct GenerateReader {
+pub(super) struct GenerateReader {
     top: usize,
     /// Tokens, bytes of text and log-probabilities read so far.
     tokens: usize,
     text: usize,
 }
 
+impl GenerateReader {
+    /// A reader for `top` most probable tokens.
+    pub(super) fn new(top: usize) -> Self {
+        Self { top, ..Self::default() }
+    }
+}
+
 impl Reader for GenerateReader {
     fn fresh(&self) -> Box<dyn Reader> {
-        Box::new(Self { top: self.top, ..Self::default() })
+        Box::new(Self::new(self.top))
     }
 
     fn read(&mut self, value: &Value) -> Result<Update, RemoteError> {

@@ -1,14 +1,15 @@
 //! Triton with TensorRT-LLM's ensemble: `/v2/models/{model}/generate_stream` with text.
 
 use crate::capabilities::Capabilities;
-use crate::dialect::call::Call;
+use crate::dialect::call::{Call, grammar_of, refused_grammar, schema_value};
 use crate::dialect::openai;
 use crate::dialect::probe::Served;
 use crate::dialect::settings::{Counted, Field, Penalties, Setting, write};
-use crate::dialect::update::drafts;
-use crate::dialect::{Dialect, Protocol, Reader, Update, WireRequest, unsupported};
+use crate::dialect::update::{count, drafts};
+use crate::dialect::{Dialect, Protocol, Reader, RemoteUsage, Update, WireRequest, unsupported};
 use crate::error::RemoteError;
 use exsa_core::SubmitError;
+use exsa_core::constraint::{Constraint, Grammar};
 use exsa_core::request::Prompt;
 use serde_json::{Value, json};
 
@@ -24,6 +25,8 @@ const FIELDS: &[Field] = &[
 ];
 
 const PENALTIES: Penalties = Penalties { additive: Counted::All, repetition: Counted::All };
+
+const CONSTRAINTS: &[&str] = &["json_schema", "json_object", "regex", "gbnf"];
 
 /// Header by which a request is known for its abort.
 const REQUEST_ID: &str = "triton-request-id";
@@ -53,7 +56,7 @@ impl Protocol for Triton {
             ids_complete: false,
             chat: false,
             logprobs: false,
-            constraints: &[],
+            constraints: CONSTRAINTS,
             forced_tools: false,
             seed_max: Some(u64::MAX),
             priority: false,
@@ -79,8 +82,12 @@ impl Protocol for Triton {
             body.insert("temperature".to_owned(), json!(1.0));
             body.insert("top_k".to_owned(), json!(1));
         }
-        if request.constraint.is_some() {
-            return Err(unsupported("constraint", "Triton's ensemble has no input for grammars"));
+        if let Some(constraint) = &request.constraint {
+            let (kind, guide) = guide(constraint)?;
+            body.insert("guided_decoding_guide_type".to_owned(), json!(kind));
+            if let Some(guide) = guide {
+                body.insert("guided_decoding_guide".to_owned(), json!(guide));
+            }
         }
         let Prompt::Text(text) = &request.prompt else {
             return Err(unsupported("prompt", "Triton's generate route takes text"));
@@ -92,6 +99,9 @@ impl Protocol for Triton {
         body.insert("max_tokens".to_owned(), json!(max));
         body.insert("seed".to_owned(), json!(call.seed()));
         body.insert("stream".to_owned(), json!(true));
+        body.insert("exclude_input_in_output".to_owned(), json!(true));
+        body.insert("return_num_input_tokens".to_owned(), json!(true));
+        body.insert("return_num_output_tokens".to_owned(), json!(true));
         let mut wire = WireRequest::new(self.path(), body.into());
         wire.headers.push((REQUEST_ID, call.id.to_owned()));
         Ok(wire)
@@ -109,8 +119,19 @@ impl Protocol for Triton {
     }
 }
 
+/// Kind and text of a grammar, in the words of TensorRT-LLM's executor.
+fn guide(constraint: &Constraint) -> Result<(&'static str, Option<String>), SubmitError> {
+    Ok(match grammar_of(constraint)?.0 {
+        Grammar::JsonObject => ("json", None),
+        Grammar::JsonSchema(schema) => ("json_schema", Some(schema_value(schema)?.to_string())),
+        Grammar::Regex(regex) => ("regex", Some(regex.clone())),
+        Grammar::Gbnf(grammar) => ("ebnf_grammar", Some(grammar.clone())),
+        _ => return Err(refused_grammar(Dialect::Triton.name(), CONSTRAINTS)),
+    })
+}
+
 /// Reads the ensemble's events. They have no finish reason.
-struct StreamReader;
+pub(super) struct StreamReader;
 
 impl Reader for StreamReader {
     fn fresh(&self) -> Box<dyn Reader> {
@@ -122,7 +143,13 @@ impl Reader for StreamReader {
             let text = openai::excerpt(value);
             return Err(RemoteError::Protocol(format!("an event without text_output: {text}")));
         };
-        Ok(Update { drafts: drafts(Vec::new(), text, Vec::new()), ..Update::default() })
+        let usage = RemoteUsage {
+            prompt: count(&value["num_input_tokens"]),
+            completion: count(&value["num_output_tokens"]),
+            cached: None,
+        };
+        let drafts = drafts(Vec::new(), text, Vec::new());
+        Ok(Update { drafts, usage: Some(usage), ..Update::default() })
     }
 
     fn ends_silently(&self) -> bool {

@@ -161,8 +161,8 @@ fn structured_outputs(constraint: &Constraint) -> Result<Value, SubmitError> {
 }
 
 /// Reads answers of `/inference/v1/generate`.
-struct GenerateReader {
-    top: usize,
+pub(super) struct GenerateReader {
+    pub(super) top: usize,
 }
 
 impl Reader for GenerateReader {

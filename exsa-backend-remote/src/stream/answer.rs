@@ -29,8 +29,8 @@ pub(crate) struct Answer {
     pub(crate) started: Option<Instant>,
     pub(crate) first: Option<Instant>,
     pub(crate) last: Option<Instant>,
-    /// Whether tokens were generated before the submission, so that the limit for the first token is met.
-    pub(crate) resumed: bool,
+    /// Tokens generated before the submission. With any, the limit for the first token is met.
+    pub(crate) resumed: usize,
     pub(crate) usage: RemoteUsage,
     pub(crate) stats: Arc<Mutex<EngineStats>>,
 }
@@ -122,7 +122,7 @@ impl Answer {
 
     /// Whether the answer has no token.
     pub(crate) fn waits_for_first(&self) -> bool {
-        self.first.is_none() && !self.resumed
+        self.first.is_none() && self.resumed == 0
     }
 
     /// Whether nothing was sent yet.
@@ -146,9 +146,11 @@ impl Answer {
     pub(crate) fn finish(mut self, reason: FinishReason) {
         let (reason, events, text) = self.decoder.finish(reason);
         let now = Instant::now();
+        // The engine counts a token that ended the answer and was not sent.
+        let counted = self.usage.completion.map(|tokens| tokens + self.resumed);
         let completion = match self.by_ids {
-            true => self.decoder.tokens(),
-            false => self.usage.completion.unwrap_or(self.decoder.tokens()),
+            true => counted.unwrap_or_default().max(self.decoder.tokens()),
+            false => counted.unwrap_or(self.decoder.tokens()),
         };
         let prompt = self.prompt_tokens.or(self.usage.prompt).unwrap_or_default();
         let cached = self.usage.cached.unwrap_or_default().min(prompt);
