@@ -115,7 +115,8 @@ fn again(engine: &RemoteEngine) -> Outcome {
 }
 
 fn seeds(engine: &RemoteEngine) -> Outcome {
-    let (a, b, other) = (complete(engine, drawn(1))?, complete(engine, drawn(1))?, complete(engine, drawn(2))?);
+    let (a, b, other) =
+        (complete(engine, drawn(1))?, complete(engine, drawn(1))?, complete(engine, drawn(2))?);
     ensure(a.text == b.text, format!("the same seed gives {:?} / {:?}", a.text, b.text))?;
     ensure(a.text != other.text, "another seed gives the same text")?;
     Ok(format!("{:?} / {:?}", a.text, other.text))
@@ -145,7 +146,9 @@ fn ids(engine: &RemoteEngine, request: Request) -> Result<Vec<Option<u32>>, Fail
 
 fn stop_token(engine: &RemoteEngine) -> Outcome {
     let ids: Option<Vec<u32>> = ids(engine, request(24))?.into_iter().collect();
-    let Some(stop) = ids.and_then(|ids| ids.get(10).copied()) else { return Ok("the engine tells no ids".into()) };
+    let Some(stop) = ids.and_then(|ids| ids.get(10).copied()) else {
+        return Ok("the engine tells no ids".into());
+    };
     let answer = complete(engine, request(24).stop_token(stop))?;
     ensure(answer.reason == FinishReason::StopToken(stop), format!("{:?}", answer.reason))?;
     Ok(format!("{stop} after {} tokens", answer.usage.completion_tokens))
@@ -226,9 +229,14 @@ fn continuation(engine: &RemoteEngine) -> Outcome {
         let all: Option<Vec<u32>> = ids(engine, request.clone())?.into_iter().collect();
         let Some(all) = all else { return Ok("the engine tells no ids".into()) };
         let cut = all.len() / 2;
-        let rest: Vec<u32> = ids(engine, request.resume(Resume::new(&all[..cut])))?.into_iter().flatten().collect();
+        let rest: Vec<u32> =
+            ids(engine, request.resume(Resume::new(&all[..cut])))?.into_iter().flatten().collect();
         let same = rest.iter().zip(&all[cut..]).take_while(|(a, b)| a == b).count();
-        found.push(format!("{name}: {same} of {} tokens as uncut ({} characters)", all.len() - cut, whole.len()));
+        found.push(format!(
+            "{name}: {same} of {} tokens as uncut ({} characters)",
+            all.len() - cut,
+            whole.len()
+        ));
     }
     Ok(found.join("; "))
 }

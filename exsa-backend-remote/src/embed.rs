@@ -104,7 +104,8 @@ impl Embedder {
         let wire = WireRequest::new("/v1/embeddings", body.into());
         self.run(wire, request.timeout, count, move |value| {
             let vectors = vectors(value, count)?;
-            let vectors = vectors.into_iter().map(|vector| shape(vector, dimensions)).collect::<Result<_, _>>()?;
+            let vectors =
+                vectors.into_iter().map(|vector| shape(vector, dimensions)).collect::<Result<_, _>>()?;
             Ok(EmbedOutput::new(vectors, usage(value)))
         })
     }
@@ -152,7 +153,9 @@ impl Embedder {
         let limit = runner.options.in_flight_max;
         if in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
             in_flight.fetch_sub(1, Ordering::Relaxed);
-            return Err(SubmitError::Generator(format!("{limit} requests for vectors or scores are in flight")));
+            return Err(SubmitError::Generator(format!(
+                "{limit} requests for vectors or scores are in flight"
+            )));
         }
         let of_thread = in_flight.clone();
         let work = move || {
@@ -256,7 +259,10 @@ fn vectors(value: &Value, count: usize) -> Result<Vec<Vec<f32>>, EmbedError> {
     let vector = |item: &Value| {
         let numbers = item["embedding"].as_array().ok_or_else(|| unexpected("a result without embedding"))?;
         let number = |number: &Value| number.as_f64().map(|number| number as f32);
-        numbers.iter().map(|it| number(it).ok_or_else(|| unexpected("an embedding with other than numbers"))).collect()
+        numbers
+            .iter()
+            .map(|it| number(it).ok_or_else(|| unexpected("an embedding with other than numbers")))
+            .collect()
     };
     items.into_iter().map(vector).collect()
 }

@@ -185,11 +185,17 @@ impl RemoteEngine {
             return Err(SubmitError::InvalidToken { token, n_vocab });
         }
         let context = SamplerContext::new(n_vocab);
-        let context = match &self.encoder {
-            Some(encoder) => context.with_tokenizer(&**encoder.tokenizer()),
-            None => context,
-        };
-        request.sampling.build(&context)?;
+        match &self.encoder {
+            Some(encoder) => {
+                request.sampling.build(&context.with_tokenizer(&**encoder.tokenizer()))?;
+            }
+            None => {
+                // The breakers of DRY are looked up in a vocabulary, which is not known here.
+                let mut sampling = request.sampling.clone();
+                sampling.order.retain(|kind| *kind != TransformKind::Dry);
+                sampling.build(&context)?;
+            }
+        }
         Ok(())
     }
 

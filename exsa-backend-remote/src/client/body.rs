@@ -9,7 +9,11 @@ const MESSAGE_CHARS_MAX: usize = 1000;
 pub(crate) fn error_message(body: &str) -> String {
     let value: Value = serde_json::from_str(body).unwrap_or_default();
     let message = message(&value).unwrap_or_else(|| body.trim().to_owned());
-    if message.is_empty() { "no message".to_owned() } else { message.chars().take(MESSAGE_CHARS_MAX).collect() }
+    if message.is_empty() {
+        "no message".to_owned()
+    } else {
+        message.chars().take(MESSAGE_CHARS_MAX).collect()
+    }
 }
 
 fn message(value: &Value) -> Option<String> {

@@ -96,7 +96,8 @@ pub(crate) fn check_common(call: &Call<'_>, capabilities: &Capabilities) -> Resu
         return Err(unsupported("logprobs", format!("{engine} gives none with a stream of token ids")));
     }
     if request.cache_salt.is_some() && !capabilities.cache_salt && !call.options.ignore_cache_salt {
-        let reason = format!("{engine} has no salt for its prefix cache; see RemoteOptions::ignore_cache_salt");
+        let reason =
+            format!("{engine} has no salt for its prefix cache; see RemoteOptions::ignore_cache_salt");
         return Err(unsupported("cache_salt", reason));
     }
     if let Some(max) = capabilities.seed_max.filter(|max| call.seed() > *max) {

@@ -6,8 +6,8 @@ mod openai;
 mod probe;
 pub(crate) mod settings;
 mod sglang;
-mod trtllm;
 mod triton;
+mod trtllm;
 mod update;
 mod vllm;
 
@@ -138,7 +138,8 @@ mod tests {
             any::<bool>().prop_map(Value::from),
             prop_oneof![any::<i64>(), -2..9_i64].prop_map(Value::from),
             any::<f64>().prop_map(Value::from),
-            prop_oneof!["[a-zä🙂]{0,4}", Just("stop".to_owned()), Just("length".to_owned())].prop_map(Value::from),
+            prop_oneof!["[a-zä🙂]{0,4}", Just("stop".to_owned()), Just("length".to_owned())]
+                .prop_map(Value::from),
         ];
         let names = "choices|text|token_ids|logprobs|token_logprobs|top_logprobs|finish_reason|stop_reason|usage|delta|\
                      content|reasoning|tool_calls|index|function|arguments|output_ids|meta_info|type|matched|\

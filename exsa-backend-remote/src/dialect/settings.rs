@@ -257,7 +257,8 @@ pub(crate) fn write(
         let value = setting.value(request);
         match fields.iter().find(|field| field.setting == setting) {
             Some(field) => {
-                let off = field.off.map(|off| if off.fract() == 0.0 { json!(off as i64) } else { json!(off) });
+                let off =
+                    field.off.map(|off| if off.fract() == 0.0 { json!(off as i64) } else { json!(off) });
                 let Some(value) = value.or(off) else { continue };
                 check_range(field, &value)?;
                 map.insert(field.name.to_owned(), value);
@@ -265,9 +266,9 @@ pub(crate) fn write(
             None if setting == Setting::PenaltyWindow && approximate => {}
             None if value.is_some() => {
                 let reason = match setting {
-                    Setting::PenaltyWindow => format!(
-                        "{engine} counts all tokens; set the window to None, or allow approximations"
-                    ),
+                    Setting::PenaltyWindow => {
+                        format!("{engine} counts all tokens; set the window to None, or allow approximations")
+                    }
                     _ => format!("{engine} has no such setting"),
                 };
                 return Err(unsupported(setting.name(), reason));

@@ -82,7 +82,9 @@ impl Protocol for Sglang {
             (WirePrompt::AsGiven, Prompt::Text(text)) => {
                 body.insert("text".to_owned(), json!(text));
             }
-            _ => return Err(unsupported("prompt", "conversations need a tokenizer here, which renders them")),
+            _ => {
+                return Err(unsupported("prompt", "conversations need a tokenizer here, which renders them"));
+            }
         }
         body.insert("sampling_params".to_owned(), params.into());
         body.insert("stream".to_owned(), json!(true));

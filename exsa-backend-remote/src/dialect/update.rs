@@ -81,7 +81,11 @@ pub(crate) trait Reader: Send + Sync {
 }
 
 /// Drafts of `ids`, the last of which has the whole text; or of the text alone.
-pub(crate) fn drafts(ids: Vec<TokenId>, text: &str, logprobs: Vec<(Option<f32>, Vec<TopLogprob>)>) -> Vec<Draft> {
+pub(crate) fn drafts(
+    ids: Vec<TokenId>,
+    text: &str,
+    logprobs: Vec<(Option<f32>, Vec<TopLogprob>)>,
+) -> Vec<Draft> {
     let mut logprobs = logprobs.into_iter();
     if ids.is_empty() {
         if text.is_empty() {

@@ -80,7 +80,11 @@ impl Answer {
         if draft.reasoning {
             let mut token = token;
             token.text = draft.text;
-            return if self.sender.reasoning(token) { DecoderStep::Continue } else { DecoderStep::StreamFull };
+            return if self.sender.reasoning(token) {
+                DecoderStep::Continue
+            } else {
+                DecoderStep::StreamFull
+            };
         }
         match draft.id {
             Some(id) if self.by_ids || self.decoder.ends(id) => self.decoder.token(id, token, &self.sender),

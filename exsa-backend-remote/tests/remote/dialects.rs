@@ -45,12 +45,13 @@ fn requests() -> Vec<Request> {
         text(50).sampling(SamplingParams::greedy()),
         text(50).sampling(sampling(1)),
         text(60).sampling(sampling(2).top_k(20).top_p(0.8).min_p(0.02)),
-        text(60).sampling(sampling(3)).stop("a").stop("5"),
-        text(60).sampling(sampling(4)).stop_token(b'e'.into()).stop_token(b'x'.into()),
+        ('a'..='z').fold(text(90).sampling(sampling(3)), |request, c| request.stop(c)),
+        (b'a'..=b'z').fold(text(90).sampling(sampling(4)), |request, c| request.stop_token(c.into())),
         text(300).sampling(sampling(5).min_tokens(20).logit_bias(vec![(257, 4.0)])),
         text(40).sampling(sampling(6).logit_bias(vec![(65, 5.0), (66, f32::NEG_INFINITY)])),
         text(60).sampling(sampling(7).logit_bias(vec![(257, 3.0)])).ignore_eos(true),
         Request::text("No limit").sampling(sampling(8)),
+        Request::text("No end").sampling(sampling(10)).ignore_eos(true),
         Request::text("Ünï🙂").max_tokens(30).sampling(sampling(9)),
     ]
 }
@@ -95,7 +96,11 @@ fn answers_by_token_ids_are_those_of_the_engine() {
             }
             let (ours, our_text, our_reason) = tokens(&*local, request.clone());
             let (theirs, text, reason) = tokens(&remote, request.clone());
-            assert_eq!((ids(&theirs), text, &reason), (ids(&ours), our_text, &our_reason), "{kind:?} {request:?}");
+            assert_eq!(
+                (ids(&theirs), text, &reason),
+                (ids(&ours), our_text, &our_reason),
+                "{kind:?} {request:?}"
+            );
             let usage = |it: Completion| (it.usage.prompt_tokens, it.usage.completion_tokens, it.text);
             assert_eq!(usage(complete(&remote, &request)), usage(complete(&*local, &request)));
             reasons.push(format!("{our_reason:?}"));
@@ -115,7 +120,8 @@ fn log_probabilities_come_through() {
     for kind in [Kind::VllmGenerate, Kind::Vllm, Kind::Sglang, Kind::SglangIncremental] {
         let mock = start(kind);
         let remote = connect(&mock.url, kind);
-        let request = Request::text("A prompt").max_tokens(12).sampling(sampling(1).logprobs(true).top_logprobs(3));
+        let request =
+            Request::text("A prompt").max_tokens(12).sampling(sampling(1).logprobs(true).top_logprobs(3));
         let (ours, ..) = tokens(&*local, request.clone());
         let (theirs, ..) = tokens(&remote, request);
         for (ours, theirs) in ours.iter().zip(&theirs) {
@@ -199,7 +205,9 @@ fn continuations_that_would_differ_are_refused() {
 #[test]
 fn answers_by_text_are_those_of_the_engine() {
     let local = engine();
-    for (kind, with_ids) in [(Kind::LlamaServer, true), (Kind::LlamaServer, false), (Kind::Vllm, false), (Kind::Triton, true)] {
+    for (kind, with_ids) in
+        [(Kind::LlamaServer, true), (Kind::LlamaServer, false), (Kind::Vllm, false), (Kind::Triton, true)]
+    {
         let mock = start(kind);
         let options = RemoteOptions::new(&mock.url).dialect(dialect(kind));
         let options = if kind == Kind::Triton { options.model(Some("ensemble".to_owned())) } else { options };
@@ -208,7 +216,9 @@ fn answers_by_text_are_those_of_the_engine() {
         for request in requests().into_iter().filter(|request| request.max_tokens.is_some()) {
             let sampling = &request.sampling;
             let plain = sampling.logit_bias.is_empty() && sampling.min_tokens == 0 && sampling.min_p == 0.0;
-            if !plain && kind != Kind::Vllm || !request.stop_tokens.is_empty() && !with_ids && kind != Kind::Vllm {
+            if !plain && kind != Kind::Vllm
+                || !request.stop_tokens.is_empty() && !with_ids && kind != Kind::Vllm
+            {
                 continue;
             }
             if request.ignore_eos || kind == Kind::Triton && !request.stop_tokens.is_empty() {
@@ -297,7 +307,8 @@ fn values_that_no_engine_takes_are_refused_as_by_the_engine() {
         Request::text("A".repeat(600)),
         Request::text("A").sampling(SamplingParams::default().top_logprobs(99)),
     ] {
-        let (ours, theirs) = (local.submit(request.clone()).unwrap_err(), remote.submit(request).unwrap_err());
+        let (ours, theirs) =
+            (local.submit(request.clone()).unwrap_err(), remote.submit(request).unwrap_err());
         assert_eq!(std::mem::discriminant(&ours), std::mem::discriminant(&theirs), "{ours} / {theirs}");
     }
 }
@@ -324,7 +335,10 @@ fn priorities_salts_seeds_and_aborts_are_sent_in_each_engines_terms() {
             (_, other) => panic!("{kind:?}: {other:?}"),
         }
         let sent: Vec<_> = mock.received().into_iter().map(|it| it.body).collect();
-        assert_eq!((sent[0]["priority"].to_string(), sent[1]["priority"].to_string()), (urgent.into(), batch.into()));
+        assert_eq!(
+            (sent[0]["priority"].to_string(), sent[1]["priority"].to_string()),
+            (urgent.into(), batch.into())
+        );
         if let Some(salt) = salt {
             assert_eq!(sent[2][salt], "pepper");
         }
@@ -332,7 +346,9 @@ fn priorities_salts_seeds_and_aborts_are_sent_in_each_engines_terms() {
         assert!(matches!(huge, SubmitError::Option { option: "seed", .. }), "{huge:?}");
     }
     // The abort, after a stop string was found here.
-    for (kind, path) in [(Kind::VllmGenerate, "/inference/v1/abort_requests"), (Kind::Sglang, "/abort_request")] {
+    for (kind, path) in
+        [(Kind::VllmGenerate, "/inference/v1/abort_requests"), (Kind::Sglang, "/abort_request")]
+    {
         let mock = start(kind);
         let remote = connect(&mock.url, kind);
         let (whole, text, _) = tokens(&*engine(), Request::text("A").max_tokens(60).sampling(sampling(3)));

@@ -70,9 +70,12 @@ fn requests() -> Vec<Request> {
 #[test]
 fn answers_are_the_engines_own_with_every_setting() {
     let served = serve();
-    for (dialect, with_tokenizer) in
-        [(Dialect::Auto, true), (Dialect::Exsa, false), (Dialect::LlamaServer, true), (Dialect::LlamaServer, false)]
-    {
+    for (dialect, with_tokenizer) in [
+        (Dialect::Auto, true),
+        (Dialect::Exsa, false),
+        (Dialect::LlamaServer, true),
+        (Dialect::LlamaServer, false),
+    ] {
         let remote = served.connect(dialect, with_tokenizer);
         assert!(dialect != Dialect::Auto || remote.capabilities().dialect == Dialect::Exsa);
         for request in requests() {
@@ -83,7 +86,9 @@ fn answers_are_the_engines_own_with_every_setting() {
             assert_eq!(theirs.text, ours.text, "{dialect:?} {request:?}");
             assert_eq!(theirs.reason, ours.reason, "{dialect:?} {request:?}");
             let tokens = |it: &Completion| (it.usage.prompt_tokens, it.usage.completion_tokens);
-            if !matches!(ours.reason, FinishReason::StopString(_)) || with_tokenizer && dialect == Dialect::Auto {
+            if !matches!(ours.reason, FinishReason::StopString(_))
+                || with_tokenizer && dialect == Dialect::Auto
+            {
                 assert_eq!(tokens(&theirs), tokens(&ours), "{dialect:?} {request:?}");
             }
             if with_tokenizer && dialect == Dialect::Auto {

@@ -8,7 +8,8 @@ use exsa_core::constraint::Constraint;
 use exsa_core::embed::EmbedError;
 use exsa_core::tools::{ToolChoice, ToolOptions};
 use exsa_core::{
-    EmbedRequest, Event, FinishReason, Generator, Message, Request, RerankRequest, SamplingParams, SubmitError,
+    EmbedRequest, Event, FinishReason, Generator, Message, Request, RerankRequest, SamplingParams,
+    SubmitError,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -42,7 +43,8 @@ fn tool() -> Json {
 }
 
 fn chat() -> Request {
-    let mut request = Request::chat([Message::system("Be brief."), Message::user("Weather?")]).max_tokens(32).seed(5);
+    let mut request =
+        Request::chat([Message::system("Be brief."), Message::user("Weather?")]).max_tokens(32).seed(5);
     request.sampling = request.sampling.top_k(0).min_p(0.0);
     request
 }
@@ -67,7 +69,9 @@ fn tool_calls_and_reasoning_of_the_engine_become_events() {
                     json!({ reasoning: "hmm" }),
                     json!({ "content": "Let me " }),
                     json!({ "content": "see." }),
-                    call(json!({ "index": 0, "id": "c1", "function": { "name": "weather", "arguments": "" } })),
+                    call(
+                        json!({ "index": 0, "id": "c1", "function": { "name": "weather", "arguments": "" } }),
+                    ),
                     call(json!({ "index": 0, "function": { "arguments": "{\"city\":" } })),
                     call(json!({ "index": 0, "function": { "arguments": " \"Rome\"}" } })),
                 ],
@@ -79,7 +83,8 @@ fn tool_calls_and_reasoning_of_the_engine_become_events() {
         request.chat = request.chat.tools([tool()]);
         let answer = engine.submit(request).unwrap().complete().unwrap();
         assert_eq!((answer.text.as_str(), answer.reasoning.as_str()), ("Let me see.", "hmm"), "{owner}");
-        let calls: Vec<_> = answer.tool_calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
+        let calls: Vec<_> =
+            answer.tool_calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
         assert_eq!(calls, [("weather", r#"{"city": "Rome"}"#)], "{owner}");
         assert_eq!((answer.usage.prompt_tokens, answer.usage.completion_tokens), (9, 4));
         let body = &mock.received()[0].body;
@@ -108,13 +113,16 @@ fn chat_log_probabilities() {
         let mut entry = top("Hi", -0.5);
         entry["top_logprobs"] = json!([top("Ho", -2.0), top("Hi", -0.5), top("He", -3.0)]);
         exchange.begin_events();
-        exchange.event(&json!({ "choices": [{ "delta": { "content": "Hi" }, "logprobs": { "content": [entry] } }] }));
+        exchange.event(
+            &json!({ "choices": [{ "delta": { "content": "Hi" }, "logprobs": { "content": [entry] } }] }),
+        );
         exchange.event(&json!({ "choices": [{ "delta": {}, "finish_reason": "stop" }] }));
         exchange.done();
     });
     let mut request = chat();
     request.sampling = request.sampling.logprobs(true).top_logprobs(2);
-    let mut stream = connect(&mock).submit(request).unwrap();
+    let engine = connect(&mock);
+    let mut stream = engine.submit(request).unwrap();
     let Event::Token(token) = stream.next().unwrap() else { panic!() };
     assert_eq!((token.text.as_str(), token.logprob), ("Hi", Some(-0.5)));
     let top: Vec<_> = token.top_logprobs.iter().map(|top| (top.text.as_deref(), top.logprob)).collect();
@@ -184,9 +192,15 @@ fn grammars_in_each_engines_form() {
     };
     let body = sent("someone", Constraint::json_schema(schema));
     assert_eq!(body["response_format"]["json_schema"]["schema"], json!({ "type": "object" }));
-    assert_eq!(sent("someone", Constraint::json_object())["response_format"], json!({ "type": "json_object" }));
+    assert_eq!(
+        sent("someone", Constraint::json_object())["response_format"],
+        json!({ "type": "json_object" })
+    );
     let body = sent("vllm", Constraint::json_schema(schema));
-    assert_eq!(body["structured_outputs"], json!({ "json": { "type": "object" }, "disable_any_whitespace": true }));
+    assert_eq!(
+        body["structured_outputs"],
+        json!({ "json": { "type": "object" }, "disable_any_whitespace": true })
+    );
     let body = sent("vllm", Constraint::choice(["a", "b"]));
     assert_eq!(body["structured_outputs"], json!({ "choice": ["a", "b"] }));
     let body = sent("tensorrt_llm", Constraint::gbnf("root ::= \"a\""));
@@ -211,7 +225,10 @@ fn embeddings_keep_their_order_and_have_length_one() {
     let output = engine.embed(EmbedRequest::texts(["a", "b"]).dimensions(2)).unwrap().wait().unwrap();
     assert_eq!(output.usage.prompt_tokens, 6);
     assert_eq!(output.into_vectors().unwrap(), [[-1.0, 0.0], [1.0, 0.0]]);
-    assert_eq!(mock.received()[0].body, json!({ "model": "m", "input": ["a", "b"], "encoding_format": "float" }));
+    assert_eq!(
+        mock.received()[0].body,
+        json!({ "model": "m", "input": ["a", "b"], "encoding_format": "float" })
+    );
     let wide = engine.embed(EmbedRequest::texts(["a", "b"]).dimensions(9)).unwrap().wait();
     assert_eq!(wide.unwrap_err(), EmbedError::Dimensions { asked: 9, width: 3 });
     // One result for two texts, and texts that are refused.

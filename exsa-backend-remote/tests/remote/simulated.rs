@@ -107,6 +107,8 @@ fn bytes(value: &Value) -> Vec<TokenId> {
 /// A whole answer, the token that ended it included.
 struct Generated {
     tokens: Vec<Token>,
+    /// Text that the end releases: what is left of a character.
+    rest: String,
     by_limit: bool,
 }
 
@@ -167,7 +169,7 @@ fn generate(
                     _ => {}
                 }
                 let by_limit = matches!(finished.reason, FinishReason::MaxTokens | FinishReason::ContextFull);
-                return Generated { tokens, by_limit };
+                return Generated { tokens, rest: finished.text, by_limit };
             }
             other => panic!("{other:?}"),
         }
@@ -213,7 +215,8 @@ impl Writer<'_, '_> {
     }
 
     fn completions(&mut self, generate: bool) {
-        let by_ids = generate || self.body.get("return_token_ids").is_some() || self.body.get("detokenize").is_some();
+        let by_ids =
+            generate || self.body.get("return_token_ids").is_some() || self.body.get("detokenize").is_some();
         let no_text = generate || self.body.get("detokenize") == Some(&json!(false));
         for group in self.groups() {
             let mut choice = json!({ "index": 0, "finish_reason": null });
@@ -235,7 +238,7 @@ impl Writer<'_, '_> {
         let reason = if self.answer.by_limit { "length" } else { "stop" };
         let mut choice = json!({ "index": 0, "finish_reason": reason, "token_ids": [] });
         if !generate {
-            choice["text"] = json!("");
+            choice["text"] = json!(if no_text { "" } else { &self.answer.rest });
         }
         self.exchange.event(&json!({ "choices": [choice] }));
         let usage = self.usage();
@@ -276,13 +279,19 @@ impl Writer<'_, '_> {
     /// Ids of tokens that end inside a character are left out, as by llama-server.
     fn llama(&mut self) {
         let mut bytes = Vec::new();
-        let mut sent = 0;
         for token in &self.answer.tokens {
             let id = token.id.unwrap();
             bytes.extend(u8::try_from(id));
-            let Ok(text) = std::str::from_utf8(&bytes[sent..]) else { continue };
+            let incomplete = |error: std::str::Utf8Error| error.error_len().is_none();
+            if bytes
+                .utf8_chunks()
+                .last()
+                .is_some_and(|last| std::str::from_utf8(last.invalid()).is_err_and(incomplete))
+            {
+                continue;
+            }
+            let text = String::from_utf8_lossy(&std::mem::take(&mut bytes)).into_owned();
             let mut event = json!({ "index": 0, "content": text, "tokens": [id], "stop": false });
-            sent = bytes.len();
             if self.body.get("n_probs").is_some() {
                 event["completion_probabilities"] = json!([chat_logprob(token)]);
             }
@@ -290,7 +299,9 @@ impl Writer<'_, '_> {
         }
         let kind = if self.answer.by_limit { "limit" } else { "eos" };
         let timings = json!({ "cache_n": 2 });
-        self.exchange.event(&json!({ "index": 0, "content": "", "tokens": [], "stop": true, "stop_type": kind,
+        // What is left of a character, as its text.
+        let rest = String::from_utf8_lossy(&bytes).into_owned();
+        self.exchange.event(&json!({ "index": 0, "content": rest, "tokens": [], "stop": true, "stop_type": kind,
             "tokens_predicted": self.answer.tokens.len(), "tokens_evaluated": self.prompt, "timings": timings }));
         self.exchange.raw(b"0\r\n\r\n");
     }
@@ -298,9 +309,10 @@ impl Writer<'_, '_> {
     fn triton(&mut self) {
         for group in self.groups() {
             let text: String = group.iter().map(|token| token.text.as_str()).collect();
-            self.exchange.event(&json!({ "model_name": "ensemble", "model_version": "1", "text_output": text }));
+            self.exchange
+                .event(&json!({ "model_name": "ensemble", "model_version": "1", "text_output": text }));
         }
-        let counts = json!({ "text_output": "", "num_input_tokens": self.prompt,
+        let counts = json!({ "text_output": self.answer.rest, "num_input_tokens": self.prompt,
             "num_output_tokens": self.answer.tokens.len() });
         self.exchange.event(&counts);
         self.exchange.raw(b"0\r\n\r\n");

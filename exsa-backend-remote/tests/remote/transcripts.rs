@@ -5,6 +5,7 @@ use exsa_backend_remote::{Dialect, RemoteEngine, RemoteOptions};
 use exsa_core::stream::{Completion, TokenStream};
 use exsa_core::{Event, FinishReason, Generator, Priority, Request, RequestError, SubmitError};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -77,11 +78,24 @@ fn check_odd(answer: Result<Completion, RequestError>) {
 
 #[test]
 fn a_stream_may_be_split_at_every_byte() {
-    let bytes = odd_stream();
-    check_odd(transcript(bytes.chunks(1).map(<[u8]>::to_vec).collect()));
-    check_odd(transcript(vec![bytes.clone()]));
-    for at in 1..bytes.len() {
-        check_odd(transcript(vec![bytes[..at].to_vec(), bytes[at..].to_vec()]));
+    // The prompt tells the place of the cut.
+    let mock = mock(|request, exchange| {
+        let (bytes, at): (_, usize) =
+            (odd_stream(), request.body["prompt"].as_str().unwrap().parse().unwrap());
+        exchange.begin_events();
+        if at == 0 {
+            bytes.chunks(1).for_each(|byte| _ = exchange.chunk(byte));
+        } else {
+            exchange.chunk(&bytes[..at]);
+            exchange.stream.flush().unwrap();
+            std::thread::yield_now();
+            exchange.chunk(&bytes[at..]);
+        }
+        exchange.raw(b"0\r\n\r\n");
+    });
+    let engine = connect(&mock);
+    for at in 0..odd_stream().len() {
+        check_odd(engine.submit(Request::text(at.to_string()).max_tokens(16)).unwrap().complete());
     }
 }
 
@@ -145,7 +159,8 @@ fn a_lost_connection_is_told_from_other_failures() {
             }
             exchange.stream.shutdown(std::net::Shutdown::Both).unwrap();
         });
-        let mut stream = submit(&connect(&mock));
+        let engine = connect(&mock);
+        let mut stream = submit(&engine);
         let mut seen = String::new();
         let error = loop {
             match stream.next().unwrap() {
@@ -407,7 +422,8 @@ fn silent_engines_end_by_the_time_limits() {
         exchange.wait_for_close();
     });
     let limited = options(&stops).idle_timeout(Duration::from_millis(250));
-    let mut stream = submit(&RemoteEngine::connect(limited).unwrap());
+    let engine = RemoteEngine::connect(limited).unwrap();
+    let mut stream = submit(&engine);
     let mut seen = String::new();
     for event in &mut stream {
         if let Event::Token(token) = event {
@@ -472,7 +488,10 @@ fn requests_beyond_the_limit_wait_by_priority() {
     let position = batch.queue_position(Duration::from_secs(5)).unwrap();
     assert_eq!(position.ahead, 2);
     let refused = engine.submit(request("too many", Priority::Normal)).unwrap_err();
-    assert!(matches!(refused, SubmitError::QueueFull { waiting: 3, limit: 3, class_depth: 1, .. }), "{refused:?}");
+    assert!(
+        matches!(refused, SubmitError::QueueFull { waiting: 3, limit: 3, class_depth: 1, .. }),
+        "{refused:?}"
+    );
     gone.cancel();
     assert_eq!(engine.stats().scheduler.waiting, 2);
     for _ in 0..3 {
