@@ -365,6 +365,7 @@ impl RemoteEngine {
             let (waiting, limit) = (depths.iter().sum(), self.runner.options.queue_max);
             if waiting >= limit {
                 return Err(SubmitError::QueueFull {
+                    ahead: depths[..=request.priority.index()].iter().sum(),
                     waiting,
                     limit,
                     scope: QueueScope::All,
@@ -404,6 +405,10 @@ impl RemoteEngine {
         }
         *link.lock() = Arc::downgrade(&control);
         self.limit_time(request, &control);
+        if control.has_ended() {
+            self.stats.lock().submitted += 1;
+            return Ok(stream);
+        }
         let mut open = self.open.lock();
         open.retain(|control| control.strong_count() > 0);
         open.push(Arc::downgrade(&control));
@@ -428,6 +433,11 @@ impl RemoteEngine {
         let elapsed = request.resume.as_ref().map_or(Duration::ZERO, |resume| resume.elapsed);
         for (timeout, first_token) in [(request.timeout, false), (request.first_token_timeout, true)] {
             let left = timeout.map(|timeout| timeout.saturating_sub(elapsed));
+            let reason = if first_token { FinishReason::FirstTokenTimeout } else { FinishReason::Deadline };
+            if left == Some(Duration::ZERO) && !(first_token && !resumed(request).is_empty()) {
+                control.end(reason);
+                return;
+            }
             let Some(at) = left.and_then(|left| Instant::now().checked_add(left)) else { continue };
             let (weak, runner) = (Arc::downgrade(control), Arc::downgrade(&self.runner));
             let alarm = move || {
@@ -501,7 +511,10 @@ impl Generator for RemoteEngine {
         queue.purge();
         stats.scheduler.waiting_by_class = queue.depths();
         stats.scheduler.waiting = queue.depths().iter().sum();
-        stats.scheduler.running = queue.running;
+        drop(queue);
+        let open = self.open.lock();
+        let open = open.iter().filter_map(Weak::upgrade).filter(|control| !control.has_ended()).count();
+        stats.scheduler.running = open.saturating_sub(stats.scheduler.waiting);
         stats
     }
 }

@@ -43,6 +43,8 @@ pub use secret::{NoRandomness, SecretText};
 pub use store::{Store, StoreError};
 
 pub(crate) use authenticate::{authenticate, require};
+#[cfg(all(feature = "otel", feature = "tls"))]
+pub(crate) use jwt::read_roots;
 pub(crate) use refusal::revoked;
 pub(crate) use revocation::RevocationWatch;
 pub(crate) use routes::routes;

@@ -10,6 +10,8 @@ use exsa_server::listener::Listeners;
 use exsa_server::models::Models;
 use exsa_server::quota::Quotas;
 use exsa_server::reload::{self, Reloader};
+#[cfg(feature = "otel")]
+use exsa_server::telemetry::Telemetry;
 use exsa_server::{Live, Readiness, Server};
 use std::error::Error;
 use std::io;
@@ -25,6 +27,8 @@ struct Parts {
     access: Option<Access>,
     quotas: Option<Quotas>,
     audit: Option<AuditLog>,
+    #[cfg(feature = "otel")]
+    telemetry: Option<Telemetry>,
 }
 
 /// Serves until the process is told to end.
@@ -35,9 +39,22 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
     let quotas = open_quotas(&config, access.as_ref())?;
     let models = Arc::new(open_models(&config)?);
-    let parts = Parts { models, access, quotas, audit };
+    #[cfg(feature = "otel")]
+    let telemetry = Telemetry::open(&config.telemetry)?;
+    #[cfg(not(feature = "otel"))]
+    tell_missing_feature();
+    let parts = Parts {
+        models,
+        access,
+        quotas,
+        audit,
+        #[cfg(feature = "otel")]
+        telemetry,
+    };
     let mut reloader =
         Reloader::new(source, config.clone()).part(level).part(reload::ModelTables(parts.models.clone()));
+    reloader =
+        reloader.part(reload::Callers { access: parts.access.clone(), started: config.access.clone() });
     if let Some(quotas) = &parts.quotas {
         reloader = reloader.part(reload::Quota(quotas.clone()));
     }
@@ -53,7 +70,21 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     if let Some(audit) = parts.audit {
         audit.close();
     }
+    #[cfg(feature = "otel")]
+    if let Some(telemetry) = parts.telemetry {
+        telemetry.close();
+    }
     served
+}
+
+/// Warns of a collector in the environment that a build without the feature does not know.
+#[cfg(not(feature = "otel"))]
+fn tell_missing_feature() {
+    for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] {
+        if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
+            warn!("{name} has no effect: this exsa-server was built without OpenTelemetry (--features otel)");
+        }
+    }
 }
 
 /// The models of the tables and of `engine.model`; begins the loads at start.
@@ -94,6 +125,8 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
     if let Some(audit) = &parts.audit {
         server = server.audit(audit.clone());
     }
+    #[cfg(feature = "otel")]
+    let server = server.telemetry(parts.telemetry.clone());
     let app = server.router();
     // The server is live while it loads models, and ready afterwards.
     let starting = parts.models.clone();
