@@ -11,7 +11,7 @@ use exsa_core::embed::{
 use exsa_core::finish::Usage;
 use exsa_core::stats::EngineStats;
 use exsa_core::{RequestError, SubmitError};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde_json::{Map, Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -34,6 +34,7 @@ pub(crate) struct Embedder {
 #[derive(Default)]
 struct Canceller {
     state: Mutex<Cancelled>,
+    cancelled: Condvar,
 }
 
 #[derive(Default)]
@@ -49,6 +50,15 @@ impl Canceller {
         if let Some(agent) = state.agent.take() {
             agent.shutdown();
         }
+        drop(state);
+        self.cancelled.notify_all();
+    }
+
+    /// Waits for `delay`, or until the request is cancelled.
+    fn sleep(&self, delay: Duration) {
+        let until = Instant::now() + delay;
+        let mut state = self.state.lock();
+        while state.by.is_none() && !self.cancelled.wait_until(&mut state, until).timed_out() {}
     }
 
     /// Sets the connection; the error if the request was cancelled.
@@ -209,7 +219,7 @@ fn call(runner: &Runner, canceller: &Canceller, wire: &WireRequest) -> Result<Va
                 if !again || wait > runner.options.retry_delay_max {
                     return Err(RequestError::from(error).into());
                 }
-                std::thread::sleep(wait);
+                canceller.sleep(wait);
                 attempt += 1;
                 delay = delay.saturating_mul(2).min(runner.options.retry_delay_max);
             }

@@ -5,7 +5,6 @@ use crate::dialect::unsupported;
 use crate::options::RemoteOptions;
 use exsa_core::constraint::{Constraint, Grammar, JsonWhitespace};
 use exsa_core::request::Prompt;
-use exsa_core::sampler::TransformKind;
 use exsa_core::tools::ToolChoice;
 use exsa_core::{Overflow, Priority, Request, SubmitError, TokenId};
 use serde_json::{Value, json};
@@ -109,12 +108,6 @@ pub(crate) fn check_common(call: &Call<'_>, capabilities: &Capabilities) -> Resu
     if (forced || request.tools.strict) && !(is_chat && capabilities.forced_tools) {
         let reason = format!("{engine} cannot be forced to call tools by this route");
         return Err(unsupported("tool_choice", reason));
-    }
-    if request.sampling.order.iter().filter(|kind| **kind == TransformKind::Penalties).count() > 1 {
-        return Err(SubmitError::Option { option: "order", problem: "a step is listed twice".to_owned() });
-    }
-    if request.constraint.is_some() && request.sampling.logit_bias.iter().any(|(_, bias)| bias.is_nan()) {
-        return Err(SubmitError::Option { option: "logit_bias", problem: "not a number".to_owned() });
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod dialects;
 mod exsa;
+mod failover;
 mod fields;
 mod mock;
 mod openai;

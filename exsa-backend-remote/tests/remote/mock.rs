@@ -26,6 +26,8 @@ impl Received {
 /// The socket's side of an exchange.
 pub struct Exchange<'a> {
     pub stream: &'a mut TcpStream,
+    /// Events after which the connection breaks.
+    pub events_max: usize,
 }
 
 impl Exchange<'_> {
@@ -60,6 +62,11 @@ impl Exchange<'_> {
 
     /// Sends an event with JSON.
     pub fn event(&mut self, value: &Value) -> bool {
+        if self.events_max == 0 {
+            let _ = self.stream.shutdown(std::net::Shutdown::Both);
+            return false;
+        }
+        self.events_max -= 1;
         self.chunk(format!("data: {value}\n\n").as_bytes())
     }
 
@@ -125,7 +132,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Received>>, handler: &Handler) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some(request) = read_request(&mut reader) {
         log.lock().unwrap().push(request.clone());
-        handler(&request, &mut Exchange { stream: &mut stream });
+        handler(&request, &mut Exchange { stream: &mut stream, events_max: usize::MAX });
     }
 }
 

@@ -32,8 +32,16 @@ pub enum Kind {
 
 /// Starts a simulated engine.
 pub fn start(kind: Kind) -> Mock {
+    start_frail(kind, usize::MAX)
+}
+
+/// Starts an engine whose connections break after so many events.
+pub fn start_frail(kind: Kind, events_max: usize) -> Mock {
     let engine = engine();
-    Mock::start(move |request, exchange| serve(kind, &engine, request, exchange))
+    Mock::start(move |request, exchange| {
+        exchange.events_max = events_max;
+        serve(kind, &engine, request, exchange);
+    })
 }
 
 fn serve(kind: Kind, engine: &Engine, request: &Received, exchange: &mut Exchange<'_>) {
