@@ -318,6 +318,7 @@ impl RemoteEngine {
             model: &self.model,
             request: &wire,
             prompt: &prompt,
+            context: self.info.n_ctx,
             has_own_stop_tokens: !request.stop_tokens.is_empty(),
             prompt_tokens,
             options,

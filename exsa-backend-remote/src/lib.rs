@@ -23,6 +23,11 @@
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
+/// The example of `docs/remote.md`, which the documentation tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/remote.md")]
+pub struct Guide;
+
 mod capabilities;
 mod client;
 mod dialect;

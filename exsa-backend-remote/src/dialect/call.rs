@@ -29,6 +29,8 @@ pub(crate) struct Call<'a> {
     pub(crate) prompt: &'a WirePrompt,
     /// Whether the caller set stop tokens, beside the model's end tokens.
     pub(crate) has_own_stop_tokens: bool,
+    /// Tokens of the model's context; 0 where unknown.
+    pub(crate) context: usize,
     /// Tokens of the prompt, where known.
     pub(crate) prompt_tokens: Option<usize>,
     pub(crate) options: &'a RemoteOptions,

@@ -3,7 +3,7 @@
 use crate::capabilities::Capabilities;
 use crate::dialect::call::{Call, grammar_of, refused_grammar, schema_value};
 use crate::dialect::openai;
-use crate::dialect::settings::{Counted, Field, Penalties, Setting, write};
+use crate::dialect::settings::{Counted, Field, Penalties, Setting, is_penalized, write};
 use crate::dialect::update::{best, count, drafts, real, token_id, token_ids};
 use crate::dialect::{Dialect, Protocol, Reader, RemoteEnd, RemoteUsage, Update, WireRequest, unsupported};
 use crate::error::RemoteError;
@@ -22,7 +22,7 @@ const FIELDS: &[Field] = &[
     Field::new(Setting::RepetitionPenalty, "repeat_penalty").off(1.0),
     Field::new(Setting::FrequencyPenalty, "frequency_penalty").off(0.0),
     Field::new(Setting::PresencePenalty, "presence_penalty").off(0.0),
-    Field::new(Setting::PenaltyWindow, "repeat_last_n").off(-1.0),
+    Field::new(Setting::PenaltyWindow, "repeat_last_n"),
     Field::new(Setting::LogitBias, "logit_bias"),
     Field::new(Setting::XtcProbability, "xtc_probability").off(0.0),
     Field::new(Setting::XtcThreshold, "xtc_threshold"),
@@ -98,6 +98,14 @@ impl Protocol for LlamaServer {
         let mut body = write(&fields, penalties, &wire, call.options.approximate, engine)?;
         if self.is_exsa && !request.sampling.penalize_prompt {
             body.insert("penalize_prompt".to_owned(), json!(false));
+        }
+        // Newer versions refuse -1, which stood for all tokens.
+        let all = if self.is_exsa || call.context == 0 { json!(-1) } else { json!(call.context) };
+        if is_penalized(&request.sampling) && request.sampling.penalty_window.is_none() {
+            body.insert("repeat_last_n".to_owned(), all.clone());
+        }
+        if body.get("dry_penalty_last_n") == Some(&json!(-1)) {
+            body.insert("dry_penalty_last_n".to_owned(), all);
         }
         if let Some(constraint) = &request.constraint {
             let (name, grammar) = grammar(constraint)?;

@@ -118,8 +118,7 @@ impl Setting {
         let steered = it.mirostat != Mirostat::Off && !greedy;
         let filter = |kind| drawn(kind) && !steered;
         let penalties = listed(TransformKind::Penalties);
-        let penalized = penalties
-            && (it.repetition_penalty != 1.0 || it.frequency_penalty != 0.0 || it.presence_penalty != 0.0);
+        let penalized = is_penalized(it);
         let dry = it.dry_multiplier != 0.0 && listed(TransformKind::Dry);
         let xtc = it.xtc_probability > 0.0 && it.xtc_threshold <= 0.5 && filter(TransformKind::Xtc);
         let dynamic = it.dynatemp_range > 0.0 && drawn(TransformKind::Temperature);
@@ -177,6 +176,14 @@ pub(crate) fn is_greedy(params: &SamplingParams) -> bool {
     params.temperature == 0.0 && params.order.contains(&TransformKind::Temperature)
         || params.top_p == 0.0 && params.order.contains(&TransformKind::TopP)
         || params.top_k == Some(1) && params.order.contains(&TransformKind::TopK)
+}
+
+/// Whether a penalty is in effect.
+pub(crate) fn is_penalized(params: &SamplingParams) -> bool {
+    params.order.contains(&TransformKind::Penalties)
+        && (params.repetition_penalty != 1.0
+            || params.frequency_penalty != 0.0
+            || params.presence_penalty != 0.0)
 }
 
 /// The number as it is written in decimal: 0.8 rather than 0.800000011920929.
