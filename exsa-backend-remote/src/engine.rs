@@ -216,8 +216,10 @@ impl RemoteEngine {
         }
         let mut ids = encoded.tokens.clone();
         ids.extend(resumed(request));
+        // An answer that fills the context has ended; more than that is a mistake.
+        let resumes = usize::from(ids.len() > encoded.tokens.len());
         match self.info.n_ctx.checked_sub(1) {
-            Some(limit) if ids.len() > limit => {
+            Some(limit) if ids.len() > limit + resumes => {
                 Err(SubmitError::PromptTooLong { tokens: ids.len(), limit, what: "the context" })
             }
             _ => Ok((WirePrompt::Tokens(ids), Some(encoded))),
@@ -327,7 +329,8 @@ impl RemoteEngine {
         let body = self.runner.protocol.request(&call)?;
         let reader = self.runner.protocol.reader(&call);
         let mut decoder = self.decoder(request, encoded.as_ref(), seed)?;
-        let ended = decoder.replay(resumed(request));
+        let is_full = self.info.n_ctx > 0 && sent_tokens.is_some_and(|tokens| tokens >= self.info.n_ctx);
+        let ended = decoder.replay(resumed(request)).or(is_full.then_some(FinishReason::ContextFull));
         let by_ids = encoded.is_some() && self.capabilities.ids_complete;
         Ok(Prepared { wire: body, reader, id, decoder, ended, by_ids, prompt_tokens, seed })
     }

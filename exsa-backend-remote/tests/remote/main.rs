@@ -1,6 +1,7 @@
 //! Remote engines: mocks of each dialect, transcripts of odd streams, and Exsa's own server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod conformance;
 mod dialects;
 mod exsa;
 mod failover;
