@@ -249,7 +249,11 @@ impl Chunks for LlamaChunks {
         if let Some(end) = answer.take(event) {
             out.chunk(&answer.form.choose(answer.end(&end)?));
         }
-        if let Some(token) = part.filter(|token| !token.text.is_empty() || answer.form.probabilities) {
+        // A token may have no text of its own; its id counts where ids are asked for.
+        let shown = |token: &Token| {
+            !token.text.is_empty() || answer.form.probabilities || answer.form.tokens && token.id.is_some()
+        };
+        if let Some(token) = part.filter(shown) {
             out.chunk(&answer.part(&token.text, &token));
         }
         Ok(())
