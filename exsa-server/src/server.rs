@@ -3,7 +3,7 @@
 use crate::access::{self, Access, Scope};
 use crate::apis::{anthropic, llama, ollama, openai, openapi, tokens};
 use crate::audit::AuditLog;
-use crate::http::{body, context, cors, error, origin, request_log};
+use crate::http::{body, closing, context, cors, error, origin, request_log};
 use crate::inference::books;
 use crate::live::Live;
 use crate::models::Models;
@@ -169,6 +169,7 @@ impl Server {
             .layer(middleware::from_fn_with_state(state.clone(), body::limit))
             .layer(middleware::from_fn_with_state(state.clone(), context::add))
             .layer(middleware::from_fn_with_state(state.clone(), metrics::count))
+            .layer(middleware::from_fn_with_state(state.clone(), closing::close))
             .with_state(state)
     }
 }

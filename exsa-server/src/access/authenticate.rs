@@ -8,7 +8,7 @@ use super::keys::KeyRefusal;
 use super::record::is_name;
 use super::refusal;
 use super::secret::PresentedKey;
-use super::{AccessConfig, Caller, Keys, Scope, Store, StoreError};
+use super::{AccessConfig, Caller, KeyFileError, Keys, Scope, Store, StoreError};
 use crate::http::context::RequestContext;
 use crate::http::error::ApiError;
 use crate::observe::metrics::Refusals;
@@ -36,6 +36,15 @@ pub enum AccessError {
     /// The data folder or its database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The keys cannot be exported.
+    #[error("access.export: {0}")]
+    Export(#[source] KeyFileError),
+    /// The keys cannot be imported.
+    #[error("access.import: {0}")]
+    Import(#[source] KeyFileError),
+    /// No thread can be started.
+    #[error("no thread can be started: {0}")]
+    Thread(#[source] std::io::Error),
     /// A setting of `[access.jwt]` is not allowed.
     #[error(transparent)]
     Jwt(#[from] JwtConfigError),
@@ -78,7 +87,14 @@ impl Access {
     pub fn open(config: &AccessConfig) -> Result<Self, AccessError> {
         let folder = config.data.as_ref().ok_or(AccessError::NoData)?;
         let keys = Keys::open(Arc::new(Store::open(folder)?))?;
-        Self::new(Arc::new(keys), config, Some(folder.clone()))
+        let keys = match (&config.export, &config.import) {
+            (Some(file), _) => keys.exporting(file).map_err(AccessError::Export)?,
+            (None, Some(file)) => keys.importing(file).map_err(AccessError::Import)?,
+            (None, None) => keys.owned()?,
+        };
+        let keys = Arc::new(keys);
+        keys.start().map_err(AccessError::Thread)?;
+        Self::new(keys, config, Some(folder.clone()))
     }
 
     /// Authentication by keys that are open already; the configured folder is not used.

@@ -34,7 +34,7 @@ pub use control::ControlSocket;
 pub use events::AccessEvent;
 pub use grants::{GrantError, Grants};
 pub use jwt::{JwtConfig, JwtConfigError, RoleConfig};
-pub use keys::{KeyError, Keys};
+pub use keys::{KeyError, KeyFileError, Keys};
 pub use models::{AllowedModels, BadPattern, ModelPattern};
 pub use record::{KeyOptionError, KeyOptions, KeyRecord};
 pub use revocation::Revocation;

@@ -107,7 +107,7 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
     reload_on_hangup(reloader.clone(), parts.audit.clone())?;
-    let stopped = stop_signal()?;
+    let mut signals = Signals::listen()?;
     places.iter().for_each(|place| info!("listening on {place}"));
     let mut server = Server::of_models(parts.models.clone())
         .options(options)
@@ -141,12 +141,20 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
                 _ => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = stopped => {}
+        let stop = tokio::select! {
+            stop = signals.next() => stop,
             () = no_model => return Duration::ZERO,
-        }
+        };
         readiness.begin_drain();
-        tokio::time::sleep(drain.get().delay).await;
+        let delay = drain.get().delay;
+        // Whoever interrupts at a terminal, or tells the server twice, does not wait for a load balancer.
+        if stop == Stop::Terminate && !delay.is_zero() {
+            info!("leaving: /health/ready answers 503; requests are accepted for {} s", delay.as_secs_f64());
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = signals.next() => {}
+            }
+        }
         let limit = drain.get().timeout;
         info!("draining: no new requests; running ones get {} s", limit.as_secs());
         registry.begin_shutdown(None);
@@ -174,7 +182,7 @@ fn open_quotas(config: &Config, access: Option<&Access>) -> Result<Option<Quotas
 /// Opens the keys.
 fn open_access(config: &AccessConfig) -> Result<Access, Box<dyn Error>> {
     let access = Access::open(config)?;
-    if access.keys().is_empty() && config.jwt.is_none() {
+    if access.keys().is_empty() && config.jwt.is_none() && config.import.is_none() {
         warn!("there is no key yet; 'exsa-server key new --name NAME --data FOLDER' makes one");
     }
     Ok(access)
@@ -246,21 +254,47 @@ fn reload_on_hangup(reloader: Arc<Reloader>, audit: Option<AuditLog>) -> Result<
     Ok(())
 }
 
-/// Listens to SIGTERM and interrupts of the terminal from now on; the future is ready when one has come.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    #[cfg(unix)]
-    let stopped = {
+/// A signal by which the server is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Terminate,
+    Interrupt,
+}
+
+/// SIGTERM and interrupts of the terminal, from now on.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.terminate.recv() => Stop::Terminate,
+            _ = self.interrupt.recv() => Stop::Interrupt,
         }
-    };
-    #[cfg(not(unix))]
-    let stopped = async { drop(tokio::signal::ctrl_c().await) };
-    Ok(stopped)
+    }
+}
+
+/// Interrupts of the terminal.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Stop {
+        drop(tokio::signal::ctrl_c().await);
+        Stop::Interrupt
+    }
 }

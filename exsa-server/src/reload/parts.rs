@@ -101,6 +101,18 @@ impl Reload for Callers {
             let folder = started.data.as_deref().unwrap_or("".as_ref()).display();
             problems.add("access.data", format!("restart needed: the server runs with \"{folder}\""));
         }
+        for (name, next, started) in
+            [("export", &next.export, &started.export), ("import", &next.import, &started.import)]
+        {
+            if next != started && self.started.enabled {
+                let with = match started {
+                    Some(file) => format!("\"{}\"", file.display()),
+                    None => "none".into(),
+                };
+                problems
+                    .add(format!("access.{name}"), format!("restart needed: the server runs with {with}"));
+            }
+        }
         let Some(access) = &self.access else { return Some(Box::new(|| {})) };
         match access.prepare(next) {
             Ok(change) => Some(Box::new(change)),

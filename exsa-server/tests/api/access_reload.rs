@@ -125,6 +125,11 @@ async fn all_settings_change_or_none() {
     for (bad, word) in [
         (sound.replace("enabled = true", "enabled = false"), "access.enabled: restart needed"),
         (sound.replace("data = '", "data = '/elsewhere"), "access.data: restart needed"),
+        (
+            sound.replace("data = '", "import = 'keys'\ndata = '"),
+            "access.import: restart needed: the server runs with none",
+        ),
+        (sound.replace("data = '", "export = 'keys'\ndata = '"), "access.export: restart needed"),
         (sound.replace("keys.json", "none.json"), "access.jwt.jwks_file"),
         (sound.replace("HS256", "none"), "access.jwt.algorithms"),
     ] {
