@@ -1,0 +1,2 @@
+//! The worker process of programs that do not re-execute themselves.
+fn main() {}
