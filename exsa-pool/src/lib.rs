@@ -1,0 +1,42 @@
+//! Several engines behind one queue.
+//!
+//! A [`Pool`] is a [`Generator`](exsa_core::Generator) over others: engines in this process, worker processes,
+//! remote engines, other pools. It owns the queue, with classes and fair shares per user, and places requests
+//! where their prefix was computed, else where the load is least. An answer whose engine is lost goes on at
+//! another one, from the tokens that the consumer already has.
+//!
+//! ```
+//! use exsa_core::scripted::ScriptedModel;
+//! use exsa_core::{Engine, EngineOptions, Generator, Request};
+//! use exsa_pool::{Member, Pool, PoolOptions};
+//! use std::sync::Arc;
+//!
+//! let engine = || Engine::start(ScriptedModel::echo("Hello, world.").shared(), EngineOptions::default());
+//! let pool = Pool::new(PoolOptions::new())?;
+//! pool.add(Member::new("first", Arc::new(engine()?)).in_flight_max(16));
+//! pool.add(Member::new("second", Arc::new(engine()?)).in_flight_max(16));
+//! let answer = pool.submit(Request::text("Hello"))?.complete()?;
+//! assert_eq!(answer.text, "Hello, world.");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+#![warn(missing_debug_implementations)]
+
+mod affinity;
+mod attempt;
+mod breaker;
+mod dispatch;
+mod embed;
+mod job;
+mod member;
+mod options;
+mod place;
+mod pool;
+mod progress;
+mod queue;
+mod shared;
+
+pub use breaker::BreakerOptions;
+pub use member::{Member, MemberStatus};
+pub use options::PoolOptions;
+pub use pool::Pool;

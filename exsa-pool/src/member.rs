@@ -1,0 +1,140 @@
+//! Members of a pool.
+
+use crate::affinity::Affinity;
+use crate::breaker::Breaker;
+use exsa_core::Generator;
+use exsa_core::model_info::ModelInfo;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// A generator and its part in a [`Pool`](crate::Pool).
+#[derive(Clone)]
+pub struct Member {
+    pub(crate) name: String,
+    pub(crate) generator: Arc<dyn Generator>,
+    pub(crate) in_flight_max: usize,
+    pub(crate) ready: Option<Ready>,
+}
+
+impl Member {
+    /// A member with a name that is unique in its pool.
+    pub fn new(name: impl Into<String>, generator: Arc<dyn Generator>) -> Self {
+        Self { name: name.into(), generator, in_flight_max: usize::MAX, ready: None }
+    }
+
+    /// Sets the answers that the member may have at one time; no limit by default. The rest waits in the pool's
+    /// queue, where classes and fair shares count over all members: a few more than the member can compute at
+    /// once is best.
+    #[must_use]
+    pub fn in_flight_max(mut self, answers: usize) -> Self {
+        self.in_flight_max = answers.max(1);
+        self
+    }
+
+    /// Sets a function that says whether the member takes requests. It must not block;
+    /// [`Pool::wake`](crate::Pool::wake) announces a change.
+    #[must_use]
+    pub fn ready(mut self, ready: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.ready = Some(Arc::new(ready));
+        self
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member")
+            .field("name", &self.name)
+            .field("in_flight_max", &self.in_flight_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// State of a member: [`Pool::members`](crate::Pool::members).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemberStatus {
+    /// The member's name.
+    pub name: String,
+    /// Names of its models.
+    pub models: Vec<String>,
+    /// Whether it takes requests.
+    pub ready: bool,
+    /// Whether it takes no more requests and its requests are going to their end.
+    pub draining: bool,
+    /// Whether it failed so often that it gets no requests for a while.
+    pub breaker_open: bool,
+    /// Answers that it computes, or that wait there.
+    pub in_flight: usize,
+    /// Requests submitted to it.
+    pub submitted: u64,
+    /// Requests that were lost with it.
+    pub lost: u64,
+}
+
+/// A member at work.
+pub(crate) struct MemberState {
+    pub(crate) id: u64,
+    pub(crate) member: Member,
+    /// The models at the last look; a member that is down keeps its models.
+    pub(crate) models: Vec<Arc<ModelInfo>>,
+    pub(crate) breaker: Breaker,
+    pub(crate) affinity: Affinity,
+    pub(crate) in_flight: usize,
+    /// Requests in flight that ran in a crash.
+    pub(crate) suspects: usize,
+    pub(crate) draining: bool,
+    /// Its own queue was full: no request before this time.
+    pub(crate) busy_until: Duration,
+    pub(crate) submitted: u64,
+    pub(crate) lost: u64,
+}
+
+impl MemberState {
+    pub(crate) fn new(id: u64, member: Member, models: Vec<Arc<ModelInfo>>) -> Self {
+        Self {
+            id,
+            member,
+            models,
+            breaker: Breaker::default(),
+            affinity: Affinity::default(),
+            in_flight: 0,
+            suspects: 0,
+            draining: false,
+            busy_until: Duration::ZERO,
+            submitted: 0,
+            lost: 0,
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.draining && self.member.ready.as_ref().is_none_or(|ready| ready())
+    }
+
+    /// Whether it takes `answers` more now. One that has nothing to do takes any number.
+    pub(crate) fn takes(&self, answers: usize, now: Duration) -> bool {
+        let has_room =
+            self.in_flight == 0 || self.in_flight.saturating_add(answers) <= self.member.in_flight_max;
+        has_room && now >= self.busy_until && self.breaker.allows(now) && self.is_ready()
+    }
+
+    /// Whether it has the model; any, if the request names none.
+    pub(crate) fn has(&self, model: Option<&str>) -> bool {
+        model.is_none_or(|name| self.models.iter().any(|model| model.name == name))
+    }
+
+    pub(crate) fn status(&self) -> MemberStatus {
+        MemberStatus {
+            name: self.member.name.clone(),
+            models: self.models.iter().map(|model| model.name.clone()).collect(),
+            ready: self.is_ready(),
+            draining: self.draining,
+            breaker_open: self.breaker.is_open(),
+            in_flight: self.in_flight,
+            submitted: self.submitted,
+            lost: self.lost,
+        }
+    }
+}

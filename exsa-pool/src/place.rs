@@ -1,0 +1,51 @@
+//! Choice of a member for a part of a request.
+
+use crate::job::Part;
+use crate::member::MemberState;
+use exsa_core::{Continuation, Continued};
+use std::time::Duration;
+
+/// What matters about a part besides its request.
+pub(crate) struct Need<'a> {
+    pub(crate) part: &'a Part,
+    /// Terms on which its answer was begun; `None` if no token was sent.
+    pub(crate) origin: Option<Continuation>,
+    /// Whether it was running in a crash.
+    pub(crate) suspect: bool,
+    /// Load, in answers, that a cached prefix is worth.
+    pub(crate) slack: usize,
+}
+
+/// Index of the member that should compute a part now.
+///
+/// A member that has computed most of the prompt's prefix goes first, unless it has more to do than the least
+/// loaded by more than the slack. Parts that were running in a crash go where fewest of their kind are, so that
+/// one that crashes engines takes few others with it.
+pub(crate) fn choose(members: &[MemberState], need: &Need<'_>, now: Duration) -> Option<usize> {
+    let part = need.part;
+    let able = |member: &MemberState| {
+        let model = part.job.request.model.as_deref();
+        member.has(model)
+            && !part.excluded.contains(&member.id)
+            && member.takes(part.answers(), now)
+            && need.origin.is_none_or(|origin| {
+                origin.with(&member.member.generator.continuation(model)) != Continued::Refused
+            })
+    };
+    let able: Vec<usize> = (0..members.len()).filter(|index| able(&members[*index])).collect();
+    let load = |index: usize| members[index].in_flight;
+    if need.suspect {
+        return able.into_iter().min_by_key(|index| (members[*index].suspects, load(*index)));
+    }
+    let keys = &part.job.keys;
+    let matched = |index: usize| members[index].affinity.matched(keys);
+    let least = able.iter().map(|index| load(*index)).min()?;
+    let near = able.iter().copied().filter(|index| load(*index) <= least.saturating_add(need.slack));
+    let best = near.max_by_key(|index| (matched(*index), std::cmp::Reverse(load(*index))))?;
+    if matched(best) * 2 >= keys.len().max(1) {
+        return Some(best);
+    }
+    // Among the least loaded, the one that was used least, so that idle members take turns.
+    let idle = able.into_iter().filter(|index| load(*index) == least);
+    idle.min_by_key(|index| (std::cmp::Reverse(matched(*index)), members[*index].submitted))
+}
