@@ -4,12 +4,14 @@
 
 #[doc(hidden)]
 pub mod frame;
+mod host;
 mod output;
 mod sandbox;
 mod serve;
 mod setup;
 mod transport;
 
+pub use host::{ExitCause, RestartPolicy, Timeouts, Worker, WorkerOptions, WorkerState, WorkerStatus};
 pub use sandbox::{SandboxMode, SandboxOptions, SandboxReport};
 pub use serve::run_if_worker;
 pub use setup::Setup;

@@ -26,8 +26,8 @@ pub use faults::{Effect, Faults, Operation, When};
 
 use exsa_core::AdapterId;
 use exsa_core::backend::{
-    DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource, Session,
-    SessionOptions,
+    DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource,
+    Session, SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::model_info::ModelInfo;
@@ -111,6 +111,10 @@ impl Model for FaultyModel {
 
     fn tokenizer(&self) -> Arc<dyn Tokenizer> {
         self.inner.tokenizer()
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        self.inner.fingerprint()
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
