@@ -313,10 +313,9 @@ impl Generator for Pool {
                     }
                 }
             }
-        } else {
-            let request = waits.request(&job.progress.lock(), now);
-            generator.check(&request)?;
         }
+        let request = waits.request(&job.progress.lock(), now);
+        generator.check(&request)?;
         shared.admit(&job.request, &job.user_name)?;
         shared.begin(&job);
         job.progress.lock().waiting = 1;

@@ -157,7 +157,7 @@ fn an_answer_goes_on_after_any_cut() {
                 assert_eq!(seen.finished.continued, None, "{what}");
                 break;
             }
-            assert_eq!(second.submitted.load(std::sync::atomic::Ordering::SeqCst) > 0, true, "{what}");
+            assert!(second.submitted.load(std::sync::atomic::Ordering::SeqCst) > 0, "{what}");
             let tokens =
                 groups > 0 && case.request.best_of.is_none() && case.request.prompt_logprobs.is_none();
             if tokens {

@@ -27,11 +27,18 @@ pub struct Proxy {
     pub requests: Mutex<Vec<Request>>,
     pub terms: Mutex<Option<Continuation>>,
     down: Arc<AtomicBool>,
+    name: &'static str,
 }
 
 impl Proxy {
     pub fn new(model: Arc<dyn Model>, options: EngineOptions) -> Arc<Self> {
+        Self::named("", model, options)
+    }
+
+    /// Like `new`; its model has this name.
+    pub fn named(name: &'static str, model: Arc<dyn Model>, options: EngineOptions) -> Arc<Self> {
         Arc::new(Self {
+            name,
             engine: Engine::start(model, options).unwrap(),
             slots: Mutex::default(),
             up: AtomicBool::new(true),
@@ -116,7 +123,9 @@ impl EventSink for Forward {
 
 impl Generator for Proxy {
     fn models(&self) -> Vec<Arc<ModelInfo>> {
-        self.engine.models()
+        let mut model = self.engine.model().clone();
+        model.name = self.name.into();
+        vec![Arc::new(model)]
     }
 
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
