@@ -1,6 +1,7 @@
 //! Vectors, scores and their errors.
 
 use super::FrameError;
+use super::bounded::Bounded;
 use super::event::size;
 use exsa_core::embed::{EmbedError, EmbedOutput, RerankOutput};
 use exsa_core::{ErrorReport, RequestError, Usage};
@@ -24,10 +25,15 @@ pub enum WireEmbedError {
     },
 }
 
+/// Maximum texts of a request.
+pub const TEXTS_MAX: usize = 1 << 18;
+/// Maximum values of a vector.
+const WIDTH_MAX: usize = 1 << 16;
+
 /// A result per text, and the usage as JSON.
-type Results<T> = (Vec<Result<T, String>>, String);
+type Results<T> = (Bounded<Result<T, String>, TEXTS_MAX>, String);
 /// The end of a request for vectors.
-pub type WireEmbedOutput = Result<Results<Vec<f32>>, WireEmbedError>;
+pub type WireEmbedOutput = Result<Results<Bounded<f32, WIDTH_MAX>>, WireEmbedError>;
 /// The end of a request for scores.
 pub type WireScores = Result<Results<f32>, WireEmbedError>;
 
@@ -90,40 +96,42 @@ fn check_len(found: usize, texts: usize) -> Result<(), FrameError> {
 /// Vectors in the form of a message.
 pub(crate) fn embeddings(output: Result<EmbedOutput, EmbedError>) -> WireEmbedOutput {
     let output = output?;
-    let results = output.embeddings.into_iter().map(|result| result.map_err(|error| report(&error)));
-    Ok((results.collect(), serde_json::to_string(&output.usage).unwrap_or_default()))
+    let results = output.embeddings.into_iter();
+    let results = results.map(|result| result.map(Bounded).map_err(|error| report(&error)));
+    Ok((Bounded(results.collect()), serde_json::to_string(&output.usage).unwrap_or_default()))
 }
 
 /// Scores in the form of a message.
 pub(crate) fn scores(output: Result<RerankOutput, EmbedError>) -> WireScores {
     let output = output?;
     let results = output.scores.into_iter().map(|scored| scored.score.map_err(|error| report(&error)));
-    Ok((results.collect(), serde_json::to_string(&output.usage).unwrap_or_default()))
+    Ok((Bounded(results.collect()), serde_json::to_string(&output.usage).unwrap_or_default()))
 }
 
-/// The output for a request of `texts` texts, whose vectors have at most `width` values.
+/// The output for a request of `texts` texts.
 pub(crate) fn embed_output(
     wire: WireEmbedOutput,
     texts: usize,
-    width: usize,
 ) -> Result<Result<EmbedOutput, EmbedError>, FrameError> {
     let (results, used) = match wire {
         Ok(output) => output,
         Err(error) => return Ok(Err(error.try_into()?)),
     };
-    check_len(results.len(), texts)?;
-    let mut embeddings = Vec::with_capacity(texts);
-    for result in results {
-        embeddings.push(match result {
-            Ok(vector) if vector.len() > width => {
-                let n = vector.len();
-                return Err(FrameError::Content(format!("a vector of {n} values, but the model has {width}")));
-            }
-            Ok(vector) => Ok(vector),
-            Err(json) => Err(error_of(&json)?),
-        });
-    }
-    Ok(Ok(EmbedOutput::new(embeddings, usage(&used)?)))
+    let embeddings = results_of(results, texts)?.into_iter().map(|result| result.map(|vector| vector.0));
+    Ok(Ok(EmbedOutput::new(embeddings.collect(), usage(&used)?)))
+}
+
+/// One result per text, with its error read.
+fn results_of<T>(
+    results: Bounded<Result<T, String>, TEXTS_MAX>,
+    texts: usize,
+) -> Result<Vec<Result<T, RequestError>>, FrameError> {
+    check_len(results.0.len(), texts)?;
+    let read = |result: Result<T, String>| match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(json) => error_of(&json).map(Err),
+    };
+    results.0.into_iter().map(read).collect()
 }
 
 /// The output for a request of `texts` documents.
@@ -135,13 +143,5 @@ pub(crate) fn rerank_output(
         Ok(output) => output,
         Err(error) => return Ok(Err(error.try_into()?)),
     };
-    check_len(results.len(), texts)?;
-    let scores: Result<Vec<_>, FrameError> = results
-        .into_iter()
-        .map(|result| match result {
-            Ok(score) => Ok(Ok(score)),
-            Err(json) => error_of(&json).map(Err),
-        })
-        .collect();
-    Ok(Ok(RerankOutput::new(scores?, usage(&used)?)))
+    Ok(Ok(RerankOutput::new(results_of(results, texts)?, usage(&used)?)))
 }

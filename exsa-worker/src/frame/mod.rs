@@ -13,7 +13,7 @@ mod reader;
 
 pub use bounded::Bounded;
 pub use check::StreamRules;
-pub use embed::{WireEmbedError, WireEmbedOutput, WireScores};
+pub use embed::{TEXTS_MAX, WireEmbedError, WireEmbedOutput, WireScores};
 pub(crate) use embed::{embed_output, embeddings, error_of, rerank_output, scores};
 pub use event::{EVENTS_MAX, WireEvent};
 pub use message::{Beat, FromWorker, Hello, ToWorker};

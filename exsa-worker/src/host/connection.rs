@@ -119,8 +119,8 @@ impl Connection {
             FromWorker::Embedded { id, output } => {
                 let open = self.find(id)?;
                 match &*open {
-                    Open::Embed(OpenEmbed { sender, texts, width }) => {
-                        let output = embed_output(output, *texts, *width)?;
+                    Open::Embed(OpenEmbed { sender, texts }) => {
+                        let output = embed_output(output, *texts)?;
                         self.remove(id);
                         sender.lock().take().into_iter().for_each(|sender| sender.send(output.clone()));
                     }

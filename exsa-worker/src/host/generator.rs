@@ -5,7 +5,7 @@ use super::open::{Flow, Open, OpenEmbed, OpenRerank, OpenStream};
 use super::options::WorkerOptions;
 use super::slot::{Facts, Message, Slot, Supervisor};
 use super::status::{WorkerState, WorkerStatus};
-use crate::frame::{Beat, FrameError, StreamRules, ToWorker};
+use crate::frame::{Beat, FrameError, StreamRules, TEXTS_MAX, ToWorker};
 use exsa_core::backend::Pooling;
 use exsa_core::chat::Rendered;
 use exsa_core::embed::{EmbedOutput, Pending, RerankOutput, pending};
@@ -280,12 +280,13 @@ impl Generator for Worker {
             let reason = "the model, or its backend, gives no vectors".into();
             return Err(SubmitError::Unsupported { operation: "embed", reason });
         }
-        let (json, texts, width) = (json(&request)?, request.inputs.len(), info.model.n_embd);
+        check_texts(request.inputs.len(), "input")?;
+        let (json, texts) = (json(&request)?, request.inputs.len());
         let id = Arc::new(OnceLock::new());
         let (sender, pending) = pending(cancels(&connection, &id));
         let entry = move |number| {
             _ = id.set(number);
-            Open::Embed(OpenEmbed { sender: Mutex::new(Some(sender)), texts, width })
+            Open::Embed(OpenEmbed { sender: Mutex::new(Some(sender)), texts })
         };
         self.enter(&connection, entry, |id| ToWorker::Embed { id, request: json })?;
         Ok(pending)
@@ -297,6 +298,7 @@ impl Generator for Worker {
             let reason = "the model gives no scores; load a reranker".into();
             return Err(SubmitError::Unsupported { operation: "rerank", reason });
         }
+        check_texts(request.documents.len(), "documents")?;
         let (json, texts) = (json(&request)?, request.documents.len());
         let id = Arc::new(OnceLock::new());
         let (sender, pending) = pending(cancels(&connection, &id));
@@ -344,6 +346,13 @@ impl Generator for Worker {
         stats.merge(&self.slot.ended_stats.lock());
         stats
     }
+}
+
+fn check_texts(texts: usize, option: &'static str) -> Result<(), SubmitError> {
+    if texts <= TEXTS_MAX {
+        return Ok(());
+    }
+    Err(SubmitError::Option { option, problem: format!("{texts} texts, but at most {TEXTS_MAX}") })
 }
 
 /// Cancels a request for vectors or scores that nobody waits for.

@@ -166,7 +166,6 @@ impl Flow {
 pub(super) struct OpenEmbed {
     pub(super) sender: Mutex<Option<PendingSender<EmbedOutput>>>,
     pub(super) texts: usize,
-    pub(super) width: usize,
 }
 
 /// A request for scores.

@@ -43,7 +43,7 @@ pub struct WorkerOptions {
     /// Variables of the worker's environment, beside `PATH`, `HOME`, `TMPDIR`, `LANG`, `LD_LIBRARY_PATH`,
     /// `RUST_LOG` and `RUST_BACKTRACE`, which it has from the host. The rest may hold secrets.
     pub environment: Vec<(OsString, OsString)>,
-    pub(super) on_change: Option<OnChange>,
+    pub(crate) on_change: Option<OnChange>,
 }
 
 impl Default for WorkerOptions {

@@ -32,7 +32,22 @@ pub fn build(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
         "hangs" => loop {
             std::thread::sleep(Duration::from_secs(1));
         },
-        "grows" => scripted(&setup.host),
+        "grows" => {
+            if let Some(mib) = setup.host["grow_at_once_mib"].as_u64() {
+                std::hint::black_box(vec![1_u8; (mib as usize) << 20]);
+            }
+            let mib = setup.host["grow_mib"].as_u64().unwrap_or(0);
+            std::thread::spawn(move || {
+                // Within the address space, so that the host has to see it.
+                let held: Vec<Vec<u8>> = (0..mib).map(|_| {
+                    std::thread::sleep(Duration::from_millis(2));
+                    vec![1; 1 << 20]
+                }).collect();
+                std::thread::sleep(Duration::from_secs(600));
+                drop(held);
+            });
+            scripted(&setup.host)
+        }
         other => return Err(format!("no backend {other}").into()),
     };
     let faults = Faults::new();
@@ -60,9 +75,13 @@ fn effect(host: &Value) -> Option<Effect> {
 
 /// Pseudo-random text, or the text of the host's value.
 pub fn scripted(host: &Value) -> Arc<dyn Model> {
-    match host["says"].as_str() {
-        Some(text) => ScriptedModel::echo(text).shared(),
-        None => ScriptedModel::ngram(11).order(usize::MAX).shared(),
+    let model = match host["says"].as_str() {
+        Some(text) => ScriptedModel::echo(text),
+        None => ScriptedModel::ngram(11).order(usize::MAX),
+    };
+    match host["template"].as_str() {
+        Some(template) => model.chat_template(template).shared(),
+        None => model.shared(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Streams of a worker: the same as those of the engine in process.
 
-use crate::engines::{in_process, options, tiny, tiny_options};
+use crate::engines::{FAULT, in_process, options, tiny, tiny_options};
 use crate::harness::Test;
 use exsa_core::stream::Finished;
 use exsa_core::{Engine, EngineOptions, Event, FinishReason, Generator, Request, RequestError, TokenStream};
@@ -33,7 +33,10 @@ pub fn read(stream: TokenStream) -> (Vec<Event>, Finished) {
 }
 
 pub fn seeded(text: &str, tokens: usize) -> Request {
-    Request::text(text).temperature(1.0).seed(7).ignore_eos(true).max_tokens(tokens)
+    let mut request = Request::text(text).temperature(1.0).seed(7).ignore_eos(true).max_tokens(tokens);
+    // Only a prompt shall trigger a fault.
+    request.sampling.logit_bias.push((FAULT.into(), f32::NEG_INFINITY));
+    request
 }
 
 fn a_worker_answers_as_the_engine_in_process() {
