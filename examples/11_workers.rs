@@ -24,7 +24,8 @@ struct Args {
 
 /// Runs in the worker, inside its sandbox.
 fn engine(setup: Setup) -> std::result::Result<Engine, Box<dyn Error + Send + Sync>> {
-    let backend: Box<dyn InferenceBackend> = exsa_examples::backend(&setup.backend).map_err(|e| format!("{e:?}"))?;
+    let backend: Box<dyn InferenceBackend> =
+        exsa_examples::backend(&setup.backend).map_err(|e| format!("{e:?}"))?;
     let source = setup.model.clone().map_or(ModelSource::Embedded(TINY), ModelSource::file);
     let mut progress = setup.progress();
     let model = backend.load(&source, &LoadOptions::default(), &mut LoadProgress::new(&mut progress))?;
@@ -54,7 +55,9 @@ fn main() -> Result {
 
     let ask = || -> Result<Vec<_>> {
         let request = |seed| Request::text("Once upon a time").seed(seed).max_tokens(args.max_tokens);
-        Ok((0..4).map(|seed| pool.submit(request(seed).ignore_eos(true))).collect::<std::result::Result<_, _>>()?)
+        Ok((0..4)
+            .map(|seed| pool.submit(request(seed).ignore_eos(true)))
+            .collect::<std::result::Result<_, _>>()?)
     };
     let texts = |streams: Vec<TokenStream>| -> Result<Vec<_>> {
         streams.into_iter().map(|stream| Ok(stream.complete()?.text)).collect()

@@ -8,7 +8,9 @@
 
 use exsa_backend_candle::CandleBackend;
 use exsa_benches::percentile::{median, range};
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, SessionOptions, ThreadOptions};
+use exsa_core::backend::{
+    InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, SessionOptions, ThreadOptions,
+};
 use exsa_core::{Engine, EngineOptions, Event, Generator, Request};
 use exsa_worker::{Setup, Worker, WorkerOptions};
 use std::error::Error;
@@ -55,7 +57,11 @@ fn number(name: &str, default: usize) -> usize {
 fn main() -> Result<(), Failure> {
     exsa_worker::run_if_worker(engine);
     // Without the flag of `cargo bench`, only whether it runs is of interest.
-    let rounds = if std::env::args().any(|argument| argument == "--bench") { number("EXSA_BENCH_ROUNDS", 15) } else { 1 };
+    let rounds = if std::env::args().any(|argument| argument == "--bench") {
+        number("EXSA_BENCH_ROUNDS", 15)
+    } else {
+        1
+    };
     let path = std::env::var_os("EXSA_BENCH_MODEL").map(PathBuf::from);
     let threads = ThreadOptions::compute(number("EXSA_BENCH_THREADS", 1));
     let options = EngineOptions::default().session(SessionOptions::new().threads(threads));
@@ -81,7 +87,8 @@ fn main() -> Result<(), Failure> {
     }
     println!("{rounds} rounds of {TOKENS} tokens, {}", own.model().summary());
     for (name, [engine, worker]) in ["first token", "between tokens"].iter().zip(&times) {
-        let differences: Vec<f64> = worker.iter().zip(engine).map(|(worker, engine)| worker - engine).collect();
+        let differences: Vec<f64> =
+            worker.iter().zip(engine).map(|(worker, engine)| worker - engine).collect();
         let ratios: Vec<f64> = worker.iter().zip(engine).map(|(worker, engine)| worker / engine).collect();
         let show = |values: &[f64]| format!("{:.3}", median(values).unwrap_or(f64::NAN));
         println!(

@@ -135,9 +135,9 @@ impl WorkerPool {
     /// The state of a worker that does not.
     pub fn wait_ready(&self, timeout: Duration) -> Result<(), SubmitError> {
         let until = Instant::now() + timeout;
-        self.workers.iter().try_for_each(|worker| {
-            worker.wait_ready(until.saturating_duration_since(Instant::now()))
-        })
+        self.workers
+            .iter()
+            .try_for_each(|worker| worker.wait_ready(until.saturating_duration_since(Instant::now())))
     }
 
     /// States of the workers, by number.

@@ -4,11 +4,13 @@
 use exsa_core::backend::Capabilities;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::stream::{
-    AnswerFinished, AnswerLogprob, Finished, MalformedToolCall, PromptLogprobs, PromptToken, Token, ToolCallDelta,
+    AnswerFinished, AnswerLogprob, Finished, MalformedToolCall, PromptLogprobs, PromptToken, Token,
+    ToolCallDelta,
 };
 use exsa_core::{EngineInfo, Event, FinishReason, Request, RequestError, Usage};
 use exsa_worker::frame::{
-    Bounded, EVENTS_MAX, FRAME_MAX, FrameError, FrameReader, FromWorker, StreamRules, ToWorker, WireEvent, decode, encode,
+    Bounded, EVENTS_MAX, FRAME_MAX, FrameError, FrameReader, FromWorker, StreamRules, ToWorker, WireEvent,
+    decode, encode,
 };
 use proptest::prelude::*;
 use std::io::Read;
@@ -50,14 +52,15 @@ fn event() -> impl Strategy<Value = Event> {
         (0..4_usize, 0..9_usize, text(), text()).prop_map(|(index, call, name, arguments)| {
             Event::ToolCall(ToolCallDelta::new(call).index(index).id("id").name(name).arguments(arguments))
         }),
-        (0..4_usize, proptest::option::of(0..9_usize), text())
-            .prop_map(|(index, call, text)| Event::MalformedToolCall(MalformedToolCall::new(text).index(index).call(call))),
-        (0..64_usize, proptest::collection::vec((0..256_u32, proptest::option::of(-9.0..0.0_f32)), 0..9)).prop_map(
-            |(start, tokens)| {
-                let tokens: Vec<_> = tokens.into_iter().map(|(id, logprob)| PromptToken::new(id, logprob)).collect();
+        (0..4_usize, proptest::option::of(0..9_usize), text()).prop_map(|(index, call, text)| {
+            Event::MalformedToolCall(MalformedToolCall::new(text).index(index).call(call))
+        }),
+        (0..64_usize, proptest::collection::vec((0..256_u32, proptest::option::of(-9.0..0.0_f32)), 0..9))
+            .prop_map(|(start, tokens)| {
+                let tokens: Vec<_> =
+                    tokens.into_iter().map(|(id, logprob)| PromptToken::new(id, logprob)).collect();
                 Event::Prompt(PromptLogprobs::new(start, tokens))
-            }
-        ),
+            }),
         (0..4_usize, reason(), text(), logprob()).prop_map(|(index, reason, text, logprob)| {
             Event::AnswerFinished(AnswerFinished::new(index, reason).text(text).seed(7).logprob(logprob))
         }),
@@ -72,7 +75,8 @@ fn finished() -> impl Strategy<Value = Event> {
 }
 
 fn rules() -> StreamRules {
-    let model = ModelInfo { n_vocab: 256, ..ModelInfo::default() };
+    let mut model = ModelInfo::default();
+    model.n_vocab = 256;
     let info = EngineInfo::new(model, Capabilities::new(16, 128));
     StreamRules::new(&Request::text("").n(4).stop("x"), &info)
 }
@@ -121,7 +125,8 @@ proptest! {
         messages.iter().for_each(|message| encode(message, &mut bytes).unwrap());
         let mut reader = FrameReader::new(Pieces(&bytes, piece));
         for message in &messages {
-            prop_assert_eq!(reader.next::<ToWorker>().unwrap().as_ref(), Some(message));
+            let read = reader.next::<ToWorker>().unwrap();
+            prop_assert_eq!(read.as_ref(), Some(message));
         }
         prop_assert!(reader.next::<ToWorker>().unwrap().is_none());
     }
@@ -162,7 +167,8 @@ fn lengths_are_checked_before_memory_is_taken() {
     assert!(matches!(error, FrameError::Truncated), "{error}");
     // A list that claims more items than are allowed, or than there are bytes.
     for claim in [EVENTS_MAX as u64 + 1, u64::MAX] {
-        let mut body = postcard::to_stdvec(&FromWorker::Events { id: 1, events: Bounded(Vec::new()) }).unwrap();
+        let mut body =
+            postcard::to_stdvec(&FromWorker::Events { id: 1, events: Bounded(Vec::new()) }).unwrap();
         body.pop();
         body.extend(postcard::to_stdvec(&claim).unwrap());
         decode::<FromWorker>(&body).unwrap_err();
@@ -194,7 +200,10 @@ fn events_outside_their_request_are_refused() {
     refused(vec![Event::Token(Token::new(1, "x").top_logprobs([(300, 0.0)]))], "vocabulary of 256");
     refused(vec![Event::Token(Token::new(1, "x").index(4))], "answer 4 of a request for 4");
     refused(vec![Event::ToolCall(ToolCallDelta::new(usize::MAX))], "tool call");
-    refused(vec![Event::Prompt(PromptLogprobs::new(128, [PromptToken::new(1, None)]))], "the context has 128");
+    refused(
+        vec![Event::Prompt(PromptLogprobs::new(128, [PromptToken::new(1, None)]))],
+        "the context has 128",
+    );
     refused(vec![end(FinishReason::StopString(1))], "stop string 1 of 1");
     refused(vec![end(FinishReason::BannedString(0))], "banned string 0 of 0");
     refused(vec![end(FinishReason::StopToken(999))], "vocabulary of 256");

@@ -134,7 +134,9 @@ impl Connection {
             }
             FromWorker::Scored { id, output } => {
                 let open = self.find(id)?;
-                let Open::Rerank(OpenRerank { sender, texts }) = &*open else { return Err(wrong(id, "scores")) };
+                let Open::Rerank(OpenRerank { sender, texts }) = &*open else {
+                    return Err(wrong(id, "scores"));
+                };
                 let output = rerank_output(output, *texts)?;
                 self.remove(id);
                 sender.lock().take().into_iter().for_each(|sender| sender.send(output.clone()));
@@ -168,4 +170,3 @@ impl Connection {
 fn wrong(id: u64, kind: &str) -> FrameError {
     FrameError::Content(format!("request {id} is not one for {kind}"))
 }
-

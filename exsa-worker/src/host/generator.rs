@@ -85,6 +85,7 @@ impl Worker {
             facts: Mutex::default(),
             live: Mutex::default(),
             beat: Mutex::new(Beat::default()),
+            next_beat: Mutex::default(),
             ended_stats: Mutex::default(),
         });
         let (messages, receiver) = mpsc::channel();

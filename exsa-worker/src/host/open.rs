@@ -2,10 +2,10 @@
 
 use crate::frame::{FrameError, StreamRules, ToWorker, WireEvent};
 use crate::output::Output;
+use exsa_core::FinishReason;
 use exsa_core::RequestError;
 use exsa_core::embed::{EmbedOutput, PendingSender, RerankOutput};
 use exsa_core::stream::{Finished, QueuePosition, StreamSender, StreamSignal};
-use exsa_core::FinishReason;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -144,7 +144,8 @@ impl Flow {
         if !unwanted {
             self.unwanted.store(0, Ordering::Relaxed);
         } else if self.unwanted.fetch_add(n, Ordering::Relaxed) > UNWANTED_MAX {
-            let problem = format!("more than {UNWANTED_MAX} events of request {} after a pause or a cancel", self.id);
+            let problem =
+                format!("more than {UNWANTED_MAX} events of request {} after a pause or a cancel", self.id);
             return Err(FrameError::Content(problem));
         }
         if has_room || self.paused.swap(true, Ordering::SeqCst) {

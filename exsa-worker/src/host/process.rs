@@ -45,9 +45,8 @@ impl Process {
         let output = Arc::new(Output::default());
         let mut process = Self { child, closer, output, killed: None, exited: None };
         let writer = process.output.clone();
-        let spawned = thread::Builder::new()
-            .name("exsa-to-worker".into())
-            .spawn(move || writer.run(sender, || {}));
+        let spawned =
+            thread::Builder::new().name("exsa-to-worker".into()).spawn(move || writer.run(sender, || {}));
         let greeted = [ToWorker::Hello(Hello::new()), ToWorker::Setup(json)];
         let sent = greeted.iter().try_for_each(|message| process.output.send(message));
         let problem = match (spawned, sent) {

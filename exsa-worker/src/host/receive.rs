@@ -1,7 +1,7 @@
 //! The thread that receives a worker's messages.
 
 use super::connection::Connection;
-use crate::frame::{FrameError, FrameReader, FromWorker};
+use crate::frame::{Beat, FrameError, FrameReader, FromWorker};
 use crate::sandbox::SandboxReport;
 use crate::transport::Receiver;
 use exsa_core::EngineInfo;
@@ -16,16 +16,18 @@ pub(super) enum Step {
     Ready(Box<EngineInfo>),
     /// There will be no engine.
     LoadFailed(String),
-    /// A heartbeat.
-    Beat(Box<crate::frame::Beat>),
     /// The connection has ended, with the violation of the protocol if there was one. Always the last.
     Ended(Option<String>),
 }
 
-/// Receives until the end. `report` passes steps on; that of [`Step::Ready`] returns the connection, which gets
-/// all further messages.
-pub(super) fn receive(receiver: Receiver, report: impl Fn(Step) -> Option<Arc<Connection>>) {
-    let violation = match messages(receiver, &report) {
+/// Receives until the end. `beat` takes heartbeats, and `report` all other steps; that of [`Step::Ready`] returns
+/// the connection, which gets all further messages.
+pub(super) fn receive(
+    receiver: Receiver,
+    beat: impl Fn(Box<Beat>),
+    report: impl Fn(Step) -> Option<Arc<Connection>>,
+) {
+    let violation = match messages(receiver, &beat, &report) {
         Err(error) if error.is_violation() => Some(error.to_string()),
         _ => None,
     };
@@ -34,6 +36,7 @@ pub(super) fn receive(receiver: Receiver, report: impl Fn(Step) -> Option<Arc<Co
 
 fn messages(
     receiver: Receiver,
+    beat: &impl Fn(Box<Beat>),
     report: &impl Fn(Step) -> Option<Arc<Connection>>,
 ) -> Result<(), FrameError> {
     let mut reader = FrameReader::new(receiver);
@@ -43,12 +46,24 @@ fn messages(
         None => return Ok(()),
     }
     let mut connection: Option<Arc<Connection>> = None;
+    // Of each step of the start there is one.
+    let (mut sandboxed, mut failed) = (false, false);
+    let once = |told: &mut bool| match std::mem::replace(told, true) {
+        true => Err(FrameError::Content("a step of the start is told twice".into())),
+        false => Ok(()),
+    };
     while let Some(message) = reader.next()? {
         match (message, &connection) {
-            (FromWorker::Beat(beat), _) => _ = report(Step::Beat(Box::new(beat))),
+            (FromWorker::Beat(new), _) => beat(Box::new(new)),
             (message, Some(connection)) => connection.deliver(message)?,
-            (FromWorker::Sandboxed(level), None) => _ = report(Step::Sandboxed(level)),
-            (FromWorker::LoadFailed { reason }, None) => _ = report(Step::LoadFailed(reason)),
+            (FromWorker::Sandboxed(level), None) => {
+                once(&mut sandboxed)?;
+                report(Step::Sandboxed(level));
+            }
+            (FromWorker::LoadFailed { reason }, None) => {
+                once(&mut failed)?;
+                report(Step::LoadFailed(reason));
+            }
             (FromWorker::Ready { info }, None) => {
                 let info = serde_json::from_str(&info)
                     .map_err(|error| FrameError::Content(format!("the engine's facts: {error}")))?;
@@ -58,7 +73,9 @@ fn messages(
                     None => return Ok(()),
                 }
             }
-            (_, None) => return Err(FrameError::Content("a message about a request before the start".into())),
+            (_, None) => {
+                return Err(FrameError::Content("a message about a request before the start".into()));
+            }
         }
     }
     Ok(())

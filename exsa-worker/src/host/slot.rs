@@ -30,8 +30,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Time for messages that are still in the connection of a process that has ended, and for the end of a process
 /// whose connection has ended.
 const LINGER: Duration = Duration::from_secs(1);
-/// Maximum size of the vocabulary that a worker may state.
-const VOCAB_MAX: usize = 1 << 24;
+/// Tokens that a model may have beyond those of its tokenizer, as padding.
+const PADDING_MAX: usize = 1 << 16;
 
 /// A wish, or a step of a process.
 pub(super) enum Message {
@@ -57,6 +57,9 @@ pub(super) struct Slot {
     pub(super) live: Mutex<Option<Arc<Connection>>>,
     /// The last heartbeat of the running process.
     pub(super) beat: Mutex<Beat>,
+    /// A heartbeat that the supervisor has not seen. It looks by itself, so that a process that sends many does
+    /// not fill its queue.
+    pub(super) next_beat: Mutex<Option<Box<Beat>>>,
     /// Counters of the processes before.
     pub(super) ended_stats: Mutex<EngineStats>,
 }
@@ -78,10 +81,9 @@ impl Slot {
         let mut status = self.status.lock();
         let before = status.clone();
         change(&mut status);
-        let changed = (status.state != before.state
-            || status.pid != before.pid
-            || status.sandbox != before.sandbox)
-            .then(|| status.clone());
+        let changed =
+            (status.state != before.state || status.pid != before.pid || status.sandbox != before.sandbox)
+                .then(|| status.clone());
         drop(status);
         if let (Some(status), Some(on_change)) = (changed, &self.options.on_change) {
             on_change(&status);
@@ -92,10 +94,16 @@ impl Slot {
     fn accept(&self, info: EngineInfo) -> Result<Facts, String> {
         let n_vocab = info.model.n_vocab;
         let own = self.tokenizer.n_vocab();
-        if n_vocab > VOCAB_MAX || n_vocab < own {
+        if n_vocab < own || n_vocab - own > PADDING_MAX {
             return Err(format!(
                 "the worker's model has a vocabulary of {n_vocab} tokens, and the host's tokenizer {own}"
             ));
+        }
+        // After a restart it is the same model, and what the validator has compiled stays.
+        if let Some(facts) = self.facts.lock().clone()
+            && *facts.validator.info() == info
+        {
+            return Ok(facts);
         }
         let model = Arc::new(info.model.clone());
         let (tokenizer, engine) = (self.tokenizer.clone(), self.options.engine.clone());
@@ -198,7 +206,6 @@ impl Supervisor {
     fn step(&mut self, now: Duration, step: Step) -> Option<Arc<Connection>> {
         match step {
             Step::Sandboxed(report) => self.slot.set_status(|status| status.sandbox = Some(report)),
-            Step::Beat(beat) => self.beat(now, &beat),
             Step::LoadFailed(reason) => self.load_failed = Some(reason),
             Step::Ready(info) => return self.ready(now, *info),
             Step::Ended(violation) => {
@@ -264,6 +271,10 @@ impl Supervisor {
 
     /// Looks at the process: its end, its memory.
     fn look(&mut self) {
+        let beat = self.slot.next_beat.lock().take();
+        if let Some(beat) = beat.filter(|_| self.process.is_some()) {
+            self.beat(self.now(), &beat);
+        }
         let Some(process) = &mut self.process else { return };
         self.ticks = self.ticks.wrapping_add(1);
         if process.has_exited() {
@@ -368,12 +379,14 @@ impl Supervisor {
         let is_restart = self.number > 0;
         self.number += 1;
         (self.receiver_ended, self.exited_at, self.ticks) = (false, None, 0);
+        *self.slot.next_beat.lock() = None;
         (self.cost, self.load_failed) = (StepCost::default(), None);
         let started = Process::start(options, &setup).and_then(|(process, receiver)| {
-            let (number, sender) = (self.number, self.sender.clone());
-            let spawned = thread::Builder::new()
-                .name("exsa-from-worker".into())
-                .spawn(move || receive(receiver, |step| report(&sender, number, step)));
+            let (number, sender, slot) = (self.number, self.sender.clone(), self.slot.clone());
+            let spawned = thread::Builder::new().name("exsa-from-worker".into()).spawn(move || {
+                let beat = |beat| *slot.next_beat.lock() = Some(beat);
+                receive(receiver, beat, |step| report(&sender, number, step));
+            });
             self.process = Some(process);
             spawned.map(drop).map_err(|error| format!("a thread: {error}"))
         });

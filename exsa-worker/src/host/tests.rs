@@ -23,7 +23,11 @@ struct Simulation {
 
 impl Simulation {
     fn new(policy: RestartPolicy) -> Self {
-        Self { supervision: Supervision::new(policy, Timeouts::new(), Duration::ZERO), now: Duration::ZERO, open: 0 }
+        Self {
+            supervision: Supervision::new(policy, Timeouts::new(), Duration::ZERO),
+            now: Duration::ZERO,
+            open: 0,
+        }
     }
 
     fn ready(policy: RestartPolicy) -> Self {
@@ -39,7 +43,11 @@ impl Simulation {
     }
 
     /// Lets time pass until an action is due, or for `time`; heartbeats come as `beat` says.
-    fn pass(&mut self, time: Duration, beat: impl Fn(Duration) -> Option<Sign>) -> Option<(Action, Duration)> {
+    fn pass(
+        &mut self,
+        time: Duration,
+        beat: impl Fn(Duration) -> Option<Sign>,
+    ) -> Option<(Action, Duration)> {
         let start = self.now;
         while self.now < start + time {
             if let Some(sign) = beat(self.now - start) {

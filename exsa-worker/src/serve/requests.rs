@@ -80,7 +80,8 @@ impl Requests {
             Ok(Ok(stream)) => stream,
             Ok(Err(report)) => return self.refuse(id, &report),
             Err(panic) => {
-                let problem = format!("the preparation of the request panicked: {}", super::panic_text(&*panic));
+                let problem =
+                    format!("the preparation of the request panicked: {}", super::panic_text(&*panic));
                 return self.refuse(id, &ErrorReport::new("generator", problem));
             }
         };

@@ -91,7 +91,9 @@ impl Service {
                 self.changed.notify_all();
                 return Ok(());
             }
-            _ if self.engine().is_none() => return Err("the host sends requests before the engine is ready".into()),
+            _ if self.engine().is_none() => {
+                return Err("the host sends requests before the engine is ready".into());
+            }
             ToWorker::Submit { id, request } => {
                 self.received();
                 self.requests.begin(id)?;

@@ -1,9 +1,13 @@
 //! Engines of the test's worker processes.
 
+#[cfg(feature = "candle")]
 use exsa_backend_candle::CandleBackend;
 use exsa_conformance::faulty::{Effect, Faults, FaultyModel, Operation, When};
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource};
+use exsa_core::backend::Model;
+#[cfg(feature = "candle")]
+use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource};
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
+#[cfg(feature = "candle")]
 use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{Engine, EngineOptions};
 use exsa_worker::{RestartPolicy, Setup, Timeouts, WorkerOptions};
@@ -18,6 +22,7 @@ pub const FAULT: u8 = b'!';
 pub fn build(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
     let model: Arc<dyn Model> = match setup.backend.as_str() {
         "scripted" => scripted(&setup.host),
+        #[cfg(feature = "candle")]
         "tiny" => tiny(&mut setup.progress())?,
         "probe" => return Err(crate::sandbox::probe(&setup).into()),
         "refuses" => return Err("the model is not here".into()),
@@ -39,10 +44,12 @@ pub fn build(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
             let mib = setup.host["grow_mib"].as_u64().unwrap_or(0);
             std::thread::spawn(move || {
                 // Within the address space, so that the host has to see it.
-                let held: Vec<Vec<u8>> = (0..mib).map(|_| {
-                    std::thread::sleep(Duration::from_millis(2));
-                    vec![1; 1 << 20]
-                }).collect();
+                let held: Vec<Vec<u8>> = (0..mib)
+                    .map(|_| {
+                        std::thread::sleep(Duration::from_millis(2));
+                        vec![1; 1 << 20]
+                    })
+                    .collect();
                 std::thread::sleep(Duration::from_secs(600));
                 drop(held);
             });
@@ -85,7 +92,10 @@ pub fn scripted(host: &Value) -> Arc<dyn Model> {
     }
 }
 
-pub fn tiny(progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Arc<dyn Model>, Box<dyn Error + Send + Sync>> {
+#[cfg(feature = "candle")]
+pub fn tiny(
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Arc<dyn Model>, Box<dyn Error + Send + Sync>> {
     let source = ModelSource::Embedded(exsa_tiny::GGUF);
     Ok(CandleBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::new(progress))?)
 }
@@ -102,6 +112,7 @@ pub fn options(host: Value) -> WorkerOptions {
 }
 
 /// The same on candle, with the built-in model.
+#[cfg(feature = "candle")]
 pub fn tiny_options() -> WorkerOptions {
     let tokenizer: Arc<dyn Tokenizer> = tiny(&mut |_, _| true).unwrap().tokenizer();
     options(json!({})).backend("tiny").tokenizer(tokenizer)

@@ -4,7 +4,9 @@ use crate::engines::{FAULT, options};
 use crate::harness::Test;
 use crate::signals;
 use crate::streams::{WAIT, read, seeded, start};
-use exsa_core::{Event, FinishReason, Generator, Request, RequestError, SamplingParams, SubmitError, TokenStream};
+use exsa_core::{
+    Event, FinishReason, Generator, Request, RequestError, SamplingParams, SubmitError, TokenStream,
+};
 use exsa_worker::{ExitCause, RestartPolicy, SandboxOptions, Timeouts, Worker, WorkerState};
 use serde_json::json;
 use std::sync::{Arc, Mutex};
@@ -122,7 +124,10 @@ fn a_worker_that_grows_is_ended() {
     let worker = start(settings.timeouts(Timeouts::new().stall_min(WAIT)));
     until("it is ended", || worker.status().last_exit.is_some());
     let cause = worker.status().last_exit.unwrap();
-    assert!(matches!(cause, ExitCause::Memory { used, limit } if used > limit && limit == 160 << 20), "{cause}");
+    assert!(
+        matches!(cause, ExitCause::Memory { used, limit } if used > limit && limit == 160 << 20),
+        "{cause}"
+    );
     assert!(cause.to_string().contains("of 160 MiB"), "{cause}");
     // At once more than the address space: the allocation itself fails.
     let settings = options(json!({"grow_at_once_mib": 2000})).backend("grows").memory_max(160 << 20);
@@ -135,19 +140,25 @@ fn a_worker_that_grows_is_ended() {
 fn a_model_that_cannot_be_loaded_fails() {
     let worker = Worker::start(options(json!({})).backend("refuses")).unwrap();
     let error = worker.wait_ready(WAIT).unwrap_err();
-    let text = "model 'refuses' has failed: worker 0 of refuses could not load its model: the model is not here";
+    let text =
+        "model 'refuses' has failed: worker 0 of refuses could not load its model: the model is not here";
     assert_eq!(error.to_string(), text);
     assert!(matches!(worker.submit(seeded("x", 1)), Err(SubmitError::ModelFailed { .. })));
     assert_eq!(worker.status().restarts, 0);
     let worker = Worker::start(options(json!({})).program("/nowhere/exsa-worker")).unwrap();
     worker.wait_ready(WAIT).unwrap_err();
-    assert!(matches!(worker.status().state, WorkerState::Failed(ExitCause::Spawn(_))), "{:?}", worker.status());
+    assert!(
+        matches!(worker.status().state, WorkerState::Failed(ExitCause::Spawn(_))),
+        "{:?}",
+        worker.status()
+    );
 }
 
 fn loading_without_progress_is_ended() {
     let timeouts = Timeouts::new().start(Duration::from_millis(600));
     let restart = RestartPolicy::new().restarts_max(0, Duration::from_secs(60));
-    let worker = Worker::start(options(json!({})).backend("hangs").timeouts(timeouts).restart(restart)).unwrap();
+    let worker =
+        Worker::start(options(json!({})).backend("hangs").timeouts(timeouts).restart(restart)).unwrap();
     worker.wait_ready(WAIT).unwrap_err();
     let state = worker.status().state;
     assert!(matches!(state, WorkerState::Failed(ExitCause::StartTimeout(_))), "{state}");
@@ -189,7 +200,10 @@ fn a_restart_drains_first() {
     let stream = worker.submit(seeded("x", 300)).unwrap();
     worker.restart();
     until("no more requests", || !worker.is_ready());
-    assert!(matches!(worker.submit(seeded("y", 1)), Err(SubmitError::ShuttingDown | SubmitError::ModelLoading { .. })));
+    assert!(matches!(
+        worker.submit(seeded("y", 1)),
+        Err(SubmitError::ShuttingDown | SubmitError::ModelLoading { .. })
+    ));
     assert_eq!(read(stream).1.reason, FinishReason::MaxTokens);
     worker.wait_ready(WAIT).unwrap();
     assert_ne!(worker.status().pid, pid);

@@ -6,7 +6,8 @@ use crate::streams::{WAIT, read, seeded, start};
 use exsa_core::backend::{Pooling, SessionOptions};
 use exsa_core::sampler::{SamplerContext, SamplingError, Transform, TransformFactory};
 use exsa_core::{
-    EmbedRequest, Engine, EngineOptions, Event, FinishReason, Generator, Mode, Request, RerankRequest, SubmitError,
+    EmbedRequest, Engine, EngineOptions, Event, FinishReason, Generator, Mode, Request, RerankRequest,
+    SubmitError,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ fn sixty_four_streams_at_once() {
     let engine = in_process(&json!({}));
     let request = |i: usize| seeded(&format!("prompt {i}"), 40 + i);
     let streams: Vec<_> = (0..64).map(|i| worker.submit(request(i)).unwrap()).collect();
-    let readers: Vec<_> = streams.into_iter().map(|stream| std::thread::spawn(move || read(stream))).collect();
+    let readers: Vec<_> =
+        streams.into_iter().map(|stream| std::thread::spawn(move || read(stream))).collect();
     for (i, reader) in readers.into_iter().enumerate() {
         assert_eq!(reader.join().unwrap(), read(engine.submit(request(i)).unwrap()), "stream {i}");
     }
@@ -138,7 +140,10 @@ fn wrong_requests_are_refused_at_once() {
         assert_eq!(own, engine.submit(request).unwrap_err().to_string());
     }
     let transformed = Request::text("x").transform(Arc::new(Nothing));
-    assert!(matches!(worker.submit(transformed), Err(SubmitError::Unsupported { operation: "transforms", .. })));
+    assert!(matches!(
+        worker.submit(transformed),
+        Err(SubmitError::Unsupported { operation: "transforms", .. })
+    ));
     worker.set_mode(Mode::Latency);
     assert_eq!(read(worker.submit(seeded("goes on", 3)).unwrap()).0.len(), 3);
     assert_eq!(worker.status().restarts, 0);
@@ -149,7 +154,10 @@ fn a_full_queue_refuses() {
     settings.engine = EngineOptions::default().queue_max(4).session(SessionOptions::new().sequences(1));
     let worker = start(settings);
     let streams: Vec<_> = (0..50).map(|_| worker.submit(seeded("x", 2000))).collect();
-    let refused = streams.iter().filter(|stream| matches!(stream, Err(SubmitError::QueueFull { limit: 4, .. }))).count();
+    let refused = streams
+        .iter()
+        .filter(|stream| matches!(stream, Err(SubmitError::QueueFull { limit: 4, .. })))
+        .count();
     let accepted = streams.iter().filter(|stream| stream.is_ok()).count();
     assert_eq!(refused + accepted, 50);
     assert!((2..=8).contains(&accepted), "{accepted}");

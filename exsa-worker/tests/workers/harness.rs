@@ -7,7 +7,8 @@ pub type Test = (&'static str, fn());
 
 /// Runs the tests that the arguments choose, or lists them, as the standard harness does.
 pub fn run(tests: &[Test]) {
-    let (mut filters, mut skipped, mut exact, mut list, mut ignored) = (Vec::new(), Vec::new(), false, false, false);
+    let (mut filters, mut skipped, mut exact, mut list, mut ignored) =
+        (Vec::new(), Vec::new(), false, false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -20,7 +21,8 @@ pub fn run(tests: &[Test]) {
             filter => filters.push(filter.to_owned()),
         }
     }
-    let matches = |name: &str, filter: &String| if exact { name == filter } else { name.contains(filter.as_str()) };
+    let matches =
+        |name: &str, filter: &String| if exact { name == filter } else { name.contains(filter.as_str()) };
     let chosen = |name: &str| {
         !ignored
             && (filters.is_empty() || filters.iter().any(|filter| matches(name, filter)))

@@ -6,7 +6,9 @@ use crate::signals;
 use crate::streams::{WAIT, seeded, start};
 use exsa_core::stream::{Finished, Token};
 use exsa_core::{EngineOptions, Event, FinishReason, Generator, RequestError};
-use exsa_worker::frame::{Beat, Bounded, FRAME_MAX, FrameReader, FromWorker, Hello, ToWorker, WireEvent, encode};
+use exsa_worker::frame::{
+    Beat, Bounded, FRAME_MAX, FrameReader, FromWorker, Hello, ToWorker, WireEvent, encode,
+};
 use exsa_worker::{ExitCause, RestartPolicy, SandboxOptions, Worker};
 use serde_json::json;
 use std::io::{Read, Write};
@@ -26,11 +28,12 @@ pub const TESTS: &[Test] = &[
 pub fn worker(mode: &str) {
     let mut socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
     let mut input = FrameReader::new(socket.try_clone().unwrap());
+    let mut to_host = socket.try_clone().unwrap();
     let mut send = |message: FromWorker| {
         let mut frame = Vec::new();
         encode(&message, &mut frame).unwrap();
         // The host may have ended the connection.
-        socket.write_all(&frame).is_ok()
+        to_host.write_all(&frame).is_ok()
     };
     if mode == "garbage" {
         let bytes: Vec<u8> = (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
@@ -56,9 +59,8 @@ pub fn worker(mode: &str) {
             _ => return,
         }
     };
-    let events = |id, event: Event| {
-        FromWorker::Events { id, events: Bounded(vec![WireEvent::new(event).unwrap()]) }
-    };
+    let events =
+        |id, event: Event| FromWorker::Events { id, events: Bounded(vec![WireEvent::new(event).unwrap()]) };
     let token = |token: u32| Event::Token(Token::new(token, "x"));
     send(events(id, token(1)));
     match mode {
@@ -98,8 +100,19 @@ fn a_worker_that_breaks_the_protocol_is_ended() {
         let cause = worker.status().last_exit.unwrap();
         assert!(matches!(cause, ExitCause::Protocol(_) | ExitCause::Load(_)), "{mode}: {cause}");
     }
-    let modes =
-        ["unknown", "vocabulary", "index", "kind", "twice", "empty", "report", "long", "closed", "ended", "cut"];
+    let modes = [
+        "unknown",
+        "vocabulary",
+        "index",
+        "kind",
+        "twice",
+        "empty",
+        "report",
+        "long",
+        "closed",
+        "ended",
+        "cut",
+    ];
     for mode in modes {
         let worker = start(hostile(mode));
         let pid = worker.status().pid.unwrap();
@@ -207,7 +220,11 @@ fn a_request_that_is_none_is_refused() {
     let setup = json!({"worker": 0, "backend": "scripted", "model": null, "engine": EngineOptions::default(),
         "host": {}, "sandbox": SandboxOptions::new(), "memory_max": null});
     let requests = [
-        "", "[]", "{}", r#"{"prompt": "x", "temperature": -5}"#, r#"{"prompt": [4000000000]}"#,
+        "",
+        "[]",
+        "{}",
+        r#"{"prompt": "x", "temperature": -5}"#,
+        r#"{"prompt": [4000000000]}"#,
         r#"{"prompt": "x", "grammar": "root ::= ("}"#,
     ];
     let mut bytes = Vec::new();
@@ -222,7 +239,10 @@ fn a_request_that_is_none_is_refused() {
     }
     // Of requests that are not there.
     for message in [
-        ToWorker::Cancel { id: 99 }, ToWorker::Pause { id: 99 }, ToWorker::Drained { id: 99 }, ToWorker::Position { id: 99 },
+        ToWorker::Cancel { id: 99 },
+        ToWorker::Pause { id: 99 },
+        ToWorker::Drained { id: 99 },
+        ToWorker::Position { id: 99 },
     ] {
         encode(&message, &mut bytes).unwrap();
     }

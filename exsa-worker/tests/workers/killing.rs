@@ -2,7 +2,9 @@
 //!
 //! `EXSA_KILL_SECONDS` sets the time of each test in seconds, 20 by default.
 
-use crate::engines::{options, scripted, tiny, tiny_options};
+use crate::engines::{options, scripted};
+#[cfg(feature = "candle")]
+use crate::engines::{tiny, tiny_options};
 use crate::harness::Test;
 use crate::signals;
 use crate::streams::WAIT;
@@ -10,8 +12,8 @@ use exsa_core::backend::Model;
 use exsa_core::chat::{ChatOptions, Json};
 use exsa_core::sampler::Mirostat;
 use exsa_core::{
-    Constraint, Engine, EngineOptions, Event, FinishReason, Generator, Message, Request, RequestError, SamplingParams,
-    TokenStream,
+    Constraint, Engine, EngineOptions, Event, FinishReason, Generator, Message, Request, RequestError,
+    SamplingParams, TokenStream,
 };
 use exsa_pool::{BreakerOptions, PoolOptions};
 use exsa_worker::{RestartPolicy, Timeouts, WorkerOptions, WorkerPool, WorkerPoolOptions};
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 pub const TESTS: &[Test] = &[
     ("killing::streams_survive_kills", streams_survive_kills),
     ("killing::tool_calls_survive_kills", tool_calls_survive_kills),
+    #[cfg(feature = "candle")]
     ("killing::streams_of_candle_survive_kills", streams_of_candle_survive_kills),
     ("killing::streams_survive_stops", streams_survive_stops),
     ("killing::a_poisonous_prompt_ends_few_workers", a_poisonous_prompt_ends_few_workers),
@@ -42,11 +45,18 @@ fn collect(stream: TokenStream, tokens: &AtomicUsize) -> Seen {
     for event in stream {
         tokens.fetch_add(1, Ordering::Relaxed);
         match event {
-            Event::Token(token) => text += &format!("{}{}{:?};", token.text, token.id.unwrap_or(0), token.logprob),
+            Event::Token(token) => {
+                text += &format!("{}{}{:?};", token.text, token.id.unwrap_or(0), token.logprob)
+            }
             Event::Reasoning(token) => text += &format!("r{}", token.text),
             Event::ToolCall(delta) => {
                 let call = calls.entry(delta.call).or_default();
-                *call += &format!("{}{}{}", delta.id.unwrap_or_default(), delta.name.unwrap_or_default(), delta.arguments);
+                *call += &format!(
+                    "{}{}{}",
+                    delta.id.unwrap_or_default(),
+                    delta.name.unwrap_or_default(),
+                    delta.arguments
+                );
             }
             Event::MalformedToolCall(malformed) => text += &format!("malformed {}", malformed.text),
             Event::Finished(end) => return (text + &end.text, calls, end.reason),
@@ -74,7 +84,12 @@ fn pool(worker: WorkerOptions) -> WorkerPool {
 }
 
 /// Runs the requests again and again while `fault` hits a random worker; returns the answers compared.
-fn survive(pool: &WorkerPool, model: Arc<dyn Model>, requests: &[(&str, Request)], fault: impl Fn(u32) + Sync) -> usize {
+fn survive(
+    pool: &WorkerPool,
+    model: Arc<dyn Model>,
+    requests: &[(&str, Request)],
+    fault: impl Fn(u32) + Sync,
+) -> usize {
     let alone = Engine::start(model, EngineOptions::default()).unwrap();
     let none = AtomicUsize::new(0);
     let expected: Vec<_> =
@@ -138,13 +153,19 @@ fn requests() -> Vec<(&'static str, Request)> {
         "text": {"type": "string", "minLength": 50, "maxLength": 80, "pattern": "^[a-z ]*$"}},
         "required": ["kind", "numbers", "text"], "additionalProperties": false}"#;
     vec![
-        ("greedy", set("greedy", |s| SamplingParams { temperature: 0.0, ..s })),
+        ("greedy", set("greedy", |s| s.temperature(0.0))),
         ("seeded", set("seeded", |s| s.logprobs(true))),
-        ("penalties", set("penalties", |s| s.repetition_penalty(1.4).frequency_penalty(0.5).presence_penalty(0.3))),
+        (
+            "penalties",
+            set("penalties", |s| s.repetition_penalty(1.4).frequency_penalty(0.5).presence_penalty(0.3)),
+        ),
         ("DRY and XTC", set("dry", |s| s.dry_multiplier(0.6).xtc_probability(0.5))),
         ("mirostat 1", set("mirostat 1", |s| s.mirostat(Mirostat::V1).mirostat_tau(2.0))),
         ("mirostat 2", set("mirostat 2", |s| s.mirostat(Mirostat::V2).mirostat_tau(2.0))),
-        ("a JSON schema", seeded("schema").ignore_eos(false).max_tokens(400).constraint(Constraint::json_schema(schema))),
+        (
+            "a JSON schema",
+            seeded("schema").ignore_eos(false).max_tokens(400).constraint(Constraint::json_schema(schema)),
+        ),
         ("a stop string", seeded("stop").max_tokens(900).stop("zq").stop("ab").stop("Qx")),
         ("banned strings", seeded("banned").max_tokens(150).banned_string("ab").banned_string("c")),
     ]
@@ -171,7 +192,9 @@ fn tool_calls_survive_kills() {
     let tool: Json = tool.parse().unwrap();
     let call = |city: &str| {
         let words = "a long argument ".repeat(8);
-        format!("<tool_call>\n{{\"name\": \"time\", \"arguments\": {{\"city\": \"{city}\", \"text\": \"{words}\"}}}}\n</tool_call>")
+        format!(
+            "<tool_call>\n{{\"name\": \"time\", \"arguments\": {{\"city\": \"{city}\", \"text\": \"{words}\"}}}}\n</tool_call>"
+        )
     };
     let says = format!("<think>Grüße an die 世界</think>\nI look.\n{}\n{}", call("Berlin"), call("Köln"));
     let host = json!({"pace_us": 1500, "says": says, "template": TEMPLATE});
@@ -181,6 +204,7 @@ fn tool_calls_survive_kills() {
     survive(&pool, scripted(&host), &[("tool calls", request.clone()), ("again", request)], signals::kill);
 }
 
+#[cfg(feature = "candle")]
 fn streams_of_candle_survive_kills() {
     let seeded = |text: &str| Request::text(text).temperature(0.9).seed(5).max_tokens(120);
     let set = |set: fn(SamplingParams) -> SamplingParams| {
@@ -192,7 +216,7 @@ fn streams_of_candle_survive_kills() {
         "age": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["name", "age"]}"#;
     let requests = [
         ("seeded", seeded("Once upon a time")),
-        ("greedy", set(|s| SamplingParams { temperature: 0.0, ..s })),
+        ("greedy", set(|s| s.temperature(0.0))),
         ("penalties", set(|s| s.repetition_penalty(1.3).presence_penalty(0.4))),
         ("mirostat", set(|s| s.mirostat(Mirostat::V2).mirostat_tau(3.0))),
         ("a JSON schema", seeded("A person:").constraint(Constraint::json_schema(schema))),
@@ -205,15 +229,18 @@ fn streams_of_candle_survive_kills() {
 }
 
 fn a_poisonous_prompt_ends_few_workers() {
-    let options = WorkerPoolOptions::new(options(json!({"fault": "abort", "pace_us": 1000}))).workers(WORKERS);
+    let options =
+        WorkerPoolOptions::new(options(json!({"fault": "abort", "pace_us": 1000}))).workers(WORKERS);
     let pool = WorkerPool::start(options).unwrap();
     pool.wait_ready(WAIT).unwrap();
-    let others: Vec<_> = (0..4)
-        .map(|i| pool.submit(crate::streams::seeded(&format!("other {i}"), 400)).unwrap())
-        .collect();
+    let others: Vec<_> =
+        (0..4).map(|i| pool.submit(crate::streams::seeded(&format!("other {i}"), 400)).unwrap()).collect();
     let poisoned = Request::text("a!").max_tokens(3).sampling(SamplingParams::greedy());
     let error = pool.submit(poisoned).unwrap().complete().unwrap_err();
-    assert!(matches!(&error, RequestError::Crashed { crashes: 2, reason } if reason.contains("signal 6")), "{error}");
+    assert!(
+        matches!(&error, RequestError::Crashed { crashes: 2, reason } if reason.contains("signal 6")),
+        "{error}"
+    );
     for stream in others {
         assert_eq!(stream.complete().unwrap().reason, FinishReason::MaxTokens);
     }
@@ -222,7 +249,8 @@ fn a_poisonous_prompt_ends_few_workers() {
 }
 
 fn workers_are_replaced_one_by_one() {
-    let pool = WorkerPool::start(WorkerPoolOptions::new(options(json!({"pace_us": 500}))).workers(WORKERS)).unwrap();
+    let pool =
+        WorkerPool::start(WorkerPoolOptions::new(options(json!({"pace_us": 500}))).workers(WORKERS)).unwrap();
     pool.wait_ready(WAIT).unwrap();
     let before: Vec<_> = pool.status().iter().map(|status| status.pid).collect();
     let done = AtomicBool::new(false);

@@ -12,7 +12,8 @@ pub const TESTS: &[Test] = &[("sandbox::forbidden_things_fail_inside", forbidden
 
 /// Tries what a worker must not do, and returns the results as JSON.
 pub fn probe(setup: &Setup) -> String {
-    let text = |result: Result<(), std::io::Error>| result.map_or_else(|error| error.to_string(), |()| "ok".into());
+    let text =
+        |result: Result<(), std::io::Error>| result.map_or_else(|error| error.to_string(), |()| "ok".into());
     let given = setup.host["given"].as_str().unwrap_or_default();
     let written = setup.host["written"].as_str().unwrap_or_default();
     json!({

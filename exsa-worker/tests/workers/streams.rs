@@ -1,15 +1,18 @@
 //! Streams of a worker: the same as those of the engine in process.
 
-use crate::engines::{FAULT, in_process, options, tiny, tiny_options};
+use crate::engines::{FAULT, in_process, options};
+#[cfg(feature = "candle")]
+use crate::engines::{tiny, tiny_options};
 use crate::harness::Test;
 use exsa_core::stream::Finished;
-use exsa_core::{Engine, EngineOptions, Event, FinishReason, Generator, Request, RequestError, TokenStream};
+use exsa_core::{Event, FinishReason, Generator, Request, RequestError, TokenStream};
 use exsa_worker::Worker;
 use serde_json::json;
 use std::time::Duration;
 
 pub const TESTS: &[Test] = &[
     ("streams::a_worker_answers_as_the_engine_in_process", a_worker_answers_as_the_engine_in_process),
+    #[cfg(feature = "candle")]
     ("streams::candle_answers_as_in_process", candle_answers_as_in_process),
     ("streams::kill_ends_streams_with_the_cause", kill_ends_streams_with_the_cause),
 ];
@@ -44,7 +47,9 @@ fn a_worker_answers_as_the_engine_in_process() {
     let engine = in_process(&json!({}));
     for request in [
         seeded("some prompt", 64),
-        Request::text("x").max_tokens(20).sampling(exsa_core::SamplingParams::greedy().seed(1).logprobs(true).top_logprobs(3)),
+        Request::text("x")
+            .max_tokens(20)
+            .sampling(exsa_core::SamplingParams::greedy().seed(1).logprobs(true).top_logprobs(3)),
         seeded("several", 12).n(3),
         seeded("the best", 12).n(2).best_of(4),
         seeded("of the prompt too", 4).prompt_logprobs(2),
@@ -66,11 +71,16 @@ fn a_worker_answers_as_the_engine_in_process() {
         assert_eq!(end_a, end_b);
     }
     assert_eq!(worker.models()[0].name, engine.models()[0].name);
-    assert_eq!(worker.count_tokens(&Request::text("four")).unwrap(), engine.count_tokens(&Request::text("four")).unwrap());
+    assert_eq!(
+        worker.count_tokens(&Request::text("four")).unwrap(),
+        engine.count_tokens(&Request::text("four")).unwrap()
+    );
     assert_eq!(worker.continuation(None), engine.continuation(None));
 }
 
+#[cfg(feature = "candle")]
 fn candle_answers_as_in_process() {
+    use exsa_core::{Engine, EngineOptions};
     let worker = start(tiny_options());
     let engine = Engine::start(tiny(&mut |_, _| true).unwrap(), EngineOptions::default()).unwrap();
     let request = Request::text("Once upon a time").temperature(0.8).seed(3).max_tokens(24);
