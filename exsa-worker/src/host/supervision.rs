@@ -116,7 +116,7 @@ impl Supervision {
     /// A heartbeat came, with the bytes loaded so far.
     pub(crate) fn beat(&mut self, now: Duration, loaded: u64, sign: Sign) {
         let is_loading = self.phase == Phase::Starting;
-        if is_loading && loaded == self.loaded {
+        if is_loading && loaded <= self.loaded {
             return;
         }
         (self.last_sign, self.loaded, self.sign) = (now, loaded, sign);

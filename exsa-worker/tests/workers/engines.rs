@@ -11,7 +11,9 @@ use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{Engine, EngineOptions};
 use exsa_worker::{RestartPolicy, Setup, Timeouts, WorkerOptions};
-use serde_json::{Value, json};
+use serde_json::Value;
+#[cfg(feature = "candle")]
+use serde_json::json;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
