@@ -148,10 +148,18 @@ impl Flow {
                 format!("more than {UNWANTED_MAX} events of request {} after a pause or a cancel", self.id);
             return Err(FrameError::Content(problem));
         }
-        if has_room || self.paused.swap(true, Ordering::SeqCst) {
+        let id = self.id;
+        if has_room {
+            // An event that was on its way found room: the stream does not count as full any more, and its consumer
+            // gives no further signal.
+            if self.paused.swap(false, Ordering::SeqCst) {
+                let _ = self.output.send(&ToWorker::Drained { id });
+            }
             return Ok(());
         }
-        let id = self.id;
+        if self.paused.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
         let _ = self.output.send(&ToWorker::Pause { id });
         // The consumer may have drained the stream before the pause was noted: its signal came first then.
         if self.drains.load(Ordering::SeqCst) != drains {

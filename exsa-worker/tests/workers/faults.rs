@@ -103,7 +103,8 @@ fn all_complete_frames_come_before_the_end() {
     for kill_after in [1, 7, 50] {
         let worker = start(options(json!({"pace_us": 500})));
         let request = || seeded("x", 4000);
-        let whole = crate::engines::in_process(&json!({})).submit(request()).unwrap();
+        let engine = crate::engines::in_process(&json!({}));
+        let whole = engine.submit(request()).unwrap();
         let mut stream = worker.submit(request()).unwrap();
         let mut events = Vec::new();
         for _ in 0..kill_after {
