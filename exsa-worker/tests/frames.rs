@@ -114,7 +114,7 @@ proptest! {
         let wire = events.iter().cloned().map(|event| WireEvent::new(event).unwrap()).collect();
         let mut bytes = Vec::new();
         encode(&FromWorker::Events { id: 5, events: Bounded(wire) }, &mut bytes).unwrap();
-        let message = FrameReader::new(&bytes[..]).next().unwrap();
+        let message = FrameReader::new(&bytes[..]).read().unwrap();
         let Some(FromWorker::Events { id: 5, events: wire }) = message else { panic!("{message:?}") };
         prop_assert_eq!(rules().check(wire.0).unwrap(), (events, ends));
     }
@@ -125,10 +125,10 @@ proptest! {
         messages.iter().for_each(|message| encode(message, &mut bytes).unwrap());
         let mut reader = FrameReader::new(Pieces(&bytes, piece));
         for message in &messages {
-            let read = reader.next::<ToWorker>().unwrap();
+            let read = reader.read::<ToWorker>().unwrap();
             prop_assert_eq!(read.as_ref(), Some(message));
         }
-        prop_assert!(reader.next::<ToWorker>().unwrap().is_none());
+        prop_assert!(reader.read::<ToWorker>().unwrap().is_none());
     }
 
     #[test]
@@ -136,7 +136,7 @@ proptest! {
         let mut bytes = Vec::new();
         encode(&message, &mut bytes).unwrap();
         let cut = cut.index(bytes.len());
-        let read = FrameReader::new(&bytes[..cut]).next::<ToWorker>();
+        let read = FrameReader::new(&bytes[..cut]).read::<ToWorker>();
         if cut == 0 {
             prop_assert!(matches!(read, Ok(None)));
         } else {
@@ -152,18 +152,18 @@ proptest! {
             let _ = rules().check(events.0);
         }
         let mut reader = FrameReader::new(&bytes[..]);
-        while let Ok(Some(_)) = reader.next::<FromWorker>() {}
+        while let Ok(Some(_)) = reader.read::<FromWorker>() {}
     }
 }
 
 #[test]
 fn lengths_are_checked_before_memory_is_taken() {
     let claims = (FRAME_MAX as u32 + 1).to_le_bytes();
-    let error = FrameReader::new(&claims[..]).next::<ToWorker>().unwrap_err();
+    let error = FrameReader::new(&claims[..]).read::<ToWorker>().unwrap_err();
     assert!(matches!(error, FrameError::TooLong { .. }), "{error}");
     // A length that is allowed, and bytes that do not come.
     let claims = (FRAME_MAX as u32).to_le_bytes();
-    let error = FrameReader::new(&claims[..]).next::<ToWorker>().unwrap_err();
+    let error = FrameReader::new(&claims[..]).read::<ToWorker>().unwrap_err();
     assert!(matches!(error, FrameError::Truncated), "{error}");
     // A list that claims more items than are allowed, or than there are bytes.
     for claim in [EVENTS_MAX as u64 + 1, u64::MAX] {

@@ -23,7 +23,7 @@ static RULES: LazyLock<StreamRules> = LazyLock::new(|| {
 fn messages<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Vec<T> {
     let mut reader = FrameReader::with_max(bytes, 1 << 16);
     let mut messages = Vec::new();
-    while let Ok(Some(message)) = reader.next::<T>() {
+    while let Ok(Some(message)) = reader.read::<T>() {
         messages.push(message);
     }
     for message in &messages {

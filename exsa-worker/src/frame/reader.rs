@@ -37,7 +37,7 @@ impl<R: Read> FrameReader<R> {
     /// # Errors
     ///
     /// [`FrameError`]: after one, the stream is of no more use.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    pub fn read<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let mut prefix = [0; PREFIX];
         let mut have = 0;
         while have < PREFIX {

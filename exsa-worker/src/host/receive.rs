@@ -40,7 +40,7 @@ fn messages(
     report: &impl Fn(Step) -> Option<Arc<Connection>>,
 ) -> Result<(), FrameError> {
     let mut reader = FrameReader::new(receiver);
-    match reader.next()? {
+    match reader.read()? {
         Some(FromWorker::Hello(hello)) => hello.check()?,
         Some(_) => return Err(FrameError::Content("the worker does not greet".into())),
         None => return Ok(()),
@@ -52,7 +52,7 @@ fn messages(
         true => Err(FrameError::Content("a step of the start is told twice".into())),
         false => Ok(()),
     };
-    while let Some(message) = reader.next()? {
+    while let Some(message) = reader.read()? {
         match (message, &connection) {
             (FromWorker::Beat(new), _) => beat(Box::new(new)),
             (message, Some(connection)) => connection.deliver(message)?,

@@ -294,7 +294,7 @@ impl Supervisor {
             }
             process.wait();
             self.ended();
-        } else if self.ticks % MEMORY_TICKS == 0
+        } else if self.ticks.is_multiple_of(MEMORY_TICKS)
             && let Some((memory, private)) = memory::of(process.id())
         {
             if let Some(limit) = self.slot.options.memory_max.filter(|limit| private > *limit) {

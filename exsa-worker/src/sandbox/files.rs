@@ -38,9 +38,7 @@ pub(super) fn restrict(options: &SandboxOptions, model: Option<&Path>) -> Result
     let given = options.read.iter().cloned().chain(model.map(Path::to_path_buf)).map(|path| (path, false));
     for (path, may_be_missing) in system.chain(given) {
         match PathFd::new(&path) {
-            Ok(file) => {
-                rules = rules.add_rule(PathBeneath::new(file, rights(&path, read.into()))).map_err(text)?
-            }
+            Ok(file) => rules = rules.add_rule(PathBeneath::new(file, rights(&path, read))).map_err(text)?,
             Err(PathFdError::OpenCall { .. }) if may_be_missing => {}
             Err(error) => return Err(format!("{}: {error}", path.display())),
         }

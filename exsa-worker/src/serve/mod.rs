@@ -133,11 +133,11 @@ fn greet() -> Result<(FrameReader<Receiver>, transport::Sender, Setup), FrameErr
     let (receiver, sender) =
         transport::connect().map_err(|error| content(format!("no connection to a host: {error}")))?;
     let mut reader = FrameReader::new(receiver);
-    match reader.next()? {
+    match reader.read()? {
         Some(ToWorker::Hello(hello)) => hello.check()?,
         other => return Err(content(format!("the host begins with {}", name(other.as_ref())))),
     }
-    match reader.next()? {
+    match reader.read()? {
         Some(ToWorker::Setup(json)) => {
             let setup = serde_json::from_str(&json);
             Ok((reader, sender, setup.map_err(|error| content(format!("the host's setup: {error}")))?))
@@ -171,7 +171,7 @@ fn start_threads(
 /// Handles the host's messages until the connection ends; then the process ends with it, whatever it does.
 fn receive(reader: &mut FrameReader<Receiver>, service: &Arc<Service>) {
     loop {
-        match reader.next() {
+        match reader.read() {
             Ok(Some(message)) => {
                 if let Err(problem) = service.handle(message) {
                     eprintln!("exsa-worker: {problem}");

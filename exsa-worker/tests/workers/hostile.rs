@@ -53,7 +53,7 @@ pub fn worker(mode: &str) {
     let info = serde_json::to_string(in_process(&json!({})).info()).unwrap();
     send(FromWorker::Ready { info: info.clone() });
     let id = loop {
-        match input.next::<ToWorker>() {
+        match input.read::<ToWorker>() {
             Ok(Some(ToWorker::Submit { id, .. })) => break id,
             Ok(Some(_)) => {}
             _ => return,
@@ -198,7 +198,7 @@ fn a_host_that_breaks_the_protocol_is_refused() {
         socket.write_all(&bytes).unwrap();
         if name == "an id twice" || name == "garbage after the start" {
             let mut reader = FrameReader::new(socket.try_clone().unwrap());
-            while !matches!(reader.next().unwrap(), Some(FromWorker::Ready { .. })) {}
+            while !matches!(reader.read().unwrap(), Some(FromWorker::Ready { .. })) {}
             let more = if name == "an id twice" { frames(&[submit(1), submit(1)]) } else { garbage.clone() };
             socket.write_all(&more).unwrap();
         }
@@ -232,7 +232,7 @@ fn a_request_that_is_none_is_refused() {
     encode(&ToWorker::Setup(setup.to_string()), &mut bytes).unwrap();
     socket.write_all(&bytes).unwrap();
     let mut reader = FrameReader::new(socket.try_clone().unwrap());
-    while !matches!(reader.next().unwrap(), Some(FromWorker::Ready { .. })) {}
+    while !matches!(reader.read().unwrap(), Some(FromWorker::Ready { .. })) {}
     bytes.clear();
     for (id, request) in requests.iter().enumerate() {
         encode(&ToWorker::Submit { id: id as u64, request: (*request).into() }, &mut bytes).unwrap();
@@ -251,7 +251,7 @@ fn a_request_that_is_none_is_refused() {
     socket.write_all(&bytes).unwrap();
     let (mut refused, mut tokens, mut ended) = (Vec::new(), 0, false);
     while refused.len() < requests.len() || !ended {
-        match reader.next().unwrap().unwrap() {
+        match reader.read().unwrap().unwrap() {
             FromWorker::Refused { id, error } => {
                 assert!(error.contains("message"), "{error}");
                 refused.push(id);
