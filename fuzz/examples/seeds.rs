@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "audit" => audit(),
         "config" => config(),
         "remote" => remote(),
+        "worker" => worker()?,
         // Their inputs are choices; there is little to begin with.
         "requests" | "restore" => choices(),
         other => return Err(format!("no seeds for target '{other}'").into()),
@@ -61,6 +62,37 @@ fn tools() -> Result<Vec<(String, Vec<u8>)>, Box<dyn Error>> {
         }
     }
     Ok(seeds)
+}
+
+/// A stream's beginning in both directions, behind the byte that chooses one.
+fn worker() -> Result<Vec<(String, Vec<u8>)>, Box<dyn Error>> {
+    use exsa_core::stream::{Finished, Token};
+    use exsa_core::{Event, FinishReason};
+    use exsa_worker::frame::{Beat, Bounded, FromWorker, Hello, ToWorker, WireEvent, encode};
+    let (mut to, mut from) = (vec![0], vec![1]);
+    let request = r#"{"prompt":"x","max_tokens":3}"#.into();
+    for message in [
+        ToWorker::Hello(Hello::new()),
+        ToWorker::Setup("{}".into()),
+        ToWorker::Submit { id: 1, request },
+        ToWorker::Pause { id: 1 },
+        ToWorker::Cancel { id: 1 },
+        ToWorker::Stop { abort: true },
+    ] {
+        encode(&message, &mut to)?;
+    }
+    let token = Token::new(65, "A").logprob(-0.5).top_logprobs([(66, -1.0)]).observed([0.25]);
+    let events = [Event::Token(token), Event::Finished(Finished::new(FinishReason::StopString(0)))];
+    let events = events.into_iter().map(WireEvent::new).collect::<Result<_, _>>()?;
+    for message in [
+        FromWorker::Hello(Hello::new()),
+        FromWorker::Beat(Beat::default()),
+        FromWorker::Events { id: 1, events: Bounded(events) },
+        FromWorker::Position { id: 1, ahead: Some(2), wait_ms: None },
+    ] {
+        encode(&message, &mut from)?;
+    }
+    Ok(vec![("to".into(), to), ("from".into(), from)])
 }
 
 /// A checkpoint and two files of one line.

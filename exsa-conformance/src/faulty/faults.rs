@@ -52,6 +52,8 @@ pub enum Effect {
     FailLate,
     /// A panic.
     Panic,
+    /// The end of the process, as by a crash of a native library.
+    Abort,
     /// A delay that ignores the interrupt, then the normal result.
     Stall(Duration),
     /// A wait for the interrupt, then `StepError::Interrupted`;
@@ -154,6 +156,7 @@ impl Faults {
             Some(Effect::Fail) => Err(error(words(operation))),
             Some(Effect::FailLate) => work().and_then(|_| Err(error(words(operation)))),
             Some(Effect::Panic) => panic_on_purpose(operation),
+            Some(Effect::Abort) => std::process::abort(),
             Some(Effect::Stall(time) | Effect::Hang(time)) => {
                 std::thread::sleep(time);
                 work()

@@ -86,6 +86,7 @@ impl Session for FaultySession {
                 Err(error)
             }
             Effect::Panic => panic_on_purpose(Operation::Forward),
+            Effect::Abort => std::process::abort(),
             Effect::Stall(time) => {
                 std::thread::sleep(time);
                 self.inner.forward(batch)

@@ -1,0 +1,172 @@
+//! The requests of one worker process, and the delivery of its messages.
+
+use super::open::{Open, OpenEmbed, OpenRerank};
+use crate::frame::{FrameError, FromWorker, ToWorker, embed_output, error_of, rerank_output};
+use crate::output::Output;
+use exsa_core::stream::{Finished, QueuePosition};
+use exsa_core::{EngineInfo, FinishReason, RequestError, RequestValidator};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The requests of one worker process.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) output: Arc<Output>,
+    pub(super) validator: Arc<RequestValidator>,
+    open: Mutex<Table>,
+    /// Requests that were sent.
+    pub(super) sent: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    requests: HashMap<u64, Arc<Open>>,
+    /// No more requests: the process is draining or has ended.
+    closed: bool,
+    next: u64,
+}
+
+impl Connection {
+    pub(super) fn new(output: Arc<Output>, validator: Arc<RequestValidator>) -> Self {
+        Self { output, validator, open: Mutex::default(), sent: AtomicU64::new(0) }
+    }
+
+    /// Enters a request and sends its message; `false` if no more are accepted.
+    pub(super) fn enter(
+        &self,
+        request: impl FnOnce(u64) -> Open,
+        message: impl FnOnce(u64) -> ToWorker,
+    ) -> Result<bool, FrameError> {
+        let mut table = self.open.lock();
+        if table.closed {
+            return Ok(false);
+        }
+        let id = table.next;
+        table.next += 1;
+        // Under the lock, so that no drain passes between the two.
+        self.output.send(&message(id))?;
+        table.requests.insert(id, Arc::new(request(id)));
+        drop(table);
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Number of open requests.
+    pub(super) fn len(&self) -> usize {
+        self.open.lock().requests.len()
+    }
+
+    /// Bound on the tokens that a pass may compute: those of prompts that have not begun to answer.
+    pub(super) fn prompt_tokens(&self) -> u64 {
+        let table = self.open.lock();
+        table.requests.values().map(|open| open.prompt_tokens()).fold(0, u64::saturating_add)
+    }
+
+    /// Accepts no more requests.
+    pub(super) fn close(&self) {
+        self.open.lock().closed = true;
+    }
+
+    /// Ends all requests, since the process has ended.
+    pub(super) fn lose(&self, reason: &str) {
+        let mut table = self.open.lock();
+        table.closed = true;
+        let requests = std::mem::take(&mut table.requests);
+        drop(table);
+        self.output.close();
+        let mut requests: Vec<_> = requests.into_iter().collect();
+        // In the order of their submission, which is theirs where they are submitted again.
+        requests.sort_unstable_by_key(|(id, _)| *id);
+        for (_, request) in requests {
+            request.fail(RequestError::Lost(reason.into()));
+        }
+    }
+
+    fn find(&self, id: u64) -> Result<Arc<Open>, FrameError> {
+        let found = self.open.lock().requests.get(&id).cloned();
+        found.ok_or_else(|| FrameError::Content(format!("request {id} is not open")))
+    }
+
+    fn remove(&self, id: u64) {
+        let removed = self.open.lock().requests.remove(&id);
+        drop(removed);
+    }
+
+    /// Delivers a message about a request.
+    ///
+    /// # Errors
+    ///
+    /// The way in which the worker broke the protocol.
+    pub(super) fn deliver(&self, message: FromWorker) -> Result<(), FrameError> {
+        match message {
+            FromWorker::Events { id, events } => {
+                let open = self.find(id)?;
+                let Open::Stream(stream) = &*open else { return Err(wrong(id, "text")) };
+                if stream.deliver(events.0)? {
+                    self.remove(id);
+                }
+            }
+            FromWorker::Refused { id, error } => {
+                let open = self.find(id)?;
+                let Open::Stream(stream) = &*open else { return Err(wrong(id, "text")) };
+                let error = error_of(&error)?;
+                self.remove(id);
+                stream.end(Finished::new(FinishReason::Failed(error)));
+            }
+            FromWorker::Embedded { id, output } => {
+                let open = self.find(id)?;
+                match &*open {
+                    Open::Embed(OpenEmbed { sender, texts }) => {
+                        let output = embed_output(output, *texts)?;
+                        self.remove(id);
+                        sender.lock().take().into_iter().for_each(|sender| sender.send(output.clone()));
+                    }
+                    // A cancel that comes before the request was read.
+                    Open::Rerank(OpenRerank { sender, .. }) if output.is_err() => {
+                        self.remove(id);
+                        drop(sender.lock().take());
+                    }
+                    _ => return Err(wrong(id, "vectors")),
+                }
+            }
+            FromWorker::Scored { id, output } => {
+                let open = self.find(id)?;
+                let Open::Rerank(OpenRerank { sender, texts }) = &*open else {
+                    return Err(wrong(id, "scores"));
+                };
+                let output = rerank_output(output, *texts)?;
+                self.remove(id);
+                sender.lock().take().into_iter().for_each(|sender| sender.send(output.clone()));
+            }
+            FromWorker::Position { id, ahead, wait_ms } => {
+                // The request may have ended meanwhile.
+                let open = self.open.lock().requests.get(&id).cloned();
+                if let Some(Open::Stream(stream)) = open.as_deref() {
+                    let ahead = ahead.map(|ahead| usize::try_from(ahead).unwrap_or(usize::MAX));
+                    let wait = wait_ms.map(Duration::from_millis);
+                    stream.position(ahead.map(|ahead| QueuePosition::new(ahead, wait)));
+                }
+            }
+            FromWorker::Hello(_)
+            | FromWorker::Sandboxed(_)
+            | FromWorker::Ready { .. }
+            | FromWorker::LoadFailed { .. }
+            | FromWorker::Beat(_) => {
+                return Err(FrameError::Content("a message of the start after the start".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Facts about the engine.
+    pub(super) fn info(&self) -> &EngineInfo {
+        self.validator.info()
+    }
+}
+
+fn wrong(id: u64, kind: &str) -> FrameError {
+    FrameError::Content(format!("request {id} is not one for {kind}"))
+}

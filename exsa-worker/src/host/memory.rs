@@ -1,0 +1,17 @@
+//! Memory of a process.
+
+/// Bytes that a process has in memory: all, and those that are no pages of files. `None` where that cannot be
+/// read.
+#[cfg(target_os = "linux")]
+pub(super) fn of(pid: u32) -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = text.split_ascii_whitespace().skip(1).map(|field| field.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()??, pages.next()??);
+    let page = rustix::param::page_size() as u64;
+    Some((resident * page, resident.saturating_sub(shared) * page))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn of(_pid: u32) -> Option<(u64, u64)> {
+    None
+}

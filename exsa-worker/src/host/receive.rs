@@ -1,0 +1,82 @@
+//! The thread that receives a worker's messages.
+
+use super::connection::Connection;
+use crate::frame::{Beat, FrameError, FrameReader, FromWorker};
+use crate::sandbox::SandboxReport;
+use crate::transport::Receiver;
+use exsa_core::EngineInfo;
+use std::sync::Arc;
+
+/// A step of a worker's process, for its supervisor.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The level of isolation.
+    Sandboxed(SandboxReport),
+    /// The engine's facts: answered with the connection.
+    Ready(Box<EngineInfo>),
+    /// There will be no engine.
+    LoadFailed(String),
+    /// The connection has ended, with the violation of the protocol if there was one. Always the last.
+    Ended(Option<String>),
+}
+
+/// Receives until the end. `beat` takes heartbeats, and `report` all other steps; that of [`Step::Ready`] returns
+/// the connection, which gets all further messages.
+pub(super) fn receive(
+    receiver: Receiver,
+    beat: impl Fn(Box<Beat>),
+    report: impl Fn(Step) -> Option<Arc<Connection>>,
+) {
+    let violation = match messages(receiver, &beat, &report) {
+        Err(error) if error.is_violation() => Some(error.to_string()),
+        _ => None,
+    };
+    report(Step::Ended(violation));
+}
+
+fn messages(
+    receiver: Receiver,
+    beat: &impl Fn(Box<Beat>),
+    report: &impl Fn(Step) -> Option<Arc<Connection>>,
+) -> Result<(), FrameError> {
+    let mut reader = FrameReader::new(receiver);
+    match reader.read()? {
+        Some(FromWorker::Hello(hello)) => hello.check()?,
+        Some(_) => return Err(FrameError::Content("the worker does not greet".into())),
+        None => return Ok(()),
+    }
+    let mut connection: Option<Arc<Connection>> = None;
+    // Of each step of the start there is one.
+    let (mut sandboxed, mut failed) = (false, false);
+    let once = |told: &mut bool| match std::mem::replace(told, true) {
+        true => Err(FrameError::Content("a step of the start is told twice".into())),
+        false => Ok(()),
+    };
+    while let Some(message) = reader.read()? {
+        match (message, &connection) {
+            (FromWorker::Beat(new), _) => beat(Box::new(new)),
+            (message, Some(connection)) => connection.deliver(message)?,
+            (FromWorker::Sandboxed(level), None) => {
+                once(&mut sandboxed)?;
+                report(Step::Sandboxed(level));
+            }
+            (FromWorker::LoadFailed { reason }, None) => {
+                once(&mut failed)?;
+                report(Step::LoadFailed(reason));
+            }
+            (FromWorker::Ready { info }, None) => {
+                let info = serde_json::from_str(&info)
+                    .map_err(|error| FrameError::Content(format!("the engine's facts: {error}")))?;
+                match report(Step::Ready(Box::new(info))) {
+                    Some(ready) => connection = Some(ready),
+                    // The supervisor does not take it, and ends it.
+                    None => return Ok(()),
+                }
+            }
+            (_, None) => {
+                return Err(FrameError::Content("a message about a request before the start".into()));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! The worker process of hosts that do not re-execute themselves: it loads GGUF files with the backend that the
+//! host names. A host starts it; by hand it does nothing.
+#![forbid(unsafe_code)]
+
+use exsa_backend_candle::CandleBackend;
+use exsa_core::Engine;
+use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource};
+use exsa_worker::Setup;
+use std::error::Error;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exsa_worker::run_if_worker(engine);
+    eprintln!("exsa-worker is started by hosts: WorkerOptions::program of the library exsa-worker names it");
+    ExitCode::FAILURE
+}
+
+fn engine(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
+    let backend: Box<dyn InferenceBackend> = match setup.backend.as_str() {
+        "candle" => Box::new(CandleBackend::new()),
+        #[cfg(feature = "llamacpp")]
+        "llamacpp" => Box::new(exsa_backend_llamacpp::LlamaCppBackend::new()),
+        other => return Err(format!("there is no backend '{other}' in this program").into()),
+    };
+    let path = setup.model.clone().ok_or("no file of a model was given")?;
+    let options = LoadOptions::new().threads(setup.engine.session.threads.clone());
+    let mut progress = setup.progress();
+    let model = backend.load(&ModelSource::file(path), &options, &mut LoadProgress::new(&mut progress))?;
+    Ok(Engine::start(model, setup.engine)?)
+}

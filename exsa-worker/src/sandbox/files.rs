@@ -1,0 +1,60 @@
+//! Restriction of files by landlock.
+
+use super::SandboxOptions;
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use std::path::{Path, PathBuf};
+
+/// The newest version of landlock whose rights are restricted; older kernels restrict those that they know.
+const VERSION: ABI = ABI::V6;
+/// Read by the standard library, by allocators and by backends.
+const SYSTEM: [&str; 7] = [
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/sys/devices/system",
+    "/sys/fs/cgroup",
+    "/dev/null",
+    "/dev/urandom",
+];
+
+/// Restricts this thread, and those that it starts, to the files handed over.
+pub(super) fn restrict(options: &SandboxOptions, model: Option<&Path>) -> Result<(), String> {
+    let text = |error: landlock::RulesetError| error.to_string();
+    let all = AccessFs::from_all(VERSION);
+    // Programs are not executed, which the filter of system calls refuses as well.
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(all)
+        .map_err(text)?
+        .scope(Scope::from_all(VERSION))
+        .map_err(text)?
+        .create()
+        .map_err(text)?;
+    let system = SYSTEM.iter().map(|path| (PathBuf::from(path), true));
+    let given = options.read.iter().cloned().chain(model.map(Path::to_path_buf)).map(|path| (path, false));
+    for (path, may_be_missing) in system.chain(given) {
+        match PathFd::new(&path) {
+            Ok(file) => rules = rules.add_rule(PathBeneath::new(file, rights(&path, read))).map_err(text)?,
+            Err(PathFdError::OpenCall { .. }) if may_be_missing => {}
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        }
+    }
+    let write = all & !landlock::BitFlags::from(AccessFs::Execute);
+    for path in &options.write {
+        let file = PathFd::new(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        rules = rules.add_rule(PathBeneath::new(file, rights(path, write))).map_err(text)?;
+    }
+    match rules.restrict_self().map_err(text)?.ruleset {
+        RulesetStatus::NotEnforced => Err("the kernel has no landlock".into()),
+        _ => Ok(()),
+    }
+}
+
+/// Rights that make sense for the path: those on folders are none on a file.
+fn rights(path: &Path, rights: landlock::BitFlags<AccessFs>) -> landlock::BitFlags<AccessFs> {
+    if path.is_dir() { rights } else { rights & AccessFs::from_file(VERSION) }
+}

@@ -1,0 +1,48 @@
+//! Settings that a worker starts with.
+
+use crate::sandbox::SandboxOptions;
+use exsa_core::EngineOptions;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Settings that the host hands to a worker, for the function of [`run_if_worker`](crate::run_if_worker).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Setup {
+    /// Number of the worker.
+    pub worker: usize,
+    /// Name of the backend, such as `candle`.
+    pub backend: String,
+    /// The model's file; `None` where the function knows the model.
+    pub model: Option<PathBuf>,
+    /// Options of the engine.
+    pub engine: EngineOptions,
+    /// A value of the host, for its own use.
+    pub host: serde_json::Value,
+    pub(crate) sandbox: SandboxOptions,
+    pub(crate) memory_max: Option<u64>,
+    #[serde(skip)]
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// Progress of loading.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) done: AtomicU64,
+    pub(crate) total: AtomicU64,
+}
+
+impl Setup {
+    /// A callback for [`LoadProgress::new`](exsa_core::backend::LoadProgress::new) that shows the host how far
+    /// loading has come. A worker that loads for long without progress is replaced.
+    pub fn progress(&self) -> impl FnMut(u64, u64) -> bool + use<> {
+        let progress = self.progress.clone();
+        move |done, total| {
+            progress.done.store(done, Ordering::Relaxed);
+            progress.total.store(total, Ordering::Relaxed);
+            true
+        }
+    }
+}
