@@ -23,9 +23,6 @@ struct Args {
     /// GGUF file of the same model, or of its vocabulary: token ids then go in and out
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Text to go on from
-    #[arg(long, default_value = "Once upon a time")]
-    prompt: String,
 }
 
 fn main() -> Result {
@@ -42,9 +39,8 @@ fn main() -> Result {
         options = options.tokenizer(ModelSource::file(file));
     }
     let remote = RemoteEngine::connect(options)?;
-    let capabilities = remote.capabilities();
-    eprintln!("{} by {}, model {}\n", capabilities.dialect.name(), capabilities.route, remote.model().name);
-    let mut answer = remote.submit(Request::text(args.prompt).max_tokens(64).seed(1))?;
+    eprintln!("{} by {}\n", remote.capabilities().dialect.name(), remote.capabilities().route);
+    let mut answer = remote.submit(Request::text("Once upon a time").max_tokens(64).seed(1))?;
     for piece in answer.text() {
         print!("{}", piece?);
         std::io::stdout().flush()?;
@@ -57,11 +53,7 @@ fn main() -> Result {
 fn serve(engine: Engine) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", listener.local_addr()?);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let _ = answer(&engine, stream);
-        }
-    });
+    std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| _ = answer(&engine, stream)));
     Ok(url)
 }
 
