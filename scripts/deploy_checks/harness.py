@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -115,7 +116,8 @@ class Server:
 
     def __exit__(self, *_):
         if self.process.poll() is None:
-            self.process.terminate()
+            # An interrupt skips the delay of the drain.
+            self.process.send_signal(signal.SIGINT)
             self.process.wait(timeout=60)
 
     def request(self, method, path, body=None, key=None):
