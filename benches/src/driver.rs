@@ -52,13 +52,20 @@ impl Run {
         prompts: Vec<Vec<TokenId>>,
         generate: usize,
     ) -> Result<Self, BenchError> {
+        let request = |prompt| Request::tokens(prompt).sampling(SamplingParams::greedy()).ignore_eos(true);
+        Self::submit_requests(engine, prompts.into_iter().map(request).collect(), generate)
+    }
+
+    /// Submits all `requests` at once; each shall generate `generate` tokens, and so must not end before.
+    pub fn submit_requests(
+        engine: &EngineLoop,
+        requests: Vec<Request>,
+        generate: usize,
+    ) -> Result<Self, BenchError> {
         let start = Instant::now();
-        let mut readers = Vec::with_capacity(prompts.len());
-        for (stream, prompt) in prompts.into_iter().enumerate() {
-            let request = Request::tokens(prompt)
-                .max_tokens(generate)
-                .sampling(SamplingParams::greedy())
-                .ignore_eos(true);
+        let mut readers = Vec::with_capacity(requests.len());
+        for (stream, request) in requests.into_iter().enumerate() {
+            let request = request.max_tokens(generate);
             let source = engine.submit(request).map_err(|source| BenchError::Submit { stream, source })?;
             readers.push(Reader { stream, source, times: Vec::with_capacity(generate), ended: false });
         }

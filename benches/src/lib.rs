@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo run --release -p exsa-benches --bin throughput -- --backend candle --model F --prompt 512 --generate 128 --parallel 1,4,16
 //! cargo run --release -p exsa-benches --bin load -- --help
-//! cargo bench -p exsa-benches            # sampler, tokenizer, detokenizer, scheduler, engine
+//! cargo bench -p exsa-benches            # sampler, constraints, tokenizer, detokenizer, scheduler, engine, products
 //! cargo bench -p exsa-benches --bench sampler
 //! ```
 //!
@@ -13,6 +13,7 @@
 
 pub mod backends;
 pub mod bandwidth;
+pub mod bench_model;
 pub mod case;
 pub mod compare;
 pub mod driver;
@@ -33,5 +34,6 @@ pub mod text;
 pub mod threads;
 pub mod throughput;
 pub mod trace;
+pub mod verdict;
 pub mod vocabulary;
 pub mod weights;

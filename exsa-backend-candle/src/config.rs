@@ -2,6 +2,7 @@
 
 use crate::models::{self, Architecture, LogitSoftcap, Windows};
 use crate::shape::Heads;
+use exsa_core::backend::Pooling;
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{FromValue, Metadata};
 use std::fmt::Display;
@@ -36,6 +37,8 @@ pub(crate) struct Config {
     pub n_ff: usize,
     /// Tokens of context that the model was trained for.
     pub n_ctx: usize,
+    /// Pooling of embeddings that the file names.
+    pub pooling: Option<Pooling>,
     /// Epsilon, added to the mean square in a norm.
     pub norm_epsilon: f32,
     /// Factor on the embeddings.
@@ -152,6 +155,7 @@ impl Config {
             head_dim,
             n_ff: keys.size("feed_forward_length", &WIDTH, None)?,
             n_ctx,
+            pooling: keys.pooling()?,
             norm_epsilon: keys.float("attention.layer_norm_rms_epsilon", &EPSILON, None)?,
             embedding_scale: if architecture.scaled_embeddings { (n_embd as f32).sqrt() } else { 1.0 },
             query_scale: 1.0 / (query_dim.max(1) as f32).sqrt(),
@@ -253,6 +257,19 @@ impl Keys<'_> {
     fn softcap(&self, key: &str, default: Option<f32>) -> Result<Option<f32>, LoadError> {
         let cap = self.float(key, &(0.0..=1e6), Some(default.unwrap_or(0.0)))?;
         Ok(Some(cap).filter(|&cap| cap > 0.0))
+    }
+
+    /// The pooling that the file names, by llama.cpp's numbers; none where it names a head that ranks, which
+    /// these models have not.
+    fn pooling(&self) -> Result<Option<Pooling>, LoadError> {
+        let causal: bool = self.get_or("attention.causal", Some(true))?;
+        self.check("attention.causal", causal, causal, || "true".into())?;
+        Ok(match self.size("pooling_type", &(0..=4), Some(0))? {
+            1 => Some(Pooling::Mean),
+            2 => Some(Pooling::First),
+            3 => Some(Pooling::Last),
+            _ => None,
+        })
     }
 
     /// The window of the layers that have one, and the period of the pattern.

@@ -39,6 +39,11 @@
 //! values alike: `f32` (exact), `f16` (the default: half the memory, rounded to 11 significant bits), or on
 //! the CPU `q8_0` (8 bits, with an f32 scale for every 32 values of a head: 9/32 of f32's memory).
 //!
+//! # Embeddings
+//!
+//! Vectors are made of the normalized hidden states behind the last layer, by the pooling of the session's
+//! options, else by that of the file (`pooling_type`), else as their mean.
+//!
 //! # Threads
 //!
 //! [`ThreadOptions`](exsa_core::backend::ThreadOptions) decide how many threads a session computes with: it
@@ -67,6 +72,7 @@ mod mapped_weights;
 mod mapping;
 mod models;
 mod plan;
+mod pooling;
 mod session;
 mod shape;
 mod tensor_values;

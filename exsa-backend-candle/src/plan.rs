@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::kernels::float::kv_layout::Format;
 use crate::kv::KvShape;
 use crate::shape::BLOCK_TOKENS;
-use exsa_core::backend::{Capabilities, KvType, SessionOptions};
+use exsa_core::backend::{Capabilities, KvType, Pooling, SessionOptions};
 use exsa_core::error::LoadError;
 
 /// Maximum sequences of a session.
@@ -35,7 +35,9 @@ impl SessionPlan {
             format: format(options, host)?,
         };
         // Tensor libraries choose their kernels by the shape of the batch.
-        let capabilities = capabilities(config.n_ctx, &kv_shape, options)?.batch_invariant(host);
+        let capabilities = capabilities(config.n_ctx, &kv_shape, options)?
+            .batch_invariant(host)
+            .embed(Some(pooling(config, options)?));
         let blocks = capabilities.kv_tokens_max / BLOCK_TOKENS;
         let n_blocks = u32::try_from(blocks).map_err(|_| LoadError::Option {
             option: "kv_tokens_max",
@@ -47,6 +49,19 @@ impl SessionPlan {
     /// Bytes of the KV cache on the host.
     pub fn kv_bytes(&self) -> u64 {
         self.kv_shape.block_bytes().unwrap_or(u64::MAX).saturating_mul(u64::from(self.n_blocks))
+    }
+}
+
+/// Pooling of embeddings: that of the options, else that of the file, else the mean.
+fn pooling(config: &Config, options: &SessionOptions) -> Result<Pooling, LoadError> {
+    match options.pooling {
+        Some(pooling @ (Pooling::Mean | Pooling::First | Pooling::Last)) => Ok(pooling),
+        Some(_) => Err(LoadError::Option {
+            option: "pooling",
+            problem: "this model has no classification head to rank with; mean, first and last work"
+                .to_owned(),
+        }),
+        None => Ok(config.pooling.unwrap_or(Pooling::Mean)),
     }
 }
 

@@ -7,11 +7,12 @@ use crate::kv::{BlockTables, KvShape};
 use crate::layers::rope::Rope;
 use crate::load::LoadedModel;
 use crate::plan::SessionPlan;
+use crate::pooling::{pool, pooled_rows};
 use crate::shape::BLOCK_TOKENS;
 use candle_core::Device;
 use exsa_core::SeqId;
 use exsa_core::backend::{Capabilities, Fingerprint, Interrupt, Output, SavedKv, Session, SessionOptions};
-use exsa_core::batch::{Batch, Logits};
+use exsa_core::batch::{Batch, Embeddings, Logits};
 use exsa_core::error::{KvError, LoadError, StepError};
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(crate) struct CandleSession {
     fingerprint: Fingerprint,
     /// Memory of [`Batch::validate`].
     met: Vec<bool>,
+    /// Vectors of the last [`Session::embed`].
+    vectors: Vec<f32>,
 }
 
 impl CandleSession {
@@ -62,6 +65,7 @@ impl CandleSession {
             tables: BlockTables::new(sequences_max, n_blocks, context_tokens_max),
             interrupt: options.interrupt.clone(),
             met: vec![false; sequences_max],
+            vectors: Vec::new(),
             ropes,
             executor,
             fingerprint,
@@ -132,6 +136,33 @@ impl Session for CandleSession {
                 Err(error)
             }
         }
+    }
+
+    fn embed(&mut self, batch: &Batch) -> Result<Embeddings<'_>, StepError> {
+        let pooling = self.capabilities.embed.ok_or(StepError::Unsupported("embed"))?;
+        if self.interrupt.is_raised() {
+            return Err(StepError::Interrupted);
+        }
+        self.check(batch)?;
+        if let Some(span) = batch.spans().find(|span| span.position > 0) {
+            return Err(StepError::Sequence { seq: span.seq, problem: "it is not empty".to_owned() });
+        }
+        let width = self.model.config.n_embd;
+        self.vectors.clear();
+        if batch.is_empty() {
+            return Ok(Embeddings::new(&self.vectors, width));
+        }
+        let texts = pooled_rows(batch, pooling)?;
+        let appended = self.append(&texts);
+        let Self { model, tables, ropes, interrupt, executor, vectors, .. } = self;
+        let result = appended.and_then(|()| {
+            let states = executor.hidden_states(&texts, Context { model, tables, ropes, interrupt })?;
+            let mut states = states.chunks_exact(width);
+            texts.spans().for_each(|span| pool(states.by_ref().take(span.rows), pooling, vectors));
+            Ok(())
+        });
+        take_back(&mut self.tables, &texts);
+        result.map(|()| Embeddings::new(&self.vectors, width))
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {

@@ -61,9 +61,9 @@ pub(crate) struct Step<'a> {
 }
 
 impl Transformer {
-    /// Appends the batch's keys and values to `kv`; returns the logits of its rows, `[rows, n_vocab]` f32, or
-    /// `None` if it asks for none.
-    pub fn forward(
+    /// Appends the batch's keys and values to `kv`; returns the hidden states of its rows, `[rows, n_embd]`
+    /// f32, or `None` if it asks for none.
+    pub fn layers(
         &self,
         step: &Step<'_>,
         kv: &KvStore,
@@ -81,10 +81,11 @@ impl Transformer {
                 None => return Ok(None),
             }
         }
-        self.logits(&x).map(Some).step()
+        Ok(Some(x))
     }
 
-    fn logits(&self, x: &Tensor) -> Result<Tensor> {
+    /// The logits of hidden states, `[rows, n_vocab]` f32.
+    pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
         let logits = self.output.forward(&self.norm.forward(x)?)?;
         match self.softcap.map(f64::from) {
             Some(cap) => (logits / cap)?.tanh()? * cap,

@@ -8,7 +8,9 @@ mod support;
 use exsa_backend_llamacpp::LlamaCppBackend;
 use exsa_conformance::harness::{argmax, feed, greedy, tokens};
 use exsa_conformance::test_data;
-use exsa_core::backend::{InferenceBackend, Model, ModelSource, Session, SessionOptions};
+use exsa_core::SeqId;
+use exsa_core::backend::{InferenceBackend, KvType, Model, ModelSource, Pooling, Session, SessionOptions};
+use exsa_core::batch::{Batch, Span};
 use exsa_core::gguf::{Array, GgmlType, Value};
 use exsa_core::tokenizer::EncodeOptions;
 use exsa_quant::{Mixture, QuantizeOptions, quantize_gguf};
@@ -96,6 +98,33 @@ fn divergence(a: &[Vec<f32>], b: &[Vec<f32>]) -> f64 {
         a.iter().zip(&b).map(|(a, b)| a.exp() * (a - b)).sum::<f64>()
     });
     rows.sum::<f64>() / a.len() as f64
+}
+
+/// Vectors of both backends for texts of unequal lengths, by every pooling.
+#[test]
+fn embeddings_of_f32_models() {
+    let texts = [tokens(30, 5), tokens(1, 6), tokens(90, 7)];
+    for name in micro_models().iter().filter(|name| name.ends_with("-f32")) {
+        let pair = Pair::exact(&micro(name));
+        for pooling in [Pooling::Mean, Pooling::First, Pooling::Last] {
+            let embed = |model: &Arc<dyn Model>, options: SessionOptions| {
+                let mut session = model.session(&options.pooling(pooling)).unwrap();
+                let mut batch = Batch::new();
+                for (i, text) in texts.iter().enumerate() {
+                    batch.push(Span::tokens(SeqId(i as u32), 0, text));
+                }
+                let vectors = session.embed(&batch).unwrap();
+                (0..texts.len()).map(|i| vectors.vector(i).unwrap().to_vec()).collect::<Vec<_>>()
+            };
+            let candle = embed(&pair.candle, SessionOptions::new().kv_type(KvType::F32));
+            let llamacpp = embed(&pair.llamacpp, exact_options());
+            for (ours, theirs) in candle.iter().zip(&llamacpp) {
+                let scale = theirs.iter().fold(0.0f32, |scale, x| scale.max(x.abs()));
+                let error = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(error < 2e-3 * scale, "{name}, {pooling:?}: {error} of {scale}");
+            }
+        }
+    }
 }
 
 #[test]

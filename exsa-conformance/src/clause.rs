@@ -55,5 +55,18 @@ clauses! {
     PROTECTED_OFFSETS = "EncodeOptions::protected_offsets", "byte offsets across which no control token is recognised";
     SPECIAL_IDS = "SpecialIds", "token ids with a role, each below `n_vocab`; `end_of_generation` is sorted and has EOS in it";
     TEXT = "Model", "weights and tokenizer: greedy decoding of a trained model gives its reference text";
+    MODELS = "Generator::models", "the available models, the default model first";
+    REFUSALS = "Generator::submit", "refuses invalid or unplaceable requests at once with a typed error";
+    ENDS = "Generator", "every accepted request ends with exactly one Event::Finished";
+    CANCELS = "TokenStream::cancel", "ends the request; the events already here, and Event::Finished, can still be read";
+    TIMES = "Request::timeout", "the request ends when this much time has passed since it was submitted";
+    SEEDS = "Finished::seed", "the same request for one answer with this seed gives the same answer";
+    LIMITS = "Request::max_tokens", "tokens to generate at most";
+    USAGE = "Usage", "tokens and times of a request";
+    STOPS = "Request::stop", "texts that end the answer, and are no part of it";
+    SEVERAL = "Request::n", "answer i is that of the same request for one answer whose seed is larger by i; every answer ends once";
+    RESUME = "Resume", "the request goes on as if nothing had happened between; only new tokens and new text are emitted";
+    BATCH = "Generator", "an answer does not depend on other requests";
+    READERS = "Generator", "a consumer that does not read, or drops its stream, delays no other request";
     FIXTURE = "Fixture", "the model tells contexts apart by more than the tolerance, or no comparison means anything";
 }

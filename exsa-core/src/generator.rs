@@ -192,6 +192,8 @@ pub enum SubmitError {
         priority: Priority,
         /// Requests of this class waiting.
         class_depth: usize,
+        /// Requests waiting that are at least as urgent: a further one would come after them.
+        ahead: usize,
         /// Estimated wait of a request of this class, by the recent
         /// admission rate; `None` before the first estimate.
         estimated_wait: Option<Duration>,

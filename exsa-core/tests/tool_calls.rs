@@ -37,6 +37,10 @@ fn calls(answer: &Completion) -> Vec<(&str, &str)> {
     answer.tool_calls.iter().map(|call| (&*call.name, &*call.arguments)).collect()
 }
 
+fn ids(answer: &Completion) -> Vec<u32> {
+    answer.tokens.iter().filter_map(|token| token.id).collect()
+}
+
 const TIME: (&str, &str) = ("time", "{\"zone\": \"UTC\"}");
 
 #[test]
@@ -131,6 +135,28 @@ fn a_budget_ends_reasoning() {
         engine(text).submit(request),
         Err(SubmitError::Option { option: "thinking_budget", .. })
     ));
+}
+
+#[test]
+fn a_budget_counts_tokens_that_banned_strings_hold_back() {
+    let text = "abcdefgh\n</think>\n\nYes.";
+    let budget = |tokens: usize| chat().reasoning(ReasoningOptions::default().enabled(true).budget(tokens));
+    let plain = answer(text, budget(4));
+    assert_eq!(plain.reasoning, "abcd");
+    // From b on, all may belong to the banned string, so nothing is certain when the budget is used.
+    let held = answer(text, budget(4).banned_string("bcdefgh!"));
+    assert_eq!((&held.reasoning, &held.text), (&plain.reasoning, &plain.text));
+    assert_eq!(ids(&held), ids(&plain));
+    // A rewind takes back what was counted.
+    let rewound = answer(text, budget(4).banned_string("cd"));
+    assert_eq!(rewound.reasoning.chars().count(), 4, "{rewound:?}");
+    assert!(rewound.reasoning.starts_with("ab") && !rewound.reasoning.contains("cd"), "{rewound:?}");
+    let forced: Vec<u8> = ids(&rewound)[4..].iter().map(|id| *id as u8).collect();
+    assert!(forced.starts_with(b"\n</think>\n\n"), "{:?}", String::from_utf8_lossy(&forced));
+    // Nothing else can end the reasoning.
+    let ended = answer(text, budget(4).banned_string("</think>"));
+    assert_eq!(ended.reason, FinishReason::BannedString(0));
+    assert_eq!(ended.reasoning, "abcd");
 }
 
 #[test]

@@ -453,6 +453,7 @@ fn errors_are_reports() {
         scope: exsa_core::generator::QueueScope::User,
         priority: Priority::Batch,
         class_depth: 1,
+        ahead: 2,
         estimated_wait: Some(Duration::from_millis(1500)),
     };
     let json = to_value(&full).unwrap();

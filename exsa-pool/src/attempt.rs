@@ -93,8 +93,9 @@ impl EventSink for AttemptSink {
             if let Some(attempt) = attempt {
                 shared.release(attempt, self.part.answers(), outcome, suspect);
             }
-            if last {
+            if let Some(last) = last {
                 shared.ended(job, failed);
+                last.send();
             }
         }
         has_room

@@ -12,7 +12,7 @@ use exsa_core::embed::{EmbedOutput, Pending, RerankOutput};
 use exsa_core::error::LoadError;
 use exsa_core::generator::QueueScope;
 use exsa_core::model_info::ModelInfo;
-use exsa_core::priority::UserId;
+use exsa_core::priority::{Priority, UserId};
 use exsa_core::queue::FairOptions;
 use exsa_core::stats::EngineStats;
 use exsa_core::stream::{QueuePosition, StreamSignal, channel};
@@ -148,12 +148,22 @@ impl Pool {
         self.shared.state.lock().queue.set_fair(options);
     }
 
+    /// Number of requests that wait here, by user; those without a user count under an empty name.
+    pub fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
+        self.shared.state.lock().queue.by_user()
+    }
+
+    /// Refuses further requests, and returns at once.
+    pub fn begin_shutdown(&self) {
+        self.shared.state.lock().draining = true;
+    }
+
     /// Refuses further requests, and waits for at most `timeout` until all have ended; the rest is cancelled.
     /// Returns whether all ended by themselves.
     pub fn shut_down(&self, timeout: Duration) -> bool {
         let until = Instant::now().checked_add(timeout);
+        self.begin_shutdown();
         let mut state = self.shared.state.lock();
-        state.draining = true;
         while !state.running.is_empty() {
             match until {
                 Some(until) if self.shared.wake.wait_until(&mut state, until).timed_out() => break,
@@ -238,7 +248,17 @@ impl Shared {
         };
         let priority = request.priority;
         let class_depth = state.queue.depth(priority);
-        Err(SubmitError::QueueFull { waiting, limit, scope, priority, class_depth, estimated_wait: None })
+        let ahead =
+            Priority::ALL.iter().take(priority.index() + 1).map(|class| state.queue.depth(*class)).sum();
+        Err(SubmitError::QueueFull {
+            waiting,
+            limit,
+            scope,
+            priority,
+            class_depth,
+            ahead,
+            estimated_wait: None,
+        })
     }
 }
 

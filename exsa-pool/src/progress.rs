@@ -163,15 +163,15 @@ impl Progress {
         sent + usize::from(matches!(reason, FinishReason::EndOfGeneration | FinishReason::StopToken(_)))
     }
 
-    /// Takes the end of an attempt for `answer`, or for all answers, with the events before it. Returns whether
-    /// the request has ended.
+    /// Takes the end of an attempt for `answer`, or for all answers, with the events before it. Returns the end of
+    /// the request if nothing is open.
     pub(crate) fn end(
         &mut self,
         mut events: Vec<Event>,
         mut finished: Finished,
         answer: Option<usize>,
         times: &Times,
-    ) -> bool {
+    ) -> Option<Last> {
         finished.index = answer.unwrap_or(finished.index);
         self.completed += if self.split { finished.usage.completion_tokens } else { 0 };
         if let (Some(index), true) = (answer, self.split) {
@@ -185,28 +185,42 @@ impl Progress {
                 if let Some(stream) = &self.stream {
                     stream.send(&mut events);
                 }
-                return false;
+                return None;
             }
         }
-        let Some(stream) = self.stream.take() else { return true };
+        let stream = self.stream.take()?;
         if self.split {
             finished.usage.completion_tokens = self.completed;
         }
         times.set(&mut finished.usage, self.dispatched, self.first_token);
         finished.continued = self.continued.or(finished.continued);
-        stream.finish_with(events, finished);
-        true
+        Some(Last { stream, events, finished })
     }
 
-    /// Ends the request for a reason of the pool's own.
-    pub(crate) fn fail(&mut self, reason: FinishReason, times: &Times) {
-        let Some(stream) = self.stream.take() else { return };
+    /// The end of the request for a reason of the pool's own.
+    pub(crate) fn fail(&mut self, reason: FinishReason, times: &Times) -> Option<Last> {
+        let stream = self.stream.take()?;
         let open = self.answers.iter().filter(|answer| !answer.ended);
         let completion = self.completed + open.map(|answer| answer.tokens.len()).sum::<usize>();
         let mut usage = Usage::new(0, completion);
         times.set(&mut usage, self.dispatched, self.first_token);
         let index = self.answers.iter().position(|answer| !answer.ended).unwrap_or(0);
-        stream.finish(Finished::new(reason).index(index).usage(usage).continued(self.continued));
+        let finished = Finished::new(reason).index(index).usage(usage).continued(self.continued);
+        Some(Last { stream, events: Vec::new(), finished })
+    }
+}
+
+/// The end of a request. It is sent after its member is released and counted, so that a consumer that reads it finds
+/// both done.
+pub(crate) struct Last {
+    stream: StreamSender,
+    events: Vec<Event>,
+    finished: Finished,
+}
+
+impl Last {
+    pub(crate) fn send(self) {
+        self.stream.finish_with(self.events, self.finished);
     }
 }
 

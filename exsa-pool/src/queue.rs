@@ -94,6 +94,10 @@ impl Queue {
         self.users.get(user).copied().unwrap_or(0)
     }
 
+    pub(crate) fn by_user(&self) -> Vec<(Arc<str>, usize)> {
+        self.users.iter().map(|(user, waiting)| (user.clone(), *waiting)).collect()
+    }
+
     /// Parts ahead of the job's first.
     pub(crate) fn position(&self, job: u64) -> Option<usize> {
         let parts = self.parts.values().filter(|part| part.job.number == job);

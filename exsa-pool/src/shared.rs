@@ -133,7 +133,7 @@ impl Shared {
             return;
         }
         progress.waiting = 0;
-        progress.fail(reason, &job.times(self.now()));
+        let last = progress.fail(reason, &job.times(self.now()));
         let attempts = std::mem::take(&mut progress.attempts);
         let suspect = progress.crashes > 0;
         drop(progress);
@@ -147,6 +147,9 @@ impl Shared {
             }
         }
         self.ended(job, failed);
+        if let Some(last) = last {
+            last.send();
+        }
     }
 
     /// The consumer wants no more. A request that runs ends with its member's answer to the cancel.

@@ -52,6 +52,11 @@ pub mod quota;
 pub mod reload;
 mod server;
 mod state;
+#[cfg(feature = "otel")]
+pub mod telemetry;
+#[cfg(not(feature = "otel"))]
+#[path = "telemetry/off.rs"]
+mod telemetry;
 #[cfg(feature = "tls")]
 pub mod tls;
 

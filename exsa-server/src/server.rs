@@ -3,7 +3,7 @@
 use crate::access::{self, Access, Scope};
 use crate::apis::{anthropic, llama, ollama, openai, openapi, tokens};
 use crate::audit::AuditLog;
-use crate::http::{body, context, cors, error, origin, request_log};
+use crate::http::{body, closing, context, cors, error, origin, request_log};
 use crate::inference::books;
 use crate::live::Live;
 use crate::models::Models;
@@ -13,6 +13,8 @@ use crate::options::ServerOptions;
 use crate::quota::{self, Quotas};
 use crate::reload::{self, Reloader};
 use crate::state::{AppState, Readiness};
+#[cfg(feature = "otel")]
+use crate::telemetry::Telemetry;
 use crate::{models, page};
 use axum::Router;
 use axum::middleware;
@@ -45,6 +47,8 @@ pub struct Server {
     quotas: Option<Quotas>,
     audit: Option<AuditLog>,
     reloader: Option<Arc<Reloader>>,
+    #[cfg(feature = "otel")]
+    telemetry: Option<Telemetry>,
 }
 
 impl Server {
@@ -60,6 +64,8 @@ impl Server {
             quotas: None,
             audit: None,
             reloader: None,
+            #[cfg(feature = "otel")]
+            telemetry: None,
         }
     }
 
@@ -111,16 +117,32 @@ impl Server {
         self
     }
 
+    /// Sets the export of traces. The host closes it after the last request.
+    #[cfg(feature = "otel")]
+    pub fn telemetry(mut self, telemetry: impl Into<Option<Telemetry>>) -> Self {
+        self.telemetry = telemetry.into();
+        self
+    }
+
     /// The routes.
     pub fn router(self) -> Router {
-        let Self { generator, options, readiness, models, metrics, access, quotas, audit, reloader } = self;
+        #[cfg(feature = "otel")]
+        let telemetry = self.telemetry;
+        let Self { generator, options, readiness, models, metrics, access, quotas, audit, reloader, .. } =
+            self;
         if let (Some(access), Some(log)) = (&access, &audit) {
             books::observe(access, log.clone());
         }
-        let reload = reloader.map(configuration);
+        let reload = reloader.clone().map(configuration);
         let keys = access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(generator, options, readiness, models, metrics);
+        state.metrics.add_operations(audit.clone(), reloader.clone());
         (state.access, state.quotas, state.audit) = (access, quotas, audit);
+        #[cfg(feature = "otel")]
+        if let Some(telemetry) = telemetry {
+            telemetry.register(&state.metrics);
+            state.telemetry = Some(telemetry);
+        }
         let state = Arc::new(state);
         let load = middleware::from_fn_with_state(state.clone(), metrics::add_load_header);
         let recorded = |routes: Router<Arc<AppState>>| {
@@ -147,6 +169,7 @@ impl Server {
             .layer(middleware::from_fn_with_state(state.clone(), body::limit))
             .layer(middleware::from_fn_with_state(state.clone(), context::add))
             .layer(middleware::from_fn_with_state(state.clone(), metrics::count))
+            .layer(middleware::from_fn_with_state(state.clone(), closing::close))
             .with_state(state)
     }
 }
@@ -162,6 +185,8 @@ fn inference() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::complete))
         .route("/chat/completions", post(openai::chat::complete))
+        .route("/v1/chat/completions/input_tokens", post(openai::chat::input_tokens))
+        .route("/chat/completions/input_tokens", post(openai::chat::input_tokens))
         .route("/v1/completions", post(openai::completions::complete))
         .route("/v1/responses", post(openai::responses::create))
         .route("/responses", post(openai::responses::create))

@@ -12,6 +12,8 @@ use crate::observe::health::Watchdog;
 use crate::observe::metrics::{Metrics, MetricsConfig};
 use crate::options::ServerOptions;
 use crate::quota::Quotas;
+#[cfg(feature = "otel")]
+use crate::telemetry::Telemetry;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::{Generator, SubmitError};
 use std::hash::{BuildHasher, RandomState};
@@ -51,6 +53,9 @@ pub(crate) struct AppState {
     pub(crate) access: Option<Access>,
     pub(crate) quotas: Option<Quotas>,
     pub(crate) audit: Option<AuditLog>,
+    /// Export of traces.
+    #[cfg(feature = "otel")]
+    pub(crate) telemetry: Option<Telemetry>,
     pub(crate) in_flight: InFlight,
     pub(crate) responses: Arc<ResponseStore>,
     pub(crate) running_responses: RunningResponses,
@@ -69,7 +74,6 @@ impl AppState {
         metrics: MetricsConfig,
     ) -> Self {
         let metrics = Metrics::new(metrics, generator.clone(), models.clone());
-        let (started, watchdog) = (unix_seconds(), Watchdog::new(options.get().step_limit));
         let responses = Arc::new(ResponseStore::new(options.get().stored_responses.clone()));
         Self {
             generator,
@@ -79,13 +83,15 @@ impl AppState {
             access: None,
             quotas: None,
             audit: None,
+            #[cfg(feature = "otel")]
+            telemetry: None,
             metrics,
-            watchdog: Mutex::new(watchdog),
+            watchdog: Mutex::default(),
             clock: Instant::now(),
             in_flight: InFlight::default(),
             responses,
             running_responses: RunningResponses::default(),
-            started,
+            started: unix_seconds(),
             ids: AtomicU64::new(0),
             keys: RandomState::new(),
         }

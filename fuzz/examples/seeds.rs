@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "tools" => tools()?,
         "audit" => audit(),
         "config" => config(),
+        "remote" => remote(),
         "worker" => worker()?,
         // Their inputs are choices; there is little to begin with.
         "requests" | "restore" => choices(),
@@ -24,6 +25,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         std::fs::write(Path::new(folder).join(name), bytes)?;
     }
     Ok(())
+}
+
+/// An event of each dialect, behind the byte that chooses cuts.
+fn remote() -> Vec<(String, Vec<u8>)> {
+    let events = [
+        r#"{"choices":[{"index":0,"text":"a","token_ids":[1],"logprobs":{"token_logprobs":[-1.5],"top_logprobs":[{"token_id:1":-1.5}]},"finish_reason":"length","stop_reason":7}],"usage":{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":3}}}"#,
+        r#"{"choices":[{"delta":{"content":"a","reasoning":"b","tool_calls":[{"index":0,"id":"c","function":{"name":"d","arguments":"{"}}]},"logprobs":{"content":[{"token":"a","token_id":1,"logprob":-1,"top_logprobs":[]}]}}]}"#,
+        r#"{"text":"a","output_ids":[1,2],"meta_info":{"finish_reason":{"type":"stop","matched":2},"completion_tokens":2,"output_token_logprobs":[[-1,1,null]],"output_top_logprobs":[[[-1,1,"a"]]]}}"#,
+        r#"{"content":"a","tokens":[1],"stop":false,"completion_probabilities":[{"id":1,"token":"a","logprob":-1,"top_logprobs":[]}]}"#,
+        r#"{"content":"","stop":true,"stop_type":"limit","tokens_predicted":4,"timings":{"cache_n":2}}"#,
+        r#"{"text_output":"a","num_output_tokens":3}"#,
+    ];
+    let events = events.iter().enumerate();
+    events.map(|(i, event)| (format!("event-{i}"), format!("\u{7}: hi\r\n\r\ndata: {event}\n\ndata: [DONE]\n\n").into_bytes())).collect()
 }
 
 /// The commented example, whole and by section.

@@ -14,6 +14,7 @@ import time
 
 PARSER = argparse.ArgumentParser()
 PARSER.add_argument("--binary", required=True)
+PARSER.add_argument("--quick", action="store_true")
 ARGS = PARSER.parse_args()
 
 DEPLOY = pathlib.Path("deploy")
@@ -89,8 +90,8 @@ def running(name, *command):
 class Server:
     """The binary on a free port."""
 
-    def __init__(self, *flags):
-        self.port = free_port()
+    def __init__(self, *flags, port=None):
+        self.port = port or free_port()
         command = [ARGS.binary, "--port", str(self.port), *flags]
         self.log = open(FOLDER / "server.log", "ab")
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)

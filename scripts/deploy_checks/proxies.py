@@ -32,7 +32,7 @@ def replaced(text, *changes):
 
 
 @contextlib.contextmanager
-def nginx(one, two):
+def nginx(one, two, *changes):
     binary, (cert, key), port = program("nginx"), certificate(), free_port()
     folder = FOLDER / "nginx"
     folder.mkdir(exist_ok=True)
@@ -44,6 +44,7 @@ def nginx(one, two):
         ("/etc/nginx/exsa/cert.pem", str(cert)),
         ("/etc/nginx/exsa/key.pem", str(key)),
         ("/var/log/nginx/exsa.log", str(folder / "access.log")),
+        *changes,
     )
     file = folder / "nginx.conf"
     file.write_text(f"pid {folder}/nginx.pid;\nerror_log {folder}/error.log info;\ndaemon off;\n{text}")
@@ -54,7 +55,7 @@ def nginx(one, two):
 
 
 @contextlib.contextmanager
-def haproxy(one, two):
+def haproxy(one, two, *changes):
     binary, (cert, key), port = program("haproxy"), certificate(), free_port()
     both = FOLDER / "haproxy.pem"
     both.write_text(cert.read_text() + key.read_text())
@@ -64,6 +65,7 @@ def haproxy(one, two):
         ("127.0.0.1:8082", f"127.0.0.1:{two.port}"),
         ("bind :443", f"bind 127.0.0.1:{port}"),
         ("/etc/haproxy/exsa.pem", str(both)),
+        *changes,
     )
     file = FOLDER / "haproxy.cfg"
     file.write_text(text)
@@ -163,6 +165,25 @@ def drains(proxy):
         assert len(outcomes) > 10
         assert client.complete(2)[0] == 200
     return f"ok: {len(outcomes)} requests, none lost"
+
+
+class Nowhere:
+    """The address of no server, for checks of a configuration alone."""
+
+    def __init__(self, port):
+        self.port = port
+
+
+@check("nginx and haproxy: the options for consistent hashing are valid")
+def hashing():
+    one, two = Nowhere(8081), Nowhere(8082)
+    nginx_options = [("    least_conn;\n", ""), ("    #   hash $http", "    hash $http")]
+    with nginx(one, two, *nginx_options):
+        pass
+    haproxy_options = [("  balance leastconn\n", ""), ("  #   balance hdr", "  balance hdr"),
+                       ("  #   hash-type", "  hash-type"), ("  #   hash-balance", "  hash-balance")]  # fmt: skip
+    with haproxy(one, two, *haproxy_options):
+        pass
 
 
 for name, proxy in [("nginx", nginx), ("haproxy", haproxy)]:

@@ -1,5 +1,6 @@
 """Checks of limits, clients that leave, and the drain."""
 
+import http.client
 import json
 import signal
 import socket
@@ -133,6 +134,43 @@ def many_streams(server):
 def loopback_only(_):
     result = subprocess.run([ARGS.binary, "--host", "0.0.0.0", "--port", "0"], capture_output=True, text=True, timeout=30)
     assert result.returncode == 1 and "--insecure-no-auth" in result.stderr, result.stderr
+
+
+@check("SIGTERM: ready turns first, requests are accepted for the delay, then the listener closes, streams end whole")
+def drain_order(_):
+    server = Server("--drain-delay", "3", "--drain", "60")
+    kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    idle = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    kept.request("GET", "/health/ready")
+    response = kept.getresponse()
+    assert response.read() and response.status == 200 and response.headers["connection"] is None
+    stream = open_stream(server, ENDLESS)
+    begun = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    # New and kept connections are served; each response ends its connection.
+    while True:
+        response, _ = server.request("GET", "/health/ready")
+        if response.status == 503:
+            break
+        assert time.monotonic() - begun < 2.5, "ready does not turn"
+    kept.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 1}))
+    response = kept.getresponse()
+    assert response.status == 200 and response.headers["connection"] == "close" and response.read()
+    while True:
+        try:
+            server.request("GET", "/health/live")
+        except OSError:
+            break
+        assert time.monotonic() - begun < 60, "the listener does not close"
+        time.sleep(0.05)
+    closed = time.monotonic() - begun
+    assert closed > 2.9, f"the listener closed after {closed:.2f} s"
+    assert idle.recv(1) == b"", "an idle connection stays"
+    received = b""
+    while part := stream.recv(65536):
+        received += part
+    assert b"[DONE]" in received, received[-300:]
+    assert server.process.wait(timeout=60) == 0
 
 
 @check("SIGTERM drains: a running stream ends whole, new requests are refused")

@@ -4,6 +4,7 @@ use crate::llama_cpp::Chain;
 use crate::llama_cpp::Sampler::{self, Draw, Greedy, MinP, Penalties, Temperature, TopK, TopP};
 use crate::{HISTORY, ROWS, rows};
 use exsa_benches::random::Random;
+use exsa_benches::verdict;
 use exsa_core::sampler::{SampleScratch, SamplerContext, SamplingParams};
 use std::hint::black_box;
 use std::time::Instant;
@@ -25,10 +26,13 @@ fn chains() -> [(&'static str, SamplingParams, Vec<Sampler>); 5] {
     ]
 }
 
-/// Prints the medians in microseconds. A median of single calls is that of calls during which nothing else
-/// ran.
+/// How many times as fast ours are to be.
+const RATIO_MIN: f64 = 2.0;
+
+/// Prints the medians in microseconds, the ratio, and whether it is what it should be. A median of single
+/// calls is that of calls during which nothing else ran.
 pub(crate) fn run() {
-    println!("vocabulary, chain: ours, llama.cpp (µs per token, medians of {ROUNDS} calls in turn), ratio");
+    println!("ours and llama.cpp's chains, µs per token, medians of {ROUNDS} calls in turn");
     for n_vocab in [32_000, 128_256, 256_000] {
         let rows = rows(n_vocab);
         let mut random = Random::new(7);
@@ -50,7 +54,8 @@ pub(crate) fn run() {
                 times.sort_unstable();
                 times[ROUNDS / 2].as_secs_f64() * 1e6
             });
-            println!("{n_vocab}, {name}: {ours:.1}, {theirs:.1}, {:.2}", theirs / ours);
+            let (of, times) = (format!("{n_vocab}, {name}"), format!("{ours:.1} and {theirs:.1} µs"));
+            println!("{}", verdict::at_least(&of, &times, theirs / ours, RATIO_MIN));
         }
     }
 }

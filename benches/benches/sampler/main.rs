@@ -1,11 +1,13 @@
-//! Sampling one token, over vocabularies of 32, 128 and 256 thousand. With the feature `llamacpp`, a table
-//! of our chains and llama.cpp's on the same rows comes first.
+//! Sampling one token, over vocabularies of 32, 128 and 256 thousand. Lines with aims come first: with the
+//! feature `llamacpp` our chains and llama.cpp's on the same rows, and with `EXSA_BENCH_MODEL=FILE`, a GGUF of
+//! 1B parameters, the share that sampling has of a step.
 #![allow(missing_docs)]
 
 #[cfg(feature = "llamacpp")]
 mod compare;
 #[cfg(feature = "llamacpp")]
 mod llama_cpp;
+mod share;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -16,6 +18,7 @@ use exsa_core::sampler::{
 };
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Different rows, so that no branch is learnt by heart.
 const ROWS: usize = 16;
@@ -153,7 +156,20 @@ fn sampler(criterion: &mut Criterion) {
 fn compared(_criterion: &mut Criterion) {
     #[cfg(feature = "llamacpp")]
     compare::run();
+    #[cfg(not(feature = "llamacpp"))]
+    println!("chains against llama.cpp's: skipped: the feature llamacpp is off");
+    share::run();
 }
 
-criterion_group!(benches, compared, sampler);
+/// Some sixty figures: together, with those with aims, they take less than six minutes.
+fn configured() -> Criterion {
+    let criterion = Criterion::default().sample_size(20);
+    criterion.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(1500))
+}
+
+criterion_group! {
+    name = benches;
+    config = configured();
+    targets = compared, sampler
+}
 criterion_main!(benches);

@@ -6,7 +6,8 @@ pub mod answer;
 pub mod http;
 pub mod in_process;
 pub mod options;
-pub mod report;
+pub mod processor;
+mod report;
 pub mod round;
 pub mod sse;
 pub mod target;
@@ -40,8 +41,13 @@ pub fn run(options: &LoadGenOptions, out: &mut dyn Write) -> Result<(), BenchErr
     in_turn(options.rounds, targets.len(), |i| {
         let turn: usize = turns.next().unwrap_or_default();
         let target: &dyn Target = &*targets[i];
+        let is_engine = i < options.engine.len();
+        let pid = options.pid.iter().find(|(name, _)| name == target.name()).map(|(_, pid)| *pid);
+        let used = || if is_engine { processor::seconds(None) } else { processor::seconds(Some(pid?)) };
+        let before = used();
         let answers = round::run(target, &workload.round((turn / targets.len()) as u64)?)?;
-        let summary = Summary::new(&answers);
+        let mut summary = Summary::new(&answers);
+        summary.processor_seconds = used().zip(before).map(|(after, before)| after - before);
         say(format_args!(
             "  {}: {:.2} s, {:.1} generated tokens/s, first token {:.0} ms at the median",
             target.name(),

@@ -29,6 +29,10 @@ pub struct LoadGenOptions {
     #[arg(long, value_name = "NAME=URL", value_parser = server)]
     pub http: Vec<(String, String)>,
 
+    /// The process of a server on this machine, for its processor time (Linux).
+    #[arg(long, value_name = "NAME=PID", value_parser = process)]
+    pub pid: Vec<(String, u32)>,
+
     /// The model's name in requests to servers.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub http_model: String,
@@ -157,6 +161,14 @@ fn server(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, url)) if !name.is_empty() && url.starts_with("http://") => Ok((name.into(), url.into())),
         _ => Err("NAME=http://HOST:PORT is expected; https is not spoken".into()),
+    }
+}
+
+fn process(text: &str) -> Result<(String, u32), String> {
+    let parts = text.split_once('=').and_then(|(name, pid)| Some((name, pid.parse().ok()?)));
+    match parts {
+        Some((name, pid)) if !name.is_empty() => Ok((name.into(), pid)),
+        _ => Err("NAME=PID is expected".into()),
     }
 }
 

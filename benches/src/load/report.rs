@@ -26,6 +26,8 @@ pub struct Summary {
     pub answer_ms_p50: f64,
     pub answer_ms_p95: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub processor_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fairness: Option<f64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub users: BTreeMap<String, Summary>,
@@ -73,6 +75,7 @@ impl Summary {
             itl_ms_p95: at(&gaps, 95.0),
             answer_ms_p50: at(&whole, 50.0),
             answer_ms_p95: at(&whole, 95.0),
+            processor_seconds: None,
             fairness: None,
             users: BTreeMap::new(),
         }
@@ -85,6 +88,7 @@ impl Summary {
             median(&rounds.iter().map(|round| figure(round)).collect::<Vec<_>>()).unwrap_or_default()
         };
         let fairness: Vec<_> = rounds.iter().filter_map(|round| round.fairness).collect();
+        let processor: Vec<_> = rounds.iter().filter_map(|round| round.processor_seconds).collect();
         let users = first.users.keys().map(|name| {
             let rounds: Vec<_> = rounds.iter().filter_map(|round| round.users.get(name)).collect();
             (name.clone(), Self::medians(&rounds))
@@ -103,6 +107,7 @@ impl Summary {
             itl_ms_p95: middle(|s| s.itl_ms_p95),
             answer_ms_p50: middle(|s| s.answer_ms_p50),
             answer_ms_p95: middle(|s| s.answer_ms_p95),
+            processor_seconds: median(&processor),
             fairness: median(&fairness),
             users: users.collect(),
         }
@@ -173,6 +178,9 @@ pub struct Ratios {
     pub ttft_p95: Option<Ratio>,
     /// Of the 95th percentiles of the times between tokens.
     pub itl_p95: Option<Ratio>,
+    /// Of the seconds of processor time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processor: Option<Ratio>,
 }
 
 impl Ratios {
@@ -182,6 +190,8 @@ impl Ratios {
             let figures = |rounds: &[Summary]| rounds.iter().map(figure).collect::<Vec<_>>();
             Ratio::new(&figures(ours.1), &figures(theirs.1))
         };
+        let is_known = |rounds: &[Summary]| rounds.iter().all(|round| round.processor_seconds.is_some());
+        let known = is_known(ours.1) && is_known(theirs.1);
         Self {
             ratio_of: ours.0.into(),
             to: theirs.0.into(),
@@ -189,6 +199,7 @@ impl Ratios {
             generated: ratio(|s| s.generated_tokens_per_second),
             ttft_p95: ratio(|s| s.ttft_ms_p95),
             itl_p95: ratio(|s| s.itl_ms_p95),
+            processor: known.then(|| ratio(|s| s.processor_seconds.unwrap_or_default())).flatten(),
         }
     }
 }

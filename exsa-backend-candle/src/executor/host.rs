@@ -70,8 +70,9 @@ fn attention_sizes(config: &Config, plan: &SessionPlan, threads: usize) -> Atten
 }
 
 impl Memory {
-    /// Runs `batch` on `team`; returns the number of values at the front of `logits`.
-    fn forward(&mut self, batch: &Batch, context: Context<'_>, team: &mut Team) -> Result<usize, StepError> {
+    /// Runs `batch` on `team` through all layers; returns the number of its rows, whose normalized hidden
+    /// states are at the front of `workspace.normed`.
+    fn layers(&mut self, batch: &Batch, context: Context<'_>, team: &mut Team) -> Result<usize, StepError> {
         let Context { model, tables, ropes, interrupt } = context;
         let transformer = &model.transformer;
         let (n_tokens, width) = (batch.len(), model.config.n_embd);
@@ -118,7 +119,17 @@ impl Memory {
             let next = next.map_or(&transformer.norm, |layer| &layer.attention_norm);
             pass.mlp(next)?;
         }
-        let n = self.metadata.rows.len();
+        Ok(self.metadata.rows.len())
+    }
+
+    /// Runs `batch` on `team`; returns the number of values at the front of `logits`.
+    fn forward(&mut self, batch: &Batch, context: Context<'_>, team: &mut Team) -> Result<usize, StepError> {
+        let n = self.layers(batch, context, team)?;
+        if n == 0 {
+            return Ok(0);
+        }
+        let model = context.model;
+        let (transformer, width) = (&model.transformer, model.config.n_embd);
         let len = n * model.n_vocab;
         // Only ever longer: values that are there already are written over.
         if self.logits.len() < len {
@@ -140,6 +151,13 @@ impl Executor for HostExecutor {
         let pass = threads.run(|team| memory.forward(batch, context, team));
         let len = pass.map_err(|error| StepError::Backend(error.to_string()))??;
         Ok(&memory.logits[..len])
+    }
+
+    fn hidden_states(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
+        let Self { threads, memory } = self;
+        let pass = threads.run(|team| memory.layers(batch, context, team));
+        let rows = pass.map_err(|error| StepError::Backend(error.to_string()))??;
+        Ok(&memory.workspace.normed[..rows * context.model.config.n_embd])
     }
 
     fn copy(&mut self, copy: &BlockCopy) -> Result<(), StepError> {

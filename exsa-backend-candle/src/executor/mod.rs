@@ -47,6 +47,10 @@ pub(crate) trait Executor: Send {
     /// Runs `batch`, which is not empty and has its blocks; its logits are `[rows, n_vocab]`.
     fn forward(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError>;
 
+    /// Runs `batch` like [`forward`](Self::forward); gives the normalized hidden states behind the last layer
+    /// of its rows, `[rows, n_embd]`.
+    fn hidden_states(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError>;
+
     /// Copies the start of a block to another, in every layer.
     fn copy(&mut self, copy: &BlockCopy) -> Result<(), StepError>;
 

@@ -8,8 +8,8 @@ use crate::layers::paged::PagedSpan;
 use crate::plan::SessionPlan;
 use crate::shape::BlockId;
 use crate::tensor_values as values;
-use crate::transformer::Step;
-use candle_core::Device;
+use crate::transformer::{Step, Transformer};
+use candle_core::{Device, Tensor};
 use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, LoadError, StepError};
 use std::io::{Read, Write};
@@ -18,20 +18,27 @@ use std::io::{Read, Write};
 pub(crate) struct TensorExecutor {
     device: Device,
     kv: KvStore,
-    logits: Vec<f32>,
+    /// Logits or hidden states of the last pass.
+    rows: Vec<f32>,
 }
 
 impl TensorExecutor {
     /// An executor of a session by `plan` on `device`, where the model's weights are.
     pub fn new(device: Device, plan: &SessionPlan) -> Result<Self, LoadError> {
         let kv = KvStore::new(&plan.kv_shape, plan.n_blocks as usize, &device).load()?;
-        Ok(Self { device, kv, logits: Vec::new() })
+        Ok(Self { device, kv, rows: Vec::new() })
     }
 }
 
-impl Executor for TensorExecutor {
-    fn forward(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
-        self.logits.clear();
+impl TensorExecutor {
+    /// Runs `batch`; `output` computes what is wanted of the hidden states of its rows.
+    fn run(
+        &mut self,
+        batch: &Batch,
+        context: Context<'_>,
+        output: impl FnOnce(&Transformer, &Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<&[f32], StepError> {
+        self.rows.clear();
         let mut placement = Placement { spans: Vec::with_capacity(batch.span_count()), runs: Vec::new() };
         let mut positions = Vec::with_capacity(batch.len());
         for span in batch.spans() {
@@ -49,12 +56,22 @@ impl Executor for TensorExecutor {
             rope_sliding_window: context.ropes.sliding_window.table(&positions, &self.device).step()?,
             rows: Rows::new(rows, batch.len()),
         };
-        let logits = context.model.transformer.forward(&step, &self.kv, context.interrupt)?;
-        if let Some(logits) = logits {
-            let logits = logits.to_device(&Device::Cpu).step()?;
-            values::read(&logits, |values: &[f32]| self.logits.extend_from_slice(values)).step()?;
+        let transformer = &context.model.transformer;
+        if let Some(x) = transformer.layers(&step, &self.kv, context.interrupt)? {
+            let rows = output(transformer, &x).and_then(|rows| rows.to_device(&Device::Cpu)).step()?;
+            values::read(&rows, |values: &[f32]| self.rows.extend_from_slice(values)).step()?;
         }
-        Ok(&self.logits)
+        Ok(&self.rows)
+    }
+}
+
+impl Executor for TensorExecutor {
+    fn forward(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
+        self.run(batch, context, Transformer::logits)
+    }
+
+    fn hidden_states(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
+        self.run(batch, context, |transformer, x| transformer.norm.forward(x))
     }
 
     fn copy(&mut self, copy: &BlockCopy) -> Result<(), StepError> {

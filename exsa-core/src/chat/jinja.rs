@@ -17,12 +17,17 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Maximum steps of a template for one conversation; a step is an instruction or some 64 bytes of data. Enough
-/// for conversations of thousands of messages, and the end of an endless loop after a second or two.
-pub(super) const STEPS_MAX: u64 = 10_000_000;
+/// Maximum steps of a template for a short conversation. A step is an instruction or 64 bytes of data, texts
+/// that a template only passes on included, so this is also a limit on its memory: 64 MB. The templates of
+/// known models take some hundred steps and two for each byte of the conversation.
+pub(super) const STEPS_MAX: u64 = 1_000_000;
 
-/// Steps more for each byte of the conversation.
+/// Steps more for each byte of the conversation, up to [`STEPS_TOTAL_MAX`].
 const STEPS_PER_BYTE: u64 = 4;
+
+/// Maximum steps for a conversation of any length, but for one step for every two bytes: 256 MB, and 32 bytes
+/// for each byte of the conversation.
+const STEPS_TOTAL_MAX: u64 = 4_000_000;
 
 /// The name under which the template goes in error messages.
 const NAME: &str = "chat template";
@@ -59,6 +64,7 @@ impl Program {
         let mut environment = self.environment.clone();
         let bytes: u64 = variables.iter().map(|(_, value)| weight(value)).sum();
         let steps_max = steps_max.saturating_add(bytes.saturating_mul(STEPS_PER_BYTE));
+        let steps_max = steps_max.min(STEPS_TOTAL_MAX.saturating_add(bytes / 2));
         environment.set_fuel(Some(steps_max));
         let marking = Arc::new(marking);
         python::install_marking(&mut environment, &marking);

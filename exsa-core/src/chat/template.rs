@@ -211,7 +211,10 @@ pub enum ChatTemplateError {
         problem: String,
     },
     /// The template does more work than any conversation needs, as one does that never ends.
-    #[error("the chat template does not end within the limit of {steps_max} steps for this conversation")]
+    #[error(
+        "the chat template does not end within the limit of {steps_max} steps for this conversation, each an \
+         instruction or 64 bytes of data"
+    )]
     Endless {
         /// Steps allowed: instructions, and units of 64 bytes of data.
         steps_max: u64,

@@ -13,6 +13,9 @@ const PARSED_MAX: usize = 8;
 /// Name of the template for requests with tools, as files have it.
 const TOOL_USE: &str = "tool_use";
 
+/// Name of the template for requests with documents, as files have it.
+const RAG: &str = "rag";
+
 /// Name of the template that is used unless another is chosen.
 const DEFAULT: &str = "default";
 
@@ -107,8 +110,8 @@ impl ChatTemplates {
     }
 
     /// The template for a request: the one that its options or the engine's name, or else the model's
-    /// `tool_use` template if the request has tools, or else its main one, or else ChatML if the vocabulary
-    /// has `<|im_start|>`.
+    /// `tool_use` template if the request has tools, or else its `rag` template if it has documents, or else
+    /// its main one, or else ChatML if the vocabulary has `<|im_start|>`.
     ///
     /// # Errors
     ///
@@ -125,7 +128,8 @@ impl ChatTemplates {
             }
             None => {
                 let tool_use = self.named.get(TOOL_USE).filter(|_| !options.tools.is_empty());
-                match tool_use.or(self.main.as_ref()) {
+                let rag = self.named.get(RAG).filter(|_| !options.documents.is_empty());
+                match tool_use.or(rag).or(self.main.as_ref()) {
                     Some(source) => source,
                     None if texts().control.iter().any(|text| text == "<|im_start|>") => {
                         builtin::source("chatml").unwrap_or_default()

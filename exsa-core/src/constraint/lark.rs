@@ -26,10 +26,7 @@ pub(super) fn regex(regex: &str) -> Result<String, ConstraintError> {
         let max = limits::GRAMMAR_BYTES_MAX as u64;
         return Err(ConstraintError::Limit { grammar, limit: "bytes", max });
     }
-    if depth(regex) > limits::REGEX_DEPTH_MAX {
-        let max = limits::REGEX_DEPTH_MAX as u64;
-        return Err(ConstraintError::Limit { grammar, limit: "levels of nesting", max });
-    }
+    check_depth(regex, grammar)?;
     let inner = regex.strip_prefix('^').unwrap_or(regex);
     let inner = match inner.strip_suffix('$') {
         Some(body) if body.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 0 => body,
@@ -50,9 +47,7 @@ pub(super) fn check(source: &str, grammar: &'static str) -> Result<(), Constrain
     if source.len() > limits::GRAMMAR_BYTES_MAX {
         return Err(limit("bytes", limits::GRAMMAR_BYTES_MAX));
     }
-    if depth(source) > limits::REGEX_DEPTH_MAX {
-        return Err(limit("levels of nesting", limits::REGEX_DEPTH_MAX));
-    }
+    check_depth(source, grammar)?;
     if source.lines().filter(|line| line.contains(':')).count() > limits::RULES_MAX {
         return Err(limit("rules", limits::RULES_MAX));
     }
@@ -62,6 +57,15 @@ pub(super) fn check(source: &str, grammar: &'static str) -> Result<(), Constrain
         return Err(ConstraintError::Invalid { grammar, problem });
     }
     Ok(())
+}
+
+/// Checks the nesting of brackets.
+pub(super) fn check_depth(source: &str, grammar: &'static str) -> Result<(), ConstraintError> {
+    let max = limits::REGEX_DEPTH_MAX;
+    match depth(source) > max {
+        true => Err(ConstraintError::Limit { grammar, limit: "levels of nesting", max: max as u64 }),
+        false => Ok(()),
+    }
 }
 
 /// The text with JSON's `\u` escapes decoded; keys of a schema inside a grammar may have them.

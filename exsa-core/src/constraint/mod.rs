@@ -42,6 +42,10 @@ mod lark;
 mod limits;
 #[cfg(feature = "constraints")]
 mod matcher;
+#[cfg(all(feature = "constraints", feature = "tool-parsers"))]
+mod plain_string;
+#[cfg(feature = "tool-parsers")]
+pub(crate) mod reference;
 #[cfg(feature = "constraints")]
 mod schema;
 #[cfg(feature = "constraints")]
@@ -63,6 +67,8 @@ pub use compiler::Compiler;
 pub(crate) use disabled::{Allowed, Compiler, ConstraintState};
 pub use error::ConstraintError;
 pub use grammar::{Grammar, JsonSchema, JsonWhitespace};
+#[cfg(all(feature = "constraints", feature = "tool-parsers"))]
+pub(crate) use plain_string::PlainString;
 #[cfg(all(feature = "constraints", feature = "tool-parsers"))]
 pub(crate) use source::checked_json;
 #[cfg(feature = "constraints")]

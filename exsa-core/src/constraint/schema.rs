@@ -154,7 +154,7 @@ fn rewrite(schema: &mut Value, hides: bool) {
 
 /// The pattern of a format that llguidance takes too loosely: dates exist, and a leap second ends a day in
 /// UTC (RFC 3339).
-fn strict_format(format: &str) -> Option<String> {
+pub(super) fn strict_format(format: &str) -> Option<String> {
     let date = concat!(
         "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)",
         "|02-(?:0[1-9]|1[0-9]|2[0-8]))",

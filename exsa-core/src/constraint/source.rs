@@ -57,7 +57,8 @@ fn as_lark(
         }
         Grammar::Gbnf(grammar) => {
             within(kind, grammar.len())?;
-            gbnf::to_lark(grammar, |text| env.control(text))
+            let ends = &env.tokenizer.special().end_of_generation;
+            gbnf::to_lark(grammar, |text| env.control(text), ends)
         }
         Grammar::StructuralTags(tags) => structural_tags(env, tags, whitespace),
     }

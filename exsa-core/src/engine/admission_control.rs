@@ -49,7 +49,7 @@ impl AdmissionControl {
         let estimated_wait =
             counts.interval.map(|each| each.saturating_mul(ahead.min(u32::MAX as usize) as u32));
         let class_depth = counts.classes[priority.index()];
-        Err(SubmitError::QueueFull { waiting, limit, scope, priority, class_depth, estimated_wait })
+        Err(SubmitError::QueueFull { waiting, limit, scope, priority, class_depth, ahead, estimated_wait })
     }
 
     /// Returns a place.

@@ -3,7 +3,7 @@
 use crate::constraint::{Allowed, ConstraintState};
 use crate::engine::banned::{BannedStrings, Read};
 use crate::engine::output::Output;
-use crate::engine::reasoning_budget::ReasoningBudget;
+use crate::engine::reasoning_budget::{BudgetAhead, ReasoningBudget};
 use crate::finish::{FinishReason, RequestError};
 use crate::sampler::{SampleError, SampleScratch, Sampled, Sampler};
 use crate::stream::{AnswerFinished, AnswerLogprob, Event, StreamSender, Token};
@@ -94,8 +94,16 @@ impl Answer {
         position: u64,
         scratch: &mut SampleScratch,
     ) -> Result<Option<Sampled>, FinishReason> {
-        if let Some(token) = self.budget.as_ref().and_then(ReasoningBudget::forced) {
-            return self.force(token, logits, scratch).map_err(failed);
+        let forced = match &self.banned {
+            Some(banned) => banned.forced(),
+            None => self.budget.as_ref().and_then(ReasoningBudget::forced),
+        };
+        if let Some(token) = forced {
+            return match self.banned.as_ref().and_then(|banned| banned.ban(position, token)) {
+                // The end of the reasoning is part of a banned string.
+                Some(string) => Err(FinishReason::BannedString(string)),
+                None => self.force(token, logits, scratch).map_err(failed),
+            };
         }
         let mut mask = None;
         if let Some(constraint) = &mut self.constraint {
@@ -185,7 +193,8 @@ impl Answer {
         }
         match banned.push(sampled, position, tokenizer) {
             Read::Banned(found) => {
-                let rewind = banned.rewind(found, &self.detokenizer, &self.stop, tokenizer);
+                let budget = BudgetAhead::new(self.budget.as_ref(), &self.output);
+                let rewind = banned.rewind(found, &self.detokenizer, &self.stop, budget, tokenizer);
                 let exhausted = rewind.exhausted.then_some(FinishReason::BannedString(found.index));
                 let failed = self.rollback(rewind.tokens).err();
                 TokenOutcome::Rewind(rewind.tokens, failed.or(exhausted))
@@ -290,7 +299,8 @@ impl Answer {
             }
         }
         if let Some(banned) = &mut self.banned {
-            banned.resume(&self.detokenizer, &self.stop);
+            let budget = BudgetAhead::new(self.budget.as_ref(), &self.output);
+            banned.resume(&self.detokenizer, &self.stop, budget);
         }
         tokens.len()
     }

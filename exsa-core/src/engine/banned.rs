@@ -5,8 +5,9 @@
 //! that token is banned at its position, and sampling goes on from there. A draw is a function of (seed,
 //! position) and of the tokens before, so an answer is the same however often it is interrupted.
 
+use crate::engine::reasoning_budget::BudgetAhead;
 use crate::sampler::{Candidates, Sampled, SamplerContext, SamplingError, Step, Transform, TransformFactory};
-use crate::text::{BannedMatcher, Detokenizer, Found, StopMatcher};
+use crate::text::{BannedMatcher, Detokenizer, Found, Released, StopMatcher};
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 use parking_lot::Mutex;
@@ -39,6 +40,8 @@ struct Ahead {
     detokenizer: Detokenizer,
     stop: StopMatcher,
     matcher: BannedMatcher,
+    /// Limit of the reasoning's length.
+    budget: Option<BudgetAhead>,
 }
 
 /// A token that may be taken back.
@@ -70,14 +73,17 @@ pub(super) struct Rewind {
 }
 
 impl BannedStrings {
-    /// The state at the start of an answer, whose text begins with the state of `detokenizer` and `stop`.
+    /// The state at the start of an answer, whose text begins with the state of `detokenizer`, `stop` and
+    /// `budget`.
     pub(super) fn new(
         matcher: BannedMatcher,
         bans: Bans,
         detokenizer: &Detokenizer,
         stop: &StopMatcher,
+        budget: Option<BudgetAhead>,
     ) -> Self {
-        let ahead = Ahead { detokenizer: detokenizer.clone(), stop: stop.clone(), matcher: matcher.clone() };
+        let (detokenizer, stop) = (detokenizer.clone(), stop.clone());
+        let ahead = Ahead { detokenizer, stop, matcher: matcher.clone(), budget };
         Self { settled: matcher, ahead, pending: VecDeque::new(), bans, certain: 0, withdrawn: 0 }
     }
 
@@ -120,18 +126,30 @@ impl BannedStrings {
     }
 
     /// Records the text behind the last token of a resumed answer, where nothing is pending.
-    pub(super) fn resume(&mut self, detokenizer: &Detokenizer, stop: &StopMatcher) {
+    pub(super) fn resume(
+        &mut self,
+        detokenizer: &Detokenizer,
+        stop: &StopMatcher,
+        budget: Option<BudgetAhead>,
+    ) {
         let matcher = self.settled.clone();
-        self.ahead = Ahead { detokenizer: detokenizer.clone(), stop: stop.clone(), matcher };
+        self.ahead = Ahead { detokenizer: detokenizer.clone(), stop: stop.clone(), matcher, budget };
+    }
+
+    /// The next token, if the end of the reasoning's budget forces it.
+    pub(super) fn forced(&self) -> Option<TokenId> {
+        self.ahead.budget.as_ref().and_then(BudgetAhead::forced)
     }
 
     /// Takes back the tokens from the one in which `found` begins, or from the first that is pending, and
-    /// bans it at its position. `detokenizer` and `stop` are those behind the last token that is not pending.
+    /// bans it at its position. `detokenizer`, `stop` and `budget` are those behind the last token that is
+    /// not pending.
     pub(super) fn rewind(
         &mut self,
         found: Found,
         detokenizer: &Detokenizer,
         stop: &StopMatcher,
+        budget: Option<BudgetAhead>,
         tokenizer: &dyn Tokenizer,
     ) -> Rewind {
         let first = self.pending.iter().position(|pending| pending.end > found.start).unwrap_or(0);
@@ -144,7 +162,7 @@ impl BannedStrings {
             })
         });
         self.pending.truncate(first);
-        self.resume(detokenizer, stop);
+        self.resume(detokenizer, stop, budget);
         for pending in &self.pending {
             self.ahead.read(pending.sampled.token, tokenizer);
         }
@@ -173,13 +191,17 @@ impl Ahead {
     fn read(&mut self, id: TokenId, tokenizer: &dyn Tokenizer) -> (Read, usize) {
         let before = self.matcher.read();
         self.stop.push_control(tokenizer, id);
-        let (mut decoded, mut released) = (String::new(), String::new());
+        let mut decoded = String::new();
+        let mut released = Released { keep_controls: self.stop.keeps_controls(), ..Released::default() };
         self.detokenizer.push(tokenizer, id, &mut decoded);
         let found = self.matcher.push(&decoded);
         let end = self.matcher.read() + usize::from(self.detokenizer.is_holding());
         // Of a stop string and a banned string, the one that is complete first counts.
         let until = found.map_or(decoded.len(), |found| found.end - before);
-        let stopped = self.stop.push(decoded.get(..until).unwrap_or_default(), &mut released).is_some();
+        let stopped = self.stop.push_into(decoded.get(..until).unwrap_or_default(), &mut released).is_some();
+        if let Some(budget) = &mut self.budget {
+            budget.read(&released, tokenizer);
+        }
         let read = match found {
             _ if stopped => Read::Stop,
             Some(found) => Read::Banned(found),

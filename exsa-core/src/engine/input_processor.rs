@@ -10,7 +10,7 @@ use crate::engine::in_flight::InFlight;
 use crate::engine::info::EngineInfo;
 use crate::engine::mailbox::{Command, Mailbox};
 use crate::engine::output_plan::{OutputPlan, PromptEnd, chat_options};
-use crate::engine::reasoning_budget::ReasoningBudget;
+use crate::engine::reasoning_budget::{BudgetAhead, ReasoningBudget};
 use crate::engine::request_state::{RequestState, Submission};
 use crate::finish::{FinishReason, RequestError};
 use crate::generator::SubmitError;
@@ -197,10 +197,14 @@ impl InputProcessor {
         let logprob = logprob.filter(|_| sampling.logprobs);
         let answers = samplers.into_iter().zip(constraints).enumerate();
         let answers = answers.map(|(index, ((sampler, bans), constraint))| {
-            let banned = banned.clone();
-            let banned = banned.map(|matcher| BannedStrings::new(matcher, bans, &detokenizer, &stop));
             // Calls of later answers in the conversation differ by the length of the prompt.
             let output = plan.output(index, sampler.seed().wrapping_add((prompt_len as u64) << 32));
+            let budget = budget
+                .map(|tokens| ReasoningBudget::new(tokens, constraint.is_some(), &output, &*self.tokenizer));
+            let banned = banned.clone().map(|matcher| {
+                let budget = BudgetAhead::new(budget.as_ref(), &output);
+                BannedStrings::new(matcher, bans, &detokenizer, &stop, budget)
+            });
             Box::new(Answer {
                 request: id,
                 index,
@@ -210,9 +214,7 @@ impl InputProcessor {
                 end_of_generation: end_of_generation.clone(),
                 detokenizer: detokenizer.clone(),
                 stop: stop.clone(),
-                budget: budget.map(|tokens| {
-                    ReasoningBudget::new(tokens, constraint.is_some(), &output, &*self.tokenizer)
-                }),
+                budget,
                 output: output.withhold(best.is_some()),
                 calls_max: plan.calls_max,
                 logprob,
@@ -309,10 +311,6 @@ impl InputProcessor {
     fn banned_strings(&self, request: &Request) -> Result<Option<BannedMatcher>, SubmitError> {
         if request.banned_strings.is_empty() {
             return Ok(None);
-        }
-        if request.reasoning.budget.is_some() {
-            let problem = "it cannot be combined with banned_strings".to_owned();
-            return Err(SubmitError::Option { option: "thinking_budget", problem });
         }
         let matcher = BannedMatcher::new(&request.banned_strings, request.banned_strings_ignore_case)
             .map_err(|problem| SubmitError::Option { option: "banned_strings", problem })?;

@@ -33,6 +33,17 @@ impl Output {
         }
     }
 
+    /// A copy that parses text and emits nothing.
+    pub(crate) fn reader(&self) -> Self {
+        Self {
+            index: self.index,
+            withheld: None,
+            group: Vec::new(),
+            #[cfg(feature = "tool-parsers")]
+            parser: self.parser.clone(),
+        }
+    }
+
     /// Withholds the events: [`take_withheld`](Self::take_withheld) gives them.
     #[must_use]
     pub(crate) fn withhold(mut self, withhold: bool) -> Self {

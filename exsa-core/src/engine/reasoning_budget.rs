@@ -1,6 +1,7 @@
 //! Limit of the reasoning's length: its end is forced once the budget is used.
 
 use crate::engine::output::Output;
+use crate::text::Released;
 use crate::token::TokenId;
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 use std::collections::VecDeque;
@@ -13,6 +14,32 @@ pub(crate) struct ReasoningBudget {
     forced: VecDeque<TokenId>,
     /// Whether the reasoning ends without white space, which a constraint of the answer may not allow.
     tight: bool,
+}
+
+/// The budget of an answer as far as it was sampled, ahead of the text that is certain.
+pub(crate) struct BudgetAhead {
+    budget: ReasoningBudget,
+    output: Output,
+}
+
+impl BudgetAhead {
+    /// The state behind the last certain token; `None` without a budget.
+    pub(crate) fn new(budget: Option<&ReasoningBudget>, output: &Output) -> Option<Self> {
+        Some(Self { budget: budget?.clone(), output: output.reader() })
+    }
+
+    /// The next token, if it is forced.
+    pub(crate) fn forced(&self) -> Option<TokenId> {
+        self.budget.forced()
+    }
+
+    /// Reads a token, which released this text.
+    pub(crate) fn read(&mut self, released: &Released, tokenizer: &dyn Tokenizer) {
+        self.budget.taken();
+        let was_reasoning = self.output.in_reasoning();
+        self.output.replay(released);
+        self.budget.output(was_reasoning, &self.output, tokenizer);
+    }
 }
 
 impl ReasoningBudget {

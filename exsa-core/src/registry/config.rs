@@ -1,7 +1,7 @@
 //! Configuration of one model.
 
+use super::managed::{EngineLoader, Loader, Managed};
 use crate::backend::{InferenceBackend, LoadOptions, MemoryEstimate, ModelSource};
-use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::options::EngineOptions;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Prepares an engine before its model is ready.
-pub(super) type Prepare = Arc<dyn Fn(&Engine) -> Result<(), LoadError> + Send + Sync>;
+pub(super) type Prepare = Arc<dyn Fn(&dyn Managed) -> Result<(), LoadError> + Send + Sync>;
 
 /// A model that a [`Registry`](super::Registry) can load: name, backend, source and options.
 ///
@@ -33,8 +33,8 @@ pub struct ModelConfig {
     pub name: String,
     /// Further names in requests.
     pub aliases: Vec<String>,
-    /// The backend.
-    pub backend: Arc<dyn InferenceBackend>,
+    /// The way from the source to what serves the model.
+    pub loader: Arc<dyn Loader>,
     /// The model's file or bytes.
     pub source: ModelSource,
     /// Options of loading.
@@ -51,13 +51,19 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// A model with the default options.
+    /// A model with the default options, served by an engine in this process.
     #[must_use]
     pub fn new(name: impl Into<String>, backend: Arc<dyn InferenceBackend>, source: ModelSource) -> Self {
+        Self::with_loader(name, Arc::new(EngineLoader(backend)), source)
+    }
+
+    /// A model with the default options, served by what `loader` makes of it.
+    #[must_use]
+    pub fn with_loader(name: impl Into<String>, loader: Arc<dyn Loader>, source: ModelSource) -> Self {
         Self {
             name: name.into(),
             aliases: Vec::new(),
-            backend,
+            loader,
             source,
             load: LoadOptions::default(),
             engine: EngineOptions::default(),
@@ -110,12 +116,12 @@ impl ModelConfig {
         self
     }
 
-    /// Calls `prepare` on the loading thread with the started engine, before the model is ready: to warm
+    /// Calls `prepare` on the loading thread with what serves the model, before the model is ready: to warm
     /// it up with a request, or to set up speculation. An error, or a panic, fails the load.
     #[must_use]
     pub fn prepare(
         mut self,
-        prepare: impl Fn(&Engine) -> Result<(), LoadError> + Send + Sync + 'static,
+        prepare: impl Fn(&dyn Managed) -> Result<(), LoadError> + Send + Sync + 'static,
     ) -> Self {
         self.prepare = Some(Arc::new(prepare));
         self
@@ -127,7 +133,7 @@ impl fmt::Debug for ModelConfig {
         f.debug_struct("ModelConfig")
             .field("name", &self.name)
             .field("aliases", &self.aliases)
-            .field("backend", &self.backend.name())
+            .field("loader", &self.loader.name())
             .field("pinned", &self.pinned)
             .field("idle_timeout", &self.idle_timeout)
             .field("memory", &self.memory)

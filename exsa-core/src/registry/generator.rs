@@ -10,6 +10,7 @@ use crate::request::Request;
 use crate::stats::EngineStats;
 use crate::stream::TokenStream;
 use crate::tokenizer::Tokenizer;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 impl Registry {
@@ -87,22 +88,22 @@ impl Generator for Registry {
 
     fn count_tokens(&self, request: &Request) -> Result<usize, SubmitError> {
         let (served, _lease) = self.route(request.model.as_deref())?;
-        served.engine.count_tokens(request)
+        served.engine.count_tokens(&unnamed(request))
     }
 
     fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
         let (served, _lease) = self.route(request.model.as_deref())?;
-        served.engine.render(request)
+        served.engine.render(&unnamed(request))
     }
 
     fn tokenizer(&self, model: Option<&str>) -> Result<Arc<dyn Tokenizer>, SubmitError> {
         let (served, _lease) = self.route(model)?;
-        Ok(served.engine.tokenizer())
+        served.engine.tokenizer(None)
     }
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
         let (served, _lease) = self.route(request.model.as_deref())?;
-        served.engine.check(request)
+        served.engine.check(&unnamed(request))
     }
 
     fn continuation(&self, model: Option<&str>) -> Continuation {
@@ -119,4 +120,13 @@ impl Generator for Registry {
     fn stats_by_model(&self) -> Vec<(Arc<str>, EngineStats)> {
         self.inner.stats().into_iter().collect()
     }
+}
+
+/// The request without the model's name, which is the registry's own.
+fn unnamed(request: &Request) -> Cow<'_, Request> {
+    let mut request = Cow::Borrowed(request);
+    if request.model.is_some() {
+        request.to_mut().model = None;
+    }
+    request
 }

@@ -6,7 +6,7 @@ use super::error::RegistryError;
 use super::lifecycle::InstanceId;
 use super::served::Served;
 use crate::backend::{LoadProgress, MemoryEstimate};
-use crate::engine::{Engine, panic_text};
+use crate::engine::panic_text;
 use crate::error::LoadError;
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,7 +50,7 @@ pub(super) fn estimate(
     if config.memory.is_some() {
         return Ok(config.memory);
     }
-    match caught(config, || config.backend.estimate(&config.source, &config.load, &config.engine.session)) {
+    match caught(config, || config.loader.estimate(&config.source, &config.load, &config.engine)) {
         Ok(memory) => Ok(Some(memory)),
         Err(RegistryError::Load { source, .. })
             if !has_budget && matches!(*source, LoadError::Unsupported { .. }) =>
@@ -78,12 +78,11 @@ pub(super) fn load(
     let go_on = || if control.is_cancelled() { Err(LoadError::Cancelled) } else { Ok(()) };
     let loaded = caught(config, || {
         go_on()?;
-        let model =
-            config.backend.load(&config.source, &config.load, &mut LoadProgress::new(&mut progress))?;
+        let mut progress = LoadProgress::new(&mut progress);
+        let engine = config.loader.load(&config.source, &config.load, &config.engine, &mut progress)?;
         go_on()?;
-        let engine = Engine::start(model, config.engine.clone())?;
         if let Some(prepare) = &config.prepare {
-            prepare(&engine)?;
+            prepare(&*engine)?;
         }
         Ok(Arc::new(Served::new(engine, &config.name, id, Arc::downgrade(inner))))
     });

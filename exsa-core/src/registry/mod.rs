@@ -1,6 +1,6 @@
 //! Several models in one program: loaded, unloaded, reloaded and switched while requests run.
 //!
-//! A [`Registry`] has named models, each with a backend, a source and options ([`ModelConfig`]). It is itself
+//! A [`Registry`] has named models, each with a backend or another [`Loader`], a source and options ([`ModelConfig`]). It is itself
 //! a [`Generator`](crate::Generator), so servers use it like an engine.
 //! [`Request::model`](crate::Request::model) chooses a model by name or alias, and requests without a name go
 //! to the active one. `docs/lifecycle.md` lists which requests fail in which transition.
@@ -33,6 +33,7 @@ mod generator;
 #[doc(hidden)]
 pub mod lifecycle;
 mod load_job;
+mod managed;
 mod operation;
 mod options;
 mod served;
@@ -41,6 +42,7 @@ mod state;
 pub use config::ModelConfig;
 pub use error::RegistryError;
 pub use event::{RegistryEvent, Subscription};
+pub use managed::{EngineLoader, Loader, Managed};
 pub use operation::Operation;
 pub use options::{LoadPacing, RegistryOptions};
 pub use served::EngineHandle;

@@ -2,7 +2,7 @@
 
 use super::driver::Inner;
 use super::lifecycle::InstanceId;
-use crate::engine::Engine;
+use super::managed::Managed;
 use crate::model_info::ModelInfo;
 use std::fmt;
 use std::ops::Deref;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 /// A running engine. When the last owner drops it, the registry learns that its memory is free.
 pub(super) struct Served {
     // The order of the fields matters: the report comes after the engine is dropped.
-    pub engine: Engine,
+    pub engine: Box<dyn Managed>,
     /// Facts about the model, under its name in the registry.
     pub info: Arc<ModelInfo>,
     _report: Report,
@@ -31,8 +31,9 @@ impl Drop for Report {
 }
 
 impl Served {
-    pub(super) fn new(engine: Engine, name: &str, id: InstanceId, registry: Weak<Inner>) -> Self {
-        let info = Arc::new(ModelInfo { name: name.to_owned(), ..engine.model().clone() });
+    pub(super) fn new(engine: Box<dyn Managed>, name: &str, id: InstanceId, registry: Weak<Inner>) -> Self {
+        let info = engine.models().first().map_or_else(ModelInfo::default, |info| (**info).clone());
+        let info = Arc::new(ModelInfo { name: name.to_owned(), ..info });
         Self { engine, info, _report: Report { id, registry } }
     }
 }
@@ -74,7 +75,7 @@ impl Drop for Lease {
     }
 }
 
-/// The engine of a ready model: [`Registry::engine`](super::Registry::engine). It dereferences to the engine.
+/// What serves a ready model: [`Registry::engine`](super::Registry::engine). It dereferences to it.
 ///
 /// The model counts as busy while the handle exists, and its memory is not free before it is dropped. An
 /// unload ends the engine nevertheless, so hold it briefly, and submit requests through the registry.
@@ -84,10 +85,10 @@ pub struct EngineHandle {
 }
 
 impl Deref for EngineHandle {
-    type Target = Engine;
+    type Target = dyn Managed;
 
-    fn deref(&self) -> &Engine {
-        &self.served.engine
+    fn deref(&self) -> &Self::Target {
+        &*self.served.engine
     }
 }
 

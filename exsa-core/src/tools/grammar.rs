@@ -1,62 +1,18 @@
 //! Constraints on tool calls: the format of a call, with arguments that match the tool's JSON schema.
 
+use super::parameters::{self, Parameter};
 use super::schema::{Tool, Types};
-use super::{ReasoningFormat, ToolChoice, ToolFormat};
+use super::{GrammarOptions, ReasoningFormat, ToolChoice, ToolFormat};
 use crate::chat::Json;
-use crate::constraint::{Constraint, ConstraintError, Trigger};
+use crate::constraint::{Constraint, ConstraintError, PlainString, Trigger, checked_json};
 use crate::tokenizer::Tokenizer;
 use std::fmt::Write;
-
-/// Circumstances of a call's grammar.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GrammarOptions {
-    /// Whether an answer may have more than one call.
-    pub parallel: bool,
-    /// Whether the answer begins inside reasoning that the prompt opened.
-    pub in_reasoning: bool,
-    /// Format of reasoning that may come before the calls.
-    pub reasoning: Option<ReasoningFormat>,
-    /// Whether the prompt ends with what begins a call, as that of Functionary 3.2 does.
-    pub begun: bool,
-}
-
-impl GrammarOptions {
-    /// Sets whether an answer may have more than one call.
-    #[must_use]
-    pub fn parallel(mut self, parallel: bool) -> Self {
-        self.parallel = parallel;
-        self
-    }
-
-    /// Sets whether the answer begins inside reasoning.
-    #[must_use]
-    pub fn in_reasoning(mut self, inside: bool) -> Self {
-        self.in_reasoning = inside;
-        self
-    }
-
-    /// Sets the format of reasoning that may come before the calls.
-    #[must_use]
-    pub fn reasoning(mut self, format: impl Into<Option<ReasoningFormat>>) -> Self {
-        self.reasoning = format.into();
-        self
-    }
-
-    /// Sets whether the prompt ends with what begins a call.
-    #[must_use]
-    pub fn begun(mut self, begun: bool) -> Self {
-        self.begun = begun;
-        self
-    }
-}
 
 /// The constraint on the calls of an answer; `None` where the choice allows no calls, or a format has none.
 ///
 /// With [`ToolChoice::Required`] and [`ToolChoice::Named`] the answer is calls, behind reasoning if there is
 /// any; with [`ToolChoice::Auto`] it is free up to the text that begins a call. Arguments match the schemas
-/// of `tools` (in OpenAI's form) by llguidance's rules; where a format has arguments as plain text, strings
-/// are free but for `enum`. `tokenizer` tells which markers are control tokens.
+/// of `tools` (in OpenAI's form) by llguidance's rules. `tokenizer` tells which markers are control tokens.
 ///
 /// # Errors
 ///
@@ -149,6 +105,8 @@ enum Call {
         end: &'static str,
         tail: &'static str,
         types: bool,
+        /// Whether the parser drops a line break at both ends of a value that the grammar has none for.
+        trimmed: bool,
     },
     /// Head, assignment, separator, quote of strings (empty for JSON's) and tail.
     Literals {
@@ -190,6 +148,7 @@ impl Shape {
                     end: "\n</parameter>\n",
                     tail: "</function>\n</tool_call>",
                     types: false,
+                    trimmed: false,
                 },
             ),
             ToolFormat::Llama3Json => bare("{\"name\": \"", "; ", "", PARAMETERS),
@@ -249,6 +208,7 @@ impl Shape {
                     end: "</｜DSML｜parameter>\n",
                     tail: "</｜DSML｜invoke>\n",
                     types: true,
+                    trimmed: false,
                 },
             ),
             ToolFormat::Glm4 => bare(
@@ -262,6 +222,7 @@ impl Shape {
                     end: "</arg_value>\n",
                     tail: "</tool_call>",
                     types: false,
+                    trimmed: false,
                 },
             ),
             ToolFormat::KimiK2 => shape(
@@ -308,6 +269,7 @@ impl Shape {
                     end: "</parameter>\n",
                     tail: "</function>\n</seed:tool_call>",
                     types: false,
+                    trimmed: true,
                 },
             ),
             ToolFormat::MiniMaxM1 => shape("<tool_calls>\n", "\n", "\n</tool_calls>", OBJECT),
@@ -322,6 +284,7 @@ impl Shape {
                     end: "</parameter>\n",
                     tail: "</invoke>\n",
                     types: false,
+                    trimmed: true,
                 },
             ),
             ToolFormat::Lfm2 => shape("<|tool_call_start|>[", ", ", "]<|tool_call_end|>", PYTHON),
@@ -356,22 +319,22 @@ impl Lark {
                 let arguments = self.json(schema);
                 format!("{before} {arguments} {after}")
             }
-            Call::Tags { head, open, close, end, tail, types } => {
+            Call::Tags { head, open, close, end, tail, types, trimmed } => {
                 let mut body = self.head(head, name);
-                for (key, schema, required) in parameters(schema) {
-                    let value = self.tag_value(&schema, end, *types);
-                    let key = self.literal(&format!("{open}{key}{close}"));
-                    let _ = write!(body, " ({key} {value}){}", if required { "" } else { "?" });
+                for parameter in self.parameters(schema) {
+                    let value = self.tag_value(&parameter, end, *types, *trimmed);
+                    let key = self.literal(&format!("{open}{}{close}", parameter.name));
+                    let _ = write!(body, " ({key} {value}){}", if parameter.required { "" } else { "?" });
                 }
                 format!("{body} {}", self.literal(tail))
             }
             Call::Literals { head, assign, separator, quote, tail } => {
                 let head = self.head(head, name);
-                let parts: Vec<(String, bool)> = parameters(schema)
-                    .into_iter()
-                    .map(|(key, schema, required)| {
-                        let key = self.literal(&format!("{key}{assign}"));
-                        (format!("{key} {}", self.literal_value(&schema, quote)), required)
+                let parameters = self.parameters(schema).into_iter();
+                let parts: Vec<(String, bool)> = parameters
+                    .map(|parameter| {
+                        let key = self.literal(&format!("{}{assign}", parameter.name));
+                        (format!("{key} {}", self.literal_value(&parameter, quote)), parameter.required)
                     })
                     .collect();
                 let separator = self.literal(separator);
@@ -414,36 +377,81 @@ impl Lark {
         }
     }
 
+    fn parameters<'a>(&mut self, schema: &'a Json) -> Vec<Parameter<'a>> {
+        let checked = checked_json(schema).and_then(|_| parameters::of(schema));
+        self.kept(checked).unwrap_or_default()
+    }
+
     /// A value between tags, and the text that ends it.
-    fn tag_value(&mut self, schema: &Json, end: &str, types: bool) -> String {
-        let string = Types::of(schema) == Types::STRING;
+    fn tag_value(&mut self, parameter: &Parameter<'_>, end: &str, types: bool, trimmed: bool) -> String {
+        let schema = &parameter.schema;
+        let string = Types::of(schema, schema) == Types::STRING;
         let typed = match (types, string) {
             (false, _) => String::new(),
             (true, true) => format!("{} ", self.literal("true\">")),
             (true, false) => format!("{} ", self.literal("false\">")),
         };
-        let value = match choices(schema) {
-            Some(choices) if string => {
-                let choices: Vec<String> = choices.iter().map(|choice| self.literal(choice)).collect();
-                format!("({}) {}", choices.join(" | "), self.literal(end))
-            }
-            _ if string => self.text_until(end),
-            _ => format!("{} {}", self.json(schema), self.literal(end)),
+        let value = match string {
+            true => self.plain(parameter, end, trimmed),
+            false => format!("{} {}", self.json(schema), self.literal(end)),
         };
         format!("{typed}{value}")
     }
 
-    fn literal_value(&mut self, schema: &Json, quote: &str) -> String {
-        if quote.is_empty() || Types::of(schema) != Types::STRING {
+    fn literal_value(&mut self, parameter: &Parameter<'_>, quote: &str) -> String {
+        let schema = &parameter.schema;
+        if quote.is_empty() || Types::of(schema, schema) != Types::STRING {
             return self.json(schema);
         }
         let open = self.literal(quote);
-        match choices(schema) {
-            Some(choices) => {
-                let choices: Vec<String> = choices.iter().map(|choice| self.literal(choice)).collect();
-                format!("{open} ({}) {open}", choices.join(" | "))
+        format!("{open} {}", self.plain(parameter, quote, false))
+    }
+
+    /// A string as plain text, and the text that ends it. The text without the white space around it ends the
+    /// string where the parser first finds it.
+    fn plain(&mut self, parameter: &Parameter<'_>, end: &str, trimmed: bool) -> String {
+        let path = format!("#/properties/{}", parameter.name);
+        let text = PlainString::of(&parameter.schema, &parameter.schema, &path);
+        let text = self.kept(text).unwrap_or_else(PlainString::any);
+        let mut source = format!("({})", text.source);
+        if trimmed {
+            source.push_str(" & ~(/\\n(?s:.*)/) & ~(/(?s:.*)\\n/)");
+        }
+        let marker = end.trim();
+        let behind = end.len() - end.find(marker).unwrap_or(0) - marker.len();
+        let marker = quoted(marker);
+        self.rules += 1;
+        let name = format!("TEXT_{}", self.rules);
+        let control = (0..end.len()).find(|at| {
+            let rest = end.get(*at..).unwrap_or_default();
+            self.controls.iter().any(|(_, control)| rest.starts_with(control.as_str()))
+        });
+        let Some(at) = control else {
+            let early = format!("/(?s:.*)/ {marker} /(?s:.{{{},}})/", behind + 1);
+            let _ = writeln!(self.source, "{name}: (({source}) {}) & ~({early})", quoted(end));
+            return name;
+        };
+        // Text has no control tokens.
+        let (before, rest) = end.split_at(at);
+        let rest = self.literal(rest);
+        let source = format!("({source}) & ~(/(?s:.*)/ {marker} /(?s:.*)/)");
+        if !before.is_empty() {
+            let _ = writeln!(self.source, "{name}: ({source}) {}", quoted(before));
+            return format!("{name} {rest}");
+        }
+        // The lexer finds no empty texts.
+        let _ = writeln!(self.source, "{name}: {source} & /(?s:.+)/");
+        format!("{name}{} {rest}", if text.nullable { "?" } else { "" })
+    }
+
+    /// The value, or nothing beside the first error.
+    fn kept<T>(&mut self, result: Result<T, ConstraintError>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.error.get_or_insert(error);
+                None
             }
-            None => format!("{open} {}", self.text_until(quote)),
         }
     }
 
@@ -490,12 +498,8 @@ impl Lark {
     }
 
     fn json(&mut self, schema: &Json) -> String {
-        #[cfg(feature = "constraints")]
-        match crate::constraint::checked_json(schema) {
-            Ok(schema) => return self.rule(&format!("%json {schema}")),
-            Err(error) => self.error = self.error.take().or(Some(error)),
-        }
-        self.rule(&format!("%json {schema}"))
+        let checked = self.kept(checked_json(schema)).unwrap_or_default();
+        self.rule(&format!("%json {checked}"))
     }
 
     fn rule(&mut self, body: &str) -> String {
@@ -530,40 +534,6 @@ impl Lark {
         }
         parts.join(" ")
     }
-}
-
-/// The values of `enum` or `const` where all are strings.
-fn choices(schema: &Json) -> Option<Vec<&str>> {
-    let values = match schema.get("const") {
-        Some(value) => std::slice::from_ref(value),
-        None => schema.get("enum")?.as_array()?,
-    };
-    values.iter().map(Json::as_str).collect()
-}
-
-/// Names and schemas of parameters, and whether they are required. Definitions of the whole schema go with
-/// each.
-fn parameters(schema: &Json) -> Vec<(&str, Json, bool)> {
-    let Some(Json::Object(properties)) = schema.get("properties") else { return Vec::new() };
-    let required = schema.get("required").and_then(Json::as_array).unwrap_or_default();
-    let with_definitions = |property: &Json| {
-        let mut property = property.clone();
-        if let Json::Object(fields) = &mut property {
-            for definitions in ["$defs", "definitions"] {
-                if let Some(value) = schema.get(definitions) {
-                    fields.push((definitions.to_owned(), value.clone()));
-                }
-            }
-        }
-        property
-    };
-    properties
-        .iter()
-        .map(|(name, property)| {
-            let needed = required.iter().any(|required| required.as_str() == Some(name));
-            (name.as_str(), with_definitions(property), needed)
-        })
-        .collect()
 }
 
 /// A text as a Lark literal.

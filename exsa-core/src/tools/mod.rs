@@ -12,9 +12,16 @@
 #[cfg(feature = "tool-parsers")]
 mod detect;
 mod format;
-#[cfg(feature = "tool-parsers")]
+#[cfg(all(feature = "tool-parsers", feature = "constraints"))]
 mod grammar;
+#[cfg(all(feature = "tool-parsers", not(feature = "constraints")))]
+#[path = "grammar_disabled.rs"]
+mod grammar;
+#[cfg(feature = "tool-parsers")]
+mod grammar_options;
 mod options;
+#[cfg(all(feature = "tool-parsers", feature = "constraints"))]
+mod parameters;
 #[cfg(feature = "tool-parsers")]
 mod parser;
 #[cfg(feature = "tool-parsers")]
@@ -32,7 +39,9 @@ mod typed;
 pub use detect::{Detected, detect};
 pub use format::{ReasoningFormat, ToolFormat, UnknownFormat};
 #[cfg(feature = "tool-parsers")]
-pub use grammar::{GrammarOptions, call_constraint};
+pub use grammar::call_constraint;
+#[cfg(feature = "tool-parsers")]
+pub use grammar_options::GrammarOptions;
 pub use options::{ReasoningEffort, ReasoningOptions, ToolChoice, ToolOptions};
 #[cfg(feature = "tool-parsers")]
 pub use parser::{CALL_BYTES_MAX, Delta, OutputParser};

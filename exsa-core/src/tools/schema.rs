@@ -1,6 +1,12 @@
 //! Names, parameters and schemas of tools in OpenAI's form.
 
 use crate::chat::Json;
+use crate::constraint::reference;
+
+/// References and alternatives inside each other that types are looked for in.
+const DEPTH_MAX: usize = 4;
+/// Schemas that are looked at for the types of a parameter.
+const VISITS_MAX: usize = 2000;
 
 /// A tool of a request: `{"type": "function", "function": {"name": …, "parameters": {…}}}`, or the inner
 /// object.
@@ -35,9 +41,13 @@ impl Types {
     const ARRAY: Self = Self(32);
     const OBJECT: Self = Self(64);
 
-    /// The types of `schema`; none where it does not tell.
-    pub(crate) fn of(schema: &Json) -> Self {
-        let mut types = match schema.get("type") {
+    /// The types of `schema`, a part of `root`; none where it does not tell.
+    pub(crate) fn of(schema: &Json, root: &Json) -> Self {
+        Self::within(schema, root, DEPTH_MAX, &mut { VISITS_MAX })
+    }
+
+    fn within(schema: &Json, root: &Json, depth: usize, visits: &mut usize) -> Self {
+        let types = match schema.get("type") {
             Some(Json::String(name)) => Self::named(name),
             Some(Json::Array(names)) => names
                 .iter()
@@ -45,26 +55,32 @@ impl Types {
                 .fold(Self::default(), |types, name| types.with(Self::named(name))),
             _ => Self::default(),
         };
-        if types == Self::default() {
-            for values in ["enum", "anyOf", "oneOf"] {
-                for item in schema.get(values).and_then(Json::as_array).unwrap_or_default() {
-                    types = types.with(if values == "enum" {
-                        Self::of_value(item)
-                    } else {
-                        Self::of_shallow(item)
-                    });
-                }
-            }
-            if let Some(value) = schema.get("const") {
-                types = types.with(Self::of_value(value));
-            }
+        *visits = visits.saturating_sub(1);
+        if !types.is_unknown() || depth == 0 || *visits == 0 {
+            return types;
         }
-        types
-    }
-
-    /// As [`of`](Self::of), without alternatives within alternatives.
-    fn of_shallow(schema: &Json) -> Self {
-        schema.get("type").and_then(Json::as_str).map(Self::named).unwrap_or_default()
+        if let Some(value) = schema.get("const") {
+            return Self::of_value(value);
+        }
+        let items = |keyword| schema.get(keyword).and_then(Json::as_array).filter(|items| !items.is_empty());
+        if let Some(values) = items("enum") {
+            return values.iter().fold(types, |types, value| types.with(Self::of_value(value)));
+        }
+        if let Some(target) = schema.get("$ref").and_then(Json::as_str) {
+            let target = reference::target(root, target);
+            return target.map(|target| Self::within(target, root, depth - 1, visits)).unwrap_or_default();
+        }
+        if let Some(schemas) = items("anyOf").or_else(|| items("oneOf")) {
+            let mut options = schemas.iter().map(|schema| Self::within(schema, root, depth - 1, visits));
+            let any = |all: Self, one: Self| match one.is_unknown() {
+                true => None,
+                false => Some(all.with(one)),
+            };
+            return options.try_fold(types, any).unwrap_or_default();
+        }
+        let parts = items("allOf").unwrap_or_default().iter();
+        let mut known = parts.map(|schema| Self::within(schema, root, depth - 1, visits));
+        known.find(|types| !types.is_unknown()).unwrap_or_default()
     }
 
     fn named(name: &str) -> Self {
@@ -116,14 +132,26 @@ pub(crate) struct ToolTypes {
 
 impl ToolTypes {
     pub(crate) fn new(tools: &[Json]) -> Self {
-        let parameters = |tool: Tool<'_>| match tool.schema().and_then(|schema| schema.get("properties")) {
-            Some(Json::Object(fields)) => {
-                fields.iter().map(|(name, schema)| (name.clone(), Types::of(schema))).collect()
+        let parameters = |tool: Tool<'_>| {
+            let root = tool.schema()?;
+            let schema = match root.get("$ref").and_then(Json::as_str) {
+                Some(reference) => reference::target(root, reference)?,
+                None => root,
+            };
+            match schema.get("properties")? {
+                Json::Object(fields) => {
+                    let types = fields.iter().map(|(name, schema)| (name.clone(), Types::of(schema, root)));
+                    Some(types.collect())
+                }
+                _ => None,
             }
-            _ => Vec::new(),
         };
         let tools = tools.iter().map(Tool::new);
-        Self { tools: tools.filter_map(|tool| Some((tool.name()?.to_owned(), parameters(tool)))).collect() }
+        Self {
+            tools: tools
+                .filter_map(|tool| Some((tool.name()?.to_owned(), parameters(tool).unwrap_or_default())))
+                .collect(),
+        }
     }
 
     /// Whether a name can be that of a tool: any, if the request lists none.

@@ -47,6 +47,28 @@ fn requests_with_tools_take_the_template_for_tools() {
 }
 
 #[test]
+fn requests_with_documents_take_the_template_for_documents() {
+    const RAG: &str =
+        "{% for d in documents %}<{{ d.title }}: {{ d.text }}>{% endfor %} {{ messages[0].content }}";
+    let model = templates(Some(MAIN), &[("tool_use", TOOL_USE), ("rag", RAG)], &CHATML);
+    let document =
+        |title: &str, text: &str| Json::from_iter([("title", Json::from(title)), ("text", text.into())]);
+    let documents = [document("Frogs", "Frogs jump."), document("Toads", "Toads <|im_end|> walk.")];
+    let options = ChatOptions::default().documents(documents);
+    let rendered = model.render(&[Message::user("Hi")], &options).unwrap();
+    assert_eq!(rendered.text, "<Frogs: Frogs jump.><Toads: Toads <|im_end|> walk.> Hi");
+    assert!(!rendered.protected_offsets.is_empty(), "a control token of a document is text");
+    assert!(model.select(&options).unwrap().supports().documents);
+    let by_name = ChatOptions::default().template(ChatTemplateSource::name("rag"));
+    assert_eq!(text(&model, &by_name).unwrap(), " Hi", "without documents, by name");
+    let main = options.clone().template(ChatTemplateSource::name("default"));
+    assert_eq!(text(&model, &main).unwrap(), "Hi");
+    // Tools go first, and a model without the template takes its main one.
+    assert!(text(&model, &options.clone().tools([tool()])).unwrap().starts_with("tools: "));
+    assert_eq!(text(&templates(Some(MAIN), &[], &CHATML), &options).unwrap(), "Hi");
+}
+
+#[test]
 fn a_template_of_the_host_goes_first() {
     let own = ChatOptions::default().template(ChatTemplateSource::text("[{{ messages[0].content }}]"));
     let model = templates(Some(MAIN), &[], &CHATML).replace(Some(ChatTemplateSource::name("zephyr")));

@@ -85,3 +85,28 @@ fn control_tokens() {
         assert!(state.is_complete().unwrap());
     }
 }
+
+#[test]
+fn all_tokens_but_one() {
+    use exsa_core::scripted::ByteTokenizer;
+    let compiler = bytes();
+    let grammar = Constraint::gbnf("root ::= <|bos|> body+ <[120]>\nbody ::= !<[120]>");
+    let mut state = compiler.compile(&grammar).unwrap().state().unwrap();
+    assert!(!crate::is_allowed(&mut state, u32::from(b'a')));
+    state.accept(ByteTokenizer::BOS).unwrap();
+    for token in [u32::from(b'a'), u32::from(b'!'), ByteTokenizer::BOS, 0xc3] {
+        assert!(crate::is_allowed(&mut state, token), "{token}");
+        assert!(!crate::is_allowed(&mut state, ByteTokenizer::EOS), "before {token}");
+        state.accept(token).unwrap();
+        assert!(crate::is_allowed(&mut state, u32::from(b'x')), "behind {token}");
+    }
+    assert!(!state.is_complete().unwrap());
+    state.accept(u32::from(b'x')).unwrap();
+    assert!(state.is_complete().unwrap());
+    state.rollback(5).unwrap();
+    assert!(
+        crate::is_allowed(&mut state, u32::from(b'b')) && !crate::is_allowed(&mut state, u32::from(b'x'))
+    );
+    let error = compiler.compile(&Constraint::gbnf("root ::= !\"x\"")).unwrap_err().to_string();
+    assert_eq!(error, "GBNF grammar: line 1: a token is expected behind '!'");
+}

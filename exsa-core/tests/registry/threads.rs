@@ -353,7 +353,7 @@ fn a_handle_keeps_the_memory() {
 fn engines_are_prepared_before_they_are_ready() {
     let parts = backend(1, Duration::ZERO);
     let registry = Registry::new(RegistryOptions::new()).unwrap();
-    let warm_up = |engine: &exsa_core::Engine| {
+    let warm_up = |engine: &dyn exsa_core::registry::Managed| {
         let answer = engine.submit(request()).unwrap().complete().unwrap();
         if answer.text == TEXT { Ok(()) } else { Err(LoadError::Backend("wrong answer".into())) }
     };

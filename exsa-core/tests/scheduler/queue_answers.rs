@@ -28,8 +28,14 @@ fn a_refusal_tells_the_depth_of_the_class_and_the_wait() {
     }
     let refused = driver.engine.submit(request("a")).err().unwrap();
     println!("{refused}");
-    let SubmitError::QueueFull { waiting: 3, limit: 3, scope: QueueScope::User, class_depth: 3, .. } =
-        refused
+    let SubmitError::QueueFull {
+        waiting: 3,
+        limit: 3,
+        scope: QueueScope::User,
+        class_depth: 3,
+        ahead: 3,
+        ..
+    } = refused
     else {
         panic!("{refused:?}")
     };
@@ -44,6 +50,7 @@ fn a_refusal_tells_the_depth_of_the_class_and_the_wait() {
         limit: 8,
         scope: QueueScope::All,
         class_depth: 4,
+        ahead: 8,
         estimated_wait,
         ..
     } = refused

@@ -55,6 +55,9 @@ fn classes_and_users_take_turns_over_the_pool() {
         of("urgent", "a", Priority::Interactive),
     ];
     assert_eq!(pool.stats().scheduler.waiting, 6);
+    let mut by_user = pool.waiting_by_user();
+    by_user.sort();
+    assert_eq!(by_user, [("a".into(), 5), ("b".into(), 1)]);
     drop(running);
     for stream in streams {
         assert_eq!(read(stream).finished.reason, FinishReason::EndOfGeneration);

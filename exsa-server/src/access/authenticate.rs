@@ -8,10 +8,12 @@ use super::keys::KeyRefusal;
 use super::record::is_name;
 use super::refusal;
 use super::secret::PresentedKey;
-use super::{AccessConfig, Caller, Keys, Scope, Store, StoreError};
+use super::{AccessConfig, Caller, KeyFileError, Keys, Scope, Store, StoreError};
 use crate::http::context::RequestContext;
 use crate::http::error::ApiError;
+use crate::observe::metrics::Refusals;
 use crate::state::{AppState, unix_seconds};
+use arc_swap::ArcSwapOption;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::middleware::Next;
@@ -34,6 +36,15 @@ pub enum AccessError {
     /// The data folder or its database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The keys cannot be exported.
+    #[error("access.export: {0}")]
+    Export(#[source] KeyFileError),
+    /// The keys cannot be imported.
+    #[error("access.import: {0}")]
+    Import(#[source] KeyFileError),
+    /// No thread can be started.
+    #[error("no thread can be started: {0}")]
+    Thread(#[source] std::io::Error),
     /// A setting of `[access.jwt]` is not allowed.
     #[error(transparent)]
     Jwt(#[from] JwtConfigError),
@@ -53,7 +64,7 @@ pub struct Access(Arc<Parts>);
 
 struct Parts {
     keys: Arc<Keys>,
-    tokens: Option<Arc<Tokens>>,
+    tokens: ArcSwapOption<Tokens>,
     failures: Failures,
     folder: Option<PathBuf>,
 }
@@ -62,7 +73,7 @@ impl fmt::Debug for Access {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Parts { keys, tokens, folder, .. } = &*self.0;
         let mut out = out.debug_struct("Access");
-        out.field("keys", &keys.len()).field("tokens", &tokens.is_some()).field("folder", folder);
+        out.field("keys", &keys.len()).field("tokens", &tokens.load().is_some()).field("folder", folder);
         out.finish_non_exhaustive()
     }
 }
@@ -76,7 +87,14 @@ impl Access {
     pub fn open(config: &AccessConfig) -> Result<Self, AccessError> {
         let folder = config.data.as_ref().ok_or(AccessError::NoData)?;
         let keys = Keys::open(Arc::new(Store::open(folder)?))?;
-        Self::new(Arc::new(keys), config, Some(folder.clone()))
+        let keys = match (&config.export, &config.import) {
+            (Some(file), _) => keys.exporting(file).map_err(AccessError::Export)?,
+            (None, Some(file)) => keys.importing(file).map_err(AccessError::Import)?,
+            (None, None) => keys.owned()?,
+        };
+        let keys = Arc::new(keys);
+        keys.start().map_err(AccessError::Thread)?;
+        Self::new(keys, config, Some(folder.clone()))
     }
 
     /// Authentication by keys that are open already; the configured folder is not used.
@@ -91,7 +109,33 @@ impl Access {
     fn new(keys: Arc<Keys>, config: &AccessConfig, folder: Option<PathBuf>) -> Result<Self, AccessError> {
         let tokens = config.jwt.as_ref().map(Tokens::new).transpose()?.map(Arc::new);
         let failures = Failures::new(config.failures_burst, config.failures_per_minute);
-        Ok(Self(Arc::new(Parts { keys, tokens, failures, folder })))
+        Ok(Self(Arc::new(Parts { keys, tokens: tokens.into(), failures, folder })))
+    }
+
+    /// Prepares other settings of tokens and failures, and reads their files. The returned function applies
+    /// them at once. Running streams go on, except those of tokens that the new settings do not accept, which
+    /// end as by a revocation. Whether there are keys, and their folder, cannot change.
+    ///
+    /// # Errors
+    ///
+    /// A setting is not allowed; nothing changes.
+    pub fn prepare(&self, config: &AccessConfig) -> Result<impl FnOnce() + Send + use<>, AccessError> {
+        let parts = self.0.clone();
+        let current = parts.tokens.load_full();
+        let next = config.jwt.as_ref().map(|config| match &current {
+            Some(current) => current.successor(config),
+            None => Tokens::new(config),
+        });
+        let next = next.transpose()?.map(Arc::new);
+        let (burst, per_minute) = (config.failures_burst, config.failures_per_minute);
+        Ok(move || {
+            parts.failures.set_limits(burst, per_minute);
+            // Tokens are handed over before a request can add one to the new table.
+            if let Some(current) = current {
+                current.retire(next.as_deref());
+            }
+            parts.tokens.store(next);
+        })
     }
 
     /// The API keys.
@@ -145,15 +189,26 @@ impl Access {
     }
 
     async fn by_token(&self, token: &str, context: &RequestContext) -> Result<Caller, ApiError> {
-        let Some(tokens) = &self.0.tokens else {
-            return Err(self.failed(context, refusal::invalid("the API key is not valid")));
-        };
-        if let Some(caller) = tokens.remembered(token) {
-            return Ok(caller);
+        loop {
+            let Some(tokens) = self.0.tokens.load_full() else {
+                return Err(self.failed(context, refusal::invalid("the API key is not valid")));
+            };
+            if let Some(caller) = tokens.remembered(token) {
+                return Ok(caller);
+            }
+            // Signatures cost time, so that an address without failures left gets no further one checked.
+            self.0.failures.check(address(context)).map_err(refusal::too_many)?;
+            match tokens.verify(token).await {
+                // A reload came in between.
+                Err(TokenError::Replaced) => {}
+                result => return result.map_err(|error| self.refused(context, error)),
+            }
         }
-        // Signatures cost time, so that an address without failures left gets no further one checked.
-        self.0.failures.check(address(context)).map_err(refusal::too_many)?;
-        tokens.verify(token).await.map_err(|error| match error {
+    }
+
+    /// The answer to a token that is refused.
+    fn refused(&self, context: &RequestContext, error: TokenError) -> ApiError {
+        match error {
             TokenError::NoKeys => {
                 let message = "the keys of the identity provider cannot be read; try again later";
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("no_issuer_keys")
@@ -162,7 +217,8 @@ impl Access {
                 self.failed(context, refusal::unauthorized("token_expired", "the token has expired"))
             }
             TokenError::Invalid(problem) => self.failed(context, refusal::invalid(problem)),
-        })
+            TokenError::Replaced => ApiError::internal("the settings of tokens have changed"),
+        }
     }
 
     /// Counts a failure of an address. Returns the answer to it.
@@ -185,6 +241,9 @@ fn address(context: &RequestContext) -> Option<IpAddr> {
 #[derive(Clone)]
 struct Unauthenticated(ApiError);
 
+/// Code of the error of a request without a key or token. Routes for everyone take such requests.
+const MISSING: &str = "missing_api_key";
+
 /// Finds the sender of a request and adds it as an extension. Without authentication every sender is
 /// [`Caller::anonymous`].
 pub(crate) async fn authenticate(
@@ -203,23 +262,40 @@ pub(crate) async fn authenticate(
     };
     match found {
         Ok(caller) => drop(request.extensions_mut().insert(caller)),
-        Err(error) => drop(request.extensions_mut().insert(Unauthenticated(error))),
+        Err(error) => {
+            let code = error.code_text();
+            if code != MISSING {
+                state.metrics.refusals().authentication(code);
+            }
+            drop(request.extensions_mut().insert(Unauthenticated(error)));
+        }
     }
+    request.extensions_mut().insert(state.metrics.refusals().clone());
     next.run(request).await
 }
 
 /// Lets requests pass whose sender has `scope`.
 pub(crate) async fn require(State(scope): State<Scope>, request: Request, next: Next) -> Response {
     let extensions = request.extensions();
+    let refusals = extensions.get::<Refusals>();
     let error = match (extensions.get::<Caller>(), extensions.get::<Unauthenticated>()) {
         (Some(caller), _) if caller.scopes.contains(scope) => return next.run(request).await,
         (Some(by), _) => {
             if let (Some(access), Some(context)) = (extensions.get::<Access>(), extensions.get()) {
                 access.0.keys.tell(&AccessEvent::PermissionDenied { scope, by, context });
             }
-            refusal::missing_scope(scope)
+            let error = refusal::missing_scope(scope);
+            if let Some(refusals) = refusals {
+                refusals.permission(error.code_text());
+            }
+            error
         }
-        (None, Some(Unauthenticated(error))) => error.clone(),
+        (None, Some(Unauthenticated(error))) => {
+            if let Some(refusals) = refusals.filter(|_| error.code_text() == MISSING) {
+                refusals.authentication(MISSING);
+            }
+            error.clone()
+        }
         (None, None) => ApiError::internal("the request has no sender: its route is not authenticated"),
     };
     refusal::response(request.uri().path(), &error)

@@ -2,6 +2,7 @@
 
 use super::caller::Caller;
 use super::{AllowedModels, KeyError, KeyOptions, KeyRecord, Keys, ModelPattern, Scope, Store, StoreError};
+use crate::quota::Limits;
 use clap::{Args, Subcommand};
 use exsa_core::Priority;
 use serde_json::{Value, json};
@@ -72,11 +73,22 @@ struct New {
     /// Let requests name their end user
     #[arg(long)]
     trusted_proxy: bool,
+    /// Limit of this key alone, as requests_per_minute=60 or streams=unlimited; repeatable
+    #[arg(long, value_name = "LIMIT=NUMBER", value_parser = read_limit)]
+    quota: Vec<(String, Value)>,
 }
 
 fn read_priority(name: &str) -> Result<Priority, String> {
     let found = Priority::ALL.into_iter().find(|class| class.name() == name);
     found.ok_or_else(|| "allowed are interactive, normal and batch".into())
+}
+
+/// Reads `NAME=NUMBER` or `NAME=unlimited`, with the names of the section `[quota.keys.ID]`.
+fn read_limit(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("allowed is LIMIT=NUMBER or LIMIT=unlimited")?;
+    let value = value.parse::<u64>().map_or_else(|_| Value::from(value), Value::from);
+    Limits::from_json(&json!({name: value.clone()})).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), value))
 }
 
 /// Runs a command on the keys in `folder`.
@@ -85,6 +97,11 @@ fn read_priority(name: &str) -> Result<Priority, String> {
 ///
 /// The command is refused, or neither the database nor a running server can be reached.
 pub fn run(args: &KeyArgs, folder: &Path) -> Result<(), Box<dyn Error>> {
+    if let Command::New(new) = &args.command
+        && let Some(name) = new.repeated_limit()
+    {
+        return Err(format!("--quota {name}: the limit is given twice").into());
+    }
     let answer = perform(&args.command, folder)?;
     let mut out = io::stdout().lock();
     match &args.command {
@@ -127,7 +144,15 @@ impl New {
             options.models = AllowedModels::only(self.model.iter().cloned());
         }
         (options.group, options.expires_in) = (self.group.clone(), self.expires);
+        options.quota = (!self.quota.is_empty()).then(|| self.quota.iter().cloned().collect());
         options.trusted_proxy(self.trusted_proxy)
+    }
+
+    /// A limit that is given more than once.
+    fn repeated_limit(&self) -> Option<&str> {
+        let mut names: Vec<_> = self.quota.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
     }
 }
 
@@ -161,6 +186,7 @@ fn request(command: &Command) -> (&'static str, String, Value) {
                 "name": options.name, "scopes": options.scopes, "models": options.models,
                 "priority_max": options.priority_max, "weight": options.weight, "group": options.group,
                 "trusted_proxy": options.trusted_proxy, "expires_in": time(&options.expires_in),
+                "quota": options.quota,
             });
             ("POST", "/v1/keys".into(), body)
         }
@@ -246,4 +272,63 @@ fn write_table(answer: &Value, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use redb::backends::InMemoryBackend;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: KeyArgs,
+    }
+
+    fn command(words: &[&str]) -> Result<Command, String> {
+        let words = ["key"].iter().chain(words);
+        Cli::try_parse_from(words).map(|cli| cli.args.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn limits_of_a_key_are_set_and_outlive_a_rotation() {
+        let keys = Keys::open(Arc::new(Store::with_backend(InMemoryBackend::new()).unwrap())).unwrap();
+        let words =
+            ["new", "--name", "a", "--quota", "requests_per_minute=60", "--quota", "streams=unlimited"];
+        let made = act(&command(&words).unwrap(), &keys).unwrap();
+        let limits = json!({"requests_per_minute": 60, "streams": "unlimited"});
+        assert_eq!(made["quota"], limits);
+        let id = made["id"].as_str().unwrap();
+        let rotated = act(&command(&["rotate", id]).unwrap(), &keys).unwrap();
+        assert_eq!((&rotated["id"], &rotated["quota"]), (&made["id"], &limits));
+        assert_ne!(rotated["key"], made["key"]);
+        let made = act(&command(&["new", "--name", "b"]).unwrap(), &keys).unwrap();
+        assert_eq!(made["quota"], Value::Null);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn limits_reach_a_running_server() {
+        let command = command(&["new", "--name", "a", "--quota", "output_tokens_per_day=7"]).unwrap();
+        let (_, _, body) = request(&command);
+        let options: KeyOptions = serde_json::from_value(body).unwrap();
+        assert_eq!(options.quota, Some(json!({"output_tokens_per_day": 7})));
+    }
+
+    #[test]
+    fn limits_that_are_not_allowed_are_named() {
+        for (limit, word) in [
+            ("requests=5", "requests_per_minute"),
+            ("streams", "LIMIT=NUMBER"),
+            ("streams=-1", "unlimited"),
+            ("streams=2000000000000", "1000000000000"),
+        ] {
+            let error = command(&["new", "--name", "a", "--quota", limit]).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+        let words = ["new", "--name", "a", "--quota", "streams=1", "--quota", "streams=2"];
+        let Ok(Command::New(new)) = command(&words) else { panic!() };
+        assert_eq!(new.repeated_limit(), Some("streams"));
+    }
 }

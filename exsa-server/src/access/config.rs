@@ -1,6 +1,7 @@
 //! The section `[access]` of the configuration.
 
 use super::jwt::JwtConfig;
+use super::keys::{KeyFile, check_path};
 use crate::config::Problems;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -21,6 +22,10 @@ pub struct AccessConfig {
     pub enabled: bool,
     /// Folder of the keys and the control socket, with mode 0700; needed where `enabled` is set.
     pub data: Option<PathBuf>,
+    /// File to which the keys are exported for other servers; none by default.
+    pub export: Option<PathBuf>,
+    /// File from which the keys of another server are imported; none by default.
+    pub import: Option<PathBuf>,
     /// Wrong keys and tokens that an address may send at once; 20 by default.
     pub failures_burst: u32,
     /// Further wrong keys and tokens of an address per minute; 20 by default.
@@ -31,7 +36,15 @@ pub struct AccessConfig {
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        Self { enabled: false, data: None, failures_burst: 20, failures_per_minute: 20, jwt: None }
+        Self {
+            enabled: false,
+            data: None,
+            export: None,
+            import: None,
+            failures_burst: 20,
+            failures_per_minute: 20,
+            jwt: None,
+        }
     }
 }
 
@@ -41,8 +54,28 @@ impl AccessConfig {
         if self.enabled && self.data.is_none() {
             problems.add("access.data", "a folder is needed where access.enabled is true");
         }
+        for (name, path) in [("export", &self.export), ("import", &self.import)] {
+            if path.is_some() && !self.enabled {
+                problems.add(format!("access.{name}"), "allowed only where access.enabled is true");
+            }
+        }
+        if self.export.is_some() && self.import.is_some() {
+            let problem =
+                "not allowed beside access.export: one server exports its keys, the others import them";
+            problems.add("access.import", problem);
+        } else if let Some(Err(problem)) = self.export.as_deref().map(check_path) {
+            problems.add("access.export", problem);
+        }
         if let Some(Err(error)) = self.jwt.as_ref().map(JwtConfig::check) {
             problems.add(format!("access.jwt.{}", error.setting), error.problem());
+        }
+    }
+
+    /// Reports a file of keys that cannot be imported now. A server that has imported keys before starts
+    /// without it, so that this is no unusable value.
+    pub(crate) fn check_import(&self, problems: &mut Problems) {
+        if let Some(Err(error)) = self.import.as_deref().map(KeyFile::read) {
+            problems.add("access.import", error);
         }
     }
 
@@ -57,6 +90,20 @@ impl AccessConfig {
     #[must_use]
     pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
         self.data = Some(folder.into());
+        self
+    }
+
+    /// Exports the keys to a file.
+    #[must_use]
+    pub fn export(mut self, file: impl Into<PathBuf>) -> Self {
+        self.export = Some(file.into());
+        self
+    }
+
+    /// Imports the keys of another server from a file.
+    #[must_use]
+    pub fn import(mut self, file: impl Into<PathBuf>) -> Self {
+        self.import = Some(file.into());
         self
     }
 

@@ -22,9 +22,13 @@ struct Bucket {
 
 /// Counts failures by address.
 pub(super) struct Failures {
-    buckets: Mutex<Box<[Bucket]>>,
+    table: Mutex<Table>,
     hasher: RandomState,
     begun: Instant,
+}
+
+struct Table {
+    buckets: Box<[Bucket]>,
     burst: f64,
     per_second: f64,
 }
@@ -33,17 +37,25 @@ impl Failures {
     pub(super) fn new(burst: u32, per_minute: u32) -> Self {
         let bucket = Bucket { taken: 0.0, at: Duration::ZERO };
         Self {
-            buckets: Mutex::new(vec![bucket; BUCKETS].into()),
+            table: Mutex::new(Table {
+                buckets: vec![bucket; BUCKETS].into(),
+                burst: f64::from(burst.max(1)),
+                per_second: f64::from(per_minute.max(1)) / 60.0,
+            }),
             hasher: RandomState::new(),
             begun: Instant::now(),
-            burst: f64::from(burst.max(1)),
-            per_second: f64::from(per_minute.max(1)) / 60.0,
         }
+    }
+
+    /// Changes the limits. Failures so far are kept.
+    pub(super) fn set_limits(&self, burst: u32, per_minute: u32) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        (table.burst, table.per_second) = (f64::from(burst.max(1)), f64::from(per_minute.max(1)) / 60.0);
     }
 
     /// Whether the address has no failure left. Returns the time until it has.
     pub(super) fn check(&self, address: Option<IpAddr>) -> Result<(), Duration> {
-        self.with(address, self.begun.elapsed(), |taken| self.left(*taken))
+        self.with(address, self.begun.elapsed(), |table, taken| table.left(*taken))
     }
 
     /// Counts a failure.
@@ -56,25 +68,28 @@ impl Failures {
     }
 
     fn count_at(&self, address: Option<IpAddr>, now: Duration) -> Result<(), Duration> {
-        self.with(address, now, |taken| {
-            self.left(*taken)?;
+        self.with(address, now, |table, taken| {
+            table.left(*taken)?;
             *taken += 1.0;
             Ok(())
         })
     }
 
+    fn with<T>(&self, address: Option<IpAddr>, now: Duration, act: impl FnOnce(&Table, &mut f64) -> T) -> T {
+        let index = (self.hasher.hash_one(address.map(network)) % BUCKETS as u64) as usize;
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let Bucket { mut taken, at } = table.buckets[index];
+        taken = (taken - now.saturating_sub(at).as_secs_f64() * table.per_second).max(0.0);
+        let result = act(&table, &mut taken);
+        table.buckets[index] = Bucket { taken, at: now };
+        result
+    }
+}
+
+impl Table {
     fn left(&self, taken: f64) -> Result<(), Duration> {
         let over = taken + 1.0 - self.burst;
         if over <= 0.0 { Ok(()) } else { Err(Duration::from_secs_f64(over / self.per_second)) }
-    }
-
-    fn with<T>(&self, address: Option<IpAddr>, now: Duration, act: impl FnOnce(&mut f64) -> T) -> T {
-        let index = (self.hasher.hash_one(address.map(network)) % BUCKETS as u64) as usize;
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = &mut buckets[index];
-        let refilled = now.saturating_sub(bucket.at).as_secs_f64() * self.per_second;
-        (bucket.taken, bucket.at) = ((bucket.taken - refilled).max(0.0), now);
-        act(&mut bucket.taken)
     }
 }
 
@@ -107,6 +122,18 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(failures.count_at(a, 3600 * second), Ok(()));
         }
+    }
+
+    #[test]
+    fn other_limits_hold_at_once_for_failures_so_far() {
+        let failures = Failures::new(3, 60);
+        let second = Duration::from_secs(1);
+        for _ in 0..3 {
+            assert_eq!(failures.count_at(None, second), Ok(()));
+        }
+        failures.set_limits(4, 30);
+        assert_eq!(failures.count_at(None, second), Ok(()));
+        assert_eq!(failures.count_at(None, second), Err(2 * second));
     }
 
     #[test]

@@ -1,6 +1,18 @@
 //! The API keys: records in the database, and a copy of all in memory.
 //!
-//! A change is durable before it is acknowledged, and takes effect in memory before the call returns.
+//! A change is durable before it is acknowledged, and takes effect in memory before the call returns. Servers
+//! can share keys: one exports them to a file, others import it.
+
+mod export;
+mod file;
+mod import;
+#[cfg(test)]
+mod sharing;
+mod watch;
+
+pub(crate) use export::check_path;
+pub(crate) use file::KeyFile;
+pub use file::KeyFileError;
 
 use super::caller::Caller;
 use super::events::{AccessEvent, Observer};
@@ -10,8 +22,11 @@ use super::revocation::Revoker;
 use super::secret::{self, NoRandomness, PresentedKey, SecretHash, SecretText};
 use super::store::{Store, StoreError};
 use crate::state::unix_seconds;
+use export::Export;
 use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -19,6 +34,15 @@ use std::time::Duration;
 const KEYS_MAX: usize = 100_000;
 
 const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
+
+/// Numbers about the set of keys.
+const SET: TableDefinition<'_, &str, u64> = TableDefinition::new("key_set");
+
+/// Number of changes of the set.
+const SEQUENCE: &str = "sequence";
+
+/// 1 while the keys are those of another server.
+const IMPORTED: &str = "imported";
 
 /// A change of keys that was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +72,12 @@ pub enum KeyError {
     /// There are too many keys.
     #[error("there are {KEYS_MAX} keys, the maximum")]
     TooMany,
+    /// The keys are those of another server.
+    #[error("this server imports its keys; change them on the server that exports them")]
+    Imported,
+    /// The change holds on this server alone so far.
+    #[error("the change holds here; its export to other servers failed and is repeated: {0}")]
+    Export(#[from] KeyFileError),
     /// The system gave no random bytes.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
@@ -104,6 +134,11 @@ pub struct Keys {
     /// Held by changes, from the reading of a record until its new form is in memory.
     changes: Mutex<()>,
     observer: Observer,
+    /// Number of changes, in the database too.
+    sequence: AtomicU64,
+    is_imported: AtomicBool,
+    export: Option<Export>,
+    import: Option<PathBuf>,
 }
 
 impl Keys {
@@ -114,7 +149,8 @@ impl Keys {
     /// The database fails, or a record cannot be read.
     pub fn open(store: Arc<Store>) -> Result<Self, StoreError> {
         let mut entries = HashMap::new();
-        match store.database().begin_read()?.open_table(KEYS) {
+        let read = store.database().begin_read()?;
+        match read.open_table(KEYS) {
             Ok(table) => {
                 for row in table.iter()? {
                     let (id, record) = row?;
@@ -127,12 +163,83 @@ impl Keys {
             Err(redb::TableError::TableDoesNotExist(_)) => {}
             Err(error) => return Err(error.into()),
         }
+        let (mut sequence, mut is_imported) = (0, false);
+        match read.open_table(SET) {
+            Ok(table) => {
+                sequence = table.get(SEQUENCE)?.map_or(0, |number| number.value());
+                is_imported = table.get(IMPORTED)?.is_some_and(|number| number.value() != 0);
+            }
+            Err(redb::TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        drop(read);
         Ok(Self {
             store,
             entries: RwLock::new(entries),
             changes: Mutex::new(()),
             observer: Observer::default(),
+            sequence: sequence.into(),
+            is_imported: is_imported.into(),
+            export: None,
+            import: None,
         })
+    }
+
+    /// Owns the keys: those that were imported before can be changed from now on.
+    ///
+    /// # Errors
+    ///
+    /// The database fails.
+    pub fn owned(self) -> Result<Self, StoreError> {
+        self.own(self.sequence())?;
+        Ok(self)
+    }
+
+    /// Starts the threads that watch the imported file and repeat failed exports; they end with the keys.
+    pub(super) fn start(self: &Arc<Self>) -> std::io::Result<()> {
+        export::repeat(self)?;
+        watch::follow(self)
+    }
+
+    /// Whether the keys are those of another server, so that they cannot be changed here.
+    pub fn is_imported(&self) -> bool {
+        self.is_imported.load(Ordering::Acquire)
+    }
+
+    /// Number of changes so far; that of the exporting server where keys are imported.
+    fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+
+    /// Sets the number of changes, and that the keys are this server's own.
+    fn own(&self, sequence: u64) -> Result<(), StoreError> {
+        if !self.is_imported() && sequence == self.sequence() {
+            return Ok(());
+        }
+        let mut write = self.store.database().begin_write()?;
+        write.set_durability(Durability::Immediate)?;
+        {
+            let mut set = write.open_table(SET)?;
+            set.insert(SEQUENCE, sequence)?;
+            set.insert(IMPORTED, 0)?;
+        }
+        write.commit()?;
+        self.sequence.store(sequence, Ordering::Release);
+        self.is_imported.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// All records, in the order of their ids.
+    fn records(&self) -> Vec<KeyRecord> {
+        let mut records: Vec<_> =
+            self.read(|entries| entries.values().map(|entry| entry.record.clone()).collect());
+        records.sort_by(|a, b| a.id.cmp(&b.id));
+        records
+    }
+
+    /// Refuses changes of keys that are another server's.
+    fn check_owned(&self) -> Result<(), KeyError> {
+        if self.is_imported() { Err(KeyError::Imported) } else { Ok(()) }
     }
 
     /// The database.
@@ -195,6 +302,7 @@ impl Keys {
     ///
     /// An option is not allowed, `by` cannot grant a right, or the database failed.
     pub fn create(&self, options: &KeyOptions, by: &Caller) -> Result<(KeyRecord, SecretText), KeyError> {
+        self.check_owned()?;
         let grants = options.grants()?;
         by.grants().check_grant(&grants)?;
         let now = unix_seconds();
@@ -220,11 +328,13 @@ impl Keys {
             previous: None,
         };
         let _changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_owned()?;
         if self.len() >= KEYS_MAX {
             return Err(KeyError::TooMany);
         }
         self.write(&record)?;
         self.insert(Entry::new(record.clone()));
+        self.publish_logged();
         self.tell(&AccessEvent::KeyCreated { key: &record, by });
         Ok((record, text))
     }
@@ -234,11 +344,14 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// There is no such key that `by` may manage, or the database failed.
+    /// There is no such key that `by` may manage, the database failed, or the keys could not be exported:
+    /// then the key is revoked here, and the export is repeated.
     pub fn revoke(&self, id: &str, by: &Caller) -> Result<KeyRecord, KeyError> {
         let _changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_owned()?;
         let mut record = self.managed(id, by)?;
         if record.revoked.is_some() {
+            self.publish_rest()?;
             return Ok(record);
         }
         record.revoked = Some(unix_seconds());
@@ -249,6 +362,7 @@ impl Keys {
             old.previous.iter().for_each(|secret| secret.revoker.revoke());
         }
         self.tell(&AccessEvent::KeyRevoked { key: &record, by });
+        self.publish()?;
         Ok(record)
     }
 
@@ -265,6 +379,7 @@ impl Keys {
         by: &Caller,
     ) -> Result<(KeyRecord, SecretText), KeyError> {
         let _changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_owned()?;
         let mut record = self.managed(id, by)?;
         let now = unix_seconds();
         if !record.is_valid(now) {
@@ -292,6 +407,7 @@ impl Keys {
         }
         entries.insert(record.id.clone(), entry);
         drop(entries);
+        self.publish_logged();
         self.tell(&AccessEvent::KeyRotated { key: &record, by });
         Ok((record, text))
     }
@@ -312,7 +428,11 @@ impl Keys {
         // forged.
         write.set_two_phase_commit(true);
         write.open_table(KEYS)?.insert(record.id.as_str(), bytes.as_slice())?;
-        Ok(write.commit()?)
+        let sequence = self.sequence().saturating_add(1);
+        write.open_table(SET)?.insert(SEQUENCE, sequence)?;
+        write.commit()?;
+        self.sequence.store(sequence, Ordering::Release);
+        Ok(())
     }
 
     fn insert(&self, entry: Entry) -> Option<Entry> {

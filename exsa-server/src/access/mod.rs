@@ -34,7 +34,7 @@ pub use control::ControlSocket;
 pub use events::AccessEvent;
 pub use grants::{GrantError, Grants};
 pub use jwt::{JwtConfig, JwtConfigError, RoleConfig};
-pub use keys::{KeyError, Keys};
+pub use keys::{KeyError, KeyFileError, Keys};
 pub use models::{AllowedModels, BadPattern, ModelPattern};
 pub use record::{KeyOptionError, KeyOptions, KeyRecord};
 pub use revocation::Revocation;
@@ -43,6 +43,8 @@ pub use secret::{NoRandomness, SecretText};
 pub use store::{Store, StoreError};
 
 pub(crate) use authenticate::{authenticate, require};
+#[cfg(all(feature = "otel", feature = "tls"))]
+pub(crate) use jwt::read_roots;
 pub(crate) use refusal::revoked;
 pub(crate) use revocation::RevocationWatch;
 pub(crate) use routes::routes;

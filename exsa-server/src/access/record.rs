@@ -146,30 +146,7 @@ impl KeyOptions {
     ///
     /// The first option that is not allowed.
     pub fn grants(&self) -> Result<Grants, KeyOptionError> {
-        let error = |field, problem: String| Err(KeyOptionError { field, problem });
-        let names = [("name", Some(&self.name)), ("group", self.group.as_ref())];
-        for (field, text) in names.into_iter().filter_map(|(field, text)| Some((field, text?))) {
-            if !is_name(text) {
-                return error(field, format!("1 to {NAME_MAX} bytes without control characters are allowed"));
-            }
-        }
-        if self.scopes.is_empty() {
-            return error("scopes", "at least one scope is needed".into());
-        }
-        if !WEIGHTS.contains(&self.weight) {
-            let (low, high) = WEIGHTS.into_inner();
-            return error("weight", format!("{} is not in {low} to {high}", self.weight));
-        }
-        if self.expires_in.is_some_and(|time| time.as_secs() == 0) {
-            return error("expires_in", "a time of at least one second is needed".into());
-        }
-        if self.quota.as_ref().is_some_and(|quota| quota.to_string().len() > QUOTA_MAX) {
-            return error("quota", format!("at most {QUOTA_MAX} bytes are allowed"));
-        }
-        if let Some(Err(problem)) = self.quota.as_ref().map(Limits::from_json) {
-            return error("quota", problem.to_string());
-        }
-        Ok(Grants {
+        let grants = Grants {
             scopes: self.scopes,
             models: self.models.clone(),
             priority_max: self.priority_max,
@@ -177,8 +154,39 @@ impl KeyOptions {
             group: self.group.clone(),
             trusted_proxy: self.trusted_proxy,
             quota: self.quota.clone(),
-        })
+        };
+        check(&self.name, &grants)?;
+        if self.expires_in.is_some_and(|time| time.as_secs() == 0) {
+            let problem = "a time of at least one second is needed".into();
+            return Err(KeyOptionError { field: "expires_in", problem });
+        }
+        Ok(grants)
     }
+}
+
+/// Checks the name and the rights of a key.
+fn check(name: &str, grants: &Grants) -> Result<(), KeyOptionError> {
+    let error = |field, problem: String| Err(KeyOptionError { field, problem });
+    let names = [("name", Some(name)), ("group", grants.group.as_deref())];
+    for (field, text) in names.into_iter().filter_map(|(field, text)| Some((field, text?))) {
+        if !is_name(text) {
+            return error(field, format!("1 to {NAME_MAX} bytes without control characters are allowed"));
+        }
+    }
+    if grants.scopes.is_empty() {
+        return error("scopes", "at least one scope is needed".into());
+    }
+    if !WEIGHTS.contains(&grants.weight) {
+        let (low, high) = WEIGHTS.into_inner();
+        return error("weight", format!("{} is not in {low} to {high}", grants.weight));
+    }
+    if grants.quota.as_ref().is_some_and(|quota| quota.to_string().len() > QUOTA_MAX) {
+        return error("quota", format!("at most {QUOTA_MAX} bytes are allowed"));
+    }
+    if let Some(Err(problem)) = grants.quota.as_ref().map(Limits::from_json) {
+        return error("quota", problem.to_string());
+    }
+    Ok(())
 }
 
 /// Whether a text can name a key, a group or a subject.
@@ -224,6 +232,11 @@ impl KeyRecord {
     /// Whether the key can be used at a Unix time.
     pub fn is_valid(&self, now: u64) -> bool {
         self.revoked.is_none() && self.expires.is_none_or(|expires| now < expires)
+    }
+
+    /// Checks a record that comes from outside.
+    pub(super) fn check(&self) -> Result<(), KeyOptionError> {
+        check(&self.name, &self.grants)
     }
 
     /// The record as JSON, without hashes.

@@ -20,7 +20,7 @@ pub(super) fn invalid(message: impl Into<String>) -> ApiError {
 
 /// A caller whose key was revoked while its request ran.
 pub(crate) fn revoked() -> ApiError {
-    unauthorized("key_revoked", "the API key was revoked")
+    unauthorized("key_revoked", "the API key or token was revoked")
 }
 
 /// A caller without the scope for an act.

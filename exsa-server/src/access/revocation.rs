@@ -66,6 +66,11 @@ impl Revoker {
         Revocation(Some(self.0.subscribe()))
     }
 
+    /// Whether a clone of the caller is kept somewhere else than beside this.
+    pub(super) fn is_watched(&self) -> bool {
+        self.0.receiver_count() > 1
+    }
+
     pub(super) fn revoke(&self) {
         self.0.send_replace(true);
     }

@@ -128,6 +128,15 @@ impl From<KeyError> for ApiError {
             KeyError::TooMany => {
                 Self::new(StatusCode::CONFLICT, "invalid_request_error", message).code("too_many_keys")
             }
+            KeyError::Imported => {
+                Self::new(StatusCode::CONFLICT, "invalid_request_error", message).code("keys_imported")
+            }
+            // Paths of files are for the log.
+            KeyError::Export(error) => {
+                tracing::error!(%error, "the keys are not exported; other servers lack the last change");
+                let message = "the change holds here; its export to other servers failed and is repeated";
+                Self::internal(message).code("export_failed")
+            }
             KeyError::Randomness(_) | KeyError::Store(_) => Self::internal(message),
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) lines: AtomicU64,
     /// Checkpoints that a second place did not take.
     pub(super) unsent: AtomicU64,
+    /// Writes that failed.
+    pub(super) failures: AtomicU64,
     /// The failure, while the log cannot be written.
     pub(super) broken: Mutex<Option<Arc<str>>>,
 }
@@ -113,6 +115,7 @@ impl AuditLog {
             lost_total: AtomicU64::new(0),
             lines: AtomicU64::new(log.count()),
             unsent: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             broken: Mutex::new(None),
         });
         let (sender, receiver) = channel();
@@ -173,6 +176,7 @@ impl AuditLog {
         AuditStats {
             lines: self.shared.lines.load(Ordering::Acquire),
             lines_dropped: self.shared.lost_total.load(Ordering::Relaxed),
+            write_failures: self.shared.failures.load(Ordering::Relaxed),
             checkpoints_unsent: self.shared.unsent.load(Ordering::Relaxed),
             failed: self.shared.broken.lock().is_some(),
         }
@@ -264,6 +268,8 @@ pub struct AuditStats {
     pub lines: u64,
     /// Lines for which the queue had no place.
     pub lines_dropped: u64,
+    /// Writes that failed, since the log was opened. Their lines are written later if possible.
+    pub write_failures: u64,
     /// Checkpoints that a second place did not take.
     pub checkpoints_unsent: u64,
     /// Whether the log cannot be written at present.

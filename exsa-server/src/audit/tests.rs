@@ -4,3 +4,5 @@ mod disk;
 mod durability;
 mod failures;
 mod mutations;
+#[cfg(unix)]
+mod syslog;

@@ -147,6 +147,7 @@ impl<F: Folder> Writer<F> {
                     error!("the audit log cannot be written: {failure}");
                 }
                 self.retry = Some(now + RETRY);
+                self.shared.failures.fetch_add(1, Ordering::Relaxed);
                 *self.shared.broken.lock() = Some(failure.to_string().into());
                 self.fail();
             }

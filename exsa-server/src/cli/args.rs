@@ -74,7 +74,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     connections_per_address: Option<usize>,
     /// Seconds after SIGTERM in which requests are still accepted while /health/ready tells load balancers to
-    /// leave [default: 0]
+    /// leave [default: 3]
     #[arg(long, value_name = "SECONDS")]
     drain_delay: Option<u64>,
     /// Seconds that running requests get to end after SIGTERM [default: 30]

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
 /// Prints all problems of the configuration. The status is 1 if there are any.
 fn check(source: &ConfigSource) -> ExitCode {
     let name = source.file().map_or("the configuration".into(), |file| file.display().to_string());
-    match source.load() {
+    match source.check() {
         Ok(_) => {
             println!("{name} is valid");
             ExitCode::SUCCESS

@@ -10,6 +10,8 @@ use exsa_server::listener::Listeners;
 use exsa_server::models::Models;
 use exsa_server::quota::Quotas;
 use exsa_server::reload::{self, Reloader};
+#[cfg(feature = "otel")]
+use exsa_server::telemetry::Telemetry;
 use exsa_server::{Live, Readiness, Server};
 use std::error::Error;
 use std::io;
@@ -25,6 +27,8 @@ struct Parts {
     access: Option<Access>,
     quotas: Option<Quotas>,
     audit: Option<AuditLog>,
+    #[cfg(feature = "otel")]
+    telemetry: Option<Telemetry>,
 }
 
 /// Serves until the process is told to end.
@@ -35,9 +39,22 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
     let quotas = open_quotas(&config, access.as_ref())?;
     let models = Arc::new(open_models(&config)?);
-    let parts = Parts { models, access, quotas, audit };
+    #[cfg(feature = "otel")]
+    let telemetry = Telemetry::open(&config.telemetry)?;
+    #[cfg(not(feature = "otel"))]
+    tell_missing_feature();
+    let parts = Parts {
+        models,
+        access,
+        quotas,
+        audit,
+        #[cfg(feature = "otel")]
+        telemetry,
+    };
     let mut reloader =
         Reloader::new(source, config.clone()).part(level).part(reload::ModelTables(parts.models.clone()));
+    reloader =
+        reloader.part(reload::Callers { access: parts.access.clone(), started: config.access.clone() });
     if let Some(quotas) = &parts.quotas {
         reloader = reloader.part(reload::Quota(quotas.clone()));
     }
@@ -53,7 +70,21 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     if let Some(audit) = parts.audit {
         audit.close();
     }
+    #[cfg(feature = "otel")]
+    if let Some(telemetry) = parts.telemetry {
+        telemetry.close();
+    }
     served
+}
+
+/// Warns of a collector in the environment that a build without the feature does not know.
+#[cfg(not(feature = "otel"))]
+fn tell_missing_feature() {
+    for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] {
+        if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
+            warn!("{name} has no effect: this exsa-server was built without OpenTelemetry (--features otel)");
+        }
+    }
 }
 
 /// The models of the tables and of `engine.model`; begins the loads at start.
@@ -76,7 +107,7 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
     let (listeners, reloader, places) = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
     reload_on_hangup(reloader.clone(), parts.audit.clone())?;
-    let stopped = stop_signal()?;
+    let mut signals = Signals::listen()?;
     places.iter().for_each(|place| info!("listening on {place}"));
     let mut server = Server::of_models(parts.models.clone())
         .options(options)
@@ -94,6 +125,8 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
     if let Some(audit) = &parts.audit {
         server = server.audit(audit.clone());
     }
+    #[cfg(feature = "otel")]
+    let server = server.telemetry(parts.telemetry.clone());
     let app = server.router();
     // The server is live while it loads models, and ready afterwards.
     let starting = parts.models.clone();
@@ -108,12 +141,20 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
                 _ => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = stopped => {}
+        let stop = tokio::select! {
+            stop = signals.next() => stop,
             () = no_model => return Duration::ZERO,
-        }
+        };
         readiness.begin_drain();
-        tokio::time::sleep(drain.get().delay).await;
+        let delay = drain.get().delay;
+        // Whoever interrupts at a terminal, or tells the server twice, does not wait for a load balancer.
+        if stop == Stop::Terminate && !delay.is_zero() {
+            info!("leaving: /health/ready answers 503; requests are accepted for {} s", delay.as_secs_f64());
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = signals.next() => {}
+            }
+        }
         let limit = drain.get().timeout;
         info!("draining: no new requests; running ones get {} s", limit.as_secs());
         registry.begin_shutdown(None);
@@ -141,7 +182,7 @@ fn open_quotas(config: &Config, access: Option<&Access>) -> Result<Option<Quotas
 /// Opens the keys.
 fn open_access(config: &AccessConfig) -> Result<Access, Box<dyn Error>> {
     let access = Access::open(config)?;
-    if access.keys().is_empty() && config.jwt.is_none() {
+    if access.keys().is_empty() && config.jwt.is_none() && config.import.is_none() {
         warn!("there is no key yet; 'exsa-server key new --name NAME --data FOLDER' makes one");
     }
     Ok(access)
@@ -213,21 +254,47 @@ fn reload_on_hangup(reloader: Arc<Reloader>, audit: Option<AuditLog>) -> Result<
     Ok(())
 }
 
-/// Listens to SIGTERM and interrupts of the terminal from now on; the future is ready when one has come.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    #[cfg(unix)]
-    let stopped = {
+/// A signal by which the server is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Terminate,
+    Interrupt,
+}
+
+/// SIGTERM and interrupts of the terminal, from now on.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.terminate.recv() => Stop::Terminate,
+            _ = self.interrupt.recv() => Stop::Interrupt,
         }
-    };
-    #[cfg(not(unix))]
-    let stopped = async { drop(tokio::signal::ctrl_c().await) };
-    Ok(stopped)
+    }
+}
+
+/// Interrupts of the terminal.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Stop {
+        drop(tokio::signal::ctrl_c().await);
+        Stop::Interrupt
+    }
 }

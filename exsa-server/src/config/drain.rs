@@ -9,8 +9,8 @@ use std::time::Duration;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct DrainConfig {
-    /// Time in which requests are still accepted while `/health/ready` tells load balancers to leave; none by
-    /// default.
+    /// Time after SIGTERM in which requests are still accepted while `/health/ready` tells load balancers to
+    /// leave; 3 s by default, which suits one that probes each second. An interrupt skips it.
     #[serde(with = "units::duration")]
     pub delay: Duration,
     /// Time that running requests get to end; 30 s by default.
@@ -20,7 +20,7 @@ pub struct DrainConfig {
 
 impl Default for DrainConfig {
     fn default() -> Self {
-        Self { delay: Duration::ZERO, timeout: Duration::from_secs(30) }
+        Self { delay: Duration::from_secs(3), timeout: Duration::from_secs(30) }
     }
 }
 

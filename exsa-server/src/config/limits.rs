@@ -36,6 +36,10 @@ pub struct LimitsConfig {
     /// Maximum time in which a body must be read; 60 s by default.
     #[serde(with = "units::duration")]
     pub body_timeout: Duration,
+    /// Time without a completed step, while work waits, after which the server is not ready; 60 s by default. It
+    /// must be longer than the longest step.
+    #[serde(with = "units::duration")]
+    pub step_limit: Duration,
     /// Maximum prompts of one request for completions; 64 by default.
     pub prompts_max: usize,
     /// Maximum answers to one prompt; 128 by default.
@@ -61,6 +65,7 @@ impl Default for LimitsConfig {
             connection_streams_max: connections.streams_max,
             body_bytes_max: options.body_bytes_max,
             body_timeout: options.body_timeout,
+            step_limit: options.step_limit,
             prompts_max: options.prompts_max,
             n_max: options.n_max,
             prompt_tokens_max: options.prompt_tokens_max,
@@ -107,6 +112,7 @@ impl LimitsConfig {
             ("header_timeout", self.header_timeout),
             ("write_timeout", self.write_timeout),
             ("body_timeout", self.body_timeout),
+            ("step_limit", self.step_limit),
         ] {
             if timeout.is_zero() || timeout > super::DURATION_MAX {
                 let message = format!(

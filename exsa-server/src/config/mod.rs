@@ -15,6 +15,7 @@ mod problem;
 mod read;
 mod source;
 mod suggest;
+mod telemetry;
 mod tls;
 pub(crate) mod units;
 
@@ -26,6 +27,9 @@ pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
 pub use problem::{ConfigError, Place, Problem, Problems};
 pub use source::ConfigSource;
+#[cfg(feature = "otel")]
+pub(crate) use telemetry::Settings as TelemetrySettings;
+pub use telemetry::{TelemetryConfig, TelemetryProtocol};
 pub use tls::{ClientAuth, TlsConfig};
 
 use crate::access::AccessConfig;
@@ -73,6 +77,8 @@ pub struct Config {
     pub models: ModelsConfig,
     /// Names and labels of metrics.
     pub metrics: MetricsConfig,
+    /// Export of traces.
+    pub telemetry: TelemetryConfig,
     /// The log.
     pub log: LogConfig,
     /// The end of the server.
@@ -102,6 +108,7 @@ impl Config {
         self.audit.validate(problems);
         self.engine.validate(problems);
         self.models.validate(problems);
+        self.telemetry.validate(problems);
         self.log.validate(problems);
         self.drain.validate(problems);
     }
@@ -116,6 +123,7 @@ impl Config {
         let mut options = ServerOptions::default()
             .body_bytes_max(self.limits.body_bytes_max)
             .body_timeout(self.limits.body_timeout)
+            .step_limit(self.limits.step_limit)
             .prompts_max(self.limits.prompts_max)
             .n_max(self.limits.n_max)
             .prompt_tokens_max(self.limits.prompt_tokens_max)

@@ -56,6 +56,15 @@ impl ConfigSource {
         self.load_with(|_, _| {})
     }
 
+    /// Like [`load`](Self::load), with checks of files that a server could start without.
+    ///
+    /// # Errors
+    ///
+    /// All problems, with their places.
+    pub fn check(&self) -> Result<Config, ConfigError> {
+        self.load_with(|config, problems| config.access.check_import(problems))
+    }
+
     /// Like [`load`](Self::load), with further checks, which run even if other problems were found.
     ///
     /// # Errors

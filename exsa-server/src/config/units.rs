@@ -18,6 +18,31 @@ pub(crate) mod duration {
     }
 }
 
+/// Durations that may be absent, for `#[serde(with)]`.
+pub(crate) mod optional_duration {
+    use super::*;
+    use serde::Deserialize;
+
+    struct Text(Duration);
+
+    impl<'de> Deserialize<'de> for Text {
+        fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+            super::duration::deserialize(value).map(Self)
+        }
+    }
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, out: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::duration::serialize(duration, out),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Text>::deserialize(value)?.map(|Text(duration)| duration))
+    }
+}
+
 struct DurationText;
 
 impl Visitor<'_> for DurationText {

@@ -1,9 +1,10 @@
 //! Facts about an HTTP request that logs and handlers share.
 
 use crate::access::Caller;
-use crate::http::error::ApiError;
-use crate::http::request_log::{self, LogEntry};
+use crate::http::error::{ApiError, Failure};
+use crate::http::request_log::{LogEntry, RequestLine};
 use crate::state::AppState;
+use crate::telemetry::RequestSpan;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -12,6 +13,7 @@ use axum::response::Response;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
+use tracing::warn;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken from a client, in bytes.
@@ -33,6 +35,8 @@ pub struct RequestContext {
     pub begun: Instant,
     /// The line about the request in the log.
     pub(crate) log: LogEntry,
+    /// The span of the request in its trace.
+    pub(crate) span: RequestSpan,
 }
 
 /// Adds a [`RequestContext`] to a request, and its id to the response.
@@ -41,6 +45,7 @@ pub(crate) async fn add(State(state): State<Arc<AppState>>, mut request: Request
     let id = sent.and_then(|value| value.to_str().ok()).map_or_else(|| state.id("req_"), str::to_owned);
     let header = HeaderValue::from_str(&id);
     let context = RequestContext {
+        span: RequestSpan::begin(&state, &request, &id),
         id: id.into(),
         peer: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
         method: request.method().clone(),
@@ -49,11 +54,16 @@ pub(crate) async fn add(State(state): State<Arc<AppState>>, mut request: Request
         log: LogEntry::default(),
     };
     request.extensions_mut().insert(context.clone());
+    let line = RequestLine::new(context.clone());
     let mut response = next.run(request).await;
+    if let Some(Failure(error)) = response.extensions().get::<Failure>() {
+        let (status, (trace_id, span_id)) = (response.status().as_u16(), context.span.ids());
+        warn!(id = &*context.id, trace_id, span_id, status, error = &**error, "request failed");
+    }
     if let Ok(header) = header {
         response.headers_mut().insert(REQUEST_ID, header);
     }
-    request_log::on_end(context, response)
+    line.follow(response)
 }
 
 /// Whether an id is short and of characters that need no escapes in logs.

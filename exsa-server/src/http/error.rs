@@ -6,9 +6,11 @@ use axum::response::{IntoResponse, Response};
 use exsa_core::embed::EmbedError;
 use exsa_core::sampler::SamplingError;
 use exsa_core::{ErrorReport, FinishReason, RequestError, SubmitError};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// A refused or failed request: `{"error": {"message", "type", "param", "code"}}` and a status.
+/// A refused or failed request: `{"error": {"message", "type", "param", "code"}}` and a status. Where waiting
+/// helps, the object has `retry_after` (seconds) and `queue_position` too.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -18,7 +20,21 @@ pub struct ApiError {
     param: Option<String>,
     code: Option<String>,
     retry_after: Option<Duration>,
+    /// Boxed, so that results stay small.
+    facts: Option<Box<Facts>>,
 }
+
+/// Facts that few errors have.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Facts {
+    queue_position: Option<usize>,
+    /// Tokens of a prompt that is too long, and those of the context.
+    context: Option<(usize, usize)>,
+}
+
+/// The error of a response, which the log tells together with the request.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure(pub(crate) Arc<str>);
 
 impl ApiError {
     /// An error of the client.
@@ -32,7 +48,8 @@ impl ApiError {
     }
 
     pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), kind, param: None, code: None, retry_after: None }
+        let message = message.into();
+        Self { status, message, kind, param: None, code: None, retry_after: None, facts: None }
     }
 
     /// Names the field at fault.
@@ -64,6 +81,12 @@ impl ApiError {
         self
     }
 
+    /// Sets the place in the queue that the request would have, 1 for the next to run.
+    pub(crate) fn queue_position(mut self, position: usize) -> Self {
+        self.facts.get_or_insert_default().queue_position = Some(position);
+        self
+    }
+
     /// The machine-readable cause; without one, the type.
     pub(crate) fn code_text(&self) -> String {
         self.code.clone().unwrap_or_else(|| self.kind.to_owned())
@@ -76,10 +99,10 @@ impl ApiError {
 
     /// The response in another API's form: its status and headers with `body`.
     pub(crate) fn respond_with(&self, body: impl IntoResponse) -> Response {
-        if self.status.is_server_error() {
-            tracing::warn!(status = self.status.as_u16(), error = %self.message, "request failed");
-        }
         let mut response = (self.status, body).into_response();
+        if self.status.is_server_error() {
+            response.extensions_mut().insert(Failure(self.message.as_str().into()));
+        }
         if let Some(wait) = self.retry_after {
             let seconds = HeaderValue::from(wait.as_secs_f64().ceil().clamp(1.0, 86_400.0) as u64);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
@@ -90,7 +113,24 @@ impl ApiError {
     /// The body in the form of OpenAI's API.
     pub(crate) fn json(&self) -> serde_json::Value {
         let Self { message, kind, param, code, .. } = self;
-        serde_json::json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
+        let mut error = serde_json::json!({"message": message, "type": kind, "param": param, "code": code});
+        self.add_wait(&mut error);
+        if let Some((tokens, limit)) = self.facts.as_ref().and_then(|facts| facts.context) {
+            // The names of llama-server.
+            error["n_prompt_tokens"] = tokens.into();
+            error["n_ctx"] = limit.into();
+        }
+        serde_json::json!({"error": error})
+    }
+
+    /// Adds to an object when the request may be sent again, and its place in the queue, where these are known.
+    pub(crate) fn add_wait(&self, object: &mut serde_json::Value) {
+        if let Some(wait) = self.retry_after {
+            object["retry_after"] = ((wait.as_secs_f64() * 1000.0).ceil() / 1000.0).into();
+        }
+        if let Some(position) = self.facts.as_ref().and_then(|facts| facts.queue_position) {
+            object["queue_position"] = position.into();
+        }
     }
 }
 
@@ -104,14 +144,20 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         let report = ErrorReport::from(&error);
         let base = match &error {
-            SubmitError::QueueFull { .. } => {
+            SubmitError::QueueFull { ahead, .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", report.message)
+                    .queue_position(ahead + 1)
             }
             SubmitError::UnknownModel { .. } => {
                 let error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", report.message);
                 return error.param("model").code("model_not_found");
             }
-            SubmitError::KvTooLarge { .. } | SubmitError::PromptTooLong { .. } => {
+            SubmitError::PromptTooLong { tokens, limit, .. } => {
+                let mut error = Self::invalid(report.message).code("context_length_exceeded");
+                error.facts.get_or_insert_default().context = Some((*tokens, limit + 1));
+                return error;
+            }
+            SubmitError::KvTooLarge { .. } => {
                 return Self::invalid(report.message).code("context_length_exceeded");
             }
             SubmitError::Generator(_) => Self::new(StatusCode::BAD_GATEWAY, "server_error", report.message),

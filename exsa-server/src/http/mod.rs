@@ -1,6 +1,7 @@
 //! What all routes share: bodies, errors, streams, and the layers around the handlers.
 
 pub(crate) mod body;
+pub(crate) mod closing;
 pub(crate) mod context;
 pub(crate) mod cors;
 pub(crate) mod error;

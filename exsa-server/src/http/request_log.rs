@@ -1,4 +1,4 @@
-//! One line in the log per HTTP request, when its answer has ended.
+//! One line in the log per HTTP request, when its answer has ended or its client is gone.
 
 use crate::access::Caller;
 use crate::http::context::RequestContext;
@@ -54,40 +54,58 @@ pub(crate) async fn name_caller(request: Request, next: Next) -> Response {
     let extensions = request.extensions();
     if let (Some(context), Some(caller)) = (extensions.get::<RequestContext>(), extensions.get::<Caller>()) {
         context.log.lock().caller = Some(caller.id.clone());
+        context.span.caller(&caller.id);
     }
     next.run(request).await
 }
 
-/// Lets the response write the log's line when its body ends, or when it is dropped because the client is
-/// gone.
-pub(crate) fn on_end(context: RequestContext, response: Response) -> Response {
-    let line = Line { status: response.status().as_u16(), whole: response.body().is_end_stream(), context };
-    response.map(|body| Body::new(Logged { body, line }))
+/// Whether a path is polled every few seconds by machines.
+pub(crate) fn is_probe(path: &str) -> bool {
+    path.starts_with("/health") || path == "/metrics"
 }
 
-/// The line of a request, written when it is dropped.
-struct Line {
+/// The line of a request, written when it is dropped: after its response, or because its client is gone. The
+/// request's span ends with it.
+pub(crate) struct RequestLine {
     context: RequestContext,
-    status: u16,
+    /// `None` until there is a response.
+    status: Option<u16>,
     /// Whether the body was sent to its end.
     whole: bool,
 }
 
-impl Drop for Line {
+impl RequestLine {
+    pub(crate) fn new(context: RequestContext) -> Self {
+        Self { context, status: None, whole: false }
+    }
+
+    /// Stays with the response until its body ends or is dropped.
+    pub(crate) fn follow(mut self, response: Response) -> Response {
+        self.status = Some(response.status().as_u16());
+        self.whole = response.body().is_end_stream();
+        response.map(|body| Body::new(Logged { body, line: self }))
+    }
+}
+
+impl Drop for RequestLine {
     fn drop(&mut self) {
         let Self { context, status, whole } = self;
+        context.span.end(*status, *whole);
+        let (trace_id, span_id) = context.span.ids();
+        // The status that proxies log for clients that went away before an answer.
+        let status = status.unwrap_or(499);
         let facts = context.log.lock();
         let (id, method, path) = (&*context.id, context.method.as_str(), &*context.path);
         let caller = facts.caller.as_deref().unwrap_or("-");
         let seconds = (context.begun.elapsed().as_secs_f64() * 1e6).round() / 1e6;
-        // Polled every few seconds by machines.
-        let frequent = path.starts_with("/health") || path == "/metrics";
         match &facts.model {
             Some(model) => {
                 let (prompt, completion) = (facts.prompt_tokens, facts.completion_tokens);
                 let whole = *whole;
                 info!(
                     id,
+                    trace_id,
+                    span_id,
                     method,
                     path,
                     status,
@@ -100,8 +118,10 @@ impl Drop for Line {
                     "request"
                 );
             }
-            None if frequent => debug!(id, method, path, status, caller, seconds, "request"),
-            None => info!(id, method, path, status, caller, seconds, "request"),
+            None if is_probe(path) => {
+                debug!(id, trace_id, span_id, method, path, status, caller, seconds, "request");
+            }
+            None => info!(id, trace_id, span_id, method, path, status, caller, seconds, "request"),
         }
     }
 }
@@ -110,7 +130,7 @@ impl Drop for Line {
 /// before.
 struct Logged {
     body: Body,
-    line: Line,
+    line: RequestLine,
 }
 
 impl HttpBody for Logged {

@@ -1,4 +1,4 @@
-//! The books of a request: its quota and its line in the audit log.
+//! The books of a request: its quota, its line in the audit log, and its span.
 
 use crate::access::{Access, AccessEvent, Caller, KeyRecord};
 use crate::audit::{Act, AuditLog, Place, Record, Ticket};
@@ -6,6 +6,7 @@ use crate::http::context::{Client, RequestContext};
 use crate::http::error::ApiError;
 use crate::quota::{Amounts, Limits, Refusal, Reservation};
 use crate::state::AppState;
+use crate::telemetry::InferenceSpan;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
@@ -47,6 +48,7 @@ pub(crate) struct Books {
     awaits_line: bool,
     line: Option<Ticket>,
     write: Option<(u32, NextWrite)>,
+    span: InferenceSpan,
     closed: bool,
 }
 
@@ -111,6 +113,7 @@ impl AppState {
             awaits_line: self.audit.as_ref().is_some_and(|log| log.syncs_every_line()),
             line: None,
             write: None,
+            span: InferenceSpan::default(),
             closed: false,
         };
         match self.reserve(&client.caller, &mut books, estimate) {
@@ -155,7 +158,11 @@ impl AppState {
             Some(output) => output.min(reserve_max),
             None => quotas.output_max(&payers).map_or(reserve_max, |max| max.min(reserve_max)),
         };
-        Ok(Some(quotas.reserve(&payers, Amounts::request(prompt, output))?))
+        let reserved = quotas.reserve(&payers, Amounts::request(prompt, output));
+        Ok(Some(reserved.inspect_err(|refusal| {
+            let (limit, reason) = refusal.names();
+            self.metrics.refusals().quota(limit, reason);
+        })?))
     }
 
     /// Writes a line about an act. The ticket can be awaited.
@@ -266,6 +273,18 @@ pub(crate) fn record_of(act: Act, caller: &Caller, context: &RequestContext) -> 
 }
 
 impl Books {
+    /// Sets the span that ends when the books are closed.
+    pub(crate) fn traced(mut self, span: impl FnOnce(&Client, Option<&str>) -> InferenceSpan) -> Self {
+        self.span = span(&self.client, self.model.as_deref());
+        self
+    }
+
+    /// Takes note of the end of an answer.
+    pub(crate) fn answer(&mut self, index: usize, text: &str, reason: &FinishReason) {
+        self.text(index, text);
+        self.span.answer(index, reason);
+    }
+
     /// Takes note of a generated token.
     pub(crate) fn token(&mut self, index: usize, text: &str, counts: bool) {
         self.text(index, text);
@@ -273,6 +292,7 @@ impl Books {
             return;
         }
         self.output += 1;
+        self.span.token();
         if let Some(reservation) = &mut self.reservation {
             let writes = reservation.writes();
             // The prompt is charged at the end, when its length is known.
@@ -306,7 +326,9 @@ impl Books {
             None => {}
         }
         self.output = total.output_tokens;
-        let outcome = error.map_or_else(|| reason.openai().to_owned(), |error| error.code_text());
+        let error = error.map(|error| error.code_text());
+        self.span.end(usage, error.as_deref());
+        let outcome = error.unwrap_or_else(|| reason.openai().to_owned());
         let tokens = (total.prompt_tokens, usage.cached_tokens as u64);
         self.close(Act::Request, outcome, Some(tokens));
     }
@@ -316,6 +338,7 @@ impl Books {
         if let Some(reservation) = self.reservation.take() {
             reservation.refund();
         }
+        self.span.refuse(&error.code_text());
         self.close(Act::Request, error.code_text(), None);
     }
 
@@ -370,6 +393,7 @@ impl Drop for Books {
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(Amounts::request(self.estimate.prompt, self.output));
         }
+        self.span.abandon(self.output);
         self.close(Act::Request, "client_gone".into(), None);
     }
 }
@@ -381,21 +405,17 @@ async fn next_write(mut writes: tokio::sync::watch::Receiver<u64>) {
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        let message = refusal.to_string();
+        let (message, (_, code)) = (refusal.to_string(), refusal.names());
         let limited = |message| Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
-        match refusal {
-            Refusal::Limit { wait, .. } => limited(message).code("rate_limit_exceeded").retry_after(wait),
+        let error = match refusal {
+            Refusal::Limit { wait, .. } => limited(message).retry_after(wait),
             // Streams end when they end; a second is the shortest time that the header can say.
-            Refusal::Streams { .. } => {
-                limited(message).code("too_many_streams").retry_after(std::time::Duration::from_secs(1))
-            }
+            Refusal::Streams { .. } => limited(message).retry_after(std::time::Duration::from_secs(1)),
             Refusal::TooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)
-                    .code("request_exceeds_quota")
             }
-            Refusal::Store(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("quota_store")
-            }
-        }
+            Refusal::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message),
+        };
+        error.code(code)
     }
 }

@@ -138,15 +138,16 @@ impl Meter {
                 self.books.text(call.index, &call.arguments);
             }
             Event::MalformedToolCall(call) => self.books.text(call.index, &call.text),
-            Event::AnswerFinished(end) => self.books.text(end.index, &end.text),
+            Event::AnswerFinished(end) => self.books.answer(end.index, &end.text, &end.reason),
             Event::Finished(end) => {
                 self.ended = true;
-                self.books.text(end.index, &end.text);
+                self.books.answer(end.index, &end.text, &end.reason);
                 self.books.end(&end.usage, &end.reason);
                 let (id, caller) = (&*self.client.context.id, &*self.client.caller.id);
                 self.client.context.log.tokens(&end.usage);
                 let (prompt, generated) = (end.usage.prompt_tokens, end.usage.completion_tokens);
-                debug!(id, caller, prompt, generated, outcome = end.reason.openai(), "request ended");
+                let ((trace_id, span_id), outcome) = (self.client.context.span.ids(), end.reason.openai());
+                debug!(id, trace_id, span_id, caller, prompt, generated, outcome, "request ended");
             }
             _ => {}
         }
@@ -159,7 +160,8 @@ impl Drop for Meter {
             let Client { caller, context } = &self.client;
             let (id, caller) = (&*context.id, &*caller.id);
             context.log.generated(self.tokens);
-            debug!(id, caller, generated = self.tokens, "request cancelled: the client is gone");
+            let ((trace_id, span_id), generated) = (context.span.ids(), self.tokens);
+            debug!(id, trace_id, span_id, caller, generated, "request cancelled: the client is gone");
         }
     }
 }
@@ -213,9 +215,24 @@ impl AppState {
         let Request { model, user, .. } = &request;
         let estimate = || estimate::of_request(self, &request);
         let prompt = || estimate::prompt_text(&request.prompt);
-        let books = self.admit(client, model.as_deref(), user.as_deref(), estimate, prompt)?;
+        let books = self.admit(client, model.as_deref(), user.as_deref(), estimate, prompt);
+        let books = books.map_err(|error| match error.status() {
+            StatusCode::TOO_MANY_REQUESTS => {
+                error.queue_position(self.requests_ahead(model.as_deref(), request.priority) + 1)
+            }
+            _ => error,
+        })?;
+        let books = books.traced(|client, model| client.context.span.generation(model, &request));
         let (stream, books) = accepted(self.generator.submit(request), books)?;
         Ok(Work::new(stream, client, books, slot))
+    }
+
+    /// Requests to a model that wait and are at least as urgent.
+    fn requests_ahead(&self, model: Option<&str>, priority: Priority) -> usize {
+        let Ok(name) = self.model_name(model) else { return 0 };
+        let stats = self.generator.stats_by_model();
+        let of_model = stats.iter().find(|(model, _)| **model == *name);
+        of_model.map_or(0, |(_, stats)| stats.scheduler.waiting_by_class[..=priority.index()].iter().sum())
     }
 
     /// Submits one request.
@@ -250,6 +267,7 @@ impl AppState {
             let estimate = || estimate::of_texts(&request.inputs);
             let prompt = || estimate::inputs_text(&request.inputs);
             let books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+            let books = books.traced(|client, model| client.context.span.computation("embeddings", model));
             accepted(state.generator.embed(request), books)
         };
         let (pending, books) = self.off_thread(submit).await?;
@@ -274,6 +292,7 @@ impl AppState {
             let estimate = || estimate::of_documents(&request);
             let prompt = || estimate::documents_text(&request);
             let books = state.admit(&asked, request.model.as_deref(), None, estimate, prompt)?;
+            let books = books.traced(|client, model| client.context.span.computation("rerank", model));
             accepted(state.generator.rerank(request), books)
         };
         let (pending, books) = self.off_thread(submit).await?;
@@ -289,6 +308,7 @@ impl AppState {
         let name = self.model_name(model.as_deref())?;
         let permitted = permit(&client.caller, &name);
         if let Err(error) = &permitted {
+            self.metrics.refusals().permission(error.code_text());
             let record = record_of(Act::PermissionDenied, &client.caller, &client.context);
             drop(self.record(record.model(Some(name.clone())).outcome(error.code_text())));
         }

@@ -64,13 +64,16 @@ struct Streams {
     next: u64,
     /// Open streams, each with the time since its last part waits to be written.
     open: HashMap<u64, Option<Instant>>,
-    /// End of the last stream, or the last write after it: a whole answer can be in the buffers still.
+    /// Bytes of bodies that were handed over and may not be written yet.
+    unwritten: usize,
+    /// End of the last stream, or the last write of a body after it: a whole answer can be in the buffers
+    /// still. Answers to pings are none, or a client could keep its connection with them.
     idle_since: Instant,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { next: 0, open: HashMap::new(), idle_since: Instant::now() }
+        Self { next: 0, open: HashMap::new(), unwritten: 0, idle_since: Instant::now() }
     }
 }
 
@@ -114,8 +117,11 @@ impl Stream {
         Self { activity: activity.clone(), number }
     }
 
-    fn waits(&self, since: Option<Instant>) {
-        self.activity.lock().open.insert(self.number, since);
+    /// Takes note of a part of `bytes` bytes, or that the client has taken the last one.
+    fn hands_over(&self, bytes: Option<usize>) {
+        let mut streams = self.activity.lock();
+        streams.unwritten = streams.unwritten.saturating_add(bytes.unwrap_or_default());
+        streams.open.insert(self.number, bytes.map(|_| Instant::now()));
     }
 }
 
@@ -127,7 +133,7 @@ impl Drop for Stream {
     }
 }
 
-/// A connection whose writes count as activity.
+/// A connection whose writes of bodies count as activity.
 struct Observed<S> {
     stream: S,
     activity: Arc<Activity>,
@@ -150,8 +156,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        if matches!(polled, Poll::Ready(Ok(_))) {
-            self.activity.lock().idle_since = Instant::now();
+        if let Poll::Ready(Ok(written)) = polled {
+            let mut streams = self.activity.lock();
+            if streams.unwritten > 0 {
+                streams.unwritten = streams.unwritten.saturating_sub(written);
+                streams.idle_since = Instant::now();
+            }
         }
         polled
     }
@@ -181,7 +191,11 @@ impl HttpBody for Tracked {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         // The next part is asked for when this one has been taken.
-        self.stream.waits(matches!(polled, Poll::Ready(Some(_))).then(Instant::now));
+        self.stream.hands_over(match &polled {
+            Poll::Ready(Some(Ok(frame))) => Some(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(Some(Err(_))) => Some(0),
+            _ => None,
+        });
         polled
     }
 

@@ -79,7 +79,7 @@ impl AppState {
             return Ok(info);
         }
         let config = models.registry().config(&name)?;
-        let inspect = move || config.backend.inspect(&config.source);
+        let inspect = move || config.loader.inspect(&config.source);
         let inspected = tokio::task::spawn_blocking(inspect).await;
         let inspected =
             inspected.map_err(|error| ApiError::internal(format!("a worker thread ended: {error}")))?;

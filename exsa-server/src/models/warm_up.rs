@@ -2,14 +2,15 @@
 //! come.
 
 use exsa_core::error::LoadError;
-use exsa_core::{EmbedRequest, Engine, FinishReason, Request, SubmitError};
+use exsa_core::registry::Managed;
+use exsa_core::{EmbedRequest, FinishReason, Request, SubmitError};
 use std::time::Duration;
 
 /// Maximum time of the request; a model that is slower is ready without having answered.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sends a request and waits for its answer.
-pub(super) fn warm_up(engine: &Engine) -> Result<(), LoadError> {
+pub(super) fn warm_up(engine: &dyn Managed) -> Result<(), LoadError> {
     let failed = |error: String| LoadError::Backend(format!("the first request failed: {error}"));
     let request = Request::text("Hello").max_tokens(2).ignore_eos(true).timeout(TIMEOUT);
     match engine.submit(request) {

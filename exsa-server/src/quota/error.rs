@@ -62,6 +62,26 @@ pub enum Refusal {
     Store(String),
 }
 
+impl Refusal {
+    /// The limit as settings name it, `none` where no limit is at fault; and the code of the error.
+    pub(crate) fn names(&self) -> (&'static str, &'static str) {
+        let of_limit = |kind: &Kind, period: &Period| match (kind, period) {
+            (Kind::Requests, Period::Minute) => "requests_per_minute",
+            (Kind::PromptTokens, Period::Minute) => "prompt_tokens_per_minute",
+            (Kind::OutputTokens, Period::Minute) => "output_tokens_per_minute",
+            (Kind::Requests, Period::Day) => "requests_per_day",
+            (Kind::PromptTokens, Period::Day) => "prompt_tokens_per_day",
+            (Kind::OutputTokens, Period::Day) => "output_tokens_per_day",
+        };
+        match self {
+            Self::Limit { kind, period, .. } => (of_limit(kind, period), "rate_limit_exceeded"),
+            Self::TooLarge { kind, period, .. } => (of_limit(kind, period), "request_exceeds_quota"),
+            Self::Streams { .. } => ("streams", "too_many_streams"),
+            Self::Store(_) => ("none", "quota_store"),
+        }
+    }
+}
+
 /// A time in seconds, rounded up to milliseconds.
 fn seconds(wait: Duration) -> String {
     format!("{}s", wait.as_nanos().div_ceil(1_000_000) as f64 / 1000.0)

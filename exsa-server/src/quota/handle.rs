@@ -100,7 +100,8 @@ impl Quotas {
         let own = config.keys.get(&**id).map_or(own, |limits| limits.over(own));
         let group = group.and_then(|name| Some((Account::Group(name.clone()), *config.groups.get(&**name)?)));
         let all = [Some((Account::Key(id.clone()), own)), group].into_iter().flatten();
-        all.filter(|(_, limits)| !limits.is_empty()).collect()
+        let limited = all.filter(|(_, limits)| !limits.is_empty());
+        limited.map(|(account, limits)| (account, limits.shared(config.share))).collect()
     }
 
     /// The most output tokens that all payers can hold.

@@ -1,6 +1,7 @@
 //! Limits, and the section `[quota]` of the configuration.
 
 use super::amounts::Kind;
+use super::share::Share;
 use crate::config::Problems;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -34,6 +35,14 @@ impl Limit {
         match self {
             Self::At(limit) => Some(limit),
             Self::Inherited | Self::Unlimited => None,
+        }
+    }
+
+    /// The part of a limit that one of several servers grants.
+    fn shared(self, share: Share) -> Self {
+        match self {
+            Self::At(limit) => Self::At(share.of(limit)),
+            other => other,
         }
     }
 
@@ -147,6 +156,20 @@ impl Limits {
         }
     }
 
+    /// The part of all limits that one of several servers grants.
+    #[must_use]
+    pub(super) fn shared(self, share: Share) -> Self {
+        Self {
+            requests_per_minute: self.requests_per_minute.shared(share),
+            prompt_tokens_per_minute: self.prompt_tokens_per_minute.shared(share),
+            output_tokens_per_minute: self.output_tokens_per_minute.shared(share),
+            requests_per_day: self.requests_per_day.shared(share),
+            prompt_tokens_per_day: self.prompt_tokens_per_day.shared(share),
+            output_tokens_per_day: self.output_tokens_per_day.shared(share),
+            streams: self.streams.shared(share),
+        }
+    }
+
     /// The maximum of a kind in a period.
     pub(super) fn of(&self, period: Period, kind: Kind) -> Option<u64> {
         let limit = match (period, kind) {
@@ -205,6 +228,9 @@ pub struct QuotaConfig {
     pub groups: BTreeMap<String, Limits>,
     /// Limits of single keys by id; they win over those in the record of the key.
     pub keys: BTreeMap<String, Limits>,
+    /// Part of every limit that this server grants, above 0 and at most 1; 1 by default. Several servers
+    /// whose shares sum to 1 grant no more than the limits together.
+    pub share: Share,
     /// Maximum output tokens that a request reserves when it begins; 4,096 by default. A longer answer is
     /// charged as it grows.
     pub output_reserve_max: u64,
@@ -219,6 +245,7 @@ impl Default for QuotaConfig {
             default: Limits::default(),
             groups: BTreeMap::new(),
             keys: BTreeMap::new(),
+            share: Share::default(),
             output_reserve_max: 4096,
             save_interval: Duration::from_secs(10),
         }
@@ -249,6 +276,7 @@ impl QuotaConfig {
     pub fn is_set(&self) -> bool {
         *self
             != Self {
+                share: self.share,
                 output_reserve_max: self.output_reserve_max,
                 save_interval: self.save_interval,
                 ..Self::default()

@@ -10,6 +10,7 @@ mod handle;
 mod headers;
 mod ledger;
 mod limits;
+mod share;
 mod state;
 mod store;
 
@@ -21,6 +22,7 @@ pub(crate) use handle::Reservation;
 pub(crate) use headers::add_headers;
 pub use ledger::Account;
 pub use limits::{Limit, Limits, Period, QuotaConfig};
+pub use share::Share;
 
 #[cfg(test)]
 mod tests;

@@ -10,11 +10,12 @@ mod parts;
 pub(crate) use handler::handle;
 #[cfg(feature = "tls")]
 pub use parts::Certificates;
-pub use parts::{Drain, Limits, ModelTables, Quota, Routes};
+pub use parts::{Callers, Drain, Limits, ModelTables, Quota, Routes};
 
 use crate::config::{Config, ConfigError, ConfigSource, Problems};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tracing::{error, info, warn};
 
@@ -44,12 +45,24 @@ pub struct ReloadReport {
     pub needs_restart: Vec<String>,
 }
 
+/// Reloads so far, by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReloadCounts {
+    /// Reloads that were applied.
+    pub ok: u64,
+    /// Reloads that were refused.
+    pub refused: u64,
+}
+
 /// Reads the configuration again and hands it to the parts of the server.
 pub struct Reloader {
     source: ConfigSource,
     /// Serializes reloads; the settings in use.
     current: Mutex<Config>,
     parts: Vec<Box<dyn Reload>>,
+    ok: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl fmt::Debug for Reloader {
@@ -61,7 +74,18 @@ impl fmt::Debug for Reloader {
 impl Reloader {
     /// A reloader of a server that was started with `config` from `source`.
     pub fn new(source: ConfigSource, config: Config) -> Self {
-        Self { source, current: Mutex::new(config), parts: Vec::new() }
+        Self {
+            source,
+            current: Mutex::new(config),
+            parts: Vec::new(),
+            ok: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Reloads so far.
+    pub fn counts(&self) -> ReloadCounts {
+        ReloadCounts { ok: self.ok.load(Ordering::Relaxed), refused: self.refused.load(Ordering::Relaxed) }
     }
 
     /// Adds a part.
@@ -77,6 +101,13 @@ impl Reloader {
     ///
     /// All problems; nothing has changed then.
     pub fn reload(&self) -> Result<ReloadReport, ConfigError> {
+        let outcome = self.apply();
+        let count = if outcome.is_ok() { &self.ok } else { &self.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+        outcome
+    }
+
+    fn apply(&self) -> Result<ReloadReport, ConfigError> {
         // The lock is held to the end, so that of two reloads the later one stays.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changes = Vec::new();

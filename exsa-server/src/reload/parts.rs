@@ -1,6 +1,7 @@
 //! Parts of the server that take new settings while it runs.
 
 use super::{Change, Reload};
+use crate::access::{Access, AccessConfig, AccessError};
 use crate::config::{Config, DrainConfig, Problems};
 use crate::listener::ConnectionLimits;
 use crate::live::Live;
@@ -72,6 +73,58 @@ impl Reload for Quota {
                 warn!(%error, "the quotas stay");
             }
         }))
+    }
+}
+
+/// Tokens, and limits of wrong keys. Keys themselves change by their routes.
+#[derive(Debug)]
+pub struct Callers {
+    /// Keys and tokens, if requests are authenticated.
+    pub access: Option<Access>,
+    /// The settings that the server was started with.
+    pub started: AccessConfig,
+}
+
+impl Reload for Callers {
+    fn settings(&self) -> &[&'static str] {
+        &["access"]
+    }
+
+    fn prepare(&self, config: &Config, problems: &mut Problems) -> Option<Change> {
+        let (next, started) = (&config.access, &self.started);
+        // A server that goes on without them would not be guarded as its file says.
+        if next.enabled != started.enabled {
+            problems
+                .add("access.enabled", format!("restart needed: the server runs with {}", started.enabled));
+        }
+        if next.data != started.data && started.enabled {
+            let folder = started.data.as_deref().unwrap_or("".as_ref()).display();
+            problems.add("access.data", format!("restart needed: the server runs with \"{folder}\""));
+        }
+        for (name, next, started) in
+            [("export", &next.export, &started.export), ("import", &next.import, &started.import)]
+        {
+            if next != started && self.started.enabled {
+                let with = match started {
+                    Some(file) => format!("\"{}\"", file.display()),
+                    None => "none".into(),
+                };
+                problems
+                    .add(format!("access.{name}"), format!("restart needed: the server runs with {with}"));
+            }
+        }
+        let Some(access) = &self.access else { return Some(Box::new(|| {})) };
+        match access.prepare(next) {
+            Ok(change) => Some(Box::new(change)),
+            Err(AccessError::Jwt(error)) => {
+                problems.add(format!("access.jwt.{}", error.setting), error.problem());
+                None
+            }
+            Err(error) => {
+                problems.add("access", error);
+                None
+            }
+        }
     }
 }
 

@@ -66,6 +66,38 @@ fn completion() -> Value {
     json!({"prompt": "a", "max_tokens": 3})
 }
 
+#[tokio::test]
+async fn imported_keys_are_used_but_not_changed() {
+    let folder = std::env::temp_dir().join(format!("exsa-imported-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("keys");
+    let open = || Keys::open(Arc::new(Store::with_backend(InMemoryBackend::new()).unwrap())).unwrap();
+    let exporting = open().exporting(&file).unwrap();
+    let options = KeyOptions::new("a").scopes([Scope::Infer, Scope::Keys]);
+    let (record, text) = exporting.create(&options, &Caller::operator()).unwrap();
+    let keys = Arc::new(open().importing(&file).unwrap());
+    let access = Access::with_keys(keys.clone(), &AccessConfig::default()).unwrap();
+    let server = Guarded { app: Server::new(Arc::new(engine("hello"))).access(access).router(), keys };
+    assert_eq!(server.post("/v1/completions", text.expose(), completion()).await.status, StatusCode::OK);
+    let listed = server.get("/v1/keys", text.expose()).await.json();
+    assert_eq!(listed["data"][0]["id"], record.id.as_str());
+    for (path, body) in [
+        (String::new(), json!({"name": "b"})),
+        (format!("/{}/revoke", record.id), json!({})),
+        (format!("/{}/rotate", record.id), json!({})),
+    ] {
+        let reply = server.post(&format!("/v1/keys{path}"), text.expose(), body).await;
+        let error = reply.json()["error"].clone();
+        assert_eq!(
+            (reply.status, &error["code"]),
+            (StatusCode::CONFLICT, &json!("keys_imported")),
+            "{error}"
+        );
+        assert!(error["message"].as_str().unwrap().contains("the server that exports them"));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 /// Name of the scripted model.
 const MODEL: &str = "scripted";
 

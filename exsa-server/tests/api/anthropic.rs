@@ -116,3 +116,13 @@ async fn errors_have_the_form_of_the_api() {
         assert!(reply.status.is_client_error());
     }
 }
+
+#[tokio::test]
+async fn a_model_without_reasoning_ignores_its_limit() {
+    let body = json!({
+        "model": "scripted", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi."}],
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+    });
+    let reply = post_json(&chat_app("ok"), "/v1/messages", body).await;
+    assert_eq!(reply.status.as_u16(), 200, "{}", reply.text);
+}

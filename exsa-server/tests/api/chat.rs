@@ -195,3 +195,12 @@ async fn a_developer_is_a_system_to_templates_that_know_none() {
     let answer = post_json(&chat_app("x"), CHAT, body).await.json();
     assert_eq!(answer["usage"]["prompt_tokens"], "system: a\n\nb\nuser: c\n".len());
 }
+
+#[tokio::test]
+async fn a_message_is_continued_or_answered_not_both() {
+    let messages = json!([{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yo"}]);
+    let body = json!({"messages": messages, "add_generation_prompt": true, "continue_final_message": true});
+    let reply = post_json(&chat_app("x"), "/v1/chat/completions", body).await;
+    assert_eq!(reply.status.as_u16(), 400, "{}", reply.text);
+    assert_eq!(reply.json()["error"]["param"], "continue_final_message");
+}

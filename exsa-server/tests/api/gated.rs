@@ -29,6 +29,8 @@ pub struct Gates {
     pub slow_passes: AtomicBool,
     /// Loads begun.
     pub loads: AtomicUsize,
+    /// Passes begun.
+    pub passes: AtomicUsize,
 }
 
 /// A scripted backend with gates; each model needs 100 bytes.
@@ -139,6 +141,7 @@ impl Session for GatedSession {
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
+        self.1.passes.fetch_add(1, Ordering::SeqCst);
         wait_while(&self.1.hold_passes);
         if self.1.slow_passes.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(20));

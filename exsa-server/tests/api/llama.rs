@@ -104,8 +104,79 @@ async fn properties_tell_no_folders() {
 }
 
 #[tokio::test]
-async fn no_request_in_flight_is_no_slot() {
+async fn sequences_are_slots() {
     let app = app("x");
     post_json(&app, COMPLETION, json!({"prompt": "a"})).await;
-    assert_eq!(get(&app, "/slots").await.json(), json!([]));
+    let n_ctx = get(&app, "/props").await.json()["default_generation_settings"]["n_ctx"].clone();
+    assert_eq!(get(&app, "/slots").await.json(), json!([{"id": 0, "n_ctx": n_ctx, "is_processing": false}]));
+}
+
+#[tokio::test]
+async fn chosen_fields_alone_are_sent() {
+    let fields = json!(["content", "generation_settings/n_predict", "none"]);
+    let body = json!({"prompt": "a", "n_predict": 3, "response_fields": fields, "stream": false});
+    let answer = post_json(&app("hello"), COMPLETION, body.clone()).await.json();
+    assert_eq!(answer, json!({"content": "hel", "generation_settings/n_predict": 3}));
+    let mut streamed = body;
+    streamed["stream"] = true.into();
+    let chunks = data(&post_json(&app("hello"), COMPLETION, streamed).await);
+    let (last, parts) = chunks.split_last().unwrap();
+    assert_eq!(last, &json!({"content": "", "generation_settings/n_predict": 3}));
+    assert!(parts.iter().all(|part| part["stop"] == false));
+}
+
+#[tokio::test]
+async fn biases_name_tokens_or_texts() {
+    let app = app("hello");
+    for bias in [
+        json!([[104, false]]),
+        json!([["h", -1000.0], ["e", 0.5]]),
+        json!({"h": false}),
+        json!({"104": -1000.0}),
+    ] {
+        let body = json!({"prompt": "a", "n_predict": 1, "temperature": 0, "logit_bias": bias});
+        let answer = post_json(&app, COMPLETION, body).await.json();
+        assert_ne!(answer["content"], "h", "{answer}");
+        let first = &answer["generation_settings"]["logit_bias"][0];
+        assert_eq!(first["token"], 104, "{answer}");
+    }
+    for bias in [json!([["h"]]), json!([[null, 1]]), json!([["h", true]]), json!({"h": null})] {
+        let reply = post_json(&app, COMPLETION, json!({"prompt": "a", "logit_bias": bias})).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{bias}: {}", reply.text);
+        assert_eq!(reply.json()["error"]["param"], "logit_bias");
+    }
+}
+
+#[tokio::test]
+async fn ignored_ends_are_told_as_bans() {
+    let body = json!({"prompt": "a", "n_predict": 2, "ignore_eos": true});
+    let answer = post_json(&app("hello"), COMPLETION, body).await.json();
+    let bans = answer["generation_settings"]["logit_bias"].as_array().unwrap().clone();
+    assert!(!bans.is_empty() && bans.iter().all(|ban| ban["bias"].is_null() && ban["token"].is_u64()));
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_too_long_is_told_in_tokens() {
+    let reply = post_json(&app("x"), COMPLETION, json!({"prompt": "a".repeat(100_000)})).await;
+    let error = &reply.json()["error"];
+    assert_eq!((reply.status, &error["code"]), (StatusCode::BAD_REQUEST, &json!("context_length_exceeded")));
+    let n_ctx = get(&app("x"), "/props").await.json()["default_generation_settings"]["n_ctx"].clone();
+    assert_eq!((error["n_prompt_tokens"].as_u64(), &error["n_ctx"]), (Some(100_000), &n_ctx));
+}
+
+#[tokio::test]
+async fn tokens_of_a_conversation_are_counted() {
+    let body = json!({"messages": [{"role": "user", "content": "Hi."}]});
+    let reply = post_json(&chat_app("x"), "/chat/completions/input_tokens", body).await;
+    assert_eq!(reply.json(), json!({"input_tokens": "user: Hi.\n".len()}));
+}
+
+#[tokio::test]
+async fn probabilities_after_sampling_are_refused() {
+    let body = json!({"prompt": "a", "n_probs": 2, "post_sampling_probs": true});
+    let reply = post_json(&app("x"), COMPLETION, body).await;
+    assert_eq!(
+        (reply.status, &reply.json()["error"]["param"]),
+        (StatusCode::BAD_REQUEST, &json!("post_sampling_probs"))
+    );
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod access;
+mod access_reload;
 mod anthropic;
 mod bad_input;
 mod books;
@@ -17,6 +18,10 @@ mod llama;
 mod metrics;
 mod ollama;
 mod openapi;
+mod operations;
 mod page;
+mod queue;
 mod responses;
 mod service;
+#[cfg(feature = "otel")]
+mod telemetry;

@@ -1,11 +1,17 @@
 //! `/v1/responses`.
 
+use crate::gated::{Gated, eventually, registry};
 use crate::harness::{Reply, chat_app, get, post_json, send};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use exsa_core::registry::RegistryOptions;
+use exsa_server::Server;
+use exsa_server::models::Models;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tower::ServiceExt;
 
 const RESPONSES: &str = "/v1/responses";
@@ -222,7 +228,6 @@ async fn fields_that_are_not_supported_are_refused() {
     for (field, value) in [
         ("input", json!(null)),
         ("input", json!([])),
-        ("background", json!(true)),
         ("conversation", json!("conv_1")),
         ("prompt", json!({"id": "p"})),
         ("n", json!(2)),
@@ -254,4 +259,61 @@ async fn a_schema_of_the_format_constrains_the_answer() {
     let response = post_json(&chat_app("nothing of the kind"), RESPONSES, body).await.json();
     let text = response["output"][0]["content"][0]["text"].as_str().unwrap().to_owned();
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({"a": 1}));
+}
+
+/// The response once it has ended.
+async fn ended(app: &Router, id: &str) -> Value {
+    let mut response = Value::Null;
+    eventually("the response has ended", async || {
+        response = get(app, &format!("/v1/responses/{id}")).await.json();
+        response["status"] != "in_progress"
+    })
+    .await;
+    response
+}
+
+/// A loaded model whose passes stand still, and a response to it in the background.
+async fn background() -> (Arc<Gated>, Router, String) {
+    let backend = Gated::new("Hello.");
+    let app = Server::of_models(Models::new(registry(&backend, &["a"], RegistryOptions::new()))).router();
+    post_json(&app, "/v1/models/load", json!({"model": "a"})).await;
+    backend.gates.hold_passes.store(true, Ordering::SeqCst);
+    let begun = post_json(&app, "/v1/responses", json!({"input": "Hi.", "background": true})).await.json();
+    assert_eq!((&begun["status"], &begun["background"]), (&json!("in_progress"), &json!(true)), "{begun}");
+    let id = begun["id"].as_str().unwrap().to_owned();
+    assert_eq!(get(&app, &format!("/v1/responses/{id}")).await.json(), begun);
+    (backend, app, id)
+}
+
+#[tokio::test]
+async fn a_response_in_the_background_is_polled() {
+    let (backend, app, id) = background().await;
+    backend.gates.hold_passes.store(false, Ordering::SeqCst);
+    let whole = ended(&app, &id).await;
+    assert_eq!((&whole["status"], &whole["background"]), (&json!("completed"), &json!(true)));
+    assert_eq!(whole["output"][0]["content"][0]["text"], "Hello.");
+    let next = json!({"input": "And?", "previous_response_id": id});
+    assert_eq!(post_json(&app, "/v1/responses", next).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_response_in_the_background_is_cancelled() {
+    let (backend, app, id) = background().await;
+    let cancelled = post_json(&app, &format!("/v1/responses/{id}/cancel"), json!({})).await.json();
+    assert_eq!(cancelled["status"], "cancelled");
+    backend.gates.hold_passes.store(false, Ordering::SeqCst);
+    assert_eq!(ended(&app, &id).await["status"], "cancelled");
+}
+
+#[tokio::test]
+async fn a_response_in_the_background_needs_a_store_and_no_stream() {
+    for more in [json!({"stream": true}), json!({"store": false})] {
+        let mut body = json!({"input": "Hi.", "background": true});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let reply = post_json(&chat_app("x"), "/v1/responses", body).await;
+        assert_eq!(
+            (reply.status, &reply.json()["error"]["param"]),
+            (StatusCode::BAD_REQUEST, &json!("background"))
+        );
+    }
 }

@@ -56,9 +56,16 @@ async fn a_drain_shows_before_the_server_stops() {
     for path in ["/health", "/health/live", "/health/ready"] {
         assert_eq!(get(&app, path).await.status, StatusCode::OK, "{path}");
     }
+    assert!(!get(&app, "/health").await.headers.contains_key(header::CONNECTION));
     readiness.begin_drain();
     assert_eq!(get(&app, "/health/ready").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(get(&app, "/health/live").await.status, StatusCode::OK);
+    // Requests are still served, by connections that end.
+    let answer = post_json(&app, "/v1/completions", json!({"prompt": "a", "max_tokens": 1})).await;
+    assert_eq!(
+        (answer.status, &answer.headers[header::CONNECTION]),
+        (StatusCode::OK, &"close".parse().unwrap())
+    );
 }
 
 #[tokio::test]

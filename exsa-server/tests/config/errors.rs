@@ -136,6 +136,54 @@ fn wrong_files_are_described_where_they_are_wrong() {
 }
 
 #[test]
+fn shared_keys_and_shares_are_checked_at_their_place() {
+    let access = "[access]\nenabled = true\ndata = \"/d\"\n";
+    for (name, text, expected) in [
+        (
+            "both",
+            format!("{access}export = \"/k\"\nimport = \"/k\""),
+            "exsa.toml:5:10: access.import: not allowed beside access.export",
+        ),
+        (
+            "folder",
+            format!("{access}export = \"/no/such/keys\""),
+            "exsa.toml:4:10: access.export: the folder /no/such does not exist",
+        ),
+        ("no file", format!("{access}export = \"/\""), "exsa.toml:4:10: access.export: / is not a file"),
+        (
+            "off",
+            "access.import = \"/k\"".into(),
+            "exsa.toml:1:17: access.import: allowed only where access.enabled is true",
+        ),
+        ("share 0", "quota.share = 0".into(), "exsa.toml:1:15: quota.share: "),
+        ("share", "[quota]\nshare = 1.5".into(), "exsa.toml:2:9: quota.share: "),
+    ] {
+        let printed = problems(&name.replace(' ', "-"), &text);
+        assert!(printed.starts_with(expected) && printed.ends_with('^'), "{name}: {printed}");
+        assert!(!name.starts_with("share") || printed.contains("above 0 and at most 1"), "{printed}");
+    }
+}
+
+#[test]
+fn the_imported_file_is_part_of_the_check_but_not_of_the_start() {
+    let folder = std::env::temp_dir().join(format!("exsa-config-import-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (file, keys) = (folder.join("exsa.toml"), folder.join("keys"));
+    let text = format!("[access]\nenabled = true\ndata = 'd'\nimport = '{}'", keys.display());
+    std::fs::write(&file, text).unwrap();
+    let source = ConfigSource::new(Some(file));
+    for content in [None, Some("{\"exsa_keys\":1,\"sequence\":0,\"keys\":0}\n"), Some("hello")] {
+        if let Some(content) = content {
+            std::fs::write(&keys, content).unwrap();
+        }
+        assert!(source.load().is_ok());
+        let printed = source.check().unwrap_err().to_string();
+        assert!(printed.contains("exsa.toml:4:10: access.import: "), "{printed}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_misspelt_section_is_described() {
     let printed = problems("section", "\n[listn]\nport = 1");
     let head =

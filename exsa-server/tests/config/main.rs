@@ -6,9 +6,12 @@ mod certificates;
 mod errors;
 mod example;
 mod http;
+#[cfg(feature = "tls")]
+mod http2;
 mod listeners;
 mod reload;
 mod robust;
 mod served;
+mod telemetry;
 #[cfg(feature = "tls")]
 mod tls;

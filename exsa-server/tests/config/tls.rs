@@ -19,15 +19,15 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, SupportedProtocolVersion};
 
-struct Site {
+pub struct Site {
     folder: PathBuf,
     authority: Authority,
     clients: Authority,
-    config: TlsConfig,
+    pub config: TlsConfig,
 }
 
 impl Site {
-    fn new(client_auth: ClientAuth) -> Self {
+    pub fn new(client_auth: ClientAuth) -> Self {
         let (folder, authority, clients) = (folder(), Authority::new(1), Authority::new(2));
         authority.issue(&["localhost"], &[], 3).write(&folder, "server");
         std::fs::write(folder.join("clients.pem"), &clients.pem).unwrap();
@@ -39,7 +39,7 @@ impl Site {
         Self { folder, authority, clients, config }
     }
 
-    async fn serve(&self, tls: &Tls, limits: ConnectionLimits) -> (Served, SocketAddr) {
+    pub async fn serve(&self, tls: &Tls, limits: ConnectionLimits) -> (Served, SocketAddr) {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = tcp.local_addr().unwrap();
         (Served::start(Listeners::new().tls(tcp, tls.clone()), app(), &Live::new(limits)), address)
@@ -51,6 +51,17 @@ impl Site {
         identity: Option<&Identity>,
         version: &'static SupportedProtocolVersion,
     ) -> io::Result<TlsStream<TcpStream>> {
+        self.connect_as(address, identity, version, &[]).await
+    }
+
+    /// Connects and offers application protocols.
+    pub async fn connect_as(
+        &self,
+        address: SocketAddr,
+        identity: Option<&Identity>,
+        version: &'static SupportedProtocolVersion,
+        protocols: &[&[u8]],
+    ) -> io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.certificate.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -58,10 +69,11 @@ impl Site {
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(roots);
-        let config = match identity {
+        let mut config = match identity {
             Some(identity) => builder.with_client_auth_cert(identity.chain(), identity.key()).unwrap(),
             None => builder.with_no_client_auth(),
         };
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let stream = TcpStream::connect(address).await?;
         TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await
     }

@@ -5,6 +5,7 @@ use super::super::limits;
 use super::parse::{Alternatives, Ast, Item, Symbol};
 use super::{invalid, limit};
 use crate::constraint::ConstraintError;
+use crate::token::TokenId;
 use std::fmt::Write;
 
 /// Known facts of a rule.
@@ -18,19 +19,21 @@ struct Facts {
     is_empty: bool,
 }
 
-struct Emitter {
+struct Emitter<'a> {
     facts: Vec<Facts>,
+    /// Tokens that end an answer.
+    ends: &'a [TokenId],
     out: String,
     /// Terminals for runs of regular items.
     runs: usize,
 }
 
-pub(super) fn lark(ast: &Ast) -> Result<String, ConstraintError> {
+pub(super) fn lark(ast: &Ast, ends: &[TokenId]) -> Result<String, ConstraintError> {
     let facts = facts(ast);
     if facts[0].is_empty {
         return Err(invalid("it matches the empty text only".to_owned()));
     }
-    let mut emitter = Emitter { facts, out: String::new(), runs: 0 };
+    let mut emitter = Emitter { facts, ends, out: String::new(), runs: 0 };
     let root = emitter.symbol(&Symbol::Rule(0));
     let optional = if emitter.facts[0].is_nullable && !emitter.facts[0].is_context_free { "?" } else { "" };
     // Writing to a string cannot fail.
@@ -46,7 +49,7 @@ pub(super) fn lark(ast: &Ast) -> Result<String, ConstraintError> {
     Ok(emitter.out)
 }
 
-impl Emitter {
+impl Emitter<'_> {
     fn rule(&mut self, index: usize, alternatives: &Alternatives) {
         let facts = self.facts[index];
         let name = self.symbol(&Symbol::Rule(index));
@@ -120,13 +123,17 @@ impl Emitter {
             Symbol::Rule(index) if self.facts[*index].is_context_free => format!("rule_{index}"),
             Symbol::Rule(index) => format!("RULE_{index}"),
             Symbol::Token(id) => format!("<[{id}]>"),
+            Symbol::OtherToken(id) => {
+                let ends: String = self.ends.iter().map(|end| format!(",{end}")).collect();
+                format!("<[^{id}{ends}]>")
+            }
         }
     }
 
     fn is_context_free(&self, symbol: &Symbol) -> bool {
         match symbol {
             Symbol::Rule(index) => self.facts[*index].is_context_free,
-            Symbol::Token(_) => true,
+            Symbol::Token(_) | Symbol::OtherToken(_) => true,
             Symbol::Literal(_) | Symbol::Class(_) => false,
         }
     }
@@ -197,7 +204,11 @@ fn context_free(ast: &Ast, users: &[Vec<usize>]) -> Vec<bool> {
     users.iter().flatten().for_each(|user| open[*user] += 1);
     let mut ready = Vec::new();
     for (index, alternatives) in ast.rules.iter().enumerate() {
-        if alternatives.iter().flatten().any(|item| matches!(item.symbol, Symbol::Token(_))) {
+        if alternatives
+            .iter()
+            .flatten()
+            .any(|item| matches!(item.symbol, Symbol::Token(_) | Symbol::OtherToken(_)))
+        {
             open[index] = usize::MAX;
         }
         if open[index] == 0 {

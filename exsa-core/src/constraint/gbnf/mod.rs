@@ -12,12 +12,13 @@ mod parse;
 use super::error::ConstraintError;
 use crate::token::TokenId;
 
-/// The grammar as Lark. `control` finds control tokens by text.
+/// The grammar as Lark. `control` finds control tokens by text; `ends` are the tokens that end an answer.
 pub(super) fn to_lark(
     source: &str,
     control: impl Fn(&str) -> Option<TokenId>,
+    ends: &[TokenId],
 ) -> Result<String, ConstraintError> {
-    emit::lark(&parse::Parser::new(source, &control).grammar()?)
+    emit::lark(&parse::Parser::new(source, &control).grammar()?, ends)
 }
 
 fn invalid(problem: String) -> ConstraintError {

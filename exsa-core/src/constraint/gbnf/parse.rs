@@ -39,6 +39,8 @@ pub(super) enum Symbol {
     Rule(usize),
     /// A token by id.
     Token(TokenId),
+    /// Any token but this and those that end an answer.
+    OtherToken(TokenId),
 }
 
 pub(super) struct Parser<'a> {
@@ -115,7 +117,10 @@ impl<'a> Parser<'a> {
                     Some(Symbol::Class("(?s:.)".to_owned()))
                 }
                 Some('<') => Some(Symbol::Token(self.token()?)),
-                Some('!') => return Err(self.error("the negation of tokens is not supported")),
+                Some('!') => {
+                    self.at += 1;
+                    Some(Symbol::OtherToken(self.token()?))
+                }
                 Some('(') => {
                     self.at += 1;
                     self.space(true);
@@ -265,6 +270,9 @@ impl<'a> Parser<'a> {
 
     /// `<[1000]>`, or the text of a control token, as `<think>`.
     fn token(&mut self) -> Result<TokenId, ConstraintError> {
+        if !self.rest().starts_with('<') {
+            return Err(self.error("a token is expected behind '!'"));
+        }
         let end = self.rest().find('>').ok_or_else(|| self.error("'>' is expected"))?;
         let text = &self.rest()[..=end];
         let number = text.strip_prefix("<[").and_then(|text| text.strip_suffix("]>"));

@@ -10,7 +10,7 @@ use super::xml::{self, XmlCall};
 use super::{CALL_BYTES_MAX, OutputParser, State, call_id};
 use crate::stream::MalformedToolCall;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OpenBlock {
     pub(super) block: &'static Block,
     pub(super) call: Option<(CallParser, CallState)>,
@@ -18,7 +18,7 @@ pub(super) struct OpenBlock {
     pub(super) calls: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum CallParser {
     Object(ObjectCall),
     Named(&'static named::Named, NamedCall),

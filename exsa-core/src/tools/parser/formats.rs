@@ -125,6 +125,9 @@ const GLM_TAG: Xml = Xml {
     lines: false,
 };
 
+/// Strings in JSON's quotes, where a value begins with one.
+const JSON_QUOTE: &str = super::literal::JSON_QUOTE;
+
 const GEMMA: Literals = Literals {
     prefix: "call:",
     open: '{',
@@ -136,9 +139,9 @@ const GEMMA: Literals = Literals {
     method: "",
 };
 
-static FUNCTION_GEMMA: Literals = Literals { quotes: &["<escape>"], ..GEMMA };
+static FUNCTION_GEMMA: Literals = Literals { quotes: &["<escape>", JSON_QUOTE], ..GEMMA };
 
-static GEMMA4: Literals = Literals { quotes: &["<|\"|>"], ..GEMMA };
+static GEMMA4: Literals = Literals { quotes: &["<|\"|>", JSON_QUOTE], ..GEMMA };
 
 /// `Named` with the name alone before `end`.
 const fn named(ends: &'static [&'static str], head: Head) -> Named {
@@ -423,7 +426,7 @@ pub(super) fn format(format: ToolFormat) -> &'static Format {
 }
 
 /// Markers of reasoning.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Thought {
     pub(super) open: &'static [&'static str],
     pub(super) close: &'static [&'static str],

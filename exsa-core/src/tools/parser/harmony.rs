@@ -21,14 +21,14 @@ const ENDS: [&str; 4] = ["<|end|>", "<|call|>", "<|return|>", START];
 const HEADS: [&str; 2] = [CHANNEL, START];
 
 /// State of a Harmony parser. The rest of the state is that of the [`OutputParser`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Harmony {
     /// Whether messages to functions are calls.
     tools: bool,
     place: Place,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Place {
     /// Before a head, or in text without one.
     Outside,
@@ -39,7 +39,7 @@ enum Place {
     Call(Call),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Call {
     arguments: ArgumentsObject,
     state: CallState,

@@ -7,6 +7,9 @@ use crate::chat::Json;
 /// Maximum nesting of lists and mappings in an argument.
 const DEPTH_MAX: usize = 64;
 
+/// JSON's quote. In notations with bare words, it opens a string only where a value begins with it.
+pub(super) const JSON_QUOTE: &str = "\"";
+
 /// Notation of calls and their values.
 #[derive(Debug)]
 pub(super) struct Literals {
@@ -106,7 +109,7 @@ impl LiteralCall {
                         at += quote.len();
                     }
                     Start::No => {
-                        self.escape = form.escapes && c == '\\';
+                        self.escape = (form.escapes || form.bare && *quote == JSON_QUOTE) && c == '\\';
                         self.held.push(c);
                         at = next;
                     }
@@ -114,7 +117,9 @@ impl LiteralCall {
                 continue;
             }
             let mut unknown = false;
+            let value_begins = self.held.trim_end().ends_with([':', ',', '[', '{']);
             let opened = form.quotes.iter().position(|quote| match starts(rest, quote, ended) {
+                _ if form.bare && *quote == JSON_QUOTE && !value_begins => false,
                 Start::Yes => true,
                 Start::Unknown => {
                     unknown = true;
@@ -234,6 +239,9 @@ impl Reader<'_> {
         let Some(quote) = self.form.quotes.iter().find(|quote| self.rest.starts_with(**quote)) else {
             return Some(None);
         };
+        if self.form.bare && *quote == JSON_QUOTE {
+            return Some(self.json_string());
+        }
         let mut rest = self.rest.get(quote.len()..)?;
         let mut text = String::new();
         loop {
@@ -248,6 +256,21 @@ impl Reader<'_> {
             }
             rest = chars.as_str();
         }
+    }
+
+    /// A string of JSON; `None` if it is none, and a bare word.
+    fn json_string(&mut self) -> Option<String> {
+        let mut escaped = true;
+        let end = self.rest.bytes().position(|byte| {
+            let ends = byte == b'"' && !escaped;
+            // The first byte, the opening quote, counts as escaped.
+            escaped = byte == b'\\' && !escaped;
+            ends
+        })?;
+        let (text, rest) = self.rest.split_at_checked(end + 1)?;
+        let Ok(Json::String(text)) = text.parse() else { return None };
+        self.rest = rest;
+        Some(text)
     }
 
     fn list(&mut self, open: char, close: char, depth: usize) -> Option<Json> {

@@ -45,7 +45,7 @@ pub const CALL_BYTES_MAX: usize = 4 << 20;
 /// let Delta::ToolCall(call) = &deltas[2] else { panic!() };
 /// assert_eq!(call.name.as_deref(), Some("time"));
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OutputParser {
     blocks: &'static [Block],
     thought: Thought,
@@ -84,7 +84,7 @@ enum Marker {
     Dropped,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     Text,
     Reasoning,

@@ -219,9 +219,8 @@ fn convert(text: &str, types: Types) -> Json {
     };
     match parsed {
         Some(value) if types.is_unknown() && !matches!(value, Json::String(_)) => value,
-        Some(value) if !types.is_unknown() && types.allow(&value) && !matches!(value, Json::String(_)) => {
-            value
-        }
+        // A string in quotes too, among other types: as JSON it cannot be taken for one of them.
+        Some(value) if !types.is_unknown() && types.allow(&value) => value,
         Some(value) if !types.is_unknown() && !types.allow(&Json::from("")) => value,
         _ => Json::from(text),
     }

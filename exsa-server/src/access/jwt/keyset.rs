@@ -4,15 +4,20 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// Maximum keys of a set.
 const KEYS_MAX: usize = 100;
+
+/// Tells keys apart: a hash of the key and its id.
+pub(super) type KeyPrint = [u8; 32];
 
 /// A key with the algorithms that it may be used with.
 pub(super) struct VerificationKey {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
     pub(super) key: DecodingKey,
+    pub(super) print: KeyPrint,
 }
 
 /// Keys that verify signatures.
@@ -44,6 +49,11 @@ impl KeySet {
             return Err("the key set has no key for the configured algorithms".into());
         }
         Ok(Self(keys))
+    }
+
+    /// Whether a key is in the set, for an algorithm.
+    pub(super) fn contains(&self, print: &KeyPrint, algorithm: Algorithm) -> bool {
+        self.0.iter().any(|key| key.print == *print && key.algorithms.contains(&algorithm))
     }
 
     /// The key with an id, for an algorithm. A token without an id is verified with the only key for its
@@ -78,7 +88,10 @@ impl VerificationKey {
         if algorithms.is_empty() {
             return None;
         }
-        Some(Self { id: common.key_id.clone(), algorithms, key: DecodingKey::from_jwk(&jwk).ok()? })
+        let id = common.key_id.clone();
+        let parameters = serde_json::to_vec(&(&id, &jwk.algorithm)).ok()?;
+        let print = Sha256::digest(parameters).into();
+        Some(Self { id, algorithms, key: DecodingKey::from_jwk(&jwk).ok()?, print })
     }
 }
 

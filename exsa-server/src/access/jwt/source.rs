@@ -99,8 +99,13 @@ fn read_limited(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The certificates of a PEM file.
+///
+/// # Errors
+///
+/// A text that tells what is wrong, and where.
 #[cfg(feature = "tls")]
-fn read_roots(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
+pub(crate) fn read_roots(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
     let at = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
     let pem = File::open(path).and_then(read_limited).map_err(|error| at(&error))?;
     let mut roots = Vec::new();

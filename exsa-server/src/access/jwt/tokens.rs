@@ -4,15 +4,16 @@ use super::claims::{self, Claims};
 use super::config::{JwtConfig, JwtConfigError};
 use super::keyset::KeySet;
 use super::source::KeySource;
+use super::verified::{Verified, VerifiedTokens};
+use crate::access::Scope;
 use crate::access::caller::{Caller, TOKEN_PREFIX};
-use crate::access::revocation::Revocation;
+use crate::access::revocation::Revoker;
 use crate::state::unix_seconds;
 use jsonwebtoken::crypto::rust_crypto;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
-use sha2::{Digest, Sha256};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use serde_json::Value;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -25,9 +26,6 @@ const READ_PAUSE: Duration = Duration::from_secs(10);
 /// Time after which keys that could not be read again are not trusted any more.
 const KEYS_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Maximum verified tokens that are remembered.
-const VERIFIED_MAX: usize = 1024;
-
 /// The reason for which a token is refused. Texts have no part of the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::access) enum TokenError {
@@ -37,10 +35,9 @@ pub(in crate::access) enum TokenError {
     Expired,
     /// The provider's keys cannot be read.
     NoKeys,
+    /// Other settings have taken the place of these.
+    Replaced,
 }
-
-/// The hash of a token.
-type TokenHash = [u8; 32];
 
 /// Verifies tokens.
 pub(in crate::access) struct Tokens {
@@ -51,7 +48,7 @@ pub(in crate::access) struct Tokens {
     /// Time of the last attempt to read the keys. Held during a read, which other tokens wait for.
     reading: tokio::sync::Mutex<Option<Instant>>,
     read_pause: Duration,
-    verified: Mutex<HashMap<TokenHash, Caller>>,
+    verified: VerifiedTokens,
 }
 
 /// Keys that were read.
@@ -85,16 +82,51 @@ impl Tokens {
             keys: RwLock::new(keys),
             reading: tokio::sync::Mutex::new(None),
             read_pause: READ_PAUSE,
-            verified: Mutex::default(),
+            verified: VerifiedTokens::default(),
         })
+    }
+
+    /// Prepares other settings. The keys of a provider stay those that were read, where it is the same.
+    pub(in crate::access) fn successor(&self, config: &JwtConfig) -> Result<Self, JwtConfigError> {
+        let next = Self::new(config)?;
+        let discovers = config.jwks_file.is_none() && self.config.jwks_file.is_none();
+        if discovers && config.issuer == self.config.issuer && next.algorithms == self.algorithms {
+            *next.keys.write().unwrap_or_else(PoisonError::into_inner) = self.known();
+        }
+        Ok(next)
+    }
+
+    /// Hands verified tokens over to other settings. Tokens that these do not accept any more, all without
+    /// settings, are revoked.
+    pub(in crate::access) fn retire(&self, next: Option<&Self>) {
+        let accept = |verified: &Verified| next?.accepts(verified);
+        self.verified.hand_over(next.map(|next| &next.verified), accept);
+    }
+
+    /// The caller of a token that was verified under other settings, if these settings accept it and take
+    /// none of its scopes for inference and none of its models away.
+    fn accepts(&self, verified: &Verified) -> Option<Caller> {
+        let Verified { caller, claims, algorithm, key, revoker } = verified;
+        let config = &self.config;
+        let text = |name| claims.get(name).and_then(Value::as_str);
+        let audience = match claims.get("aud") {
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::from_iter(text("aud")),
+        };
+        let known = self.known().is_none_or(|known| known.set.contains(key, *algorithm));
+        let sound = text("iss") == Some(config.issuer.as_str())
+            && audience.iter().any(|own| config.audience.iter().any(|asked| asked == own))
+            && self.algorithms.contains(algorithm)
+            && known;
+        let grants = claims::grants(claims, config).ok().filter(|_| sound)?;
+        let infers = grants.scopes.contains(Scope::Infer) || !caller.scopes.contains(Scope::Infer);
+        (infers && grants.models.covers(&caller.models))
+            .then(|| Caller::new(&caller.id, &grants, caller.expires, revoker.revocation()))
     }
 
     /// The caller of a token that was verified before and is still valid. Costs one hash.
     pub(in crate::access) fn remembered(&self, token: &str) -> Option<Caller> {
-        let now = unix_seconds();
-        let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        let caller = verified.get(&hash(token))?;
-        caller.expires.is_some_and(|expires| now < expires).then(|| caller.clone())
+        self.verified.get(token)
     }
 
     /// Verifies a token.
@@ -147,24 +179,25 @@ impl Tokens {
         let claims = claims.claims;
         let grants = claims::grants(&claims, &self.config).map_err(TokenError::Invalid)?;
         let subject = claims::subject(&claims).map_err(TokenError::Invalid)?;
-        let expires = claims.get("exp").and_then(serde_json::Value::as_f64).unwrap_or_default() as u64;
-        let expires = expires.saturating_add(validation.leeway);
-        let caller =
-            Caller::new(&format!("{TOKEN_PREFIX}{subject}"), &grants, Some(expires), Revocation::never());
-        self.remember(token, &caller);
-        Ok(caller)
+        let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or_default() as u64;
+        let expires = Some(expires.saturating_add(validation.leeway));
+        let revoker = Revoker::new(false);
+        let caller = Caller::new(&format!("{TOKEN_PREFIX}{subject}"), &grants, expires, revoker.revocation());
+        let verified = Verified { caller, claims, algorithm, key: key.print, revoker };
+        let caller = self.verified.insert(token, verified).map_err(|_| TokenError::Replaced)?;
+        // The provider's keys may have changed since the signature was checked.
+        self.sweep();
+        match caller.revocation.is_revoked() {
+            false => Ok(caller),
+            true => Err(TokenError::Invalid("the token's key is not one of the provider's".into())),
+        }
     }
 
-    fn remember(&self, token: &str, caller: &Caller) {
-        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        if verified.len() >= VERIFIED_MAX {
-            let now = unix_seconds();
-            verified.retain(|_, caller| caller.expires.is_some_and(|expires| now < expires));
+    /// Revokes the tokens whose key the provider has no more.
+    fn sweep(&self) {
+        if let Some(known) = self.known() {
+            self.verified.sweep(|verified| known.set.contains(&verified.key, verified.algorithm));
         }
-        if verified.len() >= VERIFIED_MAX {
-            verified.clear();
-        }
-        verified.insert(hash(token), caller.clone());
     }
 
     fn known(&self) -> Option<Known> {
@@ -207,18 +240,14 @@ impl Tokens {
         match result {
             Ok(set) => {
                 info!("keys of the identity provider read");
-                // A key that is gone must not live on in tokens that it verified.
-                self.verified.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 let known = Known { set: Arc::new(set), at: Instant::now() };
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
+                // A key that is gone must not live on in tokens that it verified.
+                self.sweep();
             }
             Err(problem) => warn!(problem, "the keys of the identity provider cannot be read"),
         }
     }
-}
-
-fn hash(token: &str) -> TokenHash {
-    Sha256::digest(token.as_bytes()).into()
 }
 
 fn refusal(kind: &ErrorKind) -> TokenError {

@@ -35,5 +35,7 @@ pub(super) fn json(error: &ApiError) -> Value {
         status if status.is_client_error() => "invalid_request_error",
         _ => "api_error",
     };
-    json!({"type": "error", "error": {"type": kind, "message": error.to_string()}})
+    let mut about = json!({"type": kind, "message": error.to_string()});
+    error.add_wait(&mut about);
+    json!({"type": "error", "error": about})
 }

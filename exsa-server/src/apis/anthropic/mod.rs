@@ -15,6 +15,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use chunks::MessageChunks;
 use error::MessagesError;
+use exsa_core::Request;
+use exsa_core::model_info::ModelInfo;
+use exsa_core::tools::{ReasoningFormat, detect};
 use request::MessagesRequest;
 use response::Message;
 use serde_json::json;
@@ -31,8 +34,10 @@ pub(crate) async fn messages(
         return Err(ApiError::invalid("max_tokens: a number is needed").param("max_tokens").into());
     }
     let (streamed, stops) = (asked.stream, asked.stop_sequences.clone());
-    let request = asked.into_request()?;
-    let model = state.ready(&client.caller, request.model.as_deref()).await?.name.clone();
+    let mut request = asked.into_request()?;
+    let info = state.ready(&client.caller, request.model.as_deref()).await?;
+    without_needless_budget(&mut request, &info);
+    let model = info.name.clone();
     // Counted only where the first event has to tell the number.
     let (request, prompt_tokens) = match streamed {
         true => {
@@ -50,6 +55,15 @@ pub(crate) async fn messages(
     }
     let answer = answer.complete().await?;
     Ok(Json(Message::new(id, model, answer, &stops)).into_response())
+}
+
+/// Drops the limit of reasoning for a model without reasoning: clients set it whatever the model is.
+fn without_needless_budget(request: &mut Request, model: &ModelInfo) {
+    let template = model.chat_template.as_deref().unwrap_or_default();
+    let format = request.reasoning.format.unwrap_or_else(|| detect(template, &model.architecture).reasoning);
+    if format == ReasoningFormat::None {
+        request.reasoning.budget = None;
+    }
 }
 
 /// Counts the prompt tokens of a conversation.

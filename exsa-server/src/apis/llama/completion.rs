@@ -72,7 +72,10 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let model = prepared.first().and_then(|first| first.request.model.clone());
     let model = state.ready(&client.caller, model.as_deref()).await?.name.clone();
-    let tokenizer = state.generator.tokenizer(Some(&model)).ok();
+    let tokenizer = match form.has_text_biases() {
+        true => Some(state.generator.tokenizer(Some(&model))?),
+        false => state.generator.tokenizer(Some(&model)).ok(),
+    };
     let mut requests = Vec::with_capacity(prepared.len());
     let mut answers = Vec::with_capacity(prepared.len());
     for (index, Prepared { mut request, prompt }) in prepared.into_iter().enumerate() {
@@ -80,7 +83,10 @@ pub(super) async fn answer(
             return Err(ApiError::invalid("n: a prompt has one answer here").param("n"));
         }
         request.best_of = None;
-        answers.push(Answer::new(index, &request, prompt, model.clone(), tokenizer.clone(), form));
+        if let Some(tokenizer) = &tokenizer {
+            form.add_biases(&mut request, &**tokenizer);
+        }
+        answers.push(Answer::new(index, &request, prompt, model.clone(), tokenizer.clone(), form.clone()));
         requests.push(request);
     }
     let streams = state.submit(client, requests).await?;
@@ -91,7 +97,7 @@ pub(super) async fn answer(
     for (mut stream, mut answer) in streams.into_iter().zip(answers) {
         while let Some(event) = stream.next().await? {
             if let Some(end) = answer.take(event) {
-                objects.push(answer.whole(&end)?);
+                objects.push(form.choose(answer.whole(&end)?));
             }
         }
     }
@@ -126,7 +132,7 @@ impl Answer {
             index,
             model,
             prompt,
-            settings: settings(request),
+            settings: settings(request, tokenizer.as_deref()),
             stops: request.stop.clone(),
             tokenizer: tokenizer.filter(|_| form.probabilities),
             form,
@@ -241,9 +247,13 @@ impl Chunks for LlamaChunks {
             _ => None,
         };
         if let Some(end) = answer.take(event) {
-            out.chunk(&answer.end(&end)?);
+            out.chunk(&answer.form.choose(answer.end(&end)?));
         }
-        if let Some(token) = part.filter(|token| !token.text.is_empty() || answer.form.probabilities) {
+        // A token may have no text of its own; its id counts where ids are asked for.
+        let shown = |token: &Token| {
+            !token.text.is_empty() || answer.form.probabilities || answer.form.tokens && token.id.is_some()
+        };
+        if let Some(token) = part.filter(shown) {
             out.chunk(&answer.part(&token.text, &token));
         }
         Ok(())

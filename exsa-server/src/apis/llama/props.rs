@@ -32,7 +32,7 @@ pub(crate) async fn props(
     Ok(Json(json!({
         "default_generation_settings": {
             "n_ctx": info.n_ctx,
-            "params": settings(&Request::tokens([])),
+            "params": settings(&Request::tokens([]), None),
         },
         "total_slots": state.options.get().slots,
         "model_alias": info.name,

@@ -6,15 +6,20 @@ use crate::http::error::ApiError;
 use exsa_core::tokenizer::{EncodeOptions, Tokenizer};
 use exsa_core::{Request, TokenId};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// How an answer is sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Form {
     pub(super) stream: bool,
     /// Whether token ids are sent.
     pub(super) tokens: bool,
     /// Whether log-probabilities are sent.
     pub(super) probabilities: bool,
+    /// Fields that the last object of an answer has, paths with `/` between names; all of them if there is none.
+    pub(super) fields: Arc<[String]>,
+    /// Biases of the tokens of texts.
+    text_biases: Vec<(String, f32)>,
 }
 
 impl Form {
@@ -41,25 +46,93 @@ impl Form {
         if fields.get("seed").and_then(Value::as_i64) == Some(-1) {
             let _: Option<i64> = fields.take("seed")?;
         }
-        take_bias(fields)?;
-        Ok(Self { stream, tokens, probabilities: n_probs > 0 })
+        if fields.get("post_sampling_probs").and_then(Value::as_bool) == Some(true) {
+            let message = "post_sampling_probs: only log-probabilities before sampling are given";
+            return Err(ApiError::invalid(message).param("post_sampling_probs").code("not_supported"));
+        }
+        let text_biases = take_bias(fields)?;
+        let paths: Vec<String> = fields.take("response_fields")?.unwrap_or_default();
+        Ok(Self { stream, tokens, probabilities: n_probs > 0, fields: paths.into(), text_biases })
+    }
+
+    /// Adds the biases of texts to a request. A token that several of them have keeps the first bias.
+    pub(super) fn add_biases(&self, request: &mut Request, tokenizer: &dyn Tokenizer) {
+        let biases = &mut request.sampling.logit_bias;
+        for (text, bias) in &self.text_biases {
+            let mut tokens = Vec::new();
+            tokenizer.encode(text, &EncodeOptions::default(), &mut tokens);
+            for token in tokens {
+                if biases.iter().all(|(biased, _)| *biased != token) {
+                    biases.push((token, *bias));
+                }
+            }
+        }
+    }
+
+    /// Whether [`add_biases`](Self::add_biases) needs a tokenizer.
+    pub(super) fn has_text_biases(&self) -> bool {
+        !self.text_biases.is_empty()
+    }
+
+    /// The chosen fields of an object; those that it does not have are left out.
+    pub(super) fn choose(&self, object: Value) -> Value {
+        if self.fields.is_empty() {
+            return object;
+        }
+        let chosen = self.fields.iter().filter_map(|path| {
+            let value = path.split('/').try_fold(&object, |value, name| value.get(name))?;
+            Some((path.clone(), value.clone()))
+        });
+        Value::Object(chosen.collect())
     }
 }
 
-/// Turns a list of pairs of `logit_bias` into OpenAI's map.
-fn take_bias(fields: &mut Fields) -> Result<(), ApiError> {
-    let Some(Value::Array(pairs)) = fields.get("logit_bias") else { return Ok(()) };
-    let entry = |pair: &Value| match pair.as_array().map(Vec::as_slice) {
-        Some([Value::Number(token), bias]) => Some((token.to_string(), bias.clone())),
-        _ => None,
+/// Maximum texts with a bias.
+const TEXT_BIASES_MAX: usize = 256;
+
+/// Turns `logit_bias`, a map or a list of pairs, into OpenAI's map of token ids. Returns the entries with a text in
+/// place of an id. `false` stands for a ban.
+fn take_bias(fields: &mut Fields) -> Result<Vec<(String, f32)>, ApiError> {
+    let pairs: Vec<(Value, Value)> = match fields.get("logit_bias") {
+        Some(Value::Array(pairs)) => pairs
+            .iter()
+            .map(|pair| match pair.as_array().map(Vec::as_slice) {
+                Some([token, bias]) => (token.clone(), bias.clone()),
+                _ => (Value::Null, Value::Null),
+            })
+            .collect(),
+        Some(Value::Object(map)) => {
+            map.iter().map(|(token, bias)| (Value::from(token.as_str()), bias.clone())).collect()
+        }
+        _ => return Ok(Vec::new()),
     };
-    let map: Option<Map<String, Value>> = pairs.iter().map(entry).collect();
-    let map = map.ok_or_else(|| {
-        ApiError::invalid("logit_bias: a map, or a list of pairs of a token id and a number, is expected")
-            .param("logit_bias")
-    })?;
-    fields.set("logit_bias", map);
-    Ok(())
+    let (mut ids, mut texts) = (Map::new(), Vec::new());
+    for (token, bias) in pairs {
+        match token {
+            Value::Number(id) => drop(ids.insert(id.to_string(), bias)),
+            Value::String(id) if !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()) => {
+                drop(ids.insert(id, bias));
+            }
+            Value::String(text) => match (bias.as_f64(), bias) {
+                (Some(number), _) => texts.push((text, number as f32)),
+                (_, Value::Bool(false)) => texts.push((text, f32::NEG_INFINITY)),
+                _ => return Err(bad_bias()),
+            },
+            _ => return Err(bad_bias()),
+        }
+    }
+    if texts.len() > TEXT_BIASES_MAX {
+        let message = format!("logit_bias: {} texts, but at most {TEXT_BIASES_MAX} are allowed", texts.len());
+        return Err(ApiError::invalid(message).param("logit_bias"));
+    }
+    fields.set("logit_bias", ids);
+    Ok(texts)
+}
+
+fn bad_bias() -> ApiError {
+    let message =
+        "logit_bias: a map, or a list of pairs, of a token id or a text and a number or false is expected";
+    ApiError::invalid(message).param("logit_bias")
 }
 
 /// The text of a prompt that is an object, as multimodal clients send it.
@@ -105,13 +178,20 @@ pub(super) fn read(fields: &Fields, prompt: Value) -> Result<Request, ApiError> 
     request::read(fields.with("prompt", prompt))
 }
 
-/// The settings of a request, as answers repeat them.
-pub(super) fn settings(request: &Request) -> Value {
+/// The settings of a request, as answers repeat them: biases as a list, in which null stands for a ban. With
+/// `ignore_eos` the ends of an answer that `tokenizer` knows are banned.
+pub(super) fn settings(request: &Request, tokenizer: Option<&dyn Tokenizer>) -> Value {
     let mut settings = serde_json::to_value(&request.sampling).unwrap_or_else(|_| json!({}));
     settings["n_predict"] = request.max_tokens.map_or(json!(-1), Value::from);
     settings["max_tokens"] = settings["n_predict"].clone();
     settings["n_probs"] = request.sampling.top_logprobs.into();
     settings["stop"] = json!(request.stop);
     settings["ignore_eos"] = request.ignore_eos.into();
+    let ends =
+        tokenizer.filter(|_| request.ignore_eos).map(|tokenizer| &tokenizer.special().end_of_generation);
+    let bans = ends.into_iter().flatten().map(|token| json!({"token": token, "bias": null}));
+    let biases =
+        request.sampling.logit_bias.iter().map(|(token, bias)| json!({"token": token, "bias": bias}));
+    settings["logit_bias"] = biases.chain(bans).collect();
     settings
 }

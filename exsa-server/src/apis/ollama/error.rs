@@ -23,5 +23,7 @@ impl IntoResponse for OllamaError {
 
 /// The body of an error.
 pub(super) fn json(error: &ApiError) -> Value {
-    json!({"error": error.to_string()})
+    let mut body = json!({"error": error.to_string()});
+    error.add_wait(&mut body);
+    body
 }

@@ -18,9 +18,9 @@ use axum::response::{IntoResponse, Response};
 use exsa_core::chat::ToolCall;
 use exsa_core::stream::{Completion, Token};
 use exsa_core::tokenizer::Tokenizer;
-use exsa_core::{Event, FinishReason, Prompt};
+use exsa_core::{Event, FinishReason, Prompt, Request};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -75,6 +75,37 @@ struct Function {
     arguments: String,
 }
 
+/// Reads a request with a conversation.
+fn conversation(fields: Fields) -> Result<Request, ApiError> {
+    let is_true = |name| fields.get(name).and_then(Value::as_bool) == Some(true);
+    if is_true("add_generation_prompt") && is_true("continue_final_message") {
+        let message = "continue_final_message: not allowed where add_generation_prompt is true";
+        return Err(ApiError::invalid(message).param("continue_final_message"));
+    }
+    let request = request::read(fields)?;
+    match &request.prompt {
+        Prompt::Chat(messages) if messages.is_empty() => {
+            Err(ApiError::invalid("messages: at least one message is needed").param("messages"))
+        }
+        Prompt::Chat(_) => Ok(request),
+        _ => Err(ApiError::invalid("messages are needed, not a prompt").param("messages")),
+    }
+}
+
+/// Counts the prompt tokens of a conversation.
+pub(crate) async fn input_tokens(
+    State(state): State<Arc<AppState>>,
+    client: Client,
+    mut fields: Fields,
+) -> Result<Json<Value>, ApiError> {
+    Delivery::take(&mut fields, &state.options.get())?;
+    let mut request = conversation(fields)?;
+    let info = state.ready(&client.caller, request.model.as_deref()).await?;
+    request::map_roles(&mut request, &info);
+    let tokens = state.blocking(move |state| state.generator.count_tokens(&request)).await?;
+    Ok(Json(json!({"input_tokens": tokens})))
+}
+
 /// Answers a conversation.
 pub(crate) async fn complete(
     State(state): State<Arc<AppState>>,
@@ -82,14 +113,7 @@ pub(crate) async fn complete(
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     let delivery = Delivery::take(&mut fields, &state.options.get())?;
-    let mut request = request::read(fields)?;
-    match &request.prompt {
-        Prompt::Chat(messages) if messages.is_empty() => {
-            return Err(ApiError::invalid("messages: at least one message is needed").param("messages"));
-        }
-        Prompt::Chat(_) => {}
-        _ => return Err(ApiError::invalid("messages are needed, not a prompt").param("messages")),
-    }
+    let mut request = conversation(fields)?;
     let info = state.ready(&client.caller, request.model.as_deref()).await?;
     request::map_roles(&mut request, &info);
     let (model, system_fingerprint) = (info.name.clone(), system_fingerprint(&info));

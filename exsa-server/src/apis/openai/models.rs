@@ -22,6 +22,8 @@ pub(crate) struct Model {
     object: &'static str,
     created: u64,
     owned_by: &'static str,
+    /// Further names, as llama-server lists them.
+    aliases: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_model_len: Option<usize>,
     status: Status,
@@ -58,6 +60,7 @@ impl Model {
             object: "model",
             created,
             owned_by: "exsa",
+            aliases: Vec::new(),
             max_model_len: Some(info.n_ctx),
             status: Status { value: "loaded", failed: false },
             meta: Some(Meta {
@@ -81,7 +84,21 @@ impl Model {
             _ => ("unloaded", false),
         };
         let status = Status { value, failed };
-        Self { id, object: "model", created, owned_by: "exsa", max_model_len: None, status, meta: None }
+        Self {
+            id,
+            object: "model",
+            created,
+            owned_by: "exsa",
+            aliases: Vec::new(),
+            max_model_len: None,
+            status,
+            meta: None,
+        }
+    }
+
+    fn aliases(mut self, aliases: Vec<String>) -> Self {
+        self.aliases = aliases;
+        self
     }
 }
 
@@ -90,11 +107,19 @@ pub(crate) async fn list(State(state): State<Arc<AppState>>, caller: Caller) -> 
     let ready = state.generator.models();
     let mut data: Vec<_> = ready.iter().map(|info| Model::new(info, state.started)).collect();
     if let Some(models) = &state.models {
-        let others = models.registry().list().into_iter().filter(|model| model.info.is_none());
+        let all = models.registry().list();
+        for model in &mut data {
+            let status = all.iter().find(|status| status.name == model.id);
+            model.aliases = status.map(|status| status.aliases.clone()).unwrap_or_default();
+        }
+        let others = all.into_iter().filter(|model| model.info.is_none());
         let loadable = others.filter(|model| {
             models.load_on_request() || matches!(model.state, ModelState::Loading(_) | ModelState::Sleeping)
         });
-        data.extend(loadable.map(|model| Model::named(model.name, &model.state, state.started)));
+        data.extend(
+            loadable
+                .map(|model| Model::named(model.name, &model.state, state.started).aliases(model.aliases)),
+        );
     }
     data.retain(|model| caller.may_use(&model.id));
     Json(List { object: "list", data })
@@ -108,9 +133,11 @@ pub(crate) async fn show(
 ) -> Result<Json<Model>, ApiError> {
     let name = state.model_name(Some(&id))?;
     let status = state.models.as_ref().and_then(|models| models.registry().status(&name).ok());
+    let aliases = status.as_ref().map(|status| status.aliases.clone()).unwrap_or_default();
     if let Some(status) = status.filter(|status| status.info.is_none()) {
         state.authorise(&caller, Some(&name))?;
-        return Ok(Json(Model::named(name, &status.state, state.started)));
+        return Ok(Json(Model::named(name, &status.state, state.started).aliases(aliases)));
     }
-    Ok(Json(Model::new(&*state.describe(&caller, &name).await?, state.started)))
+    let model = Model::new(&*state.describe(&caller, &name).await?, state.started);
+    Ok(Json(model.aliases(aliases)))
 }

@@ -50,10 +50,11 @@ fn problem(state: &AppState) -> Option<String> {
         return Some("Loading model".into());
     }
     let mut watchdog = state.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
-    let stalled = watchdog.observe(state.generator.stats_by_model(), state.clock.elapsed());
+    let limit = state.options.get().step_limit;
+    let stalled = watchdog.observe(state.generator.stats_by_model(), state.clock.elapsed(), limit);
     drop(watchdog);
     if !stalled.is_empty() {
-        let limit = state.options.get().step_limit.as_secs_f64();
+        let limit = limit.as_secs_f64();
         let models = stalled.join(", ");
         return Some(format!("no step completed for {limit} s while work waits: {models}"));
     }

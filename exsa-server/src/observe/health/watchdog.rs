@@ -9,9 +9,8 @@ use std::time::Duration;
 ///
 /// Progress is a completed step or pass, or an ended request. An engine without work need not make any, and
 /// requests whose client does not read are no work.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Watchdog {
-    limit: Duration,
     models: BTreeMap<Arc<str>, Seen>,
 }
 
@@ -24,17 +23,13 @@ struct Seen {
 }
 
 impl Watchdog {
-    /// A watchdog that allows `limit` without progress.
-    pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit, models: BTreeMap::new() }
-    }
-
     /// Takes statistics in at the time `now`, and returns the models that have stood still for longer than
-    /// the limit. It is right at any interval of calls; a longer one finds a stall later.
+    /// `limit`. It is right at any interval of calls; a longer one finds a stall later.
     pub(crate) fn observe(
         &mut self,
         stats: impl IntoIterator<Item = (Arc<str>, EngineStats)>,
         now: Duration,
+        limit: Duration,
     ) -> Vec<Arc<str>> {
         let mut stalled = Vec::new();
         for (model, stats) in stats {
@@ -43,7 +38,7 @@ impl Watchdog {
             if seen.progress != progress || !has_work(&stats) {
                 *seen = Seen { progress, since: None };
             }
-            if has_work(&stats) && now.saturating_sub(*seen.since.get_or_insert(now)) > self.limit {
+            if has_work(&stats) && now.saturating_sub(*seen.since.get_or_insert(now)) > limit {
                 stalled.push(model);
             }
         }
@@ -77,9 +72,9 @@ mod tests {
 
     /// Models that stand still after these statistics at these seconds.
     fn stalled(samples: &[(u64, EngineStats)]) -> usize {
-        let mut watchdog = Watchdog::new(LIMIT);
+        let mut watchdog = Watchdog::default();
         let observed = samples.iter().map(|(second, stats)| {
-            watchdog.observe([("a".into(), *stats)], Duration::from_secs(*second)).len()
+            watchdog.observe([("a".into(), *stats)], Duration::from_secs(*second), LIMIT).len()
         });
         observed.last().unwrap_or(0)
     }
@@ -119,9 +114,20 @@ mod tests {
 
     #[test]
     fn models_stand_still_one_by_one() {
-        let mut watchdog = Watchdog::new(LIMIT);
+        let mut watchdog = Watchdog::default();
         let both = |steps| [("a".into(), stats(steps, 1, 0, 0)), ("b".into(), stats(7, 1, 0, 0))];
-        assert!(watchdog.observe(both(1), Duration::ZERO).is_empty());
-        assert_eq!(watchdog.observe(both(2), LIMIT * 2), ["b".into()]);
+        assert!(watchdog.observe(both(1), Duration::ZERO, LIMIT).is_empty());
+        assert_eq!(watchdog.observe(both(2), LIMIT * 2, LIMIT), ["b".into()]);
+    }
+
+    #[test]
+    fn another_limit_holds_at_once() {
+        let mut watchdog = Watchdog::default();
+        let mut observe = |second, limit| {
+            let still = [("a".into(), stats(5, 1, 0, 0))];
+            watchdog.observe(still, Duration::from_secs(second), limit).len()
+        };
+        assert_eq!((observe(0, LIMIT), observe(30, LIMIT), observe(30, LIMIT / 3)), (0, 0, 1));
+        assert_eq!(observe(70, LIMIT * 2), 0);
     }
 }

@@ -7,21 +7,26 @@
 mod engines;
 mod http;
 mod load_header;
+mod operations;
 mod page;
 mod registry;
 mod vllm;
 
 pub(crate) use http::count;
 pub(crate) use load_header::add as add_load_header;
+pub(crate) use operations::Refusals;
 
+use crate::audit::AuditLog;
 use crate::http::error::ApiError;
 use crate::models::Models;
+use crate::reload::Reloader;
 use crate::state::AppState;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use exsa_core::Generator;
 use http::HttpMetrics;
+use operations::Operations;
 use page::Page;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
@@ -93,6 +98,7 @@ pub(crate) struct Metrics {
     registry: Arc<Mutex<Registry>>,
     options: Arc<MetricsConfig>,
     http: HttpMetrics,
+    refusals: Refusals,
 }
 
 impl Metrics {
@@ -101,11 +107,27 @@ impl Metrics {
         generator: Arc<dyn Generator>,
         models: Option<Arc<Models>>,
     ) -> Self {
-        let metrics = Self { registry: Arc::default(), options: Arc::new(options), http: HttpMetrics::new() };
+        let metrics = Self {
+            registry: Arc::default(),
+            options: Arc::new(options),
+            http: HttpMetrics::new(),
+            refusals: Refusals::default(),
+        };
         metrics.http.register(&metrics);
+        metrics.refusals.register(&metrics);
         let snapshot = Snapshot { options: metrics.options.clone(), generator, models };
         metrics.lock().register_collector(Box::new(snapshot));
         metrics
+    }
+
+    /// Counters of refused requests.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Adds the counters of the audit log and of reloads.
+    pub(crate) fn add_operations(&self, audit: Option<AuditLog>, reloader: Option<Arc<Reloader>>) {
+        self.lock().register_collector(Box::new(Operations { audit, reloader }));
     }
 
     /// Adds a metric under a name that begins with `exsa_`. Counters get the suffix `_total`.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 /// The private key of RFC 8037, appendix A.1, in PKCS #8 form without its public half.
@@ -274,4 +275,79 @@ async fn the_metadata_must_name_the_issuer() {
     let token = sign_ed(&provider.claims(), "one");
     assert_eq!(tokens.verify(&token).await.unwrap_err(), TokenError::NoKeys);
     assert_eq!(provider.reads(), 0);
+}
+
+/// Settings with keys in a file, which the caller deletes.
+fn settings(keys: &Value) -> (JwtConfig, PathBuf) {
+    let path = file(keys);
+    (config().algorithms(["HS256", "EdDSA"]).jwks_file(&path), path)
+}
+
+#[tokio::test]
+async fn other_settings_keep_the_tokens_that_they_accept() {
+    let both = json!([secret_key("a"), ed_key("e")]);
+    let (before, path) = settings(&both);
+    let fewer = file(&json!([secret_key("a")]));
+    let more = RoleConfig::new("admin").scopes([Scope::Models]);
+    let own_models =
+        |role: RoleConfig| role.models(crate::access::AllowedModels::only(["a".parse().unwrap()]));
+    let with_roles = |roles: &[RoleConfig]| JwtConfig { roles: roles.to_vec(), ..before.clone() };
+    let reduced = own_models(RoleConfig::new("user"));
+    for (after, secret_kept, ed_kept) in [
+        (Some(before.clone()), true, true),
+        (Some(before.clone().role(more)), true, true),
+        (Some(JwtConfig { audience: vec!["x".into()], ..before.clone() }), true, true),
+        (Some(JwtConfig { audience: vec!["y".into()], ..before.clone() }), false, false),
+        (Some(JwtConfig { issuer: "https://b.example".into(), ..before.clone() }), false, false),
+        (Some(before.clone().algorithms(["EdDSA"])), false, true),
+        (Some(before.clone().jwks_file(&fewer)), true, false),
+        (Some(with_roles(&[])), false, false),
+        (Some(with_roles(&[reduced])), false, false),
+        (None, false, false),
+    ] {
+        let tokens = Arc::new(Tokens::new(&before).unwrap());
+        let secret = tokens.verify(&sign(&claims())).await.unwrap();
+        let ed = tokens.verify(&sign_ed(&claims(), "e")).await.unwrap();
+        let next = after.as_ref().map(|after| Arc::new(tokens.successor(after).unwrap()));
+        assert!(!secret.revocation.is_revoked() && !ed.revocation.is_revoked(), "nothing has changed yet");
+        tokens.retire(next.as_deref());
+        let kept = [!secret.revocation.is_revoked(), !ed.revocation.is_revoked()];
+        assert_eq!(kept, [secret_kept, ed_kept], "{after:?}");
+        let remembered = next.as_ref().is_some_and(|next| next.remembered(&sign(&claims())).is_some());
+        assert_eq!(remembered, secret_kept);
+        // A token that is verified under the old settings now gets no caller that a reload could not revoke.
+        let late = tokens.verify(&sign(&with("sub", json!("late")))).await;
+        assert_eq!(late.unwrap_err(), TokenError::Replaced);
+        // What was handed over can still be revoked.
+        if let Some(next) = next {
+            next.retire(None);
+            assert!(secret.revocation.is_revoked() && ed.revocation.is_revoked());
+        }
+    }
+    std::fs::remove_file(path).unwrap();
+    std::fs::remove_file(fewer).unwrap();
+}
+
+#[tokio::test]
+async fn running_requests_stay_revocable_however_many_tokens_come() {
+    let tokens = tokens(&json!([secret_key("a")]), &["HS256"]);
+    let running = tokens.verify(&sign(&claims())).await.unwrap();
+    for i in 0..1100 {
+        drop(tokens.verify(&sign(&with("sub", json!(format!("u{i}"))))).await.unwrap());
+    }
+    tokens.retire(None);
+    assert!(running.revocation.is_revoked());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_the_provider_drops_ends_its_tokens() {
+    let provider = Provider::start(json!([ed_key("one")]));
+    let tokens = provider.tokens(Duration::ZERO);
+    let caller = tokens.verify(&sign_ed(&provider.claims(), "one")).await.unwrap();
+    *provider.keys.lock().unwrap() = json!([ed_key("one"), ed_key("two")]);
+    let second = tokens.verify(&sign_ed(&provider.claims(), "two")).await.unwrap();
+    assert!(!caller.revocation.is_revoked(), "both keys are there");
+    *provider.keys.lock().unwrap() = json!([ed_key("two"), ed_key("three")]);
+    tokens.verify(&sign_ed(&provider.claims(), "three")).await.unwrap();
+    assert!(caller.revocation.is_revoked() && !second.revocation.is_revoked());
 }

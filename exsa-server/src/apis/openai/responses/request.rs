@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 pub(super) struct Asked {
     pub(super) stream: bool,
     pub(super) store: bool,
+    /// Whether the answer is generated after the response was sent.
+    pub(super) background: bool,
     /// Input of this request.
     pub(super) input: Value,
     pub(super) instructions: Option<String>,
@@ -51,15 +53,12 @@ impl Asked {
                 return Err(ApiError::invalid(format!("{field}: {reason}")).param(field));
             }
         }
-        if fields.take::<bool>("background")?.unwrap_or(false) {
-            let message = "background: responses in the background are not supported; use stream";
-            return Err(ApiError::invalid(message).param("background"));
-        }
         let input = fields.take("input")?;
         let input = input.ok_or_else(|| ApiError::invalid("input is missing").param("input"))?;
         let mut asked = Self {
             stream: fields.take("stream")?.unwrap_or(false),
             store: fields.take("store")?.unwrap_or(true),
+            background: fields.take("background")?.unwrap_or(false),
             input,
             instructions: fields.take("instructions")?,
             previous: fields.take("previous_response_id")?,
@@ -67,6 +66,11 @@ impl Asked {
             echo: Map::new(),
             fields,
         };
+        if asked.background && (asked.stream || !asked.store) {
+            let message =
+                "background: stream must be false and store true; GET /v1/responses/{id} has the answer";
+            return Err(ApiError::invalid(message).param("background"));
+        }
         asked.take_include()?;
         asked.take_limits()?;
         asked.take_text()?;

@@ -10,7 +10,8 @@ use crate::apis::openai::request;
 use crate::http::body::Fields;
 use crate::http::context::Client;
 use crate::http::error::ApiError;
-use crate::http::stream::{self, Outbox};
+use crate::http::stream::{self, Chunks, Outbox};
+use crate::inference::work::Work;
 use crate::state::{AppState, unix_seconds};
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -19,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Answers a list of items, or a text.
 pub(crate) async fn create(
@@ -39,6 +40,10 @@ pub(crate) async fn create(
     items.extend(input::items(std::mem::take(&mut asked.input), |prefix| state.id(prefix))?);
     let messages = input::messages(&items)?;
     let stores = asked.store && state.responses.is_enabled();
+    let background = asked.background;
+    if background {
+        check_background(&state, &caller)?;
+    }
     let (streamed, logprobs, mut fixed) = (asked.stream, asked.logprobs, std::mem::take(&mut asked.echo));
     let mut request = asked.into_request(messages)?;
     let model = state.ready(&client.caller, request.model.as_deref()).await?;
@@ -52,23 +57,64 @@ pub(crate) async fn create(
     let mut answer = state.submit_one(&client, request).await?;
     let id = state.id("resp_");
     fixed.extend(head(&id, &model));
+    fixed.insert("background".into(), background.into());
     fixed.insert("temperature".into(), temperature.into());
     fixed.insert("top_p".into(), top_p.into());
     fixed.insert("store".into(), stores.into());
     let builder = Builder::new(id.clone(), fixed, tokenizer, streamed);
+    let begun = builder.response();
     let handle = answer.cancel_handle();
     let running = &state.running_responses;
-    let running = running.add(id, caller.clone(), builder.response(), move || handle.cancel());
+    let running = running.add(id, caller.clone(), begun.clone(), move || handle.cancel());
     let keeper = stores.then(|| Keeper::new(state.responses.clone(), caller, &items));
     let mut chunks = ResponseChunks::new(builder, running, keeper);
     if streamed {
         return Ok(stream::events(vec![answer], chunks, state.options.get().keep_alive));
+    }
+    if background {
+        tokio::spawn(generate(answer, chunks));
+        return Ok(Json(begun).into_response());
     }
     let mut unsent = Outbox::default();
     while let Some(event) = answer.next().await? {
         chunks.take(event, &mut unsent)?;
     }
     Ok(Json(chunks.close()).into_response())
+}
+
+/// Refuses a response in the background that would not be kept.
+fn check_background(state: &AppState, caller: &str) -> Result<(), ApiError> {
+    if !state.responses.is_enabled() {
+        let message = "background: this server stores no responses";
+        return Err(ApiError::invalid(message).param("background"));
+    }
+    let max = state.options.get().stored_responses.count_per_caller;
+    if state.running_responses.count(caller) >= max {
+        let message = format!("background: {max} responses of the caller are in progress, the maximum");
+        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        return Err(error.code("too_many_responses").retry_after(Duration::from_secs(1)));
+    }
+    Ok(())
+}
+
+/// Generates a response in the background and stores it, also where it fails or its key is revoked.
+async fn generate(mut answer: Work, mut chunks: ResponseChunks) {
+    let mut unsent = Outbox::default();
+    let ended = loop {
+        match answer.next().await {
+            Ok(Some(event)) => {
+                if let Err(error) = chunks.take(event, &mut unsent) {
+                    break Err(error);
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    match ended {
+        Ok(()) => drop(chunks.close()),
+        Err(error) => chunks.error(&error, &mut unsent),
+    }
 }
 
 /// The fields that every response has alike.
@@ -78,7 +124,6 @@ fn head(id: &str, model: &str) -> Map<String, Value> {
         ("object", "response".into()),
         ("created_at", unix_seconds().into()),
         ("model", model.into()),
-        ("background", false.into()),
         ("service_tier", "default".into()),
     ]
     .map(|(name, value): (&str, Value)| (name.to_owned(), value))
@@ -100,12 +145,16 @@ fn history(state: &AppState, caller: &str, id: &str) -> Result<Vec<Value>, ApiEr
     Ok(items)
 }
 
-/// A stored response.
+/// A stored response, or one in the background as it began.
 pub(crate) async fn show(
     State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
+    // A response is stored before it leaves the list of running ones.
+    if let Some(running) = state.running_responses.get(&caller.id, &id) {
+        return Ok(Json(running).into_response());
+    }
     let text = stored(&state, &caller.id, &id)?.response.clone();
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }

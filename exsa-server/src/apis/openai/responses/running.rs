@@ -39,6 +39,18 @@ impl RunningResponses {
         Running { list: self.clone(), id, cancelled }
     }
 
+    /// A response of the caller as it began, while it is being generated.
+    pub(super) fn get(&self, caller: &str, id: &str) -> Option<Value> {
+        let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.get(id).filter(|entry| entry.caller == caller).map(|entry| entry.response.clone())
+    }
+
+    /// Responses of the caller that are being generated.
+    pub(super) fn count(&self, caller: &str) -> usize {
+        let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.values().filter(|entry| entry.caller == caller).count()
+    }
+
     /// Cancels a response of the caller. Returns the response, or `None` if there is none that is being
     /// generated.
     pub(super) fn cancel(&self, caller: &str, id: &str) -> Option<Value> {

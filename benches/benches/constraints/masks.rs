@@ -1,7 +1,8 @@
-//! Masks of grammars over a vocabulary of 128 thousand tokens, and of states that an answer passes through.
-#![allow(missing_docs)]
+//! Times of masks along texts.
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
+use exsa_benches::percentile::percentile;
+use exsa_benches::verdict;
 use exsa_core::constraint::{Allowed, Compiler, Constraint, ConstraintState};
 use exsa_core::gguf::Gguf;
 use exsa_core::tokenizer;
@@ -9,7 +10,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::io::BufReader;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const SCHEMA: &str = r#"{"type": "object", "properties": {
     "name": {"type": "string"}, "email": {"type": "string", "format": "email"}, "age": {"type": "integer"},
@@ -20,18 +21,25 @@ const SCHEMA: &str = r#"{"type": "object", "properties": {
 /// An instance, as a model would write it.
 const TEXT: &str = r#"{"name": "Zoë Jones-Smith", "email": "zoe.jones@example.com", "age": 42, "tags": ["new customer", "süß", "x"], "address": {"street": "12 Long Street, 3rd floor", "zip": "12345"}}"#;
 
+/// Walks along the text, of which the first is cold.
+const WALKS: usize = 50;
+
+/// Aims for warm masks, in microseconds.
+const MEAN_MAX: f64 = 60.0;
+const P99_MAX: f64 = 1000.0;
+
 fn vocabulary() -> Option<PathBuf> {
     let folder = std::env::var_os("EXSA_TEST_DATA").map(PathBuf::from)?;
     Some(folder.join("models/vocab/ggml-vocab-llama-bpe.gguf")).filter(|path| path.is_file())
 }
 
-/// Walks along the text and returns the time of every mask that is not forced.
-fn walk(mut state: ConstraintState, tokens: &[u32], times: &mut Vec<Duration>) {
+/// Walks along the text and appends the microseconds of every mask that is not forced.
+fn walk(mut state: ConstraintState, tokens: &[u32], times: &mut Vec<f64>) {
     for token in tokens {
         let begun = Instant::now();
         let forced = matches!(black_box(state.allowed()), Ok(Allowed::Forced(_)));
         if !forced {
-            times.push(begun.elapsed());
+            times.push(begun.elapsed().as_secs_f64() * 1e6);
         }
         if state.accept(*token).is_err() {
             return;
@@ -39,7 +47,7 @@ fn walk(mut state: ConstraintState, tokens: &[u32], times: &mut Vec<Duration>) {
     }
 }
 
-fn masks(criterion: &mut Criterion) {
+pub(crate) fn masks(criterion: &mut Criterion) {
     let Some(path) = vocabulary() else {
         eprintln!("skipped: EXSA_TEST_DATA has no vocabulary of llama-bpe");
         return;
@@ -47,7 +55,6 @@ fn masks(criterion: &mut Criterion) {
     let Ok(file) = File::open(&path) else { return };
     let Ok(gguf) = Gguf::read(&mut BufReader::new(file)) else { return };
     let Ok(tokenizer) = tokenizer::load(gguf.metadata()) else { return };
-    let begun = Instant::now();
     let compiler = Compiler::new(tokenizer.clone());
     let grammars = [
         ("schema", Constraint::json_schema(SCHEMA)),
@@ -55,30 +62,28 @@ fn masks(criterion: &mut Criterion) {
         ("regex", Constraint::regex(r#"[^\x00-\x1f]*"#)),
     ];
     for (name, constraint) in grammars {
+        let begun = Instant::now();
         let Ok(compiled) = compiler.compile(&constraint) else { continue };
-        eprintln!("{name}: compiled after {:?}", begun.elapsed());
+        let compile = begun.elapsed();
         let mut tokens = Vec::new();
         tokenizer.encode(TEXT, &tokenizer::EncodeOptions::default(), &mut tokens);
-        let mut times = Vec::new();
-        // Cold, then warm.
-        for round in 0..50 {
-            if round == 1 {
-                times.sort_unstable();
-                eprintln!("{name}: cold, {} masks, slowest {:?}", times.len(), times.last());
-                times.clear();
-            }
+        let (mut cold, mut warm) = (Vec::new(), Vec::new());
+        for round in 0..WALKS {
             if let Ok(state) = compiled.state() {
-                walk(state, &tokens, &mut times);
+                walk(state, &tokens, if round == 0 { &mut cold } else { &mut warm });
             }
         }
-        times.sort_unstable();
-        let mean = times.iter().sum::<Duration>() / times.len().max(1) as u32;
-        let p99 = times.get(times.len() * 99 / 100);
-        eprintln!(
-            "{name}: warm, {} masks, mean {mean:?}, p99 {p99:?}, slowest {:?}",
-            times.len(),
-            times.last()
-        );
+        let slowest = cold.iter().copied().fold(0.0, f64::max);
+        println!("{name}: compiled in {compile:.1?}, slowest of {} cold masks {slowest:.0} µs", cold.len());
+        let mean = warm.iter().sum::<f64>() / warm.len().max(1) as f64;
+        let p99 = percentile(&warm, 99.0).unwrap_or(f64::INFINITY);
+        let of = format!("{name}, {} warm masks at {}", warm.len(), tokenizer.n_vocab());
+        let line = |what: &str, value: f64, max: f64| {
+            let (shown, aim) = (format!("{value:.1} µs"), format!("at most {max:.0} µs"));
+            println!("{}", verdict::line(&format!("{of}: {what}"), &shown, &aim, value <= max));
+        };
+        line("mean", mean, MEAN_MAX);
+        line("p99", p99, P99_MAX);
         criterion.bench_function(&format!("walk/{name}"), |bencher| {
             bencher.iter(|| {
                 let mut times = Vec::new();
@@ -90,6 +95,3 @@ fn masks(criterion: &mut Criterion) {
         });
     }
 }
-
-criterion_group!(benches, masks);
-criterion_main!(benches);

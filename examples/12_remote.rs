@@ -1,0 +1,90 @@
+//! Another engine over HTTP, as if it were in the program: vLLM, SGLang, llama-server, or any server with OpenAI's API.
+//!
+//! Without a URL, the built-in model answers behind a small server in this program. The engine's key is taken from
+//! EXSA_REMOTE_KEY.
+
+use clap::Parser;
+use exsa_backend_remote::{RemoteEngine, RemoteOptions};
+use exsa_core::backend::ModelSource;
+use exsa_core::{Engine, Generator, Request};
+use exsa_examples::{ModelArgs, Result};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Base URL of the engine: http://10.0.0.7:8000
+    #[arg(long)]
+    url: Option<String>,
+    /// GGUF file of the same model, or of its vocabulary: token ids then go in and out
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Text to go on from
+    #[arg(long, default_value = "Once upon a time")]
+    prompt: String,
+}
+
+fn main() -> Result {
+    let args = Args::parse();
+    let url = match args.url {
+        Some(url) => url,
+        None => serve(args.model.start()?)?,
+    };
+    let mut options = RemoteOptions::new(url);
+    if let Ok(key) = std::env::var("EXSA_REMOTE_KEY") {
+        options = options.api_key(key);
+    }
+    if let Some(file) = args.tokenizer {
+        options = options.tokenizer(ModelSource::file(file));
+    }
+    let remote = RemoteEngine::connect(options)?;
+    let capabilities = remote.capabilities();
+    eprintln!("{} by {}, model {}\n", capabilities.dialect.name(), capabilities.route, remote.model().name);
+    let mut answer = remote.submit(Request::text(args.prompt).max_tokens(64).seed(1))?;
+    for piece in answer.text() {
+        print!("{}", piece?);
+        std::io::stdout().flush()?;
+    }
+    println!("\n{:?}", answer.usage());
+    Ok(())
+}
+
+/// Serves completions of `engine` on a free port, in the little of OpenAI's API that this takes.
+fn serve(engine: Engine) -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = answer(&engine, stream);
+        }
+    });
+    Ok(url)
+}
+
+fn answer(engine: &Engine, mut stream: TcpStream) -> Result {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut line, mut head) = (String::new(), String::new());
+    while reader.read_line(&mut line)? > 2 {
+        head.push_str(&line.to_ascii_lowercase());
+        line.clear();
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body)?;
+    write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\n")?;
+    if body.is_empty() {
+        return Ok(write!(stream, "\r\n{}", json!({ "data": [{ "id": "built-in" }] }))?);
+    }
+    let body: Value = serde_json::from_slice(&body)?;
+    write!(stream, "content-type: text/event-stream\r\n\r\n")?;
+    let request = Request::text(body["prompt"].as_str().unwrap_or_default()).max_tokens(64);
+    for piece in engine.submit(request)?.text() {
+        write!(stream, "data: {}\n\n", json!({ "choices": [{ "text": piece? }] }))?;
+    }
+    let end = json!({ "choices": [{ "text": "", "finish_reason": "length" }] });
+    Ok(write!(stream, "data: {end}\n\ndata: [DONE]\n\n")?)
+}

@@ -1,0 +1,314 @@
+//! OpenAI's chat completions and completions with text, and what other dialects share with them.
+
+use crate::capabilities::Capabilities;
+use crate::dialect::call::{Call, grammar_of, refused_grammar, schema_value};
+use crate::dialect::settings::{Counted, Field, Penalties, Setting, write};
+use crate::dialect::update::{Draft, best, drafts, real, token_id, token_ids};
+use crate::dialect::{Dialect, Protocol, Reader, RemoteEnd, RemoteUsage, Update, WireRequest, unsupported};
+use crate::error::RemoteError;
+use exsa_core::constraint::{Constraint, Grammar};
+use exsa_core::request::Prompt;
+use exsa_core::stream::{ToolCallDelta, TopLogprob};
+use exsa_core::tools::ToolChoice;
+use exsa_core::{Request, SubmitError};
+use serde_json::{Map, Value, json};
+
+/// Fields of OpenAI's own servers. `top_k`, `min_p` and others are extensions of single engines.
+const FIELDS: &[Field] = &[
+    Field::new(Setting::Temperature, "temperature").off(1.0),
+    Field::new(Setting::TopP, "top_p").off(1.0),
+    Field::new(Setting::FrequencyPenalty, "frequency_penalty").range(-2.0, 2.0),
+    Field::new(Setting::PresencePenalty, "presence_penalty").range(-2.0, 2.0),
+    Field::new(Setting::LogitBias, "logit_bias").range(-100.0, 100.0),
+];
+
+const PENALTIES: Penalties = Penalties { additive: Counted::Answer, repetition: Counted::Answer };
+
+const CONSTRAINTS: &[&str] = &["json_schema", "json_object"];
+
+/// Any server with OpenAI's API, by its text.
+pub(super) struct OpenAi;
+
+impl Protocol for OpenAi {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            dialect: Dialect::OpenAi,
+            route: "/v1/completions",
+            ids_in: false,
+            ids_out: false,
+            ids_complete: false,
+            chat: true,
+            logprobs: true,
+            constraints: CONSTRAINTS,
+            forced_tools: true,
+            seed_max: Some(i64::MAX as u64),
+            priority: false,
+            cache_salt: false,
+            abort: false,
+            embeddings: true,
+            rerank: true,
+            positional_seeds: false,
+            penalties_continue: false,
+            repetition_continues: false,
+        }
+    }
+
+    fn request(&self, call: &Call<'_>) -> Result<WireRequest, SubmitError> {
+        let engine = Dialect::OpenAi.name();
+        let request = without_defaults(call.request);
+        let mut body = write(FIELDS, PENALTIES, &request, call.options.approximate, engine)?;
+        bias_as_map(&mut body);
+        common(&mut body, call);
+        if let Some(constraint) = &call.request.constraint {
+            body.insert("response_format".to_owned(), response_format(constraint)?);
+        }
+        match &call.request.prompt {
+            Prompt::Chat(_) => chat(body, call),
+            Prompt::Text(text) => {
+                body.insert("prompt".to_owned(), json!(text));
+                completion_limits(&mut body, call);
+                Ok(WireRequest::new("/v1/completions", body.into()))
+            }
+            _ => Err(unsupported("prompt", format!("{engine} takes text, not token ids"))),
+        }
+    }
+
+    fn reader(&self, call: &Call<'_>) -> Box<dyn Reader> {
+        reader(call)
+    }
+}
+
+/// The request with filters off that OpenAI's API has no field for, where they have Exsa's default values: they
+/// are no choice of the caller.
+fn without_defaults(request: &Request) -> Request {
+    let mut request = request.clone();
+    let (sampling, default) = (&mut request.sampling, exsa_core::SamplingParams::default());
+    if sampling.top_k == default.top_k {
+        sampling.top_k = None;
+    }
+    if sampling.min_p == default.min_p {
+        sampling.min_p = 0.0;
+    }
+    if sampling.penalty_window == default.penalty_window {
+        sampling.penalty_window = None;
+    }
+    sampling.penalize_prompt = false;
+    request
+}
+
+/// The reader for the route that the call goes to.
+pub(super) fn reader(call: &Call<'_>) -> Box<dyn Reader> {
+    let top = call.logprobs().unwrap_or_default() as usize;
+    match call.text_or_ids() {
+        None => Box::new(ChatReader { top }),
+        Some(_) => Box::new(CompletionReader { top }),
+    }
+}
+
+/// Fields that all routes have.
+pub(super) fn common(body: &mut Map<String, Value>, call: &Call<'_>) {
+    body.insert("model".to_owned(), json!(call.model));
+    body.insert("stream".to_owned(), json!(true));
+    body.insert("stream_options".to_owned(), json!({ "include_usage": true }));
+    body.insert("seed".to_owned(), json!(call.seed()));
+    if let Some(max) = call.request.max_tokens {
+        body.insert("max_tokens".to_owned(), json!(max));
+    }
+}
+
+/// Log-probabilities of completions: a number of tokens.
+pub(super) fn completion_limits(body: &mut Map<String, Value>, call: &Call<'_>) {
+    if let Some(top) = call.logprobs() {
+        body.insert("logprobs".to_owned(), json!(top));
+    }
+}
+
+/// Turns pairs of token and bias into OpenAI's map.
+pub(super) fn bias_as_map(body: &mut Map<String, Value>) {
+    let Some(Value::Array(pairs)) = body.get("logit_bias") else { return };
+    let map: Map<String, Value> = pairs.iter().map(|pair| (pair[0].to_string(), pair[1].clone())).collect();
+    body.insert("logit_bias".to_owned(), map.into());
+}
+
+/// The request for a conversation that the engine renders.
+pub(super) fn chat(mut body: Map<String, Value>, call: &Call<'_>) -> Result<WireRequest, SubmitError> {
+    let request = call.request;
+    let Prompt::Chat(messages) = &request.prompt else {
+        return Err(unsupported("prompt", "no conversation"));
+    };
+    let json = |value: &dyn Fn() -> serde_json::Result<Value>| {
+        value().map_err(|error| unsupported("messages", error.to_string()))
+    };
+    body.insert("messages".to_owned(), json(&|| serde_json::to_value(messages))?);
+    if let Some(top) = call.logprobs() {
+        body.insert("logprobs".to_owned(), json!(true));
+        body.insert("top_logprobs".to_owned(), json!(top));
+    }
+    if !request.chat.tools.is_empty() {
+        body.insert("tools".to_owned(), json(&|| serde_json::to_value(&request.chat.tools))?);
+        let choice = match &request.tools.choice {
+            ToolChoice::Auto => json!("auto"),
+            ToolChoice::None => json!("none"),
+            ToolChoice::Required => json!("required"),
+            ToolChoice::Named(name) => json!({ "type": "function", "function": { "name": name } }),
+            _ => return Err(unsupported("tool_choice", "it is not sent to remote engines")),
+        };
+        body.insert("tool_choice".to_owned(), choice);
+        if !request.tools.parallel {
+            body.insert("parallel_tool_calls".to_owned(), json!(false));
+        }
+    }
+    if let Some(effort) = request.reasoning.effort {
+        body.insert("reasoning_effort".to_owned(), json!(effort.name()));
+    }
+    let refused = [
+        ("chat_template", request.chat.template.is_some()),
+        ("documents", !request.chat.documents.is_empty()),
+        ("chat_template_kwargs", !request.chat.variables.is_empty()),
+        ("continue_final_message", request.chat.continue_final_message),
+        ("add_generation_prompt", !request.chat.add_generation_prompt),
+        ("enable_thinking", request.reasoning.enabled.or(request.chat.enable_thinking).is_some()),
+    ];
+    if let Some((name, _)) = refused.into_iter().find(|(_, used)| *used) {
+        let reason = "the engine renders the conversation; with a tokenizer, it is rendered here";
+        return Err(unsupported(name, reason));
+    }
+    Ok(WireRequest::new("/v1/chat/completions", body.into()))
+}
+
+fn response_format(constraint: &Constraint) -> Result<Value, SubmitError> {
+    match grammar_of(constraint)?.0 {
+        Grammar::JsonObject => Ok(json!({ "type": "json_object" })),
+        Grammar::JsonSchema(schema) => {
+            let schema = json!({ "name": "answer", "strict": true, "schema": schema_value(schema)? });
+            Ok(json!({ "type": "json_schema", "json_schema": schema }))
+        }
+        _ => Err(refused_grammar(Dialect::OpenAi.name(), CONSTRAINTS)),
+    }
+}
+
+/// The only choice of an event; `None` where it has none, as the event of the usage.
+pub(super) fn choice(value: &Value) -> Result<Option<&Value>, RemoteError> {
+    match value.get("choices").and_then(Value::as_array) {
+        Some(choices) => Ok(choices.first()),
+        None => Err(RemoteError::Protocol(format!("an event without choices: {}", excerpt(value)))),
+    }
+}
+
+pub(super) fn excerpt(value: &Value) -> String {
+    let text = value.to_string();
+    text.chars().take(200).collect()
+}
+
+/// The engine's reason in OpenAI's words; `stop_reason` is vLLM's.
+pub(super) fn end(choice: &Value) -> Option<RemoteEnd> {
+    let reason = choice.get("finish_reason")?.as_str()?;
+    Some(match reason {
+        "length" => RemoteEnd::Length,
+        "tool_calls" | "function_call" => RemoteEnd::ToolCalls,
+        "stop" => RemoteEnd::Stop(choice.get("stop_reason").and_then(|token| token_id(token).ok())),
+        other => RemoteEnd::Failed(format!("the answer ended with '{other}'")),
+    })
+}
+
+/// Reads completions.
+pub(super) struct CompletionReader {
+    /// Most probable tokens that the request asks for.
+    pub(super) top: usize,
+}
+
+impl Reader for CompletionReader {
+    fn fresh(&self) -> Box<dyn Reader> {
+        Box::new(Self { top: self.top })
+    }
+
+    fn read(&mut self, value: &Value) -> Result<Update, RemoteError> {
+        let usage = RemoteUsage::read(value);
+        let Some(choice) = choice(value)? else { return Ok(Update { usage, ..Update::default() }) };
+        let text = choice["text"].as_str().unwrap_or_default();
+        let logprobs = completion_logprobs(&choice["logprobs"], self.top);
+        let drafts = drafts(token_ids(&choice["token_ids"])?, text, logprobs);
+        Ok(Update { drafts, end: end(choice), usage, ..Update::default() })
+    }
+}
+
+/// Token and text of an entry of a list of log-probabilities. vLLM writes `token_id:7` where ids are asked for.
+fn named(text: &str, logprob: f32) -> TopLogprob {
+    match text.strip_prefix("token_id:").and_then(|id| id.parse().ok()) {
+        Some(id) => TopLogprob::new(Some(id), logprob),
+        None => TopLogprob::new(None, logprob).text(text),
+    }
+}
+
+fn completion_logprobs(value: &Value, n: usize) -> Vec<(Option<f32>, Vec<TopLogprob>)> {
+    let Some(logprobs) = value["token_logprobs"].as_array() else { return Vec::new() };
+    let top = |index: usize| match &value["top_logprobs"][index] {
+        Value::Object(map) => {
+            let entries = map.iter().filter_map(|(text, logprob)| Some(named(text, real(logprob)?)));
+            best(entries.collect(), n)
+        }
+        _ => Vec::new(),
+    };
+    logprobs.iter().enumerate().map(|(index, logprob)| (real(logprob), top(index))).collect()
+}
+
+/// Reads chat completions.
+pub(super) struct ChatReader {
+    pub(super) top: usize,
+}
+
+impl Reader for ChatReader {
+    fn fresh(&self) -> Box<dyn Reader> {
+        Box::new(Self { top: self.top })
+    }
+
+    fn read(&mut self, value: &Value) -> Result<Update, RemoteError> {
+        let usage = RemoteUsage::read(value);
+        let Some(choice) = choice(value)? else { return Ok(Update { usage, ..Update::default() }) };
+        let delta = &choice["delta"];
+        let text = |name: &str| delta[name].as_str().unwrap_or_default();
+        let mut all = Vec::new();
+        let reasoning = Some(text("reasoning")).filter(|text| !text.is_empty());
+        let reasoning = reasoning.unwrap_or_else(|| text("reasoning_content"));
+        let logprobs = chat_logprobs(&choice["logprobs"], self.top);
+        let mut ids = token_ids(&choice["token_ids"])?;
+        if !reasoning.is_empty() {
+            let ids = if text("content").is_empty() { std::mem::take(&mut ids) } else { Vec::new() };
+            let pieces = drafts(ids, reasoning, Vec::new());
+            all.extend(pieces.into_iter().map(|draft| Draft { reasoning: true, ..draft }));
+        }
+        all.extend(drafts(ids, text("content"), logprobs));
+        let tool_calls = delta["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
+        let tool_calls = tool_calls.iter().map(tool_call).collect();
+        Ok(Update { drafts: all, tool_calls, end: end(choice), usage })
+    }
+}
+
+fn tool_call(value: &Value) -> ToolCallDelta {
+    let index = value["index"].as_u64().and_then(|index| usize::try_from(index).ok()).unwrap_or_default();
+    let mut delta = ToolCallDelta::new(index);
+    let filled = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    delta.id = filled(&value["id"]);
+    delta.name = filled(&value["function"]["name"]);
+    delta.arguments = value["function"]["arguments"].as_str().unwrap_or_default().to_owned();
+    delta
+}
+
+pub(super) fn chat_logprobs(value: &Value, n: usize) -> Vec<(Option<f32>, Vec<TopLogprob>)> {
+    let Some(content) = value["content"].as_array() else { return Vec::new() };
+    let entry = |entry: &Value| {
+        let logprob = real(&entry["logprob"])?;
+        match (token_id(&entry["token_id"]), entry["token"].as_str()) {
+            (Ok(id), _) => Some(TopLogprob::new(Some(id), logprob)),
+            (_, Some(text)) => Some(named(text, logprob)),
+            _ => Some(TopLogprob::new(None, logprob)),
+        }
+    };
+    content
+        .iter()
+        .map(|item| {
+            let top = item["top_logprobs"].as_array().map_or(&[][..], Vec::as_slice);
+            (real(&item["logprob"]), best(top.iter().filter_map(entry).collect(), n))
+        })
+        .collect()
+}

@@ -1,0 +1,15 @@
+//! References inside a JSON schema.
+
+use crate::chat::Json;
+
+/// The schema that a reference `#` or `#/...` without escapes leads to.
+pub(crate) fn target<'a>(root: &'a Json, reference: &str) -> Option<&'a Json> {
+    if reference == "#" {
+        return Some(root);
+    }
+    let pointer = reference.strip_prefix("#/").filter(|pointer| !pointer.contains(['~', '%']))?;
+    pointer.split('/').try_fold(root, |value, key| match value {
+        Json::Array(items) => items.get(key.parse::<usize>().ok()?),
+        value => value.get(key),
+    })
+}

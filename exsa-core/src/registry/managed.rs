@@ -1,0 +1,159 @@
+//! Generators that a registry loads and unloads, and their loaders.
+
+use crate::backend::{InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, ModelSource};
+use crate::engine::{Engine, Shutdown};
+use crate::error::LoadError;
+use crate::generator::Generator;
+use crate::model_info::ModelInfo;
+use crate::options::EngineOptions;
+use crate::schedule::queue::FairOptions;
+use crate::schedule::scheduler::Mode;
+use std::fmt;
+use std::sync::Arc;
+
+/// A generator of one model that can be ended: an [`Engine`], or a pool of worker processes.
+///
+/// # Contract
+///
+/// - Its memory is free once it is dropped.
+/// - `shut_down` returns when all requests have ended; a drop aborts.
+pub trait Managed: Generator + fmt::Debug {
+    /// Begins a shutdown and returns at once. No request is accepted from then on.
+    fn begin_shutdown(&self, how: Shutdown);
+
+    /// Begins a shutdown, and waits for its end.
+    fn shut_down(&self, how: Shutdown);
+
+    /// Whether it has ended: after a shutdown, or by a failure that it does not recover from.
+    fn is_shut_down(&self) -> bool;
+
+    /// Number of answers that wait, by user. The default knows none.
+    fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
+        Vec::new()
+    }
+
+    /// Changes the mode from the next step on. The default ignores it.
+    fn set_mode(&self, mode: Mode) {
+        let _ = mode;
+    }
+
+    /// Changes the settings of fairness. The default ignores them.
+    fn set_fair(&self, options: FairOptions) {
+        let _ = options;
+    }
+
+    /// The engine, if it is one in this process.
+    fn as_engine(&self) -> Option<&Engine> {
+        None
+    }
+}
+
+impl Managed for Engine {
+    fn begin_shutdown(&self, how: Shutdown) {
+        Engine::begin_shutdown(self, how);
+    }
+
+    fn shut_down(&self, how: Shutdown) {
+        Engine::shut_down(self, how);
+    }
+
+    fn is_shut_down(&self) -> bool {
+        Engine::is_shut_down(self)
+    }
+
+    fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
+        Engine::waiting_by_user(self)
+    }
+
+    fn set_mode(&self, mode: Mode) {
+        Engine::set_mode(self, mode);
+    }
+
+    fn set_fair(&self, options: FairOptions) {
+        Engine::set_fair(self, options);
+    }
+
+    fn as_engine(&self) -> Option<&Engine> {
+        Some(self)
+    }
+}
+
+/// Loads models for a [`Registry`](super::Registry): the way from a source to a generator.
+///
+/// Every [`InferenceBackend`] is a loader of engines ([`EngineLoader`]).
+pub trait Loader: Send + Sync {
+    /// Name of the backend, for people.
+    fn name(&self) -> &str;
+
+    /// Facts about the model of a source, read without its weights.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the source cannot be read.
+    fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError>;
+
+    /// Memory that the model takes, with all that serves it.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Unsupported`] where nothing is known; else the errors of [`load`](Self::load).
+    fn estimate(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        engine: &EngineOptions,
+    ) -> Result<MemoryEstimate, LoadError>;
+
+    /// Loads a model and starts what serves it.
+    ///
+    /// # Errors
+    ///
+    /// The reason why it cannot be loaded; [`LoadError::Cancelled`] if `progress` says so.
+    fn load(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        engine: &EngineOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<Box<dyn Managed>, LoadError>;
+}
+
+/// Loads engines in this process.
+#[derive(Clone)]
+pub struct EngineLoader(pub Arc<dyn InferenceBackend>);
+
+impl fmt::Debug for EngineLoader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EngineLoader").field(&self.0.name()).finish()
+    }
+}
+
+impl Loader for EngineLoader {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError> {
+        self.0.inspect(source)
+    }
+
+    fn estimate(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        engine: &EngineOptions,
+    ) -> Result<MemoryEstimate, LoadError> {
+        self.0.estimate(source, load, &engine.session)
+    }
+
+    fn load(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        engine: &EngineOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<Box<dyn Managed>, LoadError> {
+        let model = self.0.load(source, load, progress)?;
+        Ok(Box::new(Engine::start(model, engine.clone())?))
+    }
+}
