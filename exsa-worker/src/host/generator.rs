@@ -232,7 +232,8 @@ fn prompt_tokens(request: &Request, json: &str) -> u64 {
     let resumed = request.resume.as_ref().map_or(0, |resume| resume.tokens.len());
     let prompt = match &request.prompt {
         Prompt::Tokens(tokens) => tokens.len(),
-        // Few texts have more than a token for two bytes.
+        Prompt::Text(text) => text.len() + 1,
+        // With tools and the template's own text; few texts have more than a token for two bytes.
         _ => json.len() / 2,
     };
     (prompt + resumed) as u64

@@ -75,6 +75,8 @@ pub(crate) struct Supervision {
     backoff: Duration,
     restarts: VecDeque<Duration>,
     last_poll: Option<Duration>,
+    /// The process was killed, and its end is awaited.
+    killed: bool,
 }
 
 impl Supervision {
@@ -90,6 +92,7 @@ impl Supervision {
             ready_since: None,
             restarts: VecDeque::new(),
             last_poll: None,
+            killed: false,
         }
     }
 
@@ -100,6 +103,7 @@ impl Supervision {
     /// The process runs, and loads its model.
     pub(crate) fn started(&mut self, now: Duration) {
         (self.last_sign, self.loaded, self.ready_since) = (now, 0, None);
+        self.killed = false;
         self.sign = Sign::default();
         self.phase = Phase::Starting;
     }
@@ -188,9 +192,7 @@ impl Supervision {
         let silent = now.saturating_sub(self.last_sign);
         match self.phase {
             Phase::Waiting(at) if now >= at => Some(Action::Start),
-            Phase::Starting if silent > self.timeouts.start => {
-                self.kill(now, ExitCause::StartTimeout(silent))
-            }
+            Phase::Starting if silent > self.timeouts.start => self.kill(ExitCause::StartTimeout(silent)),
             Phase::Draining { until, restart } if open == 0 || now >= until => {
                 self.phase = Phase::Ending { until: now.saturating_add(self.timeouts.stop), restart };
                 Some(Action::Stop { abort: true })
@@ -199,26 +201,24 @@ impl Supervision {
                 self.phase = Phase::Ending { until: Duration::MAX, restart };
                 Some(Action::Kill(ExitCause::Stopped))
             }
-            Phase::Ready | Phase::Draining { .. } => self.watch(now, silent, open),
+            Phase::Ready | Phase::Draining { .. } => self.watch(silent, open),
             _ => None,
         }
     }
 
-    fn watch(&mut self, now: Duration, silent: Duration, open: usize) -> Option<Action> {
+    fn watch(&mut self, silent: Duration, open: usize) -> Option<Action> {
         if silent > self.timeouts.stall_min {
-            return self.kill(now, ExitCause::Silent(silent));
+            return self.kill(ExitCause::Silent(silent));
         }
         // Silence counts, since a stopped process does not tell how long it is idle.
         let idle = self.sign.idle.saturating_add(silent);
         let stalls = open > 0 && !self.sign.idle.is_zero() && idle > self.sign.allowance;
-        if stalls { self.kill(now, ExitCause::Stalled(idle)) } else { None }
+        if stalls { self.kill(ExitCause::Stalled(idle)) } else { None }
     }
 
-    /// Kills the process, whose end is then a crash.
-    fn kill(&mut self, now: Duration, cause: ExitCause) -> Option<Action> {
-        // Once: the next polls wait for the end.
-        self.last_sign = now.saturating_add(self.timeouts.start);
-        Some(Action::Kill(cause))
+    /// Kills the process, once; its end is then a crash.
+    fn kill(&mut self, cause: ExitCause) -> Option<Action> {
+        (!std::mem::replace(&mut self.killed, true)).then_some(Action::Kill(cause))
     }
 
     /// Time of the next step, as far as it is known.

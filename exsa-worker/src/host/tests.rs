@@ -153,6 +153,7 @@ fn a_stall_needs_open_requests_and_more_than_the_allowance() {
     let (action, after) = simulation.pass(ms(60_000), grows(ms(7000))).unwrap();
     assert!(matches!(action, Action::Kill(ExitCause::Stalled(_))), "{action:?}");
     assert!(after > ms(6900) && after < ms(7100), "{after:?}");
+    assert_eq!(simulation.pass(ms(60_000), grows(ms(7000))), None, "once");
 }
 
 #[test]
