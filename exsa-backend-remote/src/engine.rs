@@ -438,7 +438,7 @@ impl RemoteEngine {
         for (timeout, first_token) in [(request.timeout, false), (request.first_token_timeout, true)] {
             let left = timeout.map(|timeout| timeout.saturating_sub(elapsed));
             let reason = if first_token { FinishReason::FirstTokenTimeout } else { FinishReason::Deadline };
-            if left == Some(Duration::ZERO) && !(first_token && !resumed(request).is_empty()) {
+            if left == Some(Duration::ZERO) && (!first_token || resumed(request).is_empty()) {
                 control.end(reason);
                 return;
             }

@@ -48,7 +48,7 @@ impl Call<'_> {
 
     /// The request's priority as a number of classes above the least urgent, from 0 to 2, where it is sent.
     pub(crate) fn urgency(&self) -> Option<i64> {
-        self.options.priorities.then(|| match self.request.priority {
+        self.options.priorities.then_some(match self.request.priority {
             Priority::Interactive => 2,
             Priority::Normal => 1,
             Priority::Batch => 0,

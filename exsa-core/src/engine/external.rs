@@ -115,8 +115,7 @@ impl PromptEncoder {
     ) -> Result<AnswerDecoder, SubmitError> {
         let (template, end) = (prompt.template.as_deref(), prompt.end.clone());
         let tokenizer = self.tokenizer.clone();
-        let plan =
-            OutputPlan::new(request, template, end, &prompt.tokens, &*tokenizer, &self.architecture)?;
+        let plan = OutputPlan::new(request, template, end, &prompt.tokens, &*tokenizer, &self.architecture)?;
         let preceded = prompt.tokens.iter().any(|token| !tokenizer.is_control(*token));
         let mut decoder = AnswerDecoder::with_plan(request, &plan, tokenizer, preceded)?;
         // Calls of later answers in the conversation differ by the length of the prompt.

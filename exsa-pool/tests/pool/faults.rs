@@ -16,8 +16,12 @@ use std::time::{Duration, Instant};
 
 const TEXT: &str = "the quick brown fox jumps over the lazy dog";
 
+/// A member that takes a millisecond for a pass, so that its events do not come before they can be piped.
 fn proxy() -> Arc<Proxy> {
-    Proxy::new(ScriptedModel::echo(TEXT).shared(), EngineOptions::default())
+    let faults = Faults::new();
+    faults.add(When::Always(Operation::Forward), Effect::Stall(Duration::from_millis(1)));
+    let model = FaultyModel::new(ScriptedModel::echo(TEXT).shared(), faults);
+    Proxy::new(model.shared(), EngineOptions::default())
 }
 
 fn pool(options: PoolOptions, members: &[&Arc<Proxy>]) -> Pool {
