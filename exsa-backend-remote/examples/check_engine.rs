@@ -19,12 +19,14 @@ type Outcome = Result<String, Failure>;
 
 const PROMPT: &str = "The story of the frog and the princess begins in a dark wood, where";
 
+type Check = fn(&RemoteEngine) -> Outcome;
+
 fn main() -> Result<(), Failure> {
     let engine = RemoteEngine::connect(options()?)?;
     let model = engine.model();
     println!("{:#?}", engine.capabilities());
     println!("model {}, context {}, vocabulary {}\n", model.name, model.n_ctx, model.n_vocab);
-    let checks: [(&str, fn(&RemoteEngine) -> Outcome); 14] = [
+    let checks: [(&str, Check); 14] = [
         ("greedy answer", greedy),
         ("same answer again", again),
         ("seeds", seeds),

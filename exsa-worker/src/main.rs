@@ -23,7 +23,7 @@ fn engine(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
         other => return Err(format!("there is no backend '{other}' in this program").into()),
     };
     let path = setup.model.clone().ok_or("no file of a model was given")?;
-    let options = LoadOptions::new().threads(setup.engine.session.threads.clone());
+    let options = LoadOptions::new().threads(setup.engine.session.threads);
     let mut progress = setup.progress();
     let model = backend.load(&ModelSource::file(path), &options, &mut LoadProgress::new(&mut progress))?;
     Ok(Engine::start(model, setup.engine)?)
