@@ -192,9 +192,15 @@ impl Worker {
             return Ok(());
         }
         let priority = request.priority;
-        let class_depth = beat.stats.scheduler.waiting_by_class[priority.index()];
-        let scope = QueueScope::All;
-        Err(SubmitError::QueueFull { waiting, limit, scope, priority, class_depth, estimated_wait: None })
+        let depths = &beat.stats.scheduler.waiting_by_class;
+        let class_depth = depths[priority.index()];
+        // Those that the worker has not counted yet are on their way before it.
+        let ahead = depths[..=priority.index()]
+            .iter()
+            .sum::<usize>()
+            .saturating_add(waiting.saturating_sub(depths.iter().sum()));
+        let (scope, estimated_wait) = (QueueScope::All, None);
+        Err(SubmitError::QueueFull { waiting, limit, scope, priority, class_depth, ahead, estimated_wait })
     }
 
     /// Sends a request; `entry` makes what waits for its end.
