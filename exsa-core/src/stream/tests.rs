@@ -71,6 +71,24 @@ fn a_sink_gets_groups_as_they_were_sent() {
     assert_eq!(*signals.lock(), [StreamSignal::Drained; 2], "a request that has ended is not cancelled");
 }
 
+/// Events that were under way when the stream was full must not hide that there is room again.
+#[test]
+fn a_late_event_does_not_hide_that_there_is_room() {
+    let signals = Arc::new(Mutex::new(Vec::new()));
+    let seen = signals.clone();
+    let (sender, mut stream) = channel(8, move |signal| seen.lock().push(signal));
+    for i in 1..=8 {
+        assert_eq!(sender.token(Token::new(1, "a")), i < 8);
+    }
+    assert!(stream.next().is_some() && stream.next().is_some());
+    assert!(!sender.token(Token::new(1, "late")));
+    for _ in 0..3 {
+        assert!(stream.next().is_some());
+    }
+    assert_eq!(*signals.lock(), [StreamSignal::Drained]);
+    assert!(sender.token(Token::new(1, "b")));
+}
+
 #[test]
 fn a_sink_gets_a_stream_that_has_ended() {
     let (sender, stream) = ends();
