@@ -22,17 +22,17 @@ impl RequestSpan {
     pub(crate) fn end(&self, _: Option<u16>, _: bool) {}
 
     pub(crate) fn generation(&self, _: Option<&str>, _: &exsa_core::Request) -> InferenceSpan {
-        InferenceSpan
+        InferenceSpan {}
     }
 
     pub(crate) fn computation(&self, _: &'static str, _: Option<&str>) -> InferenceSpan {
-        InferenceSpan
+        InferenceSpan {}
     }
 }
 
 /// The span of an inference.
 #[derive(Debug, Default)]
-pub(crate) struct InferenceSpan;
+pub(crate) struct InferenceSpan {}
 
 impl InferenceSpan {
     pub(crate) fn token(&mut self) {}
