@@ -140,5 +140,5 @@ async fn all_settings_change_or_none() {
         assert_eq!(server.status(&first).await, StatusCode::OK, "nothing has changed");
         assert_eq!(server.status(&token("https://b.example")).await, StatusCode::UNAUTHORIZED);
     }
-    assert_eq!(server.reloader.counts().refused, 4);
+    assert_eq!(server.reloader.counts().refused, 6);
 }
