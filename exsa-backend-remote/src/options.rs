@@ -58,7 +58,7 @@ impl fmt::Debug for Secret {
 /// let options = RemoteOptions::new("http://10.0.0.7:8000")
 ///     .dialect(Dialect::Vllm)
 ///     .api_key("secret")
-///     .in_flight_max(32)
+///     .in_flight_max(32usize)
 ///     .idle_timeout(Duration::from_secs(30));
 /// assert!(!format!("{options:?}").contains("secret"));
 /// ```
