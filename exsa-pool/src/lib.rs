@@ -15,7 +15,7 @@
 //! let pool = Pool::new(PoolOptions::new())?;
 //! pool.add(Member::new("first", Arc::new(engine()?)).in_flight_max(16));
 //! pool.add(Member::new("second", Arc::new(engine()?)).in_flight_max(16));
-//! let answer = pool.submit(Request::text("Hello"))?.complete()?;
+//! let answer = pool.submit(Request::text("Say it: "))?.complete()?;
 //! assert_eq!(answer.text, "Hello, world.");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
