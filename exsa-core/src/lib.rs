@@ -25,6 +25,7 @@
 
 pub mod backend;
 pub mod batch;
+pub mod cache_events;
 pub mod chat;
 pub mod clock;
 pub mod constraint;

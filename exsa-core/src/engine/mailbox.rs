@@ -1,5 +1,6 @@
 //! Commands from other threads, taken by the engine between steps.
 
+use crate::cache_events::LogWriter;
 use crate::engine::embed_job::EmbedJob;
 use crate::engine::request_state::Submission;
 use crate::schedule::queue::FairOptions;
@@ -18,6 +19,7 @@ pub(crate) enum Command {
     Fair(FairOptions),
     Speculate(Option<Box<Speculation>>),
     Position(RequestId),
+    WatchCache(LogWriter),
 }
 
 /// Ways to shut an engine down.

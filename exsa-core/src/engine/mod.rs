@@ -10,7 +10,7 @@ mod external;
 mod in_flight;
 mod info;
 mod input_processor;
-mod mailbox;
+pub(crate) mod mailbox;
 mod output;
 mod output_plan;
 mod overflow;
@@ -21,6 +21,7 @@ mod thread;
 mod validator;
 
 use crate::backend::Model;
+use crate::cache_events::CacheEvents;
 use crate::chat::Rendered;
 use crate::clock::{Clock, SystemClock};
 use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
@@ -39,8 +40,9 @@ use crate::tokenizer::Tokenizer;
 pub use external::{AnswerDecoder, DecoderStep, EncodedPrompt, PromptEncoder};
 pub use info::EngineInfo;
 use input_processor::InputProcessor;
+use mailbox::Command;
+pub(crate) use mailbox::Mailbox;
 pub use mailbox::Shutdown;
-use mailbox::{Command, Mailbox};
 use parking_lot::Mutex;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -182,6 +184,13 @@ impl Engine {
     pub fn speculate(&self, speculation: Option<Speculation>) {
         // An engine that has ended needs no drafts.
         let _ = self.input.mailbox.post(Command::Speculate(speculation.map(Box::new)));
+    }
+
+    /// Watches the prefix cache: its blocks, and changes of them, are recorded for the reader from now on. Unread
+    /// events take at most `bytes_max` bytes, and the announcement of all blocks at most those of the cached
+    /// tokens. A further call ends the events of the reader before.
+    pub fn watch_cache(&self, bytes_max: usize) -> CacheEvents {
+        CacheEvents::new(self.input.mailbox.clone(), bytes_max)
     }
 
     /// Number of answers that wait for a sequence, by user; those of requests without a user count under an

@@ -4,9 +4,11 @@ mod commit;
 mod embed;
 mod forward;
 mod transfer;
+mod watch;
 
 use crate::backend::{Model, Session, SessionOptions};
 use crate::batch::Batch;
+use crate::cache_events::{CacheEvents, LogWriter};
 use crate::clock::Clock;
 use crate::embed::{EmbedError, EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::engine::answer::Answer;
@@ -65,6 +67,7 @@ pub struct EngineLoop {
     scratch: SampleScratch,
     generated: Vec<TokenId>,
     speculation: Option<Speculation>,
+    cache_watch: Option<LogWriter>,
     recorder: Recorder,
     shared_stats: Arc<Mutex<EngineStats>>,
     stopped: bool,
@@ -136,6 +139,7 @@ impl EngineLoop {
             scratch: SampleScratch::default(),
             generated: Vec::new(),
             speculation: None,
+            cache_watch: None,
             shared_stats: Arc::new(Mutex::new(recorder.stats)),
             recorder,
             stopped: false,
@@ -151,6 +155,11 @@ impl EngineLoop {
     pub fn speculate(&mut self, speculation: Option<Speculation>) {
         let n_vocab = self.input.info.model.n_vocab;
         self.speculation = speculation.map(|speculation| speculation.n_vocab(n_vocab));
+    }
+
+    /// Watches the prefix cache; see [`Engine::watch_cache`](crate::Engine::watch_cache).
+    pub fn watch_cache(&self, bytes_max: usize) -> CacheEvents {
+        CacheEvents::new(self.input.mailbox.clone(), bytes_max)
     }
 
     /// Accepts a request, or returns the reason for refusal.
@@ -247,6 +256,7 @@ impl EngineLoop {
         self.end_embeds(reason);
         self.input.mailbox.close();
         self.publish();
+        self.cache_watch = None;
     }
 
     pub(crate) fn input(&self) -> &Arc<InputProcessor> {
@@ -283,6 +293,7 @@ impl EngineLoop {
                 Command::Fair(options) => self.scheduler.set_fair(options),
                 Command::Speculate(speculation) => self.speculate(speculation.map(|boxed| *boxed)),
                 Command::Position(id) => self.tell_position(id),
+                Command::WatchCache(log) => self.watch_for(log),
             }
         }
         self.commands = commands;
@@ -410,6 +421,7 @@ impl EngineLoop {
     }
 
     fn publish(&mut self) {
+        self.publish_cache_events();
         self.recorder.stats.scheduler = self.scheduler.stats();
         self.recorder.stats.embeds_open = self.embeds.len();
         self.recorder.publish();

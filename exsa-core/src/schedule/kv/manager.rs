@@ -3,6 +3,7 @@
 
 use super::{BlockManager, KvOp};
 use crate::backend::Capabilities;
+use crate::cache_events::CacheEvent;
 use crate::schedule::prefix::{Match, Namespace, PrefixCacheOptions, PrefixTree};
 use crate::token::{SeqId, TokenId};
 
@@ -85,6 +86,21 @@ impl KvManager {
     /// Whether any prefix is known.
     pub fn knows_anything(&self) -> bool {
         !self.tree.is_empty()
+    }
+
+    /// Records changes of the cached blocks; see [`PrefixTree::record`].
+    pub fn record(&mut self) -> Vec<CacheEvent> {
+        self.tree.record(self.blocks.block_tokens())
+    }
+
+    /// Ends the recording.
+    pub fn stop_recording(&mut self) {
+        self.tree.stop_recording();
+    }
+
+    /// The recorded changes since the last call.
+    pub fn drain_events(&mut self) -> Vec<CacheEvent> {
+        self.tree.drain_events()
     }
 
     /// Appends the pending operations to `into`.

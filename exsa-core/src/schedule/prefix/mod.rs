@@ -4,6 +4,7 @@
 //! tokens whose KV some sequence holds: sequences of running requests, and idle sequences cached when
 //! their request ended. It tracks sequences, not blocks, and so works with every backend that can fork.
 
+mod record;
 #[cfg(test)]
 mod tests;
 mod tree;

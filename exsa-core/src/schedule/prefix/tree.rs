@@ -1,11 +1,13 @@
 //! The radix tree: the tokens with KV, and the sequences that hold them.
 
 use super::Namespace;
+use super::record::Recorder;
+use crate::cache_events::BlockHash;
 use crate::token::{SeqId, TokenId};
 use hashbrown::HashMap;
 
 /// Index of a node.
-type NodeId = u32;
+pub(super) type NodeId = u32;
 
 /// A radix tree over token ids, one root for each [`Namespace`].
 ///
@@ -13,28 +15,32 @@ type NodeId = u32;
 /// and sequences, so every node has a sequence at or below it, which holds the tokens up to the node.
 #[derive(Debug, Default)]
 pub struct PrefixTree {
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     vacant: Vec<NodeId>,
-    roots: HashMap<Namespace, NodeId>,
+    pub(super) roots: HashMap<Namespace, NodeId>,
     /// End node by sequence id.
     ends: Vec<Option<NodeId>>,
     /// Use counter for LRU order.
     tick: u64,
+    /// Set while a host watches.
+    pub(super) recorder: Option<Recorder>,
 }
 
 #[derive(Debug, Default)]
-struct Node {
+pub(super) struct Node {
     /// `None` for a root.
-    parent: Option<NodeId>,
+    pub(super) parent: Option<NodeId>,
     /// Tokens from the parent to this node; empty for a root only.
-    label: Vec<TokenId>,
+    pub(super) label: Vec<TokenId>,
     /// Children sorted by the first token of their label.
-    children: Vec<(TokenId, NodeId)>,
+    pub(super) children: Vec<(TokenId, NodeId)>,
     /// The sequences that end at this node.
     seqs: Vec<SeqId>,
     /// Number of tokens from the root to the end of the label.
-    depth: usize,
+    pub(super) depth: usize,
     used: u64,
+    /// Blocks whose last token is in the label; empty unless they are recorded.
+    pub(super) blocks: Vec<BlockHash>,
 }
 
 /// The longest known prefix of a token sequence.
@@ -115,6 +121,7 @@ impl PrefixTree {
             self.nodes[end as usize].seqs.push(seq);
             self.ends[seq.index()] = Some(end);
         }
+        self.stored(end, namespace, tokens);
         self.touch_node(end);
     }
 
@@ -261,8 +268,12 @@ impl PrefixTree {
         let label = std::mem::replace(&mut lower.label, rest);
         let depth = lower.depth - lower.label.len();
         let (first, second) = (label[0], lower.label[0]);
-        let upper =
-            self.place(Node { parent, label, depth, used, children: vec![(second, node)], seqs: Vec::new() });
+        let above = self.blocks_ending(depth, label.len());
+        let lower = &mut self.nodes[node as usize];
+        let rest = lower.blocks.split_off(above);
+        let blocks = std::mem::replace(&mut lower.blocks, rest);
+        let children = vec![(second, node)];
+        let upper = self.place(Node { parent, label, depth, used, children, seqs: Vec::new(), blocks });
         self.nodes[node as usize].parent = Some(upper);
         if let Some(parent) = parent {
             let children = &mut self.nodes[parent as usize].children;
@@ -278,6 +289,9 @@ impl PrefixTree {
         while self.node(node).children.is_empty() && self.node(node).seqs.is_empty() {
             let gone = std::mem::take(&mut self.nodes[node as usize]);
             self.vacant.push(node);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.removed(gone.blocks);
+            }
             let Some(parent) = gone.parent else {
                 self.roots.retain(|_, root| *root != node);
                 return;
@@ -296,6 +310,11 @@ impl PrefixTree {
             let node = self.node(id);
             if node.children.is_empty() && node.seqs.is_empty() {
                 return Err(format!("node {id} has no sequence below"));
+            }
+            if self.recorder.is_some()
+                && node.blocks.len() != self.blocks_ending(node.depth, node.label.len())
+            {
+                return Err(format!("node {id}: {} blocks recorded", node.blocks.len()));
             }
             if !node.children.is_sorted_by(|a, b| a.0 < b.0) {
                 return Err(format!("node {id}: children out of order"));

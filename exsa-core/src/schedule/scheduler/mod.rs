@@ -26,6 +26,7 @@ pub use options::SchedulerOptions;
 pub use plan::{Admitted, Plan, Work, WorkKind};
 
 use crate::backend::Capabilities;
+use crate::cache_events::CacheEvent;
 use crate::priority::Priority;
 use crate::schedule::kv::{BlockManager, KvManager, KvOp, KvOptions};
 use crate::schedule::queue::{FairOptions, QueueOrder, Service};
@@ -243,6 +244,21 @@ impl Scheduler {
     /// Appends the operations that became due outside a plan to `into`.
     pub fn drain_ops(&mut self, into: &mut Vec<KvOp>) {
         self.kv.drain_ops(into);
+    }
+
+    /// Records changes of the cached blocks from now on. Returns events that store all present ones.
+    pub fn record_blocks(&mut self) -> Vec<CacheEvent> {
+        self.kv.record()
+    }
+
+    /// Ends the recording of cached blocks.
+    pub fn stop_recording_blocks(&mut self) {
+        self.kv.stop_recording();
+    }
+
+    /// The changes of cached blocks since the last call; none unless they are recorded.
+    pub fn drain_block_events(&mut self) -> Vec<CacheEvent> {
+        self.kv.drain_events()
     }
 
     /// Pauses a request at the time `now`: it gets no sequence and no work until resumed.

@@ -1,0 +1,117 @@
+//! Changes of the cached blocks.
+
+use crate::schedule::prefix::Namespace;
+use crate::token::TokenId;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+/// Names a block by its tokens, all tokens before it, adapter and salt.
+///
+/// Equal blocks have equal hashes in all engines of one build of a program. Otherwise the value has no meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockHash(pub u64);
+
+impl BlockHash {
+    /// The parent of first blocks in a namespace.
+    fn root(namespace: &Namespace) -> Self {
+        let mut hasher = DefaultHasher::new();
+        namespace.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    fn child(self, tokens: &[TokenId]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        self.0.hash(&mut hasher);
+        tokens.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+impl fmt::Debug for BlockHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlockHash({:016x})", self.0)
+    }
+}
+
+/// A change of the cached blocks.
+///
+/// A block is stored while any sequence holds its KV, that of a running request or an idle one. It is stored once
+/// and removed once, however many sequences share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheEvent {
+    /// Blocks that follow each other are held from now on.
+    Stored(StoredBlocks),
+    /// Blocks, all of which were stored, are not held any more.
+    Removed(Vec<BlockHash>),
+    /// No block counts as stored; those that are held follow as [`Stored`](Self::Stored).
+    Cleared,
+}
+
+/// Blocks that follow each other.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredBlocks {
+    /// The block before the first; `None` at the beginning of a sequence.
+    pub parent: Option<BlockHash>,
+    /// The blocks; at least one.
+    pub hashes: Vec<BlockHash>,
+    /// The tokens of all blocks.
+    pub tokens: Vec<TokenId>,
+    /// Tokens per block.
+    pub block_tokens: usize,
+    /// The adapter that computed the blocks; `None` for the model alone.
+    pub adapter: Option<Arc<str>>,
+    /// The request's [`cache_salt`](crate::Request::cache_salt).
+    pub salt: Option<Arc<str>>,
+}
+
+impl StoredBlocks {
+    /// The whole blocks of `tokens` after `parent`.
+    pub(crate) fn new(
+        parent: Option<BlockHash>,
+        namespace: &Namespace,
+        tokens: &[TokenId],
+        block_tokens: usize,
+    ) -> Self {
+        let mut last = parent.unwrap_or_else(|| BlockHash::root(namespace));
+        let blocks = tokens.chunks_exact(block_tokens);
+        let tokens = &tokens[..tokens.len() - blocks.remainder().len()];
+        let hashes = blocks.map(|block| {
+            last = last.child(block);
+            last
+        });
+        Self {
+            parent,
+            hashes: hashes.collect(),
+            tokens: tokens.to_vec(),
+            block_tokens,
+            adapter: namespace.adapter.clone(),
+            salt: namespace.salt.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for StoredBlocks {
+    /// Without the tokens, which are a user's text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredBlocks")
+            .field("parent", &self.parent)
+            .field("hashes", &self.hashes)
+            .field("block_tokens", &self.block_tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CacheEvent {
+    /// Bytes of memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        let list = match self {
+            Self::Stored(blocks) => blocks.hashes.len() * 8 + blocks.tokens.len() * 4,
+            Self::Removed(hashes) => hashes.len() * 8,
+            Self::Cleared => 0,
+        };
+        size_of::<Self>() + list
+    }
+}
