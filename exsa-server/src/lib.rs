@@ -31,6 +31,7 @@
 //! | `GET /openapi.json` | the routes as an OpenAPI document |
 //! | `GET /health`, `/health/live`, `/health/ready` | health of the process and of the engine |
 //! | `GET /metrics` | counters in Prometheus' text format |
+//! | `GET /kv_event_sources` | addresses of the events of the prefix cache, if they are on |
 //! | `GET /v1/stats` | the same counters as JSON |
 //! | `GET /`, `/assets/…` | a web page: chat, and a live view of the server |
 #![forbid(unsafe_code)]
@@ -40,6 +41,8 @@ pub mod access;
 mod apis;
 pub mod audit;
 pub mod config;
+#[cfg(feature = "kv-events")]
+pub mod fleet;
 mod http;
 mod inference;
 pub mod listener;

@@ -3,6 +3,8 @@
 use crate::access::{self, Access, Scope};
 use crate::apis::{anthropic, llama, ollama, openai, openapi, tokens};
 use crate::audit::AuditLog;
+#[cfg(feature = "kv-events")]
+use crate::fleet::KvEvents;
 use crate::http::{body, closing, context, cors, error, origin, request_log};
 use crate::inference::books;
 use crate::live::Live;
@@ -49,6 +51,8 @@ pub struct Server {
     reloader: Option<Arc<Reloader>>,
     #[cfg(feature = "otel")]
     telemetry: Option<Telemetry>,
+    #[cfg(feature = "kv-events")]
+    kv_events: Option<KvEvents>,
 }
 
 impl Server {
@@ -66,6 +70,8 @@ impl Server {
             reloader: None,
             #[cfg(feature = "otel")]
             telemetry: None,
+            #[cfg(feature = "kv-events")]
+            kv_events: None,
         }
     }
 
@@ -124,10 +130,23 @@ impl Server {
         self
     }
 
+    /// Sets the events of the prefix cache, whose addresses `GET /kv_event_sources` tells.
+    #[cfg(feature = "kv-events")]
+    pub fn kv_events(mut self, events: impl Into<Option<KvEvents>>) -> Self {
+        self.kv_events = events.into();
+        self
+    }
+
     /// The routes.
     pub fn router(self) -> Router {
         #[cfg(feature = "otel")]
         let telemetry = self.telemetry;
+        let observed = observation();
+        #[cfg(feature = "kv-events")]
+        let observed = match self.kv_events {
+            Some(events) => observed.route("/kv_event_sources", get(move || events.clone().sources())),
+            None => observed,
+        };
         let Self { generator, options, readiness, models, metrics, access, quotas, audit, reloader, .. } =
             self;
         if let (Some(access), Some(log)) = (&access, &audit) {
@@ -155,7 +174,7 @@ impl Server {
         Router::new()
             .merge(scoped(inference().route_layer(load), Scope::Infer))
             .merge(scoped(recorded(lifecycle()), Scope::Models))
-            .merge(scoped(observation(), Scope::Metrics))
+            .merge(scoped(observed, Scope::Metrics))
             .merge(keys.map(|keys| scoped(recorded(keys), Scope::Keys)).unwrap_or_default())
             .merge(reload.map(|reload| scoped(recorded(reload), Scope::Models)).unwrap_or_default())
             .merge(open())

@@ -134,6 +134,14 @@ impl CacheEvents {
         let _ = self.mailbox.post(Command::WatchCache(LogWriter { log: self.log.clone(), closes: true }));
     }
 
+    /// Asks for all blocks anew: the events that were not read are dropped, and an announcement follows.
+    pub fn refresh(&self) {
+        let mut state = self.log.state.lock();
+        (state.events, state.bytes, state.follows) = (Vec::new(), 0, Follows::Asked);
+        drop(state);
+        self.ask();
+    }
+
     /// The events since the last call. Waits for the next ones for at most `timeout` and returns none if there are
     /// none by then; `None` after the last, when the engine has ended.
     pub fn wait(&mut self, timeout: Duration) -> Option<Vec<CacheEvent>> {

@@ -6,6 +6,8 @@ use exsa_core::backend::InferenceBackend;
 use exsa_server::access::{Access, AccessConfig};
 use exsa_server::audit::{Act, AuditLog, Record};
 use exsa_server::config::{Config, ConfigSource};
+#[cfg(feature = "kv-events")]
+use exsa_server::fleet::KvEvents;
 use exsa_server::listener::Listeners;
 use exsa_server::models::Models;
 use exsa_server::quota::Quotas;
@@ -127,6 +129,14 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
     }
     #[cfg(feature = "otel")]
     let server = server.telemetry(parts.telemetry.clone());
+    #[cfg(feature = "kv-events")]
+    let server = match &config.fleet.kv_events {
+        Some(events) => {
+            let address = config.listen.addresses().first().map(SocketAddr::to_string).unwrap_or_default();
+            server.kv_events(KvEvents::open(events, parts.models.registry(), &address).await?)
+        }
+        None => server,
+    };
     let app = server.router();
     // The server is live while it loads models, and ready afterwards.
     let starting = parts.models.clone();

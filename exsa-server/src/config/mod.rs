@@ -6,6 +6,7 @@
 mod document;
 mod drain;
 mod engine;
+mod fleet;
 mod http;
 mod limits;
 mod listen;
@@ -21,6 +22,9 @@ pub(crate) mod units;
 
 pub use drain::DrainConfig;
 pub use engine::EngineConfig;
+#[cfg(feature = "kv-events")]
+pub(crate) use fleet::endpoint as kv_endpoint;
+pub use fleet::{FleetConfig, KvEventsConfig};
 pub use http::HttpConfig;
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
@@ -77,6 +81,8 @@ pub struct Config {
     pub models: ModelsConfig,
     /// Names and labels of metrics.
     pub metrics: MetricsConfig,
+    /// The server as one replica of several.
+    pub fleet: FleetConfig,
     /// Export of traces.
     pub telemetry: TelemetryConfig,
     /// The log.
@@ -108,6 +114,7 @@ impl Config {
         self.audit.validate(problems);
         self.engine.validate(problems);
         self.models.validate(problems);
+        self.fleet.validate(problems);
         self.telemetry.validate(problems);
         self.log.validate(problems);
         self.drain.validate(problems);

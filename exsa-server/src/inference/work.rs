@@ -417,6 +417,17 @@ fn own(
     *cache_salt = Some(format!("{kind} {}:{tenant}/{salt}", tenant.len()));
 }
 
+/// The part of a request's salt that its client sent; empty if it sent none.
+#[cfg(feature = "kv-events")]
+pub(crate) fn client_salt(salt: &str) -> &str {
+    let tenant = salt.strip_prefix("group ").or_else(|| salt.strip_prefix("caller "));
+    let own = tenant.and_then(|tenant| {
+        let (len, rest) = tenant.split_once(':')?;
+        rest.get(len.parse().ok()?..)?.strip_prefix('/')
+    });
+    own.unwrap_or(salt)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -462,5 +473,14 @@ mod tests {
         let other = Caller { group: Some("team/s".into()), ..caller("b") };
         assert_ne!(salt(&grouped, Request::text("x").cache_salt("s/")), salt(&other, Request::text("x")));
         assert_eq!(salt(&Caller::anonymous(), Request::text("x")), None);
+        #[cfg(feature = "kv-events")]
+        for sent in ["", "s", "a/b", "group 1:a/b"] {
+            let request = || Request::text("x").cache_salt(sent);
+            assert_eq!(client_salt(&salt(&grouped, request()).unwrap()), sent);
+        }
+        #[cfg(feature = "kv-events")]
+        for other in ["plain", "group", "group 9:x/y", "caller :/", "group 18446744073709551616:/"] {
+            assert_eq!(client_salt(other), other);
+        }
     }
 }

@@ -1,0 +1,97 @@
+//! Connections to the PUB socket.
+
+use super::hub::{Hub, Step};
+use super::zmtp::{self, Frame};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Maximum topics of a subscriber.
+const TOPICS_MAX: usize = 64;
+
+/// Time for the handshake, and for a message to be taken by the peer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Topics of a subscriber, as prefixes.
+type Topics = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// Serves a subscriber until it leaves.
+///
+/// # Errors
+///
+/// The connection has ended, or the peer does not keep to the protocol.
+pub(super) async fn serve(mut stream: TcpStream, hub: Arc<Hub>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    timeout(PATIENCE, zmtp::handshake(&mut stream, "PUB", &["SUB", "XSUB"])).await??;
+    let (reader, writer) = stream.into_split();
+    let (topics, steps) = (Topics::default(), hub.subscribe());
+    let (pong, pongs) = mpsc::channel(4);
+    tokio::select! {
+        ended = read(reader, &topics, pong, &hub) => ended,
+        ended = write(writer, &topics, pongs, steps) => ended,
+    }
+}
+
+/// Reads subscriptions and heartbeats.
+async fn read(
+    mut stream: OwnedReadHalf,
+    topics: &Topics,
+    pong: mpsc::Sender<Vec<u8>>,
+    hub: &Hub,
+) -> io::Result<()> {
+    loop {
+        let Frame { is_command, body, .. } = zmtp::read_frame(&mut stream).await?;
+        if is_command {
+            if let Some(context) = zmtp::ping(&body) {
+                // A peer that does not read gets no answer.
+                let _ = pong.try_send(context.to_vec());
+            }
+            continue;
+        }
+        let mut topics = topics.lock().unwrap_or_else(PoisonError::into_inner);
+        match body.split_first() {
+            Some((1, topic)) if topics.len() < TOPICS_MAX => {
+                topics.push(topic.to_vec());
+                hub.refresh();
+            }
+            Some((1, _)) => return Err(zmtp::invalid("too many subscriptions")),
+            Some((0, topic)) => {
+                if let Some(at) = topics.iter().position(|known| known == topic) {
+                    topics.swap_remove(at);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Writes the messages of the topics.
+async fn write(
+    mut stream: OwnedWriteHalf,
+    topics: &Topics,
+    mut pongs: mpsc::Receiver<Vec<u8>>,
+    mut steps: mpsc::Receiver<Step>,
+) -> io::Result<()> {
+    loop {
+        tokio::select! {
+            Some(context) = pongs.recv() => {
+                timeout(PATIENCE, zmtp::write_pong(&mut stream, &context)).await??;
+            }
+            Some(step) = steps.recv() => {
+                let wanted = {
+                    let topics = topics.lock().unwrap_or_else(PoisonError::into_inner);
+                    topics.iter().any(|topic| step.topic.as_bytes().starts_with(topic))
+                };
+                if wanted {
+                    let frames = [step.topic.as_bytes(), &step.number.to_be_bytes()[..], &step.payload];
+                    timeout(PATIENCE, zmtp::write_message(&mut stream, &frames)).await??;
+                }
+            }
+            else => return Ok(()),
+        }
+    }
+}
