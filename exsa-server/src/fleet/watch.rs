@@ -7,7 +7,7 @@ use exsa_core::registry::{ModelState, Registry, RegistryEvent};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{error, warn};
 
@@ -51,26 +51,31 @@ pub(super) fn follow(registry: &Weak<Registry>, hub: &Arc<Hub>, topic: &TopicOf)
     }
 }
 
-/// A thread that publishes the events of one engine.
+/// A thread that publishes the events of one engine. When this is dropped, it has ended: what it published comes
+/// before all that the watcher of a later instance publishes.
 struct Watcher {
     ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Watcher {
     fn start(events: CacheEvents, hub: Arc<Hub>, topic: String) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
         let end = ended.clone();
-        let thread = thread::Builder::new().name("exsa-kv-events".into());
-        if let Err(error) = thread.spawn(move || publish(events, &hub, &topic.into(), &end)) {
-            error!(%error, "the cache of a model is not told: no thread");
-        }
-        Self { ended }
+        let publish = move || publish(events, &hub, &topic.into(), &end);
+        let thread = thread::Builder::new().name("exsa-kv-events".into()).spawn(publish);
+        let thread = thread.inspect_err(|error| error!(%error, "the cache of a model is not told: no thread"));
+        Self { ended, thread: thread.ok() }
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported when it happened.
+            let _ = thread.join();
+        }
     }
 }
 
