@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 /// Names a block by its tokens, all tokens before it, adapter and salt.
 ///
-/// Equal blocks have equal hashes in all engines of one build of a program. Otherwise the value has no meaning.
+/// Equal blocks have equal hashes in all engines of one build of a program. Otherwise the value has no
+/// meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockHash(pub u64);
 
@@ -36,8 +37,8 @@ impl fmt::Debug for BlockHash {
 
 /// A change of the cached blocks.
 ///
-/// A block is stored while any sequence holds its KV, that of a running request or an idle one. It is stored once
-/// and removed once, however many sequences share it.
+/// A block is stored while any sequence holds its KV, that of a running request or an idle one. It is stored
+/// once and removed once, however many sequences share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheEvent {

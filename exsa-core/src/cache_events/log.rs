@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Events that were not read yet. The engine never waits for the reader: beyond the limit, events are dropped, and
-/// the reader asks for all blocks anew.
+/// Events that were not read yet. The engine never waits for the reader: beyond the limit, events are
+/// dropped, and the reader asks for all blocks anew.
 #[derive(Debug)]
 pub(crate) struct CacheLog {
     state: Mutex<State>,
@@ -59,8 +59,8 @@ impl CacheLog {
         self.arrived.notify_one();
     }
 
-    /// Replaces what was not read by the events that store all cached blocks. They have no limit but the size of
-    /// the KV cache.
+    /// Replaces what was not read by the events that store all cached blocks. They have no limit but the size
+    /// of the KV cache.
     pub(crate) fn announce(&self, stored: Vec<CacheEvent>) {
         let mut state = self.state.lock();
         state.events = Vec::with_capacity(stored.len() + 1);
@@ -78,7 +78,8 @@ impl CacheLog {
     }
 }
 
-/// The engine's end of a log. Dropping it, in the engine or on the way there, tells the reader that no event follows.
+/// The engine's end of a log. Dropping it, in the engine or on the way there, tells the reader that no event
+/// follows.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     log: Arc<CacheLog>,
@@ -114,8 +115,9 @@ impl Drop for LogWriter {
 
 /// Reads the events of an engine's prefix cache, from [`Engine::watch_cache`](crate::Engine::watch_cache) on.
 ///
-/// The first event is [`Cleared`](CacheEvent::Cleared), and the blocks that are cached follow. The same comes again
-/// when the reader was too slow, so that it never misses a change for good. Dropping it ends the recording.
+/// The first event is [`Cleared`](CacheEvent::Cleared), and the blocks that are cached follow. The same comes
+/// again when the reader was too slow, so that it never misses a change for good. Dropping it ends the
+/// recording.
 pub struct CacheEvents {
     log: Arc<CacheLog>,
     mailbox: Arc<Mailbox>,
@@ -142,8 +144,8 @@ impl CacheEvents {
         self.ask();
     }
 
-    /// The events since the last call. Waits for the next ones for at most `timeout` and returns none if there are
-    /// none by then; `None` after the last, when the engine has ended.
+    /// The events since the last call. Waits for the next ones for at most `timeout` and returns none if
+    /// there are none by then; `None` after the last, when the engine has ended.
     pub fn wait(&mut self, timeout: Duration) -> Option<Vec<CacheEvent>> {
         // A moment too far for the clock is never.
         let until = Instant::now().checked_add(timeout);

@@ -157,8 +157,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`SubmitError::Chat`] if the conversation cannot be rendered, [`SubmitError::Unsupported`] for a prompt of
-    /// token ids.
+    /// [`SubmitError::Chat`] if the conversation cannot be rendered, [`SubmitError::Unsupported`] for a
+    /// prompt of token ids.
     pub fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
         self.input.render(request)
     }
@@ -186,9 +186,9 @@ impl Engine {
         let _ = self.input.mailbox.post(Command::Speculate(speculation.map(Box::new)));
     }
 
-    /// Watches the prefix cache: its blocks, and changes of them, are recorded for the reader from now on. Unread
-    /// events take at most `bytes_max` bytes, and the announcement of all blocks at most those of the cached
-    /// tokens. A further call ends the events of the reader before.
+    /// Watches the prefix cache: its blocks, and changes of them, are recorded for the reader from now on.
+    /// Unread events take at most `bytes_max` bytes, and the announcement of all blocks at most those of the
+    /// cached tokens. A further call ends the events of the reader before.
     pub fn watch_cache(&self, bytes_max: usize) -> CacheEvents {
         CacheEvents::new(self.input.mailbox.clone(), bytes_max)
     }

@@ -25,8 +25,8 @@ pub struct KvEventsConfig {
     pub bind: String,
     /// Address of the ROUTER socket that repeats past events; none by default.
     pub replay: Option<String>,
-    /// Topic of a model's events, in which `{address}` is the server's first HTTP address and `{model}` the name
-    /// of the model; `kv@{address}@{model}` by default.
+    /// Topic of a model's events, in which `{address}` is the server's first HTTP address and `{model}` the
+    /// name of the model; `kv@{address}@{model}` by default.
     pub topic: String,
     /// Maximum messages that can be repeated; 10,000 by default.
     pub buffer_steps: usize,

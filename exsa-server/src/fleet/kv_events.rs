@@ -20,8 +20,8 @@ use tracing::{debug, info};
 /// Maximum connections of a socket.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Events of the prefix caches of a registry's models, for as long as the runtime runs on which they were opened.
-/// Clones share the sockets.
+/// Events of the prefix caches of a registry's models, for as long as the runtime runs on which they were
+/// opened. Clones share the sockets.
 #[derive(Clone)]
 pub struct KvEvents {
     registry: Weak<Registry>,
@@ -45,8 +45,8 @@ pub struct KvEventsError {
 }
 
 impl KvEvents {
-    /// Opens the sockets, on the current tokio runtime, and watches all models of `registry`. `address` is the
-    /// server's own in topics.
+    /// Opens the sockets, on the current tokio runtime, and watches all models of `registry`. `address` is
+    /// the server's own in topics.
     ///
     /// # Errors
     ///

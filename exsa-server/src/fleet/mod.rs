@@ -1,7 +1,7 @@
 //! Events of the prefix cache over ZeroMQ, for routers that send requests to where their prefix is cached.
 //!
-//! The sockets speak ZMTP 3.0 and the messages are vLLM's: topic, sequence number, and MessagePack. Both are small
-//! enough to be written here, with limits for hostile peers.
+//! The sockets speak ZMTP 3.0 and the messages are vLLM's: topic, sequence number, and MessagePack. Both are
+//! small enough to be written here, with limits for hostile peers.
 
 mod hub;
 mod kv_events;

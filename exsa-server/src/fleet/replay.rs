@@ -14,8 +14,8 @@ const END: [u8; 8] = (-1_i64).to_be_bytes();
 /// Maximum frames of a request.
 const FRAMES_MAX: usize = 4;
 
-/// Answers requests: an empty frame and the first number to repeat, as 8 bytes. The answer's messages have an empty
-/// frame, topic, number and payload; the last has the number -1.
+/// Answers requests: an empty frame and the first number to repeat, as 8 bytes. The answer's messages have an
+/// empty frame, topic, number and payload; the last has the number -1.
 ///
 /// # Errors
 ///

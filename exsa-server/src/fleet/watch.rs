@@ -20,7 +20,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// The topic of a model's messages.
 pub(super) type TopicOf = dyn Fn(&str) -> String + Send + Sync;
 
-/// Watches the caches of all models that are ready, until the registry is shut down. Runs on a thread of its own.
+/// Watches the caches of all models that are ready, until the registry is shut down. Runs on a thread of its
+/// own.
 pub(super) fn follow(registry: &Weak<Registry>, hub: &Arc<Hub>, topic: &TopicOf) {
     let Some(mut changes) = registry.upgrade().map(|registry| registry.subscribe()) else { return };
     let mut watchers = HashMap::new();
@@ -51,8 +52,8 @@ pub(super) fn follow(registry: &Weak<Registry>, hub: &Arc<Hub>, topic: &TopicOf)
     }
 }
 
-/// A thread that publishes the events of one engine. When this is dropped, it has ended: what it published comes
-/// before all that the watcher of a later instance publishes.
+/// A thread that publishes the events of one engine. When this is dropped, it has ended: what it published
+/// comes before all that the watcher of a later instance publishes.
 struct Watcher {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -64,7 +65,8 @@ impl Watcher {
         let end = ended.clone();
         let publish = move || publish(events, &hub, &topic.into(), &end);
         let thread = thread::Builder::new().name("exsa-kv-events".into()).spawn(publish);
-        let thread = thread.inspect_err(|error| error!(%error, "the cache of a model is not told: no thread"));
+        let thread =
+            thread.inspect_err(|error| error!(%error, "the cache of a model is not told: no thread"));
         Self { ended, thread: thread.ok() }
     }
 }

@@ -13,8 +13,8 @@ pub(super) struct Recorder {
 }
 
 impl PrefixTree {
-    /// Records changes of the blocks from now on, as blocks of `block_tokens` tokens. Returns events that store
-    /// all present blocks, parents first.
+    /// Records changes of the blocks from now on, as blocks of `block_tokens` tokens. Returns events that
+    /// store all present blocks, parents first.
     pub fn record(&mut self, block_tokens: usize) -> Vec<CacheEvent> {
         self.recorder = Some(Recorder { block_tokens: block_tokens.max(1), events: Vec::new() });
         let roots: Vec<_> = self.roots.iter().map(|(namespace, root)| (namespace.clone(), *root)).collect();
@@ -43,8 +43,8 @@ impl PrefixTree {
         self.recorder.as_mut().map(|recorder| std::mem::take(&mut recorder.events)).unwrap_or_default()
     }
 
-    /// Records the blocks that end in the label of `node` and are new. `tokens` are those from the root to its
-    /// end.
+    /// Records the blocks that end in the label of `node` and are new. `tokens` are those from the root to
+    /// its end.
     pub(super) fn stored(&mut self, node: NodeId, namespace: &Namespace, tokens: &[TokenId]) {
         let Some(recorder) = &mut self.recorder else { return };
         let size = recorder.block_tokens;
