@@ -28,6 +28,8 @@ mod breaker;
 mod dispatch;
 mod embed;
 mod job;
+#[cfg(feature = "registry")]
+mod managed;
 mod member;
 mod options;
 mod place;
