@@ -62,6 +62,7 @@ impl Shared {
         model: Option<&str>,
         ask: &impl Fn(&dyn Generator) -> Result<Pending<T>, SubmitError>,
     ) -> Result<Pending<T>, SubmitError> {
+        self.may_serve(model)?;
         self.of_model(model)?;
         let mut members: Vec<_> = {
             let state = self.state.lock();

@@ -27,6 +27,7 @@ mod attempt;
 mod breaker;
 mod dispatch;
 mod embed;
+mod failure;
 mod job;
 #[cfg(feature = "registry")]
 mod managed;

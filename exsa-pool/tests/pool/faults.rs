@@ -16,12 +16,14 @@ use std::time::{Duration, Instant};
 
 const TEXT: &str = "the quick brown fox jumps over the lazy dog";
 
-/// A member that takes a millisecond for a pass, so that its events do not come before they can be piped.
+/// A member that takes a millisecond for a pass, and is cut after a number of tokens.
 fn proxy() -> Arc<Proxy> {
     let faults = Faults::new();
     faults.add(When::Always(Operation::Forward), Effect::Stall(Duration::from_millis(1)));
     let model = FaultyModel::new(ScriptedModel::echo(TEXT).shared(), faults);
-    Proxy::new(model.shared(), EngineOptions::default())
+    let proxy = Proxy::new(model.shared(), EngineOptions::default());
+    proxy.each_event.store(true, SeqCst);
+    proxy
 }
 
 fn pool(options: PoolOptions, members: &[&Arc<Proxy>]) -> Pool {

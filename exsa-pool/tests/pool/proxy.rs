@@ -27,6 +27,9 @@ pub struct Proxy {
     pub requests: Mutex<Vec<Request>>,
     pub terms: Mutex<Option<Continuation>>,
     down: Arc<AtomicBool>,
+    /// Whether each event is a group. Otherwise events that come before a stream is piped, as on a busy machine, are
+    /// one group together.
+    pub each_event: AtomicBool,
     name: &'static str,
 }
 
@@ -47,6 +50,7 @@ impl Proxy {
             requests: Mutex::default(),
             terms: Mutex::new(None),
             down: Arc::default(),
+            each_event: AtomicBool::new(false),
         })
     }
 
@@ -88,10 +92,20 @@ struct Forward {
     slot: Slot,
     groups: Arc<AtomicI64>,
     down: Arc<AtomicBool>,
+    each_event: bool,
 }
 
 impl EventSink for Forward {
     fn events(&mut self, events: &mut Vec<Event>) -> bool {
+        if !self.each_event {
+            return self.group(events);
+        }
+        events.drain(..).fold(true, |_, event| self.group(&mut vec![event]))
+    }
+}
+
+impl Forward {
+    fn group(&mut self, events: &mut Vec<Event>) -> bool {
         let mut slot = self.slot.lock();
         if slot.is_none() {
             events.clear();
@@ -144,7 +158,9 @@ impl Generator for Proxy {
         });
         let slot: Slot = Arc::new(Mutex::new(Some(sender)));
         self.slots.lock().push((slot.clone(), handle.clone()));
-        let sink = Forward { slot, groups: self.groups.clone(), down: self.down.clone() };
+        let (groups, down, each_event) =
+            (self.groups.clone(), self.down.clone(), self.each_event.load(SeqCst));
+        let sink = Forward { slot, groups, down, each_event };
         let piped = inner.pipe(Box::new(sink));
         let _ = handle.set(piped);
         Ok(stream)
