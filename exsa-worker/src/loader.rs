@@ -106,6 +106,8 @@ impl Loader for WorkerLoader {
         engine: &EngineOptions,
         progress: &mut LoadProgress<'_>,
     ) -> Result<Box<dyn Managed>, LoadError> {
+        // A file that the backend refuses ends no worker after the other.
+        self.backend.inspect(source)?;
         let pool = WorkerPool::start(self.options(source, engine)?)?;
         let total = UNITS * pool.workers().len() as u64;
         loop {

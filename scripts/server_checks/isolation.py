@@ -13,7 +13,6 @@ from harness import ARGS, Server, check
 
 TINY = pathlib.Path("models/exsa-tiny-q8_0.gguf").resolve()
 BASE = pathlib.Path("target/test-server/isolation").resolve()
-STREAMS = 4
 BODIES = [
     {"prompt": "One day", "max_tokens": 400, "temperature": 0, "ignore_eos": True},
     {"prompt": "One day", "max_tokens": 400, "seed": 7, "ignore_eos": True},
@@ -81,6 +80,14 @@ def children(pid):
     return [int(line) for line in found.split()]
 
 
+def runs(pid):
+    """Whether the process is there; one that ended may wait for its parent to take note."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 @check("workers: killed one after the other while streams run; texts equal those of undisturbed streams")
 def workers_killed(_):
     path = config("workers.toml", f'[models.story]\npath = "{TINY}"\nworkers = 2\nworker_memory = "1 GiB"\n')
@@ -99,8 +106,9 @@ def workers_killed(_):
             assert time.monotonic() < end, listed(server, "story")
             time.sleep(0.02)
     assert server.metric("exsa_member_restarts_total") >= 3
-    # A second of the same with a chat and a tool, on a new worker.
-    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    # A chat with a tool, on a new worker.
+    where = {"type": "object", "properties": {"at": {"enum": ["sky", "sea"]}}, "required": ["at"], "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "look", "parameters": where}}
     body = {"messages": [{"role": "user", "content": "Hi"}], "tools": [tool], "tool_choice": "required", "max_tokens": 64}
     response, text = server.request("POST", "/v1/chat/completions", body)
     assert response.status == 200 and json.loads(text)["choices"][0]["message"]["tool_calls"], text
@@ -108,7 +116,7 @@ def workers_killed(_):
     server.process.kill()
     server.process.wait()
     time.sleep(1)
-    alive = [pid for pid in left if os.path.exists(f"/proc/{pid}") and "(exsa-server) Z" not in pathlib.Path(f"/proc/{pid}/stat").read_text()]
+    alive = [pid for pid in left if runs(pid)]
     assert not alive, f"workers outlive their server: {alive}"
 
 
@@ -152,7 +160,7 @@ def remotes_killed(_):
     upstreams[1].process.wait()
     begun = time.monotonic()
     response, text = server.request("POST", "/v1/completions", {**BODIES[0], "timeout": 5})
-    assert response.status in (502, 503, 504), (response.status, text)
+    assert response.status in (408, 503), (response.status, text)
     assert time.monotonic() - begun < 15
     assert server.stop() == 0
 
@@ -167,7 +175,7 @@ def remote_joins(_):
     server = Server("--config", config("join.toml", tables))
     states = {member["name"]: member["state"] for member in listed(server, "far")["members"]}
     assert sorted(states.values()) == ["not reached yet", "ready"], states
-    late = Server("--config", str(BASE / "up.toml"), "--port", str(late_port))
+    late = Server("--config", str(BASE / "up.toml"), port=late_port)
     end = time.monotonic() + 30
     while not all(member["ready"] for member in listed(server, "far")["members"]):
         assert time.monotonic() < end, listed(server, "far")

@@ -47,6 +47,10 @@ impl RemoteLoader {
             }
             engines.push(options);
         }
+        if engines.len() > 1 {
+            // Another engine is tried at once, in place of the same once more.
+            engines.iter_mut().for_each(|options| options.retries = 0);
+        }
         Ok(Self { engines })
     }
 
