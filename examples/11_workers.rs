@@ -72,6 +72,7 @@ fn main() -> Result {
     let disturbed = texts(streams)?;
     println!("{}", disturbed.first().map_or("", String::as_str));
     println!("the same answers as without the kill: {}", disturbed == undisturbed);
+    pool.wait_ready(Duration::from_secs(120))?;
     println!("the process that replaces it: {:?}", pool.workers()[0].status().pid);
     Ok(())
 }

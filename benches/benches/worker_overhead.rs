@@ -1,5 +1,6 @@
 //! A worker's stream against that of the engine in this process, in interleaved rounds: time to the first token
-//! and time between tokens.
+//! and time between tokens. Then the memory of several workers of the same model, and the share of it that they have
+//! in common.
 //!
 //! `EXSA_BENCH_MODEL` names a GGUF file, the built-in model without it; `EXSA_BENCH_ROUNDS` and
 //! `EXSA_BENCH_THREADS` set rounds (15) and threads (1). Each round asks both, in alternating order, for the same
@@ -22,6 +23,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 /// Tokens of an answer.
 const TOKENS: usize = 64;
+/// Maximum number of workers whose memory is compared.
+const WORKERS: usize = 3;
 
 fn load(path: Option<PathBuf>) -> Result<Arc<dyn Model>, Failure> {
     let source = path.map_or(ModelSource::Embedded(exsa_tiny::GGUF), ModelSource::file);
@@ -66,10 +69,11 @@ fn main() -> Result<(), Failure> {
     let threads = ThreadOptions::compute(number("EXSA_BENCH_THREADS", 1));
     let options = EngineOptions::default().session(SessionOptions::new().threads(threads));
     let model = load(path.clone())?;
+    let summary = model.info().summary();
     let mut settings = WorkerOptions::new().tokenizer(model.tokenizer()).engine(options.clone());
     settings.model = path;
     let own = Engine::start(model, options)?;
-    let worker = Worker::start(settings)?;
+    let worker = Worker::start(settings.clone())?;
     worker.wait_ready(Duration::from_secs(120))?;
     let generators: [&dyn Generator; 2] = [&own, &worker];
     // Rounds, then first token and gap, then engine and worker.
@@ -85,7 +89,7 @@ fn main() -> Result<(), Failure> {
             }
         }
     }
-    println!("{rounds} rounds of {TOKENS} tokens, {}", own.model().summary());
+    println!("{rounds} rounds of {TOKENS} tokens, {}", summary);
     for (name, [engine, worker]) in ["first token", "between tokens"].iter().zip(&times) {
         let differences: Vec<f64> =
             worker.iter().zip(engine).map(|(worker, engine)| worker - engine).collect();
@@ -100,5 +104,44 @@ fn main() -> Result<(), Failure> {
             range(&ratios).unwrap_or_default(),
         );
     }
+    // The host's own mapping of the file would take its part of the pages that workers share.
+    drop((own, worker));
+    memory(&settings)
+}
+
+/// Prints the memory of one to three workers, each after an answer.
+fn memory(settings: &WorkerOptions) -> Result<(), Failure> {
+    let mut workers = Vec::new();
+    for number in 0..WORKERS {
+        let worker = Worker::start(settings.clone().number(number))?;
+        worker.wait_ready(Duration::from_secs(120))?;
+        measure(&worker, number)?;
+        workers.push(worker);
+        let mut total = [0; FIELDS.len()];
+        for pid in workers.iter().filter_map(|worker| worker.status().pid) {
+            let Some(fields) = smaps(pid) else {
+                println!("memory: this system has no /proc/PID/smaps_rollup");
+                return Ok(());
+            };
+            total.iter_mut().zip(fields).for_each(|(total, field)| *total += field);
+        }
+        let total = FIELDS.iter().zip(total).map(|(name, kib)| format!("{name} {} MiB", kib >> 10));
+        println!("{} workers together: {}", workers.len(), total.collect::<Vec<_>>().join(", "));
+    }
     Ok(())
+}
+
+/// Resident pages; the same with each page divided by the processes that map it, in all, those of files, and those of
+/// the process's own.
+const FIELDS: [&str; 4] = ["Rss", "Pss", "Pss_File", "Pss_Anon"];
+
+/// The fields of a process in KiB.
+fn smaps(pid: u32) -> Option<[u64; FIELDS.len()]> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
+    };
+    let [a, b, c, d] = FIELDS.map(field);
+    Some([a?, b?, c?, d?])
 }

@@ -213,13 +213,18 @@ impl Shared {
             state.changed = false;
             let retired = std::mem::take(&mut state.retired);
             let expired: Vec<_> = state.queue.iter().filter_map(|part| expiry(&part.job, now)).collect();
+            let hopeless = state.hopeless();
             let placed = state.next(self, now);
             let hedges = self.hedges(&mut state, now);
             drop(state);
             drop(retired);
-            let worked = !expired.is_empty() || placed.is_some() || !hedges.is_empty();
+            let worked =
+                !expired.is_empty() || !hopeless.is_empty() || placed.is_some() || !hedges.is_empty();
             for (job, reason) in expired {
                 self.end(&job, reason);
+            }
+            for (job, error) in hopeless {
+                self.end(&job, FinishReason::Failed(RequestError::Lost(error.to_string())));
             }
             placed.into_iter().chain(hedges).for_each(|placed| self.start_waiting(placed));
             if worked {

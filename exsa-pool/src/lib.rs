@@ -27,7 +27,10 @@ mod attempt;
 mod breaker;
 mod dispatch;
 mod embed;
+mod failure;
 mod job;
+#[cfg(feature = "registry")]
+mod managed;
 mod member;
 mod options;
 mod place;

@@ -2,13 +2,14 @@
 
 use crate::affinity::Affinity;
 use crate::breaker::Breaker;
-use exsa_core::Generator;
 use exsa_core::model_info::ModelInfo;
+use exsa_core::{Continuation, Continued, Generator, SubmitError};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
+type Failed = Arc<dyn Fn() -> Option<SubmitError> + Send + Sync>;
 
 /// A generator and its part in a [`Pool`](crate::Pool).
 #[derive(Clone)]
@@ -17,12 +18,13 @@ pub struct Member {
     pub(crate) generator: Arc<dyn Generator>,
     pub(crate) in_flight_max: usize,
     pub(crate) ready: Option<Ready>,
+    pub(crate) failed: Option<Failed>,
 }
 
 impl Member {
     /// A member with a name that is unique in its pool.
     pub fn new(name: impl Into<String>, generator: Arc<dyn Generator>) -> Self {
-        Self { name: name.into(), generator, in_flight_max: usize::MAX, ready: None }
+        Self { name: name.into(), generator, in_flight_max: usize::MAX, ready: None, failed: None }
     }
 
     /// Sets the answers that the member may have at one time; no limit by default. The rest waits in the pool's
@@ -39,6 +41,16 @@ impl Member {
     #[must_use]
     pub fn ready(mut self, ready: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         self.ready = Some(Arc::new(ready));
+        self
+    }
+
+    /// Sets a function that gives the error of a member that was given up: it takes no requests, and will not by
+    /// itself. Once all members that could compute a request were given up, it ends with the error of the first,
+    /// instead of waiting. `None` for a member that is ready, or may become so. It must not block;
+    /// [`Pool::wake`](crate::Pool::wake) announces a change.
+    #[must_use]
+    pub fn failed(mut self, failed: impl Fn() -> Option<SubmitError> + Send + Sync + 'static) -> Self {
+        self.failed = Some(Arc::new(failed));
         self
     }
 }
@@ -62,6 +74,8 @@ pub struct MemberStatus {
     pub models: Vec<String>,
     /// Whether it takes requests.
     pub ready: bool,
+    /// The reason for which it was given up.
+    pub failed: Option<String>,
     /// Whether it takes no more requests and its requests are going to their end.
     pub draining: bool,
     /// Whether it failed so often that it gets no requests for a while.
@@ -86,6 +100,8 @@ pub(crate) struct MemberState {
     /// Requests in flight that ran in a crash.
     pub(crate) suspects: usize,
     pub(crate) draining: bool,
+    /// Another member has its name: it goes once its requests have ended.
+    pub(crate) replaced: bool,
     /// Its own queue was full: no request before this time.
     pub(crate) busy_until: Duration,
     pub(crate) submitted: u64,
@@ -103,6 +119,7 @@ impl MemberState {
             in_flight: 0,
             suspects: 0,
             draining: false,
+            replaced: false,
             busy_until: Duration::ZERO,
             submitted: 0,
             lost: 0,
@@ -111,6 +128,18 @@ impl MemberState {
 
     pub(crate) fn is_ready(&self) -> bool {
         !self.draining && self.member.ready.as_ref().is_none_or(|ready| ready())
+    }
+
+    /// The error of a member that was given up.
+    pub(crate) fn failure(&self) -> Option<SubmitError> {
+        self.member.failed.as_ref().and_then(|failed| failed())
+    }
+
+    /// Whether it can go on with an answer that was begun on the terms `origin`.
+    pub(crate) fn continues(&self, origin: Option<Continuation>, model: Option<&str>) -> bool {
+        origin.is_none_or(|origin| {
+            origin.with(&self.member.generator.continuation(model)) != Continued::Refused
+        })
     }
 
     /// Whether it takes `answers` more now. One that has nothing to do takes any number.
@@ -130,6 +159,7 @@ impl MemberState {
             name: self.member.name.clone(),
             models: self.models.iter().map(|model| model.name.clone()).collect(),
             ready: self.is_ready(),
+            failed: self.failure().map(|error| error.to_string()),
             draining: self.draining,
             breaker_open: self.breaker.is_open(),
             in_flight: self.in_flight,

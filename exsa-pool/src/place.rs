@@ -2,7 +2,7 @@
 
 use crate::job::Part;
 use crate::member::MemberState;
-use exsa_core::{Continuation, Continued};
+use exsa_core::Continuation;
 use std::time::Duration;
 
 /// What matters about a part besides its request.
@@ -28,9 +28,7 @@ pub(crate) fn choose(members: &[MemberState], need: &Need<'_>, now: Duration) ->
         member.has(model)
             && !part.excluded.contains(&member.id)
             && member.takes(part.answers(), now)
-            && need.origin.is_none_or(|origin| {
-                origin.with(&member.member.generator.continuation(model)) != Continued::Refused
-            })
+            && member.continues(need.origin, model)
     };
     let able: Vec<usize> = (0..members.len()).filter(|index| able(&members[*index])).collect();
     let load = |index: usize| members[index].in_flight;

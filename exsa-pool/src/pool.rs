@@ -64,10 +64,10 @@ impl Pool {
         let models = member.generator.models();
         let mut state = self.shared.state.lock();
         for old in state.members.iter_mut().filter(|old| old.member.name == member.name) {
-            old.draining = true;
+            (old.draining, old.replaced) = (true, true);
         }
         let number = self.shared.number();
-        state.members.retain(|old| !(old.draining && old.in_flight == 0));
+        state.members.retain(|old| !(old.replaced && old.in_flight == 0));
         state.members.push(MemberState::new(number, member, models));
         drop(state);
         self.shared.notify();
@@ -187,6 +187,12 @@ impl Pool {
         rest.is_empty()
     }
 
+    /// Whether the pool was shut down, and all requests have ended.
+    pub fn is_shut_down(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.stopped && state.running.is_empty()
+    }
+
     /// Finds the members of a model that do not refuse, in order, and returns the first answer.
     fn first<T>(
         &self,
@@ -277,6 +283,7 @@ impl Generator for Pool {
 
     fn submit(&self, mut request: Request) -> Result<TokenStream, SubmitError> {
         let shared = &self.shared;
+        shared.may_serve(request.model.as_deref())?;
         let generators = shared.of_model(request.model.as_deref())?;
         let Some(generator) = generators.first() else {
             return Err(SubmitError::Generator("the pool has no members".into()));

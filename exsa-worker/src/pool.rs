@@ -1,6 +1,6 @@
 //! Several workers of one model behind one queue.
 
-use crate::host::{Worker, WorkerOptions, WorkerState, WorkerStatus};
+use crate::host::{Worker, WorkerOptions, WorkerStatus};
 use exsa_core::backend::ThreadOptions;
 use exsa_core::chat::Rendered;
 use exsa_core::embed::{EmbedOutput, Pending, RerankOutput};
@@ -74,7 +74,7 @@ impl WorkerPoolOptions {
 /// Workers of one model behind one queue, as one [`Generator`].
 ///
 /// An answer whose worker is lost goes on at another one, from the tokens that the consumer already has; see
-/// [`Pool`].
+/// [`Pool`]. Once all workers were given up, requests fail with the reason, those that wait included.
 ///
 /// ```no_run
 /// use exsa_core::{Generator, Request};
@@ -120,9 +120,9 @@ impl WorkerPool {
                 }
             });
             let worker = Arc::new(Worker::start(settings)?);
-            let of_ready = worker.clone();
-            let member = Member::new(name(number), worker.clone());
-            pool.add(member.in_flight_max(in_flight_max).ready(move || of_ready.is_ready()));
+            let (of_ready, of_failed) = (worker.clone(), worker.clone());
+            let member = Member::new(name(number), worker.clone()).in_flight_max(in_flight_max);
+            pool.add(member.ready(move || of_ready.is_ready()).failed(move || of_failed.failure()));
             workers.push(worker);
         }
         Ok(Self { pool, workers })
@@ -195,18 +195,6 @@ impl WorkerPool {
         self.workers.iter().for_each(|worker| worker.stop());
         ended
     }
-
-    /// The failure of all workers, if all were given up: nothing would ever take a request.
-    fn failure(&self) -> Option<SubmitError> {
-        let mut failure = None;
-        for worker in &self.workers {
-            match worker.status().state {
-                WorkerState::Failed(_) => failure = worker.wait_ready(Duration::ZERO).err(),
-                _ => return None,
-            }
-        }
-        failure
-    }
 }
 
 fn name(number: usize) -> String {
@@ -225,10 +213,7 @@ impl Generator for WorkerPool {
     }
 
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
-        match self.failure() {
-            Some(failure) => Err(failure),
-            None => self.pool.submit(request),
-        }
+        self.pool.submit(request)
     }
 
     fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {

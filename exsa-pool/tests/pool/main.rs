@@ -3,6 +3,7 @@
 
 mod cuts;
 mod faults;
+mod given_up;
 mod placement;
 mod proxy;
 mod queue;

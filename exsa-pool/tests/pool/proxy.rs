@@ -27,6 +27,11 @@ pub struct Proxy {
     pub requests: Mutex<Vec<Request>>,
     pub terms: Mutex<Option<Continuation>>,
     down: Arc<AtomicBool>,
+    /// Whether requests are accepted and then end as unavailable.
+    pub unavailable: AtomicBool,
+    /// Whether each event is a group. Otherwise events that come before a stream is piped, as on a busy machine, are
+    /// one group together.
+    pub each_event: AtomicBool,
     name: &'static str,
 }
 
@@ -47,6 +52,8 @@ impl Proxy {
             requests: Mutex::default(),
             terms: Mutex::new(None),
             down: Arc::default(),
+            unavailable: AtomicBool::new(false),
+            each_event: AtomicBool::new(false),
         })
     }
 
@@ -88,10 +95,20 @@ struct Forward {
     slot: Slot,
     groups: Arc<AtomicI64>,
     down: Arc<AtomicBool>,
+    each_event: bool,
 }
 
 impl EventSink for Forward {
     fn events(&mut self, events: &mut Vec<Event>) -> bool {
+        if !self.each_event {
+            return self.group(events);
+        }
+        events.drain(..).fold(true, |_, event| self.group(&mut vec![event]))
+    }
+}
+
+impl Forward {
+    fn group(&mut self, events: &mut Vec<Event>) -> bool {
         let mut slot = self.slot.lock();
         if slot.is_none() {
             events.clear();
@@ -134,6 +151,12 @@ impl Generator for Proxy {
         }
         self.submitted.fetch_add(1, SeqCst);
         self.requests.lock().push(request.clone());
+        if self.unavailable.load(SeqCst) {
+            let (sender, stream) = channel(1, |_| {});
+            let error = RequestError::Unavailable("nobody is there".into());
+            sender.finish(Finished::new(FinishReason::Failed(error)));
+            return Ok(stream);
+        }
         let inner = self.engine.submit(request)?;
         let handle: Arc<OnceLock<StreamHandle>> = Arc::default();
         let signals = handle.clone();
@@ -144,7 +167,9 @@ impl Generator for Proxy {
         });
         let slot: Slot = Arc::new(Mutex::new(Some(sender)));
         self.slots.lock().push((slot.clone(), handle.clone()));
-        let sink = Forward { slot, groups: self.groups.clone(), down: self.down.clone() };
+        let (groups, down, each_event) =
+            (self.groups.clone(), self.down.clone(), self.each_event.load(SeqCst));
+        let sink = Forward { slot, groups, down, each_event };
         let piped = inner.pipe(Box::new(sink));
         let _ = handle.set(piped);
         Ok(stream)

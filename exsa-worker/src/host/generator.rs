@@ -24,7 +24,7 @@ use exsa_core::{
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
@@ -87,6 +87,7 @@ impl Worker {
             beat: Mutex::new(Beat::default()),
             next_beat: Mutex::default(),
             ended_stats: Mutex::default(),
+            asked: AtomicUsize::new(0),
         });
         let (messages, receiver) = mpsc::channel();
         let supervisor = Supervisor::new(slot.clone(), receiver, messages.clone());
@@ -108,6 +109,18 @@ impl Worker {
         self.slot.live.lock().is_some()
     }
 
+    /// The error of requests to a worker that was given up or stopped, and stays so until
+    /// [`restart`](Self::restart); `None` for one that takes requests, or will.
+    pub fn failure(&self) -> Option<SubmitError> {
+        // A worker that was given up is no failure from the moment on at which it is asked to start anew.
+        if self.slot.asked.load(Ordering::SeqCst) > 0 {
+            return None;
+        }
+        let state = self.status().state;
+        let ended = matches!(state, WorkerState::Failed(_) | WorkerState::Stopped);
+        ended.then(|| self.refusal(state))
+    }
+
     /// Waits until the worker takes requests, for at most `timeout`.
     ///
     /// # Errors
@@ -116,9 +129,10 @@ impl Worker {
     pub fn wait_ready(&self, timeout: Duration) -> Result<(), SubmitError> {
         let until = Instant::now() + timeout;
         while !self.is_ready() {
-            let state = self.status().state;
-            let ended = matches!(state, WorkerState::Failed(_) | WorkerState::Stopped);
-            if ended || Instant::now() >= until {
+            if let Some(failure) = self.failure() {
+                return Err(failure);
+            }
+            if Instant::now() >= until {
                 return Err(self.unavailable());
             }
             std::thread::sleep(LOOK);
@@ -129,6 +143,7 @@ impl Worker {
     /// Replaces the process once its requests have ended, or [`drain`](super::Timeouts::drain) has passed. A
     /// worker that was given up or stopped starts anew.
     pub fn restart(&self) {
+        self.slot.asked.fetch_add(1, Ordering::SeqCst);
         self.send(Message::Restart);
     }
 
@@ -166,8 +181,12 @@ impl Worker {
 
     /// The reason for which there is no process to take a request.
     fn unavailable(&self) -> SubmitError {
+        self.refusal(self.status().state)
+    }
+
+    fn refusal(&self, state: WorkerState) -> SubmitError {
         let model = self.slot.name.lock().clone();
-        match self.status().state {
+        match state {
             WorkerState::Failed(cause) => {
                 SubmitError::ModelFailed { model, reason: format!("{} {cause}", self.slot.title()) }
             }

@@ -17,6 +17,7 @@ use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{EngineInfo, RequestValidator};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,6 +63,8 @@ pub(super) struct Slot {
     pub(super) next_beat: Mutex<Option<Box<Beat>>>,
     /// Counters of the processes before.
     pub(super) ended_stats: Mutex<EngineStats>,
+    /// Restarts that were asked for, and are not in the status yet.
+    pub(super) asked: AtomicUsize,
 }
 
 /// Facts about the model and its engine.
@@ -163,6 +166,7 @@ impl Supervisor {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(Message::Quit),
             };
+            let asked = usize::from(matches!(message, Some(Message::Restart)));
             match message {
                 Some(Message::Quit) => return self.quit(),
                 Some(message) => self.handle(message),
@@ -171,6 +175,7 @@ impl Supervisor {
             self.look();
             self.act();
             self.publish();
+            self.slot.asked.fetch_sub(asked, Ordering::SeqCst);
         }
     }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 #[cfg(feature = "candle")]
 use serde_json::json;
 use std::error::Error;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,8 +70,39 @@ pub fn build(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
     } else if let Some(effect) = effect(&setup.host) {
         faults.add(When::Token(FAULT.into()), effect);
     }
-    let model = FaultyModel::new(model, faults).shared();
-    Ok(Engine::start(model, setup.engine)?)
+    let model = FaultyModel::new(model, faults.clone()).shared();
+    let engine = Engine::start(model, setup.engine)?;
+    if let Some(way) = setup.host["breaks"].as_str() {
+        let within = setup.host["breaks_within_ms"].as_u64().unwrap_or(1000);
+        let (way, random) = (way.to_owned(), RandomState::new().hash_one(std::process::id()));
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(random % within));
+            break_itself(&way, &faults, random);
+        });
+    }
+    Ok(engine)
+}
+
+/// Lets this worker fail.
+fn break_itself(way: &str, faults: &Faults, random: u64) {
+    match way {
+        // Instead of the pace, since the first fault that is due counts.
+        "panic" | "abort" => {
+            faults.clear();
+            let effect = if way == "panic" { Effect::Panic } else { Effect::Abort };
+            faults.add(When::Always(Operation::Forward), effect);
+        }
+        "garbage" => crate::hostile::send_garbage(random >> 32),
+        "grow" => {
+            let mut held = Vec::new();
+            loop {
+                held.push(vec![1_u8; 2 << 20]);
+                std::hint::black_box(&held);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        other => panic!("{other}"),
+    }
 }
 
 fn effect(host: &Value) -> Option<Effect> {

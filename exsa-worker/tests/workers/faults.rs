@@ -7,7 +7,7 @@ use crate::streams::{WAIT, read, seeded, start};
 use exsa_core::{
     Event, FinishReason, Generator, Request, RequestError, SamplingParams, SubmitError, TokenStream,
 };
-use exsa_worker::{ExitCause, RestartPolicy, SandboxOptions, Timeouts, Worker, WorkerState};
+use exsa_worker::{ExitCause, RestartPolicy, Timeouts, Worker, WorkerState};
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,23 +24,21 @@ pub const TESTS: &[Test] = &[
     ("faults::progress_of_loading_is_told", progress_of_loading_is_told),
     ("faults::too_many_crashes_give_up", too_many_crashes_give_up),
     ("faults::a_restart_drains_first", a_restart_drains_first),
-    ("faults::a_dropped_worker_leaves_nothing", a_dropped_worker_leaves_nothing),
-    ("faults::a_killed_host_leaves_nothing", a_killed_host_leaves_nothing),
 ];
 
 /// A request whose prompt has the faulty token.
-fn poisoned() -> Request {
+pub fn poisoned() -> Request {
     Request::text(format!("a{}", char::from(FAULT))).max_tokens(3).sampling(SamplingParams::greedy())
 }
 
-fn lost(stream: TokenStream) -> String {
+pub fn lost(stream: TokenStream) -> String {
     match stream.complete() {
         Err(RequestError::Lost(reason)) => reason,
         other => panic!("{other:?}"),
     }
 }
 
-fn until(what: &str, check: impl Fn() -> bool) {
+pub fn until(what: &str, check: impl Fn() -> bool) {
     let until = Instant::now() + WAIT;
     while !check() {
         assert!(Instant::now() < until, "{what}");
@@ -211,53 +209,4 @@ fn a_restart_drains_first() {
     worker.stop();
     until("it ends", || worker.status().state == WorkerState::Stopped);
     assert_eq!(worker.status().last_exit, Some(ExitCause::Code(0)));
-}
-
-fn a_dropped_worker_leaves_nothing() {
-    let worker = start(options(json!({"pace_us": 1000})));
-    let pid = worker.status().pid.unwrap();
-    let stream = worker.submit(seeded("x", 4000)).unwrap();
-    drop(worker);
-    assert!(!signals::runs(pid));
-    assert_eq!(lost(stream), "worker 0 of scripted was stopped by its host");
-    // While it loads, and without a sandbox.
-    let worker = Worker::start(options(json!({})).backend("hangs").sandbox(SandboxOptions::off())).unwrap();
-    until("it starts", || worker.status().pid.is_some());
-    let pid = worker.status().pid.unwrap();
-    drop(worker);
-    assert!(!signals::runs(pid));
-}
-
-/// The host of [`a_killed_host_leaves_nothing`]: three workers, one of them in a pass that never returns.
-pub fn host() {
-    let workers: Vec<_> = (0..3).map(|_| start(options(json!({"fault": "hang", "pace_us": 1000})))).collect();
-    let stuck = workers[0].submit(poisoned()).unwrap();
-    let busy = workers[1].submit(seeded("x", 100_000)).unwrap();
-    let pids: Vec<_> = workers.iter().map(|worker| worker.status().pid.unwrap().to_string()).collect();
-    println!("{}", pids.join(" "));
-    std::thread::sleep(Duration::from_secs(600));
-    drop((stuck, busy));
-}
-
-fn a_killed_host_leaves_nothing() {
-    use std::io::BufRead;
-    let mut host = std::process::Command::new(std::env::current_exe().unwrap())
-        .env("EXSA_TEST_ROLE", "host")
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    std::io::BufReader::new(host.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let pids: Vec<u32> = line.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
-    assert_eq!(pids.len(), 3);
-    assert!(pids.iter().all(|pid| signals::runs(*pid)));
-    signals::stop(pids[2]);
-    let start = Instant::now();
-    host.kill().unwrap();
-    host.wait().unwrap();
-    while pids.iter().any(|pid| signals::runs(*pid)) {
-        assert!(start.elapsed() < Duration::from_secs(1), "after {:?}", start.elapsed());
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    eprintln!("all workers had ended after {:?}", start.elapsed());
 }

@@ -15,6 +15,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -85,6 +86,38 @@ pub fn worker(mode: &str) {
         other => panic!("{other}"),
     }
     std::thread::sleep(Duration::from_secs(600));
+}
+
+static CONNECTION: OnceLock<UnixStream> = OnceLock::new();
+
+/// Keeps a second end of a worker's connection, before the worker has it.
+pub fn keep_connection() {
+    let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    CONNECTION.set(socket).unwrap();
+}
+
+/// Breaks the protocol on the connection that was kept, between the frames of the worker, in a way that `random`
+/// chooses.
+pub fn send_garbage(random: u64) {
+    let bytes = match random % 4 {
+        // No frames.
+        0 => {
+            (0..10_000_u64).map(|i| ((random ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8).collect()
+        }
+        1 => (FRAME_MAX as u32 + 1).to_le_bytes().to_vec(),
+        // A length whose bytes never come: the frames that follow are taken for them.
+        2 => (FRAME_MAX as u32).to_le_bytes().to_vec(),
+        // A frame about a request that is not open.
+        _ => {
+            let event = WireEvent::new(Event::Token(Token::new(1, "x"))).unwrap();
+            let mut frame = Vec::new();
+            encode(&FromWorker::Events { id: u64::MAX, events: Bounded(vec![event]) }, &mut frame).unwrap();
+            frame
+        }
+    };
+    let mut connection = CONNECTION.get().unwrap();
+    // The host may have ended the connection.
+    let _ = connection.write_all(&bytes);
 }
 
 fn hostile(mode: &str) -> exsa_worker::WorkerOptions {

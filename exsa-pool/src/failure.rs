@@ -1,0 +1,56 @@
+//! Requests that no member will ever take: all that could were given up.
+
+use crate::job::Job;
+use crate::member::MemberState;
+use crate::shared::{Shared, State};
+use exsa_core::SubmitError;
+use std::sync::Arc;
+
+impl State {
+    /// The error of the first of the `able` members, if there are any and all were given up.
+    fn failure(&self, able: impl Fn(&MemberState) -> bool) -> Option<SubmitError> {
+        let mut first = None;
+        for member in self.members.iter().filter(|member| !member.replaced && able(member)) {
+            let error = member.failure()?;
+            first.get_or_insert(error);
+        }
+        first
+    }
+
+    /// Requests that wait for members that were given up.
+    pub(crate) fn hopeless(&self) -> Vec<(Arc<Job>, SubmitError)> {
+        if self.queue.len() == 0 || !self.members.iter().any(|member| member.failure().is_some()) {
+            return Vec::new();
+        }
+        let failure = |part: &crate::job::Part| {
+            let origin = {
+                let progress = part.job.progress.lock();
+                progress.origin.filter(|_| progress.has_tokens())
+            };
+            let model = part.job.request.model.as_deref();
+            let error = self.failure(|member| {
+                may_have(member, model)
+                    && !part.excluded.contains(&member.id)
+                    && member.continues(origin, model)
+            })?;
+            Some((part.job.clone(), error))
+        };
+        self.queue.iter().filter_map(failure).collect()
+    }
+}
+
+impl Shared {
+    /// Refuses a request that would never be taken.
+    pub(crate) fn may_serve(&self, model: Option<&str>) -> Result<(), SubmitError> {
+        let state = self.state.lock();
+        if state.draining {
+            return Err(SubmitError::ShuttingDown);
+        }
+        state.failure(|member| may_have(member, model)).map_or(Ok(()), Err)
+    }
+}
+
+/// Whether a member has the model, or has not told yet which it has.
+fn may_have(member: &MemberState, model: Option<&str>) -> bool {
+    member.models.is_empty() || member.has(model)
+}
