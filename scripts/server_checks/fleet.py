@@ -1,4 +1,4 @@
-"""Checks of a server as one replica of a fleet: metrics as an endpoint picker reads them, and events of the prefix cache."""
+"""Checks of a server as one replica of a fleet: metrics as a picker reads them, and events of the prefix cache."""
 
 import importlib
 import json
@@ -189,7 +189,7 @@ if BUILT and has("zmq", "msgpack"):
     def kv_events(_):
         server = Configured(
             "[fleet.kv_events]\nbind = 'tcp://127.0.0.1:0'\nreplay = 'tcp://127.0.0.1:0'\ntopic = 'kv@here@{model}'\n"
-            "[engine]\nkv_bytes_max = '400 KiB'\ncontext_tokens_max = 256\nsequences_max = 2\n"
+            "[engine]\nkv_bytes_max = '768 KiB'\ncontext_tokens_max = 256\nsequences_max = 2\n"
         )
         response, text = server.request("GET", "/kv_event_sources")
         [source] = json.loads(text)
@@ -199,7 +199,10 @@ if BUILT and has("zmq", "msgpack"):
         matched = 0
         for i in range(60):
             words = ["cat", "dog", "bird", "sea", "house"]
-            prompt = f"The {words[i % 5]} and the {words[i % 3]} went home to see what the others had found there. " * 2
+            # Four prompts begin alike, then others: the cache holds some of the beginnings only.
+            group = i // 4
+            pair = f"The {words[group % 5]} and the {words[group % 3]}"
+            prompt = f"{pair} went home to see what the others had found there. " * 2
             prompt += words[i % 4] * 8
             _, text = server.request("POST", "/v1/tokenize", {"content": prompt, "add_special": True})
             tokens = json.loads(text)["tokens"]

@@ -172,7 +172,7 @@ async fn hostile_peers_are_refused_before_memory_is_taken() {
         (then(&[&[6][..], &[0xff; 8]].concat()), "too long"),
         (then(&[&[6][..], &(1_u64 << 45).to_be_bytes()].concat()), "too long"),
         (then(&[&[6][..], &4097_u64.to_be_bytes()].concat()), "too long"),
-        (greeting(), "early eof"),
+        (greeting(), "unexpected end of file"),
     ];
     for (sent, expected) in cases {
         let (mut ours, mut theirs) = duplex(1 << 12);
