@@ -157,8 +157,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`SubmitError::Chat`] if the conversation cannot be rendered, [`SubmitError::Unsupported`] for a
-    /// prompt of token ids.
+    /// [`SubmitError::Chat`] if the conversation cannot be rendered, [`SubmitError::Unsupported`] for a prompt of
+    /// token ids.
     pub fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
         self.input.render(request)
     }
