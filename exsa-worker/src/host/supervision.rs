@@ -77,6 +77,8 @@ pub(crate) struct Supervision {
     last_poll: Option<Duration>,
     /// The process was killed, and its end is awaited.
     killed: bool,
+    /// The engine has ended, and the process is to follow by then.
+    exit_by: Option<Duration>,
 }
 
 impl Supervision {
@@ -93,6 +95,7 @@ impl Supervision {
             restarts: VecDeque::new(),
             last_poll: None,
             killed: false,
+            exit_by: None,
         }
     }
 
@@ -103,7 +106,7 @@ impl Supervision {
     /// The process runs, and loads its model.
     pub(crate) fn started(&mut self, now: Duration) {
         (self.last_sign, self.loaded, self.ready_since) = (now, 0, None);
-        self.killed = false;
+        (self.killed, self.exit_by) = (false, None);
         self.sign = Sign::default();
         self.phase = Phase::Starting;
     }
@@ -124,6 +127,11 @@ impl Supervision {
             return;
         }
         (self.last_sign, self.loaded, self.sign) = (now, loaded, sign);
+    }
+
+    /// The engine has ended by itself: its process takes no more requests, and ends soon.
+    pub(crate) fn engine_ended(&mut self, now: Duration) {
+        self.exit_by.get_or_insert(now.saturating_add(self.timeouts.stop));
     }
 
     /// The process has ended.
@@ -188,6 +196,9 @@ impl Supervision {
         let gap = self.last_poll.replace(now).map_or(Duration::ZERO, |last| now.saturating_sub(last));
         if gap > OWN_GAP {
             self.last_sign = self.last_sign.saturating_add(gap).min(now);
+        }
+        if self.exit_by.take_if(|by| now >= *by).is_some() {
+            return self.kill(ExitCause::Panicked);
         }
         let silent = now.saturating_sub(self.last_sign);
         match self.phase {

@@ -113,6 +113,19 @@ fn too_many_restarts_in_a_window_give_up_until_asked() {
 }
 
 #[test]
+fn a_process_whose_engine_has_ended_is_killed_if_it_stays() {
+    let alive = |_| Some(idle(ms(0), ms(2000)));
+    let mut simulation = Simulation::ready(RestartPolicy::new().restarts_max(0, ms(60_000)));
+    simulation.pass(ms(1000), alive);
+    simulation.supervision.engine_ended(simulation.now);
+    simulation.supervision.engine_ended(simulation.now + ms(500));
+    let killed = simulation.pass(ms(60_000), alive);
+    assert_eq!(killed, Some((Action::Kill(ExitCause::Panicked), ms(2000))));
+    simulation.supervision.ended(simulation.now, &ExitCause::Panicked);
+    assert_eq!(*simulation.supervision.phase(), Phase::Failed(ExitCause::Panicked), "it counts as a crash");
+}
+
+#[test]
 fn without_a_limit_restarts_go_on() {
     let policy = RestartPolicy::new().backoff(ms(20), ms(20)).restarts_max(None, ms(0));
     let mut simulation = Simulation::ready(policy);

@@ -71,10 +71,12 @@ pub fn build(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
         faults.add(When::Token(FAULT.into()), effect);
     }
     let model = FaultyModel::new(model, faults.clone()).shared();
+    let number = setup.worker as u64;
     let engine = Engine::start(model, setup.engine)?;
-    if let Some(way) = setup.host["breaks"].as_str() {
+    let breaks = setup.host["breaks"].as_str().map(str::to_owned);
+    if let Some(way) = breaks.filter(|_| setup.host["only"].as_u64().is_none_or(|only| only == number)) {
         let within = setup.host["breaks_within_ms"].as_u64().unwrap_or(1000);
-        let (way, random) = (way.to_owned(), RandomState::new().hash_one(std::process::id()));
+        let random = RandomState::new().hash_one(std::process::id());
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(random % within));
             break_itself(&way, &faults, random);
