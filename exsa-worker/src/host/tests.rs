@@ -185,10 +185,22 @@ fn loading_may_take_long_but_not_without_progress() {
     simulation.supervision.started(simulation.now);
     for loaded in 1..20 {
         simulation.supervision.beat(simulation.now, loaded, Sign::default());
-        assert_eq!(simulation.next_action(ms(50_000)), None);
+        assert_eq!(simulation.pass(ms(50_000), |_| Some(Sign::default())), None);
     }
     let (action, _) = simulation.pass(ms(60_000), |_| Some(Sign::default())).unwrap();
     assert!(matches!(action, Action::Kill(ExitCause::StartTimeout(_))), "{action:?}");
+}
+
+#[test]
+fn a_process_that_falls_silent_while_it_loads_is_ended() {
+    let mut simulation = Simulation::new(RestartPolicy::new());
+    simulation.next_action(ms(100)).unwrap();
+    simulation.supervision.started(simulation.now);
+    assert_eq!(simulation.next_action(ms(10_000)), None, "the first heartbeat may take its time");
+    assert_eq!(simulation.pass(ms(1000), |_| Some(Sign::default())), None);
+    let (action, after) = simulation.next_action(ms(60_000)).unwrap();
+    assert!(matches!(action, Action::Kill(ExitCause::Silent(_))), "{action:?}");
+    assert!(after > ms(1900) && after < ms(2100), "{after:?}");
 }
 
 #[test]

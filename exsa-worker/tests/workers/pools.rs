@@ -41,10 +41,10 @@ fn a_poisonous_prompt_ends_few_workers() {
 /// A worker whose engine has panicked, and whose process has not ended yet, gets no stream again.
 fn a_panic_is_one_crash_for_each_stream() {
     let restart = RestartPolicy::new().backoff(WAIT, WAIT);
-    let host = json!({"pace_us": 1000, "breaks": "panic", "breaks_within_ms": 300, "only": 0});
+    let host = json!({"pace_us": 1000, "first_panics_at": 200});
     let pool = WorkerPool::start(WorkerPoolOptions::new(options(host).restart(restart)).workers(2)).unwrap();
-    pool.workers()[1].wait_ready(WAIT).unwrap();
-    let streams: Vec<_> = (0..16).map(|i| pool.submit(seeded(&i.to_string(), 1500)).unwrap()).collect();
+    pool.wait_ready(WAIT).unwrap();
+    let streams: Vec<_> = (0..16).map(|i| pool.submit(seeded(&i.to_string(), 500)).unwrap()).collect();
     for stream in streams {
         assert_eq!(stream.complete().unwrap().reason, FinishReason::MaxTokens);
     }
