@@ -40,7 +40,10 @@ pub enum ConnectError {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteError {
-    /// No connection could be made, or it was lost before the first token.
+    /// No connection could be made.
+    #[error("no connection: {0}")]
+    Unreachable(String),
+    /// The connection was lost before the first token.
     #[error("connection: {0}")]
     Connection(String),
     /// The connection was lost after the first token.
@@ -74,7 +77,7 @@ impl RemoteError {
     /// Whether the same request may succeed a moment later.
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
-            Self::Connection(_) => true,
+            Self::Unreachable(_) | Self::Connection(_) => true,
             Self::Status { status, .. } => matches!(status, 429 | 502 | 503 | 504),
             _ => false,
         }
@@ -90,14 +93,20 @@ impl RemoteError {
 }
 
 impl From<RemoteError> for RequestError {
-    /// The engine is lost, so that another may go on, where it is not reachable, silent or busy.
+    /// Another engine may go on where this one is lost; it was not even begun with where none was reached, or had
+    /// no room.
     fn from(error: RemoteError) -> Self {
-        let lost = error.is_temporary()
-            || matches!(
-                error,
-                RemoteError::Lost(_) | RemoteError::FirstByteTimeout(_) | RemoteError::IdleTimeout(_)
-            );
         let text = error.to_string();
-        if lost { Self::Lost(text) } else { Self::Generator(text) }
+        match error {
+            RemoteError::Unreachable(_) | RemoteError::Status { status: 429 | 503, .. } => {
+                Self::Unavailable(text)
+            }
+            RemoteError::Connection(_)
+            | RemoteError::Lost(_)
+            | RemoteError::FirstByteTimeout(_)
+            | RemoteError::IdleTimeout(_)
+            | RemoteError::Status { status: 502 | 504, .. } => Self::Lost(text),
+            _ => Self::Generator(text),
+        }
     }
 }

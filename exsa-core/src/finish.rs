@@ -111,6 +111,9 @@ pub enum RequestError {
     /// The worker process, the connection or the engine that computed the request was lost.
     #[error("{0}")]
     Lost(String),
+    /// The engine could not be reached, or had no room: the request did not run there.
+    #[error("{0}")]
+    Unavailable(String),
     /// The request ran in so many crashes that it is not tried again.
     #[error("the request ran in {crashes} crashes, and is not tried again; the last: {reason}")]
     Crashed {
@@ -124,7 +127,7 @@ pub enum RequestError {
 impl RequestError {
     /// Whether the engine was lost rather than the request wrong, so that another engine may go on.
     pub fn is_lost_engine(&self) -> bool {
-        matches!(self, Self::Panicked(_) | Self::EngineStopped | Self::Lost(_))
+        matches!(self, Self::Panicked(_) | Self::EngineStopped | Self::Lost(_) | Self::Unavailable(_))
     }
 }
 

@@ -81,6 +81,7 @@ impl From<&RequestError> for ErrorReport {
             RequestError::Generator(message) => ("generator", message.clone()),
             RequestError::EngineStopped => ("engine_stopped", error.to_string()),
             RequestError::Lost(message) => ("lost", message.clone()),
+            RequestError::Unavailable(message) => ("unavailable", message.clone()),
             RequestError::Crashed { .. } => ("crashed", error.to_string()),
         };
         Self::new(kind, message)
@@ -93,6 +94,7 @@ impl From<ErrorReport> for RequestError {
             "engine_stopped" => Self::EngineStopped,
             "panicked" => Self::Panicked(report.message),
             "lost" => Self::Lost(report.message),
+            "unavailable" => Self::Unavailable(report.message),
             _ => Self::Generator(report.message),
         }
     }

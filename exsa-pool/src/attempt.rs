@@ -3,7 +3,7 @@
 use crate::job::Part;
 use crate::shared::{Outcome, Shared};
 use exsa_core::stream::EventSink;
-use exsa_core::{Event, FinishReason};
+use exsa_core::{Event, FinishReason, RequestError};
 use std::sync::Arc;
 
 /// Generated tokens after which they are charged to the user.
@@ -41,12 +41,17 @@ impl EventSink for AttemptSink {
             // Text that this end released is void: the answer goes on.
             events.clear();
             let attempt = progress.attempts.swap_remove(at);
-            progress.crashes += 1;
+            // One that was never begun is no crash.
+            match error {
+                RequestError::Unavailable(_) => _ = progress.unavailable_since.get_or_insert(now),
+                _ => progress.crashes += 1,
+            }
             drop(progress);
             shared.release(attempt, self.part.answers(), Outcome::Lost, suspect);
             shared.requeue(self.part.clone(), error);
             return true;
         }
+        progress.unavailable_since = None;
         let mut slower = Vec::new();
         let begins = !std::mem::replace(&mut progress.attempts[at].began, true);
         let member = progress.attempts[at].member;

@@ -25,6 +25,7 @@ impl Shared {
         let (shared, model) = (self.clone(), model.map(str::to_owned));
         let waits = move || {
             let mut crashes = 0;
+            let begun = shared.now();
             while !cancelled.load(Ordering::Relaxed) {
                 let Some(waiting) = output.take() else {
                     match shared.ask(model.as_deref(), &ask) {
@@ -38,6 +39,11 @@ impl Shared {
                 };
                 match waiting.wait_timeout(LOOK) {
                     Err(waiting) => output = Some(waiting),
+                    Ok(Err(EmbedError::Failed(RequestError::Unavailable(_))))
+                        if shared.now().saturating_sub(begun) < shared.options.unavailable_max =>
+                    {
+                        std::thread::sleep(LOOK);
+                    }
                     Ok(Err(EmbedError::Failed(error))) if error.is_lost_engine() => {
                         crashes += 1;
                         if shared.options.crashes_max.is_some_and(|max| crashes >= max) {

@@ -29,6 +29,8 @@ mod dispatch;
 mod embed;
 mod failure;
 mod job;
+#[cfg(feature = "registry")]
+mod managed;
 mod member;
 mod options;
 mod place;

@@ -19,6 +19,9 @@ pub struct PoolOptions {
     /// [`RequestError::Crashed`](exsa_core::RequestError::Crashed), so that a prompt that crashes engines
     /// cannot end one after another; 2 by default. `None` sets no limit.
     pub crashes_max: Option<u32>,
+    /// Time for which members are tried that cannot be reached or have no room, before a request fails with
+    /// [`RequestError::Unavailable`](exsa_core::RequestError::Unavailable); 30 s by default.
+    pub unavailable_max: Duration,
     /// Time without a first token after which a request is also submitted to a second member; the answer that
     /// begins first counts. `None`, the default, turns it off.
     pub hedge_after: Option<Duration>,
@@ -38,6 +41,7 @@ impl Default for PoolOptions {
             user_queue_max: None,
             fair: FairOptions::default(),
             crashes_max: Some(2),
+            unavailable_max: Duration::from_secs(30),
             hedge_after: None,
             breaker: BreakerOptions::default(),
             stream_events_max: 1024,
@@ -77,6 +81,13 @@ impl PoolOptions {
     #[must_use]
     pub fn crashes_max(mut self, crashes: impl Into<Option<u32>>) -> Self {
         self.crashes_max = crashes.into();
+        self
+    }
+
+    /// Sets the time for which unavailable members are tried.
+    #[must_use]
+    pub fn unavailable_max(mut self, time: Duration) -> Self {
+        self.unavailable_max = time;
         self
     }
 

@@ -187,6 +187,12 @@ impl Pool {
         rest.is_empty()
     }
 
+    /// Whether the pool was shut down, and all requests have ended.
+    pub fn is_shut_down(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.stopped && state.running.is_empty()
+    }
+
     /// Finds the members of a model that do not refuse, in order, and returns the first answer.
     fn first<T>(
         &self,

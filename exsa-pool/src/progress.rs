@@ -47,6 +47,8 @@ pub(crate) struct Progress {
     pub(crate) origin: Option<Continuation>,
     pub(crate) continued: Option<Continued>,
     pub(crate) crashes: u32,
+    /// Time since which every member that was tried was unavailable.
+    pub(crate) unavailable_since: Option<Duration>,
     /// Whether text came without the id of its token, so that the answer cannot be resumed.
     pub(crate) unknown: bool,
     pub(crate) cancelled: bool,
@@ -75,6 +77,7 @@ impl Progress {
             origin: None,
             continued: None,
             crashes: 0,
+            unavailable_since: None,
             unknown: false,
             cancelled: false,
             drained: false,

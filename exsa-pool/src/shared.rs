@@ -190,7 +190,8 @@ impl Shared {
             let reason = error.to_string();
             return self.end(&job, FinishReason::Failed(RequestError::Crashed { crashes, reason }));
         }
-        if progress.unknown {
+        let too_long = |since: Duration| self.now().saturating_sub(since) >= self.options.unavailable_max;
+        if progress.unknown || progress.unavailable_since.is_some_and(too_long) {
             drop(progress);
             return self.end(&job, FinishReason::Failed(error));
         }

@@ -6,6 +6,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    exsa_server::models::run_if_worker();
     match cli::run(&cli::Args::parse()) {
         Ok(status) => status,
         Err(error) => {

@@ -32,6 +32,7 @@
 #[doc(hidden)]
 pub mod frame;
 mod host;
+mod loader;
 mod output;
 mod pool;
 mod sandbox;
@@ -40,6 +41,7 @@ mod setup;
 mod transport;
 
 pub use host::{ExitCause, RestartPolicy, Timeouts, Worker, WorkerOptions, WorkerState, WorkerStatus};
+pub use loader::WorkerLoader;
 pub use pool::{WorkerPool, WorkerPoolOptions};
 pub use sandbox::{SandboxMode, SandboxOptions, SandboxReport};
 pub use serve::run_if_worker;

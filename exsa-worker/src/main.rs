@@ -4,7 +4,7 @@
 
 use exsa_backend_candle::CandleBackend;
 use exsa_core::Engine;
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource};
+use exsa_core::backend::InferenceBackend;
 use exsa_worker::Setup;
 use std::error::Error;
 use std::process::ExitCode;
@@ -22,9 +22,5 @@ fn engine(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
         "llamacpp" => Box::new(exsa_backend_llamacpp::LlamaCppBackend::new()),
         other => return Err(format!("there is no backend '{other}' in this program").into()),
     };
-    let path = setup.model.clone().ok_or("no file of a model was given")?;
-    let options = LoadOptions::new().threads(setup.engine.session.threads);
-    let mut progress = setup.progress();
-    let model = backend.load(&ModelSource::file(path), &options, &mut LoadProgress::new(&mut progress))?;
-    Ok(Engine::start(model, setup.engine)?)
+    Ok(setup.start(&*backend)?)
 }

@@ -1,7 +1,9 @@
 //! Settings that a worker starts with.
 
 use crate::sandbox::SandboxOptions;
-use exsa_core::EngineOptions;
+use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource};
+use exsa_core::error::LoadError;
+use exsa_core::{Engine, EngineOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +37,22 @@ pub(crate) struct Progress {
 }
 
 impl Setup {
+    /// Loads the model's file with `backend`, and starts its engine: what a function of
+    /// [`run_if_worker`](crate::run_if_worker) has to do.
+    ///
+    /// # Errors
+    ///
+    /// No file was given, or the reason why it cannot be loaded.
+    pub fn start(self, backend: &dyn InferenceBackend) -> Result<Engine, LoadError> {
+        let path = self.model.as_ref();
+        let path = path.ok_or_else(|| LoadError::Backend("no file of a model was given".into()))?;
+        let options = LoadOptions::new().threads(self.engine.session.threads);
+        let mut progress = self.progress();
+        let progress = &mut LoadProgress::new(&mut progress);
+        let model = backend.load(&ModelSource::file(path), &options, progress)?;
+        Engine::start(model, self.engine)
+    }
+
     /// A callback for [`LoadProgress::new`](exsa_core::backend::LoadProgress::new) that shows the host how far
     /// loading has come. A worker that loads for long without progress is replaced.
     pub fn progress(&self) -> impl FnMut(u64, u64) -> bool + use<> {

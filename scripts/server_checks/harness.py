@@ -29,11 +29,11 @@ def check(name, quick=True):
 
 
 class Server:
-    """The binary on a free port."""
+    """The binary on a free port, or a given one."""
 
-    def __init__(self, *flags, ready=True):
+    def __init__(self, *flags, ready=True, port=0):
         self.log = open("target/test-server/server.log", "ab")
-        command = [ARGS.binary, "--port", "0", *flags]
+        command = [ARGS.binary, "--port", str(port), *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.port = None
         for line in self.process.stderr:

@@ -11,7 +11,7 @@ use crate::error::{ConnectError, RemoteError};
 use crate::options::RemoteOptions;
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::Duration;
 use ureq::http::{HeaderName, HeaderValue, Request, Response};
 use ureq::{Agent, Body};
@@ -128,6 +128,14 @@ impl Client {
         match error {
             ureq::Error::Timeout(ureq::Timeout::RecvResponse) => {
                 RemoteError::FirstByteTimeout(self.first_byte_timeout)
+            }
+            ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => {
+                RemoteError::Unreachable(error.to_string())
+            }
+            ureq::Error::Io(io) if io.kind() == io::ErrorKind::ConnectionRefused => {
+                RemoteError::Unreachable(io.to_string())
             }
             other => RemoteError::Connection(other.to_string()),
         }

@@ -9,7 +9,7 @@ use super::load_job::{self, LoadControl};
 use super::operation::OperationSender;
 use super::options::{LoadPacing, RegistryOptions};
 use super::served::Served;
-use super::state::{ReloadOrder, WaitingByUser};
+use super::state::{MembersByModel, ReloadOrder, WaitingByUser};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::Shutdown;
 use crate::error::LoadError;
@@ -142,6 +142,14 @@ impl Inner {
         let ready: Vec<_> =
             self.with(|shared, _| shared.lifecycle.ready().map(|(_, served)| served.clone()).collect());
         let of = |served: &Arc<Served>| (served.info.name.as_str().into(), served.engine.waiting_by_user());
+        ready.iter().map(of).collect()
+    }
+
+    /// Members of each ready model.
+    pub(super) fn members(&self) -> MembersByModel {
+        let ready: Vec<_> =
+            self.with(|shared, _| shared.lifecycle.ready().map(|(_, served)| served.clone()).collect());
+        let of = |served: &Arc<Served>| (served.info.name.as_str().into(), served.engine.members());
         ready.iter().map(of).collect()
     }
 

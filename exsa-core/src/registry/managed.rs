@@ -32,6 +32,11 @@ pub trait Managed: Generator + fmt::Debug {
         Vec::new()
     }
 
+    /// Its parts, where it has any: worker processes, remote engines. The default has none.
+    fn members(&self) -> Vec<MemberState> {
+        Vec::new()
+    }
+
     /// Changes the mode from the next step on. The default ignores it.
     fn set_mode(&self, mode: Mode) {
         let _ = mode;
@@ -75,6 +80,31 @@ impl Managed for Engine {
 
     fn as_engine(&self) -> Option<&Engine> {
         Some(self)
+    }
+}
+
+/// A part of a [`Managed`] generator that can fail by itself: a worker process, a remote engine.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct MemberState {
+    /// Its name, unique in its generator.
+    pub name: String,
+    /// State in a word or two, for people: `ready`, `starting (40 %)`.
+    pub state: String,
+    /// Whether it takes requests.
+    pub ready: bool,
+    /// Answers that it computes, or that wait there.
+    pub in_flight: usize,
+    /// Requests that were lost with it, of which most went on elsewhere.
+    pub lost: u64,
+    /// Times that it was started or connected anew.
+    pub restarts: u64,
+}
+
+impl MemberState {
+    /// A member that takes no requests.
+    pub fn new(name: impl Into<String>, state: impl Into<String>) -> Self {
+        Self { name: name.into(), state: state.into(), ..Self::default() }
     }
 }
 

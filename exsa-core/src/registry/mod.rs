@@ -42,12 +42,13 @@ mod state;
 pub use config::ModelConfig;
 pub use error::RegistryError;
 pub use event::{RegistryEvent, Subscription};
-pub use managed::{EngineLoader, Loader, Managed};
+pub use managed::{EngineLoader, Loader, Managed, MemberState};
 pub use operation::Operation;
 pub use options::{LoadPacing, RegistryOptions};
 pub use served::EngineHandle;
 pub use state::{
-    LoadingState, MemoryUse, ModelCounters, ModelState, ModelStatus, ReloadOrder, WaitingByUser,
+    LoadingState, MembersByModel, MemoryUse, ModelCounters, ModelState, ModelStatus, ReloadOrder,
+    WaitingByUser,
 };
 
 use crate::generator::SubmitError;
@@ -277,6 +278,11 @@ impl Registry {
     /// use of a model that would keep it awake.
     pub fn waiting_by_user(&self) -> WaitingByUser {
         self.inner.waiting_by_user()
+    }
+
+    /// Members of each ready model: worker processes, remote engines. No use of a model that would keep it awake.
+    pub fn members(&self) -> MembersByModel {
+        self.inner.members()
     }
 
     /// The changes from now on. Read [`list`](Self::list) after it for the state at its beginning.

@@ -1,5 +1,6 @@
 //! State of a model, as callers and observers see it.
 
+use super::managed::MemberState;
 use crate::backend::MemoryEstimate;
 use crate::model_info::ModelInfo;
 use std::sync::Arc;
@@ -134,6 +135,9 @@ pub struct MemoryUse {
     /// Budget in bytes; `None` is unlimited.
     pub budget: Option<u64>,
 }
+
+/// Members of each model: [`Registry::members`](super::Registry::members).
+pub type MembersByModel = Vec<(Arc<str>, Vec<MemberState>)>;
 
 /// Waiting requests of each model's users: [`Registry::waiting_by_user`](super::Registry::waiting_by_user).
 pub type WaitingByUser = Vec<(Arc<str>, Vec<(Arc<str>, usize)>)>;

@@ -73,6 +73,32 @@ fn a_request_that_ran_in_two_crashes_is_not_tried_again() {
 }
 
 #[test]
+fn a_member_that_is_not_reached_is_no_crash() {
+    let (away, here) = (proxy(), proxy());
+    away.unavailable.store(true, SeqCst);
+    let options = PoolOptions::new().crashes_max(1).unavailable_max(Duration::from_millis(300));
+    let pool = pool(options, &[&away, &here]);
+    for _ in 0..8 {
+        assert_eq!(text(&read(pool.submit(request()).unwrap())), TEXT);
+    }
+    assert!(away.submitted.load(SeqCst) >= 1, "it was tried");
+    // In mid-stream too: the one that is left is not reached at first.
+    here.cut_after(5);
+    let mut stream = pool.submit(request()).unwrap();
+    assert!(matches!(stream.next(), Some(Event::Token(_))));
+    eventually("it is cut", || !here.is_up());
+    let error = stream.complete().unwrap_err();
+    assert!(matches!(error, RequestError::Crashed { crashes: 1, .. }), "{error:?}");
+    // With nobody there, requests end after the time that is set.
+    here.revive();
+    here.unavailable.store(true, SeqCst);
+    let begun = Instant::now();
+    let error = pool.submit(request()).unwrap().complete().unwrap_err();
+    assert_eq!(error, RequestError::Unavailable("nobody is there".into()));
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn a_backend_that_panics_loses_no_request() {
     let faults = Faults::new();
     let model = FaultyModel::new(ScriptedModel::echo(TEXT).shared(), faults.clone());

@@ -27,6 +27,8 @@ pub struct Proxy {
     pub requests: Mutex<Vec<Request>>,
     pub terms: Mutex<Option<Continuation>>,
     down: Arc<AtomicBool>,
+    /// Whether requests are accepted and then end as unavailable.
+    pub unavailable: AtomicBool,
     /// Whether each event is a group. Otherwise events that come before a stream is piped, as on a busy machine, are
     /// one group together.
     pub each_event: AtomicBool,
@@ -50,6 +52,7 @@ impl Proxy {
             requests: Mutex::default(),
             terms: Mutex::new(None),
             down: Arc::default(),
+            unavailable: AtomicBool::new(false),
             each_event: AtomicBool::new(false),
         })
     }
@@ -148,6 +151,12 @@ impl Generator for Proxy {
         }
         self.submitted.fetch_add(1, SeqCst);
         self.requests.lock().push(request.clone());
+        if self.unavailable.load(SeqCst) {
+            let (sender, stream) = channel(1, |_| {});
+            let error = RequestError::Unavailable("nobody is there".into());
+            sender.finish(Finished::new(FinishReason::Failed(error)));
+            return Ok(stream);
+        }
         let inner = self.engine.submit(request)?;
         let handle: Arc<OnceLock<StreamHandle>> = Arc::default();
         let signals = handle.clone();

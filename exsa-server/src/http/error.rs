@@ -203,7 +203,14 @@ fn field_of(error: &SubmitError) -> Option<&'static str> {
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
         let report = ErrorReport::from(&error);
-        Self::internal(report.message).code(report.kind)
+        let base = match error {
+            RequestError::Unavailable(_) => {
+                let unavailable = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", report.message);
+                unavailable.retry_after(Duration::from_secs(1))
+            }
+            _ => Self::internal(report.message),
+        };
+        base.code(report.kind)
     }
 }
 

@@ -5,11 +5,13 @@ use super::error::ModelsError;
 use super::folders::Folders;
 use super::guarded::GuardedBackend;
 use super::name;
+use super::remote::RemoteLoader;
 use super::warm_up::warm_up;
 use exsa_core::EngineOptions;
 use exsa_core::backend::{InferenceBackend, ModelSource, SessionOptions, ThreadOptions};
 use exsa_core::chat::ChatTemplateSource;
 use exsa_core::registry::{LoadPacing, ModelConfig, Operation, Registry, RegistryError, RegistryOptions};
+use exsa_worker::{WorkerLoader, WorkerOptions, WorkerPoolOptions};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -291,7 +293,7 @@ impl Models {
     pub(crate) fn file_bytes(&self, model: &str) -> Option<u64> {
         match self.registry.config(model).ok()?.source {
             ModelSource::File(path) => Some(fs::metadata(path).ok()?.len()),
-            ModelSource::Embedded(bytes) => Some(bytes.len() as u64),
+            ModelSource::Embedded(bytes) => Some(bytes.len() as u64).filter(|bytes| *bytes > 0),
             ModelSource::Memory(bytes) => Some(bytes.len() as u64),
             _ => None,
         }
@@ -338,8 +340,32 @@ impl Builder {
             }
             (None, name) => name.as_ref().map(ChatTemplateSource::name),
         };
-        let (backend, source) = self.source(name, entry)?;
-        let mut config = ModelConfig::new(name, backend, source).prepare(warm_up);
+        let mut config = match (entry.remote.is_empty(), entry.workers) {
+            (false, _) => {
+                let loader = RemoteLoader::new(name, entry)?;
+                ModelConfig::with_loader(name, Arc::new(loader), ModelSource::Embedded(&[]))
+            }
+            (true, Some(workers)) => {
+                let (backend, source) = self.source(name, entry)?;
+                if entry.builtin {
+                    let problem = "the built-in model has no file, which workers open; give the path of one";
+                    return Err(at("workers", problem.into()));
+                }
+                let worker =
+                    WorkerOptions::new().backend(self.backend.name()).memory_max(entry.worker_memory);
+                let options = WorkerPoolOptions::new(worker).workers(workers.get());
+                let loader = WorkerLoader::new(backend, options);
+                ModelConfig::with_loader(name, Arc::new(loader), source).prepare(warm_up)
+            }
+            (true, None) if entry.worker_memory.is_some() => {
+                let problem = "workers is not set, whose memory it would limit";
+                return Err(at("worker_memory", problem.into()));
+            }
+            (true, None) => {
+                let (backend, source) = self.source(name, entry)?;
+                ModelConfig::new(name, backend, source).prepare(warm_up)
+            }
+        };
         config.aliases.clone_from(&entry.aliases);
         config.idle_timeout = self.idle_timeout;
         config.load.threads = self.defaults.session.threads;

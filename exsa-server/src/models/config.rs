@@ -2,6 +2,7 @@
 
 use super::catalog::Models;
 use super::name;
+use super::remote::RemoteEntry;
 use super::units;
 use crate::config::Problems;
 use exsa_core::backend::{InferenceBackend, KvType, ModelSource};
@@ -162,6 +163,15 @@ pub struct ModelEntry {
     /// Name of a chat template: one of the model, or a built-in one such as `chatml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template_name: Option<String>,
+    /// Number of worker processes that serve the model, in place of an engine in the server's process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<NonZeroUsize>,
+    /// Maximum bytes of memory of each worker's own, without pages that it shares with others.
+    #[serde(with = "units::bytes", skip_serializing_if = "Option::is_none")]
+    pub worker_memory: Option<u64>,
+    /// Remote engines that serve the model, in place of an engine here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remote: Vec<RemoteEntry>,
 }
 
 /// Settings of [`ModelEntry`] that a request to load or reload a model can change.

@@ -11,11 +11,15 @@ mod folders;
 mod guarded;
 pub(crate) mod name;
 mod ready;
+mod remote;
 pub(crate) mod routes;
 mod units;
 mod view;
 mod warm_up;
+mod worker;
 
 pub use catalog::Models;
 pub use config::{ModelEntry, ModelsConfig};
 pub use error::ModelsError;
+pub use remote::{RemoteDialect, RemoteEntry};
+pub use worker::run_if_worker;

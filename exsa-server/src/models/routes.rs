@@ -288,7 +288,8 @@ fn all(state: &AppState) -> List {
     let memory = models.registry().memory();
     let statuses = models.registry().list();
     let active = statuses.iter().find(|status| status.active).map(|status| status.name.clone());
-    let data = statuses.into_iter().map(|status| model(models, status, of)).collect();
+    let members = models.registry().members();
+    let data = statuses.into_iter().map(|status| model(models, status, of).members(&members)).collect();
     let memory = Memory { used_bytes: memory.used, budget_bytes: memory.budget };
     List { object: "list", active, memory, data }
 }
@@ -304,7 +305,8 @@ fn shown(state: &AppState, name: &str) -> Result<Value, RegistryError> {
     let Some(models) = &state.models else { return Ok(Value::Null) };
     let status = models.registry().status(name)?;
     let stats: BTreeMap<_, _> = state.generator.stats_by_model().into_iter().collect();
-    Ok(to_json(&model(models, status, |name| stats.get(name).copied().unwrap_or_default())))
+    let shown = model(models, status, |name| stats.get(name).copied().unwrap_or_default());
+    Ok(to_json(&shown.members(&models.registry().members())))
 }
 
 fn to_json(value: &impl serde::Serialize) -> Value {

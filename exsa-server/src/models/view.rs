@@ -1,7 +1,7 @@
 //! Models in JSON, as the lifecycle's routes and their events show them.
 
 use exsa_core::model_info::ModelInfo;
-use exsa_core::registry::{LoadingState, ModelState, ModelStatus, ReloadOrder};
+use exsa_core::registry::{LoadingState, MemberState, MembersByModel, ModelState, ModelStatus, ReloadOrder};
 use exsa_core::stats::EngineStats;
 use exsa_core::{Mode, Priority};
 use serde::Serialize;
@@ -49,7 +49,28 @@ pub(super) struct Model {
     keep_alive_seconds: Option<f64>,
     settings: Option<Settings>,
     counters: Counters,
+    /// Worker processes or remote engines that serve the model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    members: Vec<Member>,
     info: Option<Info>,
+}
+
+#[derive(Debug, Serialize)]
+struct Member {
+    name: String,
+    state: String,
+    ready: bool,
+    in_flight: usize,
+    /// Requests that were lost with it, of which most went on elsewhere.
+    lost: u64,
+    restarts: u64,
+}
+
+impl From<MemberState> for Member {
+    fn from(member: MemberState) -> Self {
+        let MemberState { name, state, ready, in_flight, lost, restarts, .. } = member;
+        Self { name, state, ready, in_flight, lost, restarts }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -149,8 +170,16 @@ impl Model {
                 load_seconds: counters.load_time.as_secs_f64(),
                 evictions: counters.evictions,
             },
+            members: Vec::new(),
             info: status.info.as_deref().map(Info::from),
         }
+    }
+
+    /// With its members.
+    pub(super) fn members(mut self, members: &MembersByModel) -> Self {
+        let own = members.iter().filter(|(model, _)| **model == *self.id);
+        self.members = own.flat_map(|(_, members)| members.iter().cloned().map(Member::from)).collect();
+        self
     }
 
     /// A model of a server without a registry, which is always ready.
@@ -178,6 +207,7 @@ impl Model {
             keep_alive_seconds: None,
             settings: None,
             counters: Counters { loads: 1, loads_failed: 0, load_seconds: 0.0, evictions: 0 },
+            members: Vec::new(),
             info: Some(Info::from(info)),
         }
     }

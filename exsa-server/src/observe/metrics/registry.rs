@@ -2,7 +2,7 @@
 
 use super::page::Page;
 use crate::models::Models;
-use exsa_core::registry::ModelStatus;
+use exsa_core::registry::{MemberState, ModelStatus};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -45,11 +45,33 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     }
     let times = each().map(|(name, status)| (vec![("model", name)], status.counters.load_time));
     page.seconds("exsa_model_load", "Time of loads that succeeded", times)?;
+    write_members(models, page)?;
     let memory = models.registry().memory();
     let help = "Estimated memory of all models that load, serve or drain";
     page.gauge("exsa_models_memory_used_bytes", help, [(Vec::new(), memory.used as f64)])?;
     let budget = memory.budget.map(|budget| (Vec::new(), budget as f64));
     page.gauge("exsa_models_memory_budget_bytes", "Memory budget of all models, if there is one", budget)
+}
+
+/// Writes the state of worker processes and remote engines, if there are any.
+fn write_members(models: &Models, page: &mut Page<'_>) -> fmt::Result {
+    let members = models.registry().members();
+    let each =
+        || members.iter().flat_map(|(model, members)| members.iter().map(move |member| (&**model, member)));
+    if each().next().is_none() {
+        return Ok(());
+    }
+    fn labels<'a>(model: &'a str, member: &'a MemberState) -> Vec<(&'static str, &'a str)> {
+        vec![("model", model), ("member", &member.name)]
+    }
+    let ready = each().map(|(model, member)| (labels(model, member), f64::from(u8::from(member.ready))));
+    page.gauge("exsa_member_ready", "1 for a worker or remote engine that takes requests, else 0", ready)?;
+    let in_flight = each().map(|(model, member)| (labels(model, member), member.in_flight as f64));
+    page.gauge("exsa_member_in_flight", "Answers that a worker or remote engine has", in_flight)?;
+    let lost = each().map(|(model, member)| (labels(model, member), member.lost));
+    page.counter("exsa_member_lost", "Requests that were lost with a worker or remote engine", lost)?;
+    let restarts = each().map(|(model, member)| (labels(model, member), member.restarts));
+    page.counter("exsa_member_restarts", "Restarts of a worker process", restarts)
 }
 
 /// Writes the waiting answers of the users with most of them; those of all others are summed under an empty

@@ -1,0 +1,173 @@
+//! Workers as models of a registry.
+
+use crate::host::{WorkerOptions, WorkerState};
+use crate::pool::{WorkerPool, WorkerPoolOptions};
+use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, ModelSource};
+use exsa_core::error::LoadError;
+use exsa_core::model_info::ModelInfo;
+use exsa_core::queue::FairOptions;
+use exsa_core::registry::{Loader, Managed, MemberState};
+use exsa_core::{EngineOptions, Mode, Shutdown};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two looks at workers that load.
+const LOOK: Duration = Duration::from_millis(20);
+/// Units of progress: a worker tells a share.
+const UNITS: u64 = 1000;
+
+/// Loads models of a [`Registry`](exsa_core::registry::Registry) into worker processes: a [`WorkerPool`] for each
+/// model.
+///
+/// ```no_run
+/// use exsa_core::backend::ModelSource;
+/// use exsa_core::registry::{ModelConfig, Registry, RegistryOptions};
+/// use exsa_worker::{WorkerLoader, WorkerOptions, WorkerPoolOptions};
+/// # use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
+/// use std::sync::Arc;
+///
+/// # let backend = ScriptedBackend::new(ScriptedModel::echo("Hello."));
+/// let options = WorkerPoolOptions::new(WorkerOptions::new()).workers(3);
+/// let loader = WorkerLoader::new(Arc::new(backend), options); // a real program: CandleBackend::new()
+/// let registry = Registry::new(RegistryOptions::new())?;
+/// registry.add(ModelConfig::with_loader("story", Arc::new(loader), ModelSource::file("story.gguf")))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct WorkerLoader {
+    backend: Arc<dyn InferenceBackend>,
+    options: WorkerPoolOptions,
+}
+
+impl WorkerLoader {
+    /// A loader of pools with these options, apart from the model's file and the options of the engine, which are
+    /// the registry's. `backend` reads headers and estimates memory; the workers compute with their own.
+    #[must_use]
+    pub fn new(backend: Arc<dyn InferenceBackend>, options: WorkerPoolOptions) -> Self {
+        Self { backend, options }
+    }
+
+    fn options(&self, source: &ModelSource, engine: &EngineOptions) -> Result<WorkerPoolOptions, LoadError> {
+        let ModelSource::File(path) = source else {
+            return Err(LoadError::Unsupported {
+                what: "a model in memory, for worker processes".into(),
+                supported: "a file, which workers open themselves".into(),
+            });
+        };
+        let mut options = self.options.clone();
+        let WorkerOptions { model, engine: own, .. } = &mut options.worker;
+        (*model, *own) = (Some(path.clone()), engine.clone());
+        // Unless they are set, threads are those of the model, for all workers together.
+        options.threads = options.threads.or_else(|| {
+            let all = engine.session.threads.compute?.get();
+            NonZeroUsize::new((all / options.workers).max(1))
+        });
+        Ok(options)
+    }
+}
+
+impl fmt::Debug for WorkerLoader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerLoader").field("backend", &self.backend.name()).finish_non_exhaustive()
+    }
+}
+
+impl Loader for WorkerLoader {
+    fn name(&self) -> &str {
+        self.backend.name()
+    }
+
+    fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError> {
+        self.backend.inspect(source)
+    }
+
+    /// The sum over the workers: pages of the file that they share count once for each.
+    fn estimate(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        engine: &EngineOptions,
+    ) -> Result<MemoryEstimate, LoadError> {
+        let one = self.backend.estimate(source, load, &engine.session)?;
+        let workers = self.options.workers as u64;
+        let mut all = one;
+        all.weights = one.weights.saturating_mul(workers);
+        all.kv = one.kv.saturating_mul(workers);
+        all.scratch = one.scratch.saturating_mul(workers);
+        Ok(all)
+    }
+
+    fn load(
+        &self,
+        source: &ModelSource,
+        _load: &LoadOptions,
+        engine: &EngineOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<Box<dyn Managed>, LoadError> {
+        // A file that the backend refuses ends no worker after the other.
+        self.backend.inspect(source)?;
+        let pool = WorkerPool::start(self.options(source, engine)?)?;
+        let total = UNITS * pool.workers().len() as u64;
+        loop {
+            let mut done = 0;
+            for status in pool.status() {
+                done += match status.state {
+                    WorkerState::Starting(share) => (share.clamp(0.0, 1.0) * UNITS as f32) as u64,
+                    WorkerState::Failed(cause) => {
+                        return Err(LoadError::Backend(format!("worker {}: {cause}", status.number)));
+                    }
+                    _ => UNITS,
+                };
+            }
+            let ready = pool.status().iter().all(|status| status.state == WorkerState::Ready);
+            progress.report(if ready { total } else { done.min(total - 1) }, total)?;
+            if ready {
+                return Ok(Box::new(pool));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Managed for WorkerPool {
+    fn begin_shutdown(&self, how: Shutdown) {
+        Managed::begin_shutdown(self.pool(), how);
+    }
+
+    fn shut_down(&self, how: Shutdown) {
+        let timeout = if how == Shutdown::Abort { Duration::ZERO } else { Duration::MAX };
+        WorkerPool::shut_down(self, timeout);
+    }
+
+    /// After a shutdown, or when every worker was given up.
+    fn is_shut_down(&self) -> bool {
+        self.status()
+            .iter()
+            .all(|status| matches!(status.state, WorkerState::Stopped | WorkerState::Failed(_)))
+    }
+
+    fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
+        self.pool().waiting_by_user()
+    }
+
+    fn members(&self) -> Vec<MemberState> {
+        let mut members = Managed::members(self.pool());
+        for (member, status) in members.iter_mut().zip(self.status()) {
+            member.restarts = status.restarts;
+            if status.state != WorkerState::Ready {
+                (member.state, member.ready) = (status.state.to_string(), false);
+            }
+        }
+        members
+    }
+
+    fn set_mode(&self, mode: Mode) {
+        WorkerPool::set_mode(self, mode);
+    }
+
+    fn set_fair(&self, options: FairOptions) {
+        WorkerPool::set_fair(self, options);
+    }
+}
