@@ -108,7 +108,7 @@ fn requests_fail_once_all_workers_are_given_up() {
     }
     for stream in streams {
         match stream.complete() {
-            Err(RequestError::Lost(reason)) => {
+            Err(RequestError::Lost(reason) | RequestError::Unavailable(reason)) => {
                 assert_eq!(
                     reason,
                     "model 'scripted' has failed: worker 0 of scripted was killed by signal 9"
