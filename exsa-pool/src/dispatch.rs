@@ -220,11 +220,8 @@ impl Shared {
             drop(retired);
             let worked =
                 !expired.is_empty() || !hopeless.is_empty() || placed.is_some() || !hedges.is_empty();
-            for (job, reason) in expired {
+            for (job, reason) in expired.into_iter().chain(hopeless) {
                 self.end(&job, reason);
-            }
-            for (job, error) in hopeless {
-                self.end(&job, FinishReason::Failed(RequestError::Lost(error.to_string())));
             }
             placed.into_iter().chain(hedges).for_each(|placed| self.start_waiting(placed));
             if worked {

@@ -3,7 +3,7 @@
 use crate::job::Job;
 use crate::member::MemberState;
 use crate::shared::{Shared, State};
-use exsa_core::SubmitError;
+use exsa_core::{FinishReason, RequestError, SubmitError};
 use std::sync::Arc;
 
 impl State {
@@ -17,15 +17,16 @@ impl State {
         first
     }
 
-    /// Requests that wait for members that were given up.
-    pub(crate) fn hopeless(&self) -> Vec<(Arc<Job>, SubmitError)> {
+    /// Requests that wait for members that were given up, and their ends.
+    pub(crate) fn hopeless(&self) -> Vec<(Arc<Job>, FinishReason)> {
         if self.queue.len() == 0 || !self.members.iter().any(|member| member.failure().is_some()) {
             return Vec::new();
         }
         let failure = |part: &crate::job::Part| {
-            let origin = {
+            let (origin, ran) = {
                 let progress = part.job.progress.lock();
-                progress.origin.filter(|_| progress.has_tokens())
+                let origin = progress.origin.filter(|_| progress.has_tokens());
+                (origin, origin.is_some() || progress.crashes > 0)
             };
             let model = part.job.request.model.as_deref();
             let error = self.failure(|member| {
@@ -33,7 +34,9 @@ impl State {
                     && !part.excluded.contains(&member.id)
                     && member.continues(origin, model)
             })?;
-            Some((part.job.clone(), error))
+            let error = error.to_string();
+            let error = if ran { RequestError::Lost(error) } else { RequestError::Unavailable(error) };
+            Some((part.job.clone(), FinishReason::Failed(error)))
         };
         self.queue.iter().filter_map(failure).collect()
     }

@@ -411,6 +411,12 @@ impl Shared {
         let mut state = self.state.lock();
         state.submitted += 1;
         state.running.push(job.clone());
+        if self.options.hedge_after.is_some() {
+            // The dispatcher may sleep without a limit, since nothing ran.
+            state.changed = true;
+            drop(state);
+            self.wake.notify_all();
+        }
     }
 
     /// Undoes [`begin`](Self::begin).

@@ -151,7 +151,8 @@ fn an_answer_goes_on_after_any_cut() {
         let alone = Engine::start(case.model.clone().shared(), options()).unwrap();
         let expected = read(alone.submit(case.request.clone()).unwrap());
         let several = case.request.n > 1;
-        let mut cuts = 0;
+        let (mut cuts, mut continued) = (0, 0);
+        let goes_on = case.request.best_of.is_none() && case.request.prompt_logprobs.is_none();
         for groups in 0.. {
             let first = Proxy::new(slow(&case.model), options());
             let second = Proxy::new(case.model.clone().shared(), options());
@@ -168,14 +169,16 @@ fn an_answer_goes_on_after_any_cut() {
                 break;
             }
             assert!(second.submitted.load(std::sync::atomic::Ordering::SeqCst) > 0, "{what}");
-            let tokens =
-                groups > 0 && case.request.best_of.is_none() && case.request.prompt_logprobs.is_none();
-            if tokens {
+            // On a busy machine all of it, with the loss, may come before it is piped: the answer begins anew.
+            let resumed =
+                |request: &Request| request.resume.as_ref().is_some_and(|resume| !resume.tokens.is_empty());
+            if goes_on && groups > 0 && second.requests.lock().iter().any(resumed) {
                 assert_eq!(seen.finished.continued, Some(Continued::Identical), "{what}");
+                continued += 1;
             }
             cuts += 1;
         }
-        assert!(cuts > 0, "{}", case.name);
+        assert!(cuts > 0 && (continued > 0 || !goes_on), "{}: {continued} of {cuts} continued", case.name);
     }
 }
 

@@ -233,6 +233,8 @@ fn a_second_member_is_tried_where_the_first_is_slow() {
     let quick = proxy();
     let options = PoolOptions::new().hedge_after(Duration::from_millis(30));
     let pool = pool(options, &[&slow, &quick]);
+    // Time for the pool's thread to find nothing to do.
+    std::thread::sleep(Duration::from_millis(100));
     let stream = pool.submit(request()).unwrap();
     let seen = read(stream);
     assert_eq!(text(&seen), TEXT);

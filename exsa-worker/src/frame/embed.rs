@@ -77,7 +77,7 @@ pub(crate) fn error_of(json: &str) -> Result<RequestError, FrameError> {
         .map_err(|problem| FrameError::Content(format!("an error's report: {problem}")))?;
     Ok(match report.kind.as_str() {
         // The worker was about to end when the request came.
-        "shutting_down" => RequestError::Lost(report.message),
+        "shutting_down" => RequestError::Unavailable(report.message),
         _ => report.into(),
     })
 }

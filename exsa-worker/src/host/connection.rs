@@ -3,6 +3,7 @@
 use super::open::{Open, OpenEmbed, OpenRerank};
 use crate::frame::{FrameError, FromWorker, ToWorker, embed_output, error_of, rerank_output};
 use crate::output::Output;
+use exsa_core::embed::EmbedError;
 use exsa_core::stream::{Finished, QueuePosition};
 use exsa_core::{EngineInfo, FinishReason, RequestError, RequestValidator};
 use parking_lot::Mutex;
@@ -65,6 +66,11 @@ impl Connection {
         table.requests.values().map(|open| open.prompt_tokens()).fold(0, u64::saturating_add)
     }
 
+    /// Whether no more requests are accepted.
+    pub(super) fn is_closed(&self) -> bool {
+        self.open.lock().closed
+    }
+
     /// Accepts no more requests.
     pub(super) fn close(&self) {
         self.open.lock().closed = true;
@@ -95,17 +101,29 @@ impl Connection {
         drop(removed);
     }
 
-    /// Delivers a message about a request.
+    /// Accepts no more requests if the error says that the engine has ended. Before the error is delivered, since
+    /// its request is tried again at once, and not here.
+    fn heed(&self, error: Option<&RequestError>) -> bool {
+        let ended = error.is_some_and(RequestError::is_lost_engine);
+        if ended {
+            self.close();
+        }
+        ended
+    }
+
+    /// Delivers a message about a request. Returns whether it says that the engine has ended.
     ///
     /// # Errors
     ///
     /// The way in which the worker broke the protocol.
-    pub(super) fn deliver(&self, message: FromWorker) -> Result<(), FrameError> {
+    pub(super) fn deliver(&self, message: FromWorker) -> Result<bool, FrameError> {
+        let mut engine_ended = false;
         match message {
             FromWorker::Events { id, events } => {
                 let open = self.find(id)?;
                 let Open::Stream(stream) = &*open else { return Err(wrong(id, "text")) };
-                if stream.deliver(events.0)? {
+                let heed = |finished: &Finished| engine_ended = self.heed(finished.reason.error());
+                if stream.deliver(events.0, heed)? {
                     self.remove(id);
                 }
             }
@@ -113,6 +131,7 @@ impl Connection {
                 let open = self.find(id)?;
                 let Open::Stream(stream) = &*open else { return Err(wrong(id, "text")) };
                 let error = error_of(&error)?;
+                engine_ended = self.heed(Some(&error));
                 self.remove(id);
                 stream.end(Finished::new(FinishReason::Failed(error)));
             }
@@ -121,6 +140,7 @@ impl Connection {
                 match &*open {
                     Open::Embed(OpenEmbed { sender, texts }) => {
                         let output = embed_output(output, *texts)?;
+                        engine_ended = self.heed(failure(&output));
                         self.remove(id);
                         sender.lock().take().into_iter().for_each(|sender| sender.send(output.clone()));
                     }
@@ -138,6 +158,7 @@ impl Connection {
                     return Err(wrong(id, "scores"));
                 };
                 let output = rerank_output(output, *texts)?;
+                engine_ended = self.heed(failure(&output));
                 self.remove(id);
                 sender.lock().take().into_iter().for_each(|sender| sender.send(output.clone()));
             }
@@ -158,12 +179,20 @@ impl Connection {
                 return Err(FrameError::Content("a message of the start after the start".into()));
             }
         }
-        Ok(())
+        Ok(engine_ended)
     }
 
     /// Facts about the engine.
     pub(super) fn info(&self) -> &EngineInfo {
         self.validator.info()
+    }
+}
+
+/// The error of a request for vectors or scores as a whole.
+fn failure<T>(output: &Result<T, EmbedError>) -> Option<&RequestError> {
+    match output {
+        Err(EmbedError::Failed(error)) => Some(error),
+        _ => None,
     }
 }
 

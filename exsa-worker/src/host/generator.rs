@@ -106,7 +106,7 @@ impl Worker {
 
     /// Whether the worker takes requests.
     pub fn is_ready(&self) -> bool {
-        self.slot.live.lock().is_some()
+        self.slot.live.lock().as_ref().is_some_and(|connection| !connection.is_closed())
     }
 
     /// The error of requests to a worker that was given up or stopped, and stays so until

@@ -60,8 +60,12 @@ pub(super) struct OpenStream {
 }
 
 impl OpenStream {
-    /// Delivers a group of events. Returns whether the stream has ended.
-    pub(super) fn deliver(&self, events: Vec<WireEvent>) -> Result<bool, FrameError> {
+    /// Delivers a group of events. Returns whether the stream has ended; `heed` sees its end before the consumer does.
+    pub(super) fn deliver(
+        &self,
+        events: Vec<WireEvent>,
+        heed: impl FnOnce(&Finished),
+    ) -> Result<bool, FrameError> {
         let n = events.len() as u64;
         let (mut events, ended) = self.rules.check(events)?;
         self.began.store(true, Ordering::Relaxed);
@@ -70,6 +74,7 @@ impl OpenStream {
             let (sender, finished) = (place.take(), events.pop());
             drop(place);
             if let (Some(sender), Some(exsa_core::Event::Finished(finished))) = (sender, finished) {
+                heed(&finished);
                 sender.finish_with(events, finished);
             }
             return Ok(true);

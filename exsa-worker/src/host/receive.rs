@@ -14,6 +14,8 @@ pub(super) enum Step {
     Sandboxed(SandboxReport),
     /// The engine's facts: answered with the connection.
     Ready(Box<EngineInfo>),
+    /// The engine has ended by itself, and the connection takes no more requests.
+    EngineEnded,
     /// There will be no engine.
     LoadFailed(String),
     /// The connection has ended, with the violation of the protocol if there was one. Always the last.
@@ -55,7 +57,11 @@ fn messages(
     while let Some(message) = reader.read()? {
         match (message, &connection) {
             (FromWorker::Beat(new), _) => beat(Box::new(new)),
-            (message, Some(connection)) => connection.deliver(message)?,
+            (message, Some(connection)) => {
+                if connection.deliver(message)? {
+                    report(Step::EngineEnded);
+                }
+            }
             (FromWorker::Sandboxed(level), None) => {
                 once(&mut sandboxed)?;
                 report(Step::Sandboxed(level));

@@ -212,6 +212,7 @@ impl Supervisor {
         match step {
             Step::Sandboxed(report) => self.slot.set_status(|status| status.sandbox = Some(report)),
             Step::LoadFailed(reason) => self.load_failed = Some(reason),
+            Step::EngineEnded => self.supervision.engine_ended(now),
             Step::Ready(info) => return self.ready(now, *info),
             Step::Ended(violation) => {
                 self.receiver_ended = true;

@@ -69,6 +69,8 @@ pub(crate) struct Supervision {
     phase: Phase,
     /// Time of the last progress of loading, or of the last sign of life.
     last_sign: Duration,
+    /// Time of the last heartbeat while the process loads; `None` before the first.
+    last_beat: Option<Duration>,
     sign: Sign,
     loaded: u64,
     ready_since: Option<Duration>,
@@ -77,6 +79,8 @@ pub(crate) struct Supervision {
     last_poll: Option<Duration>,
     /// The process was killed, and its end is awaited.
     killed: bool,
+    /// The engine has ended, and the process is to follow by then.
+    exit_by: Option<Duration>,
 }
 
 impl Supervision {
@@ -87,12 +91,14 @@ impl Supervision {
             timeouts,
             phase: Phase::Waiting(now),
             last_sign: now,
+            last_beat: None,
             sign: Sign::default(),
             loaded: 0,
             ready_since: None,
             restarts: VecDeque::new(),
             last_poll: None,
             killed: false,
+            exit_by: None,
         }
     }
 
@@ -103,7 +109,7 @@ impl Supervision {
     /// The process runs, and loads its model.
     pub(crate) fn started(&mut self, now: Duration) {
         (self.last_sign, self.loaded, self.ready_since) = (now, 0, None);
-        self.killed = false;
+        (self.killed, self.exit_by, self.last_beat) = (false, None, None);
         self.sign = Sign::default();
         self.phase = Phase::Starting;
     }
@@ -120,10 +126,18 @@ impl Supervision {
     /// A heartbeat came, with the bytes loaded so far.
     pub(crate) fn beat(&mut self, now: Duration, loaded: u64, sign: Sign) {
         let is_loading = self.phase == Phase::Starting;
+        if is_loading {
+            self.last_beat = Some(now);
+        }
         if is_loading && loaded <= self.loaded {
             return;
         }
         (self.last_sign, self.loaded, self.sign) = (now, loaded, sign);
+    }
+
+    /// The engine has ended by itself: its process takes no more requests, and ends soon.
+    pub(crate) fn engine_ended(&mut self, now: Duration) {
+        self.exit_by.get_or_insert(now.saturating_add(self.timeouts.stop));
     }
 
     /// The process has ended.
@@ -188,10 +202,17 @@ impl Supervision {
         let gap = self.last_poll.replace(now).map_or(Duration::ZERO, |last| now.saturating_sub(last));
         if gap > OWN_GAP {
             self.last_sign = self.last_sign.saturating_add(gap).min(now);
+            self.last_beat = self.last_beat.map(|last| last.saturating_add(gap).min(now));
+        }
+        if self.exit_by.take_if(|by| now >= *by).is_some() {
+            return self.kill(ExitCause::Panicked);
         }
         let silent = now.saturating_sub(self.last_sign);
         match self.phase {
             Phase::Waiting(at) if now >= at => Some(Action::Start),
+            Phase::Starting if self.mute(now) > self.timeouts.stall_min => {
+                self.kill(ExitCause::Silent(self.mute(now)))
+            }
             Phase::Starting if silent > self.timeouts.start => self.kill(ExitCause::StartTimeout(silent)),
             Phase::Draining { until, restart } if open == 0 || now >= until => {
                 self.phase = Phase::Ending { until: now.saturating_add(self.timeouts.stop), restart };
@@ -204,6 +225,11 @@ impl Supervision {
             Phase::Ready | Phase::Draining { .. } => self.watch(silent, open),
             _ => None,
         }
+    }
+
+    /// Time without a heartbeat since one came while the process loads.
+    fn mute(&self, now: Duration) -> Duration {
+        self.last_beat.map_or(Duration::ZERO, |last| now.saturating_sub(last))
     }
 
     fn watch(&mut self, silent: Duration, open: usize) -> Option<Action> {

@@ -113,6 +113,19 @@ fn too_many_restarts_in_a_window_give_up_until_asked() {
 }
 
 #[test]
+fn a_process_whose_engine_has_ended_is_killed_if_it_stays() {
+    let alive = |_| Some(idle(ms(0), ms(2000)));
+    let mut simulation = Simulation::ready(RestartPolicy::new().restarts_max(0, ms(60_000)));
+    simulation.pass(ms(1000), alive);
+    simulation.supervision.engine_ended(simulation.now);
+    simulation.supervision.engine_ended(simulation.now + ms(500));
+    let killed = simulation.pass(ms(60_000), alive);
+    assert_eq!(killed, Some((Action::Kill(ExitCause::Panicked), ms(2000))));
+    simulation.supervision.ended(simulation.now, &ExitCause::Panicked);
+    assert_eq!(*simulation.supervision.phase(), Phase::Failed(ExitCause::Panicked), "it counts as a crash");
+}
+
+#[test]
 fn without_a_limit_restarts_go_on() {
     let policy = RestartPolicy::new().backoff(ms(20), ms(20)).restarts_max(None, ms(0));
     let mut simulation = Simulation::ready(policy);
@@ -172,10 +185,22 @@ fn loading_may_take_long_but_not_without_progress() {
     simulation.supervision.started(simulation.now);
     for loaded in 1..20 {
         simulation.supervision.beat(simulation.now, loaded, Sign::default());
-        assert_eq!(simulation.next_action(ms(50_000)), None);
+        assert_eq!(simulation.pass(ms(50_000), |_| Some(Sign::default())), None);
     }
     let (action, _) = simulation.pass(ms(60_000), |_| Some(Sign::default())).unwrap();
     assert!(matches!(action, Action::Kill(ExitCause::StartTimeout(_))), "{action:?}");
+}
+
+#[test]
+fn a_process_that_falls_silent_while_it_loads_is_ended() {
+    let mut simulation = Simulation::new(RestartPolicy::new());
+    simulation.next_action(ms(100)).unwrap();
+    simulation.supervision.started(simulation.now);
+    assert_eq!(simulation.next_action(ms(10_000)), None, "the first heartbeat may take its time");
+    assert_eq!(simulation.pass(ms(1000), |_| Some(Sign::default())), None);
+    let (action, after) = simulation.next_action(ms(60_000)).unwrap();
+    assert!(matches!(action, Action::Kill(ExitCause::Silent(_))), "{action:?}");
+    assert!(after > ms(1900) && after < ms(2100), "{after:?}");
 }
 
 #[test]

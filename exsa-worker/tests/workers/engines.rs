@@ -61,6 +61,9 @@ pub fn build(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
         other => return Err(format!("no backend {other}").into()),
     };
     let faults = Faults::new();
+    if let (0, Some(pass)) = (setup.worker, setup.host["first_panics_at"].as_u64()) {
+        faults.add(When::Nth(Operation::Forward, pass), Effect::Panic);
+    }
     if let Some(pace) = setup.host["pace_us"].as_u64() {
         // Before the pace, since the first fault that is due counts.
         if let Some(effect) = effect(&setup.host) {
@@ -72,9 +75,9 @@ pub fn build(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
     }
     let model = FaultyModel::new(model, faults.clone()).shared();
     let engine = Engine::start(model, setup.engine)?;
-    if let Some(way) = setup.host["breaks"].as_str() {
+    if let Some(way) = setup.host["breaks"].as_str().map(str::to_owned) {
         let within = setup.host["breaks_within_ms"].as_u64().unwrap_or(1000);
-        let (way, random) = (way.to_owned(), RandomState::new().hash_one(std::process::id()));
+        let random = RandomState::new().hash_one(std::process::id());
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(random % within));
             break_itself(&way, &faults, random);

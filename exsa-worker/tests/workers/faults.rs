@@ -94,6 +94,14 @@ fn a_stopped_process_is_replaced() {
     // Without a request as well.
     signals::stop(worker.status().pid.unwrap());
     until("it is replaced", || worker.status().restarts == 2);
+    // While it loads, as soon as it has given a sign of life.
+    let timeouts = Timeouts::new().stall_min(Duration::from_millis(700));
+    let worker = Worker::start(options(json!({})).backend("hangs").timeouts(timeouts)).unwrap();
+    until("it begins to load", || worker.status().sandbox.is_some());
+    std::thread::sleep(Duration::from_millis(300));
+    signals::stop(worker.status().pid.unwrap());
+    until("it is replaced", || worker.status().restarts > 0);
+    assert!(matches!(worker.status().last_exit, Some(ExitCause::Silent(_))), "{:?}", worker.status());
 }
 
 /// The host does not read while the worker sends and dies: what was sent must come.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
     ("pools::a_poisonous_prompt_ends_few_workers", a_poisonous_prompt_ends_few_workers),
+    ("pools::a_panic_is_one_crash_for_each_stream", a_panic_is_one_crash_for_each_stream),
     ("pools::workers_are_replaced_one_by_one", workers_are_replaced_one_by_one),
     ("pools::requests_fail_once_all_workers_are_given_up", requests_fail_once_all_workers_are_given_up),
 ];
@@ -35,6 +36,20 @@ fn a_poisonous_prompt_ends_few_workers() {
     }
     let restarts: u64 = pool.status().iter().map(|status| status.restarts).sum();
     assert!(restarts <= 2, "{restarts}");
+}
+
+/// A worker whose engine has panicked, and whose process has not ended yet, gets no stream again.
+fn a_panic_is_one_crash_for_each_stream() {
+    let restart = RestartPolicy::new().backoff(WAIT, WAIT);
+    let host = json!({"pace_us": 1000, "first_panics_at": 200});
+    let pool = WorkerPool::start(WorkerPoolOptions::new(options(host).restart(restart)).workers(2)).unwrap();
+    pool.wait_ready(WAIT).unwrap();
+    let streams: Vec<_> = (0..16).map(|i| pool.submit(seeded(&i.to_string(), 500)).unwrap()).collect();
+    for stream in streams {
+        assert_eq!(stream.complete().unwrap().reason, FinishReason::MaxTokens);
+    }
+    let members = pool.pool().members();
+    assert!((1..=16).contains(&members[0].lost) && members[1].lost == 0, "{members:?}");
 }
 
 fn workers_are_replaced_one_by_one() {
@@ -93,7 +108,7 @@ fn requests_fail_once_all_workers_are_given_up() {
     }
     for stream in streams {
         match stream.complete() {
-            Err(RequestError::Lost(reason)) => {
+            Err(RequestError::Lost(reason) | RequestError::Unavailable(reason)) => {
                 assert_eq!(
                     reason,
                     "model 'scripted' has failed: worker 0 of scripted was killed by signal 9"

@@ -5,7 +5,7 @@ use crate::streams::WAIT;
 use exsa_core::backend::Model;
 use exsa_core::{Continued, Engine, EngineOptions, Event, FinishReason, Generator, Request, TokenStream};
 use exsa_pool::{BreakerOptions, PoolOptions};
-use exsa_worker::{RestartPolicy, Timeouts, WorkerOptions, WorkerPool, WorkerPoolOptions};
+use exsa_worker::{RestartPolicy, Timeouts, WorkerOptions, WorkerPool, WorkerPoolOptions, WorkerState};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -172,7 +172,11 @@ pub fn survive(worker: WorkerOptions, model: Arc<dyn Model>, requests: &[(&str, 
             std::thread::sleep(EVERY);
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let worker = &pool.workers()[(random >> 33) as usize % WORKERS];
-            if let Some(pid) = worker.status().pid {
+            // One that loads may be killed as well; stopped, it would only take longer until it is noticed.
+            let status = worker.status();
+            if let Some(pid) =
+                status.pid.filter(|_| fault != Fault::Stop || status.state == WorkerState::Ready)
+            {
                 fault.strike(pid);
                 counts.signals.fetch_add(1, Ordering::Relaxed);
             }
