@@ -219,6 +219,23 @@ fn the_engines_retry_after_is_kept_to() {
     let start = Instant::now();
     assert_eq!(submit(&connect(&served)).complete().unwrap().text, "a");
     assert!(start.elapsed() >= Duration::from_secs(1));
+    // A date, by the engine's own clock.
+    let count = AtomicUsize::new(0);
+    let served = mock(move |_, exchange| {
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            let date = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+            let headers = format!("{date}retry-after: Sun, 06 Nov 1994 08:49:38 GMT\r\n");
+            exchange.respond(503, "application/json", &headers, "{}");
+        } else {
+            exchange.begin_events();
+            exchange.event(&text("b"));
+            exchange.event(&end("stop"));
+            exchange.done();
+        }
+    });
+    let start = Instant::now();
+    assert_eq!(submit(&connect(&served)).complete().unwrap().text, "b");
+    assert!(start.elapsed() >= Duration::from_secs(1));
     // Longer than the client wants to wait.
     let mock = mock(|_, exchange| exchange.respond(429, "text/plain", "retry-after: 3600\r\n", "later"));
     let error = failure(submit(&connect(&mock)).complete());
