@@ -1,8 +1,9 @@
 //! Checks what a remote engine does of what its dialect promises, with real requests.
 //!
 //!   check_engine URL [--dialect NAME] [--model NAME] [--tokenizer FILE.gguf] [--positional-seeds] [--beside FILE.gguf]
+//!       [--without CHECK]...
 //!
-//! `--beside` compares with the same model in this process. Ends with an error if a check fails. A refusal that the
+//! `--beside` compares with the same model in this process; `--without` leaves a check out. Ends with an error if a check fails. A refusal that the
 //! dialect states is no failure.
 
 mod answers;
@@ -24,6 +25,7 @@ struct Args {
     url: String,
     options: RemoteOptions,
     beside: Option<String>,
+    without: Vec<String>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -57,6 +59,9 @@ fn main() -> Result<(), Failure> {
     ];
     let mut failed = 0;
     for (name, check) in checks {
+        if args.without.iter().any(|without| without == name) {
+            continue;
+        }
         match check() {
             Ok(found) => println!("ok       {name}: {found}"),
             Err(error) if error.is::<exsa_core::SubmitError>() => println!("refused  {name}: {error}"),
@@ -73,6 +78,7 @@ fn args() -> Result<Args, Failure> {
     let mut args = std::env::args().skip(1);
     let url = args.next().ok_or("the URL of an engine is needed")?;
     let (mut options, mut beside) = (RemoteOptions::new(&url).approximate(true), None);
+    let mut without = Vec::new();
     while let Some(name) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{name} needs a value"));
         options = match name.as_str() {
@@ -80,6 +86,10 @@ fn args() -> Result<Args, Failure> {
             "--model" => options.model(Some(value()?)),
             "--tokenizer" => options.tokenizer(ModelSource::file(value()?)),
             "--positional-seeds" => options.positional_seeds(true),
+            "--without" => {
+                without.push(value()?);
+                options
+            }
             "--beside" => {
                 beside = Some(value()?);
                 options
@@ -87,7 +97,7 @@ fn args() -> Result<Args, Failure> {
             _ => return Err(format!("no such option: {name}").into()),
         };
     }
-    Ok(Args { url: url.trim_end_matches('/').to_owned(), options, beside })
+    Ok(Args { url: url.trim_end_matches('/').to_owned(), options, beside, without })
 }
 
 fn dialect(name: &str) -> Result<Dialect, Failure> {

@@ -183,6 +183,27 @@ fn llama_servers_log_probabilities_of_conversations() {
 }
 
 #[test]
+fn vllms_log_probabilities_of_completions() {
+    let stream = include_str!("recorded/vllm-completions.txt");
+    let (tokens, usage) = recorded(stream, Request::text("The story").max_tokens(4));
+    assert_eq!(texts(&tokens), [" frog", "'s", " own", " frog"]);
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (7, 4));
+    let (_, logprob, top) = &tokens[1];
+    assert_eq!((*logprob, top[1].text.as_deref(), top[1].logprob), (-1.110_372_9, Some("’"), -2.729_223_7));
+}
+
+/// vLLM 0.32 with `stream_interval` 3: events of three tokens, of which one completes a character.
+#[test]
+fn vllms_log_probabilities_of_conversations() {
+    let (tokens, usage) = recorded(include_str!("recorded/vllm-chat.txt"), chat());
+    assert_eq!((texts(&tokens).concat(), usage.completion_tokens), ("🦜🐧🐧🐧".to_owned(), 14));
+    let complete: Vec<_> = tokens.iter().filter(|(text, ..)| !text.is_empty()).collect();
+    let logprobs: Vec<f32> = complete.iter().map(|(_, logprob, _)| *logprob).collect();
+    assert_eq!(logprobs, [-0.019_214_103, -0.004_965_829_7, -0.015_037_863_5, -0.010_856_845]);
+    assert_eq!(complete[0].2[1].text.as_deref(), Some("🦄"));
+}
+
+#[test]
 fn an_event_with_several_tokens_is_divided() {
     let entry = |text: &str, logprob: f64| json!({ "token": text, "logprob": logprob, "top_logprobs": [] });
     let event = |content: &str, entries: &Value| json!({ "choices": [{ "delta": { "content": content }, "logprobs": { "content": entries } }] });

@@ -147,6 +147,17 @@ fn errors_in_mid_stream_end_the_request_with_the_engines_message() {
     }
 }
 
+/// Dynamo's frontend, after the worker of a stream was killed.
+#[test]
+fn a_routers_report_of_a_lost_worker_is_a_lost_engine() {
+    let error =
+        json!({ "message": "Service temporarily unavailable", "type": "service_unavailable", "code": 503 });
+    let report = format!("data: {}\n\ndata: [DONE]\n\n", json!({ "error": error }));
+    let error = transcript(vec![format!("data: {}\n\n", text("a")).into_bytes(), report.into_bytes()]);
+    let error = error.unwrap_err();
+    assert!(error.is_lost_engine() && error.to_string().contains("temporarily unavailable"), "{error:?}");
+}
+
 #[test]
 fn a_lost_connection_is_told_from_other_failures() {
     // In mid-stream, with the body incomplete and complete.
