@@ -4,7 +4,7 @@ use crate::{Failure, Outcome, complete, ensure};
 use exsa_backend_candle::CandleBackend;
 use exsa_backend_remote::RemoteEngine;
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource};
-use exsa_core::{Engine, EngineOptions, Generator, Request, SamplingParams};
+use exsa_core::{Engine, EngineOptions, Request, SamplingParams};
 
 const PROMPTS: [&str; 4] = [
     "The story of the frog and the princess begins in a dark wood, where",

@@ -97,8 +97,11 @@ pub(crate) fn deadline(engine: &RemoteEngine, url: &str) -> Outcome {
     ensure(ended.reason == FinishReason::Deadline, format!("{:?}", ended.reason))?;
     let late = (start.elapsed() - ended.idle.unwrap_or_default() + ended.stream).saturating_sub(limit);
     ensure(late < Duration::from_secs(1), format!("{late:.1?} after the limit"))?;
-    let idle = ended.idle.map(|idle| idle.saturating_sub(ended.stream));
-    Ok(format!("{late:.1?} after the limit of {limit:.1?}; the engine idle {idle:.1?} later"))
+    let idle = match ended.idle {
+        Some(idle) => format!("idle {:.1?} later", idle.saturating_sub(ended.stream)),
+        None => "does not report its load".to_owned(),
+    };
+    Ok(format!("{late:.1?} after the limit of {limit:.1?}; the engine {idle}"))
 }
 
 /// A prompt beyond the context is refused with the reason.
