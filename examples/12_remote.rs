@@ -27,10 +27,7 @@ struct Args {
 
 fn main() -> Result {
     let args = Args::parse();
-    let url = match args.url {
-        Some(url) => url,
-        None => serve(args.model.start()?)?,
-    };
+    let url = args.url.map_or_else(|| serve(args.model.start()?), Ok)?;
     let mut options = RemoteOptions::new(url);
     if let Ok(key) = std::env::var("EXSA_REMOTE_KEY") {
         options = options.api_key(key);

@@ -78,7 +78,7 @@ impl RemoteError {
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Connection(_) => true,
-            Self::Status { status, .. } => matches!(status, 429 | 502 | 503 | 504),
+            Self::Status { status, .. } => is_temporary(*status),
             _ => false,
         }
     }
@@ -90,6 +90,11 @@ impl RemoteError {
             _ => None,
         }
     }
+}
+
+/// Whether a status tells that the same request may succeed a moment later, or elsewhere.
+pub(crate) fn is_temporary(status: u16) -> bool {
+    matches!(status, 429 | 502 | 503 | 504)
 }
 
 impl From<RemoteError> for RequestError {

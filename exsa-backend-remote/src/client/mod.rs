@@ -1,6 +1,7 @@
 //! HTTP client: one connection for each request in flight, which any thread can close.
 
 mod body;
+mod retry_after;
 mod timers;
 
 pub(crate) use body::error_message;
@@ -114,13 +115,13 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        let retry_after = response.headers().get("retry-after");
-        let seconds = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let retry_after = header("retry-after").and_then(|value| retry_after::delay(value, header("date")));
         let body = response.body_mut().with_config().limit(ERROR_BYTES_MAX).lossy_utf8(true).read_to_string();
         Err(RemoteError::Status {
             status: status.as_u16(),
             message: error_message(&body.unwrap_or_default()),
-            retry_after: seconds.map(Duration::from_secs),
+            retry_after,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod call;
 mod llama_server;
+mod logprobs;
 mod openai;
 mod probe;
 pub(crate) mod settings;

@@ -2,13 +2,14 @@
 
 use crate::capabilities::Capabilities;
 use crate::dialect::call::{Call, grammar_of, refused_grammar, schema_value};
+use crate::dialect::logprobs::Logprobs;
 use crate::dialect::settings::{Counted, Field, Penalties, Setting, write};
-use crate::dialect::update::{Draft, best, drafts, real, token_id, token_ids};
+use crate::dialect::update::{Draft, drafts, token_id, token_ids};
 use crate::dialect::{Dialect, Protocol, Reader, RemoteEnd, RemoteUsage, Update, WireRequest, unsupported};
 use crate::error::RemoteError;
 use exsa_core::constraint::{Constraint, Grammar};
 use exsa_core::request::Prompt;
-use exsa_core::stream::{ToolCallDelta, TopLogprob};
+use exsa_core::stream::ToolCallDelta;
 use exsa_core::tools::ToolChoice;
 use exsa_core::{Request, SubmitError};
 use serde_json::{Map, Value, json};
@@ -226,30 +227,10 @@ impl Reader for CompletionReader {
         let usage = RemoteUsage::read(value);
         let Some(choice) = choice(value)? else { return Ok(Update { usage, ..Update::default() }) };
         let text = choice["text"].as_str().unwrap_or_default();
-        let logprobs = completion_logprobs(&choice["logprobs"], self.top);
-        let drafts = drafts(token_ids(&choice["token_ids"])?, text, logprobs);
+        let logprobs = Logprobs::read(&choice["logprobs"], self.top);
+        let drafts = logprobs.drafts(token_ids(&choice["token_ids"])?, text);
         Ok(Update { drafts, end: end(choice), usage, ..Update::default() })
     }
-}
-
-/// Token and text of an entry of a list of log-probabilities. vLLM writes `token_id:7` where ids are asked for.
-fn named(text: &str, logprob: f32) -> TopLogprob {
-    match text.strip_prefix("token_id:").and_then(|id| id.parse().ok()) {
-        Some(id) => TopLogprob::new(Some(id), logprob),
-        None => TopLogprob::new(None, logprob).text(text),
-    }
-}
-
-fn completion_logprobs(value: &Value, n: usize) -> Vec<(Option<f32>, Vec<TopLogprob>)> {
-    let Some(logprobs) = value["token_logprobs"].as_array() else { return Vec::new() };
-    let top = |index: usize| match &value["top_logprobs"][index] {
-        Value::Object(map) => {
-            let entries = map.iter().filter_map(|(text, logprob)| Some(named(text, real(logprob)?)));
-            best(entries.collect(), n)
-        }
-        _ => Vec::new(),
-    };
-    logprobs.iter().enumerate().map(|(index, logprob)| (real(logprob), top(index))).collect()
 }
 
 /// Reads chat completions.
@@ -270,14 +251,14 @@ impl Reader for ChatReader {
         let mut all = Vec::new();
         let reasoning = Some(text("reasoning")).filter(|text| !text.is_empty());
         let reasoning = reasoning.unwrap_or_else(|| text("reasoning_content"));
-        let logprobs = chat_logprobs(&choice["logprobs"], self.top);
+        let logprobs = Logprobs::read(&choice["logprobs"], self.top);
         let mut ids = token_ids(&choice["token_ids"])?;
         if !reasoning.is_empty() {
             let ids = if text("content").is_empty() { std::mem::take(&mut ids) } else { Vec::new() };
             let pieces = drafts(ids, reasoning, Vec::new());
             all.extend(pieces.into_iter().map(|draft| Draft { reasoning: true, ..draft }));
         }
-        all.extend(drafts(ids, text("content"), logprobs));
+        all.extend(logprobs.drafts(ids, text("content")));
         let tool_calls = delta["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
         let tool_calls = tool_calls.iter().map(tool_call).collect();
         Ok(Update { drafts: all, tool_calls, end: end(choice), usage })
@@ -292,23 +273,4 @@ fn tool_call(value: &Value) -> ToolCallDelta {
     delta.name = filled(&value["function"]["name"]);
     delta.arguments = value["function"]["arguments"].as_str().unwrap_or_default().to_owned();
     delta
-}
-
-pub(super) fn chat_logprobs(value: &Value, n: usize) -> Vec<(Option<f32>, Vec<TopLogprob>)> {
-    let Some(content) = value["content"].as_array() else { return Vec::new() };
-    let entry = |entry: &Value| {
-        let logprob = real(&entry["logprob"])?;
-        match (token_id(&entry["token_id"]), entry["token"].as_str()) {
-            (Ok(id), _) => Some(TopLogprob::new(Some(id), logprob)),
-            (_, Some(text)) => Some(named(text, logprob)),
-            _ => Some(TopLogprob::new(None, logprob)),
-        }
-    };
-    content
-        .iter()
-        .map(|item| {
-            let top = item["top_logprobs"].as_array().map_or(&[][..], Vec::as_slice);
-            (real(&item["logprob"]), best(top.iter().filter_map(entry).collect(), n))
-        })
-        .collect()
 }

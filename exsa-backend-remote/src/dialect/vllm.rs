@@ -2,10 +2,11 @@
 
 use crate::capabilities::Capabilities;
 use crate::dialect::call::{Call, grammar_of, refused_grammar, schema_value};
-use crate::dialect::openai::{self, bias_as_map, chat_logprobs};
+use crate::dialect::logprobs::Logprobs;
+use crate::dialect::openai::{self, bias_as_map};
 use crate::dialect::probe::Served;
 use crate::dialect::settings::{Counted, Field, Penalties, Setting, write};
-use crate::dialect::update::{drafts, token_ids};
+use crate::dialect::update::token_ids;
 use crate::dialect::{Dialect, Protocol, Reader, RemoteUsage, Update, WireRequest, unsupported};
 use crate::error::RemoteError;
 use exsa_core::SubmitError;
@@ -124,7 +125,9 @@ impl Protocol for Vllm {
 
     fn abort(&self, id: &str) -> Option<WireRequest> {
         let path = "/inference/v1/abort_requests";
-        self.generate.then(|| WireRequest::new(path, json!({ "request_ids": [id] })))
+        // The route of ids prefixes the id that it is given.
+        let ids = json!([format!("generate-tokens-{id}"), id]);
+        self.generate.then(|| WireRequest::new(path, json!({ "request_ids": ids })))
     }
 }
 
@@ -173,8 +176,8 @@ impl Reader for GenerateReader {
     fn read(&mut self, value: &Value) -> Result<Update, RemoteError> {
         let usage = RemoteUsage::read(value);
         let Some(choice) = openai::choice(value)? else { return Ok(Update { usage, ..Update::default() }) };
-        let logprobs = chat_logprobs(&choice["logprobs"], self.top);
-        let drafts = drafts(token_ids(&choice["token_ids"])?, "", logprobs);
+        let logprobs = Logprobs::read(&choice["logprobs"], self.top);
+        let drafts = logprobs.drafts(token_ids(&choice["token_ids"])?, "");
         Ok(Update { drafts, end: openai::end(choice), usage, ..Update::default() })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::client::{Client, Timers, error_message};
 use crate::dialect::{Protocol, Reader, Update};
-use crate::error::RemoteError;
+use crate::error::{RemoteError, is_temporary};
 use crate::options::RemoteOptions;
 use crate::sse::{SseEvent, SseParser};
 use crate::stream::answer::Flow;
@@ -201,7 +201,7 @@ impl Runner {
             || value.get("object").and_then(Value::as_str) == Some("error")
             || event.event == "error";
         if is_error {
-            return Err(RemoteError::Engine(error_message(&event.data)));
+            return Err(reported(&value, error_message(&event.data)));
         }
         let update = reading.reader.read(&value)?;
         let control = &reading.job.control;
@@ -265,6 +265,16 @@ impl Reading<'_> {
         if let Some(reason) = self.ended.take().or(default) {
             self.job.control.end_kept(reason);
         }
+    }
+}
+
+/// An error that the engine reports in mid-stream. A router whose worker was lost says so by the code of a status.
+fn reported(value: &Value, message: String) -> RemoteError {
+    let code = value["error"]["code"].as_u64().or_else(|| value["code"].as_u64());
+    let code = code.and_then(|code| u16::try_from(code).ok()).unwrap_or_default();
+    match is_temporary(code) {
+        true => RemoteError::Status { status: code, message, retry_after: None },
+        false => RemoteError::Engine(message),
     }
 }
 

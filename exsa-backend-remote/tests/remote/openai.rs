@@ -129,6 +129,100 @@ fn chat_log_probabilities() {
     assert_eq!(top, [(Some("Hi"), -0.5), (Some("Ho"), -2.0)]);
 }
 
+/// Text, log-probability and most probable tokens of a token.
+type Scored = (String, f32, Vec<exsa_core::stream::TopLogprob>);
+
+/// The tokens that the client reads from a recorded stream.
+fn recorded(stream: &str, mut request: Request) -> (Vec<Scored>, exsa_core::finish::Usage) {
+    let stream = stream.to_owned();
+    let mock = mock("someone", move |_, exchange| {
+        exchange.begin_events();
+        exchange.chunk(stream.as_bytes());
+        exchange.raw(b"0\r\n\r\n");
+    });
+    request.sampling = request.sampling.top_k(0).min_p(0.0).logprobs(true).top_logprobs(2);
+    let (mut tokens, mut usage) = (Vec::new(), None);
+    for event in connect(&mock).submit(request).unwrap() {
+        match event {
+            Event::Token(token) => tokens.push((token.text, token.logprob.unwrap(), token.top_logprobs)),
+            Event::Finished(finished) => {
+                finished.reason.into_result().unwrap();
+                usage = Some(finished.usage);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    (tokens, usage.unwrap())
+}
+
+fn texts(tokens: &[Scored]) -> Vec<&str> {
+    tokens.iter().map(|(text, ..)| text.as_str()).collect()
+}
+
+/// llama-server (of llama-cpp-python 0.3.36) writes the entries of conversations on `/v1/completions` too.
+#[test]
+fn llama_servers_log_probabilities_of_completions() {
+    let stream = include_str!("recorded/llama-server-completions.txt");
+    let (tokens, usage) = recorded(stream, Request::text("The café").max_tokens(4));
+    assert_eq!(texts(&tokens), ["\n", "\n", "The", " story"]);
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (18, 4));
+    let (_, logprob, top) = &tokens[2];
+    assert_eq!((*logprob, top.len()), (-1.271_890_8, 2));
+    let second = (top[1].id, top[1].text.as_deref(), top[1].logprob);
+    assert_eq!(second, (Some(788), Some("In"), -3.233_991_6));
+}
+
+/// The log-probability is that of the token that completes the character.
+#[test]
+fn llama_servers_log_probabilities_of_conversations() {
+    let (tokens, usage) = recorded(include_str!("recorded/llama-server-chat.txt"), chat());
+    assert_eq!(texts(&tokens), ["🦜", "🐧", "🐧"]);
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (45, 10));
+    let (_, logprob, top) = &tokens[0];
+    assert_eq!((*logprob, top[0].id, top[1].id), (-0.032_875_285, Some(246), Some(222)));
+}
+
+#[test]
+fn vllms_log_probabilities_of_completions() {
+    let stream = include_str!("recorded/vllm-completions.txt");
+    let (tokens, usage) = recorded(stream, Request::text("The story").max_tokens(4));
+    assert_eq!(texts(&tokens), [" frog", "'s", " own", " frog"]);
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (7, 4));
+    let (_, logprob, top) = &tokens[1];
+    assert_eq!((*logprob, top[1].text.as_deref(), top[1].logprob), (-1.110_372_9, Some("’"), -2.729_223_7));
+}
+
+/// vLLM 0.32 with `stream_interval` 3: events of three tokens, of which one completes a character.
+#[test]
+fn vllms_log_probabilities_of_conversations() {
+    let (tokens, usage) = recorded(include_str!("recorded/vllm-chat.txt"), chat());
+    assert_eq!((texts(&tokens).concat(), usage.completion_tokens), ("🦜🐧🐧🐧".to_owned(), 14));
+    let complete: Vec<_> = tokens.iter().filter(|(text, ..)| !text.is_empty()).collect();
+    let logprobs: Vec<f32> = complete.iter().map(|(_, logprob, _)| *logprob).collect();
+    assert_eq!(logprobs, [-0.019_214_103, -0.004_965_829_7, -0.015_037_863_5, -0.010_856_845]);
+    assert_eq!(complete[0].2[1].text.as_deref(), Some("🦄"));
+}
+
+#[test]
+fn an_event_with_several_tokens_is_divided() {
+    let entry = |text: &str, logprob: f64| json!({ "token": text, "logprob": logprob, "top_logprobs": [] });
+    let event = |content: &str, entries: &Value| json!({ "choices": [{ "delta": { "content": content }, "logprobs": { "content": entries } }] });
+    let entries = json!([entry("a", -1.0), entry(" b", -2.0)]);
+    let lists = json!({ "tokens": ["a", " b"], "token_logprobs": [-1.0, -2.0], "top_logprobs": null });
+    let lists = json!({ "choices": [{ "text": "a b", "logprobs": lists }] });
+    for (event, request, expected) in [
+        (event("a b", &entries), chat(), vec![("a", -1.0), (" b", -2.0)]),
+        (lists, Request::text("A").max_tokens(4), vec![("a", -1.0), (" b", -2.0)]),
+        // The texts of the tokens are not that of the event.
+        (event("ab", &entries), chat(), vec![("ab", -1.0)]),
+    ] {
+        let end = json!({ "choices": [{ "delta": {}, "finish_reason": "stop" }] });
+        let (tokens, _) = recorded(&format!("data: {event}\n\ndata: {end}\n\ndata: [DONE]\n\n"), request);
+        let found: Vec<_> = tokens.iter().map(|(text, logprob, _)| (text.as_str(), *logprob)).collect();
+        assert_eq!(found, expected);
+    }
+}
+
 #[test]
 fn what_the_engine_cannot_render_is_refused() {
     let mock = mock("someone", |_, exchange| deltas(exchange, &[], "stop"));

@@ -147,6 +147,17 @@ fn errors_in_mid_stream_end_the_request_with_the_engines_message() {
     }
 }
 
+/// Dynamo's frontend, after the worker of a stream was killed.
+#[test]
+fn a_routers_report_of_a_lost_worker_is_a_lost_engine() {
+    let error =
+        json!({ "message": "Service temporarily unavailable", "type": "service_unavailable", "code": 503 });
+    let report = format!("data: {}\n\ndata: [DONE]\n\n", json!({ "error": error }));
+    let error = transcript(vec![format!("data: {}\n\n", text("a")).into_bytes(), report.into_bytes()]);
+    let error = error.unwrap_err();
+    assert!(error.is_lost_engine() && error.to_string().contains("temporarily unavailable"), "{error:?}");
+}
+
 #[test]
 fn a_lost_connection_is_told_from_other_failures() {
     // In mid-stream, with the body incomplete and complete.
@@ -218,6 +229,23 @@ fn the_engines_retry_after_is_kept_to() {
     });
     let start = Instant::now();
     assert_eq!(submit(&connect(&served)).complete().unwrap().text, "a");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    // A date, by the engine's own clock.
+    let count = AtomicUsize::new(0);
+    let served = mock(move |_, exchange| {
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            let date = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+            let headers = format!("{date}retry-after: Sun, 06 Nov 1994 08:49:38 GMT\r\n");
+            exchange.respond(503, "application/json", &headers, "{}");
+        } else {
+            exchange.begin_events();
+            exchange.event(&text("b"));
+            exchange.event(&end("stop"));
+            exchange.done();
+        }
+    });
+    let start = Instant::now();
+    assert_eq!(submit(&connect(&served)).complete().unwrap().text, "b");
     assert!(start.elapsed() >= Duration::from_secs(1));
     // Longer than the client wants to wait.
     let mock = mock(|_, exchange| exchange.respond(429, "text/plain", "retry-after: 3600\r\n", "later"));

@@ -1,108 +1,11 @@
-//! Checks what a remote engine does of what its dialect promises, with real requests.
-//!
-//!   check_engine URL [--dialect NAME] [--model NAME] [--tokenizer FILE.gguf] [--positional-seeds]
-//!
-//! Ends with an error if a check fails. A refusal that the dialect states is no failure.
+//! Checks of answers.
 
-use exsa_backend_remote::{Dialect, RemoteEngine, RemoteOptions};
-use exsa_core::backend::ModelSource;
+use crate::{Failure, Outcome, complete, drawn, ensure, request};
+use exsa_backend_remote::RemoteEngine;
 use exsa_core::constraint::Constraint;
-use exsa_core::stream::Completion;
-use exsa_core::{
-    EmbedRequest, Event, FinishReason, Generator, Message, Request, RerankRequest, Resume, SamplingParams,
-};
-use std::time::{Duration, Instant};
+use exsa_core::{EmbedRequest, Event, FinishReason, Generator, Message, Request, RerankRequest, Resume};
 
-type Failure = Box<dyn std::error::Error>;
-/// What a check found, or why it failed.
-type Outcome = Result<String, Failure>;
-
-const PROMPT: &str = "The story of the frog and the princess begins in a dark wood, where";
-
-type Check = fn(&RemoteEngine) -> Outcome;
-
-fn main() -> Result<(), Failure> {
-    let engine = RemoteEngine::connect(options()?)?;
-    let model = engine.model();
-    println!("{:#?}", engine.capabilities());
-    println!("model {}, context {}, vocabulary {}\n", model.name, model.n_ctx, model.n_vocab);
-    let checks: [(&str, Check); 14] = [
-        ("greedy answer", greedy),
-        ("same answer again", again),
-        ("seeds", seeds),
-        ("stop string", stop_string),
-        ("stop token", stop_token),
-        ("minimum of tokens", min_tokens),
-        ("log-probabilities", logprobs),
-        ("JSON schema", schema),
-        ("conversation", chat),
-        ("several at once", several),
-        ("cancel", cancel),
-        ("continuation", continuation),
-        ("embeddings", embeddings),
-        ("rerank", rerank),
-    ];
-    let mut failed = 0;
-    for (name, check) in checks {
-        match check(&engine) {
-            Ok(found) => println!("ok       {name}: {found}"),
-            Err(error) if error.is::<exsa_core::SubmitError>() => println!("refused  {name}: {error}"),
-            Err(error) => {
-                failed += 1;
-                println!("FAILED   {name}: {error}");
-            }
-        }
-    }
-    println!("\n{:#?}", engine.stats().time_to_first_token.mean());
-    if failed > 0 { Err(format!("{failed} checks failed").into()) } else { Ok(()) }
-}
-
-fn options() -> Result<RemoteOptions, Failure> {
-    let mut args = std::env::args().skip(1);
-    let mut options = RemoteOptions::new(args.next().ok_or("the URL of an engine is needed")?);
-    while let Some(name) = args.next() {
-        let mut value = || args.next().ok_or_else(|| format!("{name} needs a value"));
-        options = match name.as_str() {
-            "--dialect" => options.dialect(dialect(&value()?)?),
-            "--model" => options.model(Some(value()?)),
-            "--tokenizer" => options.tokenizer(ModelSource::file(value()?)),
-            "--positional-seeds" => options.positional_seeds(true),
-            _ => return Err(format!("no such option: {name}").into()),
-        };
-    }
-    Ok(options.approximate(true))
-}
-
-fn dialect(name: &str) -> Result<Dialect, Failure> {
-    Ok(match name {
-        "auto" => Dialect::Auto,
-        "vllm" => Dialect::Vllm,
-        "trtllm" => Dialect::TensorRtLlm,
-        "triton" => Dialect::Triton,
-        "sglang" => Dialect::Sglang,
-        "llama-server" => Dialect::LlamaServer,
-        "openai" => Dialect::OpenAi,
-        _ => return Err(format!("no such dialect: {name}").into()),
-    })
-}
-
-fn request(max_tokens: usize) -> Request {
-    Request::text(PROMPT).max_tokens(max_tokens).sampling(SamplingParams::greedy()).ignore_eos(false)
-}
-
-fn drawn(seed: u64) -> Request {
-    request(24).sampling(SamplingParams::default().temperature(1.0).top_k(0).top_p(1.0).min_p(0.0).seed(seed))
-}
-
-fn complete(engine: &RemoteEngine, request: Request) -> Result<Completion, Failure> {
-    Ok(engine.submit(request)?.complete()?)
-}
-
-fn ensure(holds: bool, problem: impl Into<String>) -> Result<(), Failure> {
-    if holds { Ok(()) } else { Err(problem.into().into()) }
-}
-
-fn greedy(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn greedy(engine: &RemoteEngine) -> Outcome {
     let answer = complete(engine, request(24))?;
     ensure(!answer.text.is_empty(), "no text")?;
     ensure(answer.usage.completion_tokens <= 24, "too many tokens")?;
@@ -110,13 +13,13 @@ fn greedy(engine: &RemoteEngine) -> Outcome {
     Ok(format!("{:?}, {:?}, {} tokens", answer.text, answer.reason, answer.usage.completion_tokens))
 }
 
-fn again(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn again(engine: &RemoteEngine) -> Outcome {
     let (first, second) = (complete(engine, request(24))?, complete(engine, request(24))?);
     ensure(first.text == second.text, format!("{:?} / {:?}", first.text, second.text))?;
     Ok(format!("{} prompt tokens cached", second.usage.cached_tokens))
 }
 
-fn seeds(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn seeds(engine: &RemoteEngine) -> Outcome {
     let (a, b, other) =
         (complete(engine, drawn(1))?, complete(engine, drawn(1))?, complete(engine, drawn(2))?);
     ensure(a.text == b.text, format!("the same seed gives {:?} / {:?}", a.text, b.text))?;
@@ -124,7 +27,7 @@ fn seeds(engine: &RemoteEngine) -> Outcome {
     Ok(format!("{:?} / {:?}", a.text, other.text))
 }
 
-fn stop_string(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn stop_string(engine: &RemoteEngine) -> Outcome {
     let whole = complete(engine, request(24))?.text;
     let chars: Vec<char> = whole.chars().collect();
     let middle: String = chars.iter().skip(chars.len() / 2).take(3).collect();
@@ -134,7 +37,7 @@ fn stop_string(engine: &RemoteEngine) -> Outcome {
     Ok(format!("{middle:?} after {:?}", answer.text))
 }
 
-fn ids(engine: &RemoteEngine, request: Request) -> Result<Vec<Option<u32>>, Failure> {
+pub(crate) fn ids(engine: &RemoteEngine, request: Request) -> Result<Vec<Option<u32>>, Failure> {
     let mut ids = Vec::new();
     for event in engine.submit(request)? {
         match event {
@@ -146,7 +49,7 @@ fn ids(engine: &RemoteEngine, request: Request) -> Result<Vec<Option<u32>>, Fail
     Ok(ids)
 }
 
-fn stop_token(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn stop_token(engine: &RemoteEngine) -> Outcome {
     let ids: Option<Vec<u32>> = ids(engine, request(24))?.into_iter().collect();
     let Some(stop) = ids.and_then(|ids| ids.get(10).copied()) else {
         return Ok("the engine tells no ids".into());
@@ -156,7 +59,7 @@ fn stop_token(engine: &RemoteEngine) -> Outcome {
     Ok(format!("{stop} after {} tokens", answer.usage.completion_tokens))
 }
 
-fn min_tokens(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn min_tokens(engine: &RemoteEngine) -> Outcome {
     let mut request = request(40);
     request.sampling.min_tokens = 20;
     let answer = complete(engine, request)?;
@@ -164,7 +67,7 @@ fn min_tokens(engine: &RemoteEngine) -> Outcome {
     Ok(format!("{} tokens", answer.usage.completion_tokens))
 }
 
-fn logprobs(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn logprobs(engine: &RemoteEngine) -> Outcome {
     let mut request = request(8);
     request.sampling = request.sampling.logprobs(true).top_logprobs(3);
     let mut found = Vec::new();
@@ -184,7 +87,7 @@ fn logprobs(engine: &RemoteEngine) -> Outcome {
     Ok(format!("{found:.2?}"))
 }
 
-fn schema(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn schema(engine: &RemoteEngine) -> Outcome {
     let schema = r#"{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false}"#;
     let answer = complete(engine, request(64).constraint(Constraint::json_schema(schema)))?;
     if matches!(answer.reason, FinishReason::MaxTokens) {
@@ -195,14 +98,14 @@ fn schema(engine: &RemoteEngine) -> Outcome {
     Ok(answer.text)
 }
 
-fn chat(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn chat(engine: &RemoteEngine) -> Outcome {
     let mut request = request(24);
     request.prompt = exsa_core::request::Prompt::Chat(vec![Message::user("Say hello.")]);
     let answer = complete(engine, request)?;
     Ok(format!("{:?}", answer.text))
 }
 
-fn several(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn several(engine: &RemoteEngine) -> Outcome {
     let alone = complete(engine, request(24))?.text;
     let streams = (0..6).map(|_| engine.submit(request(24))).collect::<Result<Vec<_>, _>>()?;
     let texts = streams.into_iter().map(|it| Ok(it.complete()?.text)).collect::<Result<Vec<_>, Failure>>()?;
@@ -210,23 +113,8 @@ fn several(engine: &RemoteEngine) -> Outcome {
     Ok(format!("{same} of {} as alone", texts.len()))
 }
 
-fn cancel(engine: &RemoteEngine) -> Outcome {
-    let mut stream = engine.submit(request(200).ignore_eos(engine.model().n_vocab > 0))?;
-    let first = stream.next().ok_or("no event")?;
-    if let Event::Finished(finished) = first {
-        return Ok(format!("ended before: {:?}", finished.reason.into_result()?));
-    }
-    let start = Instant::now();
-    stream.cancel();
-    let last = stream.last().ok_or("no end")?;
-    let Event::Finished(finished) = last else { return Err("no end".into()) };
-    let took = start.elapsed();
-    ensure(took < Duration::from_millis(200), format!("{took:?}"))?;
-    Ok(format!("{:?} after {took:?}", finished.reason))
-}
-
 /// A cut answer, continued. Greedy it is the uncut one; drawn it may be another.
-fn continuation(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn continuation(engine: &RemoteEngine) -> Outcome {
     let mut found = Vec::new();
     for (name, request) in [("greedy", request(24)), ("seeded", drawn(3))] {
         let whole = complete(engine, request.clone())?.text;
@@ -245,7 +133,7 @@ fn continuation(engine: &RemoteEngine) -> Outcome {
     Ok(found.join("; "))
 }
 
-fn embeddings(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn embeddings(engine: &RemoteEngine) -> Outcome {
     let output = engine.embed(EmbedRequest::texts(["a frog", "a toad"]))?.wait();
     match output {
         Ok(output) => Ok(format!("{} vectors", output.embeddings.len())),
@@ -253,7 +141,7 @@ fn embeddings(engine: &RemoteEngine) -> Outcome {
     }
 }
 
-fn rerank(engine: &RemoteEngine) -> Outcome {
+pub(crate) fn rerank(engine: &RemoteEngine) -> Outcome {
     let output = engine.rerank(RerankRequest::new("frog", ["a frog", "a car"]))?.wait();
     match output {
         Ok(output) => Ok(format!("{:?}", output.ranking())),
