@@ -282,6 +282,7 @@ fn reported(value: &Value, message: String) -> RemoteError {
 fn in_mid_stream(error: RemoteError) -> RemoteError {
     match error {
         RemoteError::Connection(problem) => RemoteError::Lost(problem),
+        RemoteError::Status { .. } if error.is_temporary() => RemoteError::Lost(error.to_string()),
         other => other,
     }
 }
