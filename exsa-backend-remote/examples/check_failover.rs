@@ -32,8 +32,7 @@ fn main() -> Result<(), Failure> {
         RemoteEngine::connect(options).map(Arc::new)
     };
     let engines = [connect(a)?, connect(b)?];
-    // A server that is starting refuses with a status that counts as a loss.
-    let pool = Pool::new(PoolOptions::new().crashes_max(None))?;
+    let pool = Pool::new(PoolOptions::new())?;
     for (name, engine) in ["first", "second"].into_iter().zip(&engines) {
         pool.add(Member::new(name, engine.clone()));
     }
