@@ -57,6 +57,7 @@ impl WorkerLoader {
             });
         };
         let mut options = self.options.clone();
+        options.workers = options.workers.max(1);
         let WorkerOptions { model, engine: own, .. } = &mut options.worker;
         (*model, *own) = (Some(path.clone()), engine.clone());
         // Unless they are set, threads are those of the model, for all workers together.
@@ -91,7 +92,7 @@ impl Loader for WorkerLoader {
         engine: &EngineOptions,
     ) -> Result<MemoryEstimate, LoadError> {
         let one = self.backend.estimate(source, load, &engine.session)?;
-        let workers = self.options.workers as u64;
+        let workers = self.options.workers.max(1) as u64;
         let mut all = one;
         all.weights = one.weights.saturating_mul(workers);
         all.kv = one.kv.saturating_mul(workers);

@@ -190,6 +190,7 @@ def remote_joins(_):
         ('[[models.far.remote]]\nurl = "http://x"\ndialect = "grpc"\n', "llama-server"),
         (f'[models.far]\nworkers = 2\n[[models.far.remote]]\nurl = "http://x"\n', "workers"),
         ("[models.far]\nbuiltin = true\nworkers = 2\n", "built-in"),
+        (f'[models.far]\npath = "{TINY}"\nworkers = 1000000\n', "limit of 256"),
         (f'[models.far]\npath = "{TINY}"\nworker_memory = "1 GiB"\n', "workers is not set"),
     ]:
         command = [ARGS.binary, "--config", config("bad.toml", text), "--check-config"]

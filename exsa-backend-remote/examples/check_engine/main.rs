@@ -16,7 +16,7 @@ use exsa_core::stream::Completion;
 use exsa_core::{Generator, Request, SamplingParams};
 
 type Failure = Box<dyn std::error::Error>;
-/// What a check found, or why it failed.
+/// Finding of a check, or the reason of its failure.
 type Outcome = Result<String, Failure>;
 
 const PROMPT: &str = "The story of the frog and the princess begins in a dark wood, where";

@@ -114,7 +114,7 @@ impl fmt::Debug for KvEvents {
     }
 }
 
-/// Where the events of a model are.
+/// Addresses of a model's events.
 #[derive(Debug, Serialize)]
 pub(crate) struct Source {
     model: String,

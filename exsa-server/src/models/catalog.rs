@@ -314,6 +314,9 @@ impl Models {
     }
 }
 
+/// Maximum worker processes of a model.
+const WORKERS_MAX: usize = 256;
+
 /// Name of the model inside the program.
 const BUILTIN: &str = "exsa-tiny";
 
@@ -350,6 +353,9 @@ impl Builder {
                 if entry.builtin {
                     let problem = "the built-in model has no file, which workers open; give the path of one";
                     return Err(at("workers", problem.into()));
+                }
+                if workers.get() > WORKERS_MAX {
+                    return Err(at("workers", format!("{workers} is over the limit of {WORKERS_MAX}")));
                 }
                 let worker =
                     WorkerOptions::new().backend(self.backend.name()).memory_max(entry.worker_memory);
