@@ -291,6 +291,11 @@ impl Request {
         Self::new(Prompt::Chat(messages.into()))
     }
 
+    /// Answers one message of a user, by the model's chat template.
+    pub fn user(message: impl Into<String>) -> Self {
+        Self::chat([Message::user(message)])
+    }
+
     request_setters!();
 
     /// Sets how tokens are chosen.

@@ -249,7 +249,7 @@ impl Simulation {
         let mut request = Request::tokens(prompt.clone())
             .sampling(params.clone())
             .priority(Priority::ALL[random.within(0, 2)])
-            .user(["ann", "bob", "cem"][random.within(0, 2)])
+            .user_id(["ann", "bob", "cem"][random.within(0, 2)])
             .weight(random.within(1, 3) as f32);
         request.max_tokens = tokens_max;
         if random.chance(20) {
