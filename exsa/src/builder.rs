@@ -181,7 +181,8 @@ impl EngineBuilder {
             Some(backend) => Ok(Arc::clone(backend)),
             None => default_backend().ok_or_else(|| LoadError::Option {
                 option: "backend",
-                problem: "this build has no backend; enable the feature `candle` or `llamacpp`, or set one".into(),
+                problem: "this build has no backend; enable the feature `candle` or `llamacpp`, or set one"
+                    .into(),
             }),
         }
     }

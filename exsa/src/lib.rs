@@ -16,17 +16,17 @@ pub use error::{Error, Result};
 pub use exsa_core as core;
 pub use exsa_core::backend::{InferenceBackend, KvType, MemoryEstimate, ModelSource};
 pub use exsa_core::chat::ChatOptions;
+pub use exsa_core::error::LoadError;
 pub use exsa_core::model_info::ModelInfo;
 pub use exsa_core::speculate::Speculation;
 pub use exsa_core::stats::EngineStats;
 pub use exsa_core::stream::{CancelHandle, Completion, Finished, Token};
 pub use exsa_core::tools::{ReasoningOptions, ToolOptions};
 pub use exsa_core::{
-    Constraint, EmbedRequest, EngineOptions, Event, FinishReason, Generator, Message, Mode, Overflow, Priority,
-    Prompt, Request, RequestError, RerankRequest, Resume, SamplingParams, Shutdown, SubmitError, TokenId,
-    TokenStream, Usage,
+    Constraint, EmbedRequest, EngineOptions, Event, FinishReason, Generator, Message, Mode, Overflow,
+    Priority, Prompt, Request, RequestError, RerankRequest, Resume, SamplingParams, Shutdown, SubmitError,
+    TokenId, TokenStream, Usage,
 };
-pub use exsa_core::error::LoadError;
 
 #[cfg(feature = "candle")]
 #[doc(no_inline)]

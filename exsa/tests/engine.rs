@@ -38,7 +38,7 @@ fn clones_share_one_engine() {
     let clone = engine.clone();
     let thread = std::thread::spawn(move || clone.complete(Request::text("A cat").max_tokens(4)).unwrap());
     let tokens = thread.join().unwrap().usage.completion_tokens;
-    assert_eq!(engine.stats().generated_tokens, tokens as u64);
+    assert_eq!(engine.stats().tokens_generated, tokens as u64);
     let generator: Arc<dyn Generator> = engine.into_generator();
     assert_eq!(generator.models().len(), 1);
 }
@@ -97,13 +97,17 @@ fn each_step_has_its_error() {
     assert!(answer.is_ok_and(|answer| answer.tokens.is_empty()));
     engine.begin_shutdown(exsa::Shutdown::Abort);
     let ended = engine.complete(Request::text("x").max_tokens(1)).unwrap_err();
-    assert!(matches!(ended, Error::Submit(SubmitError::ShuttingDown) | Error::Request(RequestError::EngineStopped)));
+    assert!(matches!(
+        ended,
+        Error::Submit(SubmitError::ShuttingDown) | Error::Request(RequestError::EngineStopped)
+    ));
 }
 
 #[test]
 fn options_without_a_setter() {
     let stopped = |options: EngineOptions| options.chat_template(None).queue_max(3).user_queue_max(1);
-    let engine = Engine::builder().sequences(1).options(stopped).start(ScriptedModel::echo("x").shared()).unwrap();
+    let engine =
+        Engine::builder().sequences(1).options(stopped).start(ScriptedModel::echo("x").shared()).unwrap();
     let endless = || Request::text("a").ignore_eos(true).user_id("ann");
     let answers: Vec<_> = (0..4).map(|_| engine.submit(endless())).collect();
     let refused = answers.into_iter().find_map(Result::err).expect("one user has one place in the queue");

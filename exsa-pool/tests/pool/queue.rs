@@ -44,8 +44,9 @@ fn order(member: &Proxy) -> Vec<String> {
 fn classes_and_users_take_turns_over_the_pool() {
     let (pool, member) = narrow(PoolOptions::new());
     let running = blocker(&pool);
-    let of =
-        |name: &str, user: &str, priority| pool.submit(request(name).user_id(user).priority(priority)).unwrap();
+    let of = |name: &str, user: &str, priority| {
+        pool.submit(request(name).user_id(user).priority(priority)).unwrap()
+    };
     let streams = vec![
         of("batch", "a", Priority::Batch),
         of("a1", "a", Priority::Normal),
