@@ -3,18 +3,18 @@
 use super::log;
 use exsa_backend_candle::CandleBackend;
 use exsa_core::backend::InferenceBackend;
-use exsa_server::access::{Access, AccessConfig};
-use exsa_server::audit::{Act, AuditLog, Record};
-use exsa_server::config::{Config, ConfigSource};
+use crate::access::{Access, AccessConfig};
+use crate::audit::{Act, AuditLog, Record};
+use crate::config::{Config, ConfigSource};
 #[cfg(feature = "kv-events")]
-use exsa_server::fleet::KvEvents;
-use exsa_server::listener::Listeners;
-use exsa_server::models::Models;
-use exsa_server::quota::Quotas;
-use exsa_server::reload::{self, Reloader};
+use crate::fleet::KvEvents;
+use crate::listener::Listeners;
+use crate::models::Models;
+use crate::quota::Quotas;
+use crate::reload::{self, Reloader};
 #[cfg(feature = "otel")]
-use exsa_server::telemetry::Telemetry;
-use exsa_server::{Live, Readiness, Server};
+use crate::telemetry::Telemetry;
+use crate::{Live, Readiness, Server};
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -118,7 +118,7 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
         .reloader(reloader);
     if let Some(access) = &parts.access {
         #[cfg(unix)]
-        tokio::spawn(exsa_server::access::ControlSocket::bind(access)?.serve());
+        tokio::spawn(crate::access::ControlSocket::bind(access)?.serve());
         server = server.access(access.clone());
     }
     if let Some(quotas) = &parts.quotas {
@@ -207,7 +207,7 @@ async fn bind(
     #[cfg(feature = "tls")]
     let (tls, reloader) = match config.tls.is_on() {
         true => {
-            let tls = exsa_server::tls::Tls::open(&config.tls)?;
+            let tls = crate::tls::Tls::open(&config.tls)?;
             (Some(tls.clone()), reloader.part(reload::Certificates(tls)))
         }
         false => (None, reloader),
@@ -227,7 +227,7 @@ async fn bind(
     #[cfg(unix)]
     if let Some(path) = &config.listen.unix {
         let mode = config.listen.mode().unwrap_or(0o600);
-        let socket = exsa_server::listener::UnixSocket::bind(path, mode)
+        let socket = crate::listener::UnixSocket::bind(path, mode)
             .map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
         places.push(format!("the UNIX socket {}", path.display()));
         listeners = listeners.unix(socket);
