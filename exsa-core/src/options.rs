@@ -5,6 +5,7 @@ use crate::chat::ChatTemplateSource;
 use crate::schedule::prefix::PrefixCacheOptions;
 use crate::schedule::queue::FairOptions;
 use crate::schedule::scheduler::Mode;
+use crate::speculate::SpeculationMode;
 use std::time::Duration;
 
 /// Settings of an engine. A clone shares nothing with its
@@ -55,6 +56,8 @@ pub struct EngineOptions {
     /// Preemptions before a request is protected; 3 by default. KV for the rest of its answer,
     /// up to 2,048 tokens, is then reserved, and only other protected requests can preempt it.
     pub preemptions_max: u32,
+    /// Whether drafts from a request's own tokens are verified; by default where they change no answer.
+    pub speculation: SpeculationMode,
     /// Unread events in a stream at which its sequence is paused; 1,024 by default.
     pub stream_events_max: usize,
     /// The chat template for requests that choose none; `None`, the default, is the model's.
@@ -75,6 +78,7 @@ impl Default for EngineOptions {
             fair: FairOptions::default(),
             saved_kv_bytes_max: 256 << 20,
             preemptions_max: 3,
+            speculation: SpeculationMode::default(),
             stream_events_max: 1024,
             chat_template: None,
         }
@@ -156,6 +160,13 @@ impl EngineOptions {
     #[must_use]
     pub fn preemptions_max(mut self, preemptions_max: u32) -> Self {
         self.preemptions_max = preemptions_max;
+        self
+    }
+
+    /// Sets whether drafts are verified.
+    #[must_use]
+    pub fn speculation(mut self, speculation: SpeculationMode) -> Self {
+        self.speculation = speculation;
         self
     }
 

@@ -3,7 +3,7 @@
 //! Each schedule draws its own limits (tiny KV caches among them), what its session can do, its mode and the
 //! changes of it, arrivals of all classes and several users, prompts that share their beginnings, several
 //! answers to one prompt, log-probabilities of prompts, cancels, deadlines, slow readers and a proposer of
-//! drafts (or none) from a seed. The seed is in every message, so that a failure can be run again alone:
+//! drafts with every draft that fits or a budget, or else the engine's own, from a seed. The seed is in every message, so that a failure can be run again alone:
 //! `EXSA_SIMULATION_SEED=17 cargo nextest run -p exsa-core --test simulation`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -16,7 +16,8 @@ use exsa_core::clock::ManualClock;
 use exsa_core::queue::{FairOptions, FairQueue, Fcfs, QueueOrder};
 use exsa_core::sampler::SamplingParams;
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
-use exsa_core::speculate::Speculation;
+use exsa_core::speculate::{DraftModel, DraftSource, Speculation, SuffixIndex};
+use exsa_core::stats::DraftStats;
 use exsa_core::stream::{Finished, PromptToken};
 use exsa_core::{
     EngineLoop, EngineOptions, Event, FinishReason, Mode, Overflow, PrefixCacheOptions, Priority, Request,
@@ -128,8 +129,9 @@ struct Totals {
     banned: u64,
     rewound: u64,
     shifts: u64,
-    /// Drafts verified and accepted, by kind of proposer.
+    /// Drafts verified and accepted, by kind of proposer, and of the engine's own.
     drafts: [(u64, u64); Kind::ALL.len()],
+    own: DraftStats,
 }
 
 struct Simulation {
@@ -174,6 +176,11 @@ impl Simulation {
         if random.chance(20) {
             model = model.without_save();
         }
+        // Not from `random`: schedules are the same with and without drafts.
+        let mut drawn = Random(!seed);
+        if drawn.chance(30) {
+            model = model.erratic_cost();
+        }
         let prefix_cache = PrefixCacheOptions::default()
             .enabled(random.chance(85))
             .tokens_max(random.chance(20).then(|| random.within(0, kv)))
@@ -195,15 +202,33 @@ impl Simulation {
             if random.chance(15) { Box::new(Fcfs::new()) } else { Box::new(FairQueue::new(options.fair)) };
         let engine = EngineLoop::new(Arc::new(model.clone()), options, queue, Arc::new(clock.clone()));
         let mut engine = engine.unwrap();
-        // Not from `random`: schedules are the same with and without drafts.
-        let mut drawn = Random(!seed);
+        // The one beyond the kinds is the engine's own speculation.
         let kind = drawn.within(0, Kind::ALL.len());
         let proposer = (kind < Kind::ALL.len()).then(|| {
             let answers = Answers::default();
             let oracle = Oracle::new(Kind::ALL[kind], seed, &answers);
-            engine.speculate(Some(Speculation::new(oracle).drafts_max(drawn.within(1, 9))));
+            let speculation = Speculation::new(oracle).drafts_max(drawn.within(1, 9));
+            engine.speculate(Some(speculation.adaptive(drawn.chance(50))));
             (kind, answers)
         });
+        if kind == Kind::ALL.len() && drawn.chance(50) {
+            // Its own, with a draft model that is right sometimes or always.
+            let draft = ScriptedModel::ngram(if drawn.chance(50) { seed } else { !seed }).kv(kv, block);
+            let draft = draft.context(context).cost(
+                clock.clone(),
+                Duration::from_micros(500),
+                Duration::from_micros(50),
+            );
+            let session =
+                SessionOptions::new().sequences(drawn.within(1, 4)).batch_tokens(drawn.within(1, 40));
+            let draft = DraftModel::new(draft.shared(), &model, &session).unwrap();
+            engine.speculate(Some(Speculation::default().adaptive(drawn.chance(70)).draft_model(draft)));
+        }
+        if kind == Kind::ALL.len() && drawn.chance(30) {
+            let shared =
+                SuffixIndex::default().matched_min(drawn.within(1, 3)).shared(drawn.within(1, 1 << 16));
+            engine.speculate(Some(Speculation::new(shared).adaptive(drawn.chance(70))));
+        }
         let stems = (0..3).map(|_| (0..40).map(|_| random.within(0, 255) as TokenId).collect()).collect();
         Self {
             seed,
@@ -478,7 +503,15 @@ fn run(seed: u64, totals: &mut Totals) {
         assert_eq!(answers.finished(), ended, "seed {seed}: the proposer hears of each end");
         totals.drafts[*kind].0 += counters.drafted_tokens;
         totals.drafts[*kind].1 += counters.accepted_drafts;
+    } else {
+        totals.own.merge(&stats.scheduler.drafts);
     }
+    let counters = stats.scheduler.drafts;
+    assert_eq!(
+        (counters.drafted(), counters.accepted()),
+        (stats.scheduler.drafted_tokens, stats.scheduler.accepted_drafts),
+        "seed {seed}"
+    );
     totals.requests += stats.submitted;
     totals.steps += stats.steps;
     totals.preemptions += stats.scheduler.preemptions;
@@ -516,6 +549,7 @@ fn random_schedules_keep_every_promise() {
         rewound,
         shifts,
         drafts,
+        own,
     } = totals;
     println!(
         "{requests} requests in {steps} steps: {preemptions} preemptions, {saved} of them saved, {cached} tokens cached, \
@@ -526,7 +560,12 @@ fn random_schedules_keep_every_promise() {
     for (kind, (drafted, accepted)) in Kind::ALL.iter().zip(drafts) {
         println!("{kind:?} proposers: {accepted} of {drafted} drafts accepted");
     }
+    println!("the engine's own: {} of {} drafts accepted", own.accepted(), own.drafted());
     if seeds.end - seeds.start == SCHEDULES {
+        let of_model = own.by_source[DraftSource::DraftModel.index()];
+        assert!(of_model.accepted > 1000 && of_model.drafted > of_model.accepted + 1000, "{own:?}");
+        let of_index = own.by_source[DraftSource::SuffixIndex.index()];
+        assert!(of_index.accepted > 100 && of_index.drafted > of_index.accepted, "{own:?}");
         for (kind, (drafted, accepted)) in Kind::ALL.iter().zip(drafts) {
             let share = accepted as f64 / drafted as f64;
             let expected = match kind {

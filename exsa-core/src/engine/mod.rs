@@ -180,7 +180,8 @@ impl Engine {
         let _ = self.input.mailbox.post(Command::Fair(options));
     }
 
-    /// Sets speculative decoding from the next step on; `None`, the default, turns it off.
+    /// Sets the proposers of drafts from the next step on, in place of those of
+    /// [`EngineOptions::speculation`]; `None` turns speculation off.
     pub fn speculate(&self, speculation: Option<Speculation>) {
         // An engine that has ended needs no drafts.
         let _ = self.input.mailbox.post(Command::Speculate(speculation.map(Box::new)));

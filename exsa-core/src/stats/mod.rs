@@ -1,10 +1,12 @@
 //! Counters of an engine.
 
+mod drafts;
 mod histogram;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod recorder;
 
+pub use drafts::{DRAFT_POSITIONS, DraftCounts, DraftStats};
 pub use histogram::Histogram;
 pub(crate) use recorder::Recorder;
 
@@ -83,6 +85,8 @@ pub struct SchedulerStats {
     pub drafted_tokens: u64,
     /// Drafts that became part of an answer.
     pub accepted_drafts: u64,
+    /// Both by source and position.
+    pub drafts: DraftStats,
     /// Generated tokens that were taken back.
     pub rewound_tokens: u64,
     /// Shifts of a full context.
@@ -132,7 +136,7 @@ impl EngineStats {
     pub fn without_gauges(mut self) -> Self {
         let SchedulerStats { preemptions, preemptions_saved, prompt_tokens, cached_tokens, .. } =
             self.scheduler;
-        let SchedulerStats { drafted_tokens, accepted_drafts, .. } = self.scheduler;
+        let SchedulerStats { drafted_tokens, accepted_drafts, drafts, .. } = self.scheduler;
         let SchedulerStats { rewound_tokens, context_shifts, .. } = self.scheduler;
         self.embeds_open = 0;
         self.scheduler = SchedulerStats {
@@ -142,6 +146,7 @@ impl EngineStats {
             cached_tokens,
             drafted_tokens,
             accepted_drafts,
+            drafts,
             rewound_tokens,
             context_shifts,
             ..SchedulerStats::default()
@@ -174,6 +179,7 @@ impl SchedulerStats {
             cached_tokens,
             drafted_tokens,
             accepted_drafts,
+            drafts,
             rewound_tokens,
             context_shifts,
         } = other;
@@ -192,6 +198,7 @@ impl SchedulerStats {
         self.cached_tokens += cached_tokens;
         self.drafted_tokens += drafted_tokens;
         self.accepted_drafts += accepted_drafts;
+        self.drafts.merge(drafts);
         self.rewound_tokens += rewound_tokens;
         self.context_shifts += context_shifts;
     }

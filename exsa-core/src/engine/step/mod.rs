@@ -1,8 +1,11 @@
 //! The engine's step: drain commands, plan, move KV, forward, sample, commit, emit.
 
 mod commit;
+mod drafting;
 mod embed;
 mod forward;
+#[cfg(test)]
+mod mutant;
 mod transfer;
 mod watch;
 
@@ -32,6 +35,7 @@ use crate::stats::{EngineStats, Recorder};
 use crate::stream::{QueuePosition, TokenStream};
 use crate::token::{RequestId, TokenId};
 use crate::tokenizer::Tokenizer;
+use drafting::Drafting;
 pub(crate) use forward::panic_text;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -119,6 +123,8 @@ impl EngineLoop {
             saved_bytes_max: options.saved_kv_bytes_max,
             preemptions_max: options.preemptions_max,
         };
+        let speculation = options.speculation.is_on(&info.capabilities).then(Speculation::default);
+        let speculation = speculation.map(|speculation| speculation.n_vocab(info.model.n_vocab));
         Ok(Self {
             tokenizer: model.tokenizer(),
             scheduler: Scheduler::new(&info.capabilities, scheduling, queue),
@@ -138,7 +144,7 @@ impl EngineLoop {
             work: Vec::new(),
             scratch: SampleScratch::default(),
             generated: Vec::new(),
-            speculation: None,
+            speculation,
             cache_watch: None,
             shared_stats: Arc::new(Mutex::new(recorder.stats)),
             recorder,
@@ -151,7 +157,7 @@ impl EngineLoop {
         self.scheduler.set_mode(mode);
     }
 
-    /// Sets speculative decoding from the next step on; `None`, the default, turns it off.
+    /// Sets the proposers of drafts from the next step on; `None` turns speculation off.
     pub fn speculate(&mut self, speculation: Option<Speculation>) {
         let n_vocab = self.input.info.model.n_vocab;
         self.speculation = speculation.map(|speculation| speculation.n_vocab(n_vocab));
@@ -195,11 +201,9 @@ impl EngineLoop {
         let start = self.clock.now();
         self.scheduler.plan(start);
         if let Some(speculation) = &mut self.speculation {
-            let answers = &mut self.answers;
-            self.scheduler.plan_plausible_drafts(speculation, |id, drafts| {
-                let constraint = answers.get_mut(&id).and_then(|answer| answer.constraint.as_mut());
-                constraint.map_or(drafts.len(), |constraint| constraint.count_plausible(drafts))
-            });
+            let (answers, scratch) = (&mut self.answers, &mut self.scratch);
+            let mut context = Drafting { answers, scratch, clock: &*self.clock };
+            self.scheduler.plan_drafts(speculation, &mut context);
         }
         let changes = !self.scheduler.last_plan().is_empty();
         self.apply_plan();

@@ -11,6 +11,8 @@ mod costs;
 mod deadlines;
 mod decode;
 mod draft;
+pub(crate) mod draft_budget;
+pub(crate) mod draft_costs;
 mod lend;
 mod mode;
 mod options;
@@ -36,6 +38,7 @@ use crate::token::{RequestId, SeqId, TokenId};
 use budget::BatchPolicy;
 use costs::Costs;
 use deadlines::{Deadlines, Limit};
+use draft_costs::RowCosts;
 use hashbrown::HashMap;
 use running::{Key, Running};
 use std::time::Duration;
@@ -67,6 +70,7 @@ pub struct Scheduler {
     suspended: HashMap<RequestId, SchedRequest>,
     deadlines: Deadlines,
     costs: Costs,
+    row_costs: RowCosts,
     /// Bytes saved in host memory.
     saved_bytes: u64,
     plan: Plan,
@@ -108,6 +112,7 @@ impl Scheduler {
             suspended: HashMap::new(),
             deadlines: Deadlines::default(),
             costs: Costs::default(),
+            row_costs: RowCosts::default(),
             saved_bytes: 0,
             plan: Plan::default(),
             admission_held: false,
@@ -172,6 +177,9 @@ impl Scheduler {
         }
         self.counters.drafted_tokens += work.drafts as u64;
         self.counters.accepted_drafts += accepted as u64;
+        if let Some(kind) = work.draft_kind {
+            self.counters.drafts.add_run(kind.source, work.drafts, accepted);
+        }
         if !generated.is_empty() {
             let (priority, user) = (request.priority, request.user);
             self.queue.charge(Service { priority, user, input: 0, output: generated.len() });
@@ -205,6 +213,7 @@ impl Scheduler {
     /// Records the cost of a step.
     pub fn observe(&mut self, step: &StepCost) {
         self.costs.step(step);
+        self.row_costs.observe(step);
         self.policy.observe(step);
     }
 

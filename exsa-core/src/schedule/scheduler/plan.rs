@@ -1,6 +1,7 @@
 //! The scheduler's output for one step.
 
 use crate::schedule::kv::KvOp;
+use crate::speculate::Kind;
 use crate::token::RequestId;
 use crate::token::SeqId;
 
@@ -27,6 +28,8 @@ pub struct Work {
     pub len: usize,
     /// Drafts at the end of them.
     pub drafts: usize,
+    /// Their kind; `None` without drafts.
+    pub(crate) draft_kind: Option<Kind>,
     /// Rows of logits needed: for the last known token and for each draft, or none of
     /// these if known tokens remain for later steps; and those of the prompt before them.
     pub rows: usize,
@@ -112,8 +115,9 @@ impl Plan {
     }
 
     /// Adds drafts to the work at `index`.
-    pub(super) fn add_drafts(&mut self, index: usize, drafts: usize) {
+    pub(super) fn add_drafts(&mut self, index: usize, drafts: usize, kind: Kind) {
         let work = &mut self.work[index];
+        work.draft_kind = Some(kind);
         work.len += drafts;
         work.drafts += drafts;
         work.rows += drafts;
