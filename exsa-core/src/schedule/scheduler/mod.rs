@@ -7,6 +7,7 @@
 mod admit;
 pub mod budget;
 mod check;
+mod cold;
 mod costs;
 mod deadlines;
 mod decode;
@@ -34,6 +35,7 @@ use crate::schedule::sched_request::SchedRequest;
 use crate::stats::SchedulerStats;
 use crate::token::{RequestId, SeqId, TokenId};
 use budget::BatchPolicy;
+use cold::Cold;
 use costs::Costs;
 use deadlines::{Deadlines, Limit};
 use hashbrown::HashMap;
@@ -67,6 +69,7 @@ pub struct Scheduler {
     suspended: HashMap<RequestId, SchedRequest>,
     deadlines: Deadlines,
     costs: Costs,
+    cold: Option<Cold>,
     /// Bytes saved in host memory.
     saved_bytes: u64,
     plan: Plan,
@@ -108,6 +111,7 @@ impl Scheduler {
             suspended: HashMap::new(),
             deadlines: Deadlines::default(),
             costs: Costs::default(),
+            cold: None,
             saved_bytes: 0,
             plan: Plan::default(),
             admission_held: false,
@@ -128,10 +132,13 @@ impl Scheduler {
         self.drop_drafts();
         self.plan.clear();
         self.expire(now);
+        self.resume_late(now);
         self.plan_decodes(now);
+        self.allow_store(now);
         self.settle_followers(now);
         self.admit(now);
         self.plan_prefills(now);
+        self.plan_store(now);
         self.kv.drain_ops(&mut self.plan.kv);
         &self.plan
     }
@@ -347,7 +354,7 @@ impl Scheduler {
     pub fn next_wakeup(&self) -> Option<Duration> {
         let paused = self.order.iter().filter_map(|seq| self.get(*seq)?.paused).min();
         let stalled = paused.filter(|_| !self.queue.is_empty()).map(|since| since + PAUSE_GRACE);
-        self.deadlines.first().into_iter().chain(stalled).min()
+        self.deadlines.first().into_iter().chain(stalled).chain(self.next_cold()).min()
     }
 
     /// The earliest deadline that still applies to the request that holds `seq`; `None` for never.

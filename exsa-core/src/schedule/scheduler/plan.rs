@@ -1,5 +1,6 @@
 //! The scheduler's output for one step.
 
+use crate::prompt_cache::EntryId;
 use crate::schedule::kv::KvOp;
 use crate::token::RequestId;
 use crate::token::SeqId;
@@ -73,6 +74,8 @@ pub struct Plan {
     pub late: Vec<RequestId>,
     /// Requests that need more KV than the cache holds; likewise.
     pub exhausted: Vec<RequestId>,
+    /// Entries of the prompt store to read.
+    pub reads: Vec<EntryId>,
     tokens: usize,
     decodes: usize,
     prompt_rows: usize,
@@ -81,7 +84,11 @@ pub struct Plan {
 impl Plan {
     /// Whether the step would do nothing.
     pub fn is_empty(&self) -> bool {
-        self.work.is_empty() && self.kv.is_empty() && self.preempted.is_empty() && !self.ends_any()
+        self.work.is_empty()
+            && self.kv.is_empty()
+            && self.preempted.is_empty()
+            && self.reads.is_empty()
+            && !self.ends_any()
     }
 
     /// Whether the plan ends requests.
@@ -140,5 +147,6 @@ impl Plan {
         self.expired.clear();
         self.late.clear();
         self.exhausted.clear();
+        self.reads.clear();
     }
 }
