@@ -57,11 +57,9 @@ impl CandleBackend {
     /// The instruction set to multiply by.
     fn chosen_isa(&self) -> Result<Isa, LoadError> {
         let Some(name) = self.isa.as_deref() else { return Ok(Isa::detect()) };
-        Isa::named(name).ok_or_else(|| {
-            LoadError::Option {
-                option: "isa",
-                problem: format!("'{name}' is none of this processor's: {}", Self::instruction_sets().join(", ")),
-            }
+        Isa::named(name).ok_or_else(|| LoadError::Option {
+            option: "isa",
+            problem: format!("'{name}' is none of this processor's: {}", Self::instruction_sets().join(", ")),
         })
     }
 }

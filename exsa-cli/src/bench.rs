@@ -57,7 +57,11 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), CliError> {
     if args.json {
         return Ok(writeln!(out, "{}", serde_json::to_string(&rows)?)?);
     }
-    writeln!(out, "{:>8} {:>18} {:>21} {:>16}", "streams", "prompt tokens/s", "generated tokens/s", "first token")?;
+    writeln!(
+        out,
+        "{:>8} {:>18} {:>21} {:>16}",
+        "streams", "prompt tokens/s", "generated tokens/s", "first token"
+    )?;
     for row in rows {
         writeln!(
             out,

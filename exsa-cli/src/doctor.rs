@@ -62,7 +62,12 @@ fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "exsa           {}", report.version)?;
     writeln!(out, "system         {}", report.system)?;
     writeln!(out, "processors     {} available to this process", report.threads_available)?;
-    writeln!(out, "memory         {}, {} available", size(report.memory_total), size(report.memory_available))?;
+    writeln!(
+        out,
+        "memory         {}, {} available",
+        size(report.memory_total),
+        size(report.memory_available)
+    )?;
     writeln!(out, "devices        {}", report.devices.join(", "))?;
     writeln!(out, "kernels        {} (the last is used)", report.instruction_sets.join(", "))?;
     for outcome in &report.self_test {

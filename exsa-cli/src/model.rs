@@ -69,9 +69,10 @@ pub(crate) fn builder(args: &EngineArgs) -> Result<EngineBuilder, CliError> {
 
 fn kv_type(name: &str) -> Result<KvType, CliError> {
     let types = [KvType::F32, KvType::F16, KvType::Q8_0];
-    types.into_iter().find(|kv_type| kv_type.name() == name).ok_or_else(|| {
-        CliError::Usage(format!("there is no KV type '{name}'; there are f32, f16 and q8_0"))
-    })
+    types
+        .into_iter()
+        .find(|kv_type| kv_type.name() == name)
+        .ok_or_else(|| CliError::Usage(format!("there is no KV type '{name}'; there are f32, f16 and q8_0")))
 }
 
 /// Loads a model and starts an engine, with a progress bar on a terminal.

@@ -19,7 +19,9 @@ pub(crate) fn bytes(bytes: u64) -> String {
 
 /// The text with control characters made visible, so that a file cannot steer the terminal.
 pub(crate) fn visible(text: &str) -> String {
-    text.chars().flat_map(|c| c.is_control().then(|| c.escape_default().collect()).unwrap_or_else(|| vec![c])).collect()
+    text.chars()
+        .flat_map(|c| c.is_control().then(|| c.escape_default().collect()).unwrap_or_else(|| vec![c]))
+        .collect()
 }
 
 #[cfg(test)]

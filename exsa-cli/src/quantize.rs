@@ -17,8 +17,7 @@ pub(crate) fn quantize(args: &QuantizeArgs) -> Result<(), CliError> {
         let names: Vec<_> = Mixture::all().map(Mixture::name).collect();
         CliError::Usage(format!("there is no mixture '{}'; there are {}", args.mixture, names.join(", ")))
     })?;
-    let mut options =
-        QuantizeOptions::new(mixture).pure(args.pure).allow_requantize(args.allow_requantize);
+    let mut options = QuantizeOptions::new(mixture).pure(args.pure).allow_requantize(args.allow_requantize);
     if let Some(threads) = args.threads {
         options = options.threads(threads.into());
     }

@@ -46,7 +46,10 @@ impl Settings {
     pub(crate) fn set_json(&mut self, name: &str, value: Value) -> Result<(), CliError> {
         let names = Self::names();
         if !names.iter().any(|known| known == name) {
-            return Err(CliError::Usage(format!("there is no setting '{name}'; there are {}", names.join(", "))));
+            return Err(CliError::Usage(format!(
+                "there is no setting '{name}'; there are {}",
+                names.join(", ")
+            )));
         }
         let mut changed = self.0.clone();
         changed.insert(name.to_owned(), value);

@@ -16,11 +16,13 @@ const VALUE_CHARS: usize = 80;
 /// Runs the command.
 pub(crate) fn show(args: &ShowArgs) -> Result<(), CliError> {
     let gguf = model::header(&args.model)?;
-    let info = ModelInfo::from_gguf(&gguf).map_err(|error| CliError::Other(format!("{}: {error}", args.model)))?;
+    let info =
+        ModelInfo::from_gguf(&gguf).map_err(|error| CliError::Other(format!("{}: {error}", args.model)))?;
     let mut out = std::io::stdout().lock();
     if args.template {
         let template = info.chat_template.as_deref();
-        let template = template.ok_or_else(|| CliError::Other(format!("{} has no chat template", args.model)))?;
+        let template =
+            template.ok_or_else(|| CliError::Other(format!("{} has no chat template", args.model)))?;
         return Ok(writeln!(out, "{template}")?);
     }
     let estimate = model::builder(&args.engine)?.estimate(model::source(&args.model)?);
@@ -67,7 +69,10 @@ fn facts(
         ("layers, width", format!("{}, {}", info.n_layer, info.n_embd)),
         ("vocabulary", format!("{} tokens", info.n_vocab)),
         ("KV per token", format!("{} in f16", bytes(info.kv_bytes_per_token))),
-        ("chat template", info.chat_template.as_ref().map_or("none".into(), |t| format!("{} characters", t.len()))),
+        (
+            "chat template",
+            info.chat_template.as_ref().map_or("none".into(), |t| format!("{} characters", t.len())),
+        ),
         ("licence", text("general.license").unwrap_or_else(|| "not stated".into())),
     ];
     facts.push(match estimate {
@@ -105,7 +110,12 @@ fn types(gguf: &Gguf) -> BTreeMap<&'static str, Kind> {
     types
 }
 
-fn as_json(gguf: &Gguf, info: &ModelInfo, estimate: Option<MemoryEstimate>, args: &ShowArgs) -> serde_json::Value {
+fn as_json(
+    gguf: &Gguf,
+    info: &ModelInfo,
+    estimate: Option<MemoryEstimate>,
+    args: &ShowArgs,
+) -> serde_json::Value {
     let types: BTreeMap<_, _> = types(gguf)
         .into_iter()
         .map(|(name, kind)| {
@@ -123,7 +133,8 @@ fn as_json(gguf: &Gguf, info: &ModelInfo, estimate: Option<MemoryEstimate>, args
         })),
     });
     if args.metadata {
-        let all: BTreeMap<_, _> = gguf.metadata().iter().map(|(key, value)| (key, shortened(value))).collect();
+        let all: BTreeMap<_, _> =
+            gguf.metadata().iter().map(|(key, value)| (key, shortened(value))).collect();
         value["metadata"] = json!(all);
     }
     if args.tensors {

@@ -27,7 +27,8 @@ fn failed(output: &Output, code: i32) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-const STORY: [&str; 8] = ["run", "builtin", "Tell me a story about a cat.", "--seed", "1", "-n", "16", "--threads=1"];
+const STORY: [&str; 8] =
+    ["run", "builtin", "Tell me a story about a cat.", "--seed", "1", "-n", "16", "--threads=1"];
 
 #[test]
 fn a_prompt_is_answered() {
@@ -77,7 +78,8 @@ fn models_are_shown() {
         serde_json::from_str(&text(&exsa(&["show", "builtin", "--json", "--tensors"], ""))).unwrap();
     assert_eq!(value["info"]["architecture"], "llama");
     let tensors = value["tensors"].as_array().unwrap().len() as u64;
-    let counted: u64 = value["types"].as_object().unwrap().values().map(|kind| kind["tensors"].as_u64().unwrap()).sum();
+    let counted: u64 =
+        value["types"].as_object().unwrap().values().map(|kind| kind["tensors"].as_u64().unwrap()).sum();
     assert_eq!(tensors, counted);
 }
 
@@ -92,7 +94,8 @@ fn texts_become_tokens() {
 
 #[test]
 fn speed_is_measured() {
-    let arguments = ["bench", "builtin", "-p", "32", "-n", "8", "--parallel", "1,2", "--rounds", "1", "--json"];
+    let arguments =
+        ["bench", "builtin", "-p", "32", "-n", "8", "--parallel", "1,2", "--rounds", "1", "--json"];
     let rows: serde_json::Value = serde_json::from_str(&text(&exsa(&arguments, ""))).unwrap();
     let rows = rows.as_array().unwrap();
     assert_eq!(rows.len(), 2);

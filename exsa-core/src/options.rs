@@ -2,14 +2,15 @@
 
 use crate::backend::SessionOptions;
 use crate::chat::ChatTemplateSource;
+use crate::prompt_cache::PromptCacheOptions;
 use crate::schedule::prefix::PrefixCacheOptions;
 use crate::schedule::queue::FairOptions;
 use crate::schedule::scheduler::Mode;
 use crate::speculate::SpeculationMode;
 use std::time::Duration;
 
-/// Settings of an engine. A clone shares nothing with its
-/// original: engines started from clones are independent.
+/// Settings of an engine. A clone shares nothing with its original but the prompt store:
+/// engines started from clones are independent.
 ///
 /// ```
 /// use exsa_core::{EngineOptions, Mode};
@@ -48,6 +49,10 @@ pub struct EngineOptions {
     pub inter_token_target: Duration,
     /// Prefix cache: reuse of the KV of prompts and answers.
     pub prefix_cache: PrefixCacheOptions,
+    /// Prompt store behind the prefix cache; `None`, the default, keeps no prompt beyond the KV cache. The one
+    /// part that clones share.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub prompt_cache: Option<PromptCacheOptions>,
     /// Settings of the fair queue of [`Engine::start`](crate::Engine::start).
     pub fair: FairOptions,
     /// Bytes of host memory for the KV of preempted requests;
@@ -75,6 +80,7 @@ impl Default for EngineOptions {
             mode: Mode::default(),
             inter_token_target: Duration::from_millis(200),
             prefix_cache: PrefixCacheOptions::default(),
+            prompt_cache: None,
             fair: FairOptions::default(),
             saved_kv_bytes_max: 256 << 20,
             preemptions_max: 3,
@@ -139,6 +145,13 @@ impl EngineOptions {
     #[must_use]
     pub fn prefix_cache(mut self, prefix_cache: PrefixCacheOptions) -> Self {
         self.prefix_cache = prefix_cache;
+        self
+    }
+
+    /// Sets the prompt store and its use.
+    #[must_use]
+    pub fn prompt_cache(mut self, prompt_cache: impl Into<Option<PromptCacheOptions>>) -> Self {
+        self.prompt_cache = prompt_cache.into();
         self
     }
 

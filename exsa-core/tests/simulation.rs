@@ -9,6 +9,7 @@
 
 mod drafts;
 mod reference;
+mod stores;
 
 use drafts::{Answers, Kind, Oracle};
 use exsa_core::backend::SessionOptions;
@@ -20,12 +21,13 @@ use exsa_core::speculate::{DraftModel, DraftSource, Speculation, SuffixIndex};
 use exsa_core::stats::DraftStats;
 use exsa_core::stream::{Finished, PromptToken};
 use exsa_core::{
-    EngineLoop, EngineOptions, Event, FinishReason, Mode, Overflow, PrefixCacheOptions, Priority, Request,
-    SubmitError, TokenId, TokenStream, Usage,
+    EngineLoop, EngineOptions, Event, FinishReason, Mode, Overflow, PrefixCacheOptions, Priority,
+    PromptCacheOptions, Request, SubmitError, TokenId, TokenStream, Usage,
 };
 use reference::{Expected, Reference};
 use std::sync::Arc;
 use std::time::Duration;
+use stores::MemoryStore;
 
 const SCHEDULES: u64 = 10_000;
 
@@ -129,6 +131,10 @@ struct Totals {
     banned: u64,
     rewound: u64,
     shifts: u64,
+    /// Prompts restored, and reads that gave none, by kind of store.
+    stores: [(u64, u64); stores::Kind::ALL.len()],
+    /// Requests that waited for a store in vain.
+    reads_late: u64,
     /// Drafts verified and accepted, by kind of proposer, and of the engine's own.
     drafts: [(u64, u64); Kind::ALL.len()],
     own: DraftStats,
@@ -148,6 +154,8 @@ struct Simulation {
     stems: Vec<Vec<TokenId>>,
     refused: u64,
     drawn: Random,
+    /// The kind of prompt store, and the store.
+    store: Option<(usize, MemoryStore)>,
     /// The kind of proposer, and what it knows.
     proposer: Option<(usize, Answers)>,
 }
@@ -198,6 +206,16 @@ impl Simulation {
             .saved_kv_bytes_max(if random.chance(30) { 0 } else { random.within(0, 2000) as u64 })
             .preemptions_max(random.within(1, 4) as u32)
             .stream_events_max(random.within(1, 64));
+        // Not from `random`: schedules are the same with and without a store until it is used.
+        let mut stored = Random(seed ^ 0x5eed);
+        let kind = stored.within(0, stores::Kind::ALL.len() + 2);
+        let store = stores::Kind::ALL.get(kind).map(|behaviour| (kind, MemoryStore::new(*behaviour, &clock)));
+        let options = options.prompt_cache(store.as_ref().map(|(_, store)| {
+            PromptCacheOptions::new(Arc::new(store.clone()))
+                .cold_after(Duration::from_millis(stored.within(0, 40) as u64))
+                .tokens_min(stored.within(1, 12))
+                .wait_max(Duration::from_millis(stored.within(1, 300) as u64))
+        }));
         let queue: Box<dyn QueueOrder> =
             if random.chance(15) { Box::new(Fcfs::new()) } else { Box::new(FairQueue::new(options.fair)) };
         let engine = EngineLoop::new(Arc::new(model.clone()), options, queue, Arc::new(clock.clone()));
@@ -243,6 +261,7 @@ impl Simulation {
             stems,
             refused: 0,
             drawn,
+            store,
             proposer,
         }
     }
@@ -364,6 +383,9 @@ impl Simulation {
     }
 
     fn step(&mut self) -> bool {
+        if let Some((_, store)) = &self.store {
+            store.tick();
+        }
         let runs = self.engine.step();
         if let Err(problem) = self.engine.scheduler().check() {
             panic!("seed {}: {problem}", self.seed);
@@ -512,6 +534,11 @@ fn run(seed: u64, totals: &mut Totals) {
         (stats.scheduler.drafted_tokens, stats.scheduler.accepted_drafts),
         "seed {seed}"
     );
+    if let Some((kind, _)) = simulation.store {
+        totals.stores[kind].0 += stats.prompt_cache.restored;
+        totals.stores[kind].1 += stats.prompt_cache.failed;
+        totals.reads_late += stats.scheduler.prompt_reads_late;
+    }
     totals.requests += stats.submitted;
     totals.steps += stats.steps;
     totals.preemptions += stats.scheduler.preemptions;
@@ -548,6 +575,8 @@ fn random_schedules_keep_every_promise() {
         banned,
         rewound,
         shifts,
+        stores,
+        reads_late,
         drafts,
         own,
     } = totals;
@@ -561,11 +590,22 @@ fn random_schedules_keep_every_promise() {
         println!("{kind:?} proposers: {accepted} of {drafted} drafts accepted");
     }
     println!("the engine's own: {} of {} drafts accepted", own.accepted(), own.drafted());
+    for (kind, (restored, failed)) in stores::Kind::ALL.iter().zip(stores) {
+        println!("{kind:?} stores: {restored} prompts restored, {failed} reads that gave none");
+    }
+    println!("{reads_late} requests waited for a store in vain");
     if seeds.end - seeds.start == SCHEDULES {
         let of_model = own.by_source[DraftSource::DraftModel.index()];
         assert!(of_model.accepted > 1000 && of_model.drafted > of_model.accepted + 1000, "{own:?}");
         let of_index = own.by_source[DraftSource::SuffixIndex.index()];
         assert!(of_index.accepted > 100 && of_index.drafted > of_index.accepted, "{own:?}");
+        for (kind, (restored, failed)) in stores::Kind::ALL.iter().zip(stores) {
+            let is_useless =
+                matches!(kind, stores::Kind::Failing | stores::Kind::Dropping | stores::Kind::Damaged);
+            let expected = if is_useless { restored == 0 && failed > 100 } else { restored > 30 };
+            assert!(expected, "{kind:?}: {restored} restored, {failed} failed");
+        }
+        assert!(reads_late > 100, "{reads_late}");
         for (kind, (drafted, accepted)) in Kind::ALL.iter().zip(drafts) {
             let share = accepted as f64 / drafted as f64;
             let expected = match kind {

@@ -91,7 +91,8 @@ impl Answer {
     /// Tokens, times and speed in a line.
     pub(super) fn summary(&self) -> String {
         let usage = &self.usage;
-        let first = usage.time_to_first_token.map_or(String::new(), |time| format!(", first after {time:.1?}"));
+        let first =
+            usage.time_to_first_token.map_or(String::new(), |time| format!(", first after {time:.1?}"));
         let speed = usage.tokens_per_second().map_or(String::new(), |speed| format!(", {speed:.1} tokens/s"));
         format!(
             "{} prompt tokens ({} cached), {} generated{first}{speed}, {}",

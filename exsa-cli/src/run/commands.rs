@@ -93,7 +93,9 @@ mod tests {
         run("/set top_k=7", &mut conversation).unwrap();
         run("/system Answer in rhymes.", &mut conversation).unwrap();
         assert_eq!(conversation.system.as_deref(), Some("Answer in rhymes."));
-        let Effect::Say(shown) = run("/show", &mut conversation).unwrap() else { panic!("/show says nothing") };
+        let Effect::Say(shown) = run("/show", &mut conversation).unwrap() else {
+            panic!("/show says nothing")
+        };
         assert!(shown.contains("\"temperature\":0.5") && shown.contains("\"top_k\":7"), "{shown}");
 
         conversation.messages = vec![Message::user("a"), Message::assistant("b")];

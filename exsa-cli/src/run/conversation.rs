@@ -47,7 +47,8 @@ impl Conversation {
 
     /// Writes the conversation as JSON.
     pub(super) fn save(&self, path: &Path) -> Result<(), CliError> {
-        let saved = json!({"system": self.system, "messages": self.messages, "settings": self.settings.json()});
+        let saved =
+            json!({"system": self.system, "messages": self.messages, "settings": self.settings.json()});
         let text = serde_json::to_string_pretty(&saved)?;
         std::fs::write(path, text + "\n").map_err(|error| CliError::file(path, error))
     }

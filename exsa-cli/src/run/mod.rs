@@ -40,7 +40,9 @@ pub(crate) fn run(args: RunArgs) -> Result<(), CliError> {
         Some(prompt) => once(&args, &engine, &mut conversation, prompt, &interrupt),
         None => {
             if name == model::BUILTIN {
-                eprintln!("The built-in model only tells children's stories: exsa run FILE.gguf runs a better one.");
+                eprintln!(
+                    "The built-in model only tells children's stories: exsa run FILE.gguf runs a better one."
+                );
             }
             chat::chat(&engine, conversation, &interrupt, args.verbose)
         }
@@ -62,7 +64,9 @@ fn settings(args: &RunArgs, mut settings: Settings) -> Result<Settings, CliError
     if let Some(schema) = &args.json_schema {
         let text = match schema.trim_start().starts_with('{') {
             true => schema.clone(),
-            false => std::fs::read_to_string(schema).map_err(|error| CliError::file(Path::new(schema), error))?,
+            false => {
+                std::fs::read_to_string(schema).map_err(|error| CliError::file(Path::new(schema), error))?
+            }
         };
         let value: serde_json::Value = serde_json::from_str(&text)
             .map_err(|error| CliError::Usage(format!("--json-schema: {error}")))?;
@@ -83,7 +87,9 @@ fn prompt(args: &RunArgs) -> Result<Option<String>, CliError> {
             parts.push(text.to_owned());
         }
         if parts.is_empty() {
-            return Err(CliError::Usage("the piped input is empty; give a prompt, or run in a terminal to chat".into()));
+            return Err(CliError::Usage(
+                "the piped input is empty; give a prompt, or run in a terminal to chat".into(),
+            ));
         }
     }
     Ok((!parts.is_empty()).then(|| parts.join("\n\n")))

@@ -62,6 +62,8 @@ pub struct History {
     pub saved: usize,
     /// Set after a failed KV operation: the request shares no KV from then on.
     pub no_sharing: bool,
+    /// Whether the request has waited for the prompt store. It does so once.
+    pub read: bool,
 }
 
 impl SchedRequest {

@@ -62,6 +62,16 @@ impl Facade {
                 (counter("exsa_embed_passes_total"), |stats| stats.embed_passes),
                 (counter("exsa_texts_embedded_total"), |stats| stats.texts_embedded),
                 (counter("exsa_tokens_embedded_total"), |stats| stats.tokens_embedded),
+                (counter("exsa_prompt_cache_restored_total"), |stats| stats.prompt_cache.restored),
+                (counter("exsa_prompt_cache_restored_tokens_total"), |stats| {
+                    stats.prompt_cache.restored_tokens
+                }),
+                (counter("exsa_prompt_cache_failed_total"), |stats| stats.prompt_cache.failed),
+                (counter("exsa_prompt_cache_unused_total"), |stats| stats.prompt_cache.unused),
+                (counter("exsa_prompt_cache_late_total"), |stats| stats.scheduler.prompt_reads_late),
+                (counter("exsa_prompt_cache_saved_total"), |stats| stats.prompt_cache.saved),
+                (counter("exsa_prompt_cache_saved_bytes_total"), |stats| stats.prompt_cache.saved_bytes),
+                (counter("exsa_prompt_cache_unsaved_total"), |stats| stats.prompt_cache.unsaved),
                 (step("plan"), |stats| stats.step_times.plan.as_micros() as u64),
                 (step("forward"), |stats| stats.step_times.forward.as_micros() as u64),
                 (step("sample"), |stats| stats.step_times.sample.as_micros() as u64),

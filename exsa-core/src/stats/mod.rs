@@ -34,6 +34,8 @@ pub struct EngineStats {
     pub texts_embedded: u64,
     /// Tokens of these texts.
     pub tokens_embedded: u64,
+    /// Prompts of the prompt store.
+    pub prompt_cache: PromptCacheStats,
     /// Requests accepted.
     pub submitted: u64,
     /// Requests ended, including failed requests.
@@ -91,6 +93,10 @@ pub struct SchedulerStats {
     pub rewound_tokens: u64,
     /// Shifts of a full context.
     pub context_shifts: u64,
+    /// Requests that waited for the prompt store.
+    pub prompt_reads_awaited: u64,
+    /// Requests that computed their prompt because the store was late.
+    pub prompt_reads_late: u64,
 }
 
 impl EngineStats {
@@ -106,6 +112,7 @@ impl EngineStats {
             embed_passes,
             texts_embedded,
             tokens_embedded,
+            prompt_cache,
             submitted,
             finished,
             failed,
@@ -122,6 +129,7 @@ impl EngineStats {
         self.embed_passes += embed_passes;
         self.texts_embedded += texts_embedded;
         self.tokens_embedded += tokens_embedded;
+        self.prompt_cache.merge(prompt_cache);
         self.submitted += submitted;
         self.finished += finished;
         self.failed += failed;
@@ -138,6 +146,7 @@ impl EngineStats {
             self.scheduler;
         let SchedulerStats { drafted_tokens, accepted_drafts, drafts, .. } = self.scheduler;
         let SchedulerStats { rewound_tokens, context_shifts, .. } = self.scheduler;
+        let SchedulerStats { prompt_reads_awaited, prompt_reads_late, .. } = self.scheduler;
         self.embeds_open = 0;
         self.scheduler = SchedulerStats {
             preemptions,
@@ -149,6 +158,8 @@ impl EngineStats {
             drafts,
             rewound_tokens,
             context_shifts,
+            prompt_reads_awaited,
+            prompt_reads_late,
             ..SchedulerStats::default()
         };
         self
@@ -182,6 +193,8 @@ impl SchedulerStats {
             drafts,
             rewound_tokens,
             context_shifts,
+            prompt_reads_awaited,
+            prompt_reads_late,
         } = other;
         self.running += running;
         self.paused += paused;
@@ -201,6 +214,45 @@ impl SchedulerStats {
         self.drafts.merge(drafts);
         self.rewound_tokens += rewound_tokens;
         self.context_shifts += context_shifts;
+        self.prompt_reads_awaited += prompt_reads_awaited;
+        self.prompt_reads_late += prompt_reads_late;
+    }
+}
+
+/// Prompts restored from the prompt store and saved for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct PromptCacheStats {
+    /// Prompts restored.
+    pub restored: u64,
+    /// Tokens of these.
+    pub restored_tokens: u64,
+    /// Reads that gave nothing to restore: failed, damaged, of another prompt, or without room in the KV cache.
+    pub failed: u64,
+    /// Reads that nothing waited for any more when they ended.
+    pub unused: u64,
+    /// Prompts handed to the store.
+    pub saved: u64,
+    /// Bytes of these.
+    pub saved_bytes: u64,
+    /// Prompts that were not saved, because the store took none or the session failed.
+    pub unsaved: u64,
+    /// Time of steps spent on saving and restoring.
+    pub time: Duration,
+}
+
+impl PromptCacheStats {
+    fn merge(&mut self, other: &Self) {
+        let Self { restored, restored_tokens, failed, unused, saved, saved_bytes, unsaved, time } = other;
+        self.restored += restored;
+        self.restored_tokens += restored_tokens;
+        self.failed += failed;
+        self.unused += unused;
+        self.saved += saved;
+        self.saved_bytes += saved_bytes;
+        self.unsaved += unsaved;
+        self.time += *time;
     }
 }
 

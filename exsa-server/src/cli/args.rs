@@ -1,10 +1,10 @@
 //! The command line. Flags and their environment variables override the configuration file.
 
-use clap::{Parser, Subcommand};
-use exsa_core::Mode;
 use crate::access::cli::KeyArgs;
 use crate::audit::command::AuditCommand;
 use crate::config::{Config, ConfigSource};
+use clap::{Parser, Subcommand};
+use exsa_core::Mode;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

@@ -6,8 +6,8 @@ mod serve;
 
 pub use args::Args;
 
-use args::{Command, ConfigCommand};
 use crate::config::{ConfigSource, EXAMPLE};
+use args::{Command, ConfigCommand};
 use std::error::Error;
 use std::process::ExitCode;
 

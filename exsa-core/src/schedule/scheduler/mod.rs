@@ -7,6 +7,7 @@
 mod admit;
 pub mod budget;
 mod check;
+mod cold;
 mod costs;
 mod deadlines;
 mod decode;
@@ -36,6 +37,7 @@ use crate::schedule::sched_request::SchedRequest;
 use crate::stats::SchedulerStats;
 use crate::token::{RequestId, SeqId, TokenId};
 use budget::BatchPolicy;
+use cold::Cold;
 use costs::Costs;
 use deadlines::{Deadlines, Limit};
 use draft_costs::RowCosts;
@@ -71,6 +73,7 @@ pub struct Scheduler {
     deadlines: Deadlines,
     costs: Costs,
     row_costs: RowCosts,
+    cold: Option<Cold>,
     /// Bytes saved in host memory.
     saved_bytes: u64,
     plan: Plan,
@@ -113,6 +116,7 @@ impl Scheduler {
             deadlines: Deadlines::default(),
             costs: Costs::default(),
             row_costs: RowCosts::default(),
+            cold: None,
             saved_bytes: 0,
             plan: Plan::default(),
             admission_held: false,
@@ -133,10 +137,13 @@ impl Scheduler {
         self.drop_drafts();
         self.plan.clear();
         self.expire(now);
+        self.resume_late(now);
         self.plan_decodes(now);
+        self.allow_store(now);
         self.settle_followers(now);
         self.admit(now);
         self.plan_prefills(now);
+        self.plan_store(now);
         self.kv.drain_ops(&mut self.plan.kv);
         &self.plan
     }
@@ -356,7 +363,7 @@ impl Scheduler {
     pub fn next_wakeup(&self) -> Option<Duration> {
         let paused = self.order.iter().filter_map(|seq| self.get(*seq)?.paused).min();
         let stalled = paused.filter(|_| !self.queue.is_empty()).map(|since| since + PAUSE_GRACE);
-        self.deadlines.first().into_iter().chain(stalled).min()
+        self.deadlines.first().into_iter().chain(stalled).chain(self.next_cold()).min()
     }
 
     /// The earliest deadline that still applies to the request that holds `seq`; `None` for never.

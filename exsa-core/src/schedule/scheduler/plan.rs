@@ -1,5 +1,6 @@
 //! The scheduler's output for one step.
 
+use crate::prompt_cache::EntryId;
 use crate::schedule::kv::KvOp;
 use crate::speculate::Kind;
 use crate::token::RequestId;
@@ -76,6 +77,8 @@ pub struct Plan {
     pub late: Vec<RequestId>,
     /// Requests that need more KV than the cache holds; likewise.
     pub exhausted: Vec<RequestId>,
+    /// Entries of the prompt store to read.
+    pub reads: Vec<EntryId>,
     tokens: usize,
     decodes: usize,
     prompt_rows: usize,
@@ -84,7 +87,11 @@ pub struct Plan {
 impl Plan {
     /// Whether the step would do nothing.
     pub fn is_empty(&self) -> bool {
-        self.work.is_empty() && self.kv.is_empty() && self.preempted.is_empty() && !self.ends_any()
+        self.work.is_empty()
+            && self.kv.is_empty()
+            && self.preempted.is_empty()
+            && self.reads.is_empty()
+            && !self.ends_any()
     }
 
     /// Whether the plan ends requests.
@@ -144,5 +151,6 @@ impl Plan {
         self.expired.clear();
         self.late.clear();
         self.exhausted.clear();
+        self.reads.clear();
     }
 }

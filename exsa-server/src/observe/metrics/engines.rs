@@ -29,7 +29,7 @@ const GAUGES: [Gauge; 7] = [
     ("exsa_embeds_open", "Requests for vectors or scores that have not ended", |s| s.embeds_open),
 ];
 
-const COUNTERS: [Counter; 18] = [
+const COUNTERS: [Counter; 26] = [
     ("exsa_requests", "Requests accepted", |s| s.submitted),
     ("exsa_requests_finished", "Requests ended, failed ones included", |s| s.finished),
     ("exsa_requests_failed", "Requests that failed", |s| s.failed),
@@ -45,6 +45,22 @@ const COUNTERS: [Counter; 18] = [
     ("exsa_accepted_drafts", "Drafts that became part of an answer", |s| s.scheduler.accepted_drafts),
     ("exsa_rewound_tokens", "Generated tokens that were taken back", |s| s.scheduler.rewound_tokens),
     ("exsa_context_shifts", "Shifts of a full context", |s| s.scheduler.context_shifts),
+    ("exsa_prompt_cache_restored", "Prompts restored from the prompt cache", |s| s.prompt_cache.restored),
+    ("exsa_prompt_cache_restored_tokens", "Tokens of prompts restored from the prompt cache", |s| {
+        s.prompt_cache.restored_tokens
+    }),
+    ("exsa_prompt_cache_unrestored", "Reads of the prompt cache that gave nothing to restore", |s| {
+        s.prompt_cache.failed
+    }),
+    ("exsa_prompt_cache_unused", "Reads of the prompt cache that ended too late", |s| s.prompt_cache.unused),
+    ("exsa_prompt_cache_late", "Requests that computed their prompt because a read was late", |s| {
+        s.scheduler.prompt_reads_late
+    }),
+    ("exsa_prompt_cache_saved", "Prompts handed to the prompt cache", |s| s.prompt_cache.saved),
+    ("exsa_prompt_cache_saved_bytes", "Bytes of prompts handed to the prompt cache", |s| {
+        s.prompt_cache.saved_bytes
+    }),
+    ("exsa_prompt_cache_unsaved", "Prompts that the prompt cache did not take", |s| s.prompt_cache.unsaved),
     ("exsa_embed_passes", "Passes over texts to embed or score", |s| s.embed_passes),
     ("exsa_texts_embedded", "Texts embedded or scored", |s| s.texts_embedded),
     ("exsa_tokens_embedded", "Tokens of texts embedded or scored", |s| s.tokens_embedded),
