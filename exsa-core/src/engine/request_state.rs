@@ -125,7 +125,7 @@ impl RequestState {
             total_time: now.saturating_sub(self.submitted).saturating_add(self.elapsed),
             dropped_messages: self.dropped_messages,
             shifted_tokens: self.shifted_tokens,
-            drafts: self.drafts,
+            drafts: Box::new(self.drafts),
         };
         let Some(AnswerFinished { index, text, reason, seed, sampler_state, logprob }) = last else { return };
         let finished = Finished::new(reason).index(index).text(text).usage(usage).seed(seed);
