@@ -30,7 +30,11 @@ fn main() -> exsa_examples::Result {
         let submit = |user: &str, n: usize, priority| -> exsa_examples::Result<Vec<_>> {
             let request = |i| {
                 let text = format!("{user} told story number {i}: Once upon a time");
-                Request::text(text).max_tokens(args.max_tokens).ignore_eos(true).user(user).priority(priority)
+                Request::text(text)
+                    .max_tokens(args.max_tokens)
+                    .ignore_eos(true)
+                    .user_id(user)
+                    .priority(priority)
             };
             Ok((0..n).map(|i| engine.submit(request(i))).collect::<Result<_, _>>()?)
         };

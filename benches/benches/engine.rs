@@ -8,6 +8,7 @@ use exsa_core::backend::SessionOptions;
 use exsa_core::clock::SystemClock;
 use exsa_core::queue::Fcfs;
 use exsa_core::scripted::ScriptedModel;
+use exsa_core::speculate::SpeculationMode;
 use exsa_core::{EngineLoop, EngineOptions, Event, Request, SamplingParams, TokenStream};
 use std::error::Error;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ struct Busy {
 impl Busy {
     fn new(running: usize, sampling: SamplingParams) -> Result<Self, Box<dyn Error>> {
         let session = SessionOptions::new().sequences(running).kv_tokens(2 * running * (PROMPT + GENERATE));
-        let options = EngineOptions::default().session(session);
+        let options = EngineOptions::default().session(session).speculation(SpeculationMode::Off);
         let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
         let engine = EngineLoop::new(ScriptedModel::ngram(1).shared(), options, queue, clock)?;
         let mut busy = Self { engine, streams: Vec::with_capacity(running), sampling };

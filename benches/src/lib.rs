@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release -p exsa-benches --bin throughput -- --backend candle --model F --prompt 512 --generate 128 --parallel 1,4,16
 //! cargo run --release -p exsa-benches --bin load -- --help
+//! cargo run --release -p exsa-benches --bin speculation -- --model F --streams 1,8
 //! cargo bench -p exsa-benches            # sampler, constraints, tokenizer, detokenizer, scheduler, engine, products
 //! cargo bench -p exsa-benches --bench sampler
 //! ```
@@ -30,6 +31,7 @@ pub mod prompts;
 pub mod random;
 pub mod report;
 pub mod shape;
+pub mod speculation;
 pub mod text;
 pub mod threads;
 pub mod throughput;

@@ -18,6 +18,7 @@ use exsa_core::backend::{LoadOptions, LoadProgress, Model, ModelSource, SessionO
 use exsa_core::clock::SystemClock;
 use exsa_core::error::LoadError;
 use exsa_core::queue::Fcfs;
+use exsa_core::speculate::SpeculationMode;
 use exsa_core::{EngineLoop, EngineOptions};
 use serde::Serialize;
 use std::io::Write;
@@ -206,12 +207,13 @@ impl Loaded {
 
     /// An engine with such a session.
     pub fn contender(&self, options: &Options, case: &Case, room: Room) -> Result<Contender, BenchError> {
-        // Every prompt is computed: no prefix is shared.
+        // Every prompt is computed, no prefix is shared, and each step of a stream gives one token.
         let engine_options = EngineOptions::default()
             .session(room.session)
             .queue_max(case.parallel)
             .prefill_chunk_max(options.prefill_chunk)
             .mode(options.mode)
+            .speculation(SpeculationMode::Off)
             .prefix_cache(PrefixCacheOptions::disabled());
         let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
         let engine = EngineLoop::new(self.model.clone(), engine_options, queue, clock)

@@ -11,11 +11,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The README's program, which the documentation tests compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-pub struct Readme;
-
 /// Exsa's own story and chat model, so that the examples run without a download.
 pub const TINY: &[u8] = exsa_tiny::GGUF;
 

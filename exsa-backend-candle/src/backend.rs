@@ -47,15 +47,19 @@ impl CandleBackend {
         self
     }
 
+    /// Names of the instruction sets that this processor has kernels for, the best last: the values of
+    /// [`isa`](Self::isa).
+    #[must_use]
+    pub fn instruction_sets() -> Vec<&'static str> {
+        Isa::available().map(Isa::name).collect()
+    }
+
     /// The instruction set to multiply by.
     fn chosen_isa(&self) -> Result<Isa, LoadError> {
         let Some(name) = self.isa.as_deref() else { return Ok(Isa::detect()) };
-        Isa::named(name).ok_or_else(|| {
-            let names: Vec<&str> = Isa::available().map(Isa::name).collect();
-            LoadError::Option {
-                option: "isa",
-                problem: format!("'{name}' is none of this processor's: {}", names.join(", ")),
-            }
+        Isa::named(name).ok_or_else(|| LoadError::Option {
+            option: "isa",
+            problem: format!("'{name}' is none of this processor's: {}", Self::instruction_sets().join(", ")),
         })
     }
 }

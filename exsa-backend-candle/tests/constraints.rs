@@ -5,7 +5,7 @@ mod support;
 
 use exsa_core::backend::{Model, SessionOptions};
 use exsa_core::constraint::Constraint;
-use exsa_core::speculate::{PromptLookup, Speculation};
+use exsa_core::speculate::{PromptLookup, Speculation, SpeculationMode};
 use exsa_core::stream::Completion;
 use exsa_core::{Engine, EngineOptions, Request, Resume, TokenId};
 use serde_json::{Value, json};
@@ -52,7 +52,9 @@ fn answers(engine: &Engine, requests: impl IntoIterator<Item = Request>) -> Vec<
 fn answers_are_the_same_alone_in_a_batch_with_drafts_preempted_and_resumed() {
     let model = model();
     let engine = || Engine::start(model.clone(), EngineOptions::default()).unwrap();
-    let alone: Vec<_> = (0..16).flat_map(|i| answers(&engine(), [request(i)])).collect();
+    let plain = EngineOptions::default().speculation(SpeculationMode::Off);
+    let plain = || Engine::start(model.clone(), plain.clone()).unwrap();
+    let alone: Vec<_> = (0..16).flat_map(|i| answers(&plain(), [request(i)])).collect();
     for (_, text) in &alone {
         let instance = serde_json::from_str(text).unwrap();
         assert!(jsonschema::is_valid(&schema(), &instance), "{text}");

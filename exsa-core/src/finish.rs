@@ -3,6 +3,7 @@
 use crate::constraint::ConstraintError;
 use crate::error::StepError;
 use crate::sampler::SampleError;
+use crate::stats::DraftStats;
 use crate::token::TokenId;
 use std::time::Duration;
 
@@ -165,6 +166,9 @@ pub struct Usage {
     /// [`Overflow::Shift`](crate::Overflow::Shift).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "crate::wire::is_zero"))]
     pub shifted_tokens: usize,
+    /// Drafts that were verified and accepted, over all answers.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "DraftStats::is_empty"))]
+    pub drafts: DraftStats,
 }
 
 impl Usage {
@@ -212,6 +216,13 @@ impl Usage {
     #[must_use]
     pub fn shifted_tokens(mut self, tokens: usize) -> Self {
         self.shifted_tokens = tokens;
+        self
+    }
+
+    /// Sets the drafts that were verified and accepted.
+    #[must_use]
+    pub fn drafts(mut self, drafts: DraftStats) -> Self {
+        self.drafts = drafts;
         self
     }
 

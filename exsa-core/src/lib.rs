@@ -39,6 +39,7 @@ pub mod model_info;
 mod options;
 mod overflow;
 pub mod priority;
+pub mod prompt_cache;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod request;
@@ -66,6 +67,7 @@ pub use generator::{Continuation, Continued, Generator, SubmitError};
 pub use options::EngineOptions;
 pub use overflow::Overflow;
 pub use priority::Priority;
+pub use prompt_cache::PromptCacheOptions;
 pub use request::{Prompt, Request, Resume};
 pub use sampler::SamplingParams;
 pub use schedule::Mode;

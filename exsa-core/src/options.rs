@@ -2,13 +2,15 @@
 
 use crate::backend::SessionOptions;
 use crate::chat::ChatTemplateSource;
+use crate::prompt_cache::PromptCacheOptions;
 use crate::schedule::prefix::PrefixCacheOptions;
 use crate::schedule::queue::FairOptions;
 use crate::schedule::scheduler::Mode;
+use crate::speculate::SpeculationMode;
 use std::time::Duration;
 
-/// Settings of an engine. A clone shares nothing with its
-/// original: engines started from clones are independent.
+/// Settings of an engine. A clone shares nothing with its original but the prompt store:
+/// engines started from clones are independent.
 ///
 /// ```
 /// use exsa_core::{EngineOptions, Mode};
@@ -47,6 +49,10 @@ pub struct EngineOptions {
     pub inter_token_target: Duration,
     /// Prefix cache: reuse of the KV of prompts and answers.
     pub prefix_cache: PrefixCacheOptions,
+    /// Prompt store behind the prefix cache; `None`, the default, keeps no prompt beyond the KV cache. The one
+    /// part that clones share.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub prompt_cache: Option<PromptCacheOptions>,
     /// Settings of the fair queue of [`Engine::start`](crate::Engine::start).
     pub fair: FairOptions,
     /// Bytes of host memory for the KV of preempted requests;
@@ -55,6 +61,8 @@ pub struct EngineOptions {
     /// Preemptions before a request is protected; 3 by default. KV for the rest of its answer,
     /// up to 2,048 tokens, is then reserved, and only other protected requests can preempt it.
     pub preemptions_max: u32,
+    /// Whether drafts from a request's own tokens are verified; by default where they change no answer.
+    pub speculation: SpeculationMode,
     /// Unread events in a stream at which its sequence is paused; 1,024 by default.
     pub stream_events_max: usize,
     /// The chat template for requests that choose none; `None`, the default, is the model's.
@@ -72,9 +80,11 @@ impl Default for EngineOptions {
             mode: Mode::default(),
             inter_token_target: Duration::from_millis(200),
             prefix_cache: PrefixCacheOptions::default(),
+            prompt_cache: None,
             fair: FairOptions::default(),
             saved_kv_bytes_max: 256 << 20,
             preemptions_max: 3,
+            speculation: SpeculationMode::default(),
             stream_events_max: 1024,
             chat_template: None,
         }
@@ -138,6 +148,13 @@ impl EngineOptions {
         self
     }
 
+    /// Sets the prompt store and its use.
+    #[must_use]
+    pub fn prompt_cache(mut self, prompt_cache: impl Into<Option<PromptCacheOptions>>) -> Self {
+        self.prompt_cache = prompt_cache.into();
+        self
+    }
+
     /// Sets the options of [`Engine::start`](crate::Engine::start)'s queue.
     #[must_use]
     pub fn fair(mut self, fair: FairOptions) -> Self {
@@ -156,6 +173,13 @@ impl EngineOptions {
     #[must_use]
     pub fn preemptions_max(mut self, preemptions_max: u32) -> Self {
         self.preemptions_max = preemptions_max;
+        self
+    }
+
+    /// Sets whether drafts are verified.
+    #[must_use]
+    pub fn speculation(mut self, speculation: SpeculationMode) -> Self {
+        self.speculation = speculation;
         self
     }
 

@@ -184,6 +184,9 @@ pub struct Request {
     /// that an answer takes what others asked.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub cache_salt: Option<String>,
+    /// Whether drafts may be verified for the request where the engine speculates; `true` by default.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "crate::wire::is_true"))]
+    pub speculation: bool,
     /// What was done of the answer before.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub resume: Option<Resume>,
@@ -262,6 +265,7 @@ impl Request {
             user: None,
             weight: 1.0,
             cache_salt: None,
+            speculation: true,
             resume: None,
             n: 1,
             best_of: None,
@@ -289,6 +293,11 @@ impl Request {
     /// Answers a conversation.
     pub fn chat(messages: impl Into<Vec<Message>>) -> Self {
         Self::new(Prompt::Chat(messages.into()))
+    }
+
+    /// Answers one message of a user, by the model's chat template.
+    pub fn user(message: impl Into<String>) -> Self {
+        Self::chat([Message::user(message)])
     }
 
     request_setters!();
@@ -381,6 +390,13 @@ impl Request {
     #[must_use]
     pub fn cache_salt(mut self, salt: impl Into<String>) -> Self {
         self.cache_salt = Some(salt.into());
+        self
+    }
+
+    /// Sets whether drafts may be verified for the request.
+    #[must_use]
+    pub fn speculation(mut self, speculation: bool) -> Self {
+        self.speculation = speculation;
         self
     }
 

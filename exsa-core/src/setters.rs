@@ -1,6 +1,6 @@
 //! Setters that all kinds of requests have.
 
-/// The setters of `model`, `priority`, `timeout` and `user`, inside the `impl` of a request.
+/// The setters of `model`, `priority`, `timeout` and `user_id`, inside the `impl` of a request.
 macro_rules! request_setters {
     () => {
         /// Sets the name of the model.
@@ -24,9 +24,9 @@ macro_rules! request_setters {
             self
         }
 
-        /// Sets the user.
+        /// Sets `user`, the name by which the scheduler shares the engine fairly.
         #[must_use]
-        pub fn user(mut self, user: impl Into<String>) -> Self {
+        pub fn user_id(mut self, user: impl Into<String>) -> Self {
             self.user = Some(user.into());
             self
         }

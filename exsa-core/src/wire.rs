@@ -291,6 +291,12 @@ pub(crate) fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
+/// Whether a flag has its default, `true`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
 /// A setting that is on where the text does not give it.
 pub(crate) fn on() -> bool {
     true

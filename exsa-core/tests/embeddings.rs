@@ -352,7 +352,7 @@ fn a_full_queue_refuses_texts_too() {
     let clock = ManualClock::new();
     let options = options(Pooling::Mean).queue_max(2).user_queue_max(1);
     let mut engine = engine_loop(model().shared(), options, &clock);
-    let request = |user: &str| EmbedRequest::texts(["a"]).user(user).priority(Priority::Batch);
+    let request = |user: &str| EmbedRequest::texts(["a"]).user_id(user).priority(Priority::Batch);
     let first = engine.embed(request("a")).unwrap();
     assert!(matches!(engine.embed(request("a")), Err(SubmitError::QueueFull { waiting: 1, limit: 1, .. })));
     let second = engine.embed(request("b")).unwrap();

@@ -8,7 +8,7 @@ use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
 use exsa_core::sampler::SamplingParams;
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
-use exsa_core::speculate::{PromptLookup, Speculation};
+use exsa_core::speculate::{PromptLookup, Speculation, SpeculationMode};
 use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{
     Engine, EngineOptions, Event, FinishReason, Message, Request, RequestError, SeqId, Shutdown, SubmitError,
@@ -90,10 +90,31 @@ fn one_seed_one_text() {
 }
 
 #[test]
+fn drafts_are_verified_by_default_unless_the_request_or_the_engine_is_without() {
+    let drafted = |model: ScriptedModel, mode: Option<SpeculationMode>, speculates: bool| {
+        let options = EngineOptions::default();
+        let options = mode.map_or(options.clone(), |mode| options.speculation(mode));
+        let engine = Engine::start(model.shared(), options).unwrap();
+        let request = greedy(Request::text("x")).speculation(speculates);
+        let answer = engine.submit(request).unwrap().complete().unwrap();
+        assert_eq!(answer.text, "row row row row row row row");
+        assert_eq!(answer.usage.drafts, engine.stats().scheduler.drafts);
+        answer.usage.drafts.accepted()
+    };
+    let model = || ScriptedModel::echo("row row row row row row row");
+    assert!(drafted(model(), None, true) > 5);
+    assert_eq!(drafted(model(), None, false), 0);
+    assert_eq!(drafted(model(), Some(SpeculationMode::Off), true), 0);
+    assert_eq!(drafted(model().without_truncate(), Some(SpeculationMode::On), true), 0);
+}
+
+#[test]
 fn drafts_can_be_turned_on_and_off() {
     let engine = engine(ScriptedModel::echo("row row row row row row row"));
     let run = || engine.submit(greedy(Request::text("x"))).unwrap().complete().unwrap();
+    engine.speculate(None);
     let (plain, steps) = (run(), engine.stats().steps);
+    assert!(plain.usage.drafts.is_empty());
     engine.speculate(Some(Speculation::new(PromptLookup::default())));
     let (drafted, with_drafts) = (run(), engine.stats().steps - steps);
     assert_eq!((&drafted.tokens, &drafted.reason), (&plain.tokens, &plain.reason));

@@ -255,7 +255,7 @@ fn drafts_change_no_answer() {
             let answers = Answers::default();
             answers.add([case.prompt.as_slice(), &expected.ids()].concat());
             let oracle = Oracle::new(kind, drafts_max as u64, &answers);
-            let speculation = Some(Speculation::new(oracle).drafts_max(drafts_max));
+            let speculation = Some(Speculation::new(oracle).drafts_max(drafts_max).adaptive(false));
             let mut engine = Engine::of(&case.model, Setup { capacity, speculation, ..Setup::default() });
             assert_same(&engine.run(case.request.clone()), &expected, &what);
             assert_eq!(answers.finished(), 1, "{what}");

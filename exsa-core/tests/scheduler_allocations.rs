@@ -71,9 +71,15 @@ impl Proposer for Repeat {
 
 #[test]
 fn speculating_takes_no_memory() {
+    // Every draft that fits, and those of the adaptive budget.
+    for adaptive in [false, true] {
+        speculate(Speculation::new(Repeat).drafts_max(3).adaptive(adaptive), adaptive);
+    }
+}
+
+fn speculate(mut speculation: Speculation, adaptive: bool) {
     let mut scheduler = scheduler();
     (0..RUNNING + 100).for_each(|id| submit(&mut scheduler, id as u64));
-    let mut speculation = Speculation::new(Repeat).drafts_max(3);
     let mut work: Vec<Work> = Vec::with_capacity(RUNNING);
     let mut now = Duration::ZERO;
     let mut run = |scheduler: &mut Scheduler, steps: usize| {
@@ -81,7 +87,7 @@ fn speculating_takes_no_memory() {
         for i in 0..steps {
             now += Duration::from_millis(20);
             scheduler.plan(now);
-            scheduler.plan_drafts(&mut speculation);
+            scheduler.plan_drafts(&mut speculation, &mut ());
             work.clear();
             work.extend_from_slice(&scheduler.last_plan().work);
             for item in &work {
@@ -89,7 +95,8 @@ fn speculating_takes_no_memory() {
                 let generated: &[TokenId] = [&[1, 1, 1, 1][..], &[1, 2], &[2]][i % 3];
                 scheduler.commit(item, &generated[..item.rows.min(generated.len())]);
             }
-            scheduler.observe(&StepCost::of(&work, Duration::from_millis(20)));
+            let rows = work.iter().map(|work| work.len as u64).sum::<u64>();
+            scheduler.observe(&StepCost::of(&work, Duration::from_micros(20_000 + 10 * rows)));
         }
         ALLOCATIONS.load(Ordering::Relaxed) - before
     };
@@ -97,7 +104,9 @@ fn speculating_takes_no_memory() {
     let steady = run(&mut scheduler, 500);
     let counters = scheduler.stats();
     assert_eq!(scheduler.running_len(), RUNNING);
-    assert!(counters.drafted_tokens > 500 * 3 * RUNNING as u64 && counters.accepted_drafts > 0);
+    let share = if adaptive { 0.3 } else { 1.0 };
+    let drafted = counters.drafted_tokens as f64 / (500 * 3 * RUNNING) as f64;
+    assert!(drafted > share && counters.accepted_drafts > 0, "{counters:?}");
     assert_eq!(steady, 0, "allocations in 500 steps of {RUNNING} decodes with 3 drafts each");
 }
 

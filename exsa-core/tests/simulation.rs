@@ -3,12 +3,13 @@
 //! Each schedule draws its own limits (tiny KV caches among them), what its session can do, its mode and the
 //! changes of it, arrivals of all classes and several users, prompts that share their beginnings, several
 //! answers to one prompt, log-probabilities of prompts, cancels, deadlines, slow readers and a proposer of
-//! drafts (or none) from a seed. The seed is in every message, so that a failure can be run again alone:
+//! drafts with every draft that fits or a budget, or else the engine's own, from a seed. The seed is in every message, so that a failure can be run again alone:
 //! `EXSA_SIMULATION_SEED=17 cargo nextest run -p exsa-core --test simulation`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;
 mod reference;
+mod stores;
 
 use drafts::{Answers, Kind, Oracle};
 use exsa_core::backend::SessionOptions;
@@ -16,15 +17,17 @@ use exsa_core::clock::ManualClock;
 use exsa_core::queue::{FairOptions, FairQueue, Fcfs, QueueOrder};
 use exsa_core::sampler::SamplingParams;
 use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
-use exsa_core::speculate::Speculation;
+use exsa_core::speculate::{DraftModel, DraftSource, Speculation, SuffixIndex};
+use exsa_core::stats::DraftStats;
 use exsa_core::stream::{Finished, PromptToken};
 use exsa_core::{
-    EngineLoop, EngineOptions, Event, FinishReason, Mode, Overflow, PrefixCacheOptions, Priority, Request,
-    SubmitError, TokenId, TokenStream, Usage,
+    EngineLoop, EngineOptions, Event, FinishReason, Mode, Overflow, PrefixCacheOptions, Priority,
+    PromptCacheOptions, Request, SubmitError, TokenId, TokenStream, Usage,
 };
 use reference::{Expected, Reference};
 use std::sync::Arc;
 use std::time::Duration;
+use stores::MemoryStore;
 
 const SCHEDULES: u64 = 10_000;
 
@@ -128,8 +131,13 @@ struct Totals {
     banned: u64,
     rewound: u64,
     shifts: u64,
-    /// Drafts verified and accepted, by kind of proposer.
+    /// Prompts restored, and reads that gave none, by kind of store.
+    stores: [(u64, u64); stores::Kind::ALL.len()],
+    /// Requests that waited for a store in vain.
+    reads_late: u64,
+    /// Drafts verified and accepted, by kind of proposer, and of the engine's own.
     drafts: [(u64, u64); Kind::ALL.len()],
+    own: DraftStats,
 }
 
 struct Simulation {
@@ -146,6 +154,8 @@ struct Simulation {
     stems: Vec<Vec<TokenId>>,
     refused: u64,
     drawn: Random,
+    /// The kind of prompt store, and the store.
+    store: Option<(usize, MemoryStore)>,
     /// The kind of proposer, and what it knows.
     proposer: Option<(usize, Answers)>,
 }
@@ -174,6 +184,11 @@ impl Simulation {
         if random.chance(20) {
             model = model.without_save();
         }
+        // Not from `random`: schedules are the same with and without drafts.
+        let mut drawn = Random(!seed);
+        if drawn.chance(30) {
+            model = model.erratic_cost();
+        }
         let prefix_cache = PrefixCacheOptions::default()
             .enabled(random.chance(85))
             .tokens_max(random.chance(20).then(|| random.within(0, kv)))
@@ -191,19 +206,47 @@ impl Simulation {
             .saved_kv_bytes_max(if random.chance(30) { 0 } else { random.within(0, 2000) as u64 })
             .preemptions_max(random.within(1, 4) as u32)
             .stream_events_max(random.within(1, 64));
+        // Not from `random`: schedules are the same with and without a store until it is used.
+        let mut stored = Random(seed ^ 0x5eed);
+        let kind = stored.within(0, stores::Kind::ALL.len() + 2);
+        let store = stores::Kind::ALL.get(kind).map(|behaviour| (kind, MemoryStore::new(*behaviour, &clock)));
+        let options = options.prompt_cache(store.as_ref().map(|(_, store)| {
+            PromptCacheOptions::new(Arc::new(store.clone()))
+                .cold_after(Duration::from_millis(stored.within(0, 40) as u64))
+                .tokens_min(stored.within(1, 12))
+                .wait_max(Duration::from_millis(stored.within(1, 300) as u64))
+        }));
         let queue: Box<dyn QueueOrder> =
             if random.chance(15) { Box::new(Fcfs::new()) } else { Box::new(FairQueue::new(options.fair)) };
         let engine = EngineLoop::new(Arc::new(model.clone()), options, queue, Arc::new(clock.clone()));
         let mut engine = engine.unwrap();
-        // Not from `random`: schedules are the same with and without drafts.
-        let mut drawn = Random(!seed);
+        // The one beyond the kinds is the engine's own speculation.
         let kind = drawn.within(0, Kind::ALL.len());
         let proposer = (kind < Kind::ALL.len()).then(|| {
             let answers = Answers::default();
             let oracle = Oracle::new(Kind::ALL[kind], seed, &answers);
-            engine.speculate(Some(Speculation::new(oracle).drafts_max(drawn.within(1, 9))));
+            let speculation = Speculation::new(oracle).drafts_max(drawn.within(1, 9));
+            engine.speculate(Some(speculation.adaptive(drawn.chance(50))));
             (kind, answers)
         });
+        if kind == Kind::ALL.len() && drawn.chance(50) {
+            // Its own, with a draft model that is right sometimes or always.
+            let draft = ScriptedModel::ngram(if drawn.chance(50) { seed } else { !seed }).kv(kv, block);
+            let draft = draft.context(context).cost(
+                clock.clone(),
+                Duration::from_micros(500),
+                Duration::from_micros(50),
+            );
+            let session =
+                SessionOptions::new().sequences(drawn.within(1, 4)).batch_tokens(drawn.within(1, 40));
+            let draft = DraftModel::new(draft.shared(), &model, &session).unwrap();
+            engine.speculate(Some(Speculation::default().adaptive(drawn.chance(70)).draft_model(draft)));
+        }
+        if kind == Kind::ALL.len() && drawn.chance(30) {
+            let shared =
+                SuffixIndex::default().matched_min(drawn.within(1, 3)).shared(drawn.within(1, 1 << 16));
+            engine.speculate(Some(Speculation::new(shared).adaptive(drawn.chance(70))));
+        }
         let stems = (0..3).map(|_| (0..40).map(|_| random.within(0, 255) as TokenId).collect()).collect();
         Self {
             seed,
@@ -218,6 +261,7 @@ impl Simulation {
             stems,
             refused: 0,
             drawn,
+            store,
             proposer,
         }
     }
@@ -249,7 +293,7 @@ impl Simulation {
         let mut request = Request::tokens(prompt.clone())
             .sampling(params.clone())
             .priority(Priority::ALL[random.within(0, 2)])
-            .user(["ann", "bob", "cem"][random.within(0, 2)])
+            .user_id(["ann", "bob", "cem"][random.within(0, 2)])
             .weight(random.within(1, 3) as f32);
         request.max_tokens = tokens_max;
         if random.chance(20) {
@@ -339,6 +383,9 @@ impl Simulation {
     }
 
     fn step(&mut self) -> bool {
+        if let Some((_, store)) = &self.store {
+            store.tick();
+        }
         let runs = self.engine.step();
         if let Err(problem) = self.engine.scheduler().check() {
             panic!("seed {}: {problem}", self.seed);
@@ -478,6 +525,19 @@ fn run(seed: u64, totals: &mut Totals) {
         assert_eq!(answers.finished(), ended, "seed {seed}: the proposer hears of each end");
         totals.drafts[*kind].0 += counters.drafted_tokens;
         totals.drafts[*kind].1 += counters.accepted_drafts;
+    } else {
+        totals.own.merge(&stats.scheduler.drafts);
+    }
+    let counters = stats.scheduler.drafts;
+    assert_eq!(
+        (counters.drafted(), counters.accepted()),
+        (stats.scheduler.drafted_tokens, stats.scheduler.accepted_drafts),
+        "seed {seed}"
+    );
+    if let Some((kind, _)) = simulation.store {
+        totals.stores[kind].0 += stats.prompt_cache.restored;
+        totals.stores[kind].1 += stats.prompt_cache.failed;
+        totals.reads_late += stats.scheduler.prompt_reads_late;
     }
     totals.requests += stats.submitted;
     totals.steps += stats.steps;
@@ -515,7 +575,10 @@ fn random_schedules_keep_every_promise() {
         banned,
         rewound,
         shifts,
+        stores,
+        reads_late,
         drafts,
+        own,
     } = totals;
     println!(
         "{requests} requests in {steps} steps: {preemptions} preemptions, {saved} of them saved, {cached} tokens cached, \
@@ -526,7 +589,23 @@ fn random_schedules_keep_every_promise() {
     for (kind, (drafted, accepted)) in Kind::ALL.iter().zip(drafts) {
         println!("{kind:?} proposers: {accepted} of {drafted} drafts accepted");
     }
+    println!("the engine's own: {} of {} drafts accepted", own.accepted(), own.drafted());
+    for (kind, (restored, failed)) in stores::Kind::ALL.iter().zip(stores) {
+        println!("{kind:?} stores: {restored} prompts restored, {failed} reads that gave none");
+    }
+    println!("{reads_late} requests waited for a store in vain");
     if seeds.end - seeds.start == SCHEDULES {
+        let of_model = own.by_source[DraftSource::DraftModel.index()];
+        assert!(of_model.accepted > 1000 && of_model.drafted > of_model.accepted + 1000, "{own:?}");
+        let of_index = own.by_source[DraftSource::SuffixIndex.index()];
+        assert!(of_index.accepted > 100 && of_index.drafted > of_index.accepted, "{own:?}");
+        for (kind, (restored, failed)) in stores::Kind::ALL.iter().zip(stores) {
+            let is_useless =
+                matches!(kind, stores::Kind::Failing | stores::Kind::Dropping | stores::Kind::Damaged);
+            let expected = if is_useless { restored == 0 && failed > 100 } else { restored > 30 };
+            assert!(expected, "{kind:?}: {restored} restored, {failed} failed");
+        }
+        assert!(reads_late > 100, "{reads_late}");
         for (kind, (drafted, accepted)) in Kind::ALL.iter().zip(drafts) {
             let share = accepted as f64 / drafted as f64;
             let expected = match kind {

@@ -51,7 +51,7 @@ fn a_request_has_the_names_of_openai_and_llama_cpp() {
         .ignore_eos(true)
         .timeout(Duration::from_millis(1500))
         .priority(Priority::Interactive)
-        .user("u")
+        .user_id("u")
         .cache_salt("s")
         .model("m")
         .n(2)
@@ -279,7 +279,7 @@ fn chat_requests_of_the_openai_api_are_read() {
         .seed(7)
         .stop("a")
         .stop("b")
-        .user("user-123456");
+        .user_id("user-123456");
     expected.sampling.top_p = 0.75;
     assert_eq!(format!("{request:?}"), format!("{expected:?}"));
     let json = there_and_back(&request);
@@ -343,7 +343,7 @@ fn embedding_requests_of_the_openai_api_are_read() {
         .truncate(Truncate::End)
         .priority(Priority::Batch)
         .timeout(Duration::from_millis(1500))
-        .user("u");
+        .user_id("u");
     assert_eq!(
         there_and_back(&request),
         json!({"model": "m", "input": ["a", [1, 2]], "normalize": false, "dimensions": 256, "truncate": "end",
@@ -383,7 +383,7 @@ fn rerank_requests_of_the_jina_api_are_read() {
     let expected =
         RerankRequest::new("What is the capital of France?", documents).model("BAAI/bge-reranker-base");
     assert_eq!(request, expected);
-    let json = there_and_back(&expected.truncate(Truncate::End).timeout(Duration::from_secs(2)).user("u"));
+    let json = there_and_back(&expected.truncate(Truncate::End).timeout(Duration::from_secs(2)).user_id("u"));
     assert_eq!((&json["documents"], &json["truncate"]), (&json!(documents), &json!("end")));
     let request: RerankRequest =
         from_value(json!({"query": "q", "documents": [], "truncate": "NONE"})).unwrap();

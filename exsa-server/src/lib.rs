@@ -40,6 +40,7 @@
 pub mod access;
 mod apis;
 pub mod audit;
+pub mod cli;
 pub mod config;
 #[cfg(feature = "kv-events")]
 pub mod fleet;

@@ -1,8 +1,7 @@
 //! The binary: reads the command line and runs its command.
 
-mod cli;
-
 use clap::Parser;
+use exsa_server::cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

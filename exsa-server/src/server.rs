@@ -21,6 +21,7 @@ use crate::{models, page};
 use axum::Router;
 use axum::middleware;
 use axum::routing::{delete, get, post};
+use exsa_cache::PromptCache;
 use exsa_core::Generator;
 use std::fmt;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub struct Server {
     quotas: Option<Quotas>,
     audit: Option<AuditLog>,
     reloader: Option<Arc<Reloader>>,
+    prompt_cache: Option<Arc<PromptCache>>,
     #[cfg(feature = "otel")]
     telemetry: Option<Telemetry>,
     #[cfg(feature = "kv-events")]
@@ -68,6 +70,7 @@ impl Server {
             quotas: None,
             audit: None,
             reloader: None,
+            prompt_cache: None,
             #[cfg(feature = "otel")]
             telemetry: None,
             #[cfg(feature = "kv-events")]
@@ -117,6 +120,12 @@ impl Server {
         self
     }
 
+    /// Sets the prompt cache of the engines, whose counters become metrics.
+    pub fn prompt_cache(mut self, cache: impl Into<Option<Arc<PromptCache>>>) -> Self {
+        self.prompt_cache = cache.into();
+        self
+    }
+
     /// Sets what `POST /v1/config/reload` calls; there is no such route without it.
     pub fn reloader(mut self, reloader: Arc<Reloader>) -> Self {
         self.reloader = Some(reloader);
@@ -141,6 +150,7 @@ impl Server {
     pub fn router(self) -> Router {
         #[cfg(feature = "otel")]
         let telemetry = self.telemetry;
+        let prompt_cache = self.prompt_cache;
         let observed = observation();
         #[cfg(feature = "kv-events")]
         let observed = match self.kv_events {
@@ -156,6 +166,7 @@ impl Server {
         let keys = access.as_ref().map(|access| access::routes(access.keys().clone()));
         let mut state = AppState::new(generator, options, readiness, models, metrics);
         state.metrics.add_operations(audit.clone(), reloader.clone());
+        state.metrics.add_prompt_cache(prompt_cache);
         (state.access, state.quotas, state.audit) = (access, quotas, audit);
         #[cfg(feature = "otel")]
         if let Some(telemetry) = telemetry {

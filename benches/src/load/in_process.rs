@@ -65,7 +65,7 @@ impl Target for InProcess {
             .max_tokens(planned.generate)
             .sampling(SamplingParams::greedy())
             .ignore_eos(true)
-            .user(planned.user_name.clone());
+            .user_id(planned.user_name.clone());
         let answer = |reason: String| BenchError::Answer { target: self.name.clone(), reason };
         let stream = self.engine.submit(request).map_err(|error| answer(error.to_string()))?;
         for event in stream {

@@ -1,9 +1,16 @@
 //! Sources of models.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Source of a model.
+/// Source of a model. Paths, and bytes in memory, convert into it.
+///
+/// ```
+/// use exsa_core::backend::ModelSource;
+///
+/// let source = ModelSource::from("model.gguf");
+/// assert!(matches!(source, ModelSource::File(path) if path.ends_with("model.gguf")));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ModelSource {
@@ -19,5 +26,36 @@ impl ModelSource {
     /// A GGUF file.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(path.into())
+    }
+}
+
+/// Conversions from paths.
+macro_rules! from_paths {
+    ($($path:ty),+) => {$(
+        impl From<$path> for ModelSource {
+            fn from(path: $path) -> Self {
+                Self::File(path.into())
+            }
+        }
+    )+};
+}
+
+from_paths!(&str, String, &String, &Path, PathBuf, &PathBuf);
+
+impl From<&'static [u8]> for ModelSource {
+    fn from(bytes: &'static [u8]) -> Self {
+        Self::Embedded(bytes)
+    }
+}
+
+impl From<Arc<[u8]>> for ModelSource {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        Self::Memory(bytes)
+    }
+}
+
+impl From<Vec<u8>> for ModelSource {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Memory(bytes.into())
     }
 }

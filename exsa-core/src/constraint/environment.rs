@@ -93,7 +93,7 @@ impl Environment {
         let (token_env, slicer) = guard(move || {
             let trie = TokTrie::from(&info, &words);
             let token_env: TokEnv = Arc::new(Words { trie, tokenizer: words_of });
-            let slicer = SlicedBiasComputer::new(&token_env, &SlicedBiasComputer::general_slices());
+            let slicer = SlicedBiasComputer::new(&token_env, &slices());
             slicer.map(|slicer| (token_env, slicer))
         })?
         .map_err(|error| ConstraintError::Internal(format!("the vocabulary: {error}")))?;
@@ -165,6 +165,17 @@ impl Environment {
     pub(super) fn tokenize(&self, last: Option<TokenId>, text: &str) -> Option<Vec<TokenId>> {
         canonical::tokenize(&*self.tokenizer, last, text)
     }
+}
+
+/// Classes of tokens that a mask takes as a whole where the grammar allows all of them next: white space, letters
+/// and digits (as in an email address), and text of a JSON string up to a number of characters. The steps between
+/// the lengths decide how many tokens are walked one by one inside a string of limited length; each class costs
+/// time once, when the environment is made.
+fn slices() -> Vec<String> {
+    let text = |most: &str| format!(r#"[^"\\\x00-\x1F\x7F]{most}"#);
+    let limits = [6, 10, 16, 30].map(|chars| text(&format!("{{1,{chars}}}")));
+    let [blank, word] = [r"[\x20\x0A\x0D\x09]+", "[a-zA-Z0-9]{1,30}"].map(str::to_owned);
+    [blank, word].into_iter().chain(limits).chain([text("+")]).collect()
 }
 
 /// The byte, or the control token, of a unit.

@@ -21,6 +21,7 @@ use crate::request::{ANSWERS_MAX, Prompt, Request};
 use crate::sampler::{SamplerContext, SamplingError, TOP_LOGPROBS_MAX, TransformFactory};
 use crate::schedule::prefix::Namespace;
 use crate::schedule::sched_request::SchedRequest;
+use crate::stats::DraftStats;
 use crate::stream::{AnswerLogprob, PromptLogprobs, PromptToken, StreamSignal, TokenStream, channel};
 use crate::text::{BannedMatcher, Detokenizer, StopMatcher};
 use crate::token::RequestId;
@@ -247,6 +248,7 @@ impl InputProcessor {
             completion_tokens: 0,
             dropped_messages,
             shifted_tokens: 0,
+            drafts: DraftStats::default(),
             admitted: None,
             first_token: None,
             has_first_token_limit: request.first_token_timeout.is_some(),
@@ -267,6 +269,7 @@ impl InputProcessor {
         let expiry = |timeout: Duration| submitted.saturating_add(timeout.saturating_sub(resume.elapsed));
         let mut sched_request = SchedRequest::new(id.0, tokens, limits.len_max);
         (sched_request.prompt_len, sched_request.keep) = (prompt_len, keep);
+        sched_request.speculate = request.speculation;
         sched_request.replay_shifts(self.info.capabilities.context_window());
         sched_request.namespace = Namespace { adapter: None, salt: request.cache_salt.map(Arc::from) };
         (sched_request.priority, sched_request.weight) = (request.priority, request.weight);

@@ -3,11 +3,13 @@
 use crate::cache_events::LogWriter;
 use crate::engine::embed_job::EmbedJob;
 use crate::engine::request_state::Submission;
+use crate::prompt_cache::ReadEnd;
 use crate::schedule::queue::FairOptions;
 use crate::schedule::scheduler::Mode;
 use crate::speculate::Speculation;
 use crate::token::RequestId;
 use parking_lot::{Condvar, Mutex};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 pub(crate) enum Command {
@@ -20,6 +22,9 @@ pub(crate) enum Command {
     Speculate(Option<Box<Speculation>>),
     Position(RequestId),
     WatchCache(LogWriter),
+    PromptRead(ReadEnd),
+    /// Saves all prefixes that the prompt store lacks, and tells how many it took.
+    SavePrompts(Sender<usize>),
 }
 
 /// Ways to shut an engine down.

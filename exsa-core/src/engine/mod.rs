@@ -36,6 +36,7 @@ use crate::schedule::scheduler::Mode;
 use crate::speculate::Speculation;
 use crate::stats::EngineStats;
 use crate::stream::TokenStream;
+use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 pub use external::{AnswerDecoder, DecoderStep, EncodedPrompt, PromptEncoder};
 pub use info::EngineInfo;
@@ -180,7 +181,8 @@ impl Engine {
         let _ = self.input.mailbox.post(Command::Fair(options));
     }
 
-    /// Sets speculative decoding from the next step on; `None`, the default, turns it off.
+    /// Sets the proposers of drafts from the next step on, in place of those of
+    /// [`EngineOptions::speculation`]; `None` turns speculation off.
     pub fn speculate(&self, speculation: Option<Speculation>) {
         // An engine that has ended needs no drafts.
         let _ = self.input.mailbox.post(Command::Speculate(speculation.map(Box::new)));
@@ -191,6 +193,24 @@ impl Engine {
     /// cached tokens. A further call ends the events of the reader before.
     pub fn watch_cache(&self, bytes_max: usize) -> CacheEvents {
         CacheEvents::new(self.input.mailbox.clone(), bytes_max)
+    }
+
+    /// Hands every cached prefix that the [prompt store](crate::prompt_cache::PromptStore) lacks to it, and waits
+    /// for at most `timeout` until it has taken them: before an entry is pinned, or a planned restart. Running
+    /// streams pause meanwhile. Returns their number; `None` if the time was over first.
+    pub fn save_prompts(&self, timeout: Duration) -> Option<usize> {
+        let (done, saved) = std::sync::mpsc::channel();
+        self.input.mailbox.post(Command::SavePrompts(done)).ok()?;
+        saved.recv_timeout(timeout).ok()
+    }
+
+    /// The tokens of the request's prompt, by which a prompt store finds entries.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::Chat`] if the conversation cannot be rendered.
+    pub fn prompt_tokens(&self, request: &Request) -> Result<Vec<TokenId>, SubmitError> {
+        Ok(self.input.encode(request)?.tokens)
     }
 
     /// Number of answers that wait for a sequence, by user; those of requests without a user count under an

@@ -6,6 +6,7 @@ use crate::finish::Usage;
 use crate::priority::Priority;
 use crate::schedule::sched_request::SchedRequest;
 use crate::schedule::scheduler::Scheduler;
+use crate::stats::DraftStats;
 use crate::stream::{AnswerFinished, Event, Finished, StreamSender};
 use crate::token::RequestId;
 use std::collections::VecDeque;
@@ -35,6 +36,8 @@ pub(crate) struct RequestState {
     pub(crate) dropped_messages: usize,
     /// Tokens that context shifts dropped from the answers that have ended.
     pub(crate) shifted_tokens: usize,
+    /// Drafts verified and accepted.
+    pub(crate) drafts: DraftStats,
     /// Time of the first admission.
     pub(crate) admitted: Option<Duration>,
     /// Time of the first token of any answer.
@@ -122,6 +125,7 @@ impl RequestState {
             total_time: now.saturating_sub(self.submitted).saturating_add(self.elapsed),
             dropped_messages: self.dropped_messages,
             shifted_tokens: self.shifted_tokens,
+            drafts: self.drafts,
         };
         let Some(AnswerFinished { index, text, reason, seed, sampler_state, logprob }) = last else { return };
         let finished = Finished::new(reason).index(index).text(text).usage(usage).seed(seed);

@@ -232,6 +232,11 @@ impl Sampler {
         }
     }
 
+    /// Forgets the last draw, which was not for the answer.
+    pub(crate) fn forget_draw(&mut self) {
+        self.drawn = None;
+    }
+
     /// Undoes the last `n` calls of [`accept`](Self::accept).
     pub fn rollback(&mut self, n: usize) {
         self.drawn = None;

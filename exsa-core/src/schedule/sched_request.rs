@@ -43,6 +43,8 @@ pub struct SchedRequest {
     /// Tokens to keep at the start when the context is full, so that
     /// the answer goes on; `None` if it ends then.
     pub keep: Option<usize>,
+    /// Whether drafts may be verified for it.
+    pub speculate: bool,
     /// Tokens dropped since by context shifts, from prompt and answer.
     shifted: usize,
 }
@@ -60,6 +62,8 @@ pub struct History {
     pub saved: usize,
     /// Set after a failed KV operation: the request shares no KV from then on.
     pub no_sharing: bool,
+    /// Whether the request has waited for the prompt store. It does so once.
+    pub read: bool,
 }
 
 impl SchedRequest {
@@ -82,6 +86,7 @@ impl SchedRequest {
             group: RequestId(id),
             scored: None,
             keep: None,
+            speculate: true,
             shifted: 0,
         }
     }
@@ -200,7 +205,7 @@ impl SchedRequest {
     }
 
     /// Replaces the drafts by the generated tokens. Returns the length of the accepted draft prefix.
-    pub(super) fn append(&mut self, generated: &[TokenId]) -> usize {
+    pub(crate) fn append(&mut self, generated: &[TokenId]) -> usize {
         let drafts = &self.tokens[self.tokens.len() - self.drafts..];
         let accepted = drafts.iter().zip(generated).take_while(|(draft, token)| draft == token).count();
         self.clear_drafts();

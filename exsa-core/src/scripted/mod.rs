@@ -15,7 +15,7 @@ use crate::backend::{
     DeviceInfo, DeviceKind, Fingerprint, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource,
     Session, SessionOptions,
 };
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::error::LoadError;
 use crate::model_info::ModelInfo;
 use crate::token::TokenId;
@@ -92,6 +92,20 @@ struct Cost {
     clock: ManualClock,
     per_pass: Duration,
     per_token: Duration,
+    erratic: bool,
+}
+
+impl Cost {
+    /// Advances the clock by the cost of a pass.
+    fn spend_pass(&self) {
+        let draw = if self.erratic { mix(self.clock.now().as_nanos() as u64) % 40 } else { 0 };
+        let times = match draw {
+            0 => 1,
+            1..30 => draw as u32 % 4,
+            _ => draw as u32,
+        };
+        self.clock.advance(self.per_pass * times);
+    }
 }
 
 impl ScriptedModel {
@@ -184,7 +198,15 @@ impl ScriptedModel {
 
     /// Advances `clock` by `per_pass` for each forward pass, and by `per_token` for each token in it.
     pub fn cost(mut self, clock: ManualClock, per_pass: Duration, per_token: Duration) -> Self {
-        self.cost = Some(Cost { clock, per_pass, per_token });
+        self.cost = Some(Cost { clock, per_pass, per_token, erratic: false });
+        self
+    }
+
+    /// Makes passes take between none and 39 times their [cost](Self::cost), as on a busy machine.
+    pub fn erratic_cost(mut self) -> Self {
+        if let Some(cost) = &mut self.cost {
+            cost.erratic = true;
+        }
         self
     }
 

@@ -145,7 +145,7 @@ impl Session for ScriptedSession {
         self.logits.clear();
         self.logits.resize(batch.rows() * n_vocab, 0.0);
         if let Some(cost) = &self.model.cost {
-            cost.clock.advance(cost.per_pass);
+            cost.spend_pass();
         }
         let mut row = 0;
         for span in batch.spans() {
@@ -175,7 +175,7 @@ impl Session for ScriptedSession {
         }
         let width = if pooling == Pooling::Rank { 1 } else { VECTOR_WIDTH };
         if let Some(cost) = &self.model.cost {
-            cost.clock.advance(cost.per_pass);
+            cost.spend_pass();
         }
         self.vectors.clear();
         let mut row = vec![0.0; self.model.info.n_vocab];

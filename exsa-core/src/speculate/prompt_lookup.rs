@@ -1,6 +1,6 @@
 //! Drafts from the request's own tokens.
 
-use super::Proposer;
+use super::{DraftSource, Proposer};
 use crate::token::{RequestId, TokenId};
 
 /// Prompt lookup decoding (Saxena 2023): finds an earlier occurrence of a request's
@@ -8,19 +8,21 @@ use crate::token::{RequestId, TokenId};
 /// It pays for answers that repeat their prompt: summaries, code edits, extraction.
 ///
 /// Candidates match in at least `ngram_min` tokens; the longest match wins, up to `ngram_max`,
-/// then the latest. It keeps no state and reads at most `window` tokens per step.
+/// then the latest. It keeps no tokens and reads at most `window` tokens per step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PromptLookup {
     ngram_min: usize,
     ngram_max: usize,
     window: usize,
+    /// Length of the last match.
+    matched: usize,
 }
 
 impl Default for PromptLookup {
     /// Matches of 2 to 4 tokens within the last 8,192.
     fn default() -> Self {
-        Self { ngram_min: 2, ngram_max: 4, window: 8192 }
+        Self { ngram_min: 2, ngram_max: 4, window: 8192, matched: 0 }
     }
 }
 
@@ -48,10 +50,22 @@ impl PromptLookup {
 }
 
 impl Proposer for PromptLookup {
+    fn source(&self) -> DraftSource {
+        DraftSource::PromptLookup
+    }
+
+    fn matched(&self) -> usize {
+        self.matched
+    }
+
     fn propose(&mut self, _id: RequestId, tokens: &[TokenId], max: usize, drafts: &mut Vec<TokenId>) {
         let tokens = &tokens[tokens.len().saturating_sub(self.window)..];
         let (mut best, mut from) = (0, 0);
+        let Some(last) = tokens.last() else { return };
         for end in (self.ngram_min..tokens.len()).rev() {
+            if tokens[end - 1] != *last {
+                continue;
+            }
             let agreement = self.agreement(&tokens[..end], tokens);
             if agreement > best {
                 (best, from) = (agreement, end);
@@ -63,6 +77,7 @@ impl Proposer for PromptLookup {
         if best < self.ngram_min {
             return;
         }
+        self.matched = best;
         // A match near the end continues with the drafts themselves, so that a repetition continues.
         for i in from..from + max {
             let draft = tokens.get(i).or_else(|| drafts.get(i - tokens.len())).copied();

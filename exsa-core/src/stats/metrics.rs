@@ -4,6 +4,7 @@
 //! `model`. Names are those of [`EngineStats`] with the prefix `exsa_`; times are in seconds.
 
 use crate::priority::Priority;
+use crate::speculate::DraftSource;
 use crate::stats::EngineStats;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -15,6 +16,8 @@ pub(crate) struct Facade {
     gauges: Vec<(Gauge, Read<f64>)>,
     waiting: Vec<(Gauge, Priority)>,
     counters: Vec<(Counter, Read<u64>)>,
+    /// Drafts verified and accepted.
+    drafts: Vec<(Counter, Counter, DraftSource)>,
     pub(crate) queue_time: Histogram,
     pub(crate) time_to_first_token: Histogram,
     pub(crate) inter_token: Histogram,
@@ -51,6 +54,7 @@ impl Facade {
                 (counter("exsa_requests_failed_total"), |stats| stats.failed),
                 (counter("exsa_preemptions_total"), |stats| stats.scheduler.preemptions),
                 (counter("exsa_preemptions_saved_total"), |stats| stats.scheduler.preemptions_saved),
+                (counter("exsa_draft_runs_total"), |stats| stats.scheduler.drafts.runs),
                 (counter("exsa_drafted_tokens_total"), |stats| stats.scheduler.drafted_tokens),
                 (counter("exsa_accepted_drafts_total"), |stats| stats.scheduler.accepted_drafts),
                 (counter("exsa_rewound_tokens_total"), |stats| stats.scheduler.rewound_tokens),
@@ -58,12 +62,31 @@ impl Facade {
                 (counter("exsa_embed_passes_total"), |stats| stats.embed_passes),
                 (counter("exsa_texts_embedded_total"), |stats| stats.texts_embedded),
                 (counter("exsa_tokens_embedded_total"), |stats| stats.tokens_embedded),
+                (counter("exsa_prompt_cache_restored_total"), |stats| stats.prompt_cache.restored),
+                (counter("exsa_prompt_cache_restored_tokens_total"), |stats| {
+                    stats.prompt_cache.restored_tokens
+                }),
+                (counter("exsa_prompt_cache_failed_total"), |stats| stats.prompt_cache.failed),
+                (counter("exsa_prompt_cache_unused_total"), |stats| stats.prompt_cache.unused),
+                (counter("exsa_prompt_cache_late_total"), |stats| stats.scheduler.prompt_reads_late),
+                (counter("exsa_prompt_cache_saved_total"), |stats| stats.prompt_cache.saved),
+                (counter("exsa_prompt_cache_saved_bytes_total"), |stats| stats.prompt_cache.saved_bytes),
+                (counter("exsa_prompt_cache_unsaved_total"), |stats| stats.prompt_cache.unsaved),
                 (step("plan"), |stats| stats.step_times.plan.as_micros() as u64),
                 (step("forward"), |stats| stats.step_times.forward.as_micros() as u64),
                 (step("sample"), |stats| stats.step_times.sample.as_micros() as u64),
                 (step("emit"), |stats| stats.step_times.emit.as_micros() as u64),
                 (step("embed"), |stats| stats.step_times.embed.as_micros() as u64),
             ],
+            drafts: DraftSource::ALL
+                .map(|source| {
+                    let counter = |name: &'static str| {
+                        counter!(name, "model" => model.clone(), "source" => source.name())
+                    };
+                    let drafted = counter("exsa_drafted_tokens_by_source_total");
+                    (drafted, counter("exsa_accepted_drafts_by_source_total"), source)
+                })
+                .into(),
             queue_time: histogram("exsa_queue_time_seconds"),
             time_to_first_token: histogram("exsa_time_to_first_token_seconds"),
             inter_token: histogram("exsa_inter_token_seconds"),
@@ -76,5 +99,10 @@ impl Facade {
             .iter()
             .for_each(|(gauge, class)| gauge.set(stats.scheduler.waiting_by_class[class.index()] as f64));
         self.counters.iter().for_each(|(counter, value)| counter.absolute(value(stats)));
+        for (drafted, accepted, source) in &self.drafts {
+            let counts = stats.scheduler.drafts.by_source[source.index()];
+            drafted.absolute(counts.drafted);
+            accepted.absolute(counts.accepted);
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! Counters of an engine.
 
+mod drafts;
 mod histogram;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod recorder;
 
+pub use drafts::{DRAFT_POSITIONS, DraftCounts, DraftStats};
 pub use histogram::Histogram;
 pub(crate) use recorder::Recorder;
 
@@ -32,6 +34,8 @@ pub struct EngineStats {
     pub texts_embedded: u64,
     /// Tokens of these texts.
     pub tokens_embedded: u64,
+    /// Prompts of the prompt store.
+    pub prompt_cache: PromptCacheStats,
     /// Requests accepted.
     pub submitted: u64,
     /// Requests ended, including failed requests.
@@ -83,10 +87,16 @@ pub struct SchedulerStats {
     pub drafted_tokens: u64,
     /// Drafts that became part of an answer.
     pub accepted_drafts: u64,
+    /// Both by source and position.
+    pub drafts: DraftStats,
     /// Generated tokens that were taken back.
     pub rewound_tokens: u64,
     /// Shifts of a full context.
     pub context_shifts: u64,
+    /// Requests that waited for the prompt store.
+    pub prompt_reads_awaited: u64,
+    /// Requests that computed their prompt because the store was late.
+    pub prompt_reads_late: u64,
 }
 
 impl EngineStats {
@@ -102,6 +112,7 @@ impl EngineStats {
             embed_passes,
             texts_embedded,
             tokens_embedded,
+            prompt_cache,
             submitted,
             finished,
             failed,
@@ -118,6 +129,7 @@ impl EngineStats {
         self.embed_passes += embed_passes;
         self.texts_embedded += texts_embedded;
         self.tokens_embedded += tokens_embedded;
+        self.prompt_cache.merge(prompt_cache);
         self.submitted += submitted;
         self.finished += finished;
         self.failed += failed;
@@ -132,8 +144,9 @@ impl EngineStats {
     pub fn without_gauges(mut self) -> Self {
         let SchedulerStats { preemptions, preemptions_saved, prompt_tokens, cached_tokens, .. } =
             self.scheduler;
-        let SchedulerStats { drafted_tokens, accepted_drafts, .. } = self.scheduler;
+        let SchedulerStats { drafted_tokens, accepted_drafts, drafts, .. } = self.scheduler;
         let SchedulerStats { rewound_tokens, context_shifts, .. } = self.scheduler;
+        let SchedulerStats { prompt_reads_awaited, prompt_reads_late, .. } = self.scheduler;
         self.embeds_open = 0;
         self.scheduler = SchedulerStats {
             preemptions,
@@ -142,8 +155,11 @@ impl EngineStats {
             cached_tokens,
             drafted_tokens,
             accepted_drafts,
+            drafts,
             rewound_tokens,
             context_shifts,
+            prompt_reads_awaited,
+            prompt_reads_late,
             ..SchedulerStats::default()
         };
         self
@@ -174,8 +190,11 @@ impl SchedulerStats {
             cached_tokens,
             drafted_tokens,
             accepted_drafts,
+            drafts,
             rewound_tokens,
             context_shifts,
+            prompt_reads_awaited,
+            prompt_reads_late,
         } = other;
         self.running += running;
         self.paused += paused;
@@ -192,8 +211,48 @@ impl SchedulerStats {
         self.cached_tokens += cached_tokens;
         self.drafted_tokens += drafted_tokens;
         self.accepted_drafts += accepted_drafts;
+        self.drafts.merge(drafts);
         self.rewound_tokens += rewound_tokens;
         self.context_shifts += context_shifts;
+        self.prompt_reads_awaited += prompt_reads_awaited;
+        self.prompt_reads_late += prompt_reads_late;
+    }
+}
+
+/// Prompts restored from the prompt store and saved for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct PromptCacheStats {
+    /// Prompts restored.
+    pub restored: u64,
+    /// Tokens of these.
+    pub restored_tokens: u64,
+    /// Reads that gave nothing to restore: failed, damaged, of another prompt, or without room in the KV cache.
+    pub failed: u64,
+    /// Reads that nothing waited for any more when they ended.
+    pub unused: u64,
+    /// Prompts handed to the store.
+    pub saved: u64,
+    /// Bytes of these.
+    pub saved_bytes: u64,
+    /// Prompts that were not saved, because the store took none or the session failed.
+    pub unsaved: u64,
+    /// Time of steps spent on saving and restoring.
+    pub time: Duration,
+}
+
+impl PromptCacheStats {
+    fn merge(&mut self, other: &Self) {
+        let Self { restored, restored_tokens, failed, unused, saved, saved_bytes, unsaved, time } = other;
+        self.restored += restored;
+        self.restored_tokens += restored_tokens;
+        self.failed += failed;
+        self.unused += unused;
+        self.saved += saved;
+        self.saved_bytes += saved_bytes;
+        self.unsaved += unsaved;
+        self.time += *time;
     }
 }
 

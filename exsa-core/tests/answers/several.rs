@@ -139,7 +139,7 @@ fn numbers_out_of_range_are_refused_with_the_range() {
 #[test]
 fn each_answer_takes_a_place_in_the_queue() {
     let engine = Engine::new(&model(), options().queue_max(10).user_queue_max(6)).engine;
-    let refused = |user: &str, n| match engine.submit(drawn(3).user(user).n(n)) {
+    let refused = |user: &str, n| match engine.submit(drawn(3).user_id(user).n(n)) {
         // A dropped stream would free its places.
         Ok(stream) => {
             std::mem::forget(stream);
@@ -250,9 +250,9 @@ fn ends_of_answers_fill_a_stream_too() {
 #[test]
 fn the_users_of_an_engine_share_it_by_answers() {
     let mut engine = Engine::new(&model(), options().session(SessionOptions::new().sequences(2)));
-    let many = engine.engine.submit(drawn(10).user("a").n(20)).unwrap();
+    let many = engine.engine.submit(drawn(10).user_id("a").n(20)).unwrap();
     engine.step();
-    let few = engine.engine.submit(drawn(10).user("b").n(2)).unwrap();
+    let few = engine.engine.submit(drawn(10).user_id("b").n(2)).unwrap();
     let mut few_ended = None;
     let (mut many, mut few) = ((Got::default(), many), (Got::default(), few));
     while !engine.engine.is_empty() {

@@ -11,9 +11,12 @@ mod long_prompt;
 mod modes;
 mod preemption;
 mod prefix_cache;
+mod prompt_store;
 mod queue_answers;
 mod speculation;
 mod starvation;
+#[path = "../stores/mod.rs"]
+mod stores;
 mod transforms;
 mod vtc_bound;
 mod work_conservation;

@@ -17,7 +17,7 @@ fn a_refusal_tells_the_depth_of_the_class_and_the_wait() {
     let clock = ManualClock::new();
     let options = EngineOptions::default().session(one_at_a_time()).queue_max(8).user_queue_max(Some(3));
     let mut driver = Driver::new(costly(ScriptedModel::ngram(1), &clock), clock, options);
-    let request = |user: &str| greedy(tokens(1, 10), 20).user(user);
+    let request = |user: &str| greedy(tokens(1, 10), 20).user_id(user);
     // Five one after the other: how fast the queue moves is known from then on.
     for i in 0..5 {
         driver.submit(request(["a", "b"][i % 2]));
@@ -69,7 +69,7 @@ fn a_waiting_request_can_ask_for_its_place() {
     let model = ScriptedModel::ngram(1).context(1 << 30).kv(1 << 20, 16);
     let engine = Engine::start(model.shared(), options).unwrap();
     let second = Duration::from_secs(20);
-    let endless = |user: &str| Request::text("x").ignore_eos(true).user(user);
+    let endless = |user: &str| Request::text("x").ignore_eos(true).user_id(user);
     let mut running = engine.submit(endless("a")).unwrap();
     running.next();
     assert_eq!(running.queue_position(second), None, "it runs");

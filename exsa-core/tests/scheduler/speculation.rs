@@ -25,7 +25,7 @@ impl Proposer for Repeat {
 }
 
 fn repeat(drafts: usize) -> Speculation {
-    Speculation::new(Repeat(7)).drafts_max(drafts)
+    Speculation::new(Repeat(7)).drafts_max(drafts).adaptive(false)
 }
 
 /// A scheduler with one decoding request for each of `prompts`, of that many tokens, with this limit of
@@ -52,7 +52,7 @@ fn decoding(capabilities: &Capabilities, batch: usize, prompts: &[usize], len_ma
 }
 
 fn drafts(scheduler: &mut Scheduler, max: usize) -> Vec<usize> {
-    scheduler.plan_drafts(&mut repeat(max));
+    scheduler.plan_drafts(&mut repeat(max), &mut ());
     scheduler.check().unwrap();
     scheduler.last_plan().work.iter().map(|work| work.drafts).collect()
 }
@@ -81,6 +81,23 @@ fn drafts_stay_within_the_limits_of_answer_and_context() {
 fn sessions_that_cannot_truncate_get_no_drafts() {
     let capabilities = capabilities(1024, 8, 4).truncate(false);
     assert_eq!(drafts(&mut decoding(&capabilities, 64, &[5, 6], usize::MAX), 8), [0, 0]);
+}
+
+#[test]
+fn requests_can_be_without_drafts() {
+    let options = SchedulerOptions::default();
+    let mut scheduler = Scheduler::new(&capabilities(1024, 8, 4), options, Box::new(Fcfs::new()));
+    for id in 0..2 {
+        let mut request = SchedRequest::new(id, vec![1, 2, 3], usize::MAX);
+        request.speculate = id == 1;
+        scheduler.enqueue(request, Duration::ZERO);
+    }
+    let work = scheduler.plan(Duration::ZERO).work.clone();
+    for work in &work {
+        scheduler.commit(work, &[4]);
+    }
+    scheduler.plan(Duration::ZERO);
+    assert_eq!(drafts(&mut scheduler, 3), [0, 3]);
 }
 
 #[test]
@@ -211,13 +228,13 @@ fn speculated(model: &ScriptedModel, extra: usize) -> (Vec<TokenId>, usize) {
     let mut session = model.session(&SessionOptions::default()).unwrap();
     let mut scheduler =
         Scheduler::new(session.capabilities(), SchedulerOptions::default(), Box::new(Fcfs::new()));
-    let mut speculation = Speculation::new(Nearly(alone(model))).drafts_max(6);
+    let mut speculation = Speculation::new(Nearly(alone(model))).drafts_max(6).adaptive(false);
     let prompt = (0..PROMPT as TokenId).collect();
     scheduler.enqueue(SchedRequest::new(0, prompt, PROMPT + ANSWER), Duration::ZERO);
     let (mut batch, mut passes) = (Batch::new(), 0);
     loop {
         scheduler.plan(Duration::ZERO);
-        scheduler.plan_drafts(&mut speculation);
+        scheduler.plan_drafts(&mut speculation, &mut ());
         scheduler.check().unwrap();
         for op in &scheduler.last_plan().kv {
             let KvOp::Truncate { seq, len } = *op else { panic!("{op:?}") };

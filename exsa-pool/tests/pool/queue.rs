@@ -44,8 +44,9 @@ fn order(member: &Proxy) -> Vec<String> {
 fn classes_and_users_take_turns_over_the_pool() {
     let (pool, member) = narrow(PoolOptions::new());
     let running = blocker(&pool);
-    let of =
-        |name: &str, user: &str, priority| pool.submit(request(name).user(user).priority(priority)).unwrap();
+    let of = |name: &str, user: &str, priority| {
+        pool.submit(request(name).user_id(user).priority(priority)).unwrap()
+    };
     let streams = vec![
         of("batch", "a", Priority::Batch),
         of("a1", "a", Priority::Normal),
@@ -70,14 +71,14 @@ fn classes_and_users_take_turns_over_the_pool() {
 fn the_queue_has_limits_and_places() {
     let (pool, _member) = narrow(PoolOptions::new().queue_max(3).user_queue_max(2));
     let running = blocker(&pool);
-    let a: Vec<_> = (0..2).map(|_| pool.submit(request("a").user("a")).unwrap()).collect();
-    let error = pool.submit(request("a").user("a")).unwrap_err();
+    let a: Vec<_> = (0..2).map(|_| pool.submit(request("a").user_id("a")).unwrap()).collect();
+    let error = pool.submit(request("a").user_id("a")).unwrap_err();
     assert!(
         matches!(error, SubmitError::QueueFull { scope: QueueScope::User, waiting: 2, limit: 2, .. }),
         "{error}"
     );
-    let b = pool.submit(request("b").user("b").priority(Priority::Batch)).unwrap();
-    let error = pool.submit(request("b").user("b")).unwrap_err();
+    let b = pool.submit(request("b").user_id("b").priority(Priority::Batch)).unwrap();
+    let error = pool.submit(request("b").user_id("b")).unwrap_err();
     assert!(
         matches!(error, SubmitError::QueueFull { scope: QueueScope::All, waiting: 3, limit: 3, .. }),
         "{error}"

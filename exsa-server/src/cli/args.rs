@@ -1,10 +1,10 @@
 //! The command line. Flags and their environment variables override the configuration file.
 
+use crate::access::cli::KeyArgs;
+use crate::audit::command::AuditCommand;
+use crate::config::{Config, ConfigSource};
 use clap::{Parser, Subcommand};
 use exsa_core::Mode;
-use exsa_server::access::cli::KeyArgs;
-use exsa_server::audit::command::AuditCommand;
-use exsa_server::config::{Config, ConfigSource};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Serves a model over HTTP, with an OpenAI-compatible API.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
-pub(crate) struct Args {
+pub struct Args {
     #[command(subcommand)]
     pub(super) command: Option<Command>,
     /// Configuration file; flags override it

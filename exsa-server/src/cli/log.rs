@@ -1,7 +1,7 @@
 //! The log, whose level can change.
 
-use exsa_server::config::{Config, LogConfig, LogFormat, Problems};
-use exsa_server::reload::{Change, Reload};
+use crate::config::{Config, LogConfig, LogFormat, Problems};
+use crate::reload::{Change, Reload};
 use std::error::Error;
 use tracing::warn;
 use tracing_subscriber::layer::SubscriberExt;

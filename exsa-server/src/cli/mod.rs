@@ -1,27 +1,32 @@
-//! The commands of the binary.
+//! The command line of the binary, for programs that have it as a part of theirs.
 
 mod args;
 mod log;
 mod serve;
 
-pub(crate) use args::Args;
+pub use args::Args;
 
+use crate::config::{ConfigSource, EXAMPLE};
 use args::{Command, ConfigCommand};
-use exsa_server::config::{ConfigSource, EXAMPLE};
 use std::error::Error;
 use std::process::ExitCode;
 
-/// Runs the command; serves without one.
-pub(crate) fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
+/// Runs the command; serves until a signal ends it without one. A program whose configuration may name worker
+/// processes calls [`run_if_worker`](crate::models::run_if_worker) first in its `main`.
+///
+/// # Errors
+///
+/// The configuration cannot be used, a model cannot be loaded, an address not be bound, or a store not be opened.
+pub fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     match &args.command {
         Some(Command::Config { command: ConfigCommand::Example }) => print!("{EXAMPLE}"),
         Some(Command::Key(key)) => {
             let folder = args.source().load()?.access.data;
             let folder =
                 folder.ok_or("the folder of the keys is needed: --data, or access.data in the file")?;
-            exsa_server::access::cli::run(key, &folder)?;
+            crate::access::cli::run(key, &folder)?;
         }
-        Some(Command::Audit { command }) => return Ok(exsa_server::audit::command::run(command)),
+        Some(Command::Audit { command }) => return Ok(crate::audit::command::run(command)),
         None if args.print_config => print!("{EXAMPLE}"),
         None if args.check_config => return Ok(check(&args.source())),
         None => serve::serve(args.source())?,

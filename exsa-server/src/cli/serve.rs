@@ -1,20 +1,21 @@
 //! The server: loads models, listens, and ends on SIGTERM.
 
 use super::log;
-use exsa_backend_candle::CandleBackend;
-use exsa_core::backend::InferenceBackend;
-use exsa_server::access::{Access, AccessConfig};
-use exsa_server::audit::{Act, AuditLog, Record};
-use exsa_server::config::{Config, ConfigSource};
+use crate::access::{Access, AccessConfig};
+use crate::audit::{Act, AuditLog, Record};
+use crate::config::{Config, ConfigSource};
 #[cfg(feature = "kv-events")]
-use exsa_server::fleet::KvEvents;
-use exsa_server::listener::Listeners;
-use exsa_server::models::Models;
-use exsa_server::quota::Quotas;
-use exsa_server::reload::{self, Reloader};
+use crate::fleet::KvEvents;
+use crate::listener::Listeners;
+use crate::models::Models;
+use crate::quota::Quotas;
+use crate::reload::{self, Reloader};
 #[cfg(feature = "otel")]
-use exsa_server::telemetry::Telemetry;
-use exsa_server::{Live, Readiness, Server};
+use crate::telemetry::Telemetry;
+use crate::{Live, Readiness, Server};
+use exsa_backend_candle::CandleBackend;
+use exsa_cache::PromptCache;
+use exsa_core::backend::InferenceBackend;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -23,9 +24,13 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::{error, info, warn};
 
+/// Time at the end of the server in which saved prompts are written.
+const FLUSH_MAX: Duration = Duration::from_secs(30);
+
 /// Parts of the server that outlive its listeners.
 struct Parts {
     models: Arc<Models>,
+    prompt_cache: Option<Arc<PromptCache>>,
     access: Option<Access>,
     quotas: Option<Quotas>,
     audit: Option<AuditLog>,
@@ -40,13 +45,15 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     let audit = AuditLog::open(&config.audit)?;
     let access = config.access.enabled.then(|| open_access(&config.access)).transpose()?;
     let quotas = open_quotas(&config, access.as_ref())?;
-    let models = Arc::new(open_models(&config)?);
+    let prompt_cache = config.prompt_cache.open()?;
+    let models = Arc::new(open_models(&config, prompt_cache.clone())?);
     #[cfg(feature = "otel")]
     let telemetry = Telemetry::open(&config.telemetry)?;
     #[cfg(not(feature = "otel"))]
     tell_missing_feature();
     let parts = Parts {
         models,
+        prompt_cache,
         access,
         quotas,
         audit,
@@ -65,6 +72,10 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     // Ends what the drain left over.
     parts.models.registry().shut_down(Some(Duration::ZERO));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    // Prompts that the engines saved at their end.
+    if parts.prompt_cache.as_ref().is_some_and(|cache| !cache.flush(FLUSH_MAX)) {
+        warn!("prompt cache: not everything was written within {} s", FLUSH_MAX.as_secs());
+    }
     // Requests that were cut off are charged and recorded before the books are closed.
     if let Some(Err(failure)) = parts.quotas.map(|quotas| quotas.close()) {
         error!("{failure}");
@@ -90,13 +101,14 @@ fn tell_missing_feature() {
 }
 
 /// The models of the tables and of `engine.model`; begins the loads at start.
-fn open_models(config: &Config) -> Result<Models, Box<dyn Error>> {
+fn open_models(config: &Config, cache: Option<Arc<PromptCache>>) -> Result<Models, Box<dyn Error>> {
     let backend: Arc<dyn InferenceBackend> = Arc::new(CandleBackend::new());
     let mut tables = config.models.clone();
     if let Some(path) = &config.engine.model {
         tables = tables.with_file(path, &*backend)?;
     }
-    Ok(Models::open(&tables, backend, config.engine.options())?)
+    let prompt_cache = cache.map(|cache| config.prompt_cache.options(cache));
+    Ok(Models::open(&tables, backend, config.engine.options().prompt_cache(prompt_cache))?)
 }
 
 async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<(), Box<dyn Error>> {
@@ -115,10 +127,11 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
         .options(options)
         .readiness(readiness.clone())
         .metrics(config.metrics.clone())
+        .prompt_cache(parts.prompt_cache.clone())
         .reloader(reloader);
     if let Some(access) = &parts.access {
         #[cfg(unix)]
-        tokio::spawn(exsa_server::access::ControlSocket::bind(access)?.serve());
+        tokio::spawn(crate::access::ControlSocket::bind(access)?.serve());
         server = server.access(access.clone());
     }
     if let Some(quotas) = &parts.quotas {
@@ -207,7 +220,7 @@ async fn bind(
     #[cfg(feature = "tls")]
     let (tls, reloader) = match config.tls.is_on() {
         true => {
-            let tls = exsa_server::tls::Tls::open(&config.tls)?;
+            let tls = crate::tls::Tls::open(&config.tls)?;
             (Some(tls.clone()), reloader.part(reload::Certificates(tls)))
         }
         false => (None, reloader),
@@ -227,7 +240,7 @@ async fn bind(
     #[cfg(unix)]
     if let Some(path) = &config.listen.unix {
         let mode = config.listen.mode().unwrap_or(0o600);
-        let socket = exsa_server::listener::UnixSocket::bind(path, mode)
+        let socket = crate::listener::UnixSocket::bind(path, mode)
             .map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
         places.push(format!("the UNIX socket {}", path.display()));
         listeners = listeners.unix(socket);

@@ -2,6 +2,7 @@
 
 use super::{Problems, units};
 use exsa_core::backend::{SessionOptions, ThreadOptions};
+use exsa_core::speculate::SpeculationMode;
 use exsa_core::{EngineOptions, Mode};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
@@ -46,6 +47,8 @@ pub struct EngineConfig {
     pub ageing: Duration,
     /// Whether the KV of common prefixes is shared and cached; `true` by default.
     pub prefix_cache: bool,
+    /// Whether drafts are verified; by default where they change no answer.
+    pub speculation: SpeculationMode,
 }
 
 impl Default for EngineConfig {
@@ -66,6 +69,7 @@ impl Default for EngineConfig {
             inter_token_target: options.inter_token_target,
             ageing: options.fair.ageing,
             prefix_cache: options.prefix_cache.enabled,
+            speculation: options.speculation,
         }
     }
 }
@@ -85,6 +89,7 @@ impl EngineConfig {
         options.saved_kv_bytes_max = self.saved_kv_bytes_max;
         options.fair.ageing = self.ageing;
         options.prefix_cache.enabled = self.prefix_cache;
+        options.speculation = self.speculation;
         options
     }
 

@@ -13,6 +13,7 @@ mod listen;
 mod log;
 mod message;
 mod problem;
+mod prompt_cache;
 mod read;
 mod source;
 mod suggest;
@@ -30,6 +31,7 @@ pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
 pub use problem::{ConfigError, Place, Problem, Problems};
+pub use prompt_cache::PromptCacheConfig;
 pub use source::ConfigSource;
 #[cfg(feature = "otel")]
 pub(crate) use telemetry::Settings as TelemetrySettings;
@@ -77,6 +79,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// The model and its engine.
     pub engine: EngineConfig,
+    /// Prompts in a folder.
+    pub prompt_cache: PromptCacheConfig,
     /// The models, where there are several.
     pub models: ModelsConfig,
     /// Names and labels of metrics.
@@ -113,6 +117,7 @@ impl Config {
         self.quota.validate(problems);
         self.audit.validate(problems);
         self.engine.validate(problems);
+        self.prompt_cache.validate(problems);
         self.models.validate(problems);
         self.fleet.validate(problems);
         self.telemetry.validate(problems);

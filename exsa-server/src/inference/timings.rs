@@ -1,6 +1,7 @@
 //! Times of a request in the form of llama-server.
 
 use exsa_core::Usage;
+use exsa_core::stats::DraftStats;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -18,6 +19,12 @@ pub(crate) struct Timings {
     predicted_ms: f64,
     predicted_per_token_ms: f64,
     predicted_per_second: f64,
+    /// Drafts verified; left out without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft_n: Option<u64>,
+    /// Drafts accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft_n_accepted: Option<u64>,
 }
 
 impl From<&Usage> for Timings {
@@ -27,6 +34,7 @@ impl From<&Usage> for Timings {
         let answer = usage.total_time.saturating_sub(first);
         let (prompt_n, predicted_n) =
             (usage.prompt_tokens.saturating_sub(usage.cached_tokens), usage.completion_tokens);
+        let drafts = Some(&usage.drafts).filter(|drafts| !drafts.is_empty());
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         Self {
             cache_n: usage.cached_tokens,
@@ -38,6 +46,8 @@ impl From<&Usage> for Timings {
             predicted_ms: milliseconds(answer),
             predicted_per_token_ms: ratio(milliseconds(answer), predicted_n as f64),
             predicted_per_second: ratio(predicted_n as f64, answer.as_secs_f64()),
+            draft_n: drafts.map(DraftStats::drafted),
+            draft_n_accepted: drafts.map(DraftStats::accepted),
         }
     }
 }
@@ -50,6 +60,7 @@ fn ratio(value: f64, by: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use exsa_core::speculate::DraftSource;
 
     #[test]
     fn times_are_those_of_prompt_and_answer() {
@@ -70,5 +81,11 @@ mod tests {
             assert!((value - expected).abs() < 1e-6, "{value} is not {expected}");
         }
         assert_eq!(Timings::from(&Usage::default()), Timings::default());
+        let fields = |usage: &Usage| serde_json::to_value(Timings::from(usage)).unwrap();
+        assert!(fields(&usage).get("draft_n").is_none());
+        let mut drafts = DraftStats::default();
+        drafts.add_run(DraftSource::SuffixIndex, 5, 3);
+        let timings = fields(&usage.drafts(drafts));
+        assert_eq!((&timings["draft_n"], &timings["draft_n_accepted"]), (&5.into(), &3.into()));
     }
 }

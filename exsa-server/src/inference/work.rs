@@ -456,7 +456,7 @@ mod tests {
 
     #[test]
     fn only_a_trusted_proxy_names_its_users() {
-        let request = || Request::text("x").user("bob");
+        let request = || Request::text("x").user_id("bob");
         assert_eq!(owned(&caller("a"), request()).user.as_deref(), Some("a"));
         let proxy = Caller { trusted_proxy: true, ..caller("a") };
         assert_eq!(owned(&proxy, request()).user.as_deref(), Some("a/bob"));

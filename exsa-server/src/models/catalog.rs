@@ -185,6 +185,8 @@ impl Models {
         defaults: EngineOptions,
     ) -> Result<Staged, ModelsError> {
         let Some(builder) = self.builder() else { return Ok(Staged::default()) };
+        // The store was opened at start.
+        let defaults = defaults.prompt_cache(builder.defaults.prompt_cache.clone());
         let builder = Builder { defaults, idle_timeout: config.idle_timeout, ..builder };
         let mut models = Vec::new();
         for (name, entry) in &config.models {

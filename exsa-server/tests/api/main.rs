@@ -20,6 +20,7 @@ mod ollama;
 mod openapi;
 mod operations;
 mod page;
+mod prompt_cache;
 mod queue;
 mod responses;
 mod service;

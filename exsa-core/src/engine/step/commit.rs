@@ -7,7 +7,7 @@ use crate::engine::request_state::RequestState;
 use crate::finish::FinishReason;
 use crate::sampler::SampleScratch;
 use crate::schedule::scheduler::{Scheduler, Work};
-use crate::speculate::Speculation;
+use crate::speculate::{Outcome, Speculation};
 use crate::stats::Recorder;
 use crate::stream::{PromptLogprobs, PromptToken};
 use crate::token::RequestId;
@@ -50,9 +50,7 @@ impl Commit<'_> {
             rows += work.rows;
             let accepted = self.scheduler.commit(work, self.generated);
             self.settle(work);
-            if let Some(speculation) = self.speculation.as_mut().filter(|_| work.drafts > 0) {
-                speculation.verified(work.id, work.drafts, accepted);
-            }
+            self.verified(work, accepted);
             match outcome {
                 TokenOutcome::Continue => self.shift_if_full(work),
                 TokenOutcome::StreamFull => {
@@ -96,7 +94,22 @@ impl Commit<'_> {
         self.changed(work.id, kept);
     }
 
-    /// Tells the proposer that only the first `kept` tokens are as they were.
+    /// Counts the `accepted` drafts of `work`, and tells the proposers.
+    fn verified(&mut self, work: &Work, accepted: usize) {
+        let Some(kind) = work.draft_kind else { return };
+        let request = self.answers.get(&work.id).map(|answer| answer.request);
+        if let Some(state) = request.and_then(|id| self.requests.get_mut(&id)) {
+            state.drafts.add_run(kind.source, work.drafts, accepted);
+        }
+        if let Some(speculation) = &mut self.speculation {
+            // Drafts after the end of the answer, or of a full stream, were not verified.
+            let rejected = accepted < work.drafts && accepted < self.generated.len();
+            let outcome = Outcome { accepted, rejected, len: work.known() };
+            speculation.verified(work.id, kind, work.drafts, outcome);
+        }
+    }
+
+    /// Tells the proposers that only the first `kept` tokens are as they were.
     fn changed(&mut self, id: RequestId, kept: usize) {
         if let Some(speculation) = &mut self.speculation {
             speculation.changed(id, kept);
@@ -204,7 +217,10 @@ impl Commit<'_> {
             if !matches!(outcome, TokenOutcome::Continue) {
                 return outcome;
             }
-            row = if tokens.get(len) == Some(&token) { row + 1 } else { rows_end };
+            let accepted = tokens.get(len) == Some(&token);
+            #[cfg(test)]
+            let accepted = accepted || super::mutant::accepts_one_more();
+            row = if accepted { row + 1 } else { rows_end };
             forced += usize::from(logits.is_none());
             if forced == FORCED_MAX {
                 break;

@@ -1,8 +1,12 @@
 //! The engine's step: drain commands, plan, move KV, forward, sample, commit, emit.
 
 mod commit;
+mod drafting;
 mod embed;
 mod forward;
+#[cfg(test)]
+mod mutant;
+mod prompts;
 mod transfer;
 mod watch;
 
@@ -22,6 +26,7 @@ use crate::error::LoadError;
 use crate::finish::FinishReason;
 use crate::generator::SubmitError;
 use crate::options::EngineOptions;
+use crate::prompt_cache::PromptCacheOptions;
 use crate::request::Request;
 use crate::sampler::SampleScratch;
 use crate::schedule::kv::KvOp;
@@ -32,9 +37,11 @@ use crate::stats::{EngineStats, Recorder};
 use crate::stream::{QueuePosition, TokenStream};
 use crate::token::{RequestId, TokenId};
 use crate::tokenizer::Tokenizer;
+use drafting::Drafting;
 pub(crate) use forward::panic_text;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use prompts::Prompts;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -68,6 +75,7 @@ pub struct EngineLoop {
     generated: Vec<TokenId>,
     speculation: Option<Speculation>,
     cache_watch: Option<LogWriter>,
+    prompts: Option<Prompts>,
     recorder: Recorder,
     shared_stats: Arc<Mutex<EngineStats>>,
     stopped: bool,
@@ -119,9 +127,21 @@ impl EngineLoop {
             saved_bytes_max: options.saved_kv_bytes_max,
             preemptions_max: options.preemptions_max,
         };
+        let speculation = options.speculation.is_on(&info.capabilities).then(Speculation::default);
+        let speculation = speculation.map(|speculation| speculation.n_vocab(info.model.n_vocab));
+        let mut scheduler = Scheduler::new(&info.capabilities, scheduling, queue);
+        let prompts =
+            options.prompt_cache.clone().filter(|wanted| scheduler.use_store(wanted.clone(), fingerprint));
+        let prompts = prompts.map(|PromptCacheOptions { store, shutdown_wait, .. }| Prompts {
+            store,
+            fingerprint,
+            shutdown_wait,
+            ended: VecDeque::new(),
+        });
         Ok(Self {
             tokenizer: model.tokenizer(),
-            scheduler: Scheduler::new(&info.capabilities, scheduling, queue),
+            scheduler,
+            prompts,
             context_max: info.capabilities.context_tokens_max,
             prefill_chunk_max: options.prefill_chunk_max,
             input: Arc::new(InputProcessor::new(info, model.tokenizer(), options, in_flight, clock.clone())),
@@ -138,7 +158,7 @@ impl EngineLoop {
             work: Vec::new(),
             scratch: SampleScratch::default(),
             generated: Vec::new(),
-            speculation: None,
+            speculation,
             cache_watch: None,
             shared_stats: Arc::new(Mutex::new(recorder.stats)),
             recorder,
@@ -151,7 +171,7 @@ impl EngineLoop {
         self.scheduler.set_mode(mode);
     }
 
-    /// Sets speculative decoding from the next step on; `None`, the default, turns it off.
+    /// Sets the proposers of drafts from the next step on; `None` turns speculation off.
     pub fn speculate(&mut self, speculation: Option<Speculation>) {
         let n_vocab = self.input.info.model.n_vocab;
         self.speculation = speculation.map(|speculation| speculation.n_vocab(n_vocab));
@@ -192,14 +212,13 @@ impl EngineLoop {
         if self.stopped {
             return false;
         }
+        let restored = self.restore_prompt();
         let start = self.clock.now();
         self.scheduler.plan(start);
         if let Some(speculation) = &mut self.speculation {
-            let answers = &mut self.answers;
-            self.scheduler.plan_plausible_drafts(speculation, |id, drafts| {
-                let constraint = answers.get_mut(&id).and_then(|answer| answer.constraint.as_mut());
-                constraint.map_or(drafts.len(), |constraint| constraint.count_plausible(drafts))
-            });
+            let (answers, scratch) = (&mut self.answers, &mut self.scratch);
+            let mut context = Drafting { answers, scratch, clock: &*self.clock };
+            self.scheduler.plan_drafts(speculation, &mut context);
         }
         let changes = !self.scheduler.last_plan().is_empty();
         self.apply_plan();
@@ -213,7 +232,7 @@ impl EngineLoop {
         }
         let embedded = !self.stopped && self.embed_texts();
         self.publish();
-        commands || changes || embedded
+        commands || restored || changes || embedded
     }
 
     /// Whether the engine holds no request and the mailbox is empty.
@@ -254,6 +273,9 @@ impl EngineLoop {
             self.end_request(id, reason);
         }
         self.end_embeds(reason);
+        if !matches!(reason, FinishReason::Failed(_)) {
+            self.save_prompts();
+        }
         self.input.mailbox.close();
         self.publish();
         self.cache_watch = None;
@@ -294,6 +316,12 @@ impl EngineLoop {
                 Command::Speculate(speculation) => self.speculate(speculation.map(|boxed| *boxed)),
                 Command::Position(id) => self.tell_position(id),
                 Command::WatchCache(log) => self.watch_for(log),
+                Command::PromptRead(end) => self.prompt_read(end),
+                Command::SavePrompts(done) => {
+                    let saved = self.save_prompts();
+                    // The caller may have given up.
+                    let _ = done.send(saved);
+                }
             }
         }
         self.commands = commands;
@@ -338,6 +366,7 @@ impl EngineLoop {
             }
         }
         self.apply_kv_ops();
+        self.begin_reads();
         self.work.clear();
         self.work.extend_from_slice(&self.scheduler.last_plan().work);
     }

@@ -30,6 +30,7 @@ impl EngineLoop {
                 self.saved.remove(&id);
                 return;
             }
+            KvOp::Store(_) => return self.store_prompt(),
             KvOp::Save { id, seq, len } => {
                 if self.save(id, seq, len).is_err() {
                     self.saved.remove(&id);

@@ -76,6 +76,16 @@ impl Candidate {
     }
 }
 
+/// Chunks of a group, whose maxima are selected among before those of the chunks.
+const GROUP: usize = 16;
+
+/// The `k`-th best of at least `k` logits; `k` is at least 1.
+fn kth_best(logits: impl Iterator<Item = f32>, k: usize, keys: &mut Vec<Key>) -> f32 {
+    keys.clear();
+    keys.extend(logits.map(|logit| Candidate { id: 0, logit }.key()));
+    Candidate::of_key(*keys.select_nth_unstable(k - 1).1).logit
+}
+
 impl<'a> Candidates<'a> {
     /// Creates the candidates from all tokens of `row`. Fails with the index of its first NaN.
     pub(super) fn new(row: &'a [f32], buffers: &'a mut Buffers) -> Result<Self, usize> {
@@ -278,13 +288,9 @@ impl<'a> Candidates<'a> {
 
     /// The first chunk with the best logit, and that logit.
     fn best_chunk(&self) -> (usize, f32) {
-        let mut top = (0, f32::NEG_INFINITY);
-        for (i, &best) in self.buffers.bests.iter().enumerate() {
-            if best > top.1 {
-                top = (i, best);
-            }
-        }
-        top
+        let bests = &self.buffers.bests;
+        let best = chunk_best(bests);
+        (bests.iter().position(|&chunk| chunk == best).unwrap_or(0), best)
     }
 
     /// Sum of the candidates' probabilities, relative to a logit of `best`.
@@ -323,9 +329,12 @@ impl<'a> Candidates<'a> {
         if k == 0 || k > bests.len() {
             return f32::NEG_INFINITY;
         }
-        keys.clear();
-        keys.extend(bests.iter().map(|&logit| Candidate { id: 0, logit }.key()));
-        Candidate::of_key(*keys.select_nth_unstable(k - 1).1).logit
+        // At least `k` chunks reach the `k`-th best maximum of groups of chunks, so only they need a key.
+        let floor = match k <= bests.len() / GROUP {
+            true => kth_best(bests.chunks(GROUP).map(chunk_best), k, keys),
+            false => f32::NEG_INFINITY,
+        };
+        kth_best(bests.iter().copied().filter(|&best| best >= floor), k, keys)
     }
 
     /// Visits every candidate whose logit is at least `floor` and above negative infinity, in order of id.

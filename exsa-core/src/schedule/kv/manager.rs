@@ -1,6 +1,7 @@
 //! Life cycle of the session's sequences: taken for requests,
 //! shared by prefix, cached when the request ends, evicted.
 
+use super::cold::ColdQueue;
 use super::{BlockManager, KvOp};
 use crate::backend::Capabilities;
 use crate::cache_events::CacheEvent;
@@ -42,13 +43,14 @@ enum Sharing {
 #[derive(Debug)]
 pub struct KvManager {
     blocks: BlockManager,
-    tree: PrefixTree,
+    pub(super) tree: PrefixTree,
     sharing: Sharing,
     truncate: bool,
     /// Sequences cached for their prefix, unordered.
-    idle: Vec<SeqId>,
+    pub(super) idle: Vec<SeqId>,
+    pub(super) cold: ColdQueue,
     cached_blocks_max: usize,
-    ops: Vec<KvOp>,
+    pub(super) ops: Vec<KvOp>,
 }
 
 impl KvManager {
@@ -68,6 +70,7 @@ impl KvManager {
             },
             truncate: capabilities.truncate,
             idle: Vec::with_capacity(capabilities.sequences_max),
+            cold: ColdQueue::default(),
             ops: Vec::new(),
             blocks,
         }
@@ -81,6 +84,11 @@ impl KvManager {
     /// Whether running requests can share prefixes.
     pub fn forks(&self) -> bool {
         self.sharing == Sharing::Fork
+    }
+
+    /// Whether the session's sequences are cached for their prefix.
+    pub fn caches(&self) -> bool {
+        self.sharing != Sharing::None
     }
 
     /// Whether any prefix is known.
@@ -199,9 +207,11 @@ impl KvManager {
         let seq = prefix.source;
         let len = if self.truncate || prefix.len == self.tree.len_of(seq) { prefix.len } else { 0 };
         if len < self.tree.len_of(seq) {
+            self.store_before_change(seq);
             self.ops.push(if len == 0 { KvOp::Release(seq) } else { KvOp::Truncate { seq, len } });
         }
         self.idle.retain(|other| *other != seq);
+        self.cold.remove(seq);
         self.tree.remove(seq);
         self.blocks.truncate(seq, len);
         self.blocks.set_idle(seq, false);
@@ -282,6 +292,7 @@ impl KvManager {
 
     fn drop_sequence(&mut self, seq: SeqId) {
         self.idle.retain(|other| *other != seq);
+        self.cold.remove(seq);
         self.tree.remove(seq);
         self.blocks.release(seq);
         self.ops.push(KvOp::Release(seq));
@@ -314,6 +325,7 @@ impl KvManager {
         covered.retain(|other| self.idle.contains(other));
         covered.into_iter().for_each(|other| self.drop_sequence(other));
         self.idle.push(seq);
+        self.cold.add(seq, tokens.len());
         self.trim();
     }
 
@@ -329,6 +341,7 @@ impl KvManager {
     /// Evicts the least recently used sequence other than `except`, and returns its id.
     fn evict_for_id(&mut self, except: Option<SeqId>) -> Option<SeqId> {
         let seq = self.least_recent(except)?;
+        self.store_before_change(seq);
         self.drop_sequence(seq);
         self.blocks.take_id()
     }
@@ -337,6 +350,7 @@ impl KvManager {
     /// recently used idle sequence. `false` if no sequence is idle.
     fn evict(&mut self, blocks: usize) -> bool {
         let Some(seq) = self.least_recent(None) else { return false };
+        self.store_before_change(seq);
         let block_tokens = self.blocks.block_tokens();
         let enough = self.blocks.blocks_held(seq).saturating_sub(blocks) * block_tokens;
         let len = enough.max(self.tree.len_shared(seq) / block_tokens * block_tokens);
@@ -372,6 +386,9 @@ impl KvManager {
                 self.blocks.blocks_cached(),
                 self.cached_blocks_max
             ));
+        }
+        if !self.cold.is_within(&self.idle) {
+            return Err(format!("{:?} are not all idle: {:?}", self.cold, self.idle));
         }
         for seq in &self.idle {
             if self.blocks.blocks_of(self.tree.len_of(*seq)) != self.blocks.blocks_held(*seq) {

@@ -187,6 +187,19 @@ impl PrefixTree {
         self.ends.get(seq.index()).copied().flatten().map_or(0, |node| self.node(node).depth)
     }
 
+    /// The namespace and the tokens of `seq`; `None` if it is empty.
+    pub fn content(&self, seq: SeqId) -> Option<(Namespace, Vec<TokenId>)> {
+        let mut labels = Vec::new();
+        let mut node = self.ends.get(seq.index()).copied().flatten()?;
+        while let Some(parent) = self.node(node).parent {
+            labels.push(self.node(node).label.as_slice());
+            node = parent;
+        }
+        labels.reverse();
+        let namespace = self.roots.iter().find(|(_, root)| **root == node)?.0.clone();
+        Some((namespace, labels.concat()))
+    }
+
     /// Whether another sequence holds all that `seq` holds.
     pub fn is_covered(&self, seq: SeqId) -> bool {
         self.end(seq).is_some_and(|end| !end.children.is_empty() || end.seqs.len() > 1)

@@ -22,7 +22,7 @@ const RESERVED_MAX: usize = 4096;
 
 /// KV that an admitted request starts from.
 #[derive(Clone, Copy, Debug)]
-enum Origin {
+pub(super) enum Origin {
     /// The cached prefix of its tokens, if any.
     Cached(Option<Prefix>),
     /// A prefix that another sequence is about to compute.
@@ -74,6 +74,9 @@ impl Scheduler {
         let needed = self.blocks_needed(request, &origin);
         let fits = needed + self.blocks_promised() <= self.kv.available();
         if slot && fits || self.order.is_empty() {
+            if self.waits_for_read(&origin, now) {
+                return Some(());
+            }
             return self.admit_chosen(origin, now);
         }
         let classes_count = self.queue.most_urgent().is_some();

@@ -36,6 +36,8 @@ impl StepCost {
 
 /// Transfer rate in bytes per second assumed before the first measurement.
 const TRANSFER_ASSUMED: f64 = 1e9;
+/// Bytes per second that the prompt store is assumed to read before the first measurement.
+const READ_ASSUMED: f64 = 5e8;
 /// Weight of the newest measurement.
 const NEWEST: f64 = 0.1;
 
@@ -46,6 +48,8 @@ pub(super) struct Costs {
     prefill: Option<f64>,
     /// Bytes per second.
     transfer: Option<f64>,
+    /// Bytes per second that the prompt store reads.
+    read: Option<f64>,
     /// Seconds between admissions while the queue is not empty.
     admission: Option<f64>,
     admitted: Option<Duration>,
@@ -62,6 +66,31 @@ impl Costs {
     pub(super) fn transfer(&mut self, bytes: u64, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64().max(1e-9);
         average(&mut self.transfer, bytes as f64 / seconds);
+    }
+
+    /// Records a read of the prompt store.
+    pub(super) fn read(&mut self, bytes: u64, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64().max(1e-9);
+        average(&mut self.read, bytes as f64 / seconds);
+    }
+
+    /// Time to compute `tokens` tokens of a prompt; `None` before the first measurement.
+    pub(super) fn prefill_time(&self, tokens: usize) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.prefill? * tokens as f64).ok()
+    }
+
+    /// Whether reading `bytes` from the prompt store, and restoring the last `own` bytes of them, costs less
+    /// than computing `tokens` tokens.
+    pub(super) fn reading_pays(&self, bytes: u64, own: u64, tokens: usize) -> bool {
+        let Some(prefill) = self.prefill else { return true };
+        let read = bytes as f64 / self.read.unwrap_or(READ_ASSUMED);
+        read + own as f64 / self.transfer.unwrap_or(TRANSFER_ASSUMED) < prefill * tokens as f64
+    }
+
+    /// Tokens that can be saved in `time`.
+    pub(super) fn tokens_saved_in(&self, time: Duration, bytes_per_token: u64) -> usize {
+        let bytes = self.transfer.unwrap_or(TRANSFER_ASSUMED) * time.as_secs_f64();
+        (bytes / bytes_per_token.max(1) as f64) as usize
     }
 
     /// Records `n` admissions and whether requests still wait.

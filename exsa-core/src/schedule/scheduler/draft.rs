@@ -1,54 +1,61 @@
 //! Drafts: tokens that a proposer expects, verified in the pass that computes the token before them.
 
-use super::{Scheduler, WorkKind};
-use crate::speculate::Speculation;
-use crate::token::{RequestId, TokenId};
+use super::{Scheduler, Work, WorkKind};
+use crate::speculate::{DraftContext, Speculation};
 
 impl Scheduler {
-    /// Adds drafts to the decodes of the plan, in plan order,
-    /// within the batch tokens left by prompts and decodes.
+    /// Adds drafts to the decodes of the plan, within the batch tokens left by prompts and decodes: those that
+    /// raise the expected tokens per second at the measured cost of a row, or, if the speculation is not
+    /// [adaptive](Speculation::adaptive), as many as are proposed and fit, in plan order.
     ///
     /// Drafts take free blocks only: they preempt no sequence and evict no cached prefix. A
     /// session that cannot truncate gets no drafts, since rejected drafts could not be removed.
-    pub fn plan_drafts(&mut self, speculation: &mut Speculation) {
-        self.plan_plausible_drafts(speculation, |_, drafts| drafts.len());
-    }
-
-    /// Like [`plan_drafts`](Self::plan_drafts). `plausible` counts the drafts of
-    /// a request that can be accepted; those after them are dropped.
-    pub fn plan_plausible_drafts(
-        &mut self,
-        speculation: &mut Speculation,
-        mut plausible: impl FnMut(RequestId, &[TokenId]) -> usize,
-    ) {
+    pub fn plan_drafts(&mut self, speculation: &mut Speculation, context: &mut dyn DraftContext) {
         if !self.can_truncate {
             return;
         }
-        for i in 0..self.plan.work.len() {
-            let work = self.plan.work[i];
+        speculation.begin();
+        for (number, work) in self.plan.work.iter().enumerate() {
             if work.kind != WorkKind::Decode || work.rows == 0 {
                 continue;
             }
-            let known = work.known();
-            let kv = self.kv.blocks();
-            let blocks = kv.blocks_held(work.seq).saturating_add(kv.blocks_free());
-            let kv_room = blocks.saturating_mul(kv.block_tokens()).saturating_sub(known);
-            let batch_room = self.batch_room();
-            let Some(limit) = self.request(work.seq).map(|request| self.len_limit(request)) else { continue };
+            let room = self.draft_room(work);
+            let Some(request) = self.request(work.seq).filter(|request| room > 0 && request.speculate) else {
+                continue;
+            };
+            speculation.propose(number, request, room, |drafts| context.plausible(work.id, drafts));
+        }
+        if speculation.is_adaptive() {
+            let decodes = self.plan.decodes();
+            let (cost, drafts_max) = self.row_costs.of_next(decodes);
+            speculation.select(cost, decodes, self.batch_room().min(drafts_max));
+        }
+        speculation.run_model(&|work| self.request(self.plan.work[work].seq), context);
+        for number in 0..speculation.streams() {
+            let (stream, drafts) = speculation.stream(number);
+            let work = self.plan.work[stream.work];
+            // Streams before this one may have taken the room.
+            let drafts = &drafts[..drafts.len().min(self.draft_room(&work))];
+            if drafts.is_empty() || !self.kv.grow_free(work.seq, work.known() + drafts.len()) {
+                continue;
+            }
             let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else {
                 continue;
             };
-            // The row of the last draft yields one more token.
-            let answer_room = limit.saturating_sub(known + 1);
-            let max = batch_room.min(kv_room).min(answer_room);
-            let drafts = speculation.propose(work.id, running.request.tokens(), max);
-            let drafts = if drafts.is_empty() { drafts } else { &drafts[..plausible(work.id, drafts)] };
-            if drafts.is_empty() || !self.kv.grow_free(work.seq, known + drafts.len()) {
-                continue;
-            }
             running.request.set_drafts(drafts);
-            self.plan.add_drafts(i, drafts.len());
+            self.plan.add_drafts(stream.work, drafts.len(), stream.kind);
         }
+    }
+
+    /// Maximum drafts of `work`, by the room in the batch, in free blocks and in the answer.
+    fn draft_room(&self, work: &Work) -> usize {
+        let (kv, known) = (self.kv.blocks(), work.known());
+        let blocks = kv.blocks_held(work.seq).saturating_add(kv.blocks_free());
+        let kv_room = blocks.saturating_mul(kv.block_tokens()).saturating_sub(known);
+        let limit = self.request(work.seq).map_or(0, |request| self.len_limit(request));
+        // The row of the last draft yields one more token.
+        let answer_room = limit.saturating_sub(known + 1);
+        self.batch_room().min(kv_room).min(answer_room)
     }
 
     /// Drops the drafts of a plan that was not executed, and returns their blocks.

@@ -7,10 +7,13 @@
 mod admit;
 pub mod budget;
 mod check;
+mod cold;
 mod costs;
 mod deadlines;
 mod decode;
 mod draft;
+pub(crate) mod draft_budget;
+pub(crate) mod draft_costs;
 mod lend;
 mod mode;
 mod options;
@@ -34,8 +37,10 @@ use crate::schedule::sched_request::SchedRequest;
 use crate::stats::SchedulerStats;
 use crate::token::{RequestId, SeqId, TokenId};
 use budget::BatchPolicy;
+use cold::Cold;
 use costs::Costs;
 use deadlines::{Deadlines, Limit};
+use draft_costs::RowCosts;
 use hashbrown::HashMap;
 use running::{Key, Running};
 use std::time::Duration;
@@ -67,6 +72,8 @@ pub struct Scheduler {
     suspended: HashMap<RequestId, SchedRequest>,
     deadlines: Deadlines,
     costs: Costs,
+    row_costs: RowCosts,
+    cold: Option<Cold>,
     /// Bytes saved in host memory.
     saved_bytes: u64,
     plan: Plan,
@@ -108,6 +115,8 @@ impl Scheduler {
             suspended: HashMap::new(),
             deadlines: Deadlines::default(),
             costs: Costs::default(),
+            row_costs: RowCosts::default(),
+            cold: None,
             saved_bytes: 0,
             plan: Plan::default(),
             admission_held: false,
@@ -128,10 +137,13 @@ impl Scheduler {
         self.drop_drafts();
         self.plan.clear();
         self.expire(now);
+        self.resume_late(now);
         self.plan_decodes(now);
+        self.allow_store(now);
         self.settle_followers(now);
         self.admit(now);
         self.plan_prefills(now);
+        self.plan_store(now);
         self.kv.drain_ops(&mut self.plan.kv);
         &self.plan
     }
@@ -172,6 +184,9 @@ impl Scheduler {
         }
         self.counters.drafted_tokens += work.drafts as u64;
         self.counters.accepted_drafts += accepted as u64;
+        if let Some(kind) = work.draft_kind {
+            self.counters.drafts.add_run(kind.source, work.drafts, accepted);
+        }
         if !generated.is_empty() {
             let (priority, user) = (request.priority, request.user);
             self.queue.charge(Service { priority, user, input: 0, output: generated.len() });
@@ -205,6 +220,7 @@ impl Scheduler {
     /// Records the cost of a step.
     pub fn observe(&mut self, step: &StepCost) {
         self.costs.step(step);
+        self.row_costs.observe(step);
         self.policy.observe(step);
     }
 
@@ -347,7 +363,7 @@ impl Scheduler {
     pub fn next_wakeup(&self) -> Option<Duration> {
         let paused = self.order.iter().filter_map(|seq| self.get(*seq)?.paused).min();
         let stalled = paused.filter(|_| !self.queue.is_empty()).map(|since| since + PAUSE_GRACE);
-        self.deadlines.first().into_iter().chain(stalled).min()
+        self.deadlines.first().into_iter().chain(stalled).chain(self.next_cold()).min()
     }
 
     /// The earliest deadline that still applies to the request that holds `seq`; `None` for never.

@@ -1,6 +1,8 @@
 //! The scheduler's output for one step.
 
+use crate::prompt_cache::EntryId;
 use crate::schedule::kv::KvOp;
+use crate::speculate::Kind;
 use crate::token::RequestId;
 use crate::token::SeqId;
 
@@ -27,6 +29,8 @@ pub struct Work {
     pub len: usize,
     /// Drafts at the end of them.
     pub drafts: usize,
+    /// Their kind; `None` without drafts.
+    pub(crate) draft_kind: Option<Kind>,
     /// Rows of logits needed: for the last known token and for each draft, or none of
     /// these if known tokens remain for later steps; and those of the prompt before them.
     pub rows: usize,
@@ -73,6 +77,8 @@ pub struct Plan {
     pub late: Vec<RequestId>,
     /// Requests that need more KV than the cache holds; likewise.
     pub exhausted: Vec<RequestId>,
+    /// Entries of the prompt store to read.
+    pub reads: Vec<EntryId>,
     tokens: usize,
     decodes: usize,
     prompt_rows: usize,
@@ -81,7 +87,11 @@ pub struct Plan {
 impl Plan {
     /// Whether the step would do nothing.
     pub fn is_empty(&self) -> bool {
-        self.work.is_empty() && self.kv.is_empty() && self.preempted.is_empty() && !self.ends_any()
+        self.work.is_empty()
+            && self.kv.is_empty()
+            && self.preempted.is_empty()
+            && self.reads.is_empty()
+            && !self.ends_any()
     }
 
     /// Whether the plan ends requests.
@@ -112,8 +122,9 @@ impl Plan {
     }
 
     /// Adds drafts to the work at `index`.
-    pub(super) fn add_drafts(&mut self, index: usize, drafts: usize) {
+    pub(super) fn add_drafts(&mut self, index: usize, drafts: usize, kind: Kind) {
         let work = &mut self.work[index];
+        work.draft_kind = Some(kind);
         work.len += drafts;
         work.drafts += drafts;
         work.rows += drafts;
@@ -140,5 +151,6 @@ impl Plan {
         self.expired.clear();
         self.late.clear();
         self.exhausted.clear();
+        self.reads.clear();
     }
 }

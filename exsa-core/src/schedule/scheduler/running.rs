@@ -80,6 +80,6 @@ impl Running {
         let last = usize::from(len == self.remaining());
         let prompt_rows = unscored.map_or(0, |position| (start + len).saturating_sub(position + last));
         let (id, seq, rows) = (self.request.id, self.seq, prompt_rows + last);
-        Work { id, seq, start, len, drafts: 0, rows, prompt_rows, kind }
+        Work { id, seq, start, len, drafts: 0, draft_kind: None, rows, prompt_rows, kind }
     }
 }

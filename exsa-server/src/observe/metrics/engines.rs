@@ -2,7 +2,8 @@
 
 use super::page::{Labels, Page};
 use exsa_core::Priority;
-use exsa_core::stats::{EngineStats, Histogram};
+use exsa_core::speculate::DraftSource;
+use exsa_core::stats::{DRAFT_POSITIONS, DraftCounts, EngineStats, Histogram};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ const GAUGES: [Gauge; 7] = [
     ("exsa_embeds_open", "Requests for vectors or scores that have not ended", |s| s.embeds_open),
 ];
 
-const COUNTERS: [Counter; 17] = [
+const COUNTERS: [Counter; 26] = [
     ("exsa_requests", "Requests accepted", |s| s.submitted),
     ("exsa_requests_finished", "Requests ended, failed ones included", |s| s.finished),
     ("exsa_requests_failed", "Requests that failed", |s| s.failed),
@@ -39,10 +40,27 @@ const COUNTERS: [Counter; 17] = [
     ("exsa_tokens_generated", "Tokens generated", |s| s.tokens_generated),
     ("exsa_preemptions", "Preemptions", |s| s.scheduler.preemptions),
     ("exsa_preemptions_saved", "Preemptions whose KV was saved", |s| s.scheduler.preemptions_saved),
+    ("exsa_draft_runs", "Runs of drafts verified", |s| s.scheduler.drafts.runs),
     ("exsa_drafted_tokens", "Drafts verified", |s| s.scheduler.drafted_tokens),
     ("exsa_accepted_drafts", "Drafts that became part of an answer", |s| s.scheduler.accepted_drafts),
     ("exsa_rewound_tokens", "Generated tokens that were taken back", |s| s.scheduler.rewound_tokens),
     ("exsa_context_shifts", "Shifts of a full context", |s| s.scheduler.context_shifts),
+    ("exsa_prompt_cache_restored", "Prompts restored from the prompt cache", |s| s.prompt_cache.restored),
+    ("exsa_prompt_cache_restored_tokens", "Tokens of prompts restored from the prompt cache", |s| {
+        s.prompt_cache.restored_tokens
+    }),
+    ("exsa_prompt_cache_unrestored", "Reads of the prompt cache that gave nothing to restore", |s| {
+        s.prompt_cache.failed
+    }),
+    ("exsa_prompt_cache_unused", "Reads of the prompt cache that ended too late", |s| s.prompt_cache.unused),
+    ("exsa_prompt_cache_late", "Requests that computed their prompt because a read was late", |s| {
+        s.scheduler.prompt_reads_late
+    }),
+    ("exsa_prompt_cache_saved", "Prompts handed to the prompt cache", |s| s.prompt_cache.saved),
+    ("exsa_prompt_cache_saved_bytes", "Bytes of prompts handed to the prompt cache", |s| {
+        s.prompt_cache.saved_bytes
+    }),
+    ("exsa_prompt_cache_unsaved", "Prompts that the prompt cache did not take", |s| s.prompt_cache.unsaved),
     ("exsa_embed_passes", "Passes over texts to embed or score", |s| s.embed_passes),
     ("exsa_texts_embedded", "Texts embedded or scored", |s| s.texts_embedded),
     ("exsa_tokens_embedded", "Tokens of texts embedded or scored", |s| s.tokens_embedded),
@@ -53,6 +71,9 @@ const TIMES: [Times; 3] = [
     ("exsa_time_to_first_token", "Time from submission to the first token", |s| s.time_to_first_token),
     ("exsa_inter_token", "Time between tokens of a stream", |s| s.inter_token),
 ];
+
+/// Positions of drafts as labels.
+pub(super) const DRAFT_POSITION_NAMES: [&str; DRAFT_POSITIONS] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 
 /// Name and time of a part.
 type Part = (&'static str, fn(&EngineStats) -> Duration);
@@ -81,12 +102,42 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     for (name, help, read) in COUNTERS {
         page.counter(name, help, models.iter().map(|(model, stats)| (of(model), read(stats))))?;
     }
+    drafts(models, page)?;
     let parts = models.iter().flat_map(|(model, stats)| {
         PARTS.map(|(part, read)| (vec![("model", &**model), ("part", part)], read(stats)))
     });
     page.seconds("exsa_step", "Time of all steps, by part", parts)?;
     for (name, help, read) in TIMES {
         page.histogram(name, help, models.iter().map(|(model, stats)| (of(model), read(stats))))?;
+    }
+    Ok(())
+}
+
+/// Writes the counters of drafts by source, and by position in their run, from 0; the last position counts
+/// all later ones too.
+fn drafts(models: &Models, page: &mut Page<'_>) -> fmt::Result {
+    type Read = fn(&DraftCounts) -> u64;
+    let kinds: [(&str, &str, &str, Read); 2] = [
+        ("exsa_drafted_tokens_by_source", "exsa_drafted_tokens_by_position", "Drafts verified", |c| {
+            c.drafted
+        }),
+        ("exsa_accepted_drafts_by_source", "exsa_accepted_drafts_by_position", "Drafts accepted", |c| {
+            c.accepted
+        }),
+    ];
+    for (by_source, by_position, what, read) in kinds {
+        let sources = models.iter().flat_map(|(model, stats)| {
+            DraftSource::ALL.map(|source| {
+                let labels = vec![("model", &**model), ("source", source.name())];
+                (labels, read(&stats.scheduler.drafts.by_source[source.index()]))
+            })
+        });
+        page.counter(by_source, &format!("{what}, by source"), sources)?;
+        let positions = models.iter().flat_map(|(model, stats)| {
+            let counts = DRAFT_POSITION_NAMES.iter().zip(&stats.scheduler.drafts.by_position);
+            counts.map(move |(name, counts)| (vec![("model", &**model), ("position", *name)], read(counts)))
+        });
+        page.counter(by_position, &format!("{what}, by position in their run"), positions)?;
     }
     Ok(())
 }

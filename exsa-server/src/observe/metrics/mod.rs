@@ -9,6 +9,7 @@ mod http;
 mod load_header;
 mod operations;
 mod page;
+mod prompt_cache;
 mod registry;
 mod vllm;
 
@@ -24,6 +25,7 @@ use crate::state::AppState;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use exsa_cache::PromptCache;
 use exsa_core::Generator;
 use http::HttpMetrics;
 use operations::Operations;
@@ -128,6 +130,13 @@ impl Metrics {
     /// Adds the counters of the audit log and of reloads.
     pub(crate) fn add_operations(&self, audit: Option<AuditLog>, reloader: Option<Arc<Reloader>>) {
         self.lock().register_collector(Box::new(Operations { audit, reloader }));
+    }
+
+    /// Adds the counters of the prompt cache.
+    pub(crate) fn add_prompt_cache(&self, cache: Option<Arc<PromptCache>>) {
+        if let Some(cache) = cache {
+            self.lock().register_collector(Box::new(prompt_cache::Files(cache)));
+        }
     }
 
     /// Adds a metric under a name that begins with `exsa_`. Counters get the suffix `_total`.

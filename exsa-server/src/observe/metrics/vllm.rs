@@ -3,7 +3,7 @@
 //! Both generations are written: the present names, and those with `gpu_` that vLLM gave up and
 //! production-stack still reads. Metrics of vLLM that have no counterpart here are left out.
 
-use super::engines::Models;
+use super::engines::{DRAFT_POSITION_NAMES, Models};
 use super::page::{Labels, Page};
 use exsa_core::stats::{EngineStats, Histogram};
 use std::fmt;
@@ -22,7 +22,7 @@ const GAUGES: [Gauge; 5] = [
     }),
 ];
 
-const COUNTERS: [Counter; 10] = [
+const COUNTERS: [Counter; 11] = [
     ("vllm:prefix_cache_queries", "Prompt tokens of admitted requests", |s| s.scheduler.prompt_tokens),
     ("vllm:prefix_cache_hits", "Prompt tokens whose KV was cached", |s| s.scheduler.cached_tokens),
     ("vllm:gpu_prefix_cache_queries", "Prompt tokens of admitted requests (older name)", |s| {
@@ -35,6 +35,7 @@ const COUNTERS: [Counter; 10] = [
     ("vllm:prompt_tokens", "Prompt tokens of admitted requests", |s| s.scheduler.prompt_tokens),
     ("vllm:prompt_tokens_cached", "Prompt tokens whose KV was cached", |s| s.scheduler.cached_tokens),
     ("vllm:generation_tokens", "Tokens generated", |s| s.tokens_generated),
+    ("vllm:spec_decode_num_drafts", "Runs of drafts verified", |s| s.scheduler.drafts.runs),
     ("vllm:spec_decode_num_draft_tokens", "Drafts verified", |s| s.scheduler.drafted_tokens),
     ("vllm:spec_decode_num_accepted_tokens", "Drafts that became part of an answer", |s| {
         s.scheduler.accepted_drafts
@@ -64,6 +65,16 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     for (name, help, read) in COUNTERS {
         page.counter(name, help, models.iter().map(|(model, stats)| (of(model), read(stats))))?;
     }
+    let accepted = models.iter().flat_map(|(model, stats)| {
+        let counts = DRAFT_POSITION_NAMES.iter().zip(&stats.scheduler.drafts.by_position);
+        counts.map(move |(name, counts)| {
+            let mut labels = of(model);
+            labels.push(("position", *name));
+            (labels, counts.accepted)
+        })
+    });
+    let name = "vllm:spec_decode_num_accepted_tokens_per_pos";
+    page.counter(name, "Drafts that became part of an answer, by position in their run", accepted)?;
     for (name, help, read) in TIMES {
         page.histogram(name, help, models.iter().map(|(model, stats)| (of(model), read(stats))))?;
     }

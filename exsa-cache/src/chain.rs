@@ -1,0 +1,86 @@
+//! Names of prefixes: a chain of keyed hashes over blocks of tokens.
+
+use crate::CacheKey;
+use exsa_core::TokenId;
+use exsa_core::prompt_cache::{EntryId, PromptKey};
+use std::fmt;
+
+/// Tokens of a block: the unit in which prefixes of entries are found.
+pub(crate) const BLOCK_TOKENS: usize = 64;
+
+/// Beginning of a link: enough that no two prefixes are ever confused, and their tokens are compared besides.
+pub(crate) type BlockName = [u8; 16];
+
+/// Makes chains. With a host's key, names tell nothing about tokens.
+#[derive(Clone)]
+pub(crate) struct Chains([u8; 32]);
+
+/// The hash of everything up to the end of a block.
+#[derive(Clone, Copy)]
+pub(crate) struct Link([u8; 32]);
+
+impl Chains {
+    pub(crate) fn new(key: Option<&CacheKey>) -> Self {
+        let key = key.map_or(&[0; 32], CacheKey::bytes);
+        Self(blake3::derive_key("Exsa prompt cache 1: names", key))
+    }
+
+    /// The link before the first block: model, adapter and salt.
+    pub(crate) fn root(&self, key: &PromptKey<'_>) -> Link {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(b"root").update(&key.fingerprint.0.to_le_bytes());
+        for part in [key.adapter, key.salt] {
+            hasher.update(&[u8::from(part.is_some())]);
+            let text = part.unwrap_or_default().as_bytes();
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text);
+        }
+        Link(*hasher.finalize().as_bytes())
+    }
+
+    /// The links of the whole blocks of `tokens` after `root`.
+    pub(crate) fn links<'a>(
+        &'a self,
+        root: Link,
+        tokens: &'a [TokenId],
+    ) -> impl Iterator<Item = Link> + use<'a> {
+        let mut last = root;
+        tokens.chunks_exact(BLOCK_TOKENS).map(move |block| {
+            last = self.next(last, b"link", block);
+            last
+        })
+    }
+
+    /// The entry of `tokens`, whose last whole block ends in `link`.
+    pub(crate) fn entry(&self, link: Link, tokens: &[TokenId]) -> EntryId {
+        let tail = &tokens[tokens.len() / BLOCK_TOKENS * BLOCK_TOKENS..];
+        EntryId(self.next(link, b"end.", tail).name())
+    }
+
+    fn next(&self, link: Link, kind: &[u8; 4], tokens: &[TokenId]) -> Link {
+        let mut bytes = [0; BLOCK_TOKENS * size_of::<TokenId>()];
+        for (to, token) in bytes.chunks_exact_mut(size_of::<TokenId>()).zip(tokens) {
+            to.copy_from_slice(&token.to_le_bytes());
+        }
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(kind).update(&link.0).update(&bytes[..size_of_val(tokens)]);
+        Link(*hasher.finalize().as_bytes())
+    }
+}
+
+impl Link {
+    pub(crate) fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
+    pub(crate) fn name(&self) -> BlockName {
+        let mut name = [0; 16];
+        name.copy_from_slice(&self.0[..16]);
+        name
+    }
+}
+
+impl fmt::Debug for Chains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Chains(..)")
+    }
+}

@@ -1,0 +1,63 @@
+//! Events that an operator should see.
+
+use exsa_core::prompt_cache::EntryId;
+use std::fmt;
+use std::time::Duration;
+
+/// An event of a cache, for the host's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheNotice {
+    /// A file was damaged or did not fit its name; it was removed.
+    Damaged {
+        /// Name of the file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An engine could not use an entry; it was removed.
+    Refused {
+        /// The entry.
+        entry: EntryId,
+        /// The reason.
+        problem: String,
+    },
+    /// Writing failed: the disk is full, or the folder is gone. No entry is written until the next try.
+    WritingSuspended {
+        /// The reason.
+        problem: String,
+        /// Time until the next try.
+        retry: Duration,
+    },
+    /// Entries are written again.
+    WritingResumed,
+    /// An entry is larger than the whole cache may be, or than what pinned entries leave.
+    TooLarge {
+        /// Bytes of the entry.
+        bytes: u64,
+        /// Bytes that the cache has for it.
+        allowed: u64,
+    },
+    /// The folder could not be listed.
+    Unlisted {
+        /// The reason.
+        problem: String,
+    },
+}
+
+impl fmt::Display for CacheNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged { file, problem } => write!(f, "prompt cache: {file} removed: {problem}"),
+            Self::Refused { entry, problem } => write!(f, "prompt cache: entry {entry} removed: {problem}"),
+            Self::WritingSuspended { problem, retry } => {
+                write!(f, "prompt cache: nothing is written for {} s: {problem}", retry.as_secs())
+            }
+            Self::WritingResumed => f.write_str("prompt cache: entries are written again"),
+            Self::TooLarge { bytes, allowed } => {
+                write!(f, "prompt cache: an entry of {bytes} bytes not written; {allowed} are allowed")
+            }
+            Self::Unlisted { problem } => write!(f, "prompt cache: the folder cannot be listed: {problem}"),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Runs, inspects, measures and quantizes GGUF models.
+#[derive(Debug, Parser)]
+#[command(
+    name = "exsa",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted by Ctrl-C."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answer a prompt, or chat
+    Run(RunArgs),
+    /// Show a model: architecture, weights, memory, template, licence
+    Show(ShowArgs),
+    /// Turn text into token ids
+    Tokenize(TokenizeArgs),
+    /// Turn texts into vectors, a line of JSON each
+    Embed(EmbedArgs),
+    /// Measure prompt and generation speed
+    Bench(BenchArgs),
+    /// Write a model with smaller weights
+    Quantize(QuantizeArgs),
+    /// Check processor, memory and kernels
+    Doctor(DoctorArgs),
+    /// Serve models over HTTP
+    #[cfg(feature = "server")]
+    Serve(Box<exsa_server::cli::Args>),
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages
+    Man {
+        /// Folder of the pages
+        folder: PathBuf,
+    },
+}
+
+/// How a model is run.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct EngineArgs {
+    /// Backend: candle, or llamacpp in a build with that feature
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
+    /// Device of the backend, as `exsa doctor` lists them
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Threads that compute [default: as many as there are physical cores]
+    #[arg(long, short)]
+    pub threads: Option<NonZeroUsize>,
+    /// Tokens of prompt and answer together [default: the model's context length]
+    #[arg(long, short, value_name = "TOKENS")]
+    pub context: Option<NonZeroUsize>,
+    /// Element type of the KV cache: f32, f16, q8_0 [default: f16]
+    #[arg(long, value_name = "TYPE")]
+    pub kv_type: Option<String>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// A GGUF file, a preset (.toml), or `builtin` for the built-in story model, the default
+    pub model: Option<String>,
+    /// The prompt; without one, a chat begins, or the piped input is the prompt
+    pub prompt: Option<String>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Instructions to the model
+    #[arg(long, short)]
+    pub system: Option<String>,
+    /// Continue the prompt as text, without a chat template
+    #[arg(long)]
+    pub raw: bool,
+    /// Maximum tokens of an answer
+    #[arg(long, short = 'n', value_name = "TOKENS")]
+    pub max_tokens: Option<NonZeroUsize>,
+    /// 0 always takes the most probable token
+    #[arg(long, allow_negative_numbers = true)]
+    pub temperature: Option<f32>,
+    /// The same seed gives the same answer
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// A setting of requests by its name in the JSON API, as top_k=40; repeatable
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub settings: Vec<String>,
+    /// Answer in JSON by this schema: a file, or the schema itself
+    #[arg(long, value_name = "SCHEMA")]
+    pub json_schema: Option<String>,
+    /// Print the answer as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print tokens, times and speed to standard error
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ShowArgs {
+    /// A GGUF file, or `builtin`
+    pub model: String,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// List the metadata
+    #[arg(long)]
+    pub metadata: bool,
+    /// List the tensors
+    #[arg(long)]
+    pub tensors: bool,
+    /// Print the chat template alone
+    #[arg(long)]
+    pub template: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct TokenizeArgs {
+    /// A GGUF file, or `builtin`
+    pub model: String,
+    /// The text; standard input without it
+    pub text: Option<String>,
+    /// Recognise control tokens that the text spells out
+    #[arg(long)]
+    pub special: bool,
+    /// Print the number of tokens alone
+    #[arg(long, conflicts_with = "json")]
+    pub count: bool,
+    /// Print the ids as a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct EmbedArgs {
+    /// A GGUF file
+    pub model: String,
+    /// The texts; the lines of standard input without them
+    pub texts: Vec<String>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Keep the first N numbers of each vector and normalise them again
+    #[arg(long, value_name = "N")]
+    pub dimensions: Option<usize>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct BenchArgs {
+    /// A GGUF file, or `builtin`
+    pub model: String,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Tokens of each prompt
+    #[arg(long, short, default_value = "512")]
+    pub prompt: NonZeroUsize,
+    /// Tokens to generate for each prompt
+    #[arg(long, short = 'n', default_value = "64")]
+    pub generate: NonZeroUsize,
+    /// Streams at a time, a row each
+    #[arg(long, value_delimiter = ',', default_value = "1,4")]
+    pub parallel: Vec<NonZeroUsize>,
+    /// Rounds, of which the median is shown
+    #[arg(long, default_value = "3")]
+    pub rounds: NonZeroUsize,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct QuantizeArgs {
+    /// The GGUF file to read
+    pub input: PathBuf,
+    /// The GGUF file to write; it must not exist
+    pub output: PathBuf,
+    /// The mixture, as files are named by it: Q4_K_M, Q8_0
+    pub mixture: String,
+    /// Importance matrix, as llama-imatrix writes it
+    #[arg(long, value_name = "FILE")]
+    pub importance: Option<PathBuf>,
+    /// Threads [default: as many as there are cores]
+    #[arg(long, short)]
+    pub threads: Option<NonZeroUsize>,
+    /// Give all matrices the same type
+    #[arg(long)]
+    pub pure: bool,
+    /// Quantize weights that are quantized already
+    #[arg(long)]
+    pub allow_requantize: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct DoctorArgs {
+    /// Skip the self-test
+    #[arg(long)]
+    pub quick: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,89 @@
+//! Errors of commands, and the exit codes of the program.
+
+use std::process::ExitCode;
+
+/// The reason why a command fails.
+#[derive(Debug)]
+pub(crate) enum CliError {
+    /// The engine refused or failed.
+    Engine(exsa::Error),
+    /// The command line is well formed, but makes no sense: exit code 2, as for clap's own errors.
+    Usage(String),
+    /// Ctrl-C: exit code 130.
+    Interrupted,
+    /// The command has said already what is wrong.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server prints its own errors"))]
+    Silent,
+    /// Any other failure.
+    Other(String),
+}
+
+impl CliError {
+    /// An error about a file.
+    pub(crate) fn file(path: &std::path::Path, error: impl std::fmt::Display) -> Self {
+        Self::Other(format!("{}: {error}", path.display()))
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent | Self::Interrupted)
+    }
+
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Usage(_) => 2,
+            Self::Interrupted => 130,
+            Self::Engine(_) | Self::Silent | Self::Other(_) => 1,
+        })
+    }
+}
+
+impl std::fmt::Display for CliError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Engine(error) => error.fmt(f),
+            Self::Usage(text) | Self::Other(text) => f.write_str(text),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::Silent => Ok(()),
+        }
+    }
+}
+
+impl From<exsa::Error> for CliError {
+    fn from(error: exsa::Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<exsa::SubmitError> for CliError {
+    fn from(error: exsa::SubmitError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl From<exsa::RequestError> for CliError {
+    fn from(error: exsa::RequestError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl From<exsa::LoadError> for CliError {
+    fn from(error: exsa::LoadError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            // `exsa show F | head` is no failure.
+            std::io::ErrorKind::BrokenPipe => Self::Silent,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<serde_json::Error> for CliError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}

@@ -1,0 +1,96 @@
+//! Models by name: files, and the built-in model.
+
+use crate::args::EngineArgs;
+use crate::error::CliError;
+use exsa::core::gguf::Gguf;
+use exsa::{Engine, EngineBuilder, KvType, ModelSource};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::Cursor;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Name of the model inside the program.
+pub(crate) const BUILTIN: &str = "builtin";
+
+/// Time after which a progress bar is shown: a small model is loaded before one would be seen.
+const BAR_AFTER: Duration = Duration::from_millis(300);
+
+/// The source of a model that was named on the command line.
+pub(crate) fn source(name: &str) -> Result<ModelSource, CliError> {
+    if name == BUILTIN {
+        return Ok(exsa::tiny::GGUF.into());
+    }
+    let path = Path::new(name);
+    if !path.exists() {
+        return Err(CliError::Other(format!(
+            "there is no file '{name}'; a model is a GGUF file, or '{BUILTIN}' for the model inside this program"
+        )));
+    }
+    Ok(path.into())
+}
+
+/// The header of a model.
+pub(crate) fn header(name: &str) -> Result<Gguf, CliError> {
+    let source = source(name)?;
+    exsa::core::model_info::check_source(&source)?;
+    let gguf = match source {
+        ModelSource::Embedded(bytes) => Gguf::read(&mut Cursor::new(bytes)),
+        _ => {
+            let file = std::fs::File::open(name).map_err(|error| CliError::file(Path::new(name), error))?;
+            Gguf::read(&mut std::io::BufReader::new(file))
+        }
+    };
+    gguf.map_err(|error| CliError::Other(format!("{name}: {error}")))
+}
+
+/// A builder with the options of the command line.
+pub(crate) fn builder(args: &EngineArgs) -> Result<EngineBuilder, CliError> {
+    let mut builder = Engine::builder().threads(args.threads.map_or(0, usize::from));
+    builder = match args.backend.as_deref() {
+        None | Some("candle") => builder.backend(exsa::candle::CandleBackend::new()),
+        #[cfg(feature = "llamacpp")]
+        Some("llamacpp") => builder.backend(exsa::llamacpp::LlamaCppBackend::new()),
+        Some(other) => {
+            let names = if cfg!(feature = "llamacpp") { "candle, llamacpp" } else { "candle" };
+            return Err(CliError::Usage(format!("there is no backend '{other}'; this build has: {names}")));
+        }
+    };
+    if let Some(device) = &args.device {
+        builder = builder.device(device);
+    }
+    if let Some(tokens) = args.context {
+        builder = builder.context_tokens(tokens.into());
+    }
+    if let Some(name) = &args.kv_type {
+        builder = builder.kv_type(kv_type(name)?);
+    }
+    Ok(builder)
+}
+
+fn kv_type(name: &str) -> Result<KvType, CliError> {
+    let types = [KvType::F32, KvType::F16, KvType::Q8_0];
+    types
+        .into_iter()
+        .find(|kv_type| kv_type.name() == name)
+        .ok_or_else(|| CliError::Usage(format!("there is no KV type '{name}'; there are f32, f16 and q8_0")))
+}
+
+/// Loads a model and starts an engine, with a progress bar on a terminal.
+pub(crate) fn load(name: &str, builder: EngineBuilder) -> Result<Engine, CliError> {
+    let source = source(name)?;
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    let (begun, shown) = (Instant::now(), bar.clone());
+    let builder = builder.progress(move |done, total| {
+        if begun.elapsed() > BAR_AFTER {
+            shown.set_length(total);
+            shown.set_position(done);
+        }
+        true
+    });
+    let engine = builder.load(source);
+    bar.finish_and_clear();
+    engine.map_err(|error| CliError::Other(format!("{name}: {error}")))
+}

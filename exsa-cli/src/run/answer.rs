@@ -1,0 +1,135 @@
+//! One answer, printed as it comes.
+
+use crate::error::CliError;
+use crate::output;
+use exsa::{Event, FinishReason, TokenStream, Usage};
+use serde_json::json;
+use std::io::{Stdout, Write};
+
+/// Prints text, and on a terminal the reasoning before it, dimmed.
+#[derive(Debug)]
+pub(super) struct Printer {
+    out: Option<Stdout>,
+    styled: bool,
+    /// Reasoning is being printed.
+    dim: bool,
+    /// The last character was a line break, or there was none.
+    at_line_start: bool,
+}
+
+impl Printer {
+    pub(super) fn new() -> Self {
+        Self { out: Some(std::io::stdout()), styled: output::styled(), dim: false, at_line_start: true }
+    }
+
+    /// Prints nothing.
+    pub(super) fn silent() -> Self {
+        Self { out: None, styled: false, dim: false, at_line_start: true }
+    }
+
+    fn print(&mut self, text: &str, reasoning: bool) -> std::io::Result<()> {
+        let Some(out) = &mut self.out else { return Ok(()) };
+        // Reasoning is no part of an answer that another program reads.
+        if text.is_empty() || (reasoning && !self.styled) {
+            return Ok(());
+        }
+        if self.styled && reasoning != self.dim {
+            self.dim = reasoning;
+            let separator = if reasoning || self.at_line_start { "" } else { "\n\n" };
+            write!(out, "{}{separator}", if reasoning { "\x1b[2m" } else { "\x1b[0m" })?;
+        }
+        self.at_line_start = text.ends_with('\n');
+        // Control characters of the model's text must not steer the terminal.
+        match self.styled {
+            true => out.write_all(printable(text).as_bytes())?,
+            false => out.write_all(text.as_bytes())?,
+        }
+        out.flush()
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        let Some(out) = &mut self.out else { return Ok(()) };
+        if std::mem::take(&mut self.dim) {
+            write!(out, "\x1b[0m")?;
+        }
+        if !self.at_line_start {
+            writeln!(out)?;
+        }
+        out.flush()
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}
+
+/// A finished answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) text: String,
+    pub(super) reasoning: String,
+    pub(super) reason: FinishReason,
+    usage: Usage,
+    seed: Option<u64>,
+}
+
+impl Answer {
+    /// The answer as JSON, with OpenAI's names where it has the field.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let mut answer = json!({
+            "text": self.text,
+            "finish_reason": self.reason.openai(),
+            "seed": self.seed,
+            "usage": self.usage,
+        });
+        if !self.reasoning.is_empty() {
+            answer["reasoning"] = self.reasoning.as_str().into();
+        }
+        answer
+    }
+
+    /// Tokens, times and speed in a line.
+    pub(super) fn summary(&self) -> String {
+        let usage = &self.usage;
+        let first =
+            usage.time_to_first_token.map_or(String::new(), |time| format!(", first after {time:.1?}"));
+        let speed = usage.tokens_per_second().map_or(String::new(), |speed| format!(", {speed:.1} tokens/s"));
+        format!(
+            "{} prompt tokens ({} cached), {} generated{first}{speed}, {}",
+            usage.prompt_tokens,
+            usage.cached_tokens,
+            usage.completion_tokens,
+            self.reason.openai(),
+        )
+    }
+}
+
+/// Prints a stream to its end.
+pub(super) fn print(stream: TokenStream, printer: &mut Printer) -> Result<Answer, CliError> {
+    let (mut text, mut reasoning) = (String::new(), String::new());
+    for event in stream {
+        match event {
+            Event::Token(token) => {
+                printer.print(&token.text, false)?;
+                text.push_str(&token.text);
+            }
+            Event::Reasoning(token) => {
+                printer.print(&token.text, true)?;
+                reasoning.push_str(&token.text);
+            }
+            Event::MalformedToolCall(call) => {
+                printer.print(&call.text, false)?;
+                text.push_str(&call.text);
+            }
+            Event::Finished(end) => {
+                printer.print(&end.text, false)?;
+                printer.end()?;
+                text.push_str(&end.text);
+                let reason = end.reason.into_result()?;
+                return Ok(Answer { text, reasoning, reason, usage: end.usage, seed: end.seed });
+            }
+            _ => {}
+        }
+    }
+    Err(CliError::Other("the answer ended without a reason".into()))
+}

@@ -1,0 +1,96 @@
+//! A chat on the terminal.
+
+use super::answer::{self, Printer};
+use super::commands::{self, Effect};
+use super::conversation::Conversation;
+use super::interrupt::Interrupt;
+use crate::error::CliError;
+use exsa::{Engine, Message};
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+
+/// Begin and end of a message of several lines.
+const BLOCK: &str = "\"\"\"";
+
+/// Chats until the user ends it.
+pub(super) fn chat(
+    engine: &Engine,
+    mut conversation: Conversation,
+    interrupt: &Interrupt,
+    verbose: bool,
+) -> Result<(), CliError> {
+    let mut editor = DefaultEditor::new().map_err(|error| CliError::Other(format!("terminal: {error}")))?;
+    eprintln!("{}\n/help lists the commands.", engine.model().summary());
+    while let Some(line) = message(&mut editor)? {
+        if line.trim().is_empty() {
+            continue;
+        }
+        // The history is a convenience.
+        let _ = editor.add_history_entry(&line);
+        if line.starts_with('/') {
+            match commands::run(line.trim(), &mut conversation) {
+                Ok(Effect::Say(text)) => {
+                    println!("{text}");
+                    continue;
+                }
+                Ok(Effect::Answer) => {}
+                Ok(Effect::End) => break,
+                Err(error) => {
+                    println!("{error}");
+                    continue;
+                }
+            }
+        } else {
+            conversation.messages.push(Message::user(line.trim()));
+        }
+        if let Err(error) = reply(engine, &mut conversation, interrupt, verbose) {
+            println!("{error}");
+            // The message was not answered; it would stand in the way of the next.
+            conversation.messages.pop();
+        }
+    }
+    Ok(())
+}
+
+/// Answers the last message.
+fn reply(
+    engine: &Engine,
+    conversation: &mut Conversation,
+    interrupt: &Interrupt,
+    verbose: bool,
+) -> Result<(), CliError> {
+    let stream = engine.submit(conversation.request()?)?;
+    interrupt.watch(stream.cancel_handle());
+    let answer = answer::print(stream, &mut Printer::new());
+    interrupt.take_stopped();
+    let answer = answer?;
+    if verbose {
+        eprintln!("{}", answer.summary());
+    }
+    let mut message = Message::assistant(answer.text);
+    message.reasoning = Some(answer.reasoning).filter(|reasoning| !reasoning.is_empty());
+    conversation.messages.push(message);
+    Ok(())
+}
+
+/// A message, of several lines within `"""`; `None` at the end of the input.
+fn message(editor: &mut DefaultEditor) -> Result<Option<String>, CliError> {
+    let Some(first) = line(editor, "> ")? else { return Ok(None) };
+    let Some(rest) = first.trim_start().strip_prefix(BLOCK) else { return Ok(Some(first)) };
+    let mut text = rest.to_owned();
+    while !text.trim_end().ends_with(BLOCK) {
+        let Some(next) = line(editor, ". ")? else { return Ok(None) };
+        text.push('\n');
+        text.push_str(&next);
+    }
+    let text = text.trim_end();
+    Ok(Some(text[..text.len() - BLOCK.len()].trim_matches('\n').to_owned()))
+}
+
+fn line(editor: &mut DefaultEditor, prompt: &str) -> Result<Option<String>, CliError> {
+    match editor.readline(prompt) {
+        Ok(line) => Ok(Some(line)),
+        Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
+        Err(error) => Err(CliError::Other(format!("terminal: {error}"))),
+    }
+}

@@ -1,0 +1,122 @@
+//! `exsa run`: one answer, or a chat.
+
+mod answer;
+mod chat;
+mod commands;
+mod conversation;
+mod interrupt;
+
+use crate::args::RunArgs;
+use crate::error::CliError;
+use crate::model;
+use crate::preset::Preset;
+use crate::settings::Settings;
+use answer::Printer;
+use conversation::Conversation;
+use exsa::{Engine, Message, Prompt};
+use interrupt::Interrupt;
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+
+/// Runs the command.
+pub(crate) fn run(args: RunArgs) -> Result<(), CliError> {
+    let preset = match args.model.as_deref() {
+        Some(name) if Preset::is_named(name) => Preset::read(Path::new(name))?,
+        _ => Preset::default(),
+    };
+    let named = args.model.as_deref().filter(|name| !Preset::is_named(name)).map(str::to_owned);
+    let name = named.or_else(|| preset.model()).unwrap_or_else(|| model::BUILTIN.to_owned());
+    let settings = settings(&args, preset.settings()?)?;
+    let system = args.system.clone().or_else(|| preset.system.clone());
+    let prompt = prompt(&args)?;
+
+    let interrupt = Interrupt::install()?;
+    let engine = model::load(&name, model::builder(&args.engine)?)?;
+    if args.verbose {
+        eprintln!("{}", engine.model().summary());
+    }
+    let mut conversation = Conversation::new(system, settings);
+    match prompt {
+        Some(prompt) => once(&args, &engine, &mut conversation, prompt, &interrupt),
+        None => {
+            if name == model::BUILTIN {
+                eprintln!(
+                    "The built-in model only tells children's stories: exsa run FILE.gguf runs a better one."
+                );
+            }
+            chat::chat(&engine, conversation, &interrupt, args.verbose)
+        }
+    }
+}
+
+/// The settings of the command line, over those of a preset.
+fn settings(args: &RunArgs, mut settings: Settings) -> Result<Settings, CliError> {
+    args.settings.iter().try_for_each(|pair| settings.set_pair(pair))?;
+    if let Some(tokens) = args.max_tokens {
+        settings.set_json("max_tokens", tokens.get().into())?;
+    }
+    if let Some(temperature) = args.temperature {
+        settings.set_json("temperature", temperature.into())?;
+    }
+    if let Some(seed) = args.seed {
+        settings.set_json("seed", seed.into())?;
+    }
+    if let Some(schema) = &args.json_schema {
+        let text = match schema.trim_start().starts_with('{') {
+            true => schema.clone(),
+            false => {
+                std::fs::read_to_string(schema).map_err(|error| CliError::file(Path::new(schema), error))?
+            }
+        };
+        let value: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|error| CliError::Usage(format!("--json-schema: {error}")))?;
+        settings.set_json("json_schema", value)?;
+    }
+    Ok(settings)
+}
+
+/// The prompt of the command line, and behind it the piped input; none for a chat.
+fn prompt(args: &RunArgs) -> Result<Option<String>, CliError> {
+    let mut parts: Vec<String> = args.prompt.iter().cloned().collect();
+    let mut stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        let mut text = String::new();
+        stdin.read_to_string(&mut text)?;
+        let text = text.trim_end_matches('\n');
+        if !text.is_empty() {
+            parts.push(text.to_owned());
+        }
+        if parts.is_empty() {
+            return Err(CliError::Usage(
+                "the piped input is empty; give a prompt, or run in a terminal to chat".into(),
+            ));
+        }
+    }
+    Ok((!parts.is_empty()).then(|| parts.join("\n\n")))
+}
+
+fn once(
+    args: &RunArgs,
+    engine: &Engine,
+    conversation: &mut Conversation,
+    prompt: String,
+    interrupt: &Interrupt,
+) -> Result<(), CliError> {
+    let request = match args.raw || engine.model().chat_template.is_none() {
+        true => conversation.settings.request(Prompt::Text(prompt))?,
+        false => {
+            conversation.messages.push(Message::user(prompt));
+            conversation.request()?
+        }
+    };
+    let stream = engine.submit(request)?;
+    interrupt.watch(stream.cancel_handle());
+    let answer = answer::print(stream, &mut if args.json { Printer::silent() } else { Printer::new() })?;
+    if args.json {
+        println!("{}", answer.json());
+    }
+    if args.verbose {
+        eprintln!("{}", answer.summary());
+    }
+    if interrupt.take_stopped() { Err(CliError::Interrupted) } else { Ok(()) }
+}

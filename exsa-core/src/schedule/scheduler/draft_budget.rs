@@ -1,0 +1,125 @@
+//! The number of drafts that a step verifies: one budget of rows over all streams.
+
+use super::draft_costs::RowCost;
+
+/// One draft that a step could verify.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    /// Index of its stream among those with drafts.
+    pub(crate) stream: u32,
+    /// Position in the stream's run of drafts.
+    pub(crate) position: u32,
+    /// Probability that it becomes part of the answer.
+    pub(crate) expected: f32,
+    /// Seconds to draft it, beside the row that verifies it.
+    pub(crate) seconds: f32,
+}
+
+impl Candidate {
+    /// Expected tokens per second of the row.
+    fn rate(&self, row: f64) -> f64 {
+        f64::from(self.expected) / (row + f64::from(self.seconds))
+    }
+}
+
+/// Selects the candidates that raise the expected tokens per second of a step with `decodes` decodes, at most
+/// `room`, and calls `take` with the stream of each.
+///
+/// A step yields a token for each decode and the accepted drafts. Another row pays if its own tokens per second
+/// exceed those of the step without it, so the best rows come first and the first that does not pay is the
+/// last. In a stream the expected tokens fall from position to position, so a prefix of its run is taken.
+pub(crate) fn select(
+    candidates: &mut [Candidate],
+    cost: RowCost,
+    decodes: usize,
+    room: usize,
+    mut take: impl FnMut(usize),
+) {
+    candidates.sort_unstable_by(|a, b| {
+        let better = b.rate(cost.row).total_cmp(&a.rate(cost.row));
+        better.then((a.position, a.stream).cmp(&(b.position, b.stream)))
+    });
+    let (mut tokens, mut seconds) = (decodes as f64, cost.step);
+    for candidate in candidates.iter().take(room) {
+        if candidate.rate(cost.row) * seconds <= tokens {
+            break;
+        }
+        tokens += f64::from(candidate.expected);
+        seconds += cost.row + f64::from(candidate.seconds);
+        take(candidate.stream as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Drafts selected for each stream, whose drafts are accepted with this probability each.
+    fn selected(acceptance: &[f32], decodes: usize, cost: RowCost, room: usize) -> Vec<usize> {
+        let mut candidates = Vec::new();
+        for (stream, acceptance) in acceptance.iter().enumerate() {
+            for position in 0..16 {
+                let expected = acceptance.powi(position + 1);
+                let (stream, position) = (stream as u32, position as u32);
+                candidates.push(Candidate { stream, position, expected, seconds: 0.0 });
+            }
+        }
+        let mut taken = vec![0; acceptance.len()];
+        select(&mut candidates, cost, decodes, room, |stream| taken[stream] += 1);
+        taken
+    }
+
+    /// Rows of a 1B model on a CPU.
+    fn cpu(decodes: usize) -> RowCost {
+        RowCost { step: 0.028 + 0.0023 * decodes as f64, row: 0.0023 }
+    }
+
+    #[test]
+    fn rows_go_where_they_yield_most() {
+        assert_eq!(selected(&[0.9, 0.5, 0.1], 3, cpu(3), 100), [9, 1, 0]);
+        assert_eq!(selected(&[0.9, 0.5, 0.1], 3, cpu(3), 4), [4, 0, 0], "the batch is full");
+        assert_eq!(selected(&[0.5, 0.5], 2, cpu(2), 3), [2, 1], "equal streams take turns");
+    }
+
+    #[test]
+    fn under_load_there_are_none() {
+        assert_eq!(selected(&[0.6], 1, cpu(1), 100), [3]);
+        // Steps that are bound by computing: a row costs as much as a decode.
+        let bound = |decodes: usize| RowCost { step: 0.005 * decodes as f64, row: 0.005 };
+        assert_eq!(selected(&[0.99; 32], 32, bound(32), 100), [0; 32]);
+        assert_eq!(selected(&[0.6], 32, cpu(32), 100), [0], "31 other streams make rows dear");
+    }
+
+    /// The selection has the highest expected tokens per second of all choices.
+    #[test]
+    fn no_other_choice_is_better() {
+        let acceptance = [0.85_f32, 0.6, 0.3];
+        for decodes in [3, 6, 12] {
+            let cost = cpu(decodes);
+            let rate = |drafts: &[usize]| {
+                let expected =
+                    acceptance.iter().zip(drafts).flat_map(|(p, n)| (1..=*n).map(|i| p.powi(i as i32)));
+                let rows = drafts.iter().sum::<usize>() as f64;
+                (decodes as f64 + f64::from(expected.sum::<f32>())) / (cost.step + cost.row * rows)
+            };
+            let best = rate(&selected(&acceptance, decodes, cost, usize::MAX));
+            for a in 0..16 {
+                for b in 0..16 {
+                    for c in 0..16 {
+                        assert!(rate(&[a, b, c]) <= best * (1.0 + 1e-6), "{decodes}: {:?}", [a, b, c]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn drafts_that_take_time_count_for_it() {
+        let candidate = |seconds| Candidate { stream: 0, position: 0, expected: 0.5, seconds };
+        for (seconds, expected) in [(0.0, 1), (0.010, 1), (0.020, 0)] {
+            let mut taken = 0;
+            select(&mut [candidate(seconds)], cpu(1), 1, 9, |_| taken += 1);
+            assert_eq!(taken, expected, "{seconds}");
+        }
+    }
+}

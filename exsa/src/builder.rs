@@ -1,0 +1,200 @@
+//! Options of an engine, from the choice of a backend to the scheduler.
+
+use crate::{Engine, Result, default_backend};
+use exsa_core::backend::{
+    InferenceBackend, KvType, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource, ThreadOptions,
+};
+use exsa_core::error::LoadError;
+use exsa_core::{EngineOptions, Mode};
+use std::fmt;
+use std::sync::Arc;
+
+/// Callback for the progress of loading: bytes loaded, bytes in all. `false` cancels.
+type Progress = Box<dyn FnMut(u64, u64) -> bool + Send>;
+
+/// Builds an [`Engine`]: backend, device, threads, memory, scheduling.
+///
+/// | option | default |
+/// |---|---|
+/// | [`backend`](Self::backend) | candle if the feature is enabled, else llama.cpp |
+/// | [`device`](Self::device) | the first device of the backend |
+/// | [`threads`](Self::threads) | one for each physical core available to the process |
+/// | [`context_tokens`](Self::context_tokens) | context length of the model |
+/// | [`sequences`](Self::sequences) | 16 at one time |
+/// | [`kv_bytes`](Self::kv_bytes) | 1 GiB at most |
+/// | [`kv_type`](Self::kv_type) | f16 |
+/// | [`mode`](Self::mode) | [`Mode::Balanced`] |
+/// | [`memory_max`](Self::memory_max) | no limit |
+///
+/// ```no_run
+/// use exsa::{Engine, Mode};
+///
+/// let engine = Engine::builder()
+///     .threads(4)
+///     .context_tokens(8192)
+///     .mode(Mode::Latency)
+///     .memory_max(6 << 30)
+///     .progress(|done, total| {
+///         eprint!("\r{} %", done * 100 / total.max(1));
+///         true
+///     })
+///     .load("model.gguf")?;
+/// # Ok::<(), exsa::Error>(())
+/// ```
+#[derive(Default)]
+#[must_use = "a builder does nothing before `load` or `start`"]
+pub struct EngineBuilder {
+    backend: Option<Arc<dyn InferenceBackend>>,
+    load: LoadOptions,
+    options: EngineOptions,
+    memory_max: Option<u64>,
+    progress: Option<Progress>,
+}
+
+impl EngineBuilder {
+    /// Sets the backend.
+    pub fn backend(mut self, backend: impl InferenceBackend + 'static) -> Self {
+        self.backend = Some(Arc::new(backend));
+        self
+    }
+
+    /// Sets the device, by a name of [`InferenceBackend::devices`].
+    pub fn device(mut self, name: impl Into<String>) -> Self {
+        self.load.device = Some(name.into());
+        self
+    }
+
+    /// Sets the threads that load the model and compute; 0 for the default.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.load.threads = ThreadOptions::compute(threads);
+        self.options.session.threads = ThreadOptions::compute(threads);
+        self
+    }
+
+    /// Sets the maximum tokens of one sequence, prompt and answer together.
+    pub fn context_tokens(mut self, tokens: usize) -> Self {
+        self.options.session.context_tokens_max = Some(tokens);
+        self
+    }
+
+    /// Sets the maximum sequences that are computed at one time.
+    pub fn sequences(mut self, sequences: usize) -> Self {
+        self.options.session.sequences_max = sequences;
+        self
+    }
+
+    /// Sets the maximum bytes of the KV cache.
+    pub fn kv_bytes(mut self, bytes: u64) -> Self {
+        self.options.session.kv_bytes_max = bytes;
+        self
+    }
+
+    /// Sets the element type of cached keys and values.
+    pub fn kv_type(mut self, kv_type: KvType) -> Self {
+        self.options.session = self.options.session.kv_type(kv_type);
+        self
+    }
+
+    /// Sets the goal of the scheduler.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.options.mode = mode;
+        self
+    }
+
+    /// Refuses a model whose [estimate](Self::estimate) exceeds `bytes`, before it is loaded. Fails to load
+    /// where the backend makes no estimates.
+    pub fn memory_max(mut self, bytes: u64) -> Self {
+        self.memory_max = Some(bytes);
+        self
+    }
+
+    /// Reports the bytes loaded and the bytes in all while the model is loaded. `false` cancels the load, which
+    /// then fails with [`LoadError::Cancelled`].
+    pub fn progress(mut self, progress: impl FnMut(u64, u64) -> bool + Send + 'static) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// Changes the options of the engine that have no setter here: queue, prefix cache, fairness, chat template.
+    ///
+    /// ```no_run
+    /// let engine = exsa::Engine::builder().options(|options| options.queue_max(64)).load("model.gguf")?;
+    /// # Ok::<(), exsa::Error>(())
+    /// ```
+    pub fn options(mut self, change: impl FnOnce(EngineOptions) -> EngineOptions) -> Self {
+        self.options = change(self.options);
+        self
+    }
+
+    /// Estimates the memory of the model and one session with these options. Reads the header alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`](crate::Error::Load), also for a backend or a device without estimates.
+    pub fn estimate(&self, source: impl Into<ModelSource>) -> Result<MemoryEstimate> {
+        Ok(self.backend_or_default()?.estimate(&source.into(), &self.load, &self.options.session)?)
+    }
+
+    /// Loads a model and starts an engine on it. Blocks until the model is loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`](crate::Error::Load).
+    pub fn load(mut self, source: impl Into<ModelSource>) -> Result<Engine> {
+        let source = source.into();
+        if let Some(available) = self.memory_max {
+            let needed = self.estimate(source.clone())?.total();
+            if needed > available {
+                return Err(LoadError::Memory { what: "the model", needed, available }.into());
+            }
+        }
+        let backend = self.backend_or_default()?;
+        let mut progress = match &mut self.progress {
+            Some(progress) => LoadProgress::new(progress),
+            None => LoadProgress::none(),
+        };
+        let model = backend.load(&source, &self.load, &mut progress)?;
+        self.start(model)
+    }
+
+    /// Starts an engine on a model that is loaded already. Options of loading do not apply.
+    ///
+    /// ```
+    /// use exsa::core::scripted::ScriptedModel;
+    /// use exsa::{Engine, Request};
+    ///
+    /// let engine = Engine::builder().start(ScriptedModel::echo("Good morning.").shared())?;
+    /// let answer = engine.complete(Request::text("Say hello: ").max_tokens(13))?;
+    /// assert_eq!(answer.text, "Good morning.");
+    /// # Ok::<(), exsa::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`](crate::Error::Load): no session can be made, or no thread be started.
+    pub fn start(self, model: Arc<dyn Model>) -> Result<Engine> {
+        Ok(exsa_core::Engine::start(model, self.options)?.into())
+    }
+
+    fn backend_or_default(&self) -> Result<Arc<dyn InferenceBackend>, LoadError> {
+        match &self.backend {
+            Some(backend) => Ok(Arc::clone(backend)),
+            None => default_backend().ok_or_else(|| LoadError::Option {
+                option: "backend",
+                problem: "this build has no backend; enable the feature `candle` or `llamacpp`, or set one"
+                    .into(),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder")
+            .field("backend", &self.backend.as_ref().map(|backend| backend.name()))
+            .field("load", &self.load)
+            .field("options", &self.options)
+            .field("memory_max", &self.memory_max)
+            .finish_non_exhaustive()
+    }
+}

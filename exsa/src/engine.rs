@@ -1,0 +1,130 @@
+//! The engine as most programs use it.
+
+use crate::{EngineBuilder, Result};
+use exsa_core::backend::ModelSource;
+use exsa_core::embed::{EmbedRequest, RerankRequest};
+use exsa_core::stream::Completion;
+use exsa_core::tokenizer::EncodeOptions;
+use exsa_core::{Generator, Request, TokenId};
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A loaded model and the thread that serves requests to it.
+///
+/// An engine is a handle: clones share one engine, which ends when the last of them is dropped. Every method
+/// takes `&self` and can be called from any thread. It dereferences to [`exsa_core::Engine`], which has the
+/// rest: [`submit`](exsa_core::Engine::submit), [`stats`](exsa_core::Engine::stats),
+/// [`set_mode`](exsa_core::Engine::set_mode), [`shut_down`](exsa_core::Engine::shut_down).
+///
+/// ```no_run
+/// use exsa::{Engine, Request};
+///
+/// let engine = Engine::load("model.gguf")?;
+/// let mut answer = engine.submit(Request::user("Name three rivers.").max_tokens(100))?;
+/// for piece in answer.text() {
+///     print!("{}", piece?);
+/// }
+/// # Ok::<(), exsa::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<exsa_core::Engine>,
+}
+
+impl Engine {
+    /// Loads a model with the default options and starts an engine on it. Blocks until the model is loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`](crate::Error::Load): the file cannot be read, is damaged, or holds something that the
+    /// backend does not run; or its KV cache does not fit the limits.
+    pub fn load(source: impl Into<ModelSource>) -> Result<Self> {
+        Self::builder().load(source)
+    }
+
+    /// A builder, for everything that [`load`](Self::load) leaves at its default.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// Submits a request and waits for the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Submit`](crate::Error::Submit) if the request is refused,
+    /// [`Error::Request`](crate::Error::Request) if it fails later.
+    pub fn complete(&self, request: Request) -> Result<Completion> {
+        Ok(self.inner.submit(request)?.complete()?)
+    }
+
+    /// Like [`complete`](Self::complete), for asynchronous programs, on any runtime. The request is submitted
+    /// by the first poll, on the polling thread: a long prompt is tokenized there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`complete`](Self::complete).
+    pub async fn complete_async(&self, request: Request) -> Result<Completion> {
+        Ok(self.inner.submit(request)?.complete_async().await?)
+    }
+
+    /// Embeds texts and waits for the vectors, one a text, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Submit`](crate::Error::Submit) if the model gives no embeddings or a text does not fit;
+    /// [`Error::Request`](crate::Error::Request) for the first text that fails.
+    pub fn embed_texts<T: Into<exsa_core::embed::EmbedInput>>(
+        &self,
+        texts: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Vec<f32>>> {
+        Ok(self.inner.embed(EmbedRequest::texts(texts))?.wait()?.into_vectors()?)
+    }
+
+    /// Scores documents against a query. Returns pairs of a document's index and its score, best first.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`embed_texts`](Self::embed_texts), for models that score.
+    pub fn rank<T: Into<String>>(
+        &self,
+        query: impl Into<String>,
+        documents: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<(usize, f32)>> {
+        Ok(self.inner.rerank(RerankRequest::new(query, documents))?.wait()?.ranking())
+    }
+
+    /// The token ids of a text, without BOS and EOS. Text that spells a control token stays text.
+    pub fn tokenize(&self, text: &str) -> Vec<TokenId> {
+        let mut ids = Vec::new();
+        self.inner.tokenizer().encode(text, &EncodeOptions::default(), &mut ids);
+        ids
+    }
+
+    /// The text of token ids, with U+FFFD for bytes that are not UTF-8. Control tokens have no text.
+    pub fn detokenize(&self, ids: &[TokenId]) -> String {
+        let tokenizer = self.inner.tokenizer();
+        let mut bytes = Vec::new();
+        ids.iter().for_each(|id| tokenizer.piece(*id, &mut bytes));
+        let from = usize::from(tokenizer.leading_space() && bytes.first() == Some(&b' '));
+        String::from_utf8_lossy(&bytes[from..]).into_owned()
+    }
+
+    /// The engine behind the interface that workers, pools and remote engines share, as servers take it.
+    pub fn into_generator(self) -> Arc<dyn Generator> {
+        self.inner
+    }
+}
+
+impl Deref for Engine {
+    type Target = exsa_core::Engine;
+
+    fn deref(&self) -> &Self::Target {
+        &self.inner
+    }
+}
+
+impl From<exsa_core::Engine> for Engine {
+    fn from(engine: exsa_core::Engine) -> Self {
+        Self { inner: Arc::new(engine) }
+    }
+}
