@@ -1,0 +1,62 @@
+//! Refusals and failures as statuses of gRPC.
+
+use exsa_core::{FinishReason, RequestError, SubmitError};
+use tonic::{Code, Status};
+
+/// Metadata of a status with the machine-readable cause, as in the errors of the HTTP routes.
+const CAUSE: &str = "exsa-error";
+
+/// A field of a request that is wrong or not supported.
+pub(crate) fn invalid(message: impl Into<String>) -> Status {
+    Status::invalid_argument(message)
+}
+
+/// The status of a request that a generator refuses.
+pub(crate) fn of_refusal(error: &SubmitError) -> Status {
+    let code = match error {
+        SubmitError::QueueFull { .. } => Code::ResourceExhausted,
+        SubmitError::UnknownModel { .. } => Code::NotFound,
+        SubmitError::Generator(_)
+        | SubmitError::ShuttingDown
+        | SubmitError::NoActiveModel { .. }
+        | SubmitError::ModelLoading { .. }
+        | SubmitError::ModelUnloaded { .. }
+        | SubmitError::ModelFailed { .. } => Code::Unavailable,
+        _ => Code::InvalidArgument,
+    };
+    with_cause(Status::new(code, error.to_string()), &exsa_core::ErrorReport::from(error).kind)
+}
+
+/// The status of an answer that failed; `None` for one that ended by itself.
+pub(crate) fn of_reason(reason: &FinishReason) -> Option<Status> {
+    match reason {
+        FinishReason::Failed(error) => Some(of_failure(error)),
+        FinishReason::Deadline | FinishReason::FirstTokenTimeout => {
+            Some(Status::deadline_exceeded("the request's time limit passed before the answer was complete"))
+        }
+        FinishReason::Cancelled => {
+            Some(Status::unavailable("the request was cancelled: the server is shutting down"))
+        }
+        _ => None,
+    }
+}
+
+fn of_failure(error: &RequestError) -> Status {
+    let code = if error.is_lost_engine() { Code::Unavailable } else { Code::Internal };
+    with_cause(Status::new(code, error.to_string()), &exsa_core::ErrorReport::from(error).kind)
+}
+
+fn with_cause(mut status: Status, cause: &str) -> Status {
+    if let Ok(cause) = cause.parse() {
+        status.metadata_mut().insert(CAUSE, cause);
+    }
+    status
+}
+
+/// Runs `work` on a thread for blocking work: tokenization of a long prompt must stall no other call.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Status::internal(format!("a worker thread ended: {error}"))))
+}
