@@ -4,6 +4,7 @@
 //! as in Orca (Yu et al., OSDI 2022) with stall-free chunked prefill (Sarathi-Serve, Agrawal et al.,
 //! OSDI 2024): each step takes every running decode first, then prompt chunks within a token budget.
 
+mod adapter_sets;
 mod admit;
 pub mod budget;
 mod check;
@@ -26,6 +27,7 @@ pub use options::SchedulerOptions;
 pub use plan::{Admitted, Plan, Work, WorkKind};
 
 use crate::backend::Capabilities;
+use crate::batch::SpanAdapter;
 use crate::cache_events::CacheEvent;
 use crate::priority::Priority;
 use crate::schedule::kv::{BlockManager, KvManager, KvOp, KvOptions};
@@ -33,6 +35,7 @@ use crate::schedule::queue::{FairOptions, QueueOrder, Service};
 use crate::schedule::sched_request::SchedRequest;
 use crate::stats::SchedulerStats;
 use crate::token::{RequestId, SeqId, TokenId};
+use adapter_sets::AdapterSets;
 use budget::BatchPolicy;
 use costs::Costs;
 use deadlines::{Deadlines, Limit};
@@ -66,6 +69,7 @@ pub struct Scheduler {
     /// Requests outside the queue until resumed or removed: preempted while paused, or about to end.
     suspended: HashMap<RequestId, SchedRequest>,
     deadlines: Deadlines,
+    adapter_sets: AdapterSets,
     costs: Costs,
     /// Bytes saved in host memory.
     saved_bytes: u64,
@@ -107,6 +111,7 @@ impl Scheduler {
             seqs: HashMap::with_capacity(sequences),
             suspended: HashMap::new(),
             deadlines: Deadlines::default(),
+            adapter_sets: AdapterSets::new(capabilities, sequences),
             costs: Costs::default(),
             saved_bytes: 0,
             plan: Plan::default(),
@@ -128,6 +133,7 @@ impl Scheduler {
         self.drop_drafts();
         self.plan.clear();
         self.expire(now);
+        self.choose_adapter_sets();
         self.plan_decodes(now);
         self.settle_followers(now);
         self.admit(now);
@@ -194,6 +200,12 @@ impl Scheduler {
         let request = self.request(work.seq).filter(|request| request.id == work.id);
         let tokens = request.and_then(|r| r.tokens_and_drafts().get(work.start..work.start + work.len));
         tokens.unwrap_or_default()
+    }
+
+    /// The adapters of the request of `work`.
+    pub fn adapters_of(&self, work: &Work) -> &[SpanAdapter] {
+        let request = self.request(work.seq).filter(|request| request.id == work.id);
+        request.and_then(|request| request.adapters.as_deref()).unwrap_or_default()
     }
 
     /// Maximum length of a request, prompt included, by its own limit and the context's.
