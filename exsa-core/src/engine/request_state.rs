@@ -1,5 +1,6 @@
 //! The part of a request that its answers share, outside the scheduler: stream, owner, usage, times.
 
+use crate::engine::adapters::Lease;
 use crate::engine::answer::{Answer, Ended};
 use crate::engine::best_of::{Candidate, best};
 use crate::finish::Usage;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 pub(crate) struct RequestState {
     pub(crate) id: RequestId,
+    /// Keeps the adapters of the answers in memory.
+    pub(crate) _adapters: Vec<Arc<Lease>>,
     pub(crate) stream: StreamSender,
     pub(crate) submitted: Duration,
     /// Time spent on the answer before submission.
