@@ -52,8 +52,12 @@ impl Run {
         prompts: Vec<Vec<TokenId>>,
         generate: usize,
     ) -> Result<Self, BenchError> {
-        let request = |prompt| Request::tokens(prompt).sampling(SamplingParams::greedy()).ignore_eos(true);
-        Self::submit_requests(engine, prompts.into_iter().map(request).collect(), generate)
+        Self::submit_requests(engine, prompts.into_iter().map(Self::request).collect(), generate)
+    }
+
+    /// The request for a prompt: greedy, to its last token.
+    pub fn request(prompt: Vec<TokenId>) -> Request {
+        Request::tokens(prompt).sampling(SamplingParams::greedy()).ignore_eos(true)
     }
 
     /// Submits all `requests` at once; each shall generate `generate` tokens, and so must not end before.

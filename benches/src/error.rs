@@ -30,6 +30,14 @@ pub enum BenchError {
         /// Why it could not be.
         source: LoadError,
     },
+    /// An adapter could not be loaded.
+    #[error("{name}: {source}")]
+    Adapter {
+        /// Name of the adapter.
+        name: String,
+        /// Why it could not be.
+        source: exsa_core::adapter::AdapterError,
+    },
     /// The longest prompt and its answer are more than a sequence holds.
     #[error(
         "a prompt of {prompt} tokens and {generate} generated ones do not fit into {limit} tokens ({what})"

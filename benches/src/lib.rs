@@ -12,6 +12,7 @@
 #![doc = include_str!("figures.md")]
 #![deny(unsafe_code)]
 
+pub mod adapters;
 pub mod backends;
 pub mod bandwidth;
 pub mod bench_model;

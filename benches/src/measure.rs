@@ -19,6 +19,8 @@ pub struct Contender {
     pub engine: EngineLoop,
     /// Prompts for its model.
     pub prompts: Prompts,
+    /// Names of adapters that streams use in turn.
+    adapters: Vec<String>,
     runs: u64,
 }
 
@@ -55,14 +57,26 @@ pub struct Measured {
 impl Contender {
     /// One who has run nothing yet.
     pub fn new(name: String, engine: EngineLoop, prompts: Prompts) -> Self {
-        Self { name, engine, prompts, runs: 0 }
+        Self { name, engine, prompts, adapters: Vec::new(), runs: 0 }
+    }
+
+    /// Lets streams use loaded adapters in turn.
+    pub fn adapters(mut self, names: Vec<String>) -> Self {
+        self.adapters = names;
+        self
     }
 
     /// Submits prompts that none of its runs had before; those of the others' same run are equal.
     fn submit(&mut self, lengths: &[usize], generate: usize) -> Result<Run, BenchError> {
         let prompts = self.prompts.draw(lengths, self.runs);
         self.runs += 1;
-        Run::submit(&self.engine, prompts, generate)
+        let mut adapters = self.adapters.iter().cycle();
+        let request = |prompt| match adapters.next() {
+            Some(adapter) => Run::request(prompt).adapter(adapter, 1.0),
+            None => Run::request(prompt),
+        };
+        let requests = prompts.into_iter().map(request).collect();
+        Run::submit_requests(&self.engine, requests, generate)
     }
 
     fn run(&mut self, lengths: &[usize], generate: usize) -> Result<Trace, BenchError> {

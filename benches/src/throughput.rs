@@ -1,5 +1,6 @@
 //! The program: loads the model once on each backend, measures case after case.
 
+use crate::adapters;
 use crate::backends;
 use crate::bandwidth;
 use crate::case::Case;
@@ -40,8 +41,12 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), BenchError> {
         let what = options.model.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         BenchError::Load { what, source }
     })?;
-    let loaded: Vec<_> =
+    let mut loaded: Vec<_> =
         options.backend.iter().map(|name| Loaded::load(options, name)).collect::<Result<_, _>>()?;
+    if options.adapters > 0 {
+        loaded =
+            loaded.into_iter().flat_map(|loaded| [loaded.clone(), loaded.with_adapters(options)]).collect();
+    }
     let cases = Case::all(options);
     // What does not fit is refused before anything is measured.
     let lengths: Vec<_> = cases.iter().map(|case| case.lengths(options.seed)).collect();
@@ -119,15 +124,19 @@ fn compare(
     measured: &[Measured],
     out: &mut dyn Write,
 ) -> Result<(), BenchError> {
-    let mut named = loaded.iter().zip(measured).map(|(loaded, measured)| (loaded.name.as_str(), measured));
+    let labels: Vec<_> = loaded.iter().map(Loaded::label).collect();
+    let mut named = labels.iter().map(String::as_str).zip(measured);
     let Some(first) = named.next() else { return Ok(()) };
     let model = options.model.as_ref().map_or_else(|| "built in".into(), |path| path.display().to_string());
     named.try_for_each(|other| write_line(&Comparison::new(&model, case, first, other), out))
 }
 
 /// A model on one backend.
+#[derive(Clone)]
 pub struct Loaded {
     name: String,
+    /// Random adapters that its streams use in turn.
+    adapters: usize,
     model: Arc<dyn Model>,
     device: Option<String>,
     /// How long loading took.
@@ -163,7 +172,18 @@ impl Loaded {
         say(format_args!("{name}: {} in {:.1} s", model.info().summary(), time.as_secs_f64()));
         let preferred = || backend.devices().into_iter().next().map(|device| device.name);
         let device = options.device.clone().or_else(preferred);
-        Ok(Self { name: name.into(), model, device, time })
+        Ok(Self { name: name.into(), adapters: 0, model, device, time })
+    }
+
+    fn with_adapters(self, options: &Options) -> Self {
+        Self { adapters: options.adapters, ..self }
+    }
+
+    fn label(&self) -> String {
+        match self.adapters {
+            0 => self.name.clone(),
+            n => format!("{} with {n} adapters", self.name),
+        }
     }
 
     /// A session in which all streams of the case fit together; refuses cases that no session fits.
@@ -201,7 +221,8 @@ impl Loaded {
             .kv_tokens(kv_tokens)
             .kv_bytes(options.kv_mib << 20)
             .batch_tokens(options.batch)
-            .threads(ThreadOptions::new(Some(options.threads())));
+            .threads(ThreadOptions::new(Some(options.threads())))
+            .adapters(usize::from(self.adapters > 0), options.adapter_rank);
         Ok(Room { session: options.kv.session(session), generate })
     }
 
@@ -218,7 +239,19 @@ impl Loaded {
         let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
         let engine = EngineLoop::new(self.model.clone(), engine_options, queue, clock)
             .map_err(|source| BenchError::Load { what: "session".into(), source })?;
-        Ok(Contender::new(self.name.clone(), engine, Prompts::new(&*self.model, options.seed)?))
+        let names: Vec<String> = (0..self.adapters).map(|i| format!("adapter-{i}")).collect();
+        for (name, seed) in names.iter().zip(1..) {
+            let path = options
+                .model
+                .as_deref()
+                .ok_or_else(|| BenchError::ModelMissing { backend: self.name.clone() })?;
+            let source = adapters::random(path, options.adapter_rank, seed)?;
+            engine
+                .load_adapter(name, &source)
+                .map_err(|error| BenchError::Adapter { name: name.clone(), source: error })?;
+        }
+        let prompts = Prompts::new(&*self.model, options.seed)?;
+        Ok(Contender::new(self.label(), engine, prompts).adapters(names))
     }
 
     fn report(
@@ -244,7 +277,7 @@ impl Loaded {
         };
         let sum: usize = lengths.iter().sum();
         Report {
-            backend: self.name.clone(),
+            backend: self.label(),
             device: self.device.clone(),
             model: file.map_or_else(|| info.name.clone(), |path| path.display().to_string()),
             model_name: info.name.clone(),

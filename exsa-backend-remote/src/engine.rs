@@ -326,6 +326,7 @@ impl RemoteEngine {
             options,
         };
         check_common(&call, &self.capabilities)?;
+        let call = Call { model: call.adapter(&self.capabilities).unwrap_or(call.model), ..call };
         let body = self.runner.protocol.request(&call)?;
         let reader = self.runner.protocol.reader(&call);
         let mut decoder = self.decoder(request, encoded.as_ref(), seed)?;

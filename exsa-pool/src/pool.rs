@@ -268,6 +268,16 @@ impl Shared {
     }
 }
 
+/// Refuses adapters: the members of a pool load their own, and an answer that goes on elsewhere would go on with
+/// another one of the same name.
+fn refuse_adapters(request: &Request) -> Result<(), SubmitError> {
+    if request.adapters.is_empty() {
+        return Ok(());
+    }
+    let reason = "a pool of engines takes no adapters per request; a single engine does".to_owned();
+    Err(SubmitError::Unsupported { operation: "lora", reason })
+}
+
 impl Generator for Pool {
     /// The models of all members, each name once.
     fn models(&self) -> Vec<Arc<ModelInfo>> {
@@ -283,6 +293,7 @@ impl Generator for Pool {
 
     fn submit(&self, mut request: Request) -> Result<TokenStream, SubmitError> {
         let shared = &self.shared;
+        refuse_adapters(&request)?;
         shared.may_serve(request.model.as_deref())?;
         let generators = shared.of_model(request.model.as_deref())?;
         let Some(generator) = generators.first() else {
@@ -365,6 +376,7 @@ impl Generator for Pool {
     }
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
+        refuse_adapters(request)?;
         self.first(request.model.as_deref(), |generator| generator.check(request))
     }
 

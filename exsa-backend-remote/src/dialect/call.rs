@@ -1,7 +1,7 @@
 //! A request for an answer, apart from the protocol.
 
 use crate::capabilities::Capabilities;
-use crate::dialect::unsupported;
+use crate::dialect::{Dialect, unsupported};
 use crate::options::RemoteOptions;
 use exsa_core::constraint::{Constraint, Grammar, JsonWhitespace};
 use exsa_core::request::Prompt;
@@ -36,7 +36,7 @@ pub(crate) struct Call<'a> {
     pub(crate) options: &'a RemoteOptions,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     /// The prompt as token ids or text, for the field `prompt`. `None` for a conversation.
     pub(crate) fn text_or_ids(&self) -> Option<Value> {
         match (self.prompt, &self.request.prompt) {
@@ -61,6 +61,14 @@ impl Call<'_> {
         self.prompt_tokens.filter(|_| !self.request.sampling.penalize_prompt)
     }
 
+    /// The adapter of the request, if the engine takes it by the name of the model.
+    pub(crate) fn adapter(&self, capabilities: &Capabilities) -> Option<&'a str> {
+        match &self.request.adapters[..] {
+            [adapter] if adapter.scale == 1.0 && capabilities.dialect == Dialect::Vllm => Some(&adapter.name),
+            _ => None,
+        }
+    }
+
     pub(crate) fn seed(&self) -> u64 {
         self.request.sampling.seed.unwrap_or_default()
     }
@@ -83,6 +91,14 @@ pub(crate) fn check_common(call: &Call<'_>, capabilities: &Capabilities) -> Resu
     }
     if request.prompt_logprobs.is_some() {
         return Err(unsupported("prompt_logprobs", "engines do not give them with a stream"));
+    }
+    let names_adapters = capabilities.dialect == Dialect::Exsa || call.adapter(capabilities).is_some();
+    if !(request.adapters.is_empty() || names_adapters) {
+        let reason = match capabilities.dialect {
+            Dialect::Vllm => "vLLM takes one adapter, at scale 1".to_owned(),
+            _ => format!("{engine} takes no adapters by this client"),
+        };
+        return Err(unsupported("lora", reason));
     }
     if request.overflow != Overflow::Refuse {
         return Err(unsupported("overflow", "a remote engine refuses prompts that do not fit"));

@@ -8,6 +8,7 @@ use crate::dialect::update::{best, count, drafts, real, token_id, token_ids};
 use crate::dialect::{Dialect, Protocol, Reader, RemoteEnd, RemoteUsage, Update, WireRequest, unsupported};
 use crate::error::RemoteError;
 use exsa_core::SubmitError;
+use exsa_core::adapter::RequestAdapter;
 use exsa_core::constraint::{Constraint, Grammar};
 use exsa_core::stream::TopLogprob;
 use serde_json::{Value, json};
@@ -98,6 +99,10 @@ impl Protocol for LlamaServer {
         let mut body = write(&fields, penalties, &wire, call.options.approximate, engine)?;
         if self.is_exsa && !request.sampling.penalize_prompt {
             body.insert("penalize_prompt".to_owned(), json!(false));
+        }
+        if !request.adapters.is_empty() {
+            let adapter = |it: &RequestAdapter| json!({ "name": it.name, "scale": it.scale });
+            body.insert("lora".to_owned(), request.adapters.iter().map(adapter).collect());
         }
         // Newer versions refuse -1, which stood for all tokens.
         let all = if self.is_exsa || call.context == 0 { json!(-1) } else { json!(call.context) };

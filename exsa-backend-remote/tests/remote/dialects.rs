@@ -266,6 +266,8 @@ fn settings_without_a_field_are_refused() {
         (text().best_of(2), "n"),
         (text().prompt_logprobs(1), "prompt_logprobs"),
         (text().banned_string("x"), "banned_strings"),
+        (text().adapter("x", 0.5), "lora"),
+        (text().adapter("x", 1.0).adapter("y", 1.0), "lora"),
         (text().overflow(exsa_core::Overflow::Shift { keep: 0 }), "overflow"),
         (text().constraint(Constraint::lark("start: \"a\"")), "constraint"),
         (text().constraint(Constraint::json_object().after_reasoning("x")), "constraint"),
@@ -341,6 +343,10 @@ fn priorities_salts_seeds_and_aborts_are_sent_in_each_engines_terms() {
         );
         if let Some(salt) = salt {
             assert_eq!(sent[2][salt], "pepper");
+        }
+        if salt == Some("cache_salt") {
+            drop(remote.submit(request.clone().adapter("alice", 1.0)).unwrap().complete().unwrap());
+            assert_eq!(mock.received().last().unwrap().body["model"], "alice");
         }
         let huge = remote.submit(request.seed(u64::MAX)).unwrap_err();
         assert!(matches!(huge, SubmitError::Option { option: "seed", .. }), "{huge:?}");
