@@ -1,5 +1,6 @@
 //! The backend and its models, as core sees them.
 
+use crate::adapters;
 use crate::compute;
 use crate::config::Config;
 use crate::device;
@@ -10,9 +11,10 @@ use crate::mapping::Mapping;
 use crate::session::CandleSession;
 use crate::weights::Weights;
 use candle_core::Device;
+use exsa_core::AdapterId;
 use exsa_core::backend::{
-    DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource,
-    Session, SessionOptions,
+    AdapterInfo, AdapterLimits, DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress,
+    MemoryEstimate, Model, ModelSource, Session, SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
@@ -157,5 +159,14 @@ impl Model for CandleModel {
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
         let session = CandleSession::new(Arc::clone(&self.loaded), self.device.clone(), options)?;
         Ok(Box::new(session))
+    }
+
+    fn load_adapter(&self, source: &ModelSource, limits: &AdapterLimits) -> Result<AdapterInfo, LoadError> {
+        let adapter = adapters::load(&self.loaded, &self.info.architecture, source, limits)?;
+        Ok(self.loaded.adapters.insert(adapter))
+    }
+
+    fn unload_adapter(&self, id: AdapterId) {
+        self.loaded.adapters.remove(id);
     }
 }

@@ -44,6 +44,13 @@
 //! Vectors are made of the normalized hidden states behind the last layer, by the pooling of the session's
 //! options, else by that of the file (`pooling_type`), else as their mean.
 //!
+//! # Adapters
+//!
+//! On the CPU, every span can have adapters of its own: LoRA as GGUF in llama.cpp's form, or as the folder that
+//! PEFT saves, of any linear layer and of an output with weights of its own. Their matrices stay in the type
+//! of the file (Q8_0 becomes f32). Rows of a batch are grouped by adapters: the model's own products are
+//! computed once for all rows.
+//!
 //! # Threads
 //!
 //! [`ThreadOptions`](exsa_core::backend::ThreadOptions) decide how many threads a session computes with: it
@@ -53,6 +60,7 @@
 
 #![deny(clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
 
+mod adapters;
 mod backend;
 #[doc(hidden)]
 pub mod bench_hooks;

@@ -1,7 +1,9 @@
 //! From a GGUF to a model that runs.
 
+use crate::adapters::Adapters;
 use crate::config::{Config, FreqFactors};
 use crate::error::CandleError;
+use crate::kernels::quantized::Isa;
 use crate::layers::attention::{Attention, Qkv};
 use crate::layers::mlp::{GateUp, Mlp};
 use crate::transformer::{Layer, Transformer};
@@ -21,6 +23,12 @@ pub(crate) struct LoadedModel {
     pub freq_factors: RopeFreqFactors,
     /// Tells models apart.
     pub fingerprint: Fingerprint,
+    /// Whether the output has weights of its own, and not those of the token embedding.
+    pub has_output: bool,
+    /// Instruction set of the host's kernels; `None` over tensors.
+    pub isa: Option<Isa>,
+    /// Adapters that spans can use.
+    pub adapters: Adapters,
 }
 
 /// Frequency factors of RoPE, one for each pair of rotary dimensions, which divide its frequencies.
@@ -57,13 +65,15 @@ pub(crate) fn load(
         layers.push(load_layer(&config, index, &mut weights)?);
     }
     let norm = weights.norm("output_norm", config.n_embd, config.norm_epsilon)?;
-    let output = if weights.has("output.weight") {
+    let (has_output, isa) = (weights.has("output.weight"), weights.isa());
+    let output = if has_output {
         weights.linear("output", n_vocab, config.n_embd)?
     } else {
         weights.linear("token_embd", n_vocab, config.n_embd)?
     };
     let transformer = Transformer { embedding, layers, norm, output, softcap: config.logit_softcap };
-    Ok(LoadedModel { n_vocab, transformer, freq_factors, fingerprint: weights.finish()?, config })
+    let (fingerprint, adapters) = (weights.finish()?, Adapters::default());
+    Ok(LoadedModel { n_vocab, transformer, freq_factors, fingerprint, has_output, isa, adapters, config })
 }
 
 fn load_layer(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> Result<Layer, LoadError> {

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::kernels::float::kv_layout::Format;
 use crate::kv::KvShape;
 use crate::shape::BLOCK_TOKENS;
+use exsa_core::adapter::RANK_MAX;
 use exsa_core::backend::{Capabilities, KvType, Pooling, SessionOptions};
 use exsa_core::error::LoadError;
 
@@ -12,6 +13,9 @@ const SEQUENCES_MAX: usize = 1 << 16;
 
 /// Maximum tokens of a batch.
 const BATCH_TOKENS_MAX: usize = 1 << 20;
+
+/// Maximum adapters of a span.
+const SPAN_ADAPTERS_MAX: usize = 64;
 
 /// Plan of a session, made before anything is allocated.
 #[derive(Clone, Debug)]
@@ -22,6 +26,8 @@ pub(crate) struct SessionPlan {
     pub n_blocks: u32,
     /// Capabilities.
     pub capabilities: Capabilities,
+    /// Maximum rank of an adapter.
+    pub adapter_rank_max: usize,
 }
 
 impl SessionPlan {
@@ -38,18 +44,32 @@ impl SessionPlan {
         let capabilities = capabilities(config.n_ctx, &kv_shape, options)?
             .batch_invariant(host)
             .embed(Some(pooling(config, options)?));
+        let (span_adapters_max, adapter_rank_max) = adapters(options, host)?;
+        let sets = if span_adapters_max == 0 { 1 } else { capabilities.sequences_max };
+        let capabilities = capabilities.adapters(span_adapters_max, sets);
         let blocks = capabilities.kv_tokens_max / BLOCK_TOKENS;
         let n_blocks = u32::try_from(blocks).map_err(|_| LoadError::Option {
             option: "kv_tokens_max",
             problem: format!("{blocks} blocks, but at most {} are allowed", u32::MAX),
         })?;
-        Ok(Self { kv_shape, n_blocks, capabilities })
+        Ok(Self { kv_shape, n_blocks, capabilities, adapter_rank_max })
     }
 
     /// Bytes of the KV cache on the host.
     pub fn kv_bytes(&self) -> u64 {
         self.kv_shape.block_bytes().unwrap_or(u64::MAX).saturating_mul(u64::from(self.n_blocks))
     }
+}
+
+/// Maximum adapters of a span, and their maximum rank. Tensors take none.
+fn adapters(options: &SessionOptions, host: bool) -> Result<(usize, usize), LoadError> {
+    let within = |option: &'static str, value: usize, max: usize| {
+        let problem = format!("{value}, but 0 to {max} is allowed");
+        if value <= max { Ok(value) } else { Err(LoadError::Option { option, problem }) }
+    };
+    let span = within("span_adapters_max", options.span_adapters_max, SPAN_ADAPTERS_MAX)?;
+    let rank = within("adapter_rank_max", options.adapter_rank_max, RANK_MAX)?;
+    Ok(if host && rank > 0 { (span, rank) } else { (0, 0) })
 }
 
 /// Pooling of embeddings: that of the options, else that of the file, else the mean.

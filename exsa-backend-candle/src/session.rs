@@ -59,7 +59,7 @@ impl CandleSession {
             Some(device) => Box::new(TensorExecutor::new(device, &plan)?),
             None => Box::new(HostExecutor::new(&model, &plan, &ropes, Threads::new(options)?)?),
         };
-        let SessionPlan { kv_shape, n_blocks, capabilities } = plan;
+        let SessionPlan { kv_shape, n_blocks, capabilities, .. } = plan;
         let Capabilities { sequences_max, context_tokens_max, .. } = capabilities;
         Ok(Self {
             tables: BlockTables::new(sequences_max, n_blocks, context_tokens_max),

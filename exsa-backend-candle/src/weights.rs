@@ -85,6 +85,11 @@ impl<'a, 'p> Weights<'a, 'p> {
         })
     }
 
+    /// Instruction set of the host's kernels; `None` over tensors.
+    pub fn isa(&self) -> Option<Isa> {
+        self.isa
+    }
+
     /// Whether the file has tensor `name`.
     pub fn has(&self, name: &str) -> bool {
         self.gguf.tensor(name).is_some()

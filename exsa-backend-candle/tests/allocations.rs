@@ -1,17 +1,20 @@
 //! Once a session is warm, a forward pass allocates nothing.
 //!
 //! A binary of its own, because it counts for the whole process.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "support/adapter.rs"]
+mod adapter;
 mod support;
 
 use exsa_backend_candle::CandleBackend;
 use exsa_core::SeqId;
 use exsa_core::backend::{
-    InferenceBackend, KvType, LoadOptions, LoadProgress, ModelSource, SessionOptions, ThreadOptions,
-    ThreadTeam,
+    AdapterLimits, InferenceBackend, KvType, LoadOptions, LoadProgress, ModelSource, SessionOptions,
+    ThreadOptions, ThreadTeam,
 };
-use exsa_core::batch::{Batch, Span};
+use exsa_core::batch::{Batch, Span, SpanAdapter};
+use exsa_core::gguf::Value;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,25 +51,35 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Prefills in chunks beside decodes, twice; returns the allocations of the second time.
-fn allocations(name: &str, options: &SessionOptions) -> usize {
+/// Prefills in chunks beside decodes, twice, with adapters for some spans or for none; returns the allocations of
+/// the second time.
+fn allocations(name: &str, options: &SessionOptions, adapted: bool) -> usize {
     let source = ModelSource::file(support::data(&format!("{name}.gguf")));
     let backend = CandleBackend::new();
     let model = backend.load(&source, &LoadOptions::default(), &mut LoadProgress::none()).unwrap();
     let mut session = model.session(options).unwrap();
+    let base = support::edit_of(name);
+    let Some(Value::Str(architecture)) = base.get("general.architecture") else { panic!() };
+    let load = |(rank, seed)| {
+        let adapter = adapter::gguf(architecture, 1.0, &adapter::pairs(&base, rank, seed, |_| true));
+        let loaded = model.load_adapter(&adapter::source(&adapter), &AdapterLimits::new()).unwrap();
+        SpanAdapter { id: loaded.id, scale: 1.0 }
+    };
+    let adapters = [(8, 1), (64, 2)].map(load);
+    let adapters = if adapted { &adapters[..] } else { &[] };
+    let first = &adapters[..adapters.len().min(1)];
     let tokens: Vec<u32> = (0..200).map(|i| 3 + i * 37 % 500).collect();
     let mut batches = Vec::new();
     for step in 0..60 {
         let mut batch = Batch::new();
-        batch.push(Span::tokens(SeqId(0), step, &tokens[step..step + 1]).rows(1));
+        batch.push(Span::tokens(SeqId(0), step, &tokens[step..step + 1]).rows(1).adapters(first));
         batch.push(Span::tokens(SeqId(1), step, &tokens[step..step + 1]).rows(1));
         if step < 4 {
-            batch.push(Span::tokens(SeqId(2), step * 50, &tokens[step * 50..][..50]).rows(if step == 3 {
-                1
-            } else {
-                0
-            }));
-            batch.push(Span::tokens(SeqId(3), step * 20, &tokens[step * 20..][..20]).rows(20));
+            let rows = usize::from(step == 3);
+            let span = Span::tokens(SeqId(2), step * 50, &tokens[step * 50..][..50]).rows(rows);
+            batch.push(span.adapters(adapters));
+            let span = Span::tokens(SeqId(3), step * 20, &tokens[step * 20..][..20]).rows(20);
+            batch.push(span.adapters(first));
         }
         batches.push(batch);
     }
@@ -97,9 +110,11 @@ fn steady_state() {
             for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
                 let threads = ThreadOptions::compute(threads);
                 let options = SessionOptions::new().kv_type(kv_type);
-                let own = allocations(name, &options.clone().threads(threads));
-                assert_eq!(own, 0, "{name}, {kv_type:?}, {threads:?}");
-                let shared = allocations(name, &options.team(&ThreadTeam::new(threads)));
+                for adapted in [false, true] {
+                    let own = allocations(name, &options.clone().threads(threads), adapted);
+                    assert_eq!(own, 0, "{name}, {kv_type:?}, {threads:?}, adapters: {adapted}");
+                }
+                let shared = allocations(name, &options.team(&ThreadTeam::new(threads)), true);
                 assert_eq!(shared, 0, "{name}, {kv_type:?}, {threads:?}, a shared team");
             }
         }

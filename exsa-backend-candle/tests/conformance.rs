@@ -1,18 +1,31 @@
 //! The candle backend keeps to the contract, on one model of each architecture and on several types of
 //! weights.
+#![allow(clippy::panic)]
 
+#[path = "support/adapter.rs"]
+mod adapter;
 mod support;
 
 use exsa_backend_candle::CandleBackend;
 use exsa_conformance::Fixture;
 use exsa_core::backend::{KvType, ModelSource, SessionOptions, ThreadOptions, ThreadTeam};
-use support::data;
+use exsa_core::gguf::Value;
+use support::{data, edit_of};
 
 /// The model `name` of `tests/data`.
 fn micro(name: &str) -> Fixture {
     let other = if name == "qwen2-f32" { "llama-f32" } else { "qwen2-f32" };
     let file = |name: &str| ModelSource::file(data(&format!("{name}.gguf")));
-    Fixture::new(CandleBackend::new(), file(name)).other_model(file(other)).checksummed()
+    let base = edit_of(name);
+    let architecture = match base.get("general.architecture") {
+        Some(Value::Str(architecture)) => architecture.as_str(),
+        other => panic!("{other:?}"),
+    };
+    let adapter = |rank, seed| {
+        adapter::source(&adapter::gguf(architecture, 8.0, &adapter::pairs(&base, rank, seed, |_| true)))
+    };
+    let fixture = Fixture::new(CandleBackend::new(), file(name)).adapters(adapter(4, 1), adapter(20, 2));
+    fixture.other_model(file(other)).checksummed()
 }
 
 fn micro_with(name: &str, options: SessionOptions) -> Fixture {

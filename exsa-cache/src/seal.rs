@@ -74,7 +74,7 @@ impl Sealer {
                     &nonce_of(nonce, number),
                     &bound(header, number),
                     data,
-                    Tag::from_slice(tag),
+                    &Tag::from(*tag),
                 )
                 .is_ok(),
         }

@@ -19,9 +19,14 @@ pub(crate) fn bytes(bytes: u64) -> String {
 
 /// The text with control characters made visible, so that a file cannot steer the terminal.
 pub(crate) fn visible(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| c.is_control().then(|| c.escape_default().collect()).unwrap_or_else(|| vec![c]))
-        .collect()
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => visible.extend(c.escape_default()),
+            false => visible.push(c),
+        }
+    }
+    visible
 }
 
 #[cfg(test)]

@@ -33,10 +33,10 @@ impl Preset {
     pub(crate) fn read(path: &Path) -> Result<Self, CliError> {
         let text = std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))?;
         let mut preset: Self = toml::from_str(&text).map_err(|error| CliError::file(path, error))?;
-        if let (Some(model), Some(folder)) = (&mut preset.model, path.parent()) {
-            if model.as_os_str() != crate::model::BUILTIN {
-                *model = folder.join(&*model);
-            }
+        if let (Some(model), Some(folder)) = (&mut preset.model, path.parent())
+            && model.as_os_str() != crate::model::BUILTIN
+        {
+            *model = folder.join(&*model);
         }
         Ok(preset)
     }

@@ -154,7 +154,7 @@ fn metadata_text(metadata: &Metadata, key: &str) -> Option<String> {
 fn shortened(value: &Value) -> String {
     let text = match value {
         Value::Array(array) => format!("{} of {} elements", value.type_name(), array.len()),
-        Value::String(text) => visible(text),
+        Value::Str(text) => visible(text),
         other => format!("{other:?}"),
     };
     match text.char_indices().nth(VALUE_CHARS) {

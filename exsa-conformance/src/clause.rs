@@ -28,6 +28,8 @@ clauses! {
     ROWS = "Session::forward", "runs the batch and lends the rows of logits it asked for, in its order";
     ROW_ALONE = "Session", "the result of a row depends on the tokens of its sequence alone, up to rounding: not on how they were cut into spans, nor on what else is in the batch";
     SAME_AGAIN = "Session", "the result of a row depends on the tokens of its sequence alone";
+    ADAPTERS = "Span::adapters", "adapters applied to the span, summed; empty for the model alone";
+    ADAPTERS_REFUSED = "Model::unload_adapter", "later spans with it are refused; so are more adapters than `span_adapters_max`";
     POSITION = "Session", "spans start exactly where their sequence ends; others are refused with StepError::Position before anything changes";
     VOCABULARY = "Session", "ids outside the vocabulary are refused before anything changes";
     BATCH_LIMIT = "Session", "batches over the limit are refused before anything changes";

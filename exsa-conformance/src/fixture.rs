@@ -25,6 +25,7 @@ pub struct Fixture {
     pub(crate) checksummed: bool,
     pub(crate) reads_files: bool,
     pub(crate) other_model: Option<ModelSource>,
+    pub(crate) adapters: Vec<ModelSource>,
     model: Mutex<Option<Arc<dyn Model>>>,
 }
 
@@ -42,6 +43,7 @@ impl Fixture {
             checksummed: false,
             reads_files: true,
             other_model: None,
+            adapters: Vec::new(),
             model: Mutex::new(None),
         }
     }
@@ -76,6 +78,12 @@ impl Fixture {
     /// Sets another model, whose saved KV this model must refuse.
     pub fn other_model(mut self, source: ModelSource) -> Self {
         self.other_model = Some(source);
+        self
+    }
+
+    /// Sets two adapters of the model that change its rows, each in its own way.
+    pub fn adapters(mut self, first: ModelSource, second: ModelSource) -> Self {
+        self.adapters = vec![first, second];
         self
     }
 

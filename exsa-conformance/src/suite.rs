@@ -110,6 +110,8 @@ macro_rules! mount {
 }
 
 list! {
+    adapters_of_spans,
+    adapters_that_are_refused,
     contexts_are_told_apart,
     all_sequences_at_once,
     chunked_prefill_at_every_split,

@@ -9,7 +9,16 @@ fn scripted(model: ScriptedModel) -> Fixture {
     Fixture::new(backend, ModelSource::Embedded(b"")).reads_no_files().bitwise().checksummed()
 }
 
+/// With adapters, of which a batch takes so many sets.
+fn adapted(sets: usize) -> Fixture {
+    let adapter = |bytes: &'static [u8]| ModelSource::Embedded(bytes);
+    scripted(ScriptedModel::ngram(5).kv(1024, 16).adapters(2, sets))
+        .adapters(adapter(b"one"), adapter(b"two"))
+}
+
 exsa_conformance::mount! {
+    adapters: adapted(16),
+    one_set_of_adapters: adapted(1),
     cells: scripted(ScriptedModel::ngram(1).kv(1024, 1)),
     blocks: scripted(ScriptedModel::ngram(2).kv(1024, 16)),
     odd_blocks: scripted(ScriptedModel::ngram(3).kv(1025, 5)),

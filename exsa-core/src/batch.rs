@@ -45,7 +45,8 @@ pub struct Span<'a> {
     /// prefill chunk before the last, 1 for a decode, more to verify drafts or score a text.
     pub rows: usize,
     /// Adapters applied to the span, summed; empty for the model
-    /// alone. All spans of a sequence use the same adapters.
+    /// alone. All spans of a sequence use the same adapters, or ones with equal
+    /// [fingerprints](crate::backend::AdapterInfo::fingerprint).
     pub adapters: &'a [SpanAdapter],
 }
 

@@ -74,6 +74,14 @@ pub enum LoadError {
         /// What is wrong and what is allowed.
         problem: String,
     },
+    /// An adapter is damaged, or none of this model.
+    #[error("adapter {name}: {problem}")]
+    Adapter {
+        /// Its file or folder.
+        name: String,
+        /// What is wrong, where, and what is allowed.
+        problem: String,
+    },
     /// The progress callback asked to stop.
     #[error("loading was cancelled")]
     Cancelled,

@@ -166,9 +166,9 @@ pub struct Usage {
     /// [`Overflow::Shift`](crate::Overflow::Shift).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "crate::wire::is_zero"))]
     pub shifted_tokens: usize,
-    /// Drafts that were verified and accepted, over all answers.
+    /// Drafts that were verified and accepted, over all answers. Boxed, so that events stay small.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "DraftStats::is_empty"))]
-    pub drafts: DraftStats,
+    pub drafts: Box<DraftStats>,
 }
 
 impl Usage {
@@ -222,7 +222,7 @@ impl Usage {
     /// Sets the drafts that were verified and accepted.
     #[must_use]
     pub fn drafts(mut self, drafts: DraftStats) -> Self {
-        self.drafts = drafts;
+        self.drafts = Box::new(drafts);
         self
     }
 

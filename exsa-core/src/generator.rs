@@ -1,6 +1,8 @@
 //! Seam 2: the token level. A [`Generator`] turns a [`Request`] into a [`TokenStream`].
 
-use crate::backend::Fingerprint;
+use crate::adapter::request::listed;
+use crate::adapter::{AdapterError, AdapterStatus};
+use crate::backend::{Fingerprint, ModelSource};
 use crate::chat::{ChatTemplateError, Rendered};
 use crate::constraint::ConstraintError;
 use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
@@ -106,6 +108,38 @@ pub trait Generator: Send + Sync {
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
         let _ = request;
         Ok(())
+    }
+
+    /// Loads an adapter of a model, or of the default model, under a name that requests can use
+    /// ([`Request::adapters`]). The default refuses.
+    ///
+    /// # Errors
+    ///
+    /// The reason why it is refused.
+    fn load_adapter(
+        &self,
+        model: Option<&str>,
+        name: &str,
+        source: &ModelSource,
+    ) -> Result<AdapterStatus, AdapterError> {
+        let _ = (model, name, source);
+        Err(AdapterError::Unsupported { reason: "this generator loads none".into() })
+    }
+
+    /// Unloads an adapter; requests that use it go on to their end. The default refuses.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterError::Unknown`], and others where the model is not there.
+    fn unload_adapter(&self, model: Option<&str>, name: &str) -> Result<(), AdapterError> {
+        let _ = (model, name);
+        Err(AdapterError::Unsupported { reason: "this generator loads none".into() })
+    }
+
+    /// The loaded adapters of a model, or of the default model, by name. The default has none.
+    fn adapters(&self, model: Option<&str>) -> Vec<AdapterStatus> {
+        let _ = model;
+        Vec::new()
     }
 
     /// Terms on which another generator can go on with answers of a model, or of the default model, by
@@ -285,6 +319,14 @@ pub enum SubmitError {
         model: String,
         /// Names of the available models.
         available: Vec<String>,
+    },
+    /// The request uses an adapter that is not loaded.
+    #[error("there is no adapter '{adapter}'; loaded: {}", listed(loaded))]
+    UnknownAdapter {
+        /// The requested name.
+        adapter: String,
+        /// Names of the loaded adapters.
+        loaded: Vec<String>,
     },
     /// The request names no model, and the generator has none for such requests.
     #[error("the request names no model, and none is active; available: {}", available.join(", "))]

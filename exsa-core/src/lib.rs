@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
+pub mod adapter;
 pub mod backend;
 pub mod batch;
 pub mod cache_events;

@@ -1,5 +1,6 @@
 //! Options of an engine.
 
+use crate::adapter::AdapterOptions;
 use crate::backend::SessionOptions;
 use crate::chat::ChatTemplateSource;
 use crate::prompt_cache::PromptCacheOptions;
@@ -65,6 +66,8 @@ pub struct EngineOptions {
     pub speculation: SpeculationMode,
     /// Unread events in a stream at which its sequence is paused; 1,024 by default.
     pub stream_events_max: usize,
+    /// Limits of adapters that are loaded while the engine runs.
+    pub adapters: AdapterOptions,
     /// The chat template for requests that choose none; `None`, the default, is the model's.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub chat_template: Option<ChatTemplateSource>,
@@ -86,6 +89,7 @@ impl Default for EngineOptions {
             preemptions_max: 3,
             speculation: SpeculationMode::default(),
             stream_events_max: 1024,
+            adapters: AdapterOptions::default(),
             chat_template: None,
         }
     }
@@ -96,6 +100,13 @@ impl EngineOptions {
     #[must_use]
     pub fn chat_template(mut self, template: impl Into<Option<ChatTemplateSource>>) -> Self {
         self.chat_template = template.into();
+        self
+    }
+
+    /// Sets the limits of adapters.
+    #[must_use]
+    pub fn adapters(mut self, adapters: AdapterOptions) -> Self {
+        self.adapters = adapters;
         self
     }
 

@@ -1,5 +1,6 @@
 //! A request for generated text.
 
+use crate::adapter::RequestAdapter;
 use crate::chat::{ChatOptions, Message};
 use crate::constraint::Constraint;
 use crate::overflow::Overflow;
@@ -129,6 +130,10 @@ pub struct Request {
     /// [`Generator::models`](crate::Generator::models). A generator with one model answers with that.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub model: Option<String>,
+    /// Adapters (LoRA) that compute the answer together with the model, summed; none by default. They have to
+    /// be loaded under these names ([`Engine::load_adapter`](crate::Engine::load_adapter)).
+    #[cfg_attr(feature = "serde", serde(rename = "lora", skip_serializing_if = "Vec::is_empty"))]
+    pub adapters: Vec<RequestAdapter>,
     /// What the answer starts from.
     #[cfg_attr(feature = "serde", serde(flatten, with = "crate::wire::prompt"))]
     pub prompt: Prompt,
@@ -250,6 +255,7 @@ impl Request {
     pub fn new(prompt: Prompt) -> Self {
         Self {
             model: None,
+            adapters: Vec::new(),
             prompt,
             sampling: SamplingParams::default(),
             transforms: Vec::new(),
@@ -301,6 +307,13 @@ impl Request {
     }
 
     request_setters!();
+
+    /// Adds an adapter; a scale of 1 is its trained strength.
+    #[must_use]
+    pub fn adapter(mut self, name: impl Into<String>, scale: f32) -> Self {
+        self.adapters.push(RequestAdapter { name: name.into(), scale });
+        self
+    }
 
     /// Sets how tokens are chosen.
     #[must_use]

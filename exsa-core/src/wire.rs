@@ -53,6 +53,7 @@ impl From<&SubmitError> for ErrorReport {
             SubmitError::Chat(_) => "chat",
             SubmitError::Constraint(_) => "constraint",
             SubmitError::UnknownModel { .. } => "unknown_model",
+            SubmitError::UnknownAdapter { .. } => "unknown_adapter",
             SubmitError::NoActiveModel { .. } => "no_active_model",
             SubmitError::ModelLoading { .. } => "model_loading",
             SubmitError::ModelUnloaded { .. } => "model_unloaded",

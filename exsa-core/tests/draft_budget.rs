@@ -69,7 +69,7 @@ fn run(streams: u64, n: usize, (pass, row): (Duration, Duration), kind: Option<K
         let answer = stream.complete().unwrap();
         let tokens: Vec<TokenId> = answer.tokens.iter().filter_map(|token| token.id).collect();
         assert_eq!(tokens, expected);
-        usage.push(answer.usage.drafts);
+        usage.push(*answer.usage.drafts);
     }
     Run { stats: engine.stats(), elapsed: clock.now(), usage }
 }

@@ -56,8 +56,13 @@ fn a_request_has_the_names_of_openai_and_llama_cpp() {
         .model("m")
         .n(2)
         .best_of(5)
-        .prompt_logprobs(3);
+        .prompt_logprobs(3)
+        .adapter("alice", 0.5);
     let json = there_and_back(&request);
+    assert_eq!(json["lora"], json!([{"name": "alice", "scale": 0.5}]));
+    let brief: Request = from_value(json!({"prompt": "a", "lora": [{"name": "alice"}]})).unwrap();
+    assert_eq!(brief.adapters[0].scale, 1.0);
+    assert!(from_value::<Request>(json!({"prompt": "a", "lora": [{"id": 0, "scale": 1}]})).is_err());
     let expected = json!({
         "model": "m", "prompt": "Once", "temperature": 0.5, "repeat_penalty": 1.25, "repeat_last_n": -1,
         "logit_bias": {"5": -1.5, "7": false}, "logprobs": true, "seed": 9007199254740991u64, "max_tokens": 9,

@@ -1,8 +1,10 @@
 //! Passes on the CPU, on slices, by our own kernels.
 
+use super::adapters::{AdapterBatch, RowsOf};
 use super::layer::Pass;
 use super::workspace::{BatchMetadata, Workspace};
 use super::{Context, Executor, Ropes};
+use crate::adapters::Place;
 use crate::compute::Threads;
 use crate::config::Config;
 use crate::error::CandleError;
@@ -10,6 +12,7 @@ use crate::kernels::float::attention::{AttentionKernel, AttentionSizes};
 use crate::kernels::float::rows;
 use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::Team;
+use crate::kernels::quantized::Isa;
 use crate::kv::{BlockCopy, HostKv};
 use crate::layers::linear::{Activations, Linear};
 use crate::load::LoadedModel;
@@ -32,6 +35,7 @@ struct Memory {
     attention: AttentionKernel,
     workspace: Workspace,
     metadata: BatchMetadata,
+    adapters: AdapterBatch,
     kv: HostKv,
     logits: Vec<f32>,
 }
@@ -49,6 +53,7 @@ impl HostExecutor {
             attention: AttentionKernel::new(attention_sizes(&model.config, plan, threads.count())),
             workspace: Workspace::new(&model.config, plan.capabilities.batch_tokens_max)?,
             metadata: BatchMetadata::new(plan, ropes),
+            adapters: AdapterBatch::new(model.isa.unwrap_or(Isa::SCALAR), plan, threads.count())?,
             kv: HostKv::new(&plan.kv_shape, plan.n_blocks as usize)?,
             logits: Vec::new(),
         };
@@ -59,6 +64,7 @@ impl HostExecutor {
     pub fn bytes(config: &Config, plan: &SessionPlan, threads: usize) -> u64 {
         Workspace::bytes(config, plan.capabilities.batch_tokens_max)
             .saturating_add(BatchMetadata::bytes(plan, config))
+            .saturating_add(AdapterBatch::bytes(plan, threads))
             .saturating_add(attention_sizes(config, plan, threads).bytes())
     }
 }
@@ -78,6 +84,7 @@ impl Memory {
         let (n_tokens, width) = (batch.len(), model.config.n_embd);
         let metadata = &mut self.metadata;
         metadata.fill(batch, tables);
+        self.adapters.fill(batch, model)?;
         let positions = || batch.spans().flat_map(|span| span.position..span.end());
         ropes.global.host_table(positions(), &mut metadata.rope);
         ropes.sliding_window.host_table(positions(), &mut metadata.rope_sliding_window);
@@ -100,6 +107,7 @@ impl Memory {
                 (&ropes.global, &self.metadata.rope)
             };
             let mut pass = Pass {
+                index,
                 layer,
                 config: &model.config,
                 workspace: &mut self.workspace,
@@ -109,6 +117,7 @@ impl Memory {
                 cache: self.kv.layer_mut(index),
                 attention: &mut self.attention,
                 activations: &mut self.activations,
+                adapters: &mut self.adapters,
                 team: &mut *team,
                 interrupt,
                 wanted: wanted.then_some(self.metadata.rows.as_slice()),
@@ -138,6 +147,7 @@ impl Memory {
         let (logits, normed) = (&mut self.logits[..len], &self.workspace.normed[..n * width]);
         let output = [(&transformer.output, &mut *logits)];
         Linear::multiply(output, normed, n, team, &mut self.activations).step()?;
+        self.adapters.add([(Place::Output, &mut *logits)], normed, width, RowsOf::Wanted, team);
         if let Some(cap) = transformer.softcap {
             rows::cap(logits, cap, team);
         }
@@ -149,6 +159,7 @@ impl Executor for HostExecutor {
     fn forward(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
         let Self { threads, memory } = self;
         let pass = threads.run(|team| memory.forward(batch, context, team));
+        memory.adapters.clear();
         let len = pass.map_err(|error| StepError::Backend(error.to_string()))??;
         Ok(&memory.logits[..len])
     }
@@ -156,6 +167,7 @@ impl Executor for HostExecutor {
     fn hidden_states(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
         let Self { threads, memory } = self;
         let pass = threads.run(|team| memory.layers(batch, context, team));
+        memory.adapters.clear();
         let rows = pass.map_err(|error| StepError::Backend(error.to_string()))??;
         Ok(&memory.workspace.normed[..rows * context.model.config.n_embd])
     }

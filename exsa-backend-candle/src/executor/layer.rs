@@ -1,6 +1,8 @@
 //! One layer of a pass on the CPU.
 
+use super::adapters::{AdapterBatch, RowsOf};
 use super::workspace::{BatchMetadata, Workspace};
+use crate::adapters::{Place, Projection};
 use crate::config::Config;
 use crate::error::CandleError;
 use crate::kernels::float::Inputs;
@@ -18,6 +20,7 @@ use exsa_core::error::StepError;
 
 /// Operands of a layer. `workspace.normed` holds its normalized input, and at the end that of the next.
 pub(super) struct Pass<'a> {
+    pub index: usize,
     pub layer: &'a Layer,
     pub config: &'a Config,
     pub workspace: &'a mut Workspace,
@@ -27,6 +30,7 @@ pub(super) struct Pass<'a> {
     pub cache: &'a mut [u8],
     pub attention: &'a mut AttentionKernel,
     pub activations: &'a mut Activations,
+    pub adapters: &'a mut AdapterBatch,
     pub team: &'a mut Team,
     pub interrupt: &'a Interrupt,
     /// Rows to go on with after keys and values are written, if not all.
@@ -37,7 +41,9 @@ impl Pass<'_> {
     /// Adds what attention gives to the hidden states of `n` rows, or of those that are wanted, and
     /// normalizes them for the MLP. Returns how many rows that are.
     pub fn attention(&mut self, n: usize) -> Result<usize, StepError> {
-        let Self { layer, wanted, .. } = *self;
+        let Self { layer, wanted, index, .. } = *self;
+        let place = |projection| Place::Layer(index, projection);
+        let rows_after = if wanted.is_some() { RowsOf::Wanted } else { RowsOf::Batch };
         let attention = &layer.attention;
         let heads = &attention.heads;
         let (width, width_kv) = (heads.n_head * heads.head_dim, heads.n_head_kv * heads.head_dim);
@@ -53,7 +59,7 @@ impl Pass<'_> {
         };
         let Workspace { x, normed, qkv, attended, projected, .. } = &mut *self.workspace;
         let (x, normed) = (&mut x[..n * n_embd], &mut normed[..n * n_embd]);
-        let (team, activations) = (&mut *self.team, &mut *self.activations);
+        let (team, activations, adapters) = (&mut *self.team, &mut *self.activations, &mut *self.adapters);
         let qkv = &mut qkv[..n * all];
         // Starts and row strides of queries, keys and values.
         let (starts, strides) = match &attention.input {
@@ -62,15 +68,26 @@ impl Pass<'_> {
                 let (k, v) = kv.split_at_mut(n * width_kv);
                 match wanted {
                     None => {
-                        let outputs = [(query, q), (key, k), (value, v)];
+                        let outputs = [(query, &mut *q), (key, &mut *k), (value, &mut *v)];
                         Linear::multiply(outputs, normed, n, team, activations).step()?;
+                        let outputs = [
+                            (place(Projection::Query), q),
+                            (place(Projection::Key), k),
+                            (place(Projection::Value), v),
+                        ];
+                        adapters.add(outputs, normed, n_embd, RowsOf::Batch, team);
                     }
                     Some(rows) => {
-                        Linear::multiply([(key, k), (value, v)], normed, n, team, activations).step()?;
+                        let outputs = [(key, &mut *k), (value, &mut *v)];
+                        Linear::multiply(outputs, normed, n, team, activations).step()?;
+                        let outputs = [(place(Projection::Key), k), (place(Projection::Value), v)];
+                        adapters.add(outputs, normed, n_embd, RowsOf::Batch, team);
                         rows::pack(normed, n_embd, n_embd, Some(rows));
                         if m > 0 {
                             let (q, normed) = (&mut q[..m * width], &normed[..m * n_embd]);
-                            Linear::multiply([(query, q)], normed, m, team, activations).step()?;
+                            Linear::multiply([(query, &mut *q)], normed, m, team, activations).step()?;
+                            let output = [(place(Projection::Query), q)];
+                            adapters.add(output, normed, n_embd, RowsOf::Wanted, team);
                         }
                     }
                 }
@@ -78,6 +95,8 @@ impl Pass<'_> {
             }
             Qkv::Fused(input) => {
                 Linear::multiply([(input, &mut *qkv)], normed, n, team, activations).step()?;
+                let output = [(place(Projection::Query), &mut *qkv)];
+                adapters.add(output, normed, n_embd, RowsOf::Batch, team);
                 ([0, width, width + width_kv], [all, all])
             }
         };
@@ -114,6 +133,8 @@ impl Pass<'_> {
         }
         let output = [(&attention.output, &mut *projected)];
         Linear::multiply(output, attended, m, team, activations).step()?;
+        let output = [(place(Projection::AttentionOutput), &mut *projected)];
+        adapters.add(output, attended, width, rows_after, team);
         let post = layer.post_attention_norm.as_ref().map(RmsNorm::host);
         let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
         rows::add(x, projected, post, layer.mlp_norm.host(), n_embd, normed, team);
@@ -123,28 +144,36 @@ impl Pass<'_> {
     /// Adds what the MLP gives to the hidden states of the rows that attention left, and normalizes them by
     /// `next`.
     pub fn mlp(&mut self, next: &RmsNorm) -> Result<(), StepError> {
-        let mlp = &self.layer.mlp;
+        let (mlp, index) = (&self.layer.mlp, self.index);
+        let place = |projection| Place::Layer(index, projection);
+        let rows_of = if self.wanted.is_some() { RowsOf::Wanted } else { RowsOf::Batch };
         let (n_embd, n_ff) = (self.config.n_embd, mlp.n_ff);
         let m = self.wanted.map_or(self.metadata.slots.len(), <[u32]>::len);
         let Workspace { x, normed, projected, hidden, .. } = &mut *self.workspace;
         let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
-        let (team, activations) = (&mut *self.team, &mut *self.activations);
+        let (team, activations, adapters) = (&mut *self.team, &mut *self.activations, &mut *self.adapters);
         let hidden = &mut hidden[..m * 2 * n_ff];
         match &mlp.input {
             GateUp::Split { gate, up } => {
                 let (g, u) = hidden.split_at_mut(m * n_ff);
                 let outputs = [(gate, &mut *g), (up, &mut *u)];
                 Linear::multiply(outputs, normed, m, team, activations).step()?;
+                let outputs = [(place(Projection::Gate), &mut *g), (place(Projection::Up), &mut *u)];
+                adapters.add(outputs, normed, n_embd, rows_of, team);
                 rows::gate(mlp.activation, g, Some(u), n_ff, team);
             }
             GateUp::Fused(both) => {
                 Linear::multiply([(both, &mut *hidden)], normed, m, team, activations).step()?;
+                let output = [(place(Projection::Up), &mut *hidden)];
+                adapters.add(output, normed, n_embd, rows_of, team);
                 rows::gate(mlp.activation, hidden, None, n_ff, team);
             }
         }
         let projected = &mut projected[..m * n_embd];
         let output = [(&mlp.down, &mut *projected)];
         Linear::multiply(output, &hidden[..m * n_ff], m, team, activations).step()?;
+        let output = [(place(Projection::Down), &mut *projected)];
+        adapters.add(output, &hidden[..m * n_ff], n_ff, rows_of, team);
         let post = self.layer.post_mlp_norm.as_ref().map(RmsNorm::host);
         rows::add(x, projected, post, next.host(), n_embd, normed, team);
         Ok(())

@@ -4,6 +4,7 @@
 //! Both read the same description of the layers. They differ in the form of the weights, which is settled
 //! when a model is loaded, and in where keys and values lie, which each owns.
 
+mod adapters;
 mod host;
 mod layer;
 mod tensors;

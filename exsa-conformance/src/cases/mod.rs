@@ -3,6 +3,7 @@
 //! A case creates its own sessions and leaves nothing behind. A case for an operation
 //! that the capabilities exclude checks that it is refused, and is then skipped.
 
+mod adapters;
 mod batches;
 mod capacity;
 mod damage;
@@ -20,6 +21,7 @@ mod threads;
 mod tokenizers;
 mod truncation;
 
+pub use adapters::{adapters_of_spans, adapters_that_are_refused};
 pub use batches::{
     all_sequences_at_once, chunked_prefill_at_every_split, largest_batch, prefill_in_pieces, ragged_batches,
     rows_do_not_depend_on_the_batch_in_any_bit, spans_in_any_order,

@@ -26,8 +26,8 @@ pub use faults::{Effect, Faults, Operation, When};
 
 use exsa_core::AdapterId;
 use exsa_core::backend::{
-    DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource,
-    Session, SessionOptions,
+    AdapterInfo, AdapterLimits, DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress,
+    MemoryEstimate, Model, ModelSource, Session, SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::model_info::ModelInfo;
@@ -122,8 +122,8 @@ impl Model for FaultyModel {
         Ok(Box::new(FaultySession::new(inner, self.faults.clone(), options.interrupt.clone())))
     }
 
-    fn load_adapter(&self, source: &ModelSource) -> Result<AdapterId, LoadError> {
-        self.inner.load_adapter(source)
+    fn load_adapter(&self, source: &ModelSource, limits: &AdapterLimits) -> Result<AdapterInfo, LoadError> {
+        self.inner.load_adapter(source, limits)
     }
 
     fn unload_adapter(&self, id: AdapterId) {

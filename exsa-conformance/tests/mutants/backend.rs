@@ -3,9 +3,10 @@
 use crate::mutant::Mutant;
 use crate::session::MutantSession;
 use crate::tokenizer::MutantTokenizer;
+use exsa_core::AdapterId;
 use exsa_core::backend::{
-    DeviceInfo, InferenceBackend, Interrupt, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource,
-    Session, SessionOptions,
+    AdapterInfo, AdapterLimits, DeviceInfo, InferenceBackend, Interrupt, LoadOptions, LoadProgress,
+    MemoryEstimate, Model, ModelSource, Session, SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::model_info::ModelInfo;
@@ -23,7 +24,7 @@ pub struct MutantBackend {
 
 impl MutantBackend {
     pub fn new(mutant: Mutant) -> Self {
-        let model = ScriptedModel::ngram(5).order(usize::MAX).context(96).kv(4096, 8);
+        let model = ScriptedModel::ngram(5).order(usize::MAX).context(96).kv(4096, 8).adapters(2, 16);
         Self { mutant, inner: ScriptedBackend::new(model), loading: AtomicUsize::new(0) }
     }
 }
@@ -121,6 +122,14 @@ impl Model for MutantModel {
 
     fn tokenizer(&self) -> Arc<dyn Tokenizer> {
         self.tokenizer.clone()
+    }
+
+    fn load_adapter(&self, source: &ModelSource, limits: &AdapterLimits) -> Result<AdapterInfo, LoadError> {
+        self.inner.load_adapter(source, limits)
+    }
+
+    fn unload_adapter(&self, id: AdapterId) {
+        self.inner.unload_adapter(id);
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {

@@ -15,7 +15,8 @@ use std::collections::BTreeSet;
 
 fn fixture(mutant: Mutant) -> Fixture {
     let fixture = Fixture::new(MutantBackend::new(mutant), ModelSource::Memory(file().into()));
-    let fixture = fixture.bitwise().checksummed();
+    let adapter = |bytes: &'static [u8]| ModelSource::Embedded(bytes);
+    let fixture = fixture.bitwise().checksummed().adapters(adapter(b"one"), adapter(b"two"));
     if mutant == Mutant::AnyFile { fixture } else { fixture.reads_no_files() }
 }
 

@@ -20,6 +20,10 @@ pub enum Mutant {
     NoiseInFullBatches,
     NoiseAfterTheFirstSpan,
     RowsInOrderOfSequences,
+    // Adapters.
+    AdaptersOfTheFirstSpan,
+    AdaptersDoNothing,
+    UnknownAdaptersDoNothing,
     // Refusals.
     NoPositionCheck,
     NoVocabularyCheck,
@@ -105,6 +109,9 @@ pub const DETECTED: &[(Mutant, &[&str])] = &[
     (NoiseInFullBatches, &["largest_batch"]),
     (NoiseAfterTheFirstSpan, &["chunked_prefill_at_every_split", "prefill_in_pieces"]),
     (RowsInOrderOfSequences, &["spans_in_any_order"]),
+    (AdaptersOfTheFirstSpan, &["adapters_of_spans"]),
+    (AdaptersDoNothing, &["adapters_of_spans", "adapters_that_are_refused"]),
+    (UnknownAdaptersDoNothing, &["adapters_that_are_refused"]),
     (NoPositionCheck, &["wrong_positions", "release", "truncate_then_go_on"]),
     (NoVocabularyCheck, &["wrong_tokens"]),
     (NoBatchLimit, &["too_large_batches"]),

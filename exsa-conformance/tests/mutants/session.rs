@@ -83,7 +83,14 @@ impl MutantSession {
                 tokens.iter_mut().for_each(|token| *token %= n_vocab);
             }
             let rows = if self.mutant == Mutant::FirstRowsOfTheSpan { tokens.len() } else { rows };
-            changed.push(Span::tokens(seq, position, &tokens).rows(rows));
+            let first = batch.spans().next().map_or(&[][..], |first| first.adapters);
+            let adapters = match self.mutant {
+                Mutant::AdaptersOfTheFirstSpan => first,
+                Mutant::AdaptersDoNothing => &[],
+                Mutant::UnknownAdaptersDoNothing if span.adapters.iter().any(|it| it.id.0 == u32::MAX) => &[],
+                _ => span.adapters,
+            };
+            changed.push(Span::tokens(seq, position, &tokens).rows(rows).adapters(adapters));
         }
         changed
     }

@@ -4,6 +4,7 @@
 //! a session holds the KV of several sequences and runs forward passes over [`Batch`]es.
 //! The three traits are object safe, and a new backend edits no file of this crate.
 
+mod adapter;
 pub(crate) mod capabilities;
 mod device;
 mod estimate;
@@ -18,6 +19,7 @@ mod saved_kv;
 pub(crate) mod source;
 mod thread_team;
 
+pub use adapter::{AdapterInfo, AdapterLimits};
 pub use capabilities::Capabilities;
 pub use device::{DeviceInfo, DeviceKind};
 pub use estimate::MemoryEstimate;
@@ -105,14 +107,16 @@ pub trait Model: Send + Sync {
     /// Creates a session with a KV cache of its own.
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError>;
 
-    /// Loads an adapter (LoRA) that spans of all sessions can use from their next pass on.
+    /// Loads an adapter (LoRA) that spans of all sessions can use from their next pass on. May be called while
+    /// passes run, from several threads at once.
     ///
     /// # Errors
     ///
-    /// [`LoadError::Unsupported`] if the model has no per-sequence
-    /// adapters, which is the default; else as for loading a model.
-    fn load_adapter(&self, source: &ModelSource) -> Result<AdapterId, LoadError> {
-        let _ = source;
+    /// [`LoadError::Unsupported`] if the model has no per-sequence adapters, which is the default;
+    /// [`LoadError::Adapter`] if it is none of this model, damaged, or beyond a limit; else as for loading a
+    /// model.
+    fn load_adapter(&self, source: &ModelSource, limits: &AdapterLimits) -> Result<AdapterInfo, LoadError> {
+        let _ = (source, limits);
         Err(LoadError::Unsupported {
             what: "adapters for single sequences".to_owned(),
             supported: "the model's own weights".to_owned(),

@@ -3,6 +3,12 @@
 use super::{Interrupt, KvType, Pooling, ThreadTeam};
 use std::num::NonZeroUsize;
 
+/// Default of [`SessionOptions::span_adapters_max`].
+const SPAN_ADAPTERS_MAX: usize = 4;
+
+/// Default of [`SessionOptions::adapter_rank_max`].
+pub(super) const ADAPTER_RANK_MAX: usize = 64;
+
 /// Options of loading a model.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -77,6 +83,12 @@ pub struct SessionOptions {
     /// Thread team shared with other sessions; `None`, the default, gives the session threads of its own.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub team: Option<ThreadTeam>,
+    /// Maximum adapters of one span; 4 by default. With 0, the session takes none and reserves no memory for
+    /// them. The effective value is reported in
+    /// [`Capabilities::span_adapters_max`](super::Capabilities::span_adapters_max).
+    pub span_adapters_max: usize,
+    /// Maximum rank of an adapter's matrices; 64 by default. Scratch memory of passes is sized by it.
+    pub adapter_rank_max: usize,
     /// Pooling of [`Session::embed`](super::Session::embed); `None` takes the model's pooling.
     /// The effective value is reported in [`Capabilities::embed`](super::Capabilities::embed).
     pub pooling: Option<Pooling>,
@@ -99,6 +111,8 @@ impl Default for SessionOptions {
             batch_tokens_max: 512,
             threads: ThreadOptions::default(),
             team: None,
+            span_adapters_max: SPAN_ADAPTERS_MAX,
+            adapter_rank_max: ADAPTER_RANK_MAX,
             pooling: None,
             interrupt: Interrupt::default(),
         }
@@ -179,6 +193,14 @@ impl SessionOptions {
     #[must_use]
     pub fn team(mut self, team: &ThreadTeam) -> Self {
         self.team = Some(team.clone());
+        self
+    }
+
+    /// Sets the maximum adapters of one span, and the maximum rank of their matrices.
+    #[must_use]
+    pub fn adapters(mut self, span_max: usize, rank_max: usize) -> Self {
+        self.span_adapters_max = span_max;
+        self.adapter_rank_max = rank_max;
         self
     }
 

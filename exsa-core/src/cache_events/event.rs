@@ -62,7 +62,8 @@ pub struct StoredBlocks {
     pub tokens: Vec<TokenId>,
     /// Tokens per block.
     pub block_tokens: usize,
-    /// The adapter that computed the blocks; `None` for the model alone.
+    /// Names of the adapters that computed the blocks, joined by `+`, with `*SCALE` unless that is 1; `None` for
+    /// the model alone.
     pub adapter: Option<Arc<str>>,
     /// The request's [`cache_salt`](crate::Request::cache_salt).
     pub salt: Option<Arc<str>>,
@@ -88,7 +89,7 @@ impl StoredBlocks {
             hashes: hashes.collect(),
             tokens: tokens.to_vec(),
             block_tokens,
-            adapter: namespace.adapter.clone(),
+            adapter: namespace.adapter_names(),
             salt: namespace.salt.clone(),
         }
     }

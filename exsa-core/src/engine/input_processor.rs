@@ -1,8 +1,11 @@
 //! Validates and tokenizes requests on the caller's thread.
 
+use crate::adapter::{AdapterError, AdapterStatus};
+use crate::backend::ModelSource;
 use crate::chat::{ChatTemplate, ChatTemplates, Message, Rendered};
 use crate::clock::Clock;
 use crate::constraint::Compiler;
+use crate::engine::adapters::{self, Adapters};
 use crate::engine::admission_control::AdmissionControl;
 use crate::engine::answer::{Answer, Limits};
 use crate::engine::banned::{BannedStrings, Bans};
@@ -43,6 +46,8 @@ pub(crate) struct InputProcessor {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) admission: AdmissionControl,
     pub(crate) ids: AtomicU64,
+    /// `None` for an engine in another process.
+    adapters: Option<Adapters>,
     seeds: RandomState,
     templates: ChatTemplates,
     constraints: Compiler,
@@ -53,6 +58,7 @@ impl InputProcessor {
         info: EngineInfo,
         tokenizer: Arc<dyn Tokenizer>,
         options: EngineOptions,
+        adapters: Option<Adapters>,
         in_flight: Arc<InFlight>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -68,6 +74,7 @@ impl InputProcessor {
             clock,
             admission: AdmissionControl::default(),
             ids: AtomicU64::new(0),
+            adapters,
             seeds: RandomState::new(),
         }
     }
@@ -103,6 +110,31 @@ impl InputProcessor {
         self.prepare(request.clone(), |_, _| {}).map(drop)
     }
 
+    pub(crate) fn load_adapter(
+        &self,
+        name: &str,
+        source: &ModelSource,
+    ) -> Result<AdapterStatus, AdapterError> {
+        if self.info.capabilities.span_adapters_max == 0 {
+            let reason = "the engine's session takes none".to_owned();
+            return Err(AdapterError::Unsupported { reason });
+        }
+        self.local_adapters()?.load(name, source)
+    }
+
+    pub(crate) fn unload_adapter(&self, name: &str) -> Result<(), AdapterError> {
+        self.local_adapters()?.unload(name)
+    }
+
+    pub(crate) fn list_adapters(&self) -> Vec<AdapterStatus> {
+        self.adapters.as_ref().map(Adapters::list).unwrap_or_default()
+    }
+
+    fn local_adapters(&self) -> Result<&Adapters, AdapterError> {
+        let reason = || "an engine in another process loads none".to_owned();
+        self.adapters.as_ref().ok_or_else(|| AdapterError::Unsupported { reason: reason() })
+    }
+
     /// Validates a request and prepares all that the engine needs of it. `notify` takes the signals of its
     /// stream.
     fn prepare(
@@ -129,6 +161,15 @@ impl InputProcessor {
             self.check_kv(prompt_len, request.max_tokens)?;
         }
         let n = check_answers(&request, is_resumed)?;
+        adapters::check(&request.adapters, self.info.capabilities.span_adapters_max)?;
+        let adapters = match &self.adapters {
+            Some(adapters) => adapters.resolve(&request.adapters)?,
+            None if request.adapters.is_empty() => None,
+            None => {
+                let reason = "an engine in another process loads no adapters".to_owned();
+                return Err(SubmitError::Unsupported { operation: "lora", reason });
+            }
+        };
         if !(0.001..=1000.0).contains(&request.weight) {
             return Err(SubmitError::Weight(request.weight));
         }
@@ -233,8 +274,13 @@ impl InputProcessor {
         if let Some(first) = tokens.first().filter(|_| prompt_top.is_some()) {
             stream.prompt(PromptLogprobs::new(0, [PromptToken::new(*first, None)]));
         }
+        let (spans, key, leases) = match adapters {
+            Some(adapters) => (Some(adapters.spans), Some(adapters.key), adapters.leases),
+            None => (None, None, Vec::new()),
+        };
         let state = Box::new(RequestState {
             id,
+            _adapters: leases,
             stream,
             submitted,
             elapsed: resume.elapsed,
@@ -271,7 +317,8 @@ impl InputProcessor {
         (sched_request.prompt_len, sched_request.keep) = (prompt_len, keep);
         sched_request.speculate = request.speculation;
         sched_request.replay_shifts(self.info.capabilities.context_window());
-        sched_request.namespace = Namespace { adapter: None, salt: request.cache_salt.map(Arc::from) };
+        sched_request.adapters = spans;
+        sched_request.namespace = Namespace { adapter: key, salt: request.cache_salt.map(Arc::from) };
         (sched_request.priority, sched_request.weight) = (request.priority, request.weight);
         sched_request.user = UserId(self.seeds.hash_one(&user));
         sched_request.deadline = request.timeout.map(expiry);

@@ -1,5 +1,6 @@
 //! The in-process engine: one model, one session, and the thread that steps them.
 
+mod adapters;
 mod admission_control;
 mod answer;
 mod banned;
@@ -20,7 +21,8 @@ mod step;
 mod thread;
 mod validator;
 
-use crate::backend::Model;
+use crate::adapter::{AdapterError, AdapterStatus};
+use crate::backend::{Model, ModelSource};
 use crate::cache_events::CacheEvents;
 use crate::chat::Rendered;
 use crate::clock::{Clock, SystemClock};
@@ -169,6 +171,31 @@ impl Engine {
         &self.input.info
     }
 
+    /// Loads an adapter that requests can use from now on by its name; see [`Request::adapter`]. Passes go on
+    /// meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The reason why it is refused.
+    pub fn load_adapter(&self, name: &str, source: &ModelSource) -> Result<AdapterStatus, AdapterError> {
+        self.input.load_adapter(name, source)
+    }
+
+    /// Unloads an adapter. Its name is gone at once; requests that use it go on to their end, and its memory
+    /// is freed with the last of them.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterError::Unknown`].
+    pub fn unload_adapter(&self, name: &str) -> Result<(), AdapterError> {
+        self.input.unload_adapter(name)
+    }
+
+    /// The loaded adapters, by name.
+    pub fn adapters(&self) -> Vec<AdapterStatus> {
+        self.input.list_adapters()
+    }
+
     /// Changes the mode from the next step on.
     pub fn set_mode(&self, mode: Mode) {
         // An engine that has ended needs no mode.
@@ -286,6 +313,23 @@ impl Generator for Engine {
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
         self.input.check(request)
+    }
+
+    fn load_adapter(
+        &self,
+        _model: Option<&str>,
+        name: &str,
+        source: &ModelSource,
+    ) -> Result<AdapterStatus, AdapterError> {
+        Engine::load_adapter(self, name, source)
+    }
+
+    fn unload_adapter(&self, _model: Option<&str>, name: &str) -> Result<(), AdapterError> {
+        Engine::unload_adapter(self, name)
+    }
+
+    fn adapters(&self, _model: Option<&str>) -> Vec<AdapterStatus> {
+        Engine::adapters(self)
     }
 
     fn continuation(&self, _model: Option<&str>) -> Continuation {

@@ -1,5 +1,6 @@
 //! The part of a request that its answers share, outside the scheduler: stream, owner, usage, times.
 
+use crate::engine::adapters::Lease;
 use crate::engine::answer::{Answer, Ended};
 use crate::engine::best_of::{Candidate, best};
 use crate::finish::Usage;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 pub(crate) struct RequestState {
     pub(crate) id: RequestId,
+    /// Keeps the adapters of the answers in memory.
+    pub(crate) _adapters: Vec<Arc<Lease>>,
     pub(crate) stream: StreamSender,
     pub(crate) submitted: Duration,
     /// Time spent on the answer before submission.
@@ -125,7 +128,7 @@ impl RequestState {
             total_time: now.saturating_sub(self.submitted).saturating_add(self.elapsed),
             dropped_messages: self.dropped_messages,
             shifted_tokens: self.shifted_tokens,
-            drafts: self.drafts,
+            drafts: Box::new(self.drafts),
         };
         let Some(AnswerFinished { index, text, reason, seed, sampler_state, logprob }) = last else { return };
         let finished = Finished::new(reason).index(index).text(text).usage(usage).seed(seed);

@@ -25,7 +25,7 @@ impl RequestValidator {
     pub fn new(info: EngineInfo, tokenizer: Arc<dyn Tokenizer>, options: EngineOptions) -> Self {
         let clock = Arc::new(SystemClock::new());
         let in_flight = Arc::new(InFlight::new(clock.clone()));
-        Self { input: InputProcessor::new(info, tokenizer, options, in_flight, clock) }
+        Self { input: InputProcessor::new(info, tokenizer, options, None, in_flight, clock) }
     }
 
     /// Refuses a request that an engine would refuse at any load.

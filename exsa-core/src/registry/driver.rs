@@ -145,10 +145,14 @@ impl Inner {
         ready.iter().map(of).collect()
     }
 
+    /// The ready instances.
+    pub(super) fn ready(&self) -> Vec<Arc<Served>> {
+        self.with(|shared, _| shared.lifecycle.ready().map(|(_, served)| served.clone()).collect())
+    }
+
     /// Members of each ready model.
     pub(super) fn members(&self) -> MembersByModel {
-        let ready: Vec<_> =
-            self.with(|shared, _| shared.lifecycle.ready().map(|(_, served)| served.clone()).collect());
+        let ready = self.ready();
         let of = |served: &Arc<Served>| (served.info.name.as_str().into(), served.engine.members());
         ready.iter().map(of).collect()
     }

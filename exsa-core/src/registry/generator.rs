@@ -2,6 +2,8 @@
 
 use super::Registry;
 use super::served::Served;
+use crate::adapter::{AdapterError, AdapterStatus};
+use crate::backend::ModelSource;
 use crate::chat::Rendered;
 use crate::embed::{EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
 use crate::generator::{Continuation, Generator, SubmitError};
@@ -104,6 +106,31 @@ impl Generator for Registry {
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
         let (served, _lease) = self.route(request.model.as_deref())?;
         served.engine.check(&unnamed(request))
+    }
+
+    fn load_adapter(
+        &self,
+        model: Option<&str>,
+        name: &str,
+        source: &ModelSource,
+    ) -> Result<AdapterStatus, AdapterError> {
+        let (served, _lease) = self.route(model)?;
+        served.engine.load_adapter(None, name, source)
+    }
+
+    fn unload_adapter(&self, model: Option<&str>, name: &str) -> Result<(), AdapterError> {
+        let (served, _lease) = self.route(model)?;
+        served.engine.unload_adapter(None, name)
+    }
+
+    /// Those of a ready model; looking at them neither loads nor uses it.
+    fn adapters(&self, model: Option<&str>) -> Vec<AdapterStatus> {
+        let name = match model {
+            Some(model) => self.status(model).ok().map(|status| status.name),
+            None => self.active(),
+        };
+        let served = self.inner.ready().into_iter().find(|served| Some(&served.info.name) == name.as_ref());
+        served.map(|served| served.engine.adapters(None)).unwrap_or_default()
     }
 
     fn continuation(&self, model: Option<&str>) -> Continuation {

@@ -1,8 +1,10 @@
 //! The scheduler's view of a request; owns its tokens.
 
+use crate::batch::SpanAdapter;
 use crate::priority::{Priority, UserId};
 use crate::schedule::prefix::Namespace;
 use crate::token::{RequestId, TokenId};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A request in the scheduler.
@@ -21,6 +23,8 @@ pub struct SchedRequest {
     /// Maximum length, prompt included; `usize::MAX` without
     /// a limit. The context may end the request earlier.
     pub len_max: usize,
+    /// Adapters of its spans; `None` for the model alone. They are part of the namespace.
+    pub adapters: Option<Arc<[SpanAdapter]>>,
     /// Namespace for KV sharing.
     pub namespace: Namespace,
     /// Priority class.
@@ -76,6 +80,7 @@ impl SchedRequest {
             tokens,
             drafts: 0,
             len_max,
+            adapters: None,
             namespace: Namespace::default(),
             priority: Priority::default(),
             user: UserId::default(),

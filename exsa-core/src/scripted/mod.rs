@@ -3,6 +3,7 @@
 //! It computes no network, but follows the [`Session`] contract to the letter, and is
 //! strict: misuse that a real backend might tolerate is an error. Its tokens are bytes.
 
+mod adapters;
 mod plan;
 mod saved;
 mod session;
@@ -12,13 +13,14 @@ pub use session::ScriptedSession;
 pub use tokenizer::ByteTokenizer;
 
 use crate::backend::{
-    DeviceInfo, DeviceKind, Fingerprint, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource,
-    Session, SessionOptions,
+    AdapterInfo, AdapterLimits, DeviceInfo, DeviceKind, Fingerprint, InferenceBackend, LoadOptions,
+    LoadProgress, Model, ModelSource, Session, SessionOptions,
 };
+use crate::batch::SpanAdapter;
 use crate::clock::{Clock, ManualClock};
 use crate::error::LoadError;
 use crate::model_info::ModelInfo;
-use crate::token::TokenId;
+use crate::token::{AdapterId, TokenId};
 use crate::tokenizer::Tokenizer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +85,9 @@ pub struct ScriptedModel {
     can_truncate: bool,
     can_fork: bool,
     can_save: bool,
+    /// Maximum adapters of a span, and sets of adapters in a batch.
+    adapters_max: (usize, usize),
+    adapters: adapters::Loaded,
     cost: Option<Cost>,
 }
 
@@ -129,6 +134,8 @@ impl ScriptedModel {
             can_truncate: true,
             can_fork: true,
             can_save: true,
+            adapters_max: (0, 1),
+            adapters: adapters::Loaded::default(),
             cost: None,
         }
     }
@@ -196,6 +203,13 @@ impl ScriptedModel {
         self
     }
 
+    /// Makes sessions take up to `span_max` adapters in a span, and `batch_sets_max` sets of adapters in a batch.
+    /// Any bytes are an adapter: they decide by how many places it shifts the logits of the bytes.
+    pub fn adapters(mut self, span_max: usize, batch_sets_max: usize) -> Self {
+        self.adapters_max = (span_max, batch_sets_max);
+        self
+    }
+
     /// Advances `clock` by `per_pass` for each forward pass, and by `per_token` for each token in it.
     pub fn cost(mut self, clock: ManualClock, per_pass: Duration, per_token: Duration) -> Self {
         self.cost = Some(Cost { clock, per_pass, per_token, erratic: false });
@@ -238,6 +252,15 @@ impl ScriptedModel {
     }
 }
 
+impl ScriptedModel {
+    /// The logits after `tokens` with these adapters, all of which are loaded.
+    fn adapted_logits(&self, tokens: &[TokenId], adapters: &[SpanAdapter], row: &mut [f32]) {
+        self.logits(tokens, row);
+        let bytes = &mut row[..256];
+        bytes.rotate_right(self.adapters.shift(adapters) % bytes.len());
+    }
+}
+
 /// The finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -260,5 +283,17 @@ impl Model for ScriptedModel {
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
         Ok(Box::new(ScriptedSession::new(self.clone(), options)?))
+    }
+
+    fn load_adapter(&self, source: &ModelSource, limits: &AdapterLimits) -> Result<AdapterInfo, LoadError> {
+        if self.adapters_max.0 == 0 {
+            let (what, supported) = ("adapters for single sequences".to_owned(), "none".to_owned());
+            return Err(LoadError::Unsupported { what, supported });
+        }
+        self.adapters.load(source, limits)
+    }
+
+    fn unload_adapter(&self, id: AdapterId) {
+        self.adapters.unload(id);
     }
 }

@@ -38,5 +38,6 @@ pub(super) fn plan(model: &ScriptedModel, options: &SessionOptions) -> Result<Ca
         .truncate(model.can_truncate)
         .save(model.can_save)
         .embed(options.pooling)
+        .adapters(model.adapters_max.0.min(options.span_adapters_max), model.adapters_max.1)
         .batch_invariant(true))
 }

@@ -30,6 +30,8 @@ pub struct ScriptedSession {
 struct Held {
     tokens: Vec<TokenId>,
     blocks: Vec<usize>,
+    /// Effects of the adapters that computed the tokens; `None` if there are none yet, or they were restored.
+    adapters: Option<Vec<(usize, f32)>>,
 }
 
 impl ScriptedSession {
@@ -105,6 +107,7 @@ impl ScriptedSession {
         let Self { sequences, capabilities, seen, .. } = &mut *self;
         let held = |seq: SeqId| sequences.get(seq.index()).map(|held| held.tokens.len());
         batch.validate(capabilities, n_vocab, seen, held)?;
+        self.check_adapters(batch)?;
         let (mut needed, mut shared) = (0, Vec::new());
         for span in batch.spans() {
             let held = &self.sequences[span.seq.index()];
@@ -114,6 +117,30 @@ impl ScriptedSession {
         needed += self.copies(shared);
         let free = self.blocks_free();
         if needed > free { Err(StepError::KvFull { needed, free }) } else { Ok(()) }
+    }
+
+    /// Refuses adapters that are not loaded, other ones than the sequence had, and more sets than a batch takes.
+    fn check_adapters(&self, batch: &Batch) -> Result<(), StepError> {
+        let mut sets = Vec::new();
+        for span in batch.spans() {
+            let problem = |problem: String| Err(StepError::Sequence { seq: span.seq, problem });
+            let effects = match self.model.adapters.effects(span.adapters) {
+                Ok(effects) => effects,
+                Err(unknown) => return problem(format!("adapter {} is not loaded", unknown.0)),
+            };
+            let held = &self.sequences[span.seq.index()].adapters;
+            if held.as_ref().is_some_and(|held| span.position > 0 && *held != effects) {
+                return problem("its adapters differ from those that computed its tokens".to_owned());
+            }
+            if !sets.contains(&span.adapters) {
+                sets.push(span.adapters);
+            }
+            if sets.len() > self.capabilities.batch_adapter_sets_max {
+                let max = self.capabilities.batch_adapter_sets_max;
+                return problem(format!("a batch takes {max} sets of adapters, and it has another one"));
+            }
+        }
+        Ok(())
     }
 
     fn empty(&mut self, seq: SeqId) -> Result<&mut Held, KvError> {
@@ -152,12 +179,14 @@ impl Session for ScriptedSession {
             let tokens = span.token_ids().unwrap_or_default();
             let done = tokens.iter().take_while(|_| self.spend_token()).count();
             self.append(span.seq, &tokens[..done]);
+            self.sequences[span.seq.index()].adapters = self.model.adapters.effects(span.adapters).ok();
             if done < tokens.len() {
                 return Err(StepError::Interrupted);
             }
             let held = &self.sequences[span.seq.index()].tokens;
             for end in span.end() - span.rows..span.end() {
-                self.model.logits(&held[..=end], &mut self.logits[row * n_vocab..][..n_vocab]);
+                let logits = &mut self.logits[row * n_vocab..][..n_vocab];
+                self.model.adapted_logits(&held[..=end], span.adapters, logits);
                 row += 1;
             }
         }
@@ -203,7 +232,8 @@ impl Session for ScriptedSession {
         }
         let source = self.held(from, len)?;
         let blocks = source.blocks[..len.div_ceil(self.capabilities.block_tokens)].to_vec();
-        let copy = Held { tokens: source.tokens[..len].to_vec(), blocks: blocks.clone() };
+        let adapters = source.adapters.clone();
+        let copy = Held { tokens: source.tokens[..len].to_vec(), blocks: blocks.clone(), adapters };
         *self.empty(to)? = copy;
         for block in blocks {
             self.references[block] += 1;
@@ -218,6 +248,9 @@ impl Session for ScriptedSession {
         self.held(seq, len)?;
         let held = &mut self.sequences[seq.index()];
         held.tokens.truncate(len);
+        if len == 0 {
+            held.adapters = None;
+        }
         for block in held.blocks.split_off(len.div_ceil(self.capabilities.block_tokens)) {
             self.references[block] -= 1;
         }

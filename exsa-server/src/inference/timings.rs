@@ -34,7 +34,7 @@ impl From<&Usage> for Timings {
         let answer = usage.total_time.saturating_sub(first);
         let (prompt_n, predicted_n) =
             (usage.prompt_tokens.saturating_sub(usage.cached_tokens), usage.completion_tokens);
-        let drafts = Some(&usage.drafts).filter(|drafts| !drafts.is_empty());
+        let drafts = Some(&*usage.drafts).filter(|drafts| !drafts.is_empty());
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         Self {
             cache_n: usage.cached_tokens,

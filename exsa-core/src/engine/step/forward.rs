@@ -17,7 +17,7 @@ impl EngineLoop {
             self.batch.clear();
             for work in &self.work {
                 let span = Span::tokens(work.seq, work.start, self.scheduler.tokens_of(work)).rows(work.rows);
-                self.batch.push(span);
+                self.batch.push(span.adapters(self.scheduler.adapters_of(work)));
             }
             let wanted = self.work.iter().map(|work| {
                 let request = self.answers.get(&work.id).map_or(work.id, |answer| answer.request);

@@ -10,11 +10,13 @@ mod prompts;
 mod transfer;
 mod watch;
 
-use crate::backend::{Model, Session, SessionOptions};
+use crate::adapter::{AdapterError, AdapterStatus};
+use crate::backend::{Model, ModelSource, Session, SessionOptions};
 use crate::batch::Batch;
 use crate::cache_events::{CacheEvents, LogWriter};
 use crate::clock::Clock;
 use crate::embed::{EmbedError, EmbedOutput, EmbedRequest, Pending, RerankOutput, RerankRequest};
+use crate::engine::adapters::Adapters;
 use crate::engine::answer::Answer;
 use crate::engine::embed_job::EmbedQueue;
 use crate::engine::in_flight::InFlight;
@@ -116,6 +118,7 @@ impl EngineLoop {
         fingerprint.update(format!("{kv_types:?}").as_bytes());
         let info = EngineInfo { model: model.info().clone(), capabilities, kv_bytes_per_token, fingerprint };
         let recorder = Recorder::new(&model.info().name);
+        let adapters = Adapters::new(model.clone(), options.adapters, options.session.adapter_rank_max);
         let scheduling = SchedulerOptions {
             batch_tokens_max: options.session.batch_tokens_max,
             prefill_chunk_max: options.prefill_chunk_max,
@@ -144,7 +147,14 @@ impl EngineLoop {
             prompts,
             context_max: info.capabilities.context_tokens_max,
             prefill_chunk_max: options.prefill_chunk_max,
-            input: Arc::new(InputProcessor::new(info, model.tokenizer(), options, in_flight, clock.clone())),
+            input: Arc::new(InputProcessor::new(
+                info,
+                model.tokenizer(),
+                options,
+                Some(adapters),
+                in_flight,
+                clock.clone(),
+            )),
             session,
             model,
             requests: HashMap::new(),
@@ -180,6 +190,24 @@ impl EngineLoop {
     /// Watches the prefix cache; see [`Engine::watch_cache`](crate::Engine::watch_cache).
     pub fn watch_cache(&self, bytes_max: usize) -> CacheEvents {
         CacheEvents::new(self.input.mailbox.clone(), bytes_max)
+    }
+
+    /// Loads an adapter; see [`Engine::load_adapter`](crate::Engine::load_adapter).
+    ///
+    /// # Errors
+    ///
+    /// The reason why it is refused.
+    pub fn load_adapter(&self, name: &str, source: &ModelSource) -> Result<AdapterStatus, AdapterError> {
+        self.input.load_adapter(name, source)
+    }
+
+    /// Unloads an adapter; see [`Engine::unload_adapter`](crate::Engine::unload_adapter).
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterError::Unknown`].
+    pub fn unload_adapter(&self, name: &str) -> Result<(), AdapterError> {
+        self.input.unload_adapter(name)
     }
 
     /// Accepts a request, or returns the reason for refusal.

@@ -83,8 +83,22 @@ impl PrefixCacheOptions {
 /// shared. An engine has one model, so the model is not part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Namespace {
-    /// The adapter that computed the KV; `None` for the model alone.
+    /// Key of the adapters that computed the KV; `None` for the model alone. It has their names, weights and
+    /// scales: `NAME@FINGERPRINT`, with `*SCALE` unless that is 1, joined by `+`.
     pub adapter: Option<Arc<str>>,
     /// The request's [`cache_salt`](crate::Request::cache_salt).
     pub salt: Option<Arc<str>>,
+}
+
+impl Namespace {
+    /// Names and scales of the adapters, without their weights' fingerprints: `alice`, `alice*0.5+bob`.
+    pub(crate) fn adapter_names(&self) -> Option<Arc<str>> {
+        let key = self.adapter.as_deref()?;
+        let names = key.split('+').map(|part| {
+            let (name, rest) = part.split_once('@').unwrap_or((part, ""));
+            let scale = rest.find('*').map_or("", |at| &rest[at..]);
+            format!("{name}{scale}")
+        });
+        Some(names.collect::<Vec<_>>().join("+").into())
+    }
 }

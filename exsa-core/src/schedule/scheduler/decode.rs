@@ -1,6 +1,7 @@
 //! Plans one decode per running stream.
 
 use super::Scheduler;
+use super::running::Running;
 use crate::token::SeqId;
 use std::time::Duration;
 
@@ -10,7 +11,10 @@ impl Scheduler {
         while i < self.order.len() && self.batch_room() > 0 {
             let (seq, room) = (self.order[i], self.batch_room());
             i += 1;
-            let Some(running) = self.running_mut(seq).filter(|running| running.decodes()) else { continue };
+            if !self.get(seq).is_some_and(Running::decodes) || !self.takes_adapters_of(seq) {
+                continue;
+            }
+            let Some(running) = self.running_mut(seq) else { continue };
             running.worked = now;
             let (id, key, work) = (running.request.id, running.key(), running.work(room, 0));
             let preempted = self.plan.preempted.len();
@@ -33,8 +37,10 @@ impl Scheduler {
     /// Plans the decode of a sequence that joined after the decodes were planned, if no prefill is left.
     pub(super) fn plan_late_decode(&mut self, seq: SeqId) {
         let room = self.batch_room();
-        if let Some(running) = self.get(seq).filter(|running| room > 0 && running.decodes()) {
-            self.plan.push(running.work(room, 0));
+        let Some(running) = self.get(seq).filter(|running| room > 0 && running.decodes()) else { return };
+        let work = running.work(room, 0);
+        if self.takes_adapters_of(seq) {
+            self.plan.push(work);
         }
     }
 

@@ -4,6 +4,7 @@
 //! as in Orca (Yu et al., OSDI 2022) with stall-free chunked prefill (Sarathi-Serve, Agrawal et al.,
 //! OSDI 2024): each step takes every running decode first, then prompt chunks within a token budget.
 
+mod adapter_sets;
 mod admit;
 pub mod budget;
 mod check;
@@ -29,6 +30,7 @@ pub use options::SchedulerOptions;
 pub use plan::{Admitted, Plan, Work, WorkKind};
 
 use crate::backend::Capabilities;
+use crate::batch::SpanAdapter;
 use crate::cache_events::CacheEvent;
 use crate::priority::Priority;
 use crate::schedule::kv::{BlockManager, KvManager, KvOp, KvOptions};
@@ -36,6 +38,7 @@ use crate::schedule::queue::{FairOptions, QueueOrder, Service};
 use crate::schedule::sched_request::SchedRequest;
 use crate::stats::SchedulerStats;
 use crate::token::{RequestId, SeqId, TokenId};
+use adapter_sets::AdapterSets;
 use budget::BatchPolicy;
 use cold::Cold;
 use costs::Costs;
@@ -71,6 +74,7 @@ pub struct Scheduler {
     /// Requests outside the queue until resumed or removed: preempted while paused, or about to end.
     suspended: HashMap<RequestId, SchedRequest>,
     deadlines: Deadlines,
+    adapter_sets: AdapterSets,
     costs: Costs,
     row_costs: RowCosts,
     cold: Option<Cold>,
@@ -114,6 +118,7 @@ impl Scheduler {
             seqs: HashMap::with_capacity(sequences),
             suspended: HashMap::new(),
             deadlines: Deadlines::default(),
+            adapter_sets: AdapterSets::new(capabilities, sequences),
             costs: Costs::default(),
             row_costs: RowCosts::default(),
             cold: None,
@@ -138,6 +143,7 @@ impl Scheduler {
         self.plan.clear();
         self.expire(now);
         self.resume_late(now);
+        self.choose_adapter_sets();
         self.plan_decodes(now);
         self.allow_store(now);
         self.settle_followers(now);
@@ -209,6 +215,12 @@ impl Scheduler {
         let request = self.request(work.seq).filter(|request| request.id == work.id);
         let tokens = request.and_then(|r| r.tokens_and_drafts().get(work.start..work.start + work.len));
         tokens.unwrap_or_default()
+    }
+
+    /// The adapters of the request of `work`.
+    pub fn adapters_of(&self, work: &Work) -> &[SpanAdapter] {
+        let request = self.request(work.seq).filter(|request| request.id == work.id);
+        request.and_then(|request| request.adapters.as_deref()).unwrap_or_default()
     }
 
     /// Maximum length of a request, prompt included, by its own limit and the context's.

@@ -27,7 +27,10 @@ impl Scheduler {
                 break;
             }
             let seq = self.order[i];
-            let Some(running) = self.running_mut(seq).filter(|running| running.prefills()) else { continue };
+            if !self.get(seq).is_some_and(Running::prefills) || !self.takes_adapters_of(seq) {
+                continue;
+            }
+            let Some(running) = self.running_mut(seq) else { continue };
             let work = running.work(budget, rows);
             if work.len == 0 {
                 continue;

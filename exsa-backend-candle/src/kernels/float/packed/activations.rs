@@ -14,7 +14,7 @@ pub(super) const GROUP: usize = 8;
 pub(super) const STREAMED_PANELS: usize = 3;
 
 /// Maximum rows of a panel with any instruction set.
-const ROWS_MAX: usize = 12;
+pub(super) const ROWS_MAX: usize = 12;
 
 /// Values that are reordered on the calling thread alone: to share them takes longer.
 const SHARED_VALUES_MIN: usize = 1 << 14;

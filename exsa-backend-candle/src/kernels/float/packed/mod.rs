@@ -14,6 +14,7 @@
 mod activations;
 mod element;
 mod kernel;
+mod low_rank;
 mod matmul;
 mod matrix;
 mod sets;
@@ -22,6 +23,7 @@ mod tests;
 
 pub(crate) use activations::{FloatActivations, FloatSizes};
 pub(crate) use element::FloatType;
+pub(crate) use low_rank::{LowRank, LowRankProducts, LowRankScratch, LowRankSizes, RowGroup};
 pub(crate) use matmul::{FloatProduct, multiply_floats};
 pub(crate) use matrix::FloatMatrix;
 pub(crate) use sets::{FloatSet, fma_peak};

@@ -1,0 +1,173 @@
+//! Adapters (LoRA, Hu et al., arXiv:2106.09685): those of requests and engines, and their files, whose headers are
+//! checked against the model before any weight is read, and weights as they are read.
+//!
+//! Two forms are known: a GGUF of llama.cpp's form ([`AdapterFile::open`] on a file or bytes) and, with the
+//! feature `peft`, a folder that PEFT saved (`adapter_config.json` and `adapter_model.safetensors`). Both give
+//! pairs of matrices `A` and `B` for matrices `W` of the model, whose product becomes `W x + scale · B (A x)`.
+
+mod gguf;
+mod pair;
+#[cfg(feature = "peft")]
+mod peft;
+pub(crate) mod request;
+#[cfg(feature = "peft")]
+mod safetensors;
+
+pub use pair::{AdapterPair, AdapterTensor, Factor};
+#[cfg(feature = "peft")]
+pub use peft::PeftConfig;
+pub use request::{AdapterError, AdapterOptions, AdapterStatus, RequestAdapter};
+#[cfg(feature = "peft")]
+pub use safetensors::SafetensorsHeader;
+
+use crate::backend::ModelSource;
+use crate::error::LoadError;
+use std::fs::File;
+use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Maximum rank of any adapter. Larger ones are refused as damaged: a matrix of such a rank is no adapter.
+pub const RANK_MAX: usize = 4096;
+
+/// Facts about a model that its adapters are checked by.
+#[derive(Clone, Copy)]
+pub struct BaseModel<'a> {
+    /// `general.architecture`.
+    pub architecture: &'a str,
+    /// Heads of queries.
+    pub n_head: usize,
+    /// Heads of keys and values.
+    pub n_head_kv: usize,
+    /// Columns and rows of the model's matrix of this name (`blk.0.attn_q.weight`), or why it takes no adapter.
+    pub matrix: &'a dyn Fn(&str) -> Result<[usize; 2], String>,
+}
+
+impl std::fmt::Debug for BaseModel<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BaseModel").field("architecture", &self.architecture).finish_non_exhaustive()
+    }
+}
+
+/// An adapter whose header was checked against a model.
+pub struct AdapterFile {
+    name: String,
+    reader: Box<dyn Source>,
+    pairs: Vec<AdapterPair>,
+}
+
+/// Weights that can be read at any place.
+trait Source: Read + Seek + Send {}
+
+impl<T: Read + Seek + Send> Source for T {}
+
+impl AdapterFile {
+    /// Opens the adapter `source` for the model `base` and checks its header.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Adapter`] for all that is wrong with it, [`LoadError::Io`] if it cannot be read.
+    pub fn open(source: &ModelSource, base: &BaseModel<'_>) -> Result<Self, LoadError> {
+        match source {
+            ModelSource::File(path) if path.is_dir() => Self::open_folder(path, base),
+            ModelSource::File(path) => Self::open_gguf(path.display().to_string(), open(path)?, base),
+            ModelSource::Embedded(bytes) => Self::open_gguf(in_memory(), Cursor::new(*bytes), base),
+            ModelSource::Memory(bytes) => Self::open_gguf(in_memory(), Cursor::new(Arc::clone(bytes)), base),
+        }
+    }
+
+    fn open_gguf(
+        name: String,
+        mut reader: impl Source + 'static,
+        base: &BaseModel<'_>,
+    ) -> Result<Self, LoadError> {
+        match gguf::pairs(&mut reader, base) {
+            Ok(pairs) => Ok(Self { name, reader: Box::new(reader), pairs }),
+            Err(problem) => Err(LoadError::Adapter { name, problem }),
+        }
+    }
+
+    #[cfg(feature = "peft")]
+    fn open_folder(path: &Path, base: &BaseModel<'_>) -> Result<Self, LoadError> {
+        let name = path.display().to_string();
+        let weights = path.join(peft::WEIGHTS_FILE);
+        let mut reader = open(&weights)?;
+        let config = peft::read_config(&mut open(&path.join(peft::CONFIG_FILE))?);
+        match config.and_then(|config| peft::pairs(&config, &mut reader, base)) {
+            Ok(pairs) => Ok(Self { name, reader: Box::new(reader), pairs }),
+            Err(problem) => Err(LoadError::Adapter { name, problem }),
+        }
+    }
+
+    #[cfg(not(feature = "peft"))]
+    fn open_folder(path: &Path, _: &BaseModel<'_>) -> Result<Self, LoadError> {
+        let problem = "it is a folder; this build reads GGUF files, and not the folders of PEFT".to_owned();
+        Err(LoadError::Adapter { name: path.display().to_string(), problem })
+    }
+
+    /// Its path, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pairs of matrices, at least one, each for another matrix of the model.
+    pub fn pairs(&self) -> &[AdapterPair] {
+        &self.pairs
+    }
+
+    /// Largest rank of its pairs.
+    pub fn rank(&self) -> usize {
+        self.pairs.iter().map(|pair| pair.rank).max().unwrap_or(0)
+    }
+
+    /// Reads a matrix of pair `index`: rows one after the other, in the type of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Adapter`] for values that are not finite, and if it cannot be read.
+    pub fn read(&mut self, index: usize, factor: Factor, into: &mut Vec<u8>) -> Result<(), LoadError> {
+        let Some(pair) = self.pairs.get(index) else {
+            return Err(self.refuse(format!("it has no pair {index}")));
+        };
+        let tensor = pair.tensor(factor);
+        let read = self.reader.seek(SeekFrom::Start(tensor.offset)).and_then(|_| {
+            into.clear();
+            // The length was checked against that of the file when it was opened.
+            (&mut self.reader).take(tensor.bytes).read_to_end(into)
+        });
+        let problem = match read {
+            Ok(len) if len as u64 == tensor.bytes => match pair.check_values(factor, into) {
+                Ok(()) => {
+                    pair.order_rows(factor, into);
+                    return Ok(());
+                }
+                Err(problem) => problem,
+            },
+            Ok(len) => format!("{} ends after {len} of {} bytes", pair.weight, tensor.bytes),
+            Err(error) => format!("{}: {error}", pair.weight),
+        };
+        Err(self.refuse(problem))
+    }
+
+    /// The error that this adapter cannot be used.
+    pub fn refuse(&self, problem: impl Into<String>) -> LoadError {
+        LoadError::Adapter { name: self.name.clone(), problem: problem.into() }
+    }
+}
+
+impl std::fmt::Debug for AdapterFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdapterFile")
+            .field("name", &self.name)
+            .field("pairs", &self.pairs)
+            .finish_non_exhaustive()
+    }
+}
+
+fn in_memory() -> String {
+    "in memory".to_owned()
+}
+
+fn open(path: &Path) -> Result<File, LoadError> {
+    File::open(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })
+}

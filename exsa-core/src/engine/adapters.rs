@@ -1,0 +1,176 @@
+//! The adapters of an engine: names, limits, and which of them a request uses.
+
+use crate::adapter::{AdapterError, AdapterOptions, AdapterStatus, RequestAdapter};
+use crate::backend::{AdapterInfo, AdapterLimits, Model, ModelSource};
+use crate::batch::SpanAdapter;
+use crate::error::LoadError;
+use crate::generator::SubmitError;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Maximum characters of a name.
+const NAME_CHARS_MAX: usize = 200;
+
+/// Adapters by name. Loading and unloading happen on the caller's thread, beside the engine's passes.
+pub(crate) struct Adapters {
+    model: Arc<dyn Model>,
+    options: AdapterOptions,
+    rank_max: usize,
+    loaded: Mutex<BTreeMap<Arc<str>, Arc<Lease>>>,
+    /// Bytes of all adapters in memory, those included that requests use after they were unloaded.
+    bytes: Arc<Mutex<u64>>,
+    /// Held while an adapter is loaded, so that the limits hold.
+    loading: Mutex<()>,
+}
+
+/// Keeps an adapter in memory: by its name, and by each request that uses it.
+pub(crate) struct Lease {
+    model: Arc<dyn Model>,
+    info: AdapterInfo,
+    bytes: Arc<Mutex<u64>>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.model.unload_adapter(self.info.id);
+        *self.bytes.lock() -= self.info.bytes;
+    }
+}
+
+/// The adapters of a request.
+pub(crate) struct ResolvedAdapters {
+    /// In the order in which they are summed, by name: the same in every engine.
+    pub(crate) spans: Arc<[SpanAdapter]>,
+    /// Names what they compute: KV is shared among requests with the same key.
+    pub(crate) key: Arc<str>,
+    /// Keeps them in memory.
+    pub(crate) leases: Vec<Arc<Lease>>,
+}
+
+impl Adapters {
+    pub(crate) fn new(model: Arc<dyn Model>, options: AdapterOptions, rank_max: usize) -> Self {
+        Self {
+            model,
+            options,
+            rank_max,
+            loaded: Mutex::default(),
+            bytes: Arc::default(),
+            loading: Mutex::default(),
+        }
+    }
+
+    /// Loads an adapter under a name.
+    pub(crate) fn load(&self, name: &str, source: &ModelSource) -> Result<AdapterStatus, AdapterError> {
+        check_name(name)?;
+        let _loading = self.loading.lock();
+        let count = {
+            let loaded = self.loaded.lock();
+            if loaded.contains_key(name) {
+                return Err(AdapterError::AlreadyLoaded { name: name.to_owned() });
+            }
+            loaded.len()
+        };
+        if count >= self.options.count_max {
+            return Err(AdapterError::TooMany { limit: self.options.count_max });
+        }
+        let left = self.options.bytes_max.saturating_sub(*self.bytes.lock());
+        let limits = AdapterLimits::new().rank(self.rank_max).bytes(left);
+        let load = || self.model.load_adapter(source, &limits);
+        let info = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
+            let panic = crate::engine::step::panic_text(&*panic);
+            Err(LoadError::Backend(format!("it panicked when it loaded an adapter: {panic}")))
+        })?;
+        *self.bytes.lock() += info.bytes;
+        let lease = Lease { model: self.model.clone(), info, bytes: self.bytes.clone() };
+        let name: Arc<str> = name.into();
+        self.loaded.lock().insert(name.clone(), Arc::new(lease));
+        Ok(AdapterStatus::new(name, info, 0))
+    }
+
+    /// Takes a name away. The adapter leaves memory when the last request that uses it has ended.
+    pub(crate) fn unload(&self, name: &str) -> Result<(), AdapterError> {
+        let mut loaded = self.loaded.lock();
+        let Some(lease) = loaded.remove(name) else {
+            let loaded = loaded.keys().map(|name| name.to_string()).collect();
+            return Err(AdapterError::Unknown { name: name.to_owned(), loaded });
+        };
+        drop(loaded);
+        // Perhaps the last: its memory goes back to the system without the lock.
+        drop(lease);
+        Ok(())
+    }
+
+    /// The loaded adapters, by name.
+    pub(crate) fn list(&self) -> Vec<AdapterStatus> {
+        let loaded = self.loaded.lock();
+        let status = |(name, lease): (&Arc<str>, &Arc<Lease>)| {
+            AdapterStatus::new(name.clone(), lease.info, Arc::strong_count(lease) - 1)
+        };
+        loaded.iter().map(status).collect()
+    }
+
+    /// Looks the adapters of a request up; `None` if it uses none.
+    pub(crate) fn resolve(&self, wanted: &[RequestAdapter]) -> Result<Option<ResolvedAdapters>, SubmitError> {
+        // A product times zero changes nothing.
+        let mut wanted: Vec<_> = wanted.iter().filter(|adapter| adapter.scale != 0.0).collect();
+        wanted.sort_by(|a, b| a.name.cmp(&b.name));
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let loaded = self.loaded.lock();
+        let (mut spans, mut leases, mut key) = (Vec::new(), Vec::new(), String::new());
+        for RequestAdapter { name, scale } in wanted {
+            let Some(lease) = loaded.get(name.as_str()) else {
+                let loaded = loaded.keys().map(|name| name.to_string()).collect();
+                return Err(SubmitError::UnknownAdapter { adapter: name.clone(), loaded });
+            };
+            let (fingerprint, separator) = (lease.info.fingerprint.0, if key.is_empty() { "" } else { "+" });
+            // Writing to a text does not fail.
+            let _ = write!(key, "{separator}{name}@{fingerprint:016x}");
+            if *scale != 1.0 {
+                let _ = write!(key, "*{scale}");
+            }
+            spans.push(SpanAdapter { id: lease.info.id, scale: *scale });
+            leases.push(lease.clone());
+        }
+        Ok(Some(ResolvedAdapters { spans: spans.into(), key: key.into(), leases }))
+    }
+}
+
+/// Refuses adapters of a request that no engine with sessions of `span_max` adapters takes.
+pub(crate) fn check(wanted: &[RequestAdapter], span_max: usize) -> Result<(), SubmitError> {
+    let refused = |problem: String| Err(SubmitError::Option { option: "lora", problem });
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    if span_max == 0 {
+        let reason = "this engine takes no adapters per request".to_owned();
+        return Err(SubmitError::Unsupported { operation: "lora", reason });
+    }
+    if wanted.len() > span_max {
+        return refused(format!("{} adapters, but at most {span_max} are possible", wanted.len()));
+    }
+    for (i, adapter) in wanted.iter().enumerate() {
+        if !adapter.scale.is_finite() {
+            return refused(format!("the scale of '{}' is {}", adapter.name, adapter.scale));
+        }
+        if wanted[..i].iter().any(|other| other.name == adapter.name) {
+            return refused(format!("'{}' is named twice", adapter.name));
+        }
+    }
+    Ok(())
+}
+
+/// Names are parts of the keys of cached KV, of JSON and of log lines.
+fn check_name(name: &str) -> Result<(), AdapterError> {
+    let allowed = |c: char| c.is_alphanumeric() || "-_.:/ ".contains(c);
+    let len = name.chars().count();
+    if (1..=NAME_CHARS_MAX).contains(&len) && name.chars().all(allowed) {
+        return Ok(());
+    }
+    let name: String = name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
+    Err(AdapterError::Name { name })
+}

@@ -1,0 +1,83 @@
+//! Sets of adapters in a pass, where a session cannot mix all: in each plan, those that were computed least
+//! recently get their turn, so that none starves.
+
+use super::Scheduler;
+use crate::backend::Capabilities;
+use crate::batch::SpanAdapter;
+use crate::token::SeqId;
+use std::sync::Arc;
+
+/// The adapters of a request; `None` for the model alone.
+type Set = Option<Arc<[SpanAdapter]>>;
+
+/// Which sets of adapters the plan has.
+#[derive(Debug)]
+pub(super) struct AdapterSets {
+    /// Maximum sets in a pass; `None` if a pass takes all.
+    max: Option<usize>,
+    /// Sets of this plan.
+    chosen: Vec<Set>,
+    /// Sets of running sequences, with the number of the last plan that had them, or since which they wait.
+    served: Vec<(Set, u64)>,
+    plan: u64,
+}
+
+impl AdapterSets {
+    /// For a session of which `sequences` sequences run together.
+    pub(super) fn new(capabilities: &Capabilities, sequences: usize) -> Self {
+        let max = Some(capabilities.batch_adapter_sets_max.max(1));
+        let max = max.filter(|max| capabilities.span_adapters_max > 0 && *max < sequences);
+        Self { max, chosen: Vec::new(), served: Vec::new(), plan: 0 }
+    }
+
+    /// Whether the plan takes work with the adapters of `set`.
+    fn admit(&mut self, set: &Set) -> bool {
+        let Some(max) = self.max else { return true };
+        if self.chosen.contains(set) {
+            return true;
+        }
+        if self.chosen.len() >= max {
+            return false;
+        }
+        match self.served.iter_mut().find(|(served, _)| served == set) {
+            Some((_, plan)) => *plan = self.plan,
+            None => self.served.push((set.clone(), self.plan)),
+        }
+        self.chosen.push(set.clone());
+        true
+    }
+}
+
+impl Scheduler {
+    /// Chooses the sets of adapters of this plan among those of sequences that can be given work.
+    pub(super) fn choose_adapter_sets(&mut self) {
+        let Some(max) = self.adapter_sets.max else { return };
+        let Self { running, order, adapter_sets: sets, .. } = self;
+        sets.plan += 1;
+        sets.chosen.clear();
+        sets.served.retain(|(set, _)| running.iter().flatten().any(|other| other.request.adapters == *set));
+        let active = order.iter().filter_map(|seq| running.get(seq.index())?.as_ref());
+        let active = active.filter(|running| running.decodes() || running.prefills());
+        let active = active.map(|running| &running.request.adapters);
+        for set in active.clone() {
+            // A new set waits from now on: it does not overtake those that waited before.
+            if !sets.served.iter().any(|(known, _)| known == set) {
+                sets.served.push((set.clone(), sets.plan));
+            }
+        }
+        for _ in 0..max {
+            let last =
+                |set: &&Set| sets.served.iter().find(|(known, _)| known == *set).map(|(_, plan)| *plan);
+            // The first in order of those that waited longest.
+            let waiting = active.clone().filter(|set| !sets.chosen.contains(set));
+            let Some(set) = waiting.min_by_key(last).cloned() else { return };
+            sets.admit(&set);
+        }
+    }
+
+    /// Whether the plan takes work of `seq`, which can be given some.
+    pub(super) fn takes_adapters_of(&mut self, seq: SeqId) -> bool {
+        let running = self.running.get(seq.index()).and_then(Option::as_ref);
+        running.is_some_and(|running| self.adapter_sets.admit(&running.request.adapters))
+    }
+}
