@@ -23,6 +23,8 @@ pub struct Capabilities {
     pub logprobs: bool,
     /// Names of the grammars that answers can be restricted to.
     pub constraints: &'static [&'static str],
+    /// Grammars hold for prompts of text too, not for conversations alone.
+    pub text_constraints: bool,
     /// Calls of tools can be forced.
     pub forced_tools: bool,
     /// Largest seed; `None` if seeds are not sent.

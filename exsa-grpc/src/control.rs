@@ -25,8 +25,8 @@ use tonic::{Extensions, Request, Response, Status};
 /// Maximum ids in one `Abort`.
 const ABORTS_MAX: usize = 4096;
 
-/// Version of the protocol's methods that are served.
-const API_VERSION: &str = "v1";
+/// The version by which clients, such as Dynamo's sidecar, know the protocol.
+const API_VERSION: &str = "vllm";
 
 /// The service `vllm.Control` over a [`Host`].
 pub struct Control<H> {

@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 impl State {
     /// The error of the first of the `able` members, if there are any and all were given up.
+    /// A member that is not there yet may be able.
     fn failure(&self, able: impl Fn(&MemberState) -> bool) -> Option<SubmitError> {
+        if !self.missing.is_empty() {
+            return None;
+        }
         let mut first = None;
         for member in self.members.iter().filter(|member| !member.replaced && able(member)) {
             let error = member.failure()?;

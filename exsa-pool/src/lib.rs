@@ -37,6 +37,7 @@ mod place;
 mod pool;
 mod progress;
 mod queue;
+mod search;
 mod shared;
 
 pub use breaker::BreakerOptions;

@@ -32,6 +32,7 @@ impl Managed for Pool {
     fn members(&self) -> Vec<MemberState> {
         let state = |member: MemberStatus| {
             let word = match &member {
+                MemberStatus { missing: true, .. } => "not reached yet",
                 MemberStatus { draining: true, .. } => "draining",
                 MemberStatus { breaker_open: true, .. } => "resting after failures",
                 MemberStatus { ready: true, .. } => "ready",

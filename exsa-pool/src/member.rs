@@ -76,6 +76,8 @@ pub struct MemberStatus {
     pub ready: bool,
     /// The reason for which it was given up.
     pub failed: Option<String>,
+    /// Whether it is not there yet ([`Pool::add_later`](crate::Pool::add_later)).
+    pub missing: bool,
     /// Whether it takes no more requests and its requests are going to their end.
     pub draining: bool,
     /// Whether it failed so often that it gets no requests for a while.
@@ -86,6 +88,24 @@ pub struct MemberStatus {
     pub submitted: u64,
     /// Requests that were lost with it.
     pub lost: u64,
+}
+
+impl MemberStatus {
+    /// The state of a member that is not there yet.
+    pub(crate) fn missing(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            models: Vec::new(),
+            ready: false,
+            failed: None,
+            missing: true,
+            draining: false,
+            breaker_open: false,
+            in_flight: 0,
+            submitted: 0,
+            lost: 0,
+        }
+    }
 }
 
 /// A member at work.
@@ -160,6 +180,7 @@ impl MemberState {
             models: self.models.iter().map(|model| model.name.clone()).collect(),
             ready: self.is_ready(),
             failed: self.failure().map(|error| error.to_string()),
+            missing: false,
             draining: self.draining,
             breaker_open: self.breaker.is_open(),
             in_flight: self.in_flight,

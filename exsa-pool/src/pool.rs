@@ -6,7 +6,7 @@ use crate::job::{Job, Part};
 use crate::member::{Member, MemberState, MemberStatus};
 use crate::options::PoolOptions;
 use crate::progress::Progress;
-use crate::shared::Shared;
+use crate::shared::{Shared, State};
 use exsa_core::chat::Rendered;
 use exsa_core::embed::{EmbedOutput, Pending, RerankOutput};
 use exsa_core::error::LoadError;
@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 ///
 /// [`Finished::continued`]: exsa_core::stream::Finished::continued
 pub struct Pool {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -63,12 +63,7 @@ impl Pool {
     pub fn add(&self, member: Member) {
         let models = member.generator.models();
         let mut state = self.shared.state.lock();
-        for old in state.members.iter_mut().filter(|old| old.member.name == member.name) {
-            (old.draining, old.replaced) = (true, true);
-        }
-        let number = self.shared.number();
-        state.members.retain(|old| !(old.replaced && old.in_flight == 0));
-        state.members.push(MemberState::new(number, member, models));
+        self.shared.insert(&mut state, member, models);
         drop(state);
         self.shared.notify();
     }
@@ -110,13 +105,16 @@ impl Pool {
         }
     }
 
-    /// Removes a member. Requests that it still has are lost with it only if it ends them.
+    /// Removes a member, also one that is not there yet. Requests that it still has are lost with it only if it
+    /// ends them.
     pub fn remove(&self, name: &str) -> bool {
         let mut state = self.shared.state.lock();
-        let before = state.members.len();
+        let before = state.members.len() + state.missing.len();
         state.members.retain(|member| member.member.name != name);
-        let removed = state.members.len() < before;
+        state.missing.retain(|missing| missing.name != name);
+        let removed = state.members.len() + state.missing.len() < before;
         drop(state);
+        self.shared.search.notify_all();
         self.shared.notify();
         removed
     }
@@ -138,9 +136,11 @@ impl Pool {
         }
     }
 
-    /// The members, in the order in which they were added.
+    /// The members, in the order in which they were added; those that are not there yet come last.
     pub fn members(&self) -> Vec<MemberStatus> {
-        self.shared.state.lock().members.iter().map(MemberState::status).collect()
+        let state = self.shared.state.lock();
+        let missing = state.missing.iter().map(|missing| MemberStatus::missing(&missing.name));
+        state.members.iter().map(MemberState::status).chain(missing).collect()
     }
 
     /// Changes the settings of classes and shares.
@@ -156,6 +156,7 @@ impl Pool {
     /// Refuses further requests, and returns at once.
     pub fn begin_shutdown(&self) {
         self.shared.state.lock().draining = true;
+        self.shared.search.notify_all();
     }
 
     /// Refuses further requests, and waits for at most `timeout` until all have ended; the rest is cancelled.
@@ -211,9 +212,20 @@ impl Pool {
 }
 
 impl Shared {
+    /// Adds a member in place of those of its name.
+    pub(crate) fn insert(&self, state: &mut State, member: Member, models: Vec<Arc<ModelInfo>>) {
+        for old in state.members.iter_mut().filter(|old| old.member.name == member.name) {
+            (old.draining, old.replaced) = (true, true);
+        }
+        state.missing.retain(|missing| missing.name != member.name);
+        state.members.retain(|old| !(old.replaced && old.in_flight == 0));
+        state.members.push(MemberState::new(self.number(), member, models));
+        self.search.notify_all();
+    }
+
     /// Reads the members' models again. A member without any keeps those it had.
     fn refresh(&self) {
-        let list = |state: &crate::shared::State| -> Vec<_> {
+        let list = |state: &State| -> Vec<_> {
             state.members.iter().map(|member| (member.id, member.member.generator.clone())).collect()
         };
         let members = list(&self.state.lock());

@@ -5,6 +5,7 @@ use crate::member::MemberState;
 use crate::options::PoolOptions;
 use crate::progress::Attempt;
 use crate::queue::Queue;
+use crate::search::Missing;
 use exsa_core::stream::StreamHandle;
 use exsa_core::{FinishReason, RequestError};
 use parking_lot::{Condvar, Mutex};
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct State {
     pub(crate) queue: Queue,
     pub(crate) members: Vec<MemberState>,
+    /// Members that are not there yet.
+    pub(crate) missing: Vec<Missing>,
     /// Handles of attempts that have ended, dropped by the dispatcher: their streams may be locked now.
     pub(crate) retired: Vec<Arc<StreamHandle>>,
     /// Requests that run, to cancel them at the end and to hedge them.
@@ -37,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) options: PoolOptions,
     pub(crate) state: Mutex<State>,
     pub(crate) wake: Condvar,
+    /// Wakes the searches for missing members, which busy pools would wake too often by [`wake`](Self::wake).
+    pub(crate) search: Condvar,
     pub(crate) hasher: RandomState,
     numbers: AtomicU64,
     start: Instant,
@@ -47,6 +52,7 @@ impl Shared {
         let state = State {
             queue: Queue::new(options.fair),
             members: Vec::new(),
+            missing: Vec::new(),
             retired: Vec::new(),
             running: Vec::new(),
             submitted: 0,
@@ -60,6 +66,7 @@ impl Shared {
             options,
             state: Mutex::new(state),
             wake: Condvar::new(),
+            search: Condvar::new(),
             hasher: RandomState::new(),
             numbers: AtomicU64::new(0),
             start: Instant::now(),

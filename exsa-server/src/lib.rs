@@ -44,6 +44,8 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "kv-events")]
 pub mod fleet;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod http;
 mod inference;
 pub mod listener;

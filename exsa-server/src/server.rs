@@ -3,8 +3,12 @@
 use crate::access::{self, Access, Scope};
 use crate::apis::{anthropic, llama, ollama, openai, openapi, tokens};
 use crate::audit::AuditLog;
+#[cfg(feature = "grpc")]
+use crate::config::GrpcConfig;
 #[cfg(feature = "kv-events")]
 use crate::fleet::KvEvents;
+#[cfg(feature = "grpc")]
+use crate::grpc;
 use crate::http::{body, closing, context, cors, error, origin, request_log};
 use crate::inference::books;
 use crate::live::Live;
@@ -148,6 +152,27 @@ impl Server {
 
     /// The routes.
     pub fn router(self) -> Router {
+        self.build().1
+    }
+
+    /// The routes, and those of the gRPC services for a socket of their own
+    /// ([`Listeners::http2`](crate::listener::Listeners::http2)).
+    #[cfg(feature = "grpc")]
+    pub fn routers(self, config: &GrpcConfig) -> (Router, Router) {
+        #[cfg(feature = "kv-events")]
+        let events = self.kv_events.clone();
+        let (state, app) = self.build();
+        let host = grpc::ServerHost {
+            state,
+            #[cfg(feature = "kv-events")]
+            events,
+        };
+        let grpc = grpc::router(host, config);
+        (app, grpc)
+    }
+
+    /// The state of the handlers, and the routes over it.
+    fn build(self) -> (Arc<AppState>, Router) {
         #[cfg(feature = "otel")]
         let telemetry = self.telemetry;
         let prompt_cache = self.prompt_cache;
@@ -182,7 +207,7 @@ impl Server {
             true => routes.route_layer(middleware::from_fn_with_state(scope, access::require)),
             false => routes,
         };
-        Router::new()
+        let app = Router::new()
             .merge(scoped(inference().route_layer(load), Scope::Infer))
             .merge(scoped(recorded(lifecycle()), Scope::Models))
             .merge(scoped(observed, Scope::Metrics))
@@ -200,7 +225,8 @@ impl Server {
             .layer(middleware::from_fn_with_state(state.clone(), context::add))
             .layer(middleware::from_fn_with_state(state.clone(), metrics::count))
             .layer(middleware::from_fn_with_state(state.clone(), closing::close))
-            .with_state(state)
+            .with_state(state.clone());
+        (state, app)
     }
 }
 

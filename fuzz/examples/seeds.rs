@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "config" => config(),
         "remote" => remote(),
         "worker" => worker()?,
+        "zmtp" => zmtp(),
         // Their inputs are choices; there is little to begin with.
         "requests" | "restore" => choices(),
         other => return Err(format!("no seeds for target '{other}'").into()),
@@ -93,6 +94,27 @@ fn worker() -> Result<Vec<(String, Vec<u8>)>, Box<dyn Error>> {
         encode(&message, &mut from)?;
     }
     Ok(vec![("to".into(), to), ("from".into(), from)])
+}
+
+/// A subscriber and a reader of past messages, behind the byte that chooses the socket.
+fn zmtp() -> Vec<(String, Vec<u8>)> {
+    let conversation = |choice: u8, kind: &str, frames: &[(u8, &[u8])]| {
+        let mut greeting = [0; 64];
+        (greeting[0], greeting[9], greeting[10]) = (0xff, 0x7f, 3);
+        greeting[12..16].copy_from_slice(b"NULL");
+        let length = (kind.len() as u32).to_be_bytes();
+        let ready = [b"\x05READY\x0bSocket-Type".as_slice(), &length, kind.as_bytes()].concat();
+        let mut bytes = [&[choice][..], &greeting].concat();
+        for (flags, body) in [(4, ready.as_slice())].iter().chain(frames) {
+            bytes.extend([*flags, body.len() as u8]);
+            bytes.extend_from_slice(body);
+        }
+        bytes
+    };
+    let ping: (u8, &[u8]) = (4, b"\x04PING\0\x0aabc");
+    let subscriber = conversation(0, "SUB", &[(0, b"\x01kv@"), ping, (0, b"\0kv@")]);
+    let reader = conversation(1, "DEALER", &[ping, (1, b""), (0, &[0, 0, 0, 0, 0, 0, 0, 7])]);
+    vec![("subscriber".into(), subscriber), ("reader".into(), reader)]
 }
 
 /// A checkpoint and two files of one line.

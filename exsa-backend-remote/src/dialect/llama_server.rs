@@ -70,6 +70,7 @@ impl Protocol for LlamaServer {
             chat: true,
             logprobs: true,
             constraints: CONSTRAINTS,
+            text_constraints: true,
             forced_tools: true,
             // 32 bits, of which the largest stands for a random seed.
             seed_max: Some(if self.is_exsa { i64::MAX as u64 } else { u32::MAX as u64 - 1 }),

@@ -101,7 +101,10 @@ pub(crate) fn protocol(dialect: Dialect, served: &Served) -> Box<dyn Protocol> {
         Dialect::LlamaServer | Dialect::Exsa => {
             Box::new(llama_server::LlamaServer { is_exsa: dialect == Dialect::Exsa })
         }
-        Dialect::OpenAi | Dialect::Auto => Box::new(openai::OpenAi),
+        Dialect::OpenAi | Dialect::Auto => {
+            let text_grammar = openai::TextGrammar::of_owner(&served.owned_by);
+            Box::new(openai::OpenAi { text_grammar })
+        }
     }
 }
 

@@ -28,7 +28,32 @@ const PENALTIES: Penalties = Penalties { additive: Counted::Answer, repetition: 
 const CONSTRAINTS: &[&str] = &["json_schema", "json_object"];
 
 /// Any server with OpenAI's API, by its text.
-pub(super) struct OpenAi;
+pub(super) struct OpenAi {
+    pub(super) text_grammar: TextGrammar,
+}
+
+/// Form of a grammar on `/v1/completions`. OpenAI's own route has none, and servers ignore fields that they do not
+/// know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TextGrammar {
+    /// `response_format`, as for conversations.
+    ResponseFormat,
+    /// llama-server's `json_schema`; it ignores `response_format` there.
+    JsonSchema,
+    /// Not known to be kept to.
+    Unknown,
+}
+
+impl TextGrammar {
+    /// The form of the engine that lists its models as owned by `owner`, in lower case.
+    pub(super) fn of_owner(owner: &str) -> Self {
+        let keep = ["vllm", "sglang", "tensorrt_llm", "exsa"];
+        if keep.into_iter().any(|name| owner.contains(name)) {
+            return Self::ResponseFormat;
+        }
+        if owner.contains("llamacpp") { Self::JsonSchema } else { Self::Unknown }
+    }
+}
 
 impl Protocol for OpenAi {
     fn capabilities(&self) -> Capabilities {
@@ -41,6 +66,7 @@ impl Protocol for OpenAi {
             chat: true,
             logprobs: true,
             constraints: CONSTRAINTS,
+            text_constraints: self.text_grammar != TextGrammar::Unknown,
             forced_tools: true,
             seed_max: Some(i64::MAX as u64),
             priority: false,
@@ -61,7 +87,18 @@ impl Protocol for OpenAi {
         bias_as_map(&mut body);
         common(&mut body, call);
         if let Some(constraint) = &call.request.constraint {
-            body.insert("response_format".to_owned(), response_format(constraint)?);
+            let is_chat = matches!(call.request.prompt, Prompt::Chat(_));
+            let form = if is_chat { TextGrammar::ResponseFormat } else { self.text_grammar };
+            let (field, grammar) = match form {
+                TextGrammar::ResponseFormat => ("response_format", response_format(constraint)?),
+                TextGrammar::JsonSchema => ("json_schema", json_schema(constraint)?),
+                TextGrammar::Unknown => {
+                    let reason = "the engine is not known to keep to a grammar on /v1/completions; send a conversation, \
+                                  or name the engine's own dialect";
+                    return Err(unsupported("constraint", reason));
+                }
+            };
+            body.insert(field.to_owned(), grammar);
         }
         match &call.request.prompt {
             Prompt::Chat(_) => chat(body, call),
@@ -184,6 +221,15 @@ fn response_format(constraint: &Constraint) -> Result<Value, SubmitError> {
             let schema = json!({ "name": "answer", "strict": true, "schema": schema_value(schema)? });
             Ok(json!({ "type": "json_schema", "json_schema": schema }))
         }
+        _ => Err(refused_grammar(Dialect::OpenAi.name(), CONSTRAINTS)),
+    }
+}
+
+/// The schema of a constraint, as llama-server takes it.
+fn json_schema(constraint: &Constraint) -> Result<Value, SubmitError> {
+    match grammar_of(constraint)?.0 {
+        Grammar::JsonObject => Ok(json!({ "type": "object" })),
+        Grammar::JsonSchema(schema) => schema_value(schema),
         _ => Err(refused_grammar(Dialect::OpenAi.name(), CONSTRAINTS)),
     }
 }

@@ -13,7 +13,8 @@ pub(crate) struct Served {
     pub(crate) context: Option<usize>,
     /// Whether the engine has vLLM's route `/inference/v1/generate`.
     pub(crate) generate_route: bool,
-    owned_by: String,
+    /// Owner of the first model, in lower case: the engine's name with most.
+    pub(crate) owned_by: String,
 }
 
 /// The dialect of the engine, where it is not given, and what it serves.

@@ -46,6 +46,7 @@ impl Protocol for Sglang {
             chat: false,
             logprobs: true,
             constraints: CONSTRAINTS,
+            text_constraints: true,
             forced_tools: false,
             seed_max: Some(i64::MAX as u64),
             priority: true,

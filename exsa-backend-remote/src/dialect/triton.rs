@@ -57,6 +57,7 @@ impl Protocol for Triton {
             chat: false,
             logprobs: false,
             constraints: CONSTRAINTS,
+            text_constraints: true,
             forced_tools: false,
             seed_max: Some(u64::MAX),
             priority: false,

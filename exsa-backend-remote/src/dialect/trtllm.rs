@@ -45,6 +45,7 @@ impl Protocol for TensorRtLlm {
             // Their form in a stream without detokenization is not documented.
             logprobs: false,
             constraints: CONSTRAINTS,
+            text_constraints: true,
             forced_tools: true,
             seed_max: Some(i64::MAX as u64),
             priority: true,

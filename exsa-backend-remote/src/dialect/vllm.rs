@@ -59,6 +59,7 @@ impl Protocol for Vllm {
             chat: true,
             logprobs: true,
             constraints: CONSTRAINTS,
+            text_constraints: true,
             forced_tools: true,
             seed_max: Some(i64::MAX as u64),
             priority: true,

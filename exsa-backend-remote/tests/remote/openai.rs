@@ -260,7 +260,7 @@ fn what_the_engine_cannot_render_is_refused() {
 #[test]
 fn grammars_in_each_engines_form() {
     let schema = r#"{"type": "object"}"#;
-    let sent = |owner: &'static str, constraint: Constraint| {
+    let sent_by = |owner: &'static str, dialect: Dialect, constraint: Constraint| {
         let mock = mock(owner, |request, exchange| match request.path.as_str() {
             "/generate" => {
                 exchange.begin_events();
@@ -281,15 +281,25 @@ fn grammars_in_each_engines_form() {
         });
         let mut request = Request::text("a").max_tokens(4).constraint(constraint);
         request.sampling = SamplingParams::greedy();
-        connect(&mock).submit(request).unwrap().complete().unwrap();
+        let engine = RemoteEngine::connect(RemoteOptions::new(&mock.url).dialect(dialect)).unwrap();
+        engine.submit(request).unwrap().complete().unwrap();
         mock.received()[0].body.clone()
     };
-    let body = sent("someone", Constraint::json_schema(schema));
-    assert_eq!(body["response_format"]["json_schema"]["schema"], json!({ "type": "object" }));
-    assert_eq!(
-        sent("someone", Constraint::json_object())["response_format"],
-        json!({ "type": "json_object" })
-    );
+    let sent = |owner: &'static str, constraint: Constraint| sent_by(owner, Dialect::Auto, constraint);
+    for owner in ["vllm", "sglang", "tensorrt_llm", "exsa"] {
+        let body = sent_by(owner, Dialect::OpenAi, Constraint::json_schema(schema));
+        assert_eq!(body["response_format"]["json_schema"]["schema"], json!({ "type": "object" }), "{owner}");
+        let body = sent_by(owner, Dialect::OpenAi, Constraint::json_object());
+        assert_eq!(body["response_format"], json!({ "type": "json_object" }), "{owner}");
+    }
+    // It ignores `response_format` on this route.
+    for constraint in [Constraint::json_schema(schema), Constraint::json_object()] {
+        let body = sent_by("llamacpp", Dialect::OpenAi, constraint);
+        assert_eq!(
+            (&body["json_schema"], &body["response_format"]),
+            (&json!({ "type": "object" }), &Value::Null)
+        );
+    }
     let body = sent("vllm", Constraint::json_schema(schema));
     assert_eq!(
         body["structured_outputs"],
@@ -305,6 +315,28 @@ fn grammars_in_each_engines_form() {
     assert_eq!(body["grammar"], "root ::= \"a\"");
     let body = sent("llamacpp", Constraint::json_schema(schema));
     assert_eq!(body["json_schema"], json!({ "type": "object" }));
+}
+
+#[test]
+fn a_grammar_that_may_be_ignored_is_refused() {
+    let mock = mock("someone", |request, exchange| {
+        assert_eq!(request.path, "/v1/chat/completions");
+        deltas(exchange, &[json!({ "content": "{}" })], "stop");
+    });
+    let engine = connect(&mock);
+    assert!(!engine.capabilities().text_constraints);
+    let mut text = Request::text("a").max_tokens(4).constraint(Constraint::json_object());
+    text.sampling = SamplingParams::greedy();
+    match engine.submit(text) {
+        Err(SubmitError::Unsupported { operation: "constraint", reason }) => {
+            assert!(reason.contains("on /v1/completions; send a conversation"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Conversations have `response_format` by OpenAI's own documentation.
+    let answer = engine.submit(chat().constraint(Constraint::json_object())).unwrap().complete().unwrap();
+    assert_eq!(answer.text, "{}");
+    assert_eq!(mock.received()[0].body["response_format"], json!({ "type": "json_object" }));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod cuts;
 mod faults;
 mod given_up;
+mod late;
 mod placement;
 mod proxy;
 mod queue;

@@ -45,6 +45,8 @@ pub use store::{Store, StoreError};
 pub(crate) use authenticate::{authenticate, require};
 #[cfg(all(feature = "otel", feature = "tls"))]
 pub(crate) use jwt::read_roots;
+#[cfg(feature = "grpc")]
+pub(crate) use refusal::missing_scope;
 pub(crate) use refusal::revoked;
 pub(crate) use revocation::RevocationWatch;
 pub(crate) use routes::routes;

@@ -24,7 +24,7 @@ pub(crate) fn revoked() -> ApiError {
 }
 
 /// A caller without the scope for an act.
-pub(super) fn missing_scope(scope: Scope) -> ApiError {
+pub(crate) fn missing_scope(scope: Scope) -> ApiError {
     let message = format!("this needs the scope '{scope}', which the caller does not have");
     ApiError::new(StatusCode::FORBIDDEN, "permission_error", message).code("missing_scope")
 }

@@ -13,6 +13,7 @@ use crate::reload::{self, Reloader};
 #[cfg(feature = "otel")]
 use crate::telemetry::Telemetry;
 use crate::{Live, Readiness, Server};
+use axum::Router;
 use exsa_backend_candle::CandleBackend;
 use exsa_cache::PromptCache;
 use exsa_core::backend::InferenceBackend;
@@ -118,7 +119,7 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
         .part(reload::Routes(options.clone()))
         .part(reload::Limits(limits.clone()))
         .part(reload::Drain(drain.clone()));
-    let (listeners, reloader, places) = bind(config, reloader).await?;
+    let Bound { listeners, reloader, places, grpc } = bind(config, reloader).await?;
     let reloader = Arc::new(reloader);
     reload_on_hangup(reloader.clone(), parts.audit.clone())?;
     let mut signals = Signals::listen()?;
@@ -150,7 +151,7 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
         }
         None => server,
     };
-    let app = server.router();
+    let (app, listeners) = grpc.join(server, listeners, config);
     // The server is live while it loads models, and ready afterwards.
     let starting = parts.models.clone();
     let started = tokio::task::spawn_blocking(move || starting.wait_for_start());
@@ -211,11 +212,56 @@ fn open_access(config: &AccessConfig) -> Result<Access, Box<dyn Error>> {
     Ok(access)
 }
 
-/// Binds all addresses; certificates become a part of the reload. Returns the addresses in words too.
-async fn bind(
-    config: &Config,
+/// Bound addresses.
+struct Bound {
+    listeners: Listeners,
+    /// The reloader, with the certificates as a part.
     reloader: Reloader,
-) -> Result<(Listeners, Reloader, Vec<String>), Box<dyn Error>> {
+    /// The addresses in words.
+    places: Vec<String>,
+    grpc: GrpcSocket,
+}
+
+/// The socket of the gRPC services, where they are on.
+#[derive(Default)]
+struct GrpcSocket {
+    #[cfg(feature = "grpc")]
+    listener: Option<TcpListener>,
+    #[cfg(all(feature = "grpc", feature = "tls"))]
+    tls: Option<crate::tls::Tls>,
+}
+
+#[cfg(feature = "grpc")]
+impl GrpcSocket {
+    /// Binds the configured address.
+    async fn bind(config: &Config, places: &mut Vec<String>) -> Result<Self, Box<dyn Error>> {
+        let Some(address) = config.grpc.listen else { return Ok(Self::default()) };
+        let listener = bind_tcp(address).await?;
+        places.push(format!("{} for gRPC", listener.local_addr()?));
+        Ok(Self { listener: Some(listener), ..Self::default() })
+    }
+
+    /// The routes of `server`; those of gRPC are added to `listeners` with their socket.
+    fn join(self, server: Server, listeners: Listeners, config: &Config) -> (Router, Listeners) {
+        let Some(listener) = self.listener else { return (server.router(), listeners) };
+        let (app, grpc) = server.routers(&config.grpc);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls {
+            return (app, listeners.http2_tls(listener, tls, grpc));
+        }
+        (app, listeners.http2(listener, grpc))
+    }
+}
+
+#[cfg(not(feature = "grpc"))]
+impl GrpcSocket {
+    fn join(self, server: Server, listeners: Listeners, _: &Config) -> (Router, Listeners) {
+        (server.router(), listeners)
+    }
+}
+
+/// Binds all addresses.
+async fn bind(config: &Config, reloader: Reloader) -> Result<Bound, Box<dyn Error>> {
     let (mut listeners, mut places) = (Listeners::new(), Vec::new());
     #[cfg(feature = "tls")]
     let (tls, reloader) = match config.tls.is_on() {
@@ -245,7 +291,13 @@ async fn bind(
         places.push(format!("the UNIX socket {}", path.display()));
         listeners = listeners.unix(socket);
     }
-    Ok((listeners, reloader, places))
+    #[cfg(feature = "grpc")]
+    let grpc = GrpcSocket::bind(config, &mut places).await?;
+    #[cfg(all(feature = "grpc", feature = "tls"))]
+    let grpc = GrpcSocket { tls, ..grpc };
+    #[cfg(not(feature = "grpc"))]
+    let grpc = GrpcSocket::default();
+    Ok(Bound { listeners, reloader, places, grpc })
 }
 
 async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Box<dyn Error>> {

@@ -7,6 +7,7 @@ mod document;
 mod drain;
 mod engine;
 mod fleet;
+mod grpc;
 mod http;
 mod limits;
 mod listen;
@@ -26,6 +27,7 @@ pub use engine::EngineConfig;
 #[cfg(feature = "kv-events")]
 pub(crate) use fleet::endpoint as kv_endpoint;
 pub use fleet::{FleetConfig, KvEventsConfig};
+pub use grpc::GrpcConfig;
 pub use http::HttpConfig;
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
@@ -87,6 +89,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// The server as one replica of several.
     pub fleet: FleetConfig,
+    /// The gRPC services.
+    pub grpc: GrpcConfig,
     /// Export of traces.
     pub telemetry: TelemetryConfig,
     /// The log.
@@ -120,6 +124,7 @@ impl Config {
         self.prompt_cache.validate(problems);
         self.models.validate(problems);
         self.fleet.validate(problems);
+        self.grpc.validate(self.authenticates() || self.listen.insecure_no_auth, problems);
         self.telemetry.validate(problems);
         self.log.validate(problems);
         self.drain.validate(problems);

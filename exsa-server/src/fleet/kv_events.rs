@@ -90,6 +90,11 @@ impl KvEvents {
 
     /// `GET /kv_event_sources`: a list, as vLLM gives it, with one entry for each model.
     pub(crate) async fn sources(self) -> Json<Vec<Source>> {
+        Json(self.list())
+    }
+
+    /// The sources, one for each model.
+    pub(crate) fn list(&self) -> Vec<Source> {
         let models = self.registry.upgrade().map(|registry| registry.list()).unwrap_or_default();
         let source = |model: &exsa_core::registry::ModelStatus| Source {
             model: model.name.clone(),
@@ -101,7 +106,7 @@ impl KvEvents {
             encoding: "msgpack",
             buffer_steps: self.buffer_steps,
         };
-        Json(models.iter().map(source).collect())
+        models.iter().map(source).collect()
     }
 }
 
@@ -117,14 +122,14 @@ impl fmt::Debug for KvEvents {
 /// Addresses of a model's events.
 #[derive(Debug, Serialize)]
 pub(crate) struct Source {
-    model: String,
-    data_parallel_rank: u32,
-    transport: &'static str,
-    endpoint: String,
-    replay_endpoint: Option<String>,
-    topic: String,
-    encoding: &'static str,
-    buffer_steps: usize,
+    pub(crate) model: String,
+    pub(crate) data_parallel_rank: u32,
+    pub(crate) transport: &'static str,
+    pub(crate) endpoint: String,
+    pub(crate) replay_endpoint: Option<String>,
+    pub(crate) topic: String,
+    pub(crate) encoding: &'static str,
+    pub(crate) buffer_steps: usize,
 }
 
 async fn bind(setting: &'static str, text: &str) -> Result<(TcpListener, SocketAddr), KvEventsError> {

@@ -7,6 +7,7 @@ mod hub;
 mod kv_events;
 mod msgpack;
 mod payload;
+mod peer;
 mod replay;
 mod subscriber;
 #[cfg(test)]
@@ -14,4 +15,7 @@ mod tests;
 mod watch;
 mod zmtp;
 
+#[cfg(feature = "grpc")]
+pub(crate) use kv_events::Source;
 pub use kv_events::{KvEvents, KvEventsError};
+pub use peer::read_peer;

@@ -5,11 +5,15 @@ use super::subscriber::PATIENCE;
 use super::zmtp;
 use std::io;
 use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Number of the message after the last.
 const END: [u8; 8] = (-1_i64).to_be_bytes();
+
+/// Types of sockets that ask.
+pub(super) const PEERS: &[&str] = &["REQ", "DEALER", "ROUTER"];
 
 /// Maximum frames of a request.
 const FRAMES_MAX: usize = 4;
@@ -22,7 +26,7 @@ const FRAMES_MAX: usize = 4;
 /// The connection has ended, or the peer does not keep to the protocol.
 pub(super) async fn serve(mut stream: TcpStream, hub: Arc<Hub>) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    timeout(PATIENCE, zmtp::handshake(&mut stream, "ROUTER", &["REQ", "DEALER", "ROUTER"])).await??;
+    timeout(PATIENCE, zmtp::handshake(&mut stream, "ROUTER", PEERS)).await??;
     loop {
         let Some(mut next) = request(&mut stream).await? else { continue };
         while let Some(step) = hub.repeat(next) {
@@ -35,7 +39,11 @@ pub(super) async fn serve(mut stream: TcpStream, hub: Arc<Hub>) -> io::Result<()
 }
 
 /// The number that a request asks for; `None` after a heartbeat, which was answered.
-async fn request(stream: &mut TcpStream) -> io::Result<Option<u64>> {
+///
+/// # Errors
+///
+/// The connection has ended, or the peer does not keep to the protocol.
+pub(super) async fn request(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Option<u64>> {
     let mut frames = Vec::new();
     loop {
         let frame = zmtp::read_frame(stream).await?;

@@ -5,13 +5,17 @@ use super::zmtp::{self, Frame};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// Maximum topics of a subscriber.
 const TOPICS_MAX: usize = 64;
+
+/// Types of sockets that subscribe.
+pub(super) const PEERS: &[&str] = &["SUB", "XSUB"];
 
 /// Time for the handshake, and for a message to be taken by the peer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,25 +30,35 @@ type Topics = Arc<Mutex<Vec<Vec<u8>>>>;
 /// The connection has ended, or the peer does not keep to the protocol.
 pub(super) async fn serve(mut stream: TcpStream, hub: Arc<Hub>) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    timeout(PATIENCE, zmtp::handshake(&mut stream, "PUB", &["SUB", "XSUB"])).await??;
-    let (reader, writer) = stream.into_split();
+    timeout(PATIENCE, zmtp::handshake(&mut stream, "PUB", PEERS)).await??;
+    let (mut reader, writer) = stream.into_split();
     let (topics, steps) = (Topics::default(), hub.subscribe());
     let (pong, pongs) = mpsc::channel(4);
     tokio::select! {
-        ended = read(reader, &topics, pong, &hub) => ended,
+        ended = read(&mut reader, &topics, pong, &hub) => ended,
         ended = write(writer, &topics, pongs, steps) => ended,
     }
 }
 
+/// Reads all that a peer without an interest in messages sends.
+///
+/// # Errors
+///
+/// The connection has ended, or the peer does not keep to the protocol.
+pub(super) async fn read_all(stream: &mut (impl AsyncRead + Unpin), hub: &Hub) -> io::Result<()> {
+    let (pong, _pongs) = mpsc::channel(4);
+    read(stream, &Topics::default(), pong, hub).await
+}
+
 /// Reads subscriptions and heartbeats.
 async fn read(
-    mut stream: OwnedReadHalf,
+    stream: &mut (impl AsyncRead + Unpin),
     topics: &Topics,
     pong: mpsc::Sender<Vec<u8>>,
     hub: &Hub,
 ) -> io::Result<()> {
     loop {
-        let Frame { is_command, body, .. } = zmtp::read_frame(&mut stream).await?;
+        let Frame { is_command, body, .. } = zmtp::read_frame(stream).await?;
         if is_command {
             if let Some(context) = zmtp::ping(&body) {
                 // A peer that does not read gets no answer.

@@ -97,9 +97,18 @@ impl ApiError {
         self.status
     }
 
+    /// The time after which the request may be sent again, where it is known.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// The response in another API's form: its status and headers with `body`.
     pub(crate) fn respond_with(&self, body: impl IntoResponse) -> Response {
         let mut response = (self.status, body).into_response();
+        // Routes of gRPC have a form of their own.
+        #[cfg(feature = "grpc")]
+        response.extensions_mut().insert(self.clone());
         if self.status.is_server_error() {
             response.extensions_mut().insert(Failure(self.message.as_str().into()));
         }

@@ -50,7 +50,7 @@ impl Connection {
 #[derive(Clone, Copy, Debug)]
 enum Protocol {
     Http1,
-    #[cfg(feature = "tls")]
+    #[cfg(any(feature = "tls", feature = "grpc"))]
     Http2,
 }
 
@@ -76,6 +76,12 @@ pub(super) async fn converse(
             about.client_subject = secured.client_subject;
             let protocol = if secured.http2 { Protocol::Http2 } else { Protocol::Http1 };
             serve(secured.stream, protocol, about, app, limits, watcher).await
+        }
+        #[cfg(feature = "grpc")]
+        Accepted::Http2(stream, peer) => {
+            let about = Connection::new(Transport::Tcp, Some(peer));
+            serve(with_timeout(without_delay(stream), limits), Protocol::Http2, about, app, limits, watcher)
+                .await
         }
         #[cfg(unix)]
         Accepted::Unix(stream) => {
@@ -124,7 +130,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 .serve_connection(TokioIo::new(stream), service);
             watcher.watch(connection).await?;
         }
-        #[cfg(feature = "tls")]
+        #[cfg(any(feature = "tls", feature = "grpc"))]
         Protocol::Http2 => super::http2::serve(stream, service, limits, watcher).await?,
     }
     Ok(())

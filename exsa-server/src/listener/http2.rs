@@ -21,6 +21,10 @@ use tokio::time::Instant;
 /// Bytes of a stream's answer that are buffered for a client that does not read.
 const SEND_BUFFER: usize = 64 << 10;
 
+/// Time that an idle connection is kept after a request of gRPC, whose clients keep theirs, and fail requests that
+/// meet the end of one.
+const GRPC_IDLE: Duration = Duration::from_secs(600);
+
 /// Serves the requests of a connection.
 pub(super) async fn serve<S, F>(
     stream: S,
@@ -36,7 +40,7 @@ where
     let activity = Arc::new(Activity::default());
     let tracked = activity.clone();
     let service = service_fn(move |request| {
-        let stream = Stream::begin(&tracked);
+        let stream = Stream::begin(&tracked, is_grpc(&request));
         let response = service.call(request);
         async move { response.await.map(|response| response.map(|body| Tracked { body, stream })) }
     });
@@ -50,6 +54,11 @@ where
         ended = watcher.watch(connection) => Ok(ended?),
         reason = activity.stalled(limits) => Err(reason.into()),
     }
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let form = request.headers().get(hyper::header::CONTENT_TYPE);
+    form.is_some_and(|form| form.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Activity of a connection.
@@ -69,11 +78,13 @@ struct Streams {
     /// End of the last stream, or the last write of a body after it: a whole answer can be in the buffers
     /// still. Answers to pings are none, or a client could keep its connection with them.
     idle_since: Instant,
+    /// Whether a request of gRPC came.
+    has_grpc: bool,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { next: 0, open: HashMap::new(), unwritten: 0, idle_since: Instant::now() }
+        Self { next: 0, open: HashMap::new(), unwritten: 0, idle_since: Instant::now(), has_grpc: false }
     }
 }
 
@@ -89,7 +100,9 @@ impl Activity {
         loop {
             tokio::time::sleep(interval).await;
             let streams = self.lock();
-            if streams.open.is_empty() && streams.idle_since.elapsed() > limits.header_timeout {
+            let idle =
+                if streams.has_grpc { limits.header_timeout.max(GRPC_IDLE) } else { limits.header_timeout };
+            if streams.open.is_empty() && streams.idle_since.elapsed() > idle {
                 return "the connection was idle";
             }
             let mut waits = streams.open.values().flatten();
@@ -108,8 +121,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn begin(activity: &Arc<Activity>) -> Self {
+    fn begin(activity: &Arc<Activity>, is_grpc: bool) -> Self {
         let mut streams = activity.lock();
+        streams.has_grpc |= is_grpc;
         let number = streams.next;
         streams.next += 1;
         streams.open.insert(number, None);

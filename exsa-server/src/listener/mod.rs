@@ -1,7 +1,7 @@
 //! The accept loop: sockets of several kinds, connections with limits, and a graceful end.
 
 mod connection;
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "grpc"))]
 mod http2;
 mod limits;
 mod places;
@@ -50,7 +50,8 @@ pub async fn serve(
 /// Sockets that share their limits and their end.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    sockets: Vec<Socket>,
+    /// Sockets, some with routes of their own.
+    sockets: Vec<(Socket, Option<Router>)>,
     /// The socket that is asked first, in turn, so that a busy one does not starve the others.
     first: usize,
 }
@@ -64,7 +65,7 @@ impl Listeners {
     /// Adds a TCP socket.
     #[must_use]
     pub fn tcp(mut self, listener: TcpListener) -> Self {
-        self.sockets.push(Socket::Tcp(listener));
+        self.sockets.push((Socket::Tcp(listener), None));
         self
     }
 
@@ -72,7 +73,24 @@ impl Listeners {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, listener: TcpListener, tls: Tls) -> Self {
-        self.sockets.push(Socket::Tls(listener, tls));
+        self.sockets.push((Socket::Tls(listener, tls), None));
+        self
+    }
+
+    /// Adds a TCP socket with routes of its own, whose connections speak HTTP/2 from the first byte on, as those
+    /// of gRPC do.
+    #[cfg(feature = "grpc")]
+    #[must_use]
+    pub fn http2(mut self, listener: TcpListener, app: Router) -> Self {
+        self.sockets.push((Socket::Http2(listener), Some(app)));
+        self
+    }
+
+    /// Adds a TCP socket with TLS and routes of its own.
+    #[cfg(all(feature = "grpc", feature = "tls"))]
+    #[must_use]
+    pub fn http2_tls(mut self, listener: TcpListener, tls: Tls, app: Router) -> Self {
+        self.sockets.push((Socket::Tls(listener, tls), Some(app)));
         self
     }
 
@@ -80,7 +98,7 @@ impl Listeners {
     #[cfg(unix)]
     #[must_use]
     pub fn unix(mut self, socket: UnixSocket) -> Self {
-        self.sockets.push(Socket::Unix(socket));
+        self.sockets.push((Socket::Unix(socket), None));
         self
     }
 
@@ -96,14 +114,15 @@ impl Listeners {
         let places = Places::new(limits.clone());
         let mut stop = std::pin::pin!(stop);
         let drain = loop {
-            let (accepted, place) = tokio::select! {
+            let (accepted, own, place) = tokio::select! {
                 drain = &mut stop => break drain,
                 accepted = self.accept(&places) => match accepted {
                     Some(accepted) => accepted,
                     None => continue,
                 },
             };
-            let (app, limits, watcher) = (app.clone(), limits.get(), graceful.watcher());
+            let app = own.unwrap_or_else(|| app.clone());
+            let (limits, watcher) = (limits.get(), graceful.watcher());
             tokio::spawn(async move {
                 let peer = accepted.peer();
                 if let Err(error) = connection::converse(accepted, app, &limits, watcher).await {
@@ -117,16 +136,16 @@ impl Listeners {
     }
 
     /// Waits for room, then for a connection.
-    async fn accept(&mut self, places: &std::sync::Arc<Places>) -> Option<(Accepted, Place)> {
+    async fn accept(&mut self, places: &std::sync::Arc<Places>) -> Option<(Accepted, Option<Router>, Place)> {
         places.room().await;
         match self.next().await {
-            Ok(accepted) => {
+            Ok((accepted, own)) => {
                 let peer = accepted.peer();
                 let place = places.enter(peer.map(|peer| peer.ip()));
                 if place.is_none() {
                     debug!(?peer, "connection closed: too many of this address");
                 }
-                Some((accepted, place?))
+                Some((accepted, own, place?))
             }
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
@@ -136,14 +155,15 @@ impl Listeners {
         }
     }
 
-    /// The next connection of any socket.
-    async fn next(&mut self) -> io::Result<Accepted> {
+    /// The next connection of any socket, with the routes of its own.
+    async fn next(&mut self) -> io::Result<(Accepted, Option<Router>)> {
         poll_fn(|context| {
             for i in 0..self.sockets.len() {
                 let at = (self.first + i) % self.sockets.len();
-                if let Some(Poll::Ready(accepted)) = self.sockets.get(at).map(|s| s.poll_accept(context)) {
+                let Some((socket, own)) = self.sockets.get(at) else { continue };
+                if let Poll::Ready(accepted) = socket.poll_accept(context) {
                     self.first = at + 1;
-                    return Poll::Ready(accepted);
+                    return Poll::Ready(accepted.map(|accepted| (accepted, own.clone())));
                 }
             }
             Poll::Pending

@@ -16,6 +16,9 @@ pub(super) enum Socket {
     Tcp(TcpListener),
     #[cfg(feature = "tls")]
     Tls(TcpListener, Tls),
+    /// HTTP/2 from the first byte on.
+    #[cfg(feature = "grpc")]
+    Http2(TcpListener),
     #[cfg(unix)]
     Unix(UnixSocket),
 }
@@ -26,6 +29,8 @@ pub(super) enum Accepted {
     Tcp(TcpStream, SocketAddr),
     #[cfg(feature = "tls")]
     Tls(TcpStream, SocketAddr, Tls),
+    #[cfg(feature = "grpc")]
+    Http2(TcpStream, SocketAddr),
     #[cfg(unix)]
     Unix(tokio::net::UnixStream),
 }
@@ -40,6 +45,10 @@ impl Socket {
             Self::Tls(listener, tls) => listener
                 .poll_accept(context)
                 .map_ok(|(stream, peer)| Accepted::Tls(stream, peer, tls.clone())),
+            #[cfg(feature = "grpc")]
+            Self::Http2(listener) => {
+                listener.poll_accept(context).map_ok(|(stream, peer)| Accepted::Http2(stream, peer))
+            }
             #[cfg(unix)]
             Self::Unix(socket) => {
                 socket.listener().poll_accept(context).map_ok(|(stream, _)| Accepted::Unix(stream))
@@ -55,6 +64,8 @@ impl Accepted {
             Self::Tcp(_, peer) => Some(*peer),
             #[cfg(feature = "tls")]
             Self::Tls(_, peer, _) => Some(*peer),
+            #[cfg(feature = "grpc")]
+            Self::Http2(_, peer) => Some(*peer),
             #[cfg(unix)]
             Self::Unix(_) => None,
         }

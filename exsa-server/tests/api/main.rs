@@ -10,6 +10,8 @@ mod chat;
 mod completions;
 mod folders;
 mod gated;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod harness;
 mod health;
 mod keep_alive;

@@ -1,6 +1,5 @@
 //! The loader of models that remote engines serve.
 
-use super::engines::Engines;
 use crate::models::config::ModelEntry;
 use crate::models::error::ModelsError;
 use exsa_backend_remote::{RemoteEngine, RemoteOptions};
@@ -12,6 +11,10 @@ use exsa_core::registry::{Loader, Managed};
 use exsa_pool::{Member, Pool, PoolOptions};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
+
+/// Time between two attempts to reach an engine that did not answer at the start.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Connects to the engines of a model.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ impl RemoteLoader {
     }
 
     /// The name of an engine in its pool.
-    pub(super) fn name_of(options: &RemoteOptions) -> String {
+    fn name_of(options: &RemoteOptions) -> String {
         match &options.model {
             Some(model) => format!("{} {model}", options.url),
             None => options.url.clone(),
@@ -82,7 +85,7 @@ impl RemoteLoader {
 }
 
 /// An engine that was reached, as a member of its pool.
-pub(super) fn member(options: &RemoteOptions, engine: RemoteEngine) -> Member {
+fn member(options: &RemoteOptions, engine: RemoteEngine) -> Member {
     Member::new(RemoteLoader::name_of(options), Arc::new(engine)).in_flight_max(options.in_flight_max)
 }
 
@@ -124,7 +127,7 @@ impl Loader for RemoteLoader {
         progress.report(0, total)?;
         let mut options = PoolOptions::new().queue_max(engine.queue_max).fair(engine.fair);
         options.user_queue_max = engine.user_queue_max;
-        let pool = Arc::new(Pool::new(options)?);
+        let pool = Pool::new(options)?;
         let (mut missing, mut problems) = (Vec::new(), Vec::new());
         for (options, connected) in self.engines.iter().zip(self.connect()) {
             match connected {
@@ -139,7 +142,14 @@ impl Loader for RemoteLoader {
             return Err(LoadError::Backend(problems.join("; ")));
         }
         problems.iter().for_each(|problem| tracing::warn!(%problem, "a remote engine is not reached yet"));
+        for options in missing {
+            pool.add_later(Self::name_of(&options), RETRY, move || {
+                let engine = RemoteEngine::connect(options.clone()).ok()?;
+                tracing::info!(engine = %options.url, "a remote engine is reached");
+                Some(member(&options, engine))
+            })?;
+        }
         progress.report(total, total)?;
-        Ok(Box::new(Engines::start(pool, missing)?))
+        Ok(Box::new(pool))
     }
 }

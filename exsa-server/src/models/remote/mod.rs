@@ -1,6 +1,5 @@
-//! Models that remote engines serve: their tables, their loader, and the engines behind one queue.
+//! Models that remote engines serve: their tables, and their loader.
 
-mod engines;
 mod entry;
 mod loader;
 

@@ -42,7 +42,7 @@ pub(crate) async fn health(State(state): State<Arc<AppState>>) -> Response {
 
 /// The reason for which the server should get no requests: a drain, a load at start, an engine that stands
 /// still, or no model that is ready or that a request would load.
-fn problem(state: &AppState) -> Option<String> {
+pub(crate) fn problem(state: &AppState) -> Option<String> {
     if state.readiness.is_draining() {
         return Some("draining".into());
     }
