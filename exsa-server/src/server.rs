@@ -276,6 +276,7 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/embedding", post(llama::embed))
         .route("/apply-template", post(llama::apply))
         .route("/props", get(llama::props))
+        .route("/lora-adapters", get(models::adapters::llama_list).post(models::adapters::llama_set))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
@@ -295,6 +296,9 @@ fn lifecycle() -> Router<Arc<AppState>> {
         .route("/v1/models/wake", post(models::routes::wake))
         .route("/v1/models/cancel", post(models::routes::cancel))
         .route("/v1/models/mode", post(models::routes::set_mode))
+        .route("/v1/models/adapters", get(models::adapters::list))
+        .route("/v1/load_lora_adapter", post(models::adapters::load))
+        .route("/v1/unload_lora_adapter", post(models::adapters::unload))
 }
 
 /// Routes about the server's work.

@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "tokenizer" => tokenizer(),
         "chat" => chat(),
         "tools" => tools()?,
+        "adapter" => adapter(),
         "audit" => audit(),
         "config" => config(),
         "remote" => remote(),
@@ -40,6 +41,25 @@ fn remote() -> Vec<(String, Vec<u8>)> {
     ];
     let events = events.iter().enumerate();
     events.map(|(i, event)| (format!("event-{i}"), format!("\u{7}: hi\r\n\r\ndata: {event}\n\ndata: [DONE]\n\n").into_bytes())).collect()
+}
+
+/// A configuration of PEFT, a safetensors file, and an adapter as GGUF, behind the byte that chooses among them.
+fn adapter() -> Vec<(String, Vec<u8>)> {
+    let config = br#"{"peft_type": "LORA", "r": 8, "lora_alpha": 16, "use_rslora": true, "bias": "none",
+        "rank_pattern": {"q_proj": 4}, "alpha_pattern": {"mlp.up_proj": 2.5}, "use_dora": false}"#;
+    let header = br#"{"__metadata__":{"format":"pt"},"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight":
+        {"dtype":"F16","shape":[2,4],"data_offsets":[0,16]}}"#;
+    let safetensors = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 16]].concat();
+    let gguf = GgufWriter::new()
+        .key("general.type", Value::Str("adapter".into()))
+        .key("general.architecture", Value::Str("llama".into()))
+        .key("adapter.type", Value::Str("lora".into()))
+        .key("adapter.lora.alpha", Value::F32(2.0))
+        .tensor_f32("blk.0.attn_q.weight.lora_a", &[8, 2], &[0.5; 16])
+        .tensor_f32("blk.0.attn_q.weight.lora_b", &[2, 4], &[0.5; 8])
+        .to_bytes();
+    let seeds = [("config", 0u8, &config[..]), ("safetensors", 1, &safetensors[..]), ("gguf", 2, &gguf[..])];
+    seeds.map(|(name, choice, bytes)| (name.to_owned(), [&[choice][..], bytes].concat())).to_vec()
 }
 
 /// The commented example, whole and by section.

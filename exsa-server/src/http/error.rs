@@ -197,6 +197,7 @@ impl From<SubmitError> for ApiError {
 fn field_of(error: &SubmitError) -> Option<&'static str> {
     match error {
         SubmitError::Option { option, .. } => Some(option),
+        SubmitError::UnknownAdapter { .. } => Some("lora"),
         SubmitError::EmptyPrompt => Some("prompt"),
         SubmitError::NoTokens => Some("max_tokens"),
         SubmitError::Sampling(SamplingError::Range { parameter, .. }) => Some(parameter),

@@ -7,10 +7,16 @@ use super::guarded::GuardedBackend;
 use super::name;
 use super::remote::RemoteLoader;
 use super::warm_up::warm_up;
+use crate::http::error::ApiError;
+use axum::http::StatusCode;
 use exsa_core::EngineOptions;
+use exsa_core::adapter::AdapterError;
 use exsa_core::backend::{InferenceBackend, ModelSource, SessionOptions, ThreadOptions};
 use exsa_core::chat::ChatTemplateSource;
-use exsa_core::registry::{LoadPacing, ModelConfig, Operation, Registry, RegistryError, RegistryOptions};
+use exsa_core::error::LoadError;
+use exsa_core::registry::{
+    LoadPacing, Managed, ModelConfig, Operation, Registry, RegistryError, RegistryOptions,
+};
 use exsa_worker::{WorkerLoader, WorkerOptions, WorkerPoolOptions};
 use std::fmt;
 use std::fs;
@@ -291,6 +297,21 @@ impl Models {
         self.load_on_request
     }
 
+    /// Calls `load` with an adapter in the folders of models.
+    pub(crate) fn with_adapter<T>(
+        &self,
+        path: &Path,
+        load: impl FnOnce(&ModelSource) -> Result<T, AdapterError>,
+    ) -> Result<T, ApiError> {
+        let folders = self.builder().map(|builder| builder.folders).filter(|folders| !folders.is_empty());
+        let Some(folders) = folders else {
+            let message = "adapters are loaded from the folders of models, of which there are none";
+            return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "invalid_request_error", message)
+                .code("not_supported"));
+        };
+        Ok(guarded(&folders, path, load)?)
+    }
+
     /// Bytes of a model's file.
     pub(crate) fn file_bytes(&self, model: &str) -> Option<u64> {
         match self.registry.config(model).ok()?.source {
@@ -314,6 +335,24 @@ impl Models {
             let _ = self.registry.add(config);
         }
     }
+}
+
+/// Calls `load` with an adapter in the folders; errors name it below its folder.
+fn guarded<T>(
+    folders: &Folders,
+    path: &Path,
+    load: impl FnOnce(&ModelSource) -> Result<T, AdapterError>,
+) -> Result<T, AdapterError> {
+    let io = |source| AdapterError::Load(LoadError::Io { path: folders.shown(path), source });
+    let opened = folders.open_adapter(path).map_err(io)?;
+    load(&ModelSource::file(&opened.path)).map_err(|error| match error {
+        AdapterError::Load(LoadError::Io { source, .. }) => io(source),
+        AdapterError::Load(LoadError::Adapter { problem, .. }) => AdapterError::Load(LoadError::Adapter {
+            name: folders.shown(path).display().to_string(),
+            problem,
+        }),
+        error => error,
+    })
 }
 
 /// Maximum worker processes of a model.
@@ -345,6 +384,11 @@ impl Builder {
             }
             (None, name) => name.as_ref().map(ChatTemplateSource::name),
         };
+        if !entry.adapters.is_empty() && (!entry.remote.is_empty() || entry.workers.is_some()) {
+            let problem =
+                "only an engine in the server's process loads adapters, not workers or remote engines";
+            return Err(at("adapters", problem.into()));
+        }
         let mut config = match (entry.remote.is_empty(), entry.workers) {
             (false, _) => {
                 let loader = RemoteLoader::new(name, entry)?;
@@ -371,7 +415,11 @@ impl Builder {
             }
             (true, None) => {
                 let (backend, source) = self.source(name, entry)?;
-                ModelConfig::new(name, backend, source).prepare(warm_up)
+                let adapters = self.adapters(name, entry)?;
+                ModelConfig::new(name, backend, source).prepare(move |engine| {
+                    warm_up(engine)?;
+                    adapters(engine)
+                })
             }
         };
         config.aliases.clone_from(&entry.aliases);
@@ -380,6 +428,38 @@ impl Builder {
         config.engine = self.defaults.clone();
         config.engine.chat_template = template.or(config.engine.chat_template);
         Ok(changed(config, entry))
+    }
+
+    /// Loads the adapters of a table into an engine.
+    fn adapters(
+        &self,
+        name: &str,
+        entry: &ModelEntry,
+    ) -> Result<impl Fn(&dyn Managed) -> Result<(), LoadError> + Send + Sync + use<>, ModelsError> {
+        let (folders, adapters) = (self.folders.clone(), entry.adapters.clone());
+        let anywhere = folders.is_empty() || entry.trusted;
+        for (adapter, path) in &adapters {
+            let found =
+                if anywhere { path.metadata().map(drop) } else { folders.open_adapter(path).map(drop) };
+            found.map_err(|error| {
+                ModelsError::new(
+                    &format!("{name}.adapters.{adapter}"),
+                    format!("{}: {error}", path.display()),
+                )
+            })?;
+        }
+        Ok(move |engine: &dyn Managed| {
+            for (adapter, path) in &adapters {
+                let load = |source: &ModelSource| engine.load_adapter(None, adapter, source);
+                let loaded =
+                    if anywhere { load(&ModelSource::file(path)) } else { guarded(&folders, path, load) };
+                loaded.map_err(|error| match error {
+                    AdapterError::Load(error) => error,
+                    error => LoadError::Adapter { name: adapter.clone(), problem: error.to_string() },
+                })?;
+            }
+            Ok(())
+        })
     }
 
     /// The model inside the program.
@@ -439,9 +519,12 @@ pub(super) fn changed(mut config: ModelConfig, entry: &ModelEntry) -> ModelConfi
     session.key_type = entry.key_type.or(session.key_type);
     session.value_type = entry.value_type.or(session.value_type);
     session.kv_bytes_max = entry.kv_bytes.unwrap_or(session.kv_bytes_max);
+    session.adapter_rank_max = entry.adapter_rank.map_or(session.adapter_rank_max, Into::into);
+    engine.adapters.count_max = entry.adapters_max.map_or(engine.adapters.count_max, Into::into);
+    engine.adapters.bytes_max = entry.adapter_bytes.unwrap_or(engine.adapters.bytes_max);
     if entry.threads.is_some() {
         let threads = ThreadOptions::new(entry.threads);
-        (session.threads, config.load.threads) = (threads, threads);
+        (engine.session.threads, config.load.threads) = (threads, threads);
     }
     config
 }

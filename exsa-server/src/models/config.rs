@@ -157,6 +157,18 @@ pub struct ModelEntry {
     /// Maximum bytes of the KV cache.
     #[serde(with = "units::bytes", skip_serializing_if = "Option::is_none")]
     pub kv_bytes: Option<u64>,
+    /// Adapters (LoRA) that are loaded with the model, by name: GGUF files or folders that PEFT saved.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub adapters: BTreeMap<String, PathBuf>,
+    /// Maximum loaded adapters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapters_max: Option<NonZeroUsize>,
+    /// Maximum bytes of all adapters in memory.
+    #[serde(with = "units::bytes", skip_serializing_if = "Option::is_none")]
+    pub adapter_bytes: Option<u64>,
+    /// Maximum rank of an adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter_rank: Option<NonZeroUsize>,
     /// A file with a chat template (Jinja) in place of the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,

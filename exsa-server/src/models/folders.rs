@@ -26,8 +26,8 @@ pub(super) struct Folders {
 pub(super) struct Opened {
     /// Path by which the backend reads the file.
     pub(super) path: PathBuf,
-    /// Keeps the descriptor that `path` names.
-    _file: File,
+    /// Keeps the descriptor that `path` names; `None` for a folder.
+    _file: Option<File>,
 }
 
 impl Folders {
@@ -62,6 +62,30 @@ impl Folders {
         candidates.find(|candidate| candidate.is_file())
     }
 
+    /// Opens an adapter in a folder, given by its path below a folder or an absolute one: a GGUF file, or a
+    /// folder that PEFT saved, of which the real paths of its files are checked.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](Self::open), and [`io::ErrorKind::NotFound`].
+    pub(super) fn open_adapter(&self, path: &Path) -> io::Result<Opened> {
+        let inside = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        let path = if path.is_absolute() {
+            path.to_owned()
+        } else {
+            let mut candidates = self.roots.iter().filter(|_| inside).map(|root| root.join(path));
+            candidates.find(|candidate| candidate.exists()).ok_or(io::ErrorKind::NotFound)?
+        };
+        let real = path.canonicalize()?;
+        if !real.is_dir() {
+            return self.open(&real);
+        }
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            self.check(&real.join(file).canonicalize()?)?;
+        }
+        Ok(Opened { path: real, _file: None })
+    }
+
     /// Opens a file whose real path lies in a folder.
     ///
     /// # Errors
@@ -84,7 +108,7 @@ impl Folders {
             }
             None => real,
         };
-        Ok(Opened { path, _file: file })
+        Ok(Opened { path, _file: Some(file) })
     }
 
     /// Path of a file below its folder, for messages to clients; the file's name alone if it lies in none.

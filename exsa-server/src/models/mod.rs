@@ -3,6 +3,7 @@
 //! [`Models`] is a registry with the configuration from which its models are made; `docs/lifecycle.md` lists
 //! the routes and their JSON.
 
+pub(crate) mod adapters;
 mod catalog;
 mod config;
 mod error;

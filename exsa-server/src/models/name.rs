@@ -4,8 +4,10 @@
 const BYTES_MAX: usize = 128;
 
 /// Names that are parts of paths below `/v1/models/`.
-const RESERVED: [&str; 11] =
-    ["list", "active", "events", "load", "unload", "reload", "sleep", "wake", "cancel", "mode", "config"];
+const RESERVED: [&str; 12] = [
+    "adapters", "list", "active", "events", "load", "unload", "reload", "sleep", "wake", "cancel", "mode",
+    "config",
+];
 
 /// Checks the name of a model: letters, digits and `._/-`, in parts that are neither empty nor `.` or `..`.
 ///

@@ -204,7 +204,7 @@ pub(crate) fn seconds(field: &str, value: &Value) -> Result<Duration, ApiError> 
     })
 }
 
-fn registry(state: &AppState) -> Result<&Arc<Models>, ApiError> {
+pub(super) fn registry(state: &AppState) -> Result<&Arc<Models>, ApiError> {
     state.models.as_ref().ok_or_else(|| {
         let message = "the models of this server cannot be changed: it has no registry";
         ApiError::new(StatusCode::NOT_IMPLEMENTED, "invalid_request_error", message).code("not_supported")

@@ -3,6 +3,7 @@
 
 mod access;
 mod access_reload;
+mod adapters;
 mod anthropic;
 mod bad_input;
 mod books;

@@ -35,6 +35,7 @@ pub(crate) async fn messages(
     }
     let (streamed, stops) = (asked.stream, asked.stop_sequences.clone());
     let mut request = asked.into_request()?;
+    state.name_adapter(&client.caller, &mut request);
     let info = state.ready(&client.caller, request.model.as_deref()).await?;
     without_needless_budget(&mut request, &info);
     let model = info.name.clone();
@@ -72,7 +73,8 @@ pub(crate) async fn count_tokens(
     client: Client,
     fields: Result<Fields, ApiError>,
 ) -> Result<Response, MessagesError> {
-    let request = fields?.into::<MessagesRequest>()?.into_request()?;
+    let mut request = fields?.into::<MessagesRequest>()?.into_request()?;
+    state.name_adapter(&client.caller, &mut request);
     state.ready(&client.caller, request.model.as_deref()).await?;
     state.authorise(&client.caller, request.model.as_deref())?;
     let tokens = state.blocking(move |state| state.generator.count_tokens(&request)).await?;

@@ -7,6 +7,7 @@ use crate::http::context::Client;
 use crate::http::error::ApiError;
 use crate::http::stream::{self, Chunks, Outbox};
 use crate::inference::timings::Timings;
+use crate::models::adapters::take_ids;
 use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
@@ -30,6 +31,7 @@ pub(crate) async fn complete(
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     let form = Form::take(&mut fields)?;
+    take_ids(&state, &mut fields)?;
     let prompt = fields.take("prompt")?;
     let prompt: Value = prompt.ok_or_else(|| ApiError::invalid("prompt is missing").param("prompt"))?;
     let prompt = request::text_alone(prompt);
@@ -45,6 +47,7 @@ pub(crate) async fn complete(
         let request = match &prompt {
             Value::Array(items) if is_mixed(items) => {
                 let mut request = request::read(&fields, Value::Array(Vec::new()))?;
+                state.name_adapter(&client.caller, &mut request);
                 state.authorise(&client.caller, request.model.as_deref())?;
                 let tokenizer = state.generator.tokenizer(request.model.as_deref())?;
                 let items = items.clone();
@@ -52,7 +55,11 @@ pub(crate) async fn complete(
                 request.prompt = Prompt::Tokens(tokens);
                 request
             }
-            prompt => request::read(&fields, prompt.clone())?,
+            prompt => {
+                let mut request = request::read(&fields, prompt.clone())?;
+                state.name_adapter(&client.caller, &mut request);
+                request
+            }
         };
         if matches!(request.prompt, Prompt::Chat(_)) {
             return Err(ApiError::invalid("a prompt is needed, not messages").param("prompt"));

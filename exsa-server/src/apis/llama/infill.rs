@@ -6,6 +6,7 @@ use crate::http::body::Fields;
 use crate::http::context::Client;
 use crate::http::error::ApiError;
 use crate::inference::fill_in::Gap;
+use crate::models::adapters::take_ids;
 use crate::state::AppState;
 use axum::extract::State;
 use axum::response::Response;
@@ -28,6 +29,7 @@ pub(crate) async fn infill(
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     let form = Form::take(&mut fields)?;
+    take_ids(&state, &mut fields)?;
     let text = |fields: &mut Fields, name| fields.take::<String>(name).map(Option::unwrap_or_default);
     let mut prefix = text(&mut fields, "input_prefix")?;
     let suffix = text(&mut fields, "input_suffix")?;
@@ -37,6 +39,7 @@ pub(crate) async fn infill(
     let files = extra.into_iter().map(|extra| (name(extra.filename), extra.text)).collect();
     let gap = Gap { prefix, suffix, files };
     let mut request = read(&fields, Value::Array(Vec::new()))?;
+    state.name_adapter(&client.caller, &mut request);
     state.authorise(&client.caller, request.model.as_deref())?;
     let tokenizer = state.generator.tokenizer(request.model.as_deref())?;
     let tokens = state.off_thread(move |_| gap.prompt(&*tokenizer)).await?;

@@ -18,6 +18,7 @@ pub(crate) async fn apply(
     fields: Fields,
 ) -> Result<Json<Value>, ApiError> {
     let mut request = request::read(fields)?;
+    state.name_adapter(&client.caller, &mut request);
     if !matches!(request.prompt, Prompt::Chat(_)) {
         return Err(ApiError::invalid("messages are needed, not a prompt").param("messages"));
     }

@@ -53,7 +53,12 @@ async fn answer(
     asked: Asked,
     form: Form,
 ) -> Result<Response, OllamaError> {
-    let Asked { model, streamed, keep_alive, request } = asked;
+    let Asked { mut model, streamed, keep_alive, mut request } = asked;
+    if let Some(request) = &mut request {
+        request.model = model.take();
+        state.name_adapter(&client.caller, request);
+        model = request.model.take();
+    }
     let model = models::named(&state, model.as_deref())?;
     let Some(mut request) = request else {
         let unloads = keep_alive == Some(KeepAlive::For(Duration::ZERO));

@@ -100,6 +100,7 @@ pub(crate) async fn input_tokens(
 ) -> Result<Json<Value>, ApiError> {
     Delivery::take(&mut fields, &state.options.get())?;
     let mut request = conversation(fields)?;
+    state.name_adapter(&client.caller, &mut request);
     let info = state.ready(&client.caller, request.model.as_deref()).await?;
     request::map_roles(&mut request, &info);
     let tokens = state.blocking(move |state| state.generator.count_tokens(&request)).await?;
@@ -114,6 +115,7 @@ pub(crate) async fn complete(
 ) -> Result<Response, ApiError> {
     let delivery = Delivery::take(&mut fields, &state.options.get())?;
     let mut request = conversation(fields)?;
+    state.name_adapter(&client.caller, &mut request);
     let info = state.ready(&client.caller, request.model.as_deref()).await?;
     request::map_roles(&mut request, &info);
     let (model, system_fingerprint) = (info.name.clone(), system_fingerprint(&info));

@@ -70,6 +70,7 @@ pub(crate) async fn complete(
         return Err(ApiError::invalid("echo cannot be combined with suffix").param("echo"));
     }
     let mut requests = read_prompts(fields, state.options.get().prompts_max)?;
+    requests.iter_mut().for_each(|request| state.name_adapter(&client.caller, request));
     let Some(first) = requests.first() else {
         return Err(ApiError::invalid("prompt: the list is empty").param("prompt"));
     };

@@ -22,6 +22,9 @@ pub(crate) struct Model {
     object: &'static str,
     created: u64,
     owned_by: &'static str,
+    /// Of an adapter, its model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
     /// Further names, as llama-server lists them.
     aliases: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,6 +63,7 @@ impl Model {
             object: "model",
             created,
             owned_by: "exsa",
+            parent: None,
             aliases: Vec::new(),
             max_model_len: Some(info.n_ctx),
             status: Status { value: "loaded", failed: false },
@@ -89,11 +93,18 @@ impl Model {
             object: "model",
             created,
             owned_by: "exsa",
+            parent: None,
             aliases: Vec::new(),
             max_model_len: None,
             status,
             meta: None,
         }
+    }
+
+    /// An adapter of a model.
+    fn adapter(name: &str, model: &ModelInfo, created: u64) -> Self {
+        let parent = Some(model.name.clone());
+        Self { id: name.to_owned(), parent, meta: None, ..Self::new(model, created) }
     }
 
     fn aliases(mut self, aliases: Vec<String>) -> Self {
@@ -121,7 +132,11 @@ pub(crate) async fn list(State(state): State<Arc<AppState>>, caller: Caller) -> 
                 .map(|model| Model::named(model.name, &model.state, state.started).aliases(model.aliases)),
         );
     }
-    data.retain(|model| caller.may_use(&model.id));
+    for info in &ready {
+        let adapters = state.generator.adapters(Some(&info.name));
+        data.extend(adapters.iter().map(|adapter| Model::adapter(&adapter.name, info, state.started)));
+    }
+    data.retain(|model| caller.may_use(model.parent.as_ref().unwrap_or(&model.id)));
     Json(List { object: "list", data })
 }
 

@@ -46,6 +46,7 @@ pub(crate) async fn create(
     }
     let (streamed, logprobs, mut fixed) = (asked.stream, asked.logprobs, std::mem::take(&mut asked.echo));
     let mut request = asked.into_request(messages)?;
+    state.name_adapter(&client.caller, &mut request);
     let model = state.ready(&client.caller, request.model.as_deref()).await?;
     request::map_roles(&mut request, &model);
     let model = model.name.clone();
