@@ -1,5 +1,7 @@
 //! The program, run as a user runs it.
 
+#![allow(clippy::unwrap_used, reason = "failures of helpers are failures of tests")]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
