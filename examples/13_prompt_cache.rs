@@ -8,7 +8,8 @@ use exsa_examples::ModelArgs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-const SENTENCE: &str = "One day, a girl named Lily and her brown dog found a small key under the old tree by the river. ";
+const SENTENCE: &str =
+    "One day, a girl named Lily and her brown dog found a small key under the old tree by the river. ";
 
 #[derive(Parser)]
 struct Args {
@@ -36,7 +37,9 @@ fn main() -> exsa_examples::Result {
         let seconds = usage.time_to_first_token.unwrap_or_default().as_secs_f64();
         let share = seconds / *first.get_or_insert(seconds);
         let (cached, prompt) = (usage.cached_tokens, usage.prompt_tokens);
-        println!("start {start}: {cached} of {prompt} tokens cached, first token after {seconds:.3} s ({share:.3})");
+        println!(
+            "start {start}: {cached} of {prompt} tokens cached, first token after {seconds:.3} s ({share:.3})"
+        );
         println!("  {}", text.trim());
     }
     if args.folder.is_none() {
