@@ -98,7 +98,7 @@ fn drafts_are_verified_by_default_unless_the_request_or_the_engine_is_without() 
         let request = greedy(Request::text("x")).speculation(speculates);
         let answer = engine.submit(request).unwrap().complete().unwrap();
         assert_eq!(answer.text, "row row row row row row row");
-        assert_eq!(answer.usage.drafts, engine.stats().scheduler.drafts);
+        assert_eq!(*answer.usage.drafts, engine.stats().scheduler.drafts);
         answer.usage.drafts.accepted()
     };
     let model = || ScriptedModel::echo("row row row row row row row");

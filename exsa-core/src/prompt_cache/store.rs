@@ -60,7 +60,8 @@ impl fmt::Debug for EntryId {
 pub struct PromptKey<'a> {
     /// Identifies the model and the KV types.
     pub fingerprint: Fingerprint,
-    /// The adapter that computed the KV; `None` for the model alone.
+    /// Key of the adapters that computed the KV, with their names, weights and scales; `None` for the model
+    /// alone.
     pub adapter: Option<&'a str>,
     /// The request's [`cache_salt`](crate::Request::cache_salt).
     pub salt: Option<&'a str>,
@@ -130,7 +131,7 @@ impl StoredPrefix {
 pub struct SavedPrompt {
     /// Identifies the model and the KV types.
     pub fingerprint: Fingerprint,
-    /// The adapter that computed the KV; `None` for the model alone.
+    /// Key of the adapters that computed the KV; `None` for the model alone.
     pub adapter: Option<String>,
     /// The salt of the request.
     pub salt: Option<String>,
