@@ -93,7 +93,8 @@ fn answers_are_those_of_single_requests() {
     let two = |first: &str, second: &str| alone(request(0).adapter(first, 1.0).adapter(second, 1.0));
     assert_eq!(two("alice", "bob"), two("bob", "alice"), "the order makes no difference");
     assert!((1..6).all(|i| expected[0] != expected[i]));
-    let models: [(&str, fn() -> ScriptedModel); 4] = [
+    type Make = fn() -> ScriptedModel;
+    let models: [(&str, Make); 4] = [
         ("all abilities", model),
         ("little KV", || model().kv(256, 4)),
         ("no fork", || model().without_fork()),

@@ -1,5 +1,6 @@
 //! The whole way from a model to an answer, through the crate alone.
 #![cfg(feature = "candle")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "failures of helpers are failures of tests")]
 
 use exsa::core::scripted::ScriptedModel;
 use exsa::{Engine, EngineOptions, Error, Generator, LoadError, Message, Request, RequestError, SubmitError};

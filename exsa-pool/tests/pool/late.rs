@@ -70,7 +70,8 @@ fn a_member_joins_once_it_is_there() {
 
 #[test]
 fn a_search_ends_with_its_entry() {
-    let ends: [(&str, fn(&Pool)); 3] = [
+    type End = fn(&Pool);
+    let ends: [(&str, End); 3] = [
         ("removed", |pool| assert!(pool.remove("late"))),
         ("replaced", |pool| pool.add(member("late", "now"))),
         ("at an end", |pool| pool.begin_shutdown()),
