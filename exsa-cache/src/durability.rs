@@ -259,6 +259,8 @@ fn a_full_disk_stops_writing_until_there_is_room() {
     let stats = cache.stats();
     assert!(stats.suspended && stats.write_failures == 1);
     assert_eq!(cache.buffer(100, Duration::ZERO), None, "nothing is saved for it");
+    // Notices come after the counters.
+    wait(|| !heard.lock().is_empty());
     assert!(matches!(heard.lock()[..], [CacheNotice::WritingSuspended { .. }]), "{heard:?}");
     // What there is can be read, and nothing is left of the failure.
     let found = cache.find(&key(&tokens(1)), true).unwrap();
@@ -270,5 +272,16 @@ fn a_full_disk_stops_writing_until_there_is_room() {
     assert!(cache.buffer(100, Duration::ZERO).is_some());
     assert!(write(&cache, 2));
     assert!(!cache.stats().suspended);
+    wait(|| heard.lock().len() > 1);
     assert_eq!(heard.lock().last(), Some(&CacheNotice::WritingResumed));
+}
+
+/// Waits for five seconds at most.
+fn wait(until: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if until() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

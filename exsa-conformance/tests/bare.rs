@@ -83,6 +83,7 @@ fn what_is_skipped() {
     let report = run_all(&bare());
     let skipped: Vec<_> = report.skipped.iter().map(|(name, _)| *name).collect();
     let expected = [
+        "adapters_of_spans",
         "shared_blocks_count_once",
         "files_cut_short",
         "impossible_headers",

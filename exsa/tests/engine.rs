@@ -75,8 +75,8 @@ fn progress_is_reported_and_cancels() {
 
 #[test]
 fn memory_is_checked_before_loading() {
-    let needed = Engine::builder().context_tokens(64).estimate(exsa_tiny::GGUF).unwrap().total();
     let builder = || Engine::builder().threads(1).context_tokens(64);
+    let needed = builder().estimate(exsa_tiny::GGUF).unwrap().total();
     let error = builder().memory_max(needed - 1).load(exsa_tiny::GGUF).unwrap_err();
     assert!(error.to_string().contains(&needed.to_string()), "{error}");
     builder().memory_max(needed).load(exsa_tiny::GGUF).unwrap();

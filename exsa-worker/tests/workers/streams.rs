@@ -25,13 +25,15 @@ pub fn start(options: exsa_worker::WorkerOptions) -> Worker {
     worker
 }
 
-/// Events but the last, and the last without its times.
+/// Events but the last, and the last without its times and drafts.
 pub fn read(stream: TokenStream) -> (Vec<Event>, Finished) {
     let mut events: Vec<_> = stream.collect();
     let Some(Event::Finished(mut finished)) = events.pop() else { panic!("no end: {events:?}") };
     let usage = &mut finished.usage;
     (usage.queue_time, usage.time_to_first_token, usage.cached_tokens) = (None, None, 0);
     usage.total_time = Duration::ZERO;
+    // Drafts depend on measured costs.
+    usage.drafts = Default::default();
     (events, finished)
 }
 

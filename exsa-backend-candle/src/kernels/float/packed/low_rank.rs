@@ -491,9 +491,10 @@ mod tests {
                                 }
                             }
                             let found = f64::from(all[output][row * n + column]);
+                            // Sums of f32 over the input and the rank, some of which cancel.
                             let off = (found - expected).abs() / expected.abs().max(10.0);
                             assert!(
-                                off < 1e-5,
+                                off < 1e-4,
                                 "{} row {row} column {column}: {found} {expected}",
                                 isa.name()
                             );
