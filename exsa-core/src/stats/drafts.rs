@@ -1,12 +1,13 @@
 //! Counters of speculation.
 
 use crate::speculate::DraftSource;
+use std::fmt;
 
 /// Positions of drafts that are counted apart; the last counts all later positions too.
 pub const DRAFT_POSITIONS: usize = 8;
 
 /// Drafts that were verified and accepted, by their source and by their position behind the last known token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct DraftStats {
@@ -27,6 +28,18 @@ pub struct DraftCounts {
     pub drafted: u64,
     /// Drafts accepted.
     pub accepted: u64,
+}
+
+/// Short where nothing was drafted, since it is part of every [`Usage`](crate::Usage).
+impl fmt::Debug for DraftStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut stats = f.debug_struct("DraftStats");
+        stats.field("runs", &self.runs);
+        if !self.is_empty() {
+            stats.field("by_source", &self.by_source).field("by_position", &self.by_position);
+        }
+        stats.finish()
+    }
 }
 
 impl DraftStats {

@@ -39,7 +39,7 @@ pub fn assert_same(seen: &Seen, expected: &Seen, several: bool, what: &str) {
         (usage.queue_time, usage.time_to_first_token, usage.cached_tokens) = (None, None, 0);
         usage.total_time = Default::default();
         // Drafts depend on measured costs, and on where the answer was cut.
-        usage.drafts = Default::default();
+        *usage.drafts = Default::default();
         seen.finished.continued = None;
         seen
     };

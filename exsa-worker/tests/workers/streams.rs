@@ -33,7 +33,7 @@ pub fn read(stream: TokenStream) -> (Vec<Event>, Finished) {
     (usage.queue_time, usage.time_to_first_token, usage.cached_tokens) = (None, None, 0);
     usage.total_time = Duration::ZERO;
     // Drafts depend on measured costs.
-    usage.drafts = Default::default();
+    *usage.drafts = Default::default();
     (events, finished)
 }
 
