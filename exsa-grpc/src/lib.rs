@@ -11,7 +11,7 @@
 //! use std::sync::Arc;
 //!
 //! let engine = Engine::start(ScriptedModel::echo("Hello.").shared(), EngineOptions::default())?;
-//! let services = Services::new(Arc::new(engine), GrpcOptions::new().model_id("/srv/models/tiny"));
+//! let services = Services::new(Arc::new(engine), GrpcOptions::new().model_id("/srv/models/tiny".to_owned()));
 //! let routes: tonic::service::Routes = services.routes();
 //! # let _ = routes;
 //! # Ok::<(), Box<dyn std::error::Error>>(())

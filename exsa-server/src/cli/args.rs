@@ -49,7 +49,7 @@ pub struct Args {
     /// Host name that requests may be addressed to, beside loopback names; repeatable
     #[arg(long, value_name = "NAME")]
     allowed_host: Vec<String>,
-    /// Origin whose pages may send requests, as https://app.example.org; repeatable
+    /// Origin whose pages may send requests, as `https://app.example.org`; repeatable
     #[arg(long, value_name = "ORIGIN")]
     allowed_origin: Vec<String>,
     /// Threads that compute [default: as many as there are physical cores]
