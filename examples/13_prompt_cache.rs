@@ -1,4 +1,5 @@
-//! A conversation that goes on after a restart: the KV of its prompt is read from a folder instead of computed.
+//! A conversation that goes on after a restart: the KV of its prompt is read from a folder instead of
+//! computed.
 
 use clap::Parser;
 use exsa_cache::{CacheOptions, PromptCache};
@@ -59,7 +60,7 @@ fn ask(args: &Args, model: &Arc<dyn Model>, folder: &PathBuf) -> exsa_examples::
     let prompt = SENTENCE.repeat(args.tokens.div_ceil(sentence));
     let request = Request::text(prompt).max_tokens(12).sampling(SamplingParams::greedy());
     let answer = engine.submit(request)?.complete()?;
-    // What was not written yet is written now.
+    // The rest is written now.
     engine.shut_down(Shutdown::Drain);
     drop((engine, cache));
     Ok((answer.usage, answer.text))

@@ -1,4 +1,5 @@
-//! One model, several voices: requests with different adapters (LoRA) and without any, side by side in each step.
+//! One model, several voices: requests with different adapters (LoRA) and without any, side by side in each
+//! step.
 
 use clap::Parser;
 use exsa_core::backend::ModelSource;

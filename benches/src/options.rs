@@ -90,7 +90,8 @@ pub struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub kv_mib: u64,
 
-    /// Random adapters (LoRA) that the streams use in turn; each backend is then measured without and with them.
+    /// Random adapters (LoRA) that the streams use in turn; each backend is then measured without and with
+    /// them.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0, 64), conflicts_with = "memory")]
     pub adapters: usize,
 

@@ -46,9 +46,9 @@
 //!
 //! # Adapters
 //!
-//! On the CPU, every span can have adapters of its own: LoRA as GGUF in llama.cpp's form, or as the folder that
-//! PEFT saves, of any linear layer and of an output with weights of its own. Their matrices stay in the type
-//! of the file (Q8_0 becomes f32). Rows of a batch are grouped by adapters: the model's own products are
+//! On the CPU, every span can have adapters of its own: LoRA as GGUF in llama.cpp's form, or as the folder
+//! that PEFT saves, of any linear layer and of an output with weights of its own. Their matrices stay in the
+//! type of the file (Q8_0 becomes f32). Rows of a batch are grouped by adapters: the model's own products are
 //! computed once for all rows.
 //!
 //! # Threads

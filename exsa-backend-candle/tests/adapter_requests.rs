@@ -1,5 +1,5 @@
-//! Requests with adapters on the engine: each answer is that of its own single run, also while adapters come and
-//! go.
+//! Requests with adapters on the engine: each answer is that of its own single run, also while adapters come
+//! and go.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 #[path = "support/adapter.rs"]

@@ -51,8 +51,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Prefills in chunks beside decodes, twice, with adapters for some spans or for none; returns the allocations of
-/// the second time.
+/// Prefills in chunks beside decodes, twice, with adapters for some spans or for none; returns the
+/// allocations of the second time.
 fn allocations(name: &str, options: &SessionOptions, adapted: bool) -> usize {
     let source = ModelSource::file(support::data(&format!("{name}.gguf")));
     let backend = CandleBackend::new();

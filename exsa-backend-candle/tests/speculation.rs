@@ -1,4 +1,5 @@
-//! Drafts on a real model change no byte of an answer: chat, code edits, summaries and JSON, greedy and seeded.
+//! Drafts on a real model change no byte of an answer: chat, code edits, summaries and JSON, greedy and
+//! seeded.
 //!
 //! `cargo nextest run -p exsa-backend-candle --test speculation --run-ignored all` compares 200 prompts.
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -97,7 +98,8 @@ fn compare(prompts: usize, max_tokens: usize) {
         };
         let (expected, none) = answers(&model, None, requests());
         assert!(none.is_empty());
-        // The default drafts where it pays, which depends on the machine; without the budget there are always drafts.
+        // The default drafts where it pays, which depends on the machine; without the budget there are always
+        // drafts.
         for adaptive in [true, false] {
             let speculation = Speculation::default().adaptive(adaptive).drafts_max(4);
             let (drafted, stats) = answers(&model, Some(speculation), requests());

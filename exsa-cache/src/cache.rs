@@ -29,7 +29,8 @@ pub struct PromptCache {
 pub struct EntryInfo {
     /// The entry.
     pub id: EntryId,
-    /// Fingerprint of the model; `None` for a file of another key or version, of which only the size is known.
+    /// Fingerprint of the model; `None` for a file of another key or version, of which only the size is
+    /// known.
     pub fingerprint: Option<u64>,
     /// Tokens.
     pub tokens: u64,
@@ -134,7 +135,8 @@ impl PromptCache {
     ///
     /// # Errors
     ///
-    /// [`CacheError::Unknown`] for an entry that is gone, [`CacheError::Io`] for errors of `to` and of the disk.
+    /// [`CacheError::Unknown`] for an entry that is gone, [`CacheError::Io`] for errors of `to` and of the
+    /// disk.
     pub fn export(&self, id: EntryId, to: &mut dyn Write) -> Result<(), CacheError> {
         let opened = self.shared.disk.open(&format!("{id}{ENTRY}"));
         let (mut from, _) = opened.map_err(|error| match crate::shared::is_gone(&error) {

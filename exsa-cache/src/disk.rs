@@ -117,7 +117,7 @@ impl Disk for Folder {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
         let file = options.open(self.path(name))?;
-        // Where files cannot be locked, their age decides.
+        // Their age decides on systems without file locks.
         let _ = file.try_lock();
         Ok(Box::new(file))
     }

@@ -262,7 +262,7 @@ fn a_full_disk_stops_writing_until_there_is_room() {
     // Notices come after the counters.
     wait(|| !heard.lock().is_empty());
     assert!(matches!(heard.lock()[..], [CacheNotice::WritingSuspended { .. }]), "{heard:?}");
-    // What there is can be read, and nothing is left of the failure.
+    // Entries can be read, and nothing is left of the failure.
     let found = cache.find(&key(&tokens(1)), true).unwrap();
     assert_eq!(cache.record(found.entry).unwrap(), record(&tokens(1)));
     assert_eq!(disk.0.lock().names.len(), 1);

@@ -1,13 +1,13 @@
 //! Files of entries.
 //!
-//! Little-endian. A header of 64 bytes: `EXSA-PC` and version, u32 flags (1: encrypted), u32 bytes of a block,
-//! 8 bytes that tell keys apart, 16 random bytes, u64 bytes of the index, u64 bytes of the record, 8 bytes of
-//! the BLAKE3 hash of the 56 before. Then blocks, each with a tag of 16 bytes behind it: block 0 is the index,
-//! the others are the record in parts of equal length, the last of which may be shorter.
+//! Little-endian. A header of 64 bytes: `EXSA-PC` and version, u32 flags (1: encrypted), u32 bytes of a
+//! block, 8 bytes that tell keys apart, 16 random bytes, u64 bytes of the index, u64 bytes of the record, 8
+//! bytes of the BLAKE3 hash of the 56 before. Then blocks, each with a tag of 16 bytes behind it: block 0 is
+//! the index, the others are the record in parts of equal length, the last of which may be shorter.
 //!
 //! The index: 16 bytes [`EntryId`], 32 bytes root of the chain, u64 fingerprint of the model, u64 tokens, u64
-//! flags (1: engines use the entry in part), and 16 bytes for each whole block of 64 tokens. Everything that a
-//! lookup needs is in header and index, so that records are not read when a cache is opened.
+//! flags (1: engines use the entry in part), and 16 bytes for each whole block of 64 tokens. Everything that
+//! a lookup needs is in header and index, so that records are not read when a cache is opened.
 
 use crate::CacheKey;
 use crate::chain::{BLOCK_TOKENS, BlockName, Link};

@@ -165,8 +165,8 @@ impl Index {
         self.iter().filter(|(_, entry)| !entry.pinned && old(entry)).map(|(id, _)| id).collect()
     }
 
-    /// Calls `each` for every block of `key` that some entry contains, from the first: its number, counted from
-    /// 1, the entries, and the longest entry that ends within the next block and is a prefix of `key`.
+    /// Calls `each` for every block of `key` that some entry contains, from the first: its number, counted
+    /// from 1, the entries, and the longest entry that ends within the next block and is a prefix of `key`.
     fn walk(
         &self,
         chains: &Chains,

@@ -1,7 +1,7 @@
 //! Prompt cache in a folder: the KV of prompts survives the end of the process.
 //!
-//! A [`PromptCache`] is a [`PromptStore`](exsa_core::prompt_cache::PromptStore) for engines. Two threads write
-//! and read its files, so that an engine never waits for a disk:
+//! A [`PromptCache`] is a [`PromptStore`](exsa_core::prompt_cache::PromptStore) for engines. Two threads
+//! write and read its files, so that an engine never waits for a disk:
 //!
 //! ```
 //! use exsa_cache::{CacheOptions, PromptCache};

@@ -1,4 +1,4 @@
-//! What the threads of a cache share.
+//! State shared by the threads of a cache.
 
 use crate::chain::Chains;
 use crate::disk::{Disk, TEMPORARY, unique};

@@ -103,7 +103,7 @@ fn write_entry(shared: &Shared, prompt: &SavedPrompt) -> Option<CacheNotice> {
         let mut state = shared.state.lock();
         state.stats.write_failures += 1;
         state.suspended = Some(Instant::now() + shared.retry);
-        // What waits would fail as well.
+        // Waiting records would fail as well.
         let given_up: Vec<_> = state.queue.drain(..).collect();
         drop(state);
         drop(given_up);

@@ -1,4 +1,5 @@
-//! Engines with a cache in a folder: answers are those without it, and a conversation goes on after a restart.
+//! Engines with a cache in a folder: answers are those without it, and a conversation goes on after a
+//! restart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

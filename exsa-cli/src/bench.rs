@@ -18,7 +18,8 @@ struct Row {
     streams: usize,
     prompt_tokens: usize,
     generated_tokens: usize,
-    /// Prompt tokens per second over all streams, from the first request to the first token of the last stream.
+    /// Prompt tokens per second over all streams, from the first request to the first token of the last
+    /// stream.
     prompt_per_second: f64,
     /// Generated tokens per second over all streams, after the first token of the last stream.
     generated_per_second: f64,

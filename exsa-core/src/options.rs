@@ -50,8 +50,8 @@ pub struct EngineOptions {
     pub inter_token_target: Duration,
     /// Prefix cache: reuse of the KV of prompts and answers.
     pub prefix_cache: PrefixCacheOptions,
-    /// Prompt store behind the prefix cache; `None`, the default, keeps no prompt beyond the KV cache. The one
-    /// part that clones share.
+    /// Prompt store behind the prefix cache; `None`, the default, keeps no prompt beyond the KV cache. The
+    /// one part that clones share.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub prompt_cache: Option<PromptCacheOptions>,
     /// Settings of the fair queue of [`Engine::start`](crate::Engine::start).

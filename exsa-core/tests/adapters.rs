@@ -1,5 +1,5 @@
-//! Adapters per request: whatever else runs, and however the session takes them, an answer is the one that its
-//! adapters give alone.
+//! Adapters per request: whatever else runs, and however the session takes them, an answer is the one that
+//! its adapters give alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::adapter::{AdapterError, AdapterOptions};

@@ -1,4 +1,5 @@
-//! A draft model beside the target: the same answers, in fewer passes where it is right, and none of its failures.
+//! A draft model beside the target: the same answers, in fewer passes where it is right, and none of its
+//! failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::{Capabilities, Model, Output, Session, SessionOptions};

@@ -3,7 +3,8 @@
 //! Each schedule draws its own limits (tiny KV caches among them), what its session can do, its mode and the
 //! changes of it, arrivals of all classes and several users, prompts that share their beginnings, several
 //! answers to one prompt, log-probabilities of prompts, cancels, deadlines, slow readers and a proposer of
-//! drafts with every draft that fits or a budget, or else the engine's own, from a seed. The seed is in every message, so that a failure can be run again alone:
+//! drafts with every draft that fits or a budget, or else the engine's own, from a seed. The seed is in every
+//! message, so that a failure can be run again alone:
 //! `EXSA_SIMULATION_SEED=17 cargo nextest run -p exsa-core --test simulation`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

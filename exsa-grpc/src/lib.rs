@@ -11,8 +11,9 @@
 //! use std::sync::Arc;
 //!
 //! let engine = Engine::start(ScriptedModel::echo("Hello.").shared(), EngineOptions::default())?;
-//! let services = Services::new(Arc::new(engine), GrpcOptions::new().model_id("/srv/models/tiny".to_owned()));
-//! let routes: tonic::service::Routes = services.routes();
+//! let services = Services::new(Arc::new(engine),
+//! GrpcOptions::new().model_id("/srv/models/tiny".to_owned())); let routes: tonic::service::Routes =
+//! services.routes();
 //! # let _ = routes;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -31,9 +32,9 @@
 //! | other methods of `Control` | `UNIMPLEMENTED` |
 //! | `grpc.health.v1.Health` | for both services and for the server as a whole |
 //!
-//! Fields that the engine cannot honour are refused with `INVALID_ARGUMENT` where they would change an answer:
-//! media, adapters, transfers of KV, lists of allowed tokens, banned sequences of several tokens, budgets of
-//! reasoning. Hints (`kv_hints`, `session_id`, `watermarking`) are accepted and have no effect.
+//! Fields that the engine cannot honour are refused with `INVALID_ARGUMENT` where they would change an
+//! answer: media, adapters, transfers of KV, lists of allowed tokens, banned sequences of several tokens,
+//! budgets of reasoning. Hints (`kv_hints`, `session_id`, `watermarking`) are accepted and have no effect.
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

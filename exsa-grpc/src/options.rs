@@ -12,8 +12,8 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GrpcOptions {
-    /// Name of the model that `GetModelInfo` tells, and that requests without a name use; `None`, the default,
-    /// is the generator's default model.
+    /// Name of the model that `GetModelInfo` tells, and that requests without a name use; `None`, the
+    /// default, is the generator's default model.
     pub model: Option<String>,
     /// `model_id` of `GetModelInfo`, which requests may name too: for Dynamo, a folder with the tokenizer in
     /// Hugging Face's form. The model's name by default.

@@ -17,7 +17,8 @@ use tonic::Status;
 /// Tokens of an answer where a request sets no limit: the default of the protocol.
 const NEW_TOKENS: u32 = 20;
 
-/// Maximum candidates at a position, as in [`SamplingParams::top_logprobs`](exsa_core::SamplingParams::top_logprobs).
+/// Maximum candidates at a position, as in
+/// [`SamplingParams::top_logprobs`](exsa_core::SamplingParams::top_logprobs).
 const CANDIDATES_MAX: u32 = 20;
 
 /// A request, and the form in which its answer is wanted.
@@ -101,7 +102,8 @@ fn refuse_unsupported(sent: &GenerateRequest) -> Result<(), Status> {
     Ok(())
 }
 
-/// The prompt, and its tokens where they are known; of more than `last` tokens, if that is not 0, only the last.
+/// The prompt, and its tokens where they are known; of more than `last` tokens, if that is not 0, only the
+/// last.
 async fn prompt(
     sent: Option<SentPrompt>,
     last: usize,

@@ -105,8 +105,8 @@ impl Pool {
         }
     }
 
-    /// Removes a member, also one that is not there yet. Requests that it still has are lost with it only if it
-    /// ends them.
+    /// Removes a member, also one that is not there yet. Requests that it still has are lost with it only if
+    /// it ends them.
     pub fn remove(&self, name: &str) -> bool {
         let mut state = self.shared.state.lock();
         let before = state.members.len() + state.missing.len();
@@ -280,8 +280,8 @@ impl Shared {
     }
 }
 
-/// Refuses adapters: the members of a pool load their own, and an answer that goes on elsewhere would go on with
-/// another one of the same name.
+/// Refuses adapters: the members of a pool load their own, and an answer that goes on elsewhere would go on
+/// with another one of the same name.
 fn refuse_adapters(request: &Request) -> Result<(), SubmitError> {
     if request.adapters.is_empty() {
         return Ok(());

@@ -108,14 +108,15 @@ impl EngineBuilder {
         self
     }
 
-    /// Reports the bytes loaded and the bytes in all while the model is loaded. `false` cancels the load, which
-    /// then fails with [`LoadError::Cancelled`].
+    /// Reports the bytes loaded and the bytes in all while the model is loaded. `false` cancels the load,
+    /// which then fails with [`LoadError::Cancelled`].
     pub fn progress(mut self, progress: impl FnMut(u64, u64) -> bool + Send + 'static) -> Self {
         self.progress = Some(Box::new(progress));
         self
     }
 
-    /// Changes the options of the engine that have no setter here: queue, prefix cache, fairness, chat template.
+    /// Changes the options of the engine that have no setter here: queue, prefix cache, fairness, chat
+    /// template.
     ///
     /// ```no_run
     /// let engine = exsa::Engine::builder().options(|options| options.queue_max(64)).load("model.gguf")?;

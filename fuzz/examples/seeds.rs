@@ -43,7 +43,8 @@ fn remote() -> Vec<(String, Vec<u8>)> {
     events.map(|(i, event)| (format!("event-{i}"), format!("\u{7}: hi\r\n\r\ndata: {event}\n\ndata: [DONE]\n\n").into_bytes())).collect()
 }
 
-/// A configuration of PEFT, a safetensors file, and an adapter as GGUF, behind the byte that chooses among them.
+/// A configuration of PEFT, a safetensors file, and an adapter as GGUF, behind the byte that chooses among
+/// them.
 fn adapter() -> Vec<(String, Vec<u8>)> {
     let config = br#"{"peft_type": "LORA", "r": 8, "lora_alpha": 16, "use_rslora": true, "bias": "none",
         "rank_pattern": {"q_proj": 4}, "alpha_pattern": {"mlp.up_proj": 2.5}, "use_dora": false}"#;

@@ -1,5 +1,5 @@
-//! Adapters on any bytes: configurations of PEFT, headers of safetensors files, adapters as GGUF. No panic, no large
-//! allocation; what is accepted is sound.
+//! Adapters on any bytes: configurations of PEFT, headers of safetensors files, adapters as GGUF. No panic,
+//! no large allocation; what is accepted is sound.
 #![no_main]
 
 use exsa_core::adapter::{AdapterFile, BaseModel, Factor, PeftConfig, SafetensorsHeader};

@@ -1,4 +1,4 @@
-//! What drafts are worth: the same answers with each proposer of drafts and with none, in interleaved rounds.
+//! Gain by drafts: the same answers with each proposer of drafts and with none, in interleaved rounds.
 
 mod options;
 mod rate;

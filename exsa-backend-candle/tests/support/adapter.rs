@@ -107,8 +107,8 @@ fn peft_name(weight: &str) -> String {
     format!("base_model.model.model.layers.{layer}.{part}")
 }
 
-/// Writes the folder that PEFT would save. `heads` gives the heads of the matrices whose rows the conversion to
-/// GGUF interleaves.
+/// Writes the folder that PEFT would save. `heads` gives the heads of the matrices whose rows the conversion
+/// to GGUF interleaves.
 pub fn write_peft(folder: &Path, config: &str, pairs: &[Pair], heads: impl Fn(&str) -> Option<usize>) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     let mut add = |name: String, shape: [usize; 2], values: &[f32]| {

@@ -32,8 +32,8 @@ pub(super) struct OpenAi {
     pub(super) text_grammar: TextGrammar,
 }
 
-/// Form of a grammar on `/v1/completions`. OpenAI's own route has none, and servers ignore fields that they do not
-/// know.
+/// Form of a grammar on `/v1/completions`. OpenAI's own route has none, and servers ignore fields that they
+/// do not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TextGrammar {
     /// `response_format`, as for conversations.

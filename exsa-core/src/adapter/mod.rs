@@ -1,9 +1,10 @@
-//! Adapters (LoRA, Hu et al., arXiv:2106.09685): those of requests and engines, and their files, whose headers are
-//! checked against the model before any weight is read, and weights as they are read.
+//! Adapters (LoRA, Hu et al., arXiv:2106.09685): those of requests and engines, and their files, whose
+//! headers are checked against the model before any weight is read, and weights as they are read.
 //!
 //! Two forms are known: a GGUF of llama.cpp's form ([`AdapterFile::open`] on a file or bytes) and, with the
-//! feature `peft`, a folder that PEFT saved (`adapter_config.json` and `adapter_model.safetensors`). Both give
-//! pairs of matrices `A` and `B` for matrices `W` of the model, whose product becomes `W x + scale · B (A x)`.
+//! feature `peft`, a folder that PEFT saved (`adapter_config.json` and `adapter_model.safetensors`). Both
+//! give pairs of matrices `A` and `B` for matrices `W` of the model, whose product becomes `W x + scale · B
+//! (A x)`.
 
 mod gguf;
 mod pair;
@@ -39,7 +40,8 @@ pub struct BaseModel<'a> {
     pub n_head: usize,
     /// Heads of keys and values.
     pub n_head_kv: usize,
-    /// Columns and rows of the model's matrix of this name (`blk.0.attn_q.weight`), or why it takes no adapter.
+    /// Columns and rows of the model's matrix of this name (`blk.0.attn_q.weight`), or why it takes no
+    /// adapter.
     pub matrix: &'a dyn Fn(&str) -> Result<[usize; 2], String>,
 }
 

@@ -33,7 +33,7 @@ impl AdapterTensor {
     }
 }
 
-/// What an adapter adds to one matrix of the model: `scale · B (A x)`.
+/// An adapter's term for one matrix of the model: `scale · B (A x)`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct AdapterPair {

@@ -107,8 +107,8 @@ pub trait Model: Send + Sync {
     /// Creates a session with a KV cache of its own.
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError>;
 
-    /// Loads an adapter (LoRA) that spans of all sessions can use from their next pass on. May be called while
-    /// passes run, from several threads at once.
+    /// Loads an adapter (LoRA) that spans of all sessions can use from their next pass on. May be called
+    /// while passes run, from several threads at once.
     ///
     /// # Errors
     ///

@@ -62,8 +62,8 @@ pub struct StoredBlocks {
     pub tokens: Vec<TokenId>,
     /// Tokens per block.
     pub block_tokens: usize,
-    /// Names of the adapters that computed the blocks, joined by `+`, with `*SCALE` unless that is 1; `None` for
-    /// the model alone.
+    /// Names of the adapters that computed the blocks, joined by `+`, with `*SCALE` unless that is 1; `None`
+    /// for the model alone.
     pub adapter: Option<Arc<str>>,
     /// The request's [`cache_salt`](crate::Request::cache_salt).
     pub salt: Option<Arc<str>>,

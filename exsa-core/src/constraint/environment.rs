@@ -167,10 +167,10 @@ impl Environment {
     }
 }
 
-/// Classes of tokens that a mask takes as a whole where the grammar allows all of them next: white space, letters
-/// and digits (as in an email address), and text of a JSON string up to a number of characters. The steps between
-/// the lengths decide how many tokens are walked one by one inside a string of limited length; each class costs
-/// time once, when the environment is made.
+/// Classes of tokens that a mask takes as a whole where the grammar allows all of them next: white space,
+/// letters and digits (as in an email address), and text of a JSON string up to a number of characters. The
+/// steps between the lengths decide how many tokens are walked one by one inside a string of limited length;
+/// each class costs time once, when the environment is made.
 fn slices() -> Vec<String> {
     let text = |most: &str| format!(r#"[^"\\\x00-\x1F\x7F]{most}"#);
     let limits = [6, 10, 16, 30].map(|chars| text(&format!("{{1,{chars}}}")));

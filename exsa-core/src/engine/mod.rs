@@ -222,9 +222,9 @@ impl Engine {
         CacheEvents::new(self.input.mailbox.clone(), bytes_max)
     }
 
-    /// Hands every cached prefix that the [prompt store](crate::prompt_cache::PromptStore) lacks to it, and waits
-    /// for at most `timeout` until it has taken them: before an entry is pinned, or a planned restart. Running
-    /// streams pause meanwhile. Returns their number; `None` if the time was over first.
+    /// Hands every cached prefix that the [prompt store](crate::prompt_cache::PromptStore) lacks to it, and
+    /// waits for at most `timeout` until it has taken them: before an entry is pinned, or a planned restart.
+    /// Running streams pause meanwhile. Returns their number; `None` if the time was over first.
     pub fn save_prompts(&self, timeout: Duration) -> Option<usize> {
         let (done, saved) = std::sync::mpsc::channel();
         self.input.mailbox.post(Command::SavePrompts(done)).ok()?;

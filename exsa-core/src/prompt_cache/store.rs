@@ -11,19 +11,21 @@ use std::time::Duration;
 ///
 /// # Contract
 ///
-/// - Engines call all methods on their step thread. None may wait for a disk or a network, apart from `buffer`
+/// - Engines call all methods on their step thread. None may wait for a disk or a network, apart from
+/// `buffer`
 ///   with a `wait` above zero.
 /// - Keys are equal only if fingerprint, adapter, salt and tokens are.
 /// - A record is opaque. The engine checks that a record is undamaged and belongs to the model, adapter and
-///   salt, and takes its tokens from the record itself, so a store that returns another record costs time, not
+///   salt, and takes its tokens from the record itself, so a store that returns another record costs time,
+/// not
 ///   a wrong answer.
 pub trait PromptStore: Send + Sync + fmt::Debug {
     /// The entry that shares the longest prefix with `key`, among those that are cheap to find: a lookup in
     /// memory. With `whole`, only entries whose tokens are all a prefix of the key's.
     fn find(&self, key: &PromptKey<'_>, whole: bool) -> Option<StoredPrefix>;
 
-    /// Begins to read an entry, which may be gone. The result goes to `reply` from any thread; a reply that is
-    /// dropped counts as a failure.
+    /// Begins to read an entry, which may be gone. The result goes to `reply` from any thread; a reply that
+    /// is dropped counts as a failure.
     fn read(&self, entry: EntryId, reply: ReadReply);
 
     /// An empty buffer for a record of about `bytes` bytes. `None` if the store takes no record at present,
@@ -33,8 +35,8 @@ pub trait PromptStore: Send + Sync + fmt::Debug {
     /// Takes a record to be written in the background.
     fn write(&self, prompt: SavedPrompt);
 
-    /// Learns that the engine refused the record of an entry: it is damaged, or not of the engine's model. The
-    /// store should not find it again.
+    /// Learns that the engine refused the record of an entry: it is damaged, or not of the engine's model.
+    /// The store should not find it again.
     fn refused(&self, entry: EntryId, reason: &str);
 }
 
@@ -54,7 +56,7 @@ impl fmt::Debug for EntryId {
     }
 }
 
-/// What KV depends on: model, adapter, salt and tokens.
+/// Identity of KV: model, adapter, salt and tokens.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PromptKey<'a> {

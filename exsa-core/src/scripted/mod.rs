@@ -203,8 +203,8 @@ impl ScriptedModel {
         self
     }
 
-    /// Makes sessions take up to `span_max` adapters in a span, and `batch_sets_max` sets of adapters in a batch.
-    /// Any bytes are an adapter: they decide by how many places it shifts the logits of the bytes.
+    /// Makes sessions take up to `span_max` adapters in a span, and `batch_sets_max` sets of adapters in a
+    /// batch. Any bytes are an adapter: they decide by how many places it shifts the logits of the bytes.
     pub fn adapters(mut self, span_max: usize, batch_sets_max: usize) -> Self {
         self.adapters_max = (span_max, batch_sets_max);
         self

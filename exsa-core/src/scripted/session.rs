@@ -119,7 +119,8 @@ impl ScriptedSession {
         if needed > free { Err(StepError::KvFull { needed, free }) } else { Ok(()) }
     }
 
-    /// Refuses adapters that are not loaded, other ones than the sequence had, and more sets than a batch takes.
+    /// Refuses adapters that are not loaded, other ones than the sequence had, and more sets than a batch
+    /// takes.
     fn check_adapters(&self, batch: &Batch) -> Result<(), StepError> {
         let mut sets = Vec::new();
         for span in batch.spans() {

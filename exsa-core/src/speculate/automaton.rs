@@ -146,8 +146,8 @@ impl Automaton {
         }
     }
 
-    /// The state of the strings that end in `token` behind those of `from`, whose edge leads to `to`: `to`, or
-    /// a state of its own if `to` has longer strings too.
+    /// The state of the strings that end in `token` behind those of `from`, whose edge leads to `to`: `to`,
+    /// or a state of its own if `to` has longer strings too.
     fn split(&mut self, from: u32, token: TokenId, to: u32) -> u32 {
         let len = self.state(from).len + 1;
         if self.state(to).len == len {
@@ -182,10 +182,11 @@ impl Automaton {
         }
     }
 
-    /// Appends up to `max` tokens that may follow to `drafts`: behind the longest suffix that occurred before,
-    /// the token that followed it most often, of several the latest, and so on from there. The end of the text
-    /// continues like the suffix, so that a repetition goes on. Ends where the next token followed in less than
-    /// a third of the cases. Without such a suffix of at least `matched_min` tokens there are none.
+    /// Appends up to `max` tokens that may follow to `drafts`: behind the longest suffix that occurred
+    /// before, the token that followed it most often, of several the latest, and so on from there. The end of
+    /// the text continues like the suffix, so that a repetition goes on. Ends where the next token followed
+    /// in less than a third of the cases. Without such a suffix of at least `matched_min` tokens there are
+    /// none.
     pub(super) fn propose(&self, matched_min: usize, max: usize, drafts: &mut Vec<TokenId>) {
         if self.matched() >= matched_min.max(1) {
             self.propose_behind(self.state(self.last).link, max, drafts);

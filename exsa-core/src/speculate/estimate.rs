@@ -102,8 +102,8 @@ pub(crate) struct Outcome {
 }
 
 impl Estimates {
-    /// Number of drafts, at most `drafts`, that are worth a look in a request of `len` tokens: all of them, one
-    /// as a probe, or none of a source that has stopped.
+    /// Number of drafts, at most `drafts`, that are worth a look in a request of `len` tokens: all of them,
+    /// one as a probe, or none of a source that has stopped.
     pub(crate) fn usable(&self, kind: Kind, len: usize, drafts: usize) -> usize {
         let stopped = self.0[kind.index()].failed >= FAILED_MAX;
         match (stopped, self.probes(kind, len)) {
@@ -120,8 +120,8 @@ impl Estimates {
         len < last || len - last >= PROBE_AFTER
     }
 
-    /// Probabilities that the drafts at positions 0, 1 and so on of a run become part of the answer. The first
-    /// of a probe counts as if nothing were known.
+    /// Probabilities that the drafts at positions 0, 1 and so on of a run become part of the answer. The
+    /// first of a probe counts as if nothing were known.
     pub(crate) fn expected(&self, kind: Kind, len: usize) -> impl Iterator<Item = f32> {
         let estimate = self.0[kind.index()];
         let probe = self.probes(kind, len).then_some(ASSUMED[kind.class]);

@@ -6,8 +6,9 @@
 //! of (seed, position) and the rows, so with a batch-invariant backend answers equal those without
 //! speculation at any temperature. Proposals only decide how many tokens a step yields.
 //!
-//! Every draft costs a row of the pass. The engine estimates the acceptance of drafts and measures the cost of
-//! rows, and verifies the drafts that raise the expected tokens per second over all streams: none under load.
+//! Every draft costs a row of the pass. The engine estimates the acceptance of drafts and measures the cost
+//! of rows, and verifies the drafts that raise the expected tokens per second over all streams: none under
+//! load.
 //! [`EngineOptions::speculation`](crate::EngineOptions) says by default whether there are drafts;
 //! [`Engine::speculate`](crate::Engine::speculate) sets other proposers.
 
@@ -43,15 +44,16 @@ use std::time::Duration;
 /// - `tokens` of a request only grow between two calls, and never contain a draft that was rejected. If
 ///   tokens are taken back (banned strings) or dropped (a context shift), [`changed`](Self::changed) says so
 ///   first.
-/// - A call runs on the engine's thread between two passes, so it should take far less time than a pass. It is
+/// - A call runs on the engine's thread between two passes, so it should take far less time than a pass. It
+/// is
 ///   made whether the drafts are then verified or not.
 pub trait Proposer: Send + Debug {
     /// Appends up to `max` tokens that may follow `tokens`, the prompt
     /// and answer so far, to the empty `drafts`. `max` is at least 1.
     fn propose(&mut self, id: RequestId, tokens: &[TokenId], max: usize, drafts: &mut Vec<TokenId>);
 
-    /// Like [`propose`](Self::propose), which the default calls, for a request of this namespace: for proposers
-    /// that draft from the texts of several requests.
+    /// Like [`propose`](Self::propose), which the default calls, for a request of this namespace: for
+    /// proposers that draft from the texts of several requests.
     fn propose_in(
         &mut self,
         id: RequestId,
@@ -92,14 +94,14 @@ pub trait Proposer: Send + Debug {
     }
 }
 
-/// What planning needs of the answers that drafts are for.
+/// View of the answers that drafts are for.
 #[doc(hidden)]
 pub trait DraftContext {
     /// The number of `drafts` of a request, from the first, that may follow its tokens.
     fn plausible(&mut self, id: RequestId, drafts: &[TokenId]) -> usize;
 
-    /// The token that the request's sampler draws from the `logits` of another model at `position`, behind the
-    /// tokens `history`; `None` if there is none.
+    /// The token that the request's sampler draws from the `logits` of another model at `position`, behind
+    /// the tokens `history`; `None` if there is none.
     fn draw(&mut self, id: RequestId, logits: &[f32], history: &[TokenId], position: u64) -> Option<TokenId>;
 
     /// The time of the engine's clock.

@@ -13,8 +13,8 @@ pub enum SpeculationMode {
     Auto,
     /// Never.
     Off,
-    /// Where the session can truncate. If it is not batch-invariant, answers have the same distribution with and
-    /// without drafts, but a seed may give another answer.
+    /// Where the session can truncate. If it is not batch-invariant, answers have the same distribution with
+    /// and without drafts, but a seed may give another answer.
     On,
 }
 

@@ -44,8 +44,8 @@ impl SharedIndexes {
         Self { bytes_max, bytes: 0, namespaces: HashMap::new(), clock: 0 }
     }
 
-    /// Reads the tokens of a request that are new. Returns the length of its longest suffix that occurs in the
-    /// namespace.
+    /// Reads the tokens of a request that are new. Returns the length of its longest suffix that occurs in
+    /// the namespace.
     pub(super) fn read(&mut self, namespace: &Namespace, place: &mut Place, tokens: &[TokenId]) -> usize {
         self.clock += 1;
         let Some(shared) = self.namespaces.get_mut(namespace) else { return 0 };

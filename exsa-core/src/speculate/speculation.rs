@@ -15,11 +15,11 @@ use hashbrown::HashMap;
 /// use exsa_core::speculate::{PromptLookup, Speculation, SuffixIndex};
 /// use exsa_core::{Engine, EngineOptions, Request};
 ///
-/// let engine = Engine::start(ScriptedModel::echo("tick tock tick tock tick tock").shared(), EngineOptions::default())?;
-/// let proposers = Speculation::new(SuffixIndex::default()).otherwise(PromptLookup::default());
-/// engine.speculate(Some(proposers.drafts_max(8)));
-/// let answer = engine.submit(Request::text("tick tock").max_tokens(20))?.complete()?;
-/// assert_eq!(answer.text, " tick tock tick tock");
+/// let engine = Engine::start(ScriptedModel::echo("tick tock tick tock tick tock").shared(),
+/// EngineOptions::default())?; let proposers =
+/// Speculation::new(SuffixIndex::default()).otherwise(PromptLookup::default());
+/// engine.speculate(Some(proposers.drafts_max(8))); let answer = engine.submit(Request::text("tick
+/// tock").max_tokens(20))?.complete()?; assert_eq!(answer.text, " tick tock tick tock");
 /// println!("{:?}", answer.usage.drafts); // drafts verified and accepted
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -88,16 +88,16 @@ impl Speculation {
     }
 
     /// Adds a proposer for the requests for which those before it have no drafts in a step, or none that are
-    /// accepted. Proposers of one request should be of different [kinds](Proposer::source): estimates of equal
-    /// kinds are shared.
+    /// accepted. Proposers of one request should be of different [kinds](Proposer::source): estimates of
+    /// equal kinds are shared.
     #[must_use]
     pub fn otherwise(mut self, proposer: impl Proposer + 'static) -> Self {
         self.proposers.push(Box::new(proposer));
         self
     }
 
-    /// Adds a model that drafts for the requests for which no proposer has drafts in a step, or whose drafts are
-    /// accepted half as often.
+    /// Adds a model that drafts for the requests for which no proposer has drafts in a step, or whose drafts
+    /// are accepted half as often.
     #[must_use]
     pub fn draft_model(mut self, model: DraftModel) -> Self {
         self.model = Some(model);

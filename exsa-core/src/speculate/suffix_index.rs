@@ -6,14 +6,14 @@ use super::{DraftSource, Namespace, Proposer};
 use crate::token::{RequestId, TokenId};
 use hashbrown::HashMap;
 
-/// Suffix decoding (Oliaro et al. 2024) on a request's own prompt and answer: finds the longest suffix of them
-/// that occurred before, however long, and proposes the tokens that followed it most often.
+/// Suffix decoding (Oliaro et al. 2024) on a request's own prompt and answer: finds the longest suffix of
+/// them that occurred before, however long, and proposes the tokens that followed it most often.
 ///
-/// Matches are of at least `matched_min` tokens, and a draft is no longer than its match. The index is a suffix
-/// automaton that grows with the request: a step costs some microseconds. A prompt is indexed in parts of 1,024
-/// tokens; no drafts are proposed before the index has caught up. Memory is bounded: an index takes about 160
-/// bytes per token of at most `tokens_max`, after which it begins anew with the latest half of them, and all
-/// together take `bytes_max`, after which further requests have none.
+/// Matches are of at least `matched_min` tokens, and a draft is no longer than its match. The index is a
+/// suffix automaton that grows with the request: a step costs some microseconds. A prompt is indexed in parts
+/// of 1,024 tokens; no drafts are proposed before the index has caught up. Memory is bounded: an index takes
+/// about 160 bytes per token of at most `tokens_max`, after which it begins anew with the latest half of
+/// them, and all together take `bytes_max`, after which further requests have none.
 ///
 /// With [`shared`](Self::shared), the texts of ended requests are searched too: those of the same adapter and
 /// [`cache_salt`](crate::Request::cache_salt), as in the prefix cache.
@@ -83,12 +83,12 @@ impl SuffixIndex {
         self
     }
 
-    /// Searches the texts of ended requests too: the last 2,048 tokens of each, prompt and answer, by namespace
-    /// (adapter and `cache_salt`). Indexes of all namespaces take up to `bytes`, about 160 per token; the least
-    /// recently used goes first.
+    /// Searches the texts of ended requests too: the last 2,048 tokens of each, prompt and answer, by
+    /// namespace (adapter and `cache_salt`). Indexes of all namespaces take up to `bytes`, about 160 per
+    /// token; the least recently used goes first.
     ///
-    /// The time that an answer takes then depends on the texts of others in its namespace, and could be used to
-    /// guess them: give each tenant a salt.
+    /// The time that an answer takes then depends on the texts of others in its namespace, and could be used
+    /// to guess them: give each tenant a salt.
     #[must_use]
     pub fn shared(mut self, bytes: usize) -> Self {
         self.shared = Some(SharedIndexes::new(bytes));

@@ -228,7 +228,8 @@ pub struct PromptCacheStats {
     pub restored: u64,
     /// Tokens of these.
     pub restored_tokens: u64,
-    /// Reads that gave nothing to restore: failed, damaged, of another prompt, or without room in the KV cache.
+    /// Reads that gave nothing to restore: failed, damaged, of another prompt, or without room in the KV
+    /// cache.
     pub failed: u64,
     /// Reads that nothing waited for any more when they ended.
     pub unused: u64,

@@ -187,7 +187,7 @@ fn a_stalled_read_ends_the_wait_after_the_time_of_computing() {
     // 400 ms to wait for and as much to compute.
     assert!(first > Duration::from_millis(600) && first < Duration::from_millis(1100), "{first:?}");
     assert_eq!(driver.stats().scheduler.prompt_reads_late, 1);
-    // What arrives later is not restored, and harms nothing.
+    // A later arrival is not restored, and harms nothing.
     clock.advance(Duration::from_secs(1));
     slow.tick();
     driver.step();

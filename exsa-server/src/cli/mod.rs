@@ -16,7 +16,8 @@ use std::process::ExitCode;
 ///
 /// # Errors
 ///
-/// The configuration cannot be used, a model cannot be loaded, an address not be bound, or a store not be opened.
+/// The configuration cannot be used, a model cannot be loaded, an address not be bound, or a store not be
+/// opened.
 pub fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     match &args.command {
         Some(Command::Config { command: ConfigCommand::Example }) => print!("{EXAMPLE}"),

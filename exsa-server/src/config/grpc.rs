@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 pub struct GrpcConfig {
     /// Address with port; no services without it.
     pub listen: Option<SocketAddr>,
-    /// Name of the model that the services tell, and that requests without a name use; the active one by default.
+    /// Name of the model that the services tell, and that requests without a name use; the active one by
+    /// default.
     pub model: Option<String>,
     /// Id of the model, which requests may name too; its name by default.
     pub model_id: Option<String>,

@@ -1,4 +1,5 @@
-//! The gRPC services `vllm.Inference` and `vllm.Control`, with the rights, limits and records of the HTTP routes.
+//! The gRPC services `vllm.Inference` and `vllm.Control`, with the rights, limits and records of the HTTP
+//! routes.
 
 mod host;
 mod layers;
@@ -17,7 +18,8 @@ pub(crate) use host::ServerHost;
 /// Routes of the services.
 pub(crate) fn router(host: ServerHost, config: &GrpcConfig) -> Router {
     let state = host.state.clone();
-    // The layer below holds back what is longer than the limit of the moment, before memory is reserved for it.
+    // The layer below holds back what is longer than the limit of the moment, before memory is reserved for
+    // it.
     let options = GrpcOptions::new()
         .model(config.model.clone())
         .model_id(config.model_id.clone())

@@ -9,7 +9,8 @@ use tracing::warn;
 /// Metadata with the machine-readable cause.
 const CAUSE: &str = "exsa-error";
 
-/// Metadata with the time in milliseconds after which a client may send the request again, by gRPC's proposal A6.
+/// Metadata with the time in milliseconds after which a client may send the request again, by gRPC's proposal
+/// A6.
 const WAIT: &str = "grpc-retry-pushback-ms";
 
 /// The status that an error of the server stands for.

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 /// Bytes of a stream's answer that are buffered for a client that does not read.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// Time that an idle connection is kept after a request of gRPC, whose clients keep theirs, and fail requests that
-/// meet the end of one.
+/// Time that an idle connection is kept after a request of gRPC, whose clients keep theirs, and fail requests
+/// that meet the end of one.
 const GRPC_IDLE: Duration = Duration::from_secs(600);
 
 /// Serves the requests of a connection.

@@ -77,8 +77,8 @@ impl Listeners {
         self
     }
 
-    /// Adds a TCP socket with routes of its own, whose connections speak HTTP/2 from the first byte on, as those
-    /// of gRPC do.
+    /// Adds a TCP socket with routes of its own, whose connections speak HTTP/2 from the first byte on, as
+    /// those of gRPC do.
     #[cfg(feature = "grpc")]
     #[must_use]
     pub fn http2(mut self, listener: TcpListener, app: Router) -> Self {

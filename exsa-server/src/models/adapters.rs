@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 impl AppState {
-    /// Turns the name of a loaded adapter, in the place of a model's, into its model with the adapter. Adapters
-    /// of models that the caller may not use stay unknown.
+    /// Turns the name of a loaded adapter, in the place of a model's, into its model with the adapter.
+    /// Adapters of models that the caller may not use stay unknown.
     pub(crate) fn name_adapter(&self, caller: &Caller, request: &mut Request) {
         let Some(name) = &request.model else { return };
         if self.model_name(Some(name)).is_ok() {

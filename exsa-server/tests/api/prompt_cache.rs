@@ -1,4 +1,5 @@
-//! The prompt cache behind the routes: prompts after a restart count as cached, tenants apart, and metrics tell.
+//! The prompt cache behind the routes: prompts after a restart count as cached, tenants apart, and metrics
+//! tell.
 
 use crate::harness::{get, post_json};
 use axum::Router;

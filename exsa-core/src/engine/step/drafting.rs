@@ -1,4 +1,4 @@
-//! What planning drafts needs of the answers: their constraints and samplers.
+//! View of the answers for planning drafts: their constraints and samplers.
 
 use crate::clock::Clock;
 use crate::engine::answer::Answer;

@@ -134,7 +134,8 @@ impl EngineLoop {
         };
         let start = self.clock.now();
         record.clear();
-        // Tokens and headers beside the KV. Growing a large buffer step by step would copy it again and again.
+        // Tokens and headers beside the KV. Growing a large buffer step by step would copy it again and
+        // again.
         let room = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(kv.tokens.len() * 4 + 256);
         if record.try_reserve(room).is_err() {
             stats.unsaved += 1;

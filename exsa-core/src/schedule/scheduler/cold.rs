@@ -139,8 +139,8 @@ impl Scheduler {
         read.waiting.iter().any(|id| self.suspended.contains_key(id)).then(|| read.namespace.clone())
     }
 
-    /// Cuts `seq`, which holds `tokens` of a read, if only one request can use it: to the prefix that a waiting
-    /// request shares. Returns the tokens that it holds then.
+    /// Cuts `seq`, which holds `tokens` of a read, if only one request can use it: to the prefix that a
+    /// waiting request shares. Returns the tokens that it holds then.
     pub fn cut_restored(&mut self, entry: EntryId, seq: SeqId, tokens: &[TokenId]) -> usize {
         if self.kv.forks() || !self.can_truncate {
             return tokens.len();
@@ -174,7 +174,8 @@ impl Scheduler {
         self.kv.cache(seq, namespace, tokens);
     }
 
-    /// The sequence of the next store operation in order, and whether to save it: the store lacks enough of it.
+    /// The sequence of the next store operation in order, and whether to save it: the store lacks enough of
+    /// it.
     pub fn take_cold(&mut self) -> Option<(ColdKv, bool)> {
         let kv = self.kv.take_cold()?;
         let lacking = self.is_lacking(&kv);

@@ -4,8 +4,8 @@ use super::{Scheduler, Work, WorkKind};
 use crate::speculate::{DraftContext, Speculation};
 
 impl Scheduler {
-    /// Adds drafts to the decodes of the plan, within the batch tokens left by prompts and decodes: those that
-    /// raise the expected tokens per second at the measured cost of a row, or, if the speculation is not
+    /// Adds drafts to the decodes of the plan, within the batch tokens left by prompts and decodes: those
+    /// that raise the expected tokens per second at the measured cost of a row, or, if the speculation is not
     /// [adaptive](Speculation::adaptive), as many as are proposed and fit, in plan order.
     ///
     /// Drafts take free blocks only: they preempt no sequence and evict no cached prefix. A

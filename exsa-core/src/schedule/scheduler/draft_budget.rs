@@ -25,9 +25,9 @@ impl Candidate {
 /// Selects the candidates that raise the expected tokens per second of a step with `decodes` decodes, at most
 /// `room`, and calls `take` with the stream of each.
 ///
-/// A step yields a token for each decode and the accepted drafts. Another row pays if its own tokens per second
-/// exceed those of the step without it, so the best rows come first and the first that does not pay is the
-/// last. In a stream the expected tokens fall from position to position, so a prefix of its run is taken.
+/// A step yields a token for each decode and the accepted drafts. Another row pays if its own tokens per
+/// second exceed those of the step without it, so the best rows come first and the first that does not pay is
+/// the last. In a stream the expected tokens fall from position to position, so a prefix of its run is taken.
 pub(crate) fn select(
     candidates: &mut [Candidate],
     cost: RowCost,

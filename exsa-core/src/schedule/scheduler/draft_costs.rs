@@ -25,8 +25,8 @@ const STEPS_MIN: f64 = 8.0;
 /// outliers moved towards the line, and the last known cost of a row as one more observation.
 ///
 /// The slope is that of the recent numbers of rows, so a convex cost is followed where the engine works. It
-/// takes steps of several numbers of rows to measure it. While these lack, a few good drafts are verified every
-/// eighth step whatever they cost.
+/// takes steps of several numbers of rows to measure it. While these lack, a few good drafts are verified
+/// every eighth step whatever they cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowCosts {
     steps: u64,
@@ -66,7 +66,8 @@ pub(crate) struct RowCost {
 }
 
 impl RowCosts {
-    /// Takes a measured step. Prefill tokens cost less than rows with logits, so steps with prefill say nothing.
+    /// Takes a measured step. Prefill tokens cost less than rows with logits, so steps with prefill say
+    /// nothing.
     pub(super) fn observe(&mut self, step: &StepCost) {
         if step.decodes == 0 || step.prefill() > 0 || step.elapsed.is_zero() {
             return;

@@ -20,14 +20,15 @@ use std::time::Duration;
 /// A smaller model with the same vocabulary, which drafts for all streams in batches of its own, for
 /// [`Speculation::draft_model`](super::Speculation::draft_model).
 ///
-/// It draws with the sampler of the answer, so with its seed, position and filters. As the draw is coupled, the
-/// two models draw the same token with probability (1 − TV) / (1 + TV) at least, where TV is the total variation
-/// distance of their distributions: at any temperature, drafts are accepted about as often as greedy ones.
+/// It draws with the sampler of the answer, so with its seed, position and filters. As the draw is coupled,
+/// the two models draw the same token with probability (1 − TV) / (1 + TV) at least, where TV is the total
+/// variation distance of their distributions: at any temperature, drafts are accepted about as often as
+/// greedy ones.
 ///
-/// Its session holds a sequence for each stream. What a stream has that the session lacks is computed before it
-/// drafts: 256 tokens per step over all streams, and nothing for streams whose drafts would not pay. The
-/// measured time of a draft counts in the budget. If a pass fails, its streams have no drafts in that step; after
-/// three failures in a row, or a panic, the model is used no more.
+/// Its session holds a sequence for each stream. What a stream has that the session lacks is computed before
+/// it drafts: 256 tokens per step over all streams, and nothing for streams whose drafts would not pay. The
+/// measured time of a draft counts in the budget. If a pass fails, its streams have no drafts in that step;
+/// after three failures in a row, or a panic, the model is used no more.
 ///
 /// ```no_run
 /// use exsa_core::backend::{InferenceBackend, Model, SessionOptions};
@@ -96,8 +97,8 @@ impl DraftModel {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Unsupported`] if a token differs between the vocabularies, or the session cannot truncate; and
-    /// the errors of [`Model::session`].
+    /// [`LoadError::Unsupported`] if a token differs between the vocabularies, or the session cannot
+    /// truncate; and the errors of [`Model::session`].
     pub fn new(
         draft: Arc<dyn Model>,
         target: &dyn Model,
@@ -142,7 +143,8 @@ impl DraftModel {
         self.seconds.unwrap_or(SHARE_ASSUMED * step / decodes.max(1) as f64)
     }
 
-    /// Draws the selected drafts of its streams into `drafts`, and reduces the selection to those that it drew.
+    /// Draws the selected drafts of its streams into `drafts`, and reduces the selection to those that it
+    /// drew.
     pub(super) fn draft<'a>(
         &mut self,
         streams: &mut [Stream],
@@ -170,8 +172,8 @@ impl DraftModel {
         }
     }
 
-    /// Lists the streams that draft, with a batch of the tokens that they are behind. Streams that are too far
-    /// behind get a part of these tokens computed, and no drafts in this step.
+    /// Lists the streams that draft, with a batch of the tokens that they are behind. Streams that are too
+    /// far behind get a part of these tokens computed, and no drafts in this step.
     fn begin<'a>(&mut self, streams: &mut [Stream], request: &impl Fn(usize) -> Option<&'a SchedRequest>) {
         self.jobs.clear();
         self.batch.clear();
@@ -254,15 +256,16 @@ impl DraftModel {
         others.map(|(_, held)| of(held.tokens.len() + BEHIND_MAX)).sum::<usize>() + of(end)
     }
 
-    /// Releases the sequence that was used least recently, and not in this step. Returns whether there was one.
+    /// Releases the sequence that was used least recently, and not in this step. Returns whether there was
+    /// one.
     fn evict(&mut self) -> bool {
         let idle = self.held.iter().filter(|(_, held)| held.used < self.step);
         let oldest = idle.min_by_key(|(id, held)| (held.used, **id)).map(|(id, _)| *id);
         oldest.is_some_and(|id| self.release(id))
     }
 
-    /// Computes the batch, draws a token from each row, and makes the batch of those that want more. Returns the
-    /// number of tokens drawn; `None` if the pass failed.
+    /// Computes the batch, draws a token from each row, and makes the batch of those that want more. Returns
+    /// the number of tokens drawn; `None` if the pass failed.
     fn pass<'a>(
         &mut self,
         streams: &[Stream],

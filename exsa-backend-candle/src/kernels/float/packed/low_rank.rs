@@ -1,7 +1,8 @@
 //! Low-rank products `y += scale · B (A x)` for groups of rows, each with matrices of its own.
 //!
-//! Two steps of the team: first all `A x`, shared out by tiles of `A` and panels of rows, into an intermediate
-//! buffer in the panels that the second step reads; then all `B (A x)`, shared out by tiles of `B`. A panel of
+//! Two steps of the team: first all `A x`, shared out by tiles of `A` and panels of rows, into an
+//! intermediate buffer in the panels that the second step reads; then all `B (A x)`, shared out by tiles of
+//! `B`. A panel of
 //! `x` is reordered by the thread that multiplies it: tiles of `A` are few, and no memory is needed for it.
 //!
 //! Sums have the order of the other float products, and the products of a row's adapters are added to it one
@@ -74,7 +75,7 @@ struct Unit {
     /// Number of the unit's first item, and of the first after it.
     first: usize,
     end: usize,
-    /// Where its intermediate values begin.
+    /// Offset of its intermediate values.
     start: usize,
 }
 
@@ -153,8 +154,8 @@ impl LowRankScratch {
         })
     }
 
-    /// Adds the products. `matrices` gives those of an adapter, by its place, for an output, and the request's
-    /// factor on them.
+    /// Adds the products. `matrices` gives those of an adapter, by its place, for an output, and the
+    /// request's factor on them.
     pub fn add<'m, const N: usize>(
         &mut self,
         products: LowRankProducts<'_, N>,
@@ -247,7 +248,7 @@ fn each_item(units: &[Unit], range: Range<usize>, mut work: impl FnMut(&Unit, us
     }
 }
 
-/// What the threads share.
+/// State shared by the threads.
 struct Job<'a, M, const N: usize> {
     x: &'a [f32],
     k: usize,
@@ -304,11 +305,13 @@ impl<'m, M: Fn(usize, usize) -> Option<(&'m LowRank, f32)>, const N: usize> Job<
         }
     }
 
-    /// Multiplies a chunk of tiles of `B` with one panel, for all adapters of the unit, and adds the products.
+    /// Multiplies a chunk of tiles of `B` with one panel, for all adapters of the unit, and adds the
+    /// products.
     ///
     /// # Safety
     ///
-    /// `item` is one of the unit's, no other thread has it, the first step is done, and the outputs are there.
+    /// `item` is one of the unit's, no other thread has it, the first step is done, and the outputs are
+    /// there.
     unsafe fn multiply_b(&self, unit: &Unit, item: usize, down: &[Unit], scratch: &mut ThreadScratch) {
         let (out, n) = &self.outputs[unit.output];
         let chunks = n.div_ceil(TILE * CHUNK);
