@@ -11,9 +11,9 @@
 //! use std::sync::Arc;
 //!
 //! let engine = Engine::start(ScriptedModel::echo("Hello.").shared(), EngineOptions::default())?;
-//! let services = Services::new(Arc::new(engine),
-//! GrpcOptions::new().model_id("/srv/models/tiny".to_owned())); let routes: tonic::service::Routes =
-//! services.routes();
+//! let options = GrpcOptions::new().model_id("/srv/models/tiny".to_owned());
+//! let services = Services::new(Arc::new(engine), options);
+//! let routes: tonic::service::Routes = services.routes();
 //! # let _ = routes;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -172,7 +172,7 @@ impl Contender {
         let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
         let engine = EngineLoop::new(model.clone(), engine_options, queue, clock);
         let mut engine = engine.map_err(|source| BenchError::Load { what: "session".into(), source })?;
-        engine.speculate(speculation);
+        engine.speculate(speculation.map(|speculation| speculation.adaptive(!options.all_drafts)));
         let drafts = DraftStats::default();
         Ok(Self { name, engine, rates: Vec::new(), tokens: 0, passes: 0, drafts, different: 0 })
     }
@@ -243,7 +243,9 @@ mod tests {
         let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf");
         let arguments =
             ["speculation", "--model", model, "--streams", "2", "--generate", "24", "--rounds", "1"];
-        let options = Options::try_parse_from(arguments.iter().chain(&["--rate", "0,1"])).unwrap();
+        // Whether drafts pay is a matter of measured times.
+        let rates = ["--rate", "0,1", "--all-drafts"];
+        let options = Options::try_parse_from(arguments.iter().chain(&rates)).unwrap();
         let mut out = Vec::new();
         run(&options, &mut out).unwrap();
         let lines: Vec<serde_json::Value> = out

@@ -42,6 +42,10 @@ pub struct Options {
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     pub temperature: f32,
 
+    /// Verify all drafts that are proposed, whether they are expected to pay or not.
+    #[arg(long)]
+    pub all_drafts: bool,
+
     /// Threads that compute; all processors by default.
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,

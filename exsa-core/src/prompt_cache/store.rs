@@ -12,13 +12,11 @@ use std::time::Duration;
 /// # Contract
 ///
 /// - Engines call all methods on their step thread. None may wait for a disk or a network, apart from
-///   `buffer`
-///   with a `wait` above zero.
+///   `buffer` with a `wait` above zero.
 /// - Keys are equal only if fingerprint, adapter, salt and tokens are.
 /// - A record is opaque. The engine checks that a record is undamaged and belongs to the model, adapter and
 ///   salt, and takes its tokens from the record itself, so a store that returns another record costs time,
-///   not
-///   a wrong answer.
+///   not a wrong answer.
 pub trait PromptStore: Send + Sync + fmt::Debug {
     /// The entry that shares the longest prefix with `key`, among those that are cheap to find: a lookup in
     /// memory. With `whole`, only entries whose tokens are all a prefix of the key's.

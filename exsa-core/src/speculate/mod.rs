@@ -45,8 +45,7 @@ use std::time::Duration;
 ///   tokens are taken back (banned strings) or dropped (a context shift), [`changed`](Self::changed) says so
 ///   first.
 /// - A call runs on the engine's thread between two passes, so it should take far less time than a pass. It
-///   is
-///   made whether the drafts are then verified or not.
+///   is made whether the drafts are then verified or not.
 pub trait Proposer: Send + Debug {
     /// Appends up to `max` tokens that may follow `tokens`, the prompt
     /// and answer so far, to the empty `drafts`. `max` is at least 1.

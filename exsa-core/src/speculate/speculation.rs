@@ -15,11 +15,12 @@ use hashbrown::HashMap;
 /// use exsa_core::speculate::{PromptLookup, Speculation, SuffixIndex};
 /// use exsa_core::{Engine, EngineOptions, Request};
 ///
-/// let engine = Engine::start(ScriptedModel::echo("tick tock tick tock tick tock").shared(),
-/// EngineOptions::default())?; let proposers =
-/// Speculation::new(SuffixIndex::default()).otherwise(PromptLookup::default());
-/// engine.speculate(Some(proposers.drafts_max(8))); let answer = engine.submit(Request::text("tick
-/// tock").max_tokens(20))?.complete()?; assert_eq!(answer.text, " tick tock tick tock");
+/// let model = ScriptedModel::echo("tick tock tick tock tick tock");
+/// let engine = Engine::start(model.shared(), EngineOptions::default())?;
+/// let proposers = Speculation::new(SuffixIndex::default()).otherwise(PromptLookup::default());
+/// engine.speculate(Some(proposers.drafts_max(8)));
+/// let answer = engine.submit(Request::text("tick tock").max_tokens(20))?.complete()?;
+/// assert_eq!(answer.text, " tick tock tick tock");
 /// println!("{:?}", answer.usage.drafts); // drafts verified and accepted
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -262,7 +263,6 @@ impl Speculation {
 mod tests {
     use super::*;
     use crate::speculate::DraftSource;
-    use std::time::Duration;
 
     /// Drafts the given tokens, and checks what it is told.
     #[derive(Debug)]
@@ -318,32 +318,5 @@ mod tests {
         assert_eq!(propose(&mut speculation)[0].0, DraftSource::PromptLookup);
         speculation.finished(RequestId(0));
         assert_eq!(propose(&mut speculation)[0].0, DraftSource::Custom, "a new request");
-    }
-
-    #[test]
-    fn default_proposers_take_microseconds_where_nothing_matches() {
-        let mut speculation = Speculation::default();
-        let tokens: Vec<TokenId> = (0..8000).collect();
-        let mut request = SchedRequest::new(0, tokens, usize::MAX);
-        let mut step = |request: &SchedRequest| {
-            speculation.begin();
-            let begun = std::time::Instant::now();
-            speculation.propose(0, request, 16, |drafts| drafts.len());
-            assert_eq!(speculation.streams(), 0);
-            begun.elapsed()
-        };
-        // The prompt is indexed in parts.
-        for _ in 0..8 {
-            step(&request);
-        }
-        let mut times: Vec<Duration> = Vec::new();
-        for token in 8000..8100 {
-            request.append(&[token]);
-            times.push(step(&request));
-        }
-        times.sort_unstable();
-        println!("median {:?}", times[50]);
-        // A step of the smallest model takes milliseconds; the bound is wide for busy machines.
-        assert!(times[50] < Duration::from_micros(500), "{:?}", times[50]);
     }
 }

@@ -39,8 +39,9 @@ async fn prompts_survive_a_restart_of_the_server() {
     // Ends the engine, which saves, and then the cache, which writes.
     drop(before);
     let after = app(&folder);
-    assert_eq!(cached(&after, "bob").await, 0);
+    // First of all: once the engine has measured how fast this model computes, it need not read any more.
     assert!(cached(&after, "ann").await > 500);
+    assert_eq!(cached(&after, "bob").await, 0);
     let page = get(&after, "/metrics").await.text;
     for line in [
         "exsa_prompt_cache_entries 1.0",

@@ -2,8 +2,8 @@
 //!
 //! Two steps of the team: first all `A x`, shared out by tiles of `A` and panels of rows, into an
 //! intermediate buffer in the panels that the second step reads; then all `B (A x)`, shared out by tiles of
-//! `B`. A panel of
-//! `x` is reordered by the thread that multiplies it: tiles of `A` are few, and no memory is needed for it.
+//! `B`. A panel of `x` is reordered by the thread that multiplies it: tiles of `A` are few, and no memory is
+//! needed for it.
 //!
 //! Sums have the order of the other float products, and the products of a row's adapters are added to it one
 //! after the other, in their order: the bits of a row depend on its own `x` and adapters alone.
