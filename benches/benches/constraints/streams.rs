@@ -12,6 +12,7 @@ use exsa_core::backend::{Model, SessionOptions};
 use exsa_core::clock::SystemClock;
 use exsa_core::constraint::Constraint;
 use exsa_core::queue::Fcfs;
+use exsa_core::speculate::SpeculationMode;
 use exsa_core::{EngineLoop, EngineOptions, Request, SamplingParams};
 use std::sync::Arc;
 
@@ -87,7 +88,8 @@ impl Streams {
         // Streams that take forced tokens run ahead of the others.
         let generate = 4 * ROUNDS * SLICE;
         let session = SessionOptions::new().sequences(STREAMS).context_tokens(PROMPT + generate + 16);
-        let options = EngineOptions::default().session(session);
+        // Drafts would let streams run ahead as well.
+        let options = EngineOptions::default().session(session).speculation(SpeculationMode::Off);
         let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
         let engine = EngineLoop::new(model.clone(), options, queue, clock);
         let mut engine =

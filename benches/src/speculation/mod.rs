@@ -57,10 +57,12 @@ pub struct Line {
     pub rounds: usize,
 }
 
-/// An engine with a proposer, and what was measured of it.
+/// A proposer, and what was measured of it. All take turns in one engine, since two engines of one model
+/// differ by where their memory lies.
 struct Contender {
     name: String,
-    engine: EngineLoop,
+    /// Away while its round runs.
+    speculation: Option<Speculation>,
     rates: Vec<f64>,
     tokens: u64,
     passes: u64,
@@ -106,27 +108,28 @@ fn measure(
         proposers.push(("suffix_index".into(), Some(Speculation::new(SuffixIndex::default()))));
         proposers.push(("default".into(), Some(Speculation::default())));
     }
-    let contenders = proposers
-        .into_iter()
-        .map(|(name, speculation)| Contender::new(options, model, streams, name, speculation));
-    let mut contenders = contenders.collect::<Result<Vec<_>, _>>()?;
+    let contender = |(name, speculation): (String, Option<Speculation>)| {
+        Contender::new(name, speculation.map(|speculation| speculation.adaptive(!options.all_drafts)))
+    };
+    let mut contenders: Vec<_> = proposers.into_iter().map(contender).collect();
+    let mut engine = engine(options, model, streams)?;
     let requests = workload.requests(options, &**model, streams)?;
     // The answers of the first round, which warms up, are those that a proposer may know.
-    let expected = contenders[0].round(&requests)?.0;
+    let expected = contenders[0].round(&mut engine, &requests)?.0;
     for (request, answer) in requests.iter().zip(&expected) {
         if let Prompt::Tokens(prompt) = &request.prompt {
             answers.add([prompt.as_slice(), answer].concat());
         }
     }
     for contender in &mut contenders[1..] {
-        contender.round(&requests)?;
+        contender.round(&mut engine, &requests)?;
     }
     contenders.iter_mut().for_each(Contender::reset);
     for round in 0..usize::from(options.rounds) {
         for place in 0..contenders.len() {
             // The order turns, so that none always follows the same.
             let at = (round + place) % contenders.len();
-            let (given, rate) = contenders[at].round(&requests)?;
+            let (given, rate) = contenders[at].round(&mut engine, &requests)?;
             contenders[at].rates.push(rate);
             contenders[at].different += given.iter().zip(&expected).filter(|(a, b)| a != b).count();
         }
@@ -150,31 +153,28 @@ fn measure(
     })
 }
 
+/// An engine without drafts in which all streams fit.
+fn engine(options: &Options, model: &Arc<dyn Model>, streams: usize) -> Result<EngineLoop, BenchError> {
+    let tokens = (PROMPT_TOKENS + usize::from(options.generate)).min(model.info().n_ctx);
+    let session = SessionOptions::new()
+        .sequences(streams)
+        .context_tokens(tokens)
+        .kv_tokens(tokens * streams)
+        .threads(ThreadOptions::new(Some(options.threads())));
+    let engine_options = EngineOptions::default()
+        .session(session)
+        .speculation(SpeculationMode::Off)
+        .stream_events_max(usize::from(options.generate) + 8)
+        .prefix_cache(PrefixCacheOptions::disabled());
+    let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
+    EngineLoop::new(model.clone(), engine_options, queue, clock)
+        .map_err(|source| BenchError::Load { what: "session".into(), source })
+}
+
 impl Contender {
-    fn new(
-        options: &Options,
-        model: &Arc<dyn Model>,
-        streams: usize,
-        name: String,
-        speculation: Option<Speculation>,
-    ) -> Result<Self, BenchError> {
-        let tokens = (PROMPT_TOKENS + usize::from(options.generate)).min(model.info().n_ctx);
-        let session = SessionOptions::new()
-            .sequences(streams)
-            .context_tokens(tokens)
-            .kv_tokens(tokens * streams)
-            .threads(ThreadOptions::new(Some(options.threads())));
-        let engine_options = EngineOptions::default()
-            .session(session)
-            .speculation(SpeculationMode::Off)
-            .stream_events_max(usize::from(options.generate) + 8)
-            .prefix_cache(PrefixCacheOptions::disabled());
-        let (queue, clock) = (Box::new(Fcfs::new()), Arc::new(SystemClock::new()));
-        let engine = EngineLoop::new(model.clone(), engine_options, queue, clock);
-        let mut engine = engine.map_err(|source| BenchError::Load { what: "session".into(), source })?;
-        engine.speculate(speculation.map(|speculation| speculation.adaptive(!options.all_drafts)));
+    fn new(name: String, speculation: Option<Speculation>) -> Self {
         let drafts = DraftStats::default();
-        Ok(Self { name, engine, rates: Vec::new(), tokens: 0, passes: 0, drafts, different: 0 })
+        Self { name, speculation, rates: Vec::new(), tokens: 0, passes: 0, drafts, different: 0 }
     }
 
     /// Forgets what was counted so far.
@@ -184,21 +184,36 @@ impl Contender {
 
     /// Answers `requests` and counts. Returns the answers, and the tokens generated per second once each had
     /// its first.
-    fn round(&mut self, requests: &[Request]) -> Result<(Vec<Vec<TokenId>>, f64), BenchError> {
+    fn round(
+        &mut self,
+        engine: &mut EngineLoop,
+        requests: &[Request],
+    ) -> Result<(Vec<Vec<TokenId>>, f64), BenchError> {
+        engine.speculate(self.speculation.take());
+        let result = self.answers(engine, requests);
+        self.speculation = engine.speculate(None);
+        result
+    }
+
+    fn answers(
+        &mut self,
+        engine: &mut EngineLoop,
+        requests: &[Request],
+    ) -> Result<(Vec<Vec<TokenId>>, f64), BenchError> {
         let submit = |(stream, request): (usize, &Request)| {
-            self.engine.submit(request.clone()).map_err(|source| BenchError::Submit { stream, source })
+            engine.submit(request.clone()).map_err(|source| BenchError::Submit { stream, source })
         };
         let mut streams = requests.iter().enumerate().map(submit).collect::<Result<Vec<_>, _>>()?;
         let mut answers = vec![Vec::new(); streams.len()];
         let mut open = streams.len();
         while answers.iter().any(Vec::is_empty) && open > 0 {
-            self.step(&mut streams, &mut answers, &mut open)?;
+            self.step(engine, &mut streams, &mut answers, &mut open)?;
         }
-        let (start, before) = (Instant::now(), self.engine.stats());
+        let (start, before) = (Instant::now(), engine.stats());
         while open > 0 {
-            self.step(&mut streams, &mut answers, &mut open)?;
+            self.step(engine, &mut streams, &mut answers, &mut open)?;
         }
-        let (elapsed, after) = (start.elapsed(), self.engine.stats());
+        let (elapsed, after) = (start.elapsed(), engine.stats());
         let tokens = after.tokens_generated - before.tokens_generated;
         self.tokens += tokens;
         self.passes += after.steps - before.steps;
@@ -207,11 +222,12 @@ impl Contender {
 
     fn step(
         &mut self,
+        engine: &mut EngineLoop,
         streams: &mut [TokenStream],
         answers: &mut [Vec<TokenId>],
         open: &mut usize,
     ) -> Result<(), BenchError> {
-        if !self.engine.step() {
+        if !engine.step() {
             return Err(BenchError::Stalled { streams: *open });
         }
         for (stream, (events, answer)) in streams.iter_mut().zip(answers).enumerate() {

@@ -7,6 +7,7 @@ use super::limits;
 use super::matcher::{Matcher, Next};
 use super::search::Patterns;
 use super::state::ConstraintState;
+use super::text_masks::TextMasks;
 use super::trigger::{GrammarStart, Trigger};
 use super::{Constraint, Grammar, source};
 use crate::token::TokenId;
@@ -24,6 +25,7 @@ pub struct Compiled {
     pub(super) env: Arc<Environment>,
     /// The grammar before any text. Copies share the lexer, so that its states are computed once.
     template: Mutex<Parser>,
+    masks: Arc<Mutex<TextMasks>>,
     pub(super) reasoning_end: Option<Patterns>,
     pub(super) triggers: Option<Triggers>,
     /// Whether text after the grammar's end is free again, up to the next trigger.
@@ -93,7 +95,7 @@ impl Compiled {
         let (limits, token_env) = (limits::parser_limits(), env.token_env.clone());
         let parser = guard(|| {
             let init = GrammarInit::Serialized(translated);
-            let lexemes = env.slicer.extra_lexemes();
+            let lexemes = env.text_slicer.extra_lexemes();
             let compiled =
                 init.to_cgrammar(Some(token_env.clone()), &mut Logger::new(0, 0), limits.clone(), lexemes)?;
             Parser::new(token_env, compiled, limits, Arc::new(ParserPerfCounters::default()))
@@ -111,8 +113,9 @@ impl Compiled {
         let reasoning_end = constraint.reasoning_end.as_deref();
         let reasoning_end = reasoning_end.map(|end| patterns(env, [end], "reasoning end")).transpose()?;
         let template = Mutex::new(parser);
-        let (env, forbidden) = (env.clone(), Mutex::default());
-        let compiled = Self { env, template, reasoning_end, triggers, repeats, starts_active, forbidden };
+        let (env, masks, forbidden) = (env.clone(), Arc::default(), Mutex::default());
+        let compiled =
+            Self { env, template, masks, reasoning_end, triggers, repeats, starts_active, forbidden };
         compiled.check_triggers(grammar)?;
         compiled.check_start(grammar)?;
         Ok(compiled)
@@ -185,7 +188,7 @@ impl Compiled {
 
     /// The grammar before any text, behind the token `before`.
     pub(super) fn matcher(&self, before: Option<TokenId>) -> Matcher {
-        Matcher::new(self.env.clone(), self.template.lock().clone(), before)
+        Matcher::new(self.env.clone(), self.template.lock().clone(), self.masks.clone(), before)
     }
 
     /// Tokens that may not follow free text, because they hold the last bytes of a text of `patterns` and go
@@ -268,7 +271,8 @@ impl Compiled {
 
     /// Estimated bytes of memory.
     pub(super) fn bytes(&self) -> usize {
-        guard(|| self.template.lock().lexer_stats().num_bytes).unwrap_or(usize::MAX)
+        let lexer = guard(|| self.template.lock().lexer_stats().num_bytes).unwrap_or(usize::MAX);
+        lexer.saturating_add(self.masks.lock().bytes())
     }
 
     /// Whether the lexer is of no more use, because a limit was exceeded or llguidance panicked.

@@ -3,6 +3,7 @@
 use super::canonical;
 use super::error::ConstraintError;
 use super::guard::guard;
+use super::text_masks::is_text;
 use crate::token::TokenId;
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 use llguidance::earley::SlicedBiasComputer;
@@ -24,8 +25,10 @@ pub(super) type Unit = u32;
 pub(crate) struct Environment {
     pub(super) tokenizer: Arc<dyn Tokenizer>,
     pub(super) token_env: TokEnv,
-    /// Masks of frequent regular expressions, computed in advance.
-    pub(super) slicer: SlicedBiasComputer,
+    /// The tokens of plain text, with classes whose masks are computed in advance.
+    pub(super) text_slicer: SlicedBiasComputer,
+    /// The other tokens.
+    pub(super) other_tokens: TokTrie,
     /// Control tokens by text.
     controls: HashMap<Box<str>, TokenId>,
     control_bytes_max: usize,
@@ -90,14 +93,20 @@ impl Environment {
         let eos = tokenizer.special().eos.unwrap_or(toktrie::INVALID_TOKEN);
         let info = TokRxInfo::new(n_vocab as u32, eos);
         let words_of = tokenizer.clone();
-        let (token_env, slicer) = guard(move || {
+        let (token_env, text_slicer, other_tokens) = guard(move || {
             let trie = TokTrie::from(&info, &words);
+            let (mut text, mut others) = (trie.alloc_token_set(), trie.alloc_token_set());
+            for (id, word) in (0..).zip(&words) {
+                if is_text(word) { text.allow_token(id) } else { others.allow_token(id) }
+            }
+            let (text, others) = (trie.filter(&text), trie.filter(&others));
+            let text: TokEnv = Arc::new(Words { trie: text, tokenizer: words_of.clone() });
+            let slicer = SlicedBiasComputer::new(&text, &slices());
             let token_env: TokEnv = Arc::new(Words { trie, tokenizer: words_of });
-            let slicer = SlicedBiasComputer::new(&token_env, &slices());
-            slicer.map(|slicer| (token_env, slicer))
+            slicer.map(|slicer| (token_env, slicer, others))
         })?
         .map_err(|error| ConstraintError::Internal(format!("the vocabulary: {error}")))?;
-        Ok(Self { tokenizer, token_env, slicer, controls, control_bytes_max })
+        Ok(Self { tokenizer, token_env, text_slicer, other_tokens, controls, control_bytes_max })
     }
 
     /// The control token of this text.
@@ -167,15 +176,12 @@ impl Environment {
     }
 }
 
-/// Classes of tokens that a mask takes as a whole where the grammar allows all of them next: white space,
-/// letters and digits (as in an email address), and text of a JSON string up to a number of characters. The
-/// steps between the lengths decide how many tokens are walked one by one inside a string of limited length;
-/// each class costs time once, when the environment is made.
+/// Classes of plain text that a mask takes as a whole where the grammar allows all of them next: letters and
+/// digits (as in an email address), and text up to a number of characters. Each class costs time once, when
+/// the environment is made.
 fn slices() -> Vec<String> {
     let text = |most: &str| format!(r#"[^"\\\x00-\x1F\x7F]{most}"#);
-    let limits = [6, 10, 16, 30].map(|chars| text(&format!("{{1,{chars}}}")));
-    let [blank, word] = [r"[\x20\x0A\x0D\x09]+", "[a-zA-Z0-9]{1,30}"].map(str::to_owned);
-    [blank, word].into_iter().chain(limits).chain([text("+")]).collect()
+    vec!["[a-zA-Z0-9]{1,30}".to_owned(), text("{1,10}"), text("{1,30}"), text("+")]
 }
 
 /// The byte, or the control token, of a unit.

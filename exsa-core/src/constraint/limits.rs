@@ -22,6 +22,9 @@ pub(crate) const COMPILE_STACK_BYTES: usize = 64 << 20;
 /// Compiled grammars of a model in the cache, in bytes.
 pub(crate) const CACHE_BYTES_MAX: usize = 64 << 20;
 
+/// Parts of masks that a compiled grammar keeps, in bytes: 16 KiB each with 128 thousand tokens.
+pub(super) const MASK_BYTES_MAX: usize = 4 << 20;
+
 /// llguidance's limits.
 pub(crate) fn parser_limits() -> ParserLimits {
     ParserLimits {

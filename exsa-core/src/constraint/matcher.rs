@@ -4,8 +4,10 @@ use super::canonical;
 use super::environment::{Environment, Unit, unit};
 use super::error::ConstraintError;
 use super::guard::guard;
+use super::text_masks::{Computation, TextMasks};
 use crate::token::TokenId;
 use llguidance::earley::{Parser, ParserError};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use toktrie::SimpleVob;
 
@@ -13,6 +15,8 @@ use toktrie::SimpleVob;
 pub(super) struct Matcher {
     env: Arc<Environment>,
     parser: Parser,
+    /// Those of the grammar.
+    masks: Arc<Mutex<TextMasks>>,
     /// Bytes of the grammar's text per token, for rollback.
     lens: Vec<usize>,
     tokens: Vec<TokenId>,
@@ -37,8 +41,13 @@ pub(super) enum Next {
 
 impl Matcher {
     /// Starts a text of the grammar, whose state `parser` is fresh, behind the token `before`.
-    pub(super) fn new(env: Arc<Environment>, parser: Parser, before: Option<TokenId>) -> Self {
-        Self { env, parser, lens: Vec::new(), tokens: Vec::new(), before, next: None }
+    pub(super) fn new(
+        env: Arc<Environment>,
+        parser: Parser,
+        masks: Arc<Mutex<TextMasks>>,
+        before: Option<TokenId>,
+    ) -> Self {
+        Self { env, parser, masks, lens: Vec::new(), tokens: Vec::new(), before, next: None }
     }
 
     /// Puts text before all tokens. Returns whether the grammar allows it.
@@ -128,12 +137,13 @@ impl Matcher {
     pub(super) fn mask(&mut self) -> Result<SimpleVob, ConstraintError> {
         // Forced text that is not tokenized yet is part of every allowed token.
         self.next()?;
-        let (env, parser) = (&self.env, &mut self.parser);
+        let (parser, computation) = (&mut self.parser, Computation::new(&self.env, &self.masks));
         let mask = guard(|| {
             let pending = parser.currently_forced_bytes().to_vec();
-            parser.compute_bias(&env.slicer, &pending)
+            parser.compute_bias(&computation, &pending)
         })?;
-        self.check()?;
+        Self::check_parser(&self.parser)?;
+        computation.keep();
         Ok(mask)
     }
 
@@ -154,7 +164,11 @@ impl Matcher {
     }
 
     fn check(&self) -> Result<(), ConstraintError> {
-        match guard(|| self.parser.get_error())? {
+        Self::check_parser(&self.parser)
+    }
+
+    fn check_parser(parser: &Parser) -> Result<(), ConstraintError> {
+        match guard(|| parser.get_error())? {
             None => Ok(()),
             Some(ParserError::LexerError(error) | ParserError::ParserError(error)) => {
                 Err(ConstraintError::Work(error))

@@ -55,6 +55,8 @@ mod source;
 #[cfg(feature = "constraints")]
 mod state;
 mod tags;
+#[cfg(feature = "constraints")]
+mod text_masks;
 mod trigger;
 #[cfg(feature = "serde")]
 pub(crate) mod wire;

@@ -10,10 +10,19 @@ pub(super) const CHUNK: usize = 64;
 /// Fills `bests` with the largest logit of each [`CHUNK`]
 /// of `row`. Fails with the index of the first NaN, if any.
 pub(super) fn scan(row: &[f32], bests: &mut Vec<f32>) -> Result<(), usize> {
-    bests.clear();
-    bests.reserve(row.len().div_ceil(CHUNK));
+    let (chunks, rest) = row.as_chunks::<CHUNK>();
     let mut nan = [0; LANES];
-    bests.extend(row.chunks(CHUNK).map(|chunk| best_and_nan(chunk, &mut nan)));
+    bests.clear();
+    bests.resize(chunks.len(), f32::NEG_INFINITY);
+    for (best, chunk) in bests.iter_mut().zip(chunks) {
+        *best = best_and_nan(chunk, &mut nan);
+    }
+    if !rest.is_empty() {
+        // A whole chunk too: a length that is known only at run time would cost each chunk its vectors.
+        let mut last = [f32::NEG_INFINITY; CHUNK];
+        last[..rest.len()].copy_from_slice(rest);
+        bests.push(best_and_nan(&last, &mut nan));
+    }
     let nan = nan.iter().any(|&lane| lane != 0);
     match row.iter().position(|x| nan && x.is_nan()) {
         Some(index) => Err(index),
@@ -21,29 +30,32 @@ pub(super) fn scan(row: &[f32], bests: &mut Vec<f32>) -> Result<(), usize> {
     }
 }
 
-/// The largest value of `chunk`, which has no NaN.
+/// The largest value of `values`, which have no NaN.
 #[inline]
-pub(super) fn chunk_best(chunk: &[f32]) -> f32 {
-    best_and_nan(chunk, &mut [0; LANES])
+pub(super) fn chunk_best(values: &[f32]) -> f32 {
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let (parts, rest) = values.as_chunks::<LANES>();
+    for part in parts {
+        for i in 0..LANES {
+            best[i] = if part[i] > best[i] { part[i] } else { best[i] };
+        }
+    }
+    rest.iter().fold(largest(best), |best, &x| if x > best { x } else { best })
 }
 
 /// Independent lanes, so that the compiler can keep them in vector registers.
 pub(super) const LANES: usize = 16;
 
-/// The largest value of `chunk`. Sets a lane of `nan` if a value is NaN.
+/// The largest value of `chunk`. Sets the bits of a lane of `nan` if a value is NaN.
 #[inline(always)]
-fn best_and_nan(chunk: &[f32], nan: &mut [u32; LANES]) -> f32 {
+fn best_and_nan(chunk: &[f32; CHUNK], nan: &mut [u32; LANES]) -> f32 {
     let mut best = [f32::NEG_INFINITY; LANES];
-    let (parts, rest) = chunk.as_chunks::<LANES>();
-    for part in parts {
+    for part in chunk.as_chunks::<LANES>().0 {
         for i in 0..LANES {
             best[i] = if part[i] > best[i] { part[i] } else { best[i] };
-            nan[i] |= u32::from(part[i].is_nan());
+            // All bits of the lane, which is what comparisons of vectors give.
+            nan[i] |= 0_u32.wrapping_sub(u32::from(part[i].is_nan()));
         }
-    }
-    for (i, &x) in rest.iter().enumerate() {
-        best[i] = if x > best[i] { x } else { best[i] };
-        nan[i] |= u32::from(x.is_nan());
     }
     largest(best)
 }

@@ -185,8 +185,15 @@ impl Speculation {
         }
     }
 
-    /// Selects the drafts that pay in a step with `decodes` decodes at this cost, at most `room`.
-    pub(crate) fn select(&mut self, cost: RowCost, decodes: usize, room: usize) {
+    /// Selects the drafts that pay in a step with `decodes` decodes, at most `room`. Steps cost what the line
+    /// of `cost` says, times the factor of their rows.
+    pub(crate) fn select(
+        &mut self,
+        cost: RowCost,
+        decodes: usize,
+        room: usize,
+        factor: impl Fn(usize) -> f64,
+    ) {
         self.candidates.clear();
         let seconds = self.model.as_ref().map_or(0.0, |model| model.seconds(cost.step, decodes)) as f32;
         for (number, stream) in self.streams.iter_mut().enumerate() {
@@ -201,7 +208,7 @@ impl Speculation {
             stream.selected = 0;
         }
         let streams = &mut self.streams;
-        draft_budget::select(&mut self.candidates, cost, decodes, room, |stream| {
+        draft_budget::select(&mut self.candidates, cost, decodes, room, factor, |stream| {
             streams[stream].selected += 1;
         });
     }

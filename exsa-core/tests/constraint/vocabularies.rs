@@ -106,6 +106,43 @@ fn random_walks_are_valid() {
 }
 
 #[test]
+fn masks_of_a_used_grammar_are_those_of_a_new_one() {
+    let schema = r#"{"type":"object","properties":{
+        "name":{"type":"string","maxLength":12},"mail":{"type":"string","format":"email"},
+        "zip":{"type":"string","pattern":"^[0-9]{5}$"},"note":{"type":"string"}},
+        "required":["name","mail","zip","note"]}"#;
+    // Lexemes that end within tokens of plain text, so that their parser decides.
+    let words = "start: (A B | B C | \" \" A)*\nA: /[a-m]+/\nB: /[n-z ]{1,3}/\nC: /[a-z]{2} /\n";
+    let sentence = "start: WORD (\" \" WORD)* \".\"\nWORD: /[a-z]{1,6}/\n%ignore /[,;]/\n";
+    let grammars = [
+        Constraint::json_schema(schema),
+        Constraint::json_object(),
+        Constraint::regex("([a-z]{2,5} ){3}[0-9]{1,4}( |x)[^0-9]*"),
+        Constraint::lark(words),
+        Constraint::lark(sentence),
+        Constraint::choice(["one two three", "one two", "once upon a time", "\u{e4}\u{f6} \"x\""]),
+    ];
+    for (name, tokenizer) in vocabularies() {
+        // Compilers of large vocabularies take a second to make.
+        let (rounds, step) = if tokenizer.n_vocab() > 10_000 { (1, 3) } else { (8, 1) };
+        for (number, grammar) in grammars.iter().enumerate().step_by(step) {
+            let used = Compiler::new(tokenizer.clone()).compile(grammar).unwrap();
+            let mut random = Random(number as u64);
+            for round in 0..rounds {
+                let (tokens, _) = walk(&used, &*tokenizer, &mut random);
+                let new = Compiler::new(tokenizer.clone()).compile(grammar).unwrap();
+                let [mut ours, mut theirs] = [&used, &new].map(|compiled| compiled.state().unwrap());
+                for (place, token) in tokens.iter().take(60).enumerate() {
+                    let [a, b] = [&mut ours, &mut theirs].map(|state| state.allowed().unwrap());
+                    assert_eq!(a, b, "{name}, grammar {number}, round {round}, token {place}");
+                    [&mut ours, &mut theirs].iter_mut().for_each(|state| state.accept(*token).unwrap());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn forced_text_has_canonical_tokens() {
     let words = "The quick brown fox, whose name was Zoë, jumped 1234567 times over \"lazy\" dogs.";
     for (name, tokenizer) in vocabularies() {

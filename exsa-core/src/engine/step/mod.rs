@@ -181,10 +181,11 @@ impl EngineLoop {
         self.scheduler.set_mode(mode);
     }
 
-    /// Sets the proposers of drafts from the next step on; `None` turns speculation off.
-    pub fn speculate(&mut self, speculation: Option<Speculation>) {
+    /// Sets the proposers of drafts from the next step on; `None` turns speculation off. Returns those before,
+    /// with what they have learnt.
+    pub fn speculate(&mut self, speculation: Option<Speculation>) -> Option<Speculation> {
         let n_vocab = self.input.info.model.n_vocab;
-        self.speculation = speculation.map(|speculation| speculation.n_vocab(n_vocab));
+        std::mem::replace(&mut self.speculation, speculation.map(|speculation| speculation.n_vocab(n_vocab)))
     }
 
     /// Watches the prefix cache; see [`Engine::watch_cache`](crate::Engine::watch_cache).
@@ -341,7 +342,7 @@ impl EngineLoop {
                 }
                 Command::Mode(mode) => self.scheduler.set_mode(mode),
                 Command::Fair(options) => self.scheduler.set_fair(options),
-                Command::Speculate(speculation) => self.speculate(speculation.map(|boxed| *boxed)),
+                Command::Speculate(speculation) => drop(self.speculate(speculation.map(|boxed| *boxed))),
                 Command::Position(id) => self.tell_position(id),
                 Command::WatchCache(log) => self.watch_for(log),
                 Command::PromptRead(end) => self.prompt_read(end),

@@ -28,7 +28,8 @@ impl Scheduler {
         if speculation.is_adaptive() {
             let decodes = self.plan.decodes();
             let (cost, drafts_max) = self.row_costs.of_next(decodes);
-            speculation.select(cost, decodes, self.batch_room().min(drafts_max));
+            let (room, costs) = (self.batch_room().min(drafts_max), &self.row_costs);
+            speculation.select(cost, decodes, room, |rows| costs.factor(rows));
         }
         speculation.run_model(&|work| self.request(self.plan.work[work].seq), context);
         for number in 0..speculation.streams() {

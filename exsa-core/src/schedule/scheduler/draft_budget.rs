@@ -22,32 +22,38 @@ impl Candidate {
     }
 }
 
-/// Selects the candidates that raise the expected tokens per second of a step with `decodes` decodes, at most
-/// `room`, and calls `take` with the stream of each.
+/// Selects the candidates with which the expected tokens per second of a step with `decodes` decodes are
+/// highest, at most `room`, and calls `take` with the stream of each. `factor` is by how much a step with this
+/// number of rows differs from the line of `cost`.
 ///
-/// A step yields a token for each decode and the accepted drafts. Another row pays if its own tokens per
-/// second exceed those of the step without it, so the best rows come first and the first that does not pay is
-/// the last. In a stream the expected tokens fall from position to position, so a prefix of its run is taken.
+/// A step yields a token for each decode and the accepted drafts. The rows with the most tokens per second of
+/// their own come first. In a stream the expected tokens fall from position to position, so a prefix of its
+/// run is taken.
 pub(crate) fn select(
     candidates: &mut [Candidate],
     cost: RowCost,
     decodes: usize,
     room: usize,
+    factor: impl Fn(usize) -> f64,
     mut take: impl FnMut(usize),
 ) {
     candidates.sort_unstable_by(|a, b| {
         let better = b.rate(cost.row).total_cmp(&a.rate(cost.row));
         better.then((a.position, a.stream).cmp(&(b.position, b.stream)))
     });
-    let (mut tokens, mut seconds) = (decodes as f64, cost.step);
-    for candidate in candidates.iter().take(room) {
-        if candidate.rate(cost.row) * seconds <= tokens {
-            break;
-        }
+    // Expected tokens, seconds of the step by the line, and seconds to draft.
+    let (mut tokens, mut step, mut drafting) = (decodes as f64, cost.step, 0.0);
+    let (mut best, mut selected) = (tokens / (step * factor(decodes)), 0);
+    for (candidate, drafts) in candidates.iter().take(room).zip(1..) {
         tokens += f64::from(candidate.expected);
-        seconds += cost.row + f64::from(candidate.seconds);
-        take(candidate.stream as usize);
+        step += cost.row;
+        drafting += f64::from(candidate.seconds);
+        let rate = tokens / (step * factor(decodes + drafts) + drafting);
+        if rate > best {
+            (best, selected) = (rate, drafts);
+        }
     }
+    candidates.iter().take(selected).for_each(|candidate| take(candidate.stream as usize));
 }
 
 #[cfg(test)]
@@ -65,7 +71,7 @@ mod tests {
             }
         }
         let mut taken = vec![0; acceptance.len()];
-        select(&mut candidates, cost, decodes, room, |stream| taken[stream] += 1);
+        select(&mut candidates, cost, decodes, room, |_| 1.0, |stream| taken[stream] += 1);
         taken
     }
 
@@ -114,11 +120,26 @@ mod tests {
     }
 
     #[test]
+    fn a_dear_panel_is_filled_or_left_alone() {
+        let panel = |rows: usize| if rows > 16 { 1.1 } else { 1.0 };
+        let selected = |expected: f32, room| {
+            let candidate = |i| Candidate { stream: 0, position: i, expected, seconds: 0.0 };
+            let mut candidates: Vec<_> = (0..16).map(candidate).collect();
+            let mut taken = 0;
+            select(&mut candidates, cpu(12), 12, room, panel, |_| taken += 1);
+            taken
+        };
+        assert_eq!(selected(0.9, 16), 16, "many drafts pay for the panel");
+        assert_eq!(selected(0.9, 6), 4, "few do not");
+        assert_eq!(selected(0.6, 16), 4, "nor do poor ones");
+    }
+
+    #[test]
     fn drafts_that_take_time_count_for_it() {
         let candidate = |seconds| Candidate { stream: 0, position: 0, expected: 0.5, seconds };
         for (seconds, expected) in [(0.0, 1), (0.010, 1), (0.020, 0)] {
             let mut taken = 0;
-            select(&mut [candidate(seconds)], cpu(1), 1, 9, |_| taken += 1);
+            select(&mut [candidate(seconds)], cpu(1), 1, 9, |_| 1.0, |_| taken += 1);
             assert_eq!(taken, expected, "{seconds}");
         }
     }

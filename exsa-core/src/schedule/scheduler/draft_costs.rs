@@ -20,12 +20,17 @@ const FORGET: f64 = 0.02;
 const OUTLIER: f64 = 3.0;
 /// Steps before outliers are told.
 const STEPS_MIN: f64 = 8.0;
+/// Numbers of rows whose distance to the line is known, from 0; weight of the newest step in it, and bounds.
+const FACTORS: usize = 129;
+const FACTOR_NEWEST: f32 = 0.2;
+const FACTOR: std::ops::RangeInclusive<f32> = 0.5..=2.0;
 
 /// Seconds of a step without prefill as a line over its rows: least squares with exponential forgetting,
 /// outliers moved towards the line, and the last known cost of a row as one more observation.
 ///
-/// The slope is that of the recent numbers of rows, so a convex cost is followed where the engine works. It
-/// takes steps of several numbers of rows to measure it. While these lack, a few good drafts are verified
+/// The slope is that of the recent numbers of rows, so a convex cost is followed where the engine works. Kernels
+/// that compute rows in panels cost more at once for the first row of a panel: each number of rows has a
+/// factor by which its own steps differ from the line. It takes steps of several numbers of rows to measure it. While these lack, a few good drafts are verified
 /// every eighth step whatever they cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowCosts {
@@ -39,6 +44,8 @@ pub(super) struct RowCosts {
     distance: f64,
     /// The last known cost of a row, as a share of a step of one row.
     share: f64,
+    /// Seconds of steps by their rows, relative to the line.
+    factors: [f32; FACTORS],
 }
 
 impl Default for RowCosts {
@@ -52,6 +59,7 @@ impl Default for RowCosts {
             covariance: 0.0,
             distance: 0.0,
             share: ROW_ASSUMED,
+            factors: [1.0; FACTORS],
         }
     }
 }
@@ -73,7 +81,8 @@ impl RowCosts {
             return;
         }
         self.steps += 1;
-        let (rows, mut seconds) = (step.tokens as f64, step.elapsed.as_secs_f64());
+        let step_rows = step.tokens;
+        let (rows, mut seconds) = (step_rows as f64, step.elapsed.as_secs_f64());
         if self.weight > 0.0 {
             let RowCost { step, .. } = self.of(rows);
             let limit = OUTLIER * self.distance;
@@ -85,6 +94,10 @@ impl RowCosts {
             // A lasting change widens the limit by a fifth with each step, and is believed soon.
             let newest = if self.weight < STEPS_MIN { 0.5 } else { 0.1 };
             self.distance += (distance.max(seconds * 1e-3) - self.distance) * newest;
+            if let Some(factor) = self.factors.get_mut(step_rows).filter(|_| self.weight >= STEPS_MIN) {
+                *factor += ((seconds / step) as f32 - *factor) * FACTOR_NEWEST;
+                *factor = factor.clamp(*FACTOR.start(), *FACTOR.end());
+            }
         }
         self.weight = self.weight.mul_add(1.0 - FORGET, 1.0);
         let newest = 1.0 / self.weight;
@@ -115,6 +128,11 @@ impl RowCosts {
         let row = (self.covariance + known * of_share(self.share)) / (self.rows_variance + known);
         let row = row.clamp(of_share(*ROW_SHARE.start()), of_share(*ROW_SHARE.end()));
         RowCost { step: (self.seconds + row * (rows - self.rows)).max(row), row }
+    }
+
+    /// Seconds of steps of `rows` rows, relative to the line.
+    pub(super) fn factor(&self, rows: usize) -> f64 {
+        self.factors.get(rows).map_or(1.0, |factor| f64::from(*factor))
     }
 
     /// The cost of a step of `decodes` decodes by which drafts are chosen, and the most drafts in it.
@@ -180,6 +198,23 @@ mod tests {
         let RowCost { step: one, row } = costs.of(1.0);
         assert!((row - 0.0023).abs() < 0.0004 && (one - seconds(1)).abs() < 0.003, "{one} {row}");
         assert!((2..10).contains(&tries), "{tries} steps of 400");
+    }
+
+    #[test]
+    fn panels_show_in_the_factors() {
+        let mut costs = RowCosts::default();
+        for i in 0..400 {
+            let drafts = [0, 1, 0, 2, 0, 3, 0, 4][i % 8];
+            let panel = if drafts > 2 { 1.3 } else { 1.0 };
+            costs.observe(&step(14, drafts, panel * seconds(14 + drafts)));
+        }
+        let estimate = |rows: usize| costs.of(rows as f64).step * costs.factor(rows);
+        for rows in 14..=18 {
+            let panel = if rows > 16 { 1.3 } else { 1.0 };
+            let off = estimate(rows) / (panel * seconds(rows));
+            assert!((0.95..1.05).contains(&off), "{rows}: {off}");
+        }
+        assert_eq!(costs.factor(1000), 1.0);
     }
 
     #[test]
