@@ -14,7 +14,20 @@ pub(super) fn scan(row: &[f32], bests: &mut Vec<f32>) -> Result<(), usize> {
     let mut nan = [0; LANES];
     bests.clear();
     bests.resize(chunks.len(), f32::NEG_INFINITY);
-    for (best, chunk) in bests.iter_mut().zip(chunks) {
+    // Four places at once: the processor fetches each ahead, and a row of a large vocabulary comes from memory.
+    let part = chunks.len() / 4;
+    let [a, b, c, d] = std::array::from_fn(|stream| &chunks[stream * part..][..part]);
+    let (best_a, others) = bests.split_at_mut(part);
+    let (best_b, others) = others.split_at_mut(part);
+    let (best_c, others) = others.split_at_mut(part);
+    let (best_d, others) = others.split_at_mut(part);
+    for i in 0..part {
+        best_a[i] = best_and_nan(&a[i], &mut nan);
+        best_b[i] = best_and_nan(&b[i], &mut nan);
+        best_c[i] = best_and_nan(&c[i], &mut nan);
+        best_d[i] = best_and_nan(&d[i], &mut nan);
+    }
+    for (best, chunk) in others.iter_mut().zip(&chunks[4 * part..]) {
         *best = best_and_nan(chunk, &mut nan);
     }
     if !rest.is_empty() {
