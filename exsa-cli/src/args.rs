@@ -84,7 +84,8 @@ pub(crate) struct EngineArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct RunArgs {
-    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), a preset (.toml), or `builtin` for the built-in story model, the default
+    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), a preset (.toml), or `builtin` for the built-in
+    /// story model, the default
     pub model: Option<String>,
     /// The prompt; without one, a chat begins, or the piped input is the prompt
     pub prompt: Option<String>,
@@ -245,8 +246,8 @@ pub(crate) struct PerplexityArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct PullArgs {
-    /// hf:OWNER/REPO, hf:OWNER/REPO:QUANT, hf:OWNER/REPO/FILE, or an https address, behind which #sha256=DIGEST may
-    /// stand
+    /// hf:OWNER/REPO, hf:OWNER/REPO:QUANT, hf:OWNER/REPO/FILE, or an https address, behind which
+    /// #sha256=DIGEST may stand
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<String>,
     /// Branch, tag or commit of the repository
@@ -258,7 +259,8 @@ pub(crate) struct PullArgs {
     /// Parts of a file that are fetched at a time, 1 to 16
     #[arg(long, value_name = "N", default_value = "4")]
     pub parallel: usize,
-    /// File with the access token, open to its owner alone [default: HF_TOKEN, HF_TOKEN_PATH or Hugging Face's own file]
+    /// File with the access token, open to its owner alone [default: HF_TOKEN, HF_TOKEN_PATH or Hugging
+    /// Face's own file]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Address of the hub or of a mirror [default: HF_ENDPOINT, or https://huggingface.co]

@@ -44,7 +44,8 @@ fn as_json(source: &Source, pulled: &Pulled) -> serde_json::Value {
     })
 }
 
-/// A bar on the terminal, with speed and time left. A standard error that is no terminal gets a line per file.
+/// A bar on the terminal, with speed and time left. A standard error that is no terminal gets a line per
+/// file.
 struct Bar {
     bar: ProgressBar,
     rate: Rate,

@@ -54,8 +54,8 @@ impl Hub {
 
     /// Fetches what the cache lacks of a model.
     ///
-    /// `progress` is called for each piece that arrives, from several threads but never at the same time; it delays the
-    /// download while it runs.
+    /// `progress` is called for each piece that arrives, from several threads but never at the same time; it
+    /// delays the download while it runs.
     ///
     /// # Errors
     ///
@@ -80,8 +80,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`HubError::NotCached`], [`HubError::NoFile`], or [`HubError::Ambiguous`] where the cache has several models that
-    /// could be meant.
+    /// [`HubError::NotCached`], [`HubError::NoFile`], or [`HubError::Ambiguous`] where the cache has several
+    /// models that could be meant.
     pub fn cached(&self, source: &Source) -> Result<Pulled, HubError> {
         let absent =
             || HubError::NotCached { source_name: source.to_string(), cache: self.options.cache.clone() };
@@ -263,7 +263,8 @@ impl Hub {
         format!("{}/{repo}/resolve/{commit}/{}", self.options.endpoint, name::percent_encoded(path))
     }
 
-    /// Whether all files fit that are not there yet. Each is checked again, with the bytes of it that are there.
+    /// Whether all files fit that are not there yet. Each is checked again, with the bytes of it that are
+    /// there.
     fn check_space(&self, folder: &RepoFolder, commit: &str, files: &[Listed]) -> Result<(), HubError> {
         let absent = files.iter().filter(|file| {
             let id = id(file);

@@ -1,4 +1,5 @@
-//! Downloads of models: from Hugging Face's hub, from any `https` address, into a cache that other programs share.
+//! Downloads of models: from Hugging Face's hub, from any `https` address, into a cache that other programs
+//! share.
 //!
 //! A [`Hub`] fetches a [`Source`] and gives the paths of its files:
 //!
@@ -14,13 +15,14 @@
 //! # Ok::<(), exsa_hub::HubError>(())
 //! ```
 //!
-//! Files of the hub lie where `huggingface_hub` keeps them (`models--OWNER--REPO/blobs`, `refs`, `snapshots`), so that
-//! either finds the files of the other. A download goes to a file that ends in `.part`, in several parts at a time
-//! where the server allows it; it is resumed by `Range` and `If-Range`, compared with its SHA-256 where the server
-//! states one, and renamed. Processes that fetch the same file wait for each other by a lock file.
+//! Files of the hub lie where `huggingface_hub` keeps them (`models--OWNER--REPO/blobs`, `refs`,
+//! `snapshots`), so that either finds the files of the other. A download goes to a file that ends in `.part`,
+//! in several parts at a time where the server allows it; it is resumed by `Range` and `If-Range`, compared
+//! with its SHA-256 where the server states one, and renamed. Processes that fetch the same file wait for
+//! each other by a lock file.
 //!
-//! Everything that a server says is checked before it is used: names become no paths outside of the cache, a token is
-//! sent to the hub alone and to no host that it redirects to, listings and headers have a limit.
+//! Everything that a server says is checked before it is used: names become no paths outside of the cache, a
+//! token is sent to the hub alone and to no host that it redirects to, listings and headers have a limit.
 //!
 //! All calls block; none starts a thread that outlives it. `https` needs the feature `tls`.
 #![forbid(unsafe_code)]

@@ -92,9 +92,10 @@ impl HubOptions {
         }
     }
 
-    /// Options by the environment: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` (cache), `HF_ENDPOINT` (mirror), `HF_TOKEN`,
-    /// `HF_TOKEN_PATH` (token), `HF_HUB_OFFLINE`, and for proxies `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`. Without `HF_TOKEN_PATH` the file `token` in `HF_HOME` counts, and is
-    /// left out where others can read it.
+    /// Options by the environment: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` (cache), `HF_ENDPOINT`
+    /// (mirror), `HF_TOKEN`, `HF_TOKEN_PATH` (token), `HF_HUB_OFFLINE`, and for proxies `HTTPS_PROXY`,
+    /// `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`. Without `HF_TOKEN_PATH` the file `token` in `HF_HOME` counts,
+    /// and is left out where others can read it.
     ///
     /// # Errors
     ///

@@ -26,7 +26,8 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => Ok(Some(Self(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
-            // Without locks in the file system two processes may fetch a file twice; each renames a whole one.
+            // Without locks in the file system two processes may fetch a file twice; each renames a whole
+            // one.
             Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {
                 Ok(Some(Self(file)))
             }

@@ -19,8 +19,8 @@ impl<'a> Removal<'a> {
         Self { folder, removed: Removed::default() }
     }
 
-    /// Removes the files from all commits, and their blobs where no other name is left. The projector goes with the
-    /// last model, and the folder of the repository with its last file.
+    /// Removes the files from all commits, and their blobs where no other name is left. The projector goes
+    /// with the last model, and the folder of the repository with its last file.
     ///
     /// # Errors
     ///
@@ -91,7 +91,8 @@ impl<'a> Removal<'a> {
     }
 }
 
-/// Removes downloads that are incomplete and not in progress, from a cache and from the folder of other downloads.
+/// Removes downloads that are incomplete and not in progress, from a cache and from the folder of other
+/// downloads.
 ///
 /// # Errors
 ///

@@ -68,7 +68,8 @@ enum Attempt {
 ///
 /// # Errors
 ///
-/// The first failure that no repetition could repair. Bytes that are there stay, except where their content is wrong.
+/// The first failure that no repetition could repair. Bytes that are there stay, except where their content
+/// is wrong.
 pub(crate) fn download<'a>(
     transport: &'a Transport,
     options: &'a HubOptions,
@@ -144,7 +145,8 @@ impl Download<'_> {
         }
     }
 
-    /// Whether the rest of a file may be fetched: it can be told whether it belongs to the bytes that are there.
+    /// Whether the rest of a file may be fetched: it can be told whether it belongs to the bytes that are
+    /// there.
     fn resumable(&self, state: &State) -> bool {
         let same = self.target.size.is_none_or(|size| size == state.total);
         same && state.total <= self.options.file_bytes_max

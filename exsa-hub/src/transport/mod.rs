@@ -1,4 +1,5 @@
-//! Requests: redirects followed by hand, so that the token stays with the hub; faults by whether a repetition may help.
+//! Requests: redirects followed by hand, so that the token stays with the hub; faults by whether a repetition
+//! may help.
 
 mod retry;
 mod url;
@@ -109,7 +110,8 @@ impl Transport {
         })
     }
 
-    /// Sends a request and follows redirects. The response is a success, or says that a range cannot be satisfied.
+    /// Sends a request and follows redirects. The response is a success, or says that a range cannot be
+    /// satisfied.
     ///
     /// # Errors
     ///

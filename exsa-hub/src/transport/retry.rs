@@ -74,8 +74,8 @@ impl Retries {
     }
 }
 
-/// Delay of a header `Retry-After` (RFC 9110, section 10.2.3): a number of seconds, or a date relative to `sent`, the
-/// header `Date` of the response.
+/// Delay of a header `Retry-After` (RFC 9110, section 10.2.3): a number of seconds, or a date relative to
+/// `sent`, the header `Date` of the response.
 pub(super) fn delay(value: &str, sent: Option<&str>) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {

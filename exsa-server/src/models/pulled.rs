@@ -58,8 +58,8 @@ pub(crate) fn name_of(source: &Source) -> Option<String> {
 }
 
 impl Models {
-    /// Adds the models that lie in the folder of `config`, and lets administrators fetch further ones. Without a
-    /// folder nothing changes.
+    /// Adds the models that lie in the folder of `config`, and lets administrators fetch further ones.
+    /// Without a folder nothing changes.
     ///
     /// # Errors
     ///

@@ -30,8 +30,8 @@ pub(super) fn named(state: &AppState, name: Option<&str>) -> Result<String, ApiE
     })
 }
 
-/// Name of a fetched model by its name in Ollama's form: `hf.co/OWNER/REPO:QUANT`, without the quantization where there
-/// is one model of the repository.
+/// Name of a fetched model by its name in Ollama's form: `hf.co/OWNER/REPO:QUANT`, without the quantization
+/// where there is one model of the repository.
 fn fetched(state: &AppState, name: &str) -> Option<String> {
     if !name.starts_with("hf.co/") {
         return None;
