@@ -29,13 +29,27 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     /// Measure prompt and generation speed
     Bench(BenchArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(PerplexityArgs),
     /// Write a model with smaller weights
     Quantize(QuantizeArgs),
+    /// Fetch a model from Hugging Face or another address
+    Pull(PullArgs),
+    /// List the fetched models
+    List(ListArgs),
+    /// Delete fetched models
+    Rm(RmArgs),
     /// Check processor, memory and kernels
     Doctor(DoctorArgs),
     /// Serve models over HTTP
     #[cfg(feature = "server")]
     Serve(Box<exsa_server::cli::Args>),
+    /// Manage the API keys of a server
+    #[cfg(feature = "server")]
+    Key(exsa_server::cli::Key),
+    /// Verify the audit log of a server, make keys for it
+    #[cfg(feature = "server")]
+    Audit(exsa_server::cli::Audit),
     /// Print a completion script
     Completions {
         /// The shell
@@ -70,7 +84,8 @@ pub(crate) struct EngineArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct RunArgs {
-    /// A GGUF file, a preset (.toml), or `builtin` for the built-in story model, the default
+    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), a preset (.toml), or `builtin` for the built-in
+    /// story model, the default
     pub model: Option<String>,
     /// The prompt; without one, a chat begins, or the piped input is the prompt
     pub prompt: Option<String>,
@@ -107,7 +122,7 @@ pub(crate) struct RunArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct ShowArgs {
-    /// A GGUF file, or `builtin`
+    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), or `builtin`
     pub model: String,
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -127,7 +142,7 @@ pub(crate) struct ShowArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct TokenizeArgs {
-    /// A GGUF file, or `builtin`
+    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), or `builtin`
     pub model: String,
     /// The text; standard input without it
     pub text: Option<String>,
@@ -144,7 +159,7 @@ pub(crate) struct TokenizeArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct EmbedArgs {
-    /// A GGUF file
+    /// A GGUF file, or a fetched model (hf:OWNER/REPO:QUANT)
     pub model: String,
     /// The texts; the lines of standard input without them
     pub texts: Vec<String>,
@@ -157,7 +172,7 @@ pub(crate) struct EmbedArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct BenchArgs {
-    /// A GGUF file, or `builtin`
+    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), or `builtin`
     pub model: String,
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -180,8 +195,8 @@ pub(crate) struct BenchArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct QuantizeArgs {
-    /// The GGUF file to read
-    pub input: PathBuf,
+    /// The GGUF file to read, or a fetched model (hf:OWNER/REPO:QUANT)
+    pub input: String,
     /// The GGUF file to write; it must not exist
     pub output: PathBuf,
     /// The mixture, as files are named by it: Q4_K_M, Q8_0
@@ -198,6 +213,85 @@ pub(crate) struct QuantizeArgs {
     /// Quantize weights that are quantized already
     #[arg(long)]
     pub allow_requantize: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct PerplexityArgs {
+    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), or `builtin`
+    pub model: String,
+    /// The text; standard input without it
+    pub file: Option<PathBuf>,
+    /// Backend: candle, or llamacpp in a build with that feature
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
+    /// Device of the backend, as `exsa doctor` lists them
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Threads that compute [default: as many as there are physical cores]
+    #[arg(long, short)]
+    pub threads: Option<NonZeroUsize>,
+    /// Tokens of each chunk, of which the second half is scored
+    #[arg(long, short, value_name = "TOKENS", default_value = "512")]
+    pub context: NonZeroUsize,
+    /// Maximum chunks [default: all of the text]
+    #[arg(long, value_name = "N")]
+    pub chunks: Option<NonZeroUsize>,
+    /// Element type of the KV cache: f32, f16, q8_0
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    pub kv_type: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct PullArgs {
+    /// hf:OWNER/REPO, hf:OWNER/REPO:QUANT, hf:OWNER/REPO/FILE, or an https address, behind which
+    /// #sha256=DIGEST may stand
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// Branch, tag or commit of the repository
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub revision: String,
+    /// Leave out the projector of a model that takes pictures
+    #[arg(long)]
+    pub no_projector: bool,
+    /// Parts of a file that are fetched at a time, 1 to 16
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub parallel: usize,
+    /// File with the access token, open to its owner alone [default: HF_TOKEN, HF_TOKEN_PATH or Hugging
+    /// Face's own file]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Address of the hub or of a mirror [default: HF_ENDPOINT, or https://huggingface.co]
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Allow addresses, mirrors and redirects without TLS
+    #[arg(long)]
+    pub allow_http: bool,
+    /// Take files from the cache alone, and fail where one is missing
+    #[arg(long)]
+    pub offline: bool,
+    /// Print the paths as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct RmArgs {
+    /// The models, as `exsa list` names them
+    #[arg(required_unless_present = "incomplete", value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// Delete downloads that were broken off
+    #[arg(long)]
+    pub incomplete: bool,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

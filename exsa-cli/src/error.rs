@@ -1,5 +1,6 @@
 //! Errors of commands, and the exit codes of the program.
 
+use exsa_hub::HubError;
 use std::process::ExitCode;
 
 /// The reason why a command fails.
@@ -11,9 +12,11 @@ pub(crate) enum CliError {
     Usage(String),
     /// Ctrl-C: exit code 130.
     Interrupted,
-    /// The command has said already what is wrong.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server prints its own errors"))]
+    /// The reader of the output is gone.
     Silent,
+    /// The command has said already what is wrong, and has a code of its own.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server prints its own errors"))]
+    Exit(ExitCode),
     /// Any other failure.
     Other(String),
 }
@@ -25,15 +28,16 @@ impl CliError {
     }
 
     pub(crate) fn is_silent(&self) -> bool {
-        matches!(self, Self::Silent | Self::Interrupted)
+        matches!(self, Self::Silent | Self::Exit(_) | Self::Interrupted)
     }
 
     pub(crate) fn code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Usage(_) => 2,
-            Self::Interrupted => 130,
-            Self::Engine(_) | Self::Silent | Self::Other(_) => 1,
-        })
+        match self {
+            Self::Exit(code) => *code,
+            Self::Usage(_) => ExitCode::from(2),
+            Self::Interrupted => ExitCode::from(130),
+            Self::Engine(_) | Self::Silent | Self::Other(_) => ExitCode::FAILURE,
+        }
     }
 }
 
@@ -43,7 +47,7 @@ impl std::fmt::Display for CliError {
             Self::Engine(error) => error.fmt(f),
             Self::Usage(text) | Self::Other(text) => f.write_str(text),
             Self::Interrupted => f.write_str("interrupted"),
-            Self::Silent => Ok(()),
+            Self::Silent | Self::Exit(_) => Ok(()),
         }
     }
 }
@@ -51,6 +55,29 @@ impl std::fmt::Display for CliError {
 impl From<exsa::Error> for CliError {
     fn from(error: exsa::Error) -> Self {
         Self::Engine(error)
+    }
+}
+
+impl From<HubError> for CliError {
+    fn from(error: HubError) -> Self {
+        match &error {
+            HubError::Cancelled => Self::Interrupted,
+            HubError::Source { .. }
+            | HubError::Option { .. }
+            | HubError::NoMatch { .. }
+            | HubError::Ambiguous { .. } => Self::Usage(error.to_string()),
+            HubError::NoTls(url) => Self::Other(format!(
+                "{url}: this build has no https; install one that has it, with a C compiler: \
+                 cargo install --path exsa-cli --features tls"
+            )),
+            HubError::PlainHttp(url) => Self::Other(format!(
+                "{url}: http is neither private nor verified; use https, or allow it: exsa pull --allow-http"
+            )),
+            HubError::NotCached { source_name, .. } => {
+                Self::Other(format!("{error}; fetch it: exsa pull {source_name}"))
+            }
+            _ => Self::Other(error.to_string()),
+        }
     }
 }
 

@@ -6,11 +6,17 @@ mod bench;
 mod doctor;
 mod embed;
 mod error;
+mod hub;
+mod interrupt;
+mod list;
 mod manual;
 mod model;
 mod output;
+mod perplexity;
 mod preset;
+mod pull;
 mod quantize;
+mod rm;
 mod run;
 mod settings;
 mod show;
@@ -43,14 +49,28 @@ fn command(command: Command) -> Result<(), CliError> {
         Command::Embed(args) => embed::embed(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Quantize(args) => quantize::quantize(&args),
+        Command::Perplexity(args) => perplexity::perplexity(&args),
+        Command::Pull(args) => pull::pull(&args),
+        Command::List(args) => list::list(&args),
+        Command::Rm(args) => rm::rm(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         #[cfg(feature = "server")]
-        Command::Serve(args) => match exsa_server::cli::run(&args) {
-            Ok(code) if code == ExitCode::SUCCESS => Ok(()),
-            Ok(_) => Err(CliError::Silent),
-            Err(error) => Err(CliError::Other(error.to_string())),
-        },
+        Command::Serve(args) => ended(exsa_server::cli::run(&args)),
+        #[cfg(feature = "server")]
+        Command::Key(args) => ended(args.run().map(|()| ExitCode::SUCCESS)),
+        #[cfg(feature = "server")]
+        Command::Audit(args) => ended(Ok(args.run())),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { folder } => manual::pages(&folder),
+    }
+}
+
+/// The end of a command of the server, which has said what is wrong.
+#[cfg(feature = "server")]
+fn ended(result: Result<ExitCode, Box<dyn std::error::Error>>) -> Result<(), CliError> {
+    match result {
+        Ok(code) if code == ExitCode::SUCCESS => Ok(()),
+        Ok(code) => Err(CliError::Exit(code)),
+        Err(error) => Err(CliError::Other(error.to_string())),
     }
 }

@@ -1,12 +1,14 @@
-//! Models by name: files, and the built-in model.
+//! Models by name: files, fetched models, and the built-in model.
 
 use crate::args::EngineArgs;
 use crate::error::CliError;
+use crate::hub;
 use exsa::core::gguf::Gguf;
-use exsa::{Engine, EngineBuilder, KvType, ModelSource};
+use exsa::{Engine, EngineBuilder, InferenceBackend, KvType, ModelSource};
+use exsa_hub::Source;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::Cursor;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Name of the model inside the program.
@@ -20,13 +22,22 @@ pub(crate) fn source(name: &str) -> Result<ModelSource, CliError> {
     if name == BUILTIN {
         return Ok(exsa::tiny::GGUF.into());
     }
-    let path = Path::new(name);
+    Ok(file(name)?.into())
+}
+
+/// The file of a model that was named on the command line: a path, or the source of a fetched one.
+pub(crate) fn file(name: &str) -> Result<PathBuf, CliError> {
+    if Source::is_remote(name) {
+        return Ok(hub::cache()?.cached(&name.parse()?)?.model);
+    }
+    let path = PathBuf::from(name);
     if !path.exists() {
         return Err(CliError::Other(format!(
-            "there is no file '{name}'; a model is a GGUF file, or '{BUILTIN}' for the model inside this program"
+            "there is no file '{name}'; a model is a GGUF file, a fetched one such as hf:OWNER/REPO:QUANT (exsa pull \
+             fetches, exsa list lists them), or '{BUILTIN}' for the model inside this program"
         )));
     }
-    Ok(path.into())
+    Ok(path)
 }
 
 /// The header of a model.
@@ -36,7 +47,8 @@ pub(crate) fn header(name: &str) -> Result<Gguf, CliError> {
     let gguf = match source {
         ModelSource::Embedded(bytes) => Gguf::read(&mut Cursor::new(bytes)),
         _ => {
-            let file = std::fs::File::open(name).map_err(|error| CliError::file(Path::new(name), error))?;
+            let path = file(name)?;
+            let file = std::fs::File::open(&path).map_err(|error| CliError::file(&path, error))?;
             Gguf::read(&mut std::io::BufReader::new(file))
         }
     };
@@ -50,10 +62,7 @@ pub(crate) fn builder(args: &EngineArgs) -> Result<EngineBuilder, CliError> {
         None | Some("candle") => builder.backend(exsa::candle::CandleBackend::new()),
         #[cfg(feature = "llamacpp")]
         Some("llamacpp") => builder.backend(exsa::llamacpp::LlamaCppBackend::new()),
-        Some(other) => {
-            let names = if cfg!(feature = "llamacpp") { "candle, llamacpp" } else { "candle" };
-            return Err(CliError::Usage(format!("there is no backend '{other}'; this build has: {names}")));
-        }
+        Some(other) => return Err(no_backend(other)),
     };
     if let Some(device) = &args.device {
         builder = builder.device(device);
@@ -67,7 +76,23 @@ pub(crate) fn builder(args: &EngineArgs) -> Result<EngineBuilder, CliError> {
     Ok(builder)
 }
 
-fn kv_type(name: &str) -> Result<KvType, CliError> {
+/// A backend by its name.
+pub(crate) fn backend(name: Option<&str>) -> Result<Box<dyn InferenceBackend>, CliError> {
+    match name {
+        None | Some("candle") => Ok(Box::new(exsa::candle::CandleBackend::new())),
+        #[cfg(feature = "llamacpp")]
+        Some("llamacpp") => Ok(Box::new(exsa::llamacpp::LlamaCppBackend::new())),
+        Some(other) => Err(no_backend(other)),
+    }
+}
+
+fn no_backend(name: &str) -> CliError {
+    let names = if cfg!(feature = "llamacpp") { "candle, llamacpp" } else { "candle" };
+    CliError::Usage(format!("there is no backend '{name}'; this build has: {names}"))
+}
+
+/// An element type of the KV cache by its name.
+pub(crate) fn kv_type(name: &str) -> Result<KvType, CliError> {
     let types = [KvType::F32, KvType::F16, KvType::Q8_0];
     types
         .into_iter()

@@ -35,6 +35,7 @@ impl Preset {
         let mut preset: Self = toml::from_str(&text).map_err(|error| CliError::file(path, error))?;
         if let (Some(model), Some(folder)) = (&mut preset.model, path.parent())
             && model.as_os_str() != crate::model::BUILTIN
+            && !model.to_str().is_some_and(exsa_hub::Source::is_remote)
         {
             *model = folder.join(&*model);
         }
@@ -65,6 +66,8 @@ mod tests {
         assert_eq!(preset.model().unwrap(), folder.path().join("m.gguf").to_str().unwrap());
         assert_eq!(preset.system.as_deref(), Some("Be brief."));
         assert!(preset.settings().is_ok());
+        std::fs::write(&path, "model = \"hf:owner/repo:Q4_0\"\n").unwrap();
+        assert_eq!(Preset::read(&path).unwrap().model().unwrap(), "hf:owner/repo:Q4_0");
         std::fs::write(&path, "modle = \"m.gguf\"\n").unwrap();
         let error = Preset::read(&path).unwrap_err().to_string();
         assert!(error.contains("p.toml") && error.contains("modle"), "{error}");

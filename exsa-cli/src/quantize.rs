@@ -2,6 +2,7 @@
 
 use crate::args::QuantizeArgs;
 use crate::error::CliError;
+use crate::model;
 use crate::output::bytes;
 use exsa_quant::{ImportanceMatrix, Mixture, QuantizeOptions, quantize_gguf};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -26,7 +27,8 @@ pub(crate) fn quantize(args: &QuantizeArgs) -> Result<(), CliError> {
         let importance = ImportanceMatrix::read(&mut file).map_err(|error| CliError::file(path, error))?;
         options = options.importance(importance);
     }
-    let mut reader = File::open(&args.input).map_err(|error| CliError::file(&args.input, error))?;
+    let input = model::file(&args.input)?;
+    let mut reader = File::open(&input).map_err(|error| CliError::file(&input, error))?;
     // Written beside its place, so that an interrupted run leaves no file that looks whole.
     let mut part = args.output.clone().into_os_string();
     part.push(".part");
@@ -44,7 +46,7 @@ pub(crate) fn quantize(args: &QuantizeArgs) -> Result<(), CliError> {
         ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    let summary = result.map_err(|error| CliError::file(&args.input, error)).and_then(|summary| {
+    let summary = result.map_err(|error| CliError::file(&input, error)).and_then(|summary| {
         std::fs::rename(&part, &args.output).map_err(|error| CliError::file(&args.output, error))?;
         Ok(summary)
     });

@@ -24,6 +24,7 @@
 //! | `POST /v1/rerank`, `/rerank` | Jina's rerank |
 //! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages, also as server-sent events |
 //! | `POST /api/chat`, `/api/generate`, `/api/embed`, `/api/show`; `GET /api/tags`, `/api/ps`, `/api/version` | Ollama's API, streams as lines of JSON |
+//! | `POST /api/pull`, `DELETE /api/delete` | models of Hugging Face are fetched and deleted, where `[pull]` has a folder and the key the scope `models` |
 //! | `GET /v1/models`, `/v1/models/{id}` | OpenAI's models |
 //! | `/v1/models/list`, `active`, `events`, `load`, `unload`, `reload`, `sleep`, `wake`, `cancel`, `mode` | lifecycle of models, with a [registry](models::Models) |
 //! | `POST /v1/tokenize`, `/v1/detokenize` | token ids of a text, and back; also without `/v1` |

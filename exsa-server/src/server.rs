@@ -209,7 +209,7 @@ impl Server {
         };
         let app = Router::new()
             .merge(scoped(inference().route_layer(load), Scope::Infer))
-            .merge(scoped(recorded(lifecycle()), Scope::Models))
+            .merge(scoped(recorded(lifecycle().merge(fetching())), Scope::Models))
             .merge(scoped(observed, Scope::Metrics))
             .merge(keys.map(|keys| scoped(recorded(keys), Scope::Keys)).unwrap_or_default())
             .merge(reload.map(|reload| scoped(recorded(reload), Scope::Models)).unwrap_or_default())
@@ -264,11 +264,9 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
-        .route("/api/pull", post(ollama::no_files))
         .route("/api/push", post(ollama::no_files))
         .route("/api/create", post(ollama::no_files))
         .route("/api/copy", post(ollama::no_files))
-        .route("/api/delete", delete(ollama::no_files))
         .route("/api/blobs/{digest}", post(ollama::no_files).head(ollama::no_files))
         .route("/completion", post(llama::complete))
         .route("/completions", post(llama::complete))
@@ -299,6 +297,11 @@ fn lifecycle() -> Router<Arc<AppState>> {
         .route("/v1/models/adapters", get(models::adapters::list))
         .route("/v1/load_lora_adapter", post(models::adapters::load))
         .route("/v1/unload_lora_adapter", post(models::adapters::unload))
+}
+
+/// Routes that fetch and delete models.
+fn fetching() -> Router<Arc<AppState>> {
+    Router::new().route("/api/pull", post(ollama::pull)).route("/api/delete", delete(ollama::delete))
 }
 
 /// Routes about the server's work.

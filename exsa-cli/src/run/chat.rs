@@ -3,8 +3,8 @@
 use super::answer::{self, Printer};
 use super::commands::{self, Effect};
 use super::conversation::Conversation;
-use super::interrupt::Interrupt;
 use crate::error::CliError;
+use crate::interrupt::Interrupt;
 use exsa::{Engine, Message};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;

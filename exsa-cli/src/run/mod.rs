@@ -4,17 +4,16 @@ mod answer;
 mod chat;
 mod commands;
 mod conversation;
-mod interrupt;
 
 use crate::args::RunArgs;
 use crate::error::CliError;
+use crate::interrupt::Interrupt;
 use crate::model;
 use crate::preset::Preset;
 use crate::settings::Settings;
 use answer::Printer;
 use conversation::Conversation;
 use exsa::{Engine, Message, Prompt};
-use interrupt::Interrupt;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
@@ -41,7 +40,8 @@ pub(crate) fn run(args: RunArgs) -> Result<(), CliError> {
         None => {
             if name == model::BUILTIN {
                 eprintln!(
-                    "The built-in model only tells children's stories: exsa run FILE.gguf runs a better one."
+                    "The built-in model only tells children's stories. A better one: exsa pull \
+                     hf:bartowski/SmolLM2-135M-Instruct-GGUF, then exsa run with the same name, or exsa run FILE.gguf."
                 );
             }
             chat::chat(&engine, conversation, &interrupt, args.verbose)

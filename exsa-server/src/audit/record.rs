@@ -38,6 +38,10 @@ pub enum Act {
     ModelActivated,
     /// Options of a model were changed.
     ModelConfigured,
+    /// A model was asked to be fetched.
+    ModelPulled,
+    /// A fetched model was deleted.
+    ModelDeleted,
     /// The configuration was read again.
     ConfigurationReloaded,
     /// A checkpoint.

@@ -1,9 +1,11 @@
 //! The command line of the binary, for programs that have it as a part of theirs.
 
+mod admin;
 mod args;
 mod log;
 mod serve;
 
+pub use admin::{Audit, Key};
 pub use args::Args;
 
 use crate::config::{ConfigSource, EXAMPLE};

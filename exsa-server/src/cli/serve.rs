@@ -109,7 +109,8 @@ fn open_models(config: &Config, cache: Option<Arc<PromptCache>>) -> Result<Model
         tables = tables.with_file(path, &*backend)?;
     }
     let prompt_cache = cache.map(|cache| config.prompt_cache.options(cache));
-    Ok(Models::open(&tables, backend, config.engine.options().prompt_cache(prompt_cache))?)
+    let models = Models::open(&tables, backend, config.engine.options().prompt_cache(prompt_cache))?;
+    Ok(models.with_pulls(&config.pull)?)
 }
 
 async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<(), Box<dyn Error>> {

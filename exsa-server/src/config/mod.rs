@@ -15,6 +15,7 @@ mod log;
 mod message;
 mod problem;
 mod prompt_cache;
+mod pull;
 mod read;
 mod source;
 mod suggest;
@@ -34,6 +35,7 @@ pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
 pub use problem::{ConfigError, Place, Problem, Problems};
 pub use prompt_cache::PromptCacheConfig;
+pub use pull::PullConfig;
 pub use source::ConfigSource;
 #[cfg(feature = "otel")]
 pub(crate) use telemetry::Settings as TelemetrySettings;
@@ -85,6 +87,8 @@ pub struct Config {
     pub prompt_cache: PromptCacheConfig,
     /// The models, where there are several.
     pub models: ModelsConfig,
+    /// Models that administrators fetch.
+    pub pull: PullConfig,
     /// Names and labels of metrics.
     pub metrics: MetricsConfig,
     /// The server as one replica of several.
@@ -123,6 +127,7 @@ impl Config {
         self.engine.validate(problems);
         self.prompt_cache.validate(problems);
         self.models.validate(problems);
+        self.pull.validate(self.authenticates(), problems);
         self.fleet.validate(problems);
         self.grpc.validate(self.authenticates() || self.listen.insecure_no_auth, problems);
         self.telemetry.validate(problems);

@@ -243,6 +243,8 @@ fn act_of(path: &str) -> Option<Act> {
         "/v1/models/reload" => Some(Act::ModelReloaded),
         "/v1/models/active" => Some(Act::ModelActivated),
         "/v1/config/reload" => Some(Act::ConfigurationReloaded),
+        "/api/pull" => Some(Act::ModelPulled),
+        "/api/delete" => Some(Act::ModelDeleted),
         _ if path.starts_with("/v1/models/") => Some(Act::ModelConfigured),
         _ => None,
     }

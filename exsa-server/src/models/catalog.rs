@@ -5,6 +5,7 @@ use super::error::ModelsError;
 use super::folders::Folders;
 use super::guarded::GuardedBackend;
 use super::name;
+use super::pulled::Pulls;
 use super::remote::RemoteLoader;
 use super::warm_up::warm_up;
 use crate::http::error::ApiError;
@@ -46,6 +47,8 @@ pub struct Models {
     /// Loads that the server is not ready before.
     starting: Vec<(String, Operation)>,
     active: Option<String>,
+    /// The folder of models that administrators fetch.
+    pub(super) pulls: Option<Arc<Pulls>>,
 }
 
 /// Models of tables that were read again.
@@ -77,6 +80,7 @@ impl Models {
             discover: false,
             starting: Vec::new(),
             active: None,
+            pulls: None,
         }
     }
 
@@ -168,6 +172,7 @@ impl Models {
             discover: config.discover,
             starting: Vec::new(),
             active: config.active.clone(),
+            pulls: None,
         })
     }
 
@@ -209,7 +214,8 @@ impl Models {
         let (Some(own), Some(builder)) = (&self.builder, staged.builder) else { return };
         *own.lock().unwrap_or_else(PoisonError::into_inner) = builder;
         for model in self.registry.list() {
-            if !self.discover && !staged.models.iter().any(|staged| staged.name == model.name) {
+            let fetched = self.pulls.is_some() && model.name.starts_with("hf.co/");
+            if !self.discover && !fetched && !staged.models.iter().any(|staged| staged.name == model.name) {
                 // One that is in memory stays until it is unloaded.
                 let _ = self.registry.remove(&model.name);
             }
@@ -319,6 +325,16 @@ impl Models {
             ModelSource::Embedded(bytes) => Some(bytes.len() as u64).filter(|bytes| *bytes > 0),
             ModelSource::Memory(bytes) => Some(bytes.len() as u64),
             _ => None,
+        }
+    }
+
+    /// Adds the model of a file in one of `folders`.
+    pub(super) fn add_file(&self, name: &str, path: &Path, folders: Arc<Folders>) {
+        let Some(builder) = self.builder() else { return };
+        let added = Builder { folders, ..builder }.found(name, path).map_err(|error| error.to_string());
+        let added = added.and_then(|config| self.registry.add(config).map_err(|error| error.to_string()));
+        if let Err(error) = added {
+            tracing::warn!(model = %name, %error, "fetched model not added");
         }
     }
 

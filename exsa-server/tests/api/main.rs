@@ -24,6 +24,7 @@ mod openapi;
 mod operations;
 mod page;
 mod prompt_cache;
+mod pull;
 mod queue;
 mod responses;
 mod service;

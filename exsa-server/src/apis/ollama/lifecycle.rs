@@ -75,14 +75,19 @@ impl AppState {
     }
 }
 
-/// The answer to Ollama's routes that fetch, make or delete files of models.
+/// The answer to Ollama's routes that make files of models.
 pub(crate) async fn no_files(uri: axum::http::Uri) -> OllamaError {
+    not_supported(&uri).into()
+}
+
+/// The error of routes that change files, where the configuration does not allow it.
+pub(super) fn not_supported(uri: &axum::http::Uri) -> ApiError {
     let message = format!(
         "{} is not supported: models are GGUF files in the folders of the server's configuration, which it does not \
          change",
         uri.path()
     );
-    ApiError::new(StatusCode::NOT_IMPLEMENTED, "invalid_request_error", message).code("not_supported").into()
+    ApiError::new(StatusCode::NOT_IMPLEMENTED, "invalid_request_error", message).code("not_supported")
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! Ollama's API, which many desktop programs speak: `/api/chat`, `/api/generate`, `/api/embed`, `/api/tags`,
-//! `/api/show`, `/api/ps`, `/api/version`.
+//! `/api/show`, `/api/ps`, `/api/version`; for administrators `/api/pull` and `/api/delete`.
 
 mod chunks;
 pub(crate) mod error;
 mod lifecycle;
 mod models;
+mod pull;
 mod request;
 mod times;
 
 pub(crate) use lifecycle::no_files;
 pub(crate) use models::{ps, show, tags, version};
+pub(crate) use pull::{delete, pull};
 
 use crate::http::body::Fields;
 use crate::http::context::Client;

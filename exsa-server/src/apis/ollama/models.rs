@@ -21,10 +21,33 @@ const YEAR_9999: Duration = Duration::from_secs(253_370_764_800);
 /// Name of a model by its name or alias, with or without the tag `:latest`.
 pub(super) fn named(state: &AppState, name: Option<&str>) -> Result<String, ApiError> {
     let Some(name) = name else { return Err(ApiError::invalid("model: a name is needed").param("model")) };
+    if let Some(found) = fetched(state, name) {
+        return Ok(found);
+    }
     state.model_name(Some(name)).or_else(|error| match name.strip_suffix(LATEST) {
         Some(name) => state.model_name(Some(name)),
         None => Err(error),
     })
+}
+
+/// Name of a fetched model by its name in Ollama's form: `hf.co/OWNER/REPO:QUANT`, without the quantization
+/// where there is one model of the repository.
+fn fetched(state: &AppState, name: &str) -> Option<String> {
+    if !name.starts_with("hf.co/") {
+        return None;
+    }
+    let plain = name.strip_suffix(LATEST).unwrap_or(name).replacen(':', "/", 1);
+    if let Ok(found) = state.model_name(Some(&plain)) {
+        return Some(found);
+    }
+    let models = state.models.as_ref()?.registry().list();
+    let mut of_repo = models
+        .into_iter()
+        .filter(|model| model.name.strip_prefix(plain.as_str()).is_some_and(|rest| rest.starts_with('/')));
+    match (of_repo.next(), of_repo.next()) {
+        (Some(only), None) => Some(only.name),
+        _ => None,
+    }
 }
 
 fn details(info: &ModelInfo) -> Value {

@@ -1,4 +1,4 @@
-//! Ctrl-C: stops the answer; without an answer, ends the program.
+//! Ctrl-C: stops the answer or the download; without one, ends the program.
 
 use crate::error::CliError;
 use exsa::CancelHandle;
@@ -10,14 +10,14 @@ const INTERRUPTED: i32 = 130;
 
 /// The handler of Ctrl-C.
 #[derive(Debug, Default)]
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     answer: Arc<Mutex<Option<CancelHandle>>>,
     stopped: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     /// Installs the handler.
-    pub(super) fn install() -> Result<Self, CliError> {
+    pub(crate) fn install() -> Result<Self, CliError> {
         let this = Self::default();
         let (answer, stopped) = (this.answer.clone(), this.stopped.clone());
         let handler = move || match answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -32,12 +32,12 @@ impl Interrupt {
     }
 
     /// Lets the next Ctrl-C stop this answer.
-    pub(super) fn watch(&self, answer: CancelHandle) {
+    pub(crate) fn watch(&self, answer: CancelHandle) {
         *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
 
     /// Ends the watch. Returns whether the answer was stopped.
-    pub(super) fn take_stopped(&self) -> bool {
+    pub(crate) fn take_stopped(&self) -> bool {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.stopped.swap(false, Ordering::Relaxed)
     }

@@ -1,0 +1,127 @@
+//! `exsa pull`: fetches models.
+
+use crate::args::PullArgs;
+use crate::error::CliError;
+use crate::hub;
+use crate::output::{bytes, visible};
+use exsa_hub::{Cancel, Phase, Progress, Pulled, Rate, Source};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Runs the command.
+pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
+    let sources = args.sources.iter().map(|text| text.parse()).collect::<Result<Vec<Source>, _>>()?;
+    let (hub, cancel) = (hub::hub(args)?, Cancel::new());
+    let stop = cancel.clone();
+    ctrlc::set_handler(move || stop.cancel()).map_err(|error| CliError::Other(format!("Ctrl-C: {error}")))?;
+    let mut out = std::io::stdout().lock();
+    for source in &sources {
+        let mut bar = Bar::new();
+        let pulled = hub.pull(source, &cancel, &mut |progress| bar.show(progress));
+        bar.end();
+        let pulled = pulled.inspect_err(|error| {
+            if matches!(error, exsa_hub::HubError::Cancelled) {
+                eprintln!("exsa: stopped; the same command continues");
+            }
+        })?;
+        match args.json {
+            true => writeln!(out, "{}", as_json(source, &pulled))?,
+            false => writeln!(out, "{}", pulled.model.display())?,
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn as_json(source: &Source, pulled: &Pulled) -> serde_json::Value {
+    json!({
+        "source": source.to_string(),
+        "model": pulled.model,
+        "projector": pulled.projector,
+        "files": pulled.files,
+    })
+}
+
+/// A bar on the terminal, with speed and time left. A standard error that is no terminal gets a line per
+/// file.
+struct Bar {
+    bar: ProgressBar,
+    rate: Rate,
+    /// File and stage that are shown.
+    shown: Option<(usize, Phase)>,
+}
+
+impl Bar {
+    fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        Self { bar, rate: Rate::new(), shown: None }
+    }
+
+    fn show(&mut self, progress: &Progress<'_>) {
+        let now = (progress.index, progress.phase);
+        if self.shown != Some(now) {
+            self.begin(progress);
+            self.shown = Some(now);
+        }
+        self.rate.record(Instant::now(), progress.bytes);
+        if let Some(total) = progress.total {
+            self.bar.set_length(total);
+        }
+        self.bar.set_position(progress.bytes);
+        let speed = self.rate.bytes_per_second().filter(|_| progress.phase == Phase::Downloading);
+        let left = progress.total.and_then(|total| self.rate.time_left(progress.bytes, total));
+        let speed = speed.map_or(String::new(), |speed| format!("{}/s", bytes(speed as u64)));
+        self.bar.set_message(format!("{speed} {}", left.map_or(String::new(), time)));
+    }
+
+    /// The first sign of a file or of a stage of it.
+    fn begin(&mut self, progress: &Progress<'_>) {
+        let number = if progress.files > 1 {
+            format!(" ({}/{})", progress.index + 1, progress.files)
+        } else {
+            String::new()
+        };
+        let name = visible(progress.file);
+        if self.shown.is_none_or(|(index, _)| index != progress.index) {
+            self.bar.suspend(|| eprintln!("{name}{number}"));
+        }
+        self.rate = Rate::new();
+        let stage = match progress.phase {
+            Phase::Waiting => "another process fetches it",
+            Phase::Verifying => "verifying",
+            _ => "",
+        };
+        // Fits into 80 columns.
+        let template = format!("{{bar:24}} {{bytes:>11}}/{{total_bytes:11}} {{msg}} {stage}");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            self.bar.set_style(style);
+        }
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A time left for people: `1:05:09`, `5:09`.
+fn time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02} left"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02} left"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_for_people() {
+        assert_eq!(time(Duration::from_secs(9)), "0:09 left");
+        assert_eq!(time(Duration::from_secs(3909)), "1:05:09 left");
+    }
+}
