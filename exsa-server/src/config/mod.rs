@@ -122,7 +122,7 @@ impl Config {
         self.audit.validate(problems);
         self.engine.validate(problems);
         self.prompt_cache.validate(problems);
-        self.models.validate(problems);
+        self.models.validate(self.engine.speculation, problems);
         self.fleet.validate(problems);
         self.grpc.validate(self.authenticates() || self.listen.insecure_no_auth, problems);
         self.telemetry.validate(problems);

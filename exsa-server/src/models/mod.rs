@@ -6,6 +6,7 @@
 pub(crate) mod adapters;
 mod catalog;
 mod config;
+mod draft;
 mod error;
 mod events;
 mod folders;
@@ -21,6 +22,7 @@ mod worker;
 
 pub use catalog::Models;
 pub use config::{ModelEntry, ModelsConfig};
+pub use draft::DraftEntry;
 pub use error::ModelsError;
 pub use remote::{RemoteDialect, RemoteEntry};
 pub use worker::run_if_worker;
