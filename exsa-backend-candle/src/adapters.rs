@@ -6,7 +6,7 @@ use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
 use crate::load::LoadedModel;
 use exsa_core::AdapterId;
-use exsa_core::adapter::{AdapterFile, AdapterPair, BaseModel, Factor};
+use exsa_core::adapter::{AdapterFile, AdapterPair, BaseMatrix, BaseModel, Factor};
 use exsa_core::backend::{AdapterInfo, AdapterLimits, Fingerprint, ModelSource};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::GgmlType;
@@ -126,20 +126,14 @@ pub(crate) fn load(
         });
     }
     let config = &model.config;
-    let matrix = |name: &str| place(model, name).map(|(_, shape)| shape);
+    let matrix = |name: &str| place(model, name).map(|(_, [columns, rows])| BaseMatrix::new(columns, rows));
     let base =
         BaseModel { architecture, n_head: config.n_head, n_head_kv: config.n_head_kv, matrix: &matrix };
     let mut file = AdapterFile::open(source, &base)?;
     let rank = file.rank();
-    if rank > limits.rank_max {
-        return Err(file.refuse(format!("its rank is {rank}, but at most {} is allowed", limits.rank_max)));
-    }
     let parts: Vec<usize> = file.pairs().iter().flat_map(packed_bytes).collect();
     let bytes = parts.iter().fold(0, |sum: usize, bytes| sum.saturating_add(Arena::step(*bytes)));
-    if bytes as u64 > limits.bytes_max {
-        let (needed, available) = (bytes as u64, limits.bytes_max);
-        return Err(LoadError::Memory { what: "the adapter", needed, available });
-    }
+    file.check_limits(limits, bytes as u64)?;
     let mut packer = Packer { memory: Arena::new(bytes), team: one_thread()?, bytes: Vec::new() };
     let mut fingerprint = Fingerprint::default();
     let layers = (0..config.n_layer).map(|_| Default::default()).collect();

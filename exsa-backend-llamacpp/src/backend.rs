@@ -1,6 +1,6 @@
 //! The backend and its models.
 
-use crate::adapter::Lora;
+use crate::adapter::{self, Adapter, Lora, Matrices};
 use crate::device;
 use crate::estimate::{self, Wanted};
 use crate::ffi;
@@ -10,9 +10,10 @@ use crate::options::{ContextOptions, FlashAttention, KvLayout, ModelOptions, Rop
 use crate::pooling::PoolingFacts;
 use crate::session::LlamaCppSession;
 use crate::source;
+use exsa_core::AdapterId;
 use exsa_core::backend::{
-    DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource,
-    Session, SessionOptions,
+    AdapterInfo, AdapterLimits, DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress,
+    MemoryEstimate, Model, ModelSource, Session, SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::model_info::ModelInfo;
@@ -142,9 +143,12 @@ impl LlamaCppBackend {
     /// An adapter takes its own memory in addition to the model's, and two small products for each weight and
     /// pass.
     ///
-    /// Loading fails with [`LoadError::Io`] if the file is missing, and with [`LoadError::Option`] if it is
+    /// Requests add adapters of their own to these ([`Model::load_adapter`]).
+    ///
+    /// Loading fails with [`LoadError::Io`] if the file is missing, with [`LoadError::Adapter`] if it is
     /// damaged, is not an adapter, or is for another architecture or for weights that the model does not
-    /// have. Adapters of norms and adapters with invocation tokens (aLoRA) are refused.
+    /// have, and with [`LoadError::Option`] if the scale is not finite. Adapters of norms and adapters with
+    /// invocation tokens (aLoRA) are refused.
     #[must_use]
     pub fn lora(mut self, path: impl Into<PathBuf>, scale: f32) -> Self {
         self.adapters.push(Lora { path: path.into(), scale });
@@ -191,13 +195,14 @@ impl InferenceBackend for LlamaCppBackend {
         let tokenizer = exsa_core::tokenizer::load(checked.gguf.metadata())?;
         let pooling = PoolingFacts::of(&checked.gguf)?;
         let mut fingerprint = Fingerprinter::of(&checked)?;
-        for adapter in &self.adapters {
-            adapter.check(&checked)?;
-            fingerprint.add(adapter)?;
-        }
+        let matrices = Matrices::of(&checked);
+        let adapters = self.adapters.iter();
+        let adapters = adapters.map(|lora| lora.open(&matrices).map(|adapter| (adapter, lora.scale)));
+        let adapters = adapters.collect::<Result<Vec<_>, LoadError>>()?;
         let mut model = load::load(&checked, &self.model, options, progress)?;
-        for adapter in &self.adapters {
-            model.add_adapter(&adapter.path, adapter.scale).map_err(|problem| adapter.refuse(problem))?;
+        for (adapter, scale) in &adapters {
+            fingerprint.add(adapter, *scale);
+            model.add_adapter(&adapter.gguf, *scale).map_err(|problem| adapter.refuse(problem))?;
         }
         let mut info = checked.info;
         info.n_vocab = model.n_vocab();
@@ -208,6 +213,7 @@ impl InferenceBackend for LlamaCppBackend {
             fingerprint: fingerprint.0,
             model: Arc::new(model),
             context: self.context.clone(),
+            matrices,
         }))
     }
 
@@ -230,6 +236,7 @@ struct LlamaCppModel {
     fingerprint: Fingerprint,
     model: Arc<ffi::Model>,
     context: ContextOptions,
+    matrices: Matrices,
 }
 
 impl Model for LlamaCppModel {
@@ -251,5 +258,18 @@ impl Model for LlamaCppModel {
             options,
         )?;
         Ok(Box::new(session))
+    }
+
+    fn load_adapter(&self, source: &ModelSource, limits: &AdapterLimits) -> Result<AdapterInfo, LoadError> {
+        let mut file = self.matrices.open(source)?;
+        file.check_limits(limits, adapter::bytes(file.pairs()))?;
+        let adapter = Adapter::read(&mut file)?;
+        let id = self.model.load_adapter(&adapter.gguf).map_err(|problem| adapter.refuse(problem))?;
+        let Adapter { rank, bytes, fingerprint, .. } = adapter;
+        Ok(AdapterInfo::new(id).rank(rank).bytes(bytes).fingerprint(fingerprint))
+    }
+
+    fn unload_adapter(&self, id: AdapterId) {
+        self.model.unload_adapter(id);
     }
 }

@@ -3,7 +3,7 @@
 //! llama.cpp itself plans it. A dry run reads the header and lays out weights, KV and compute graph as for a
 //! real session, but allocates only the output rows and recurrent states, which it frees again.
 
-use crate::adapter::Lora;
+use crate::adapter::{Lora, Matrices};
 use crate::ffi::{Context, ContextSettings};
 use crate::load;
 use crate::options::{ContextOptions, ModelOptions};
@@ -44,16 +44,23 @@ pub(crate) fn estimate(checked: &Checked<'_>, wanted: &Wanted<'_>) -> Result<Mem
     let embedding = pooling.map_or(0, |_| model.embedding_width(Pooling::Mean));
     let output = (info.n_vocab as u64 + embedding as u64) * rows as u64 * VALUE_BYTES;
     let mut estimate = MemoryEstimate::new(used.weights, used.kv, used.compute + output);
-    if !wanted.adapters.is_empty() {
+    let session = wanted.session;
+    if !wanted.adapters.is_empty() || session.span_adapters_max > 0 {
         // llama.cpp sizes the compute buffers with adapters in the first pass only. Their products add to the
         // peak of the layers, which a context with as few rows of output as possible shows.
         let layers =
             Context::measure(&model, &ContextSettings { outputs: plan.sequences, ..settings })?.compute;
         let tokens = plan.ubatch_tokens.min(plan.cells) as u64;
+        let products = |per_token: u64| per_token.saturating_mul(tokens).saturating_mul(VALUE_BYTES);
+        let matrices = Matrices::of(checked);
         let mut peak = used.compute;
+        if session.span_adapters_max > 0 {
+            // Of adapters of requests, those of layers count; rows of output are few.
+            let values = (session.adapter_rank_max as u64).saturating_add(matrices.layer_rows_max() as u64);
+            peak = peak.max(layers.saturating_add(products(values)));
+        }
         for adapter in wanted.adapters {
-            let size = adapter.size(checked)?;
-            let products = |per_token: u64| per_token * tokens * VALUE_BYTES;
+            let size = adapter.size(&matrices)?;
             estimate.weights += size.bytes;
             peak = peak.max(layers + products(size.layer_values));
             peak = peak.max(used.compute + products(size.output_values));

@@ -1,6 +1,6 @@
 //! Estimates against the memory that llama.cpp allocates: by its own account and by its log.
 
-use crate::adapter::Lora;
+use crate::adapter::{Lora, Matrices};
 use crate::estimate::{Wanted, estimate};
 use crate::ffi::MemoryUse;
 use crate::load;
@@ -14,7 +14,7 @@ use exsa_core::backend::{
     Fingerprint, KvType, LoadOptions, LoadProgress, MemoryEstimate, ModelSource, Pooling, Session,
     SessionOptions,
 };
-use exsa_core::batch::{Batch, Span};
+use exsa_core::batch::{Batch, Span, SpanAdapter};
 use exsa_core::gguf::{GgmlType, GgufWriter, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,12 +23,25 @@ use std::sync::Arc;
 const LOG_ERROR: f64 = 0.005 * 1048576.0;
 
 /// A model and a session to estimate and then to create.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Case {
     model: ModelOptions,
     context: ContextOptions,
     session: SessionOptions,
     adapters: Vec<Lora>,
+}
+
+impl Default for Case {
+    /// Without adapters of requests, whose memory no session takes before its first pass with one.
+    fn default() -> Self {
+        let session = SessionOptions::new().adapters(0, 0);
+        Self {
+            model: ModelOptions::default(),
+            context: ContextOptions::default(),
+            session,
+            adapters: Vec::new(),
+        }
+    }
 }
 
 /// Bytes by kind, from the lines `... KIND buffer size = N MiB` of a log.
@@ -84,7 +97,8 @@ impl Case {
         let (session, lines) = log::with_lines(|| {
             let mut model = load::load(checked, &self.model, &load, &mut LoadProgress::none()).unwrap();
             for adapter in &self.adapters {
-                model.add_adapter(&adapter.path, adapter.scale).unwrap();
+                let read = adapter.open(&Matrices::of(checked)).unwrap();
+                model.add_adapter(&read.gguf, adapter.scale).unwrap();
             }
             let pooling = PoolingFacts::of(&checked.gguf).unwrap().choose(self.session.pooling).unwrap();
             let (model, info) = (Arc::new(model), &checked.info);
@@ -259,4 +273,58 @@ fn adapters_count() {
     assert!(close(with.weights, weights, 1.0), "{with:?}: {used:?}, {logged:?}");
     assert!(close(with.scratch, used.compute as f64 + logged.output, 10.0), "{with:?}: {used:?}, {logged:?}");
     std::fs::remove_file(path).unwrap();
+}
+
+/// Passes with adapters of requests take no more than was counted for them, and the session without them
+/// counts nothing.
+#[test]
+fn adapters_of_requests_count() {
+    for (name, context) in [("llama-f32.gguf", 512), ("qwen3-f32.gguf", 64)] {
+        let source = ModelSource::file(micro(name));
+        let checked = source::open(&source).unwrap();
+        let rank = 64;
+        let without = Case::default();
+        let session = SessionOptions::new().adapters(4, rank).context_tokens(context);
+        let with = Case { session, ..without.clone() };
+        let architecture = Value::Str(checked.info.architecture.clone());
+        let mut gguf = GgufWriter::new()
+            .key("general.type", Value::Str("adapter".into()))
+            .key("general.architecture", architecture)
+            .key("adapter.type", Value::Str("lora".into()));
+        for tensor in checked.tensors().filter(|t| t.name.starts_with("blk.") && t.shape.len() == 2) {
+            for (end, shape) in
+                [("lora_a", [tensor.shape[0], rank as u64]), ("lora_b", [rank as u64, tensor.shape[1]])]
+            {
+                let bytes = vec![0; (shape[0] * shape[1] * 2) as usize];
+                gguf = gguf.tensor(&format!("{}.{end}", tensor.name), &shape, GgmlType::F16, bytes);
+            }
+        }
+        let load = LoadOptions::new().device("cpu");
+        let model = load::load(&checked, &with.model, &load, &mut LoadProgress::none()).unwrap();
+        let model = Arc::new(model);
+        let id = model.load_adapter(&gguf.to_bytes()).unwrap();
+        let fingerprint = Fingerprint::default();
+        let session = LlamaCppSession::new(
+            model.clone(),
+            &checked.info,
+            fingerprint,
+            None,
+            &with.context,
+            &with.session,
+        );
+        let mut session = session.unwrap();
+        let len = session.capabilities().batch_tokens_max.min(session.capabilities().context_tokens_max);
+        let before = session.memory_use().compute;
+        for adapters in [&[][..], &[SpanAdapter { id, scale: 1.0 }][..]] {
+            let mut batch = Batch::new();
+            batch.push(Span::tokens(SeqId(0), 0, &vec![5; len]).rows(1).adapters(adapters));
+            session.forward(&batch).unwrap();
+            session.release(SeqId(0));
+        }
+        let (used, estimate) = (session.memory_use().compute, with.estimate(&checked).scratch);
+        println!("{name}: {before} without, {used} with adapters, estimated {estimate}");
+        assert!(used <= estimate, "{name}: {used}, but {estimate} was estimated");
+        let plain = Case { session: with.session.clone().adapters(0, 0), ..with.clone() };
+        assert!(plain.estimate(&checked).scratch <= estimate, "{name}");
+    }
 }

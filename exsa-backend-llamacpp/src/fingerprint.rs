@@ -1,7 +1,7 @@
 //! Fingerprints of models: of their headers and of samples of their weights.
 
-use crate::adapter::Lora;
-use crate::source::{self, Bytes, Checked};
+use crate::adapter::Adapter;
+use crate::source::{Bytes, Checked};
 use exsa_core::backend::Fingerprint;
 use exsa_core::error::LoadError;
 use std::fs::File;
@@ -45,12 +45,11 @@ impl Fingerprinter {
     }
 
     /// Adds an adapter, unless its scale is 0.
-    pub fn add(&mut self, adapter: &Lora) -> Result<(), LoadError> {
-        if adapter.scale != 0.0 {
-            self.file(&adapter.path, source::read(&adapter.path)?.data_offset())?;
-            self.0.update(&adapter.scale.to_le_bytes());
+    pub fn add(&mut self, adapter: &Adapter, scale: f32) {
+        if scale != 0.0 {
+            self.0.update(&adapter.fingerprint.0.to_le_bytes());
+            self.0.update(&scale.to_le_bytes());
         }
-        Ok(())
     }
 
     /// Adds a file with a header of `header` bytes.

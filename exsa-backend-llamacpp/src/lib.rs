@@ -114,11 +114,16 @@
 //!
 //! # LoRA adapters
 //!
-//! [`LlamaCppBackend::lora`] adds adapters to a model, each with a scale. They apply to all sequences of all
-//! its sessions: llama.cpp applies adapters to a whole context, so requests cannot choose among them. The
-//! weights that an adapter can change depend on llama.cpp's support for the architecture. Tested with llama.
-//! To offer several choices, load the model several times; a mapped file is in memory once, unless its
-//! weights are [rearranged](LlamaCppBackend::repack).
+//! [`Model::load_adapter`](exsa_core::backend::Model::load_adapter) loads adapters that spans name: GGUFs, and
+//! folders that PEFT saved. llama.cpp applies adapters to a whole context, so that all spans of a batch have the
+//! same set; an engine's scheduler groups requests accordingly. Another set than in the last pass makes
+//! llama.cpp plan its passes anew. [`LlamaCppBackend::lora`] adds adapters to all sequences of a model's
+//! sessions, beside these.
+//!
+//! Core reads and checks the files, and llama.cpp gets a GGUF in memory that is made of the checked matrices.
+//! The weights that an adapter can change depend on llama.cpp's support for the architecture; those that its
+//! graph does not adapt are left out. Tested with llama, qwen3, gemma2 and gemma3. Architectures whose graphs
+//! have a fixed size in llama.cpp, such as qwen35, take no adapters: they could exceed it.
 //!
 //! # Interrupts
 //!

@@ -13,7 +13,7 @@ use exsa_core::SeqId;
 use exsa_core::backend::{
     Capabilities, Fingerprint, Interrupt, Output, Pooling, SavedKv, Session, SessionOptions,
 };
-use exsa_core::batch::{Batch, Embeddings, Logits, Span};
+use exsa_core::batch::{Batch, Embeddings, Logits, Span, SpanAdapter};
 use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
 use std::io::{Read, Write};
@@ -99,6 +99,8 @@ impl LlamaCppSession {
             // truncated.
             .save(context.has_memory() && !(windowed && cuttable))
             .embed(pooling)
+            // llama.cpp's adapters belong to a context, and so to all of a pass.
+            .adapters(options.span_adapters_max, 1)
             // Sums are in another order when a batch has another shape.
             .batch_invariant(false);
         let kv_bytes_per_token = plan.kv_types.bytes(info.kv_bytes_per_token, 1);
@@ -128,6 +130,11 @@ impl LlamaCppSession {
     fn check(&mut self, batch: &Batch) -> Result<(), StepError> {
         let Self { cells, capabilities, seen, n_vocab, .. } = self;
         batch.validate(capabilities, *n_vocab, seen, |seq| cells.len(seq))?;
+        let adapters = adapters_of(batch);
+        if let Some(span) = batch.spans().find(|span| span.adapters != adapters) {
+            let problem = "its adapters are not those of the first span; a batch takes one set".to_owned();
+            return Err(StepError::Sequence { seq: span.seq, problem });
+        }
         let free = cells.free();
         if batch.len() > free {
             return Err(StepError::KvFull { needed: batch.len(), free });
@@ -149,11 +156,15 @@ impl LlamaCppSession {
             // llama.cpp computes adjacent streams in one pass.
             spans.sort_by_key(|(stream, _)| *stream);
         }
-        let (decoded, errors) = log::with_errors(|| self.context.decode(&spans));
+        let (decoded, errors) = log::with_errors(|| self.context.decode(&spans, adapters_of(batch)));
         match decoded {
             Decoded::Done => Ok(()),
             Decoded::Interrupted => Err(StepError::Interrupted),
             Decoded::Full => Err(StepError::KvFull { needed: batch.len(), free: self.cells.free() }),
+            Decoded::NoAdapter(id) => {
+                let seq = batch.spans().next().map_or(SeqId(0), |span| span.seq);
+                Err(StepError::Sequence { seq, problem: format!("adapter {} is not loaded", id.0) })
+            }
             Decoded::Panicked(message) => {
                 Err(StepError::Backend(format!("the session's interrupt panicked: {message}")))
             }
@@ -351,4 +362,9 @@ impl Session for LlamaCppSession {
         self.cells.append(seq, tokens);
         Ok(tokens)
     }
+}
+
+/// The adapters of a batch, whose spans all have the same.
+fn adapters_of(batch: &Batch) -> &[SpanAdapter] {
+    batch.spans().next().map(|span| span.adapters).unwrap_or_default()
 }

@@ -24,7 +24,13 @@ pub(crate) struct Checked<'a> {
 }
 
 impl Checked<'_> {
+    /// The tensors of all parts.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        std::iter::once(&self.gguf).chain(&self.rest).flat_map(Gguf::tensors)
+    }
+
     /// The tensor of this name, from any part.
+    #[cfg(test)]
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         std::iter::once(&self.gguf).chain(&self.rest).find_map(|part| part.tensor(name))
     }
@@ -80,7 +86,7 @@ fn open_files(path: &Path) -> Result<Checked<'static>, LoadError> {
 }
 
 /// The header of a file.
-pub(crate) fn read(path: &Path) -> Result<Gguf, LoadError> {
+fn read(path: &Path) -> Result<Gguf, LoadError> {
     let mut file = File::open(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
     Gguf::read(&mut file).map_err(|error| match error {
         GgufError::Io(source) => LoadError::Io { path: path.to_owned(), source },

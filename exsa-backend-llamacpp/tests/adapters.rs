@@ -1,17 +1,22 @@
-//! LoRA adapters: what they add is what a merged weight has, and what is no adapter is refused before
-//! llama.cpp sees it.
+//! LoRA adapters: what they add is what a merged weight has, for all sessions or for single spans, and what is
+//! no adapter is refused before llama.cpp sees it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../../exsa-backend-candle/tests/support/adapter.rs"]
+mod random;
 mod support;
 
 use exsa_backend_llamacpp::LlamaCppBackend;
 use exsa_conformance::edit::{Edit, Tensor};
-use exsa_conformance::harness::{feed, greedy, tokens, worst};
+use exsa_conformance::harness::{self, feed, greedy, tokens, worst};
 use exsa_conformance::test_data;
-use exsa_core::SeqId;
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource};
-use exsa_core::error::{KvError, LoadError};
+use exsa_core::backend::{
+    AdapterLimits, InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session,
+};
+use exsa_core::batch::{Batch, Span, SpanAdapter};
+use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::gguf::{Array, GgmlType, GgufWriter, Value};
+use exsa_core::{AdapterId, SeqId};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use support::{data, edit_of, exact, layouts, load_with, session};
@@ -233,9 +238,27 @@ fn saved_kv_belongs_to_its_adapters() {
 fn problem(name: &str, bytes: &[u8], scale: f32) -> String {
     let file = File::new(name, bytes);
     let error = refused(&file.0, scale);
-    let LoadError::Option { option: "lora", problem } = &error else { panic!("{name}: {error:?}") };
-    assert!(problem.contains(&*file.0.to_string_lossy()), "{name}: {problem}");
-    problem.clone()
+    match error {
+        LoadError::Option { option: "lora", problem } if !scale.is_finite() => {
+            assert!(problem.contains(&*file.0.to_string_lossy()), "{name}: {problem}");
+            problem
+        }
+        LoadError::Adapter { name: path, problem } => {
+            assert_eq!(path, file.0.to_string_lossy(), "{name}: {problem}");
+            // The same file for single requests.
+            let refused = plain_model().load_adapter(&ModelSource::file(&file.0), &AdapterLimits::new());
+            let Err(LoadError::Adapter { problem: other, .. }) = refused else {
+                panic!("{name}: {refused:?}")
+            };
+            assert_eq!(other, problem, "{name}");
+            problem
+        }
+        error => panic!("{name}: {error:?}"),
+    }
+}
+
+fn plain_model() -> Arc<dyn Model> {
+    load_with(&exact(), &ModelSource::file(data("llama-f32.gguf")))
 }
 
 fn refused(path: &Path, scale: f32) -> LoadError {
@@ -330,6 +353,197 @@ fn what_is_no_adapter_of_the_model_is_refused() {
     assert!(problem("empty", &header().to_bytes(), 1.0).contains("no tensor"));
 }
 
+fn on(id: AdapterId, scale: f32) -> SpanAdapter {
+    SpanAdapter { id, scale }
+}
+
+/// Logits of all of `tokens` in the empty sequence 0, computed in one pass.
+fn try_rows_with(
+    session: &mut dyn Session,
+    tokens: &[u32],
+    adapters: &[SpanAdapter],
+) -> Result<Vec<f32>, StepError> {
+    let mut batch = Batch::new();
+    batch.push(Span::tokens(SeqId(0), 0, tokens).rows(tokens.len()).adapters(adapters));
+    let rows = harness::rows(session.forward(&batch)?.logits()).concat();
+    session.release(SeqId(0));
+    Ok(rows)
+}
+
+fn rows_with(session: &mut dyn Session, tokens: &[u32], adapters: &[SpanAdapter]) -> Vec<f32> {
+    try_rows_with(session, tokens, adapters).unwrap()
+}
+
+fn insert(model: &Arc<dyn Model>, adapter: &GgufWriter) -> AdapterId {
+    let source = ModelSource::Memory(adapter.to_bytes().into());
+    model.load_adapter(&source, &AdapterLimits::new()).unwrap().id
+}
+
+#[test]
+fn spans_have_what_merged_weights_have() {
+    let base = edit_of("llama-f32");
+    let tokens = tokens(30, 1);
+    for backend in layouts() {
+        let model = load_with(&backend, &base.source());
+        let mut session = session(&model);
+        let merged_rows = |edit: &Edit| {
+            rows_with(&mut *support::session(&load_with(&backend, &edit.source())), &tokens, &[])
+        };
+        let plain = rows_with(&mut *session, &tokens, &[]);
+        // Loaded while the session has a plan of its passes.
+        let (one, two) = (insert(&model, &adapter(&base, 1)), insert(&model, &adapter(&base, 2)));
+        let with = |session: &mut dyn Session, set: &[SpanAdapter]| rows_with(session, &tokens, set);
+        let expected = merged_rows(&merged(&base, 1, 0.8));
+        assert!(worst(&expected, &plain) > 0.1);
+        let both = merged_rows(&merged(&merged(&base, 1, 0.8), 2, -0.5));
+        // In turn, each several times: what a pass adds is that of its own spans.
+        for _ in 0..2 {
+            for (set, expected) in [
+                (vec![on(one, 0.8)], &expected),
+                (vec![], &plain),
+                (vec![on(one, 0.8), on(two, -0.5)], &both),
+                (vec![on(two, -0.5), on(one, 0.8)], &both),
+                (vec![on(one, 0.4), on(one, 0.4)], &expected),
+                (vec![on(one, 0.0)], &plain),
+            ] {
+                let difference = worst(&with(&mut *session, &set), expected);
+                assert!(difference < 2e-4, "{set:?}: {difference}");
+            }
+        }
+        // Beside an adapter of all sessions.
+        let file = File::new("beside", &adapter(&base, 1).to_bytes());
+        let always = load_with(&backend.clone().lora(&file.0, 0.8), &base.source());
+        let two = insert(&always, &adapter(&base, 2));
+        let difference = worst(&with(&mut *support::session(&always), &[on(two, -0.5)]), &both);
+        assert!(difference < 2e-4, "beside a fixed one: {difference}");
+    }
+}
+
+/// An adapter can be unloaded when a session used it last, and another can take its place in memory.
+#[test]
+fn unloaded_adapters_leave_no_trace() {
+    let base = edit_of("llama-f32");
+    let model = load_with(&exact(), &base.source());
+    let (mut first, mut second) = (session(&model), session(&model));
+    let tokens = tokens(12, 2);
+    let plain = rows_with(&mut *first, &tokens, &[]);
+    let expected: Vec<_> = (0..3)
+        .map(|seed| {
+            rows_with(&mut *session(&load_with(&exact(), &merged(&base, seed, 1.0).source())), &tokens, &[])
+        })
+        .collect();
+    for round in 0..12 {
+        let id = insert(&model, &adapter(&base, round % 3));
+        let found = rows_with(&mut *first, &tokens, &[on(id, 1.0)]);
+        let difference = worst(&found, &expected[round as usize % 3]);
+        assert!(difference < 2e-4, "round {round}: {difference}");
+        if round % 2 == 0 {
+            assert_eq!(rows_with(&mut *second, &tokens, &[on(id, 1.0)]), found, "round {round}");
+        }
+        model.unload_adapter(id);
+        model.unload_adapter(id);
+        let refused = try_rows_with(&mut *first, &tokens, &[on(id, 1.0)]);
+        assert!(matches!(refused, Err(StepError::Sequence { seq: SeqId(0), .. })), "{refused:?}");
+        if round % 3 == 0 {
+            assert_eq!(rows_with(&mut *first, &tokens, &[]), plain, "round {round}");
+        }
+    }
+    drop(second);
+    let id = insert(&model, &adapter(&base, 1));
+    drop(model);
+    // The session keeps the model.
+    assert!(worst(&rows_with(&mut *first, &tokens, &[on(id, 1.0)]), &expected[1]) < 2e-4);
+}
+
+#[test]
+fn a_batch_takes_one_set() {
+    let base = edit_of("llama-f32");
+    let model = load_with(&exact(), &base.source());
+    let mut session = session(&model);
+    let capabilities = session.capabilities();
+    assert_eq!((capabilities.span_adapters_max, capabilities.batch_adapter_sets_max), (4, 1));
+    let id = insert(&model, &adapter(&base, 1));
+    let set = [on(id, 1.0)];
+    let mut batch = Batch::new();
+    batch.push(Span::tokens(SeqId(0), 0, &[5, 6]).rows(1).adapters(&set));
+    batch.push(Span::tokens(SeqId(1), 0, &[5, 6]).rows(1));
+    let refused = session.forward(&batch).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, StepError::Sequence { seq: SeqId(1), .. }), "{refused}");
+    assert!(refused.to_string().contains("one set"), "{refused}");
+    // Nothing was computed.
+    rows_with(&mut *session, &[5, 6], &set);
+    let none = support::exact_options().adapters(0, 16);
+    let session = model.session(&none).unwrap();
+    assert_eq!(session.capabilities().span_adapters_max, 0);
+}
+
+#[test]
+fn limits_are_checked_before_weights_are_read() {
+    let base = edit_of("llama-f32");
+    let model = load_with(&exact(), &base.source());
+    let source = ModelSource::Memory(adapter(&base, 1).to_bytes().into());
+    let load = |limits: AdapterLimits| model.load_adapter(&source, &limits);
+    let info = load(AdapterLimits::new()).unwrap();
+    let parts = TARGETS.iter().map(|name| sides(&base, name)).map(|(n_in, n_out)| (n_in + n_out) * RANK * 4);
+    assert_eq!((info.rank, info.bytes), (RANK, parts.sum::<usize>() as u64));
+    let refused = load(AdapterLimits::new().rank(2)).unwrap_err();
+    assert!(refused.to_string().contains("its rank is 3, but at most 2 is allowed"), "{refused}");
+    let refused = load(AdapterLimits::new().bytes(100)).unwrap_err();
+    let needed = info.bytes;
+    assert!(
+        matches!(refused, LoadError::Memory { needed: found, available: 100, .. } if found == needed),
+        "{refused}"
+    );
+    let other =
+        model.load_adapter(&ModelSource::Memory(adapter(&base, 2).to_bytes().into()), &AdapterLimits::new());
+    assert!(other.unwrap().fingerprint != info.fingerprint);
+    assert_eq!(load(AdapterLimits::new()).unwrap().fingerprint, info.fingerprint);
+}
+
+/// Folders of PEFT: converted, with the rows of queries and keys in the model's order, and with a scale for
+/// each matrix.
+#[test]
+fn folders_of_peft() {
+    let base = edit_of("llama-f32");
+    let pairs = random::pairs(&base, 4, 7, |name| !name.contains("ffn_gate"));
+    let heads = |weight: &str| match weight.rsplit_once('.').unwrap().0.rsplit_once('.').unwrap().1 {
+        "attn_q" => Some(number(&base, "llama.attention.head_count")),
+        "attn_k" => Some(number(&base, "llama.attention.head_count_kv")),
+        _ => None,
+    };
+    let folder = std::env::temp_dir().join(format!("exsa-llamacpp-peft-{}", std::process::id()));
+    let tokens = tokens(20, 4);
+    let model = load_with(&exact(), &base.source());
+    let by_pattern = |weight: &str| match weight {
+        weight if weight.ends_with("attn_v.weight") => 0.5,
+        "blk.1.ffn_down.weight" => 4.0,
+        _ => 2.0,
+    };
+    let scales: [(&str, &dyn Fn(&str) -> f32); 2] =
+        [("", &|_| 2.0), (r#", "alpha_pattern": {"v_proj": 2, "layers.1.mlp.down_proj": 16}"#, &by_pattern)];
+    for (settings, scale_of) in scales {
+        let config = format!(r#"{{"peft_type": "LORA", "r": 4, "lora_alpha": 8{settings}}}"#);
+        random::write_peft(&folder, &config, &pairs, heads);
+        let id = model.load_adapter(&ModelSource::file(&folder), &AdapterLimits::new()).unwrap().id;
+        let expected = pairs.iter().fold(base.clone(), |edit, pair| {
+            random::merged(&edit, scale_of(&pair.weight), std::slice::from_ref(pair))
+        });
+        let expected = rows_with(&mut *session(&load_with(&exact(), &expected.source())), &tokens, &[]);
+        let found = rows_with(&mut *session(&model), &tokens, &[on(id, 1.0)]);
+        let difference = worst(&found, &expected);
+        assert!(difference < 2e-3, "{settings}: {difference}");
+        assert!(worst(&expected, &rows_with(&mut *session(&model), &tokens, &[])) > 0.1);
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+fn number(edit: &Edit, key: &str) -> usize {
+    match edit.get(key) {
+        Some(Value::U32(number)) => *number as usize,
+        other => panic!("{key}: {other:?}"),
+    }
+}
+
 /// The model of the test data and its adapter, as another program that runs llama.cpp went on.
 #[test]
 fn a_real_adapter() {
@@ -338,7 +552,8 @@ fn a_real_adapter() {
     else {
         return;
     };
-    let model = load_with(&exact().lora(adapter, 1.0), &ModelSource::file(model));
+    let base = ModelSource::file(model);
+    let model = load_with(&exact().lora(&adapter, 1.0), &base);
     let tokenizer = model.tokenizer();
     let mut prompt = vec![tokenizer.special().bos.unwrap()];
     tokenizer.encode("Once upon a time", &exsa_core::tokenizer::EncodeOptions::default(), &mut prompt);
@@ -352,4 +567,10 @@ fn a_real_adapter() {
         ),
         "{text}"
     );
+    // The same for a single span.
+    let plain = load_with(&exact(), &base);
+    let id = plain.load_adapter(&ModelSource::file(adapter), &AdapterLimits::new()).unwrap().id;
+    let all = rows_with(&mut *session(&model), &prompt, &[]);
+    let single = rows_with(&mut *session(&plain), &prompt, &[on(id, 1.0)]);
+    assert!(worst(&all, &single) < 1e-3, "{}", worst(&all, &single));
 }

@@ -1,11 +1,15 @@
 //! The llama.cpp backend keeps to the contract, in both layouts of KV and on models of several kinds.
+#![allow(clippy::panic)]
 
+#[path = "../../exsa-backend-candle/tests/support/adapter.rs"]
+mod adapter;
 mod support;
 
 use exsa_backend_llamacpp::{KvLayout, LlamaCppBackend};
 use exsa_conformance::Fixture;
 use exsa_core::backend::ModelSource;
-use support::{data, exact, exact_options, options};
+use exsa_core::gguf::Value;
+use support::{data, edit_of, exact, exact_options, options};
 
 /// Differences of logits that come of summing in another order when a batch has another shape; of GELU, which
 /// llama.cpp looks up in a table of 16 bits; of attention in 16 bits.
@@ -17,7 +21,16 @@ fn micro(layout: KvLayout, name: &str) -> Fixture {
     let other = if name == "qwen2-f32" { "llama-f32" } else { "qwen2-f32" };
     let file = |name: &str| ModelSource::file(data(&format!("{name}.gguf")));
     let tolerance = if name.starts_with("gemma") { GELU } else { SUMS };
+    let base = edit_of(name);
+    let architecture = match base.get("general.architecture") {
+        Some(Value::Str(architecture)) => architecture.as_str(),
+        other => panic!("{other:?}"),
+    };
+    let adapter = |rank, seed| {
+        adapter::source(&adapter::gguf(architecture, 8.0, &adapter::pairs(&base, rank, seed, |_| true)))
+    };
     Fixture::new(exact().kv_layout(layout), file(name))
+        .adapters(adapter(4, 1), adapter(20, 2))
         .other_model(file(other))
         .session_options(exact_options())
         .tolerance(tolerance)

@@ -1,7 +1,7 @@
 //! Files of adapters: settings and headers that are refused, in words.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use exsa_core::adapter::{AdapterFile, BaseModel, Factor, PeftConfig, SafetensorsHeader};
+use exsa_core::adapter::{AdapterFile, BaseMatrix, BaseModel, Factor, PeftConfig, SafetensorsHeader};
 use exsa_core::backend::ModelSource;
 use serde_json::{Value, json};
 use std::io::Cursor;
@@ -121,8 +121,8 @@ fn folder(test: &str, tensors: &[(&str, [usize; 2])]) -> Folder {
 #[test]
 fn folders() {
     let matrix = |name: &str| match name {
-        "blk.0.attn_q.weight" => Ok([6, 8]),
-        "blk.0.attn_k.weight" => Ok([6, 4]),
+        "blk.0.attn_q.weight" => Ok(BaseMatrix::new(6, 8)),
+        "blk.0.attn_k.weight" => Ok(BaseMatrix::new(6, 4)),
         other => Err(format!("the model has no tensor {other}")),
     };
     let base = BaseModel { architecture: "llama", n_head: 2, n_head_kv: 1, matrix: &matrix };

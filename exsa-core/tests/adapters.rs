@@ -3,16 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::adapter::{AdapterError, AdapterOptions};
-use exsa_core::backend::{ModelSource, SessionOptions};
+use exsa_core::backend::{
+    AdapterInfo, AdapterLimits, Capabilities, Model, ModelSource, Output, Session, SessionOptions,
+};
+use exsa_core::batch::{Batch, SpanAdapter};
 use exsa_core::clock::ManualClock;
-use exsa_core::error::LoadError;
+use exsa_core::error::{KvError, LoadError, StepError};
+use exsa_core::model_info::ModelInfo;
 use exsa_core::queue::Fcfs;
 use exsa_core::scripted::ScriptedModel;
+use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{
-    Engine, EngineLoop, EngineOptions, Event, FinishReason, Request, Resume, SubmitError, TokenId,
-    TokenStream,
+    AdapterId, Engine, EngineLoop, EngineOptions, Event, FinishReason, Request, Resume, SeqId, SubmitError,
+    TokenId, TokenStream,
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 fn source(bytes: &[u8]) -> ModelSource {
     ModelSource::Memory(bytes.into())
@@ -133,6 +138,139 @@ fn no_set_starves() {
         assert!(steps < 1000, "the long answer starves");
     }
     assert!(steps < 900, "{steps} steps for 100 tokens beside three other sequences");
+}
+
+/// A model whose sessions record the adapters of the spans of each pass.
+struct Recorded {
+    model: Arc<dyn Model>,
+    passes: Passes,
+}
+
+type Passes = Arc<Mutex<Vec<Vec<Vec<SpanAdapter>>>>>;
+
+impl Model for Recorded {
+    fn info(&self) -> &ModelInfo {
+        self.model.info()
+    }
+
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        self.model.tokenizer()
+    }
+
+    fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
+        let session = self.model.session(options)?;
+        Ok(Box::new(RecordedSession { session, passes: self.passes.clone() }))
+    }
+
+    fn load_adapter(&self, source: &ModelSource, limits: &AdapterLimits) -> Result<AdapterInfo, LoadError> {
+        self.model.load_adapter(source, limits)
+    }
+
+    fn unload_adapter(&self, id: AdapterId) {
+        self.model.unload_adapter(id);
+    }
+}
+
+struct RecordedSession {
+    session: Box<dyn Session>,
+    passes: Passes,
+}
+
+impl Session for RecordedSession {
+    fn capabilities(&self) -> &Capabilities {
+        self.session.capabilities()
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Output<'_>, StepError> {
+        let sets = batch.spans().map(|span| span.adapters.to_vec()).collect();
+        self.passes.lock().unwrap().push(sets);
+        self.session.forward(batch)
+    }
+
+    fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
+        self.session.fork(from, to, len)
+    }
+
+    fn truncate(&mut self, seq: SeqId, len: usize) -> Result<(), KvError> {
+        self.session.truncate(seq, len)
+    }
+
+    fn release(&mut self, seq: SeqId) {
+        self.session.release(seq);
+    }
+}
+
+/// Random requests on a session that takes one set in a pass, as one does whose adapters belong to all of a
+/// pass: each pass has one set, and while a set has a running request, no other set has two turns before it.
+#[test]
+fn one_set_in_a_pass_and_turns_for_all() {
+    const SETS: usize = 4;
+    for seed in 0..40u64 {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = |n: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % n
+        };
+        let passes = Passes::default();
+        let recorded = Recorded { model: model().adapters(3, 1).shared(), passes: passes.clone() };
+        let options = EngineOptions::default().session(SessionOptions::new().sequences(8));
+        let clock = Arc::new(ManualClock::new());
+        let mut engine =
+            EngineLoop::new(Arc::new(recorded), options, Box::new(Fcfs::default()), clock).unwrap();
+        let load = |name: &str| engine.load_adapter(name, &source(name.as_bytes())).unwrap().id;
+        let alice = ["alice", "bob", "carol"].map(load)[0];
+        let of_set = |set: usize, tokens: usize| {
+            let request = Request::text(format!("prompt {set}")).max_tokens(tokens).ignore_eos(true);
+            match set {
+                0 => request,
+                1 => request.adapter("alice", 1.0),
+                2 => request.adapter("bob", 1.0).adapter("alice", 0.5),
+                _ => request.adapter("carol", 1.0),
+            }
+        };
+        // A long request for each set, and others that come and go.
+        let mut long: Vec<_> = (0..SETS).map(|set| engine.submit(of_set(set, 60)).unwrap()).collect();
+        let mut short = Vec::new();
+        // Passes at whose end the long request of a set had ended.
+        let mut ended = [None; SETS];
+        while ended.iter().any(Option::is_none) {
+            if next(3) == 0 {
+                let (set, tokens) = (next(SETS as u64) as usize, 1 + next(9) as usize);
+                short.push(engine.submit(of_set(set, tokens)).unwrap());
+            }
+            assert!(engine.step(), "seed {seed}: a long request is left");
+            engine.scheduler().check().unwrap();
+            let count = passes.lock().unwrap().len();
+            assert!(count < 5000, "seed {seed}: {ended:?}");
+            for (stream, ended) in long.iter_mut().zip(&mut ended) {
+                let has_ended =
+                    std::iter::from_fn(|| stream.try_next()).any(|e| matches!(e, Event::Finished(_)));
+                if has_ended && ended.is_none() {
+                    *ended = Some(count);
+                }
+            }
+        }
+        run(&mut engine);
+        let passes = passes.lock().unwrap();
+        for pass in passes.iter() {
+            assert!(pass.iter().all(|set| *set == pass[0]), "seed {seed}: {pass:?}");
+        }
+        let number = |set: &[SpanAdapter]| match set {
+            [] => 0,
+            [_, _] => 2,
+            [one] if one.id == alice => 1,
+            _ => 3,
+        };
+        for (set, ended) in ended.into_iter().enumerate() {
+            let turns = passes[..ended.unwrap()].iter().map(|pass| number(&pass[0]) == set);
+            let gaps = turns.collect::<Vec<_>>();
+            let longest = gaps.split(|is_turn| *is_turn).map(<[bool]>::len).max();
+            // The turns of the others, once each.
+            assert!(longest < Some(SETS), "seed {seed}: set {set} waits for {longest:?} passes");
+        }
+    }
 }
 
 /// KV of an adapter is used neither without it nor by another one of the same name.

@@ -2,18 +2,22 @@
 //! failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use exsa_core::backend::{Capabilities, Model, Output, Session, SessionOptions};
+use exsa_core::backend::{
+    Capabilities, LoadOptions, LoadProgress, Model, ModelSource, Output, Session, SessionOptions,
+};
 use exsa_core::batch::Batch;
 use exsa_core::clock::ManualClock;
 use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::model_info::ModelInfo;
 use exsa_core::queue::Fcfs;
 use exsa_core::sampler::SamplingParams;
-use exsa_core::scripted::ScriptedModel;
-use exsa_core::speculate::{DraftModel, DraftSource, Proposer, Speculation, SpeculationMode};
+use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
+use exsa_core::speculate::{
+    DraftModel, DraftModelSource, DraftSource, Proposer, Speculation, SpeculationMode,
+};
 use exsa_core::stats::EngineStats;
 use exsa_core::tokenizer::Tokenizer;
-use exsa_core::{EngineLoop, EngineOptions, Request, RequestId, SeqId, TokenId};
+use exsa_core::{Engine, EngineLoop, EngineOptions, Request, RequestId, SeqId, TokenId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,5 +210,42 @@ fn other_vocabularies_and_sessions_are_refused_in_words() {
     let error = refusal(larger);
     assert!(error.contains("'larger'") && error.contains("259 tokens, but 258 in the target"), "{error}");
     let error = refusal(Faulty::new(target(), Fault::NoTruncate));
+    assert!(error.contains("cannot truncate"), "{error}");
+}
+
+/// A draft model that is loaded beside its target, with one engine on both.
+#[test]
+fn a_source_is_loaded_beside_its_target() {
+    let load = LoadOptions::new();
+    let source = |model: ScriptedModel| {
+        DraftModelSource::new(Arc::new(ScriptedBackend::new(model)), ModelSource::file("draft.gguf"))
+    };
+    let start = |draft: DraftModelSource, options: EngineOptions| {
+        draft.start(target().shared(), &load, options, &mut LoadProgress::none())
+    };
+    let request = || Request::text("once upon a time").max_tokens(100).seed(3).ignore_eos(true);
+    let plain = Engine::start(target().shared(), EngineOptions::default().speculation(SpeculationMode::Off));
+    let expected = plain.unwrap().submit(request()).unwrap().complete().unwrap().text;
+    let engine = start(source(target()).drafts_max(3).adaptive(false), EngineOptions::default()).unwrap();
+    let answer = engine.submit(request()).unwrap().complete().unwrap();
+    assert_eq!(answer.text, expected);
+    let of_model = answer.usage.drafts.by_source[DraftSource::DraftModel.index()];
+    assert!(of_model.drafted > 0, "{:?}", answer.usage.drafts);
+    assert_eq!(of_model.accepted, of_model.drafted, "its drafts are the target's tokens");
+
+    let refusal = |draft, options| start(draft, options).unwrap_err().to_string();
+    let off = EngineOptions::default().speculation(SpeculationMode::Off);
+    assert!(refusal(source(target()), off).contains("auto or on is needed"));
+    let none = refusal(source(target()).drafts_max(0), EngineOptions::default());
+    assert!(none.contains("1 or more are needed"), "{none}");
+    let fixed =
+        DraftModelSource::new(Arc::new(ScriptedBackend::new(target())), ModelSource::file("draft.gguf"));
+    let error = fixed.start(
+        target().without_truncate().shared(),
+        &load,
+        EngineOptions::default(),
+        &mut LoadProgress::none(),
+    );
+    let error = error.unwrap_err().to_string();
     assert!(error.contains("cannot truncate"), "{error}");
 }

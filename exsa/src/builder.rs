@@ -5,6 +5,7 @@ use exsa_core::backend::{
     InferenceBackend, KvType, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource, ThreadOptions,
 };
 use exsa_core::error::LoadError;
+use exsa_core::speculate::DraftModelSource;
 use exsa_core::{EngineOptions, Mode};
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ type Progress = Box<dyn FnMut(u64, u64) -> bool + Send>;
 /// | [`kv_bytes`](Self::kv_bytes) | 1 GiB at most |
 /// | [`kv_type`](Self::kv_type) | f16 |
 /// | [`mode`](Self::mode) | [`Mode::Balanced`] |
+/// | [`draft_model`](Self::draft_model) | none |
 /// | [`memory_max`](Self::memory_max) | no limit |
 ///
 /// ```no_run
@@ -47,6 +49,8 @@ pub struct EngineBuilder {
     backend: Option<Arc<dyn InferenceBackend>>,
     load: LoadOptions,
     options: EngineOptions,
+    draft: Option<ModelSource>,
+    drafts_max: Option<usize>,
     memory_max: Option<u64>,
     progress: Option<Progress>,
 }
@@ -101,6 +105,24 @@ impl EngineBuilder {
         self
     }
 
+    /// Loads a smaller model with the same vocabulary beside the model, which drafts for it
+    /// ([`DraftModelSource`]).
+    ///
+    /// ```no_run
+    /// let engine = exsa::Engine::builder().draft_model("small.gguf").drafts_max(8).load("large.gguf")?;
+    /// # Ok::<(), exsa::Error>(())
+    /// ```
+    pub fn draft_model(mut self, source: impl Into<ModelSource>) -> Self {
+        self.draft = Some(source.into());
+        self
+    }
+
+    /// Sets the maximum drafts of the [draft model](Self::draft_model) per request and step.
+    pub fn drafts_max(mut self, drafts: usize) -> Self {
+        self.drafts_max = Some(drafts);
+        self
+    }
+
     /// Refuses a model whose [estimate](Self::estimate) exceeds `bytes`, before it is loaded. Fails to load
     /// where the backend makes no estimates.
     pub fn memory_max(mut self, bytes: u64) -> Self {
@@ -127,13 +149,17 @@ impl EngineBuilder {
         self
     }
 
-    /// Estimates the memory of the model and one session with these options. Reads the header alone.
+    /// Estimates the memory of the model and one session with these options, and of the draft model with its
+    /// session. Reads headers alone.
     ///
     /// # Errors
     ///
     /// [`Error::Load`](crate::Error::Load), also for a backend or a device without estimates.
     pub fn estimate(&self, source: impl Into<ModelSource>) -> Result<MemoryEstimate> {
-        Ok(self.backend_or_default()?.estimate(&source.into(), &self.load, &self.options.session)?)
+        let own = self.backend_or_default()?.estimate(&source.into(), &self.load, &self.options.session)?;
+        let Some(draft) = self.draft_source()? else { return Ok(own) };
+        let draft = draft.estimate(&self.load, &self.options)?;
+        Ok(MemoryEstimate::new(own.weights + draft.weights, own.kv + draft.kv, own.scratch + draft.scratch))
     }
 
     /// Loads a model and starts an engine on it. Blocks until the model is loaded.
@@ -155,10 +181,10 @@ impl EngineBuilder {
             None => LoadProgress::none(),
         };
         let model = backend.load(&source, &self.load, &mut progress)?;
-        self.start(model)
+        self.start_with(model)
     }
 
-    /// Starts an engine on a model that is loaded already. Options of loading do not apply.
+    /// Starts an engine on a model that is loaded already. Options of loading apply to the draft model alone.
     ///
     /// ```
     /// use exsa::core::scripted::ScriptedModel;
@@ -174,7 +200,25 @@ impl EngineBuilder {
     ///
     /// [`Error::Load`](crate::Error::Load): no session can be made, or no thread be started.
     pub fn start(self, model: Arc<dyn Model>) -> Result<Engine> {
-        Ok(exsa_core::Engine::start(model, self.options)?.into())
+        self.start_with(model)
+    }
+
+    fn start_with(self, model: Arc<dyn Model>) -> Result<Engine> {
+        let engine = match self.draft_source()? {
+            None => exsa_core::Engine::start(model, self.options)?,
+            Some(draft) => draft.start(model, &self.load, self.options, &mut LoadProgress::none())?,
+        };
+        Ok(engine.into())
+    }
+
+    /// The draft model, loaded by the backend of the model.
+    fn draft_source(&self) -> Result<Option<DraftModelSource>, LoadError> {
+        let Some(source) = &self.draft else { return Ok(None) };
+        let draft = DraftModelSource::new(self.backend_or_default()?, source.clone());
+        Ok(Some(match self.drafts_max {
+            Some(max) => draft.drafts_max(max),
+            None => draft,
+        }))
     }
 
     fn backend_or_default(&self) -> Result<Arc<dyn InferenceBackend>, LoadError> {
@@ -195,6 +239,7 @@ impl fmt::Debug for EngineBuilder {
             .field("backend", &self.backend.as_ref().map(|backend| backend.name()))
             .field("load", &self.load)
             .field("options", &self.options)
+            .field("draft", &self.draft)
             .field("memory_max", &self.memory_max)
             .finish_non_exhaustive()
     }

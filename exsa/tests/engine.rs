@@ -114,3 +114,20 @@ fn options_without_a_setter() {
     let refused = answers.into_iter().find_map(Result::err).expect("one user has one place in the queue");
     assert!(matches!(refused, SubmitError::QueueFull { limit: 1, .. }), "{refused}");
 }
+
+/// A draft model changes no answer, and its memory counts.
+#[test]
+fn a_draft_model_beside_the_model() {
+    let builder = || Engine::builder().threads(1).context_tokens(256).sequences(2);
+    let request = || Request::text("Once upon a time").max_tokens(40).seed(4).temperature(0.7);
+    let expected = story().complete(request()).unwrap().text;
+    let engine = builder().draft_model(exsa_tiny::GGUF).drafts_max(4).load(exsa_tiny::GGUF).unwrap();
+    assert_eq!(engine.complete(request()).unwrap().text, expected);
+    let alone = builder().estimate(exsa_tiny::GGUF).unwrap();
+    let both = builder().draft_model(exsa_tiny::GGUF).estimate(exsa_tiny::GGUF).unwrap();
+    assert!(both.weights == 2 * alone.weights && both.kv > alone.kv, "{alone:?}, {both:?}");
+    let limited = builder().draft_model(exsa_tiny::GGUF).memory_max(alone.total()).load(exsa_tiny::GGUF);
+    assert!(matches!(limited, Err(Error::Load(LoadError::Memory { .. }))), "{limited:?}");
+    let other = builder().draft_model(exsa_tiny::GGUF).start(ScriptedModel::echo("a").shared());
+    assert!(other.unwrap_err().to_string().contains("same vocabulary"));
+}

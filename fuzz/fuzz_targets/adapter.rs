@@ -2,7 +2,7 @@
 //! no large allocation; what is accepted is sound.
 #![no_main]
 
-use exsa_core::adapter::{AdapterFile, BaseModel, Factor, PeftConfig, SafetensorsHeader};
+use exsa_core::adapter::{AdapterFile, BaseMatrix, BaseModel, Factor, PeftConfig, SafetensorsHeader};
 use exsa_core::backend::ModelSource;
 use libfuzzer_sys::fuzz_target;
 use std::io::Cursor;
@@ -27,8 +27,8 @@ fuzz_target!(|bytes: &[u8]| {
         },
         _ => {
             let matrix = |name: &str| match name {
-                "blk.0.attn_q.weight" => Ok([8, 4]),
-                "blk.0.ffn_down.weight" => Ok([32, 8]),
+                "blk.0.attn_q.weight" => Ok(BaseMatrix::new(8, 4)),
+                "blk.0.ffn_down.weight" => Ok(BaseMatrix::new(32, 8)),
                 _ => Err("no such tensor".to_owned()),
             };
             let base = BaseModel { architecture: "llama", n_head: 2, n_head_kv: 1, matrix: &matrix };

@@ -1,15 +1,16 @@
 //! Contexts: the KV of several sequences, and the forward pass.
 
 use super::abort::{AbortCheck, on_abort};
-use super::adapter::Adapter;
+use super::adapter::Applied;
 use super::memory::MemoryUse;
 use super::model::Model;
 use super::threads::PassThreads;
 use crate::kv_type::KvTypes;
 use crate::log;
 use crate::options::{ContextOptions, FlashAttention, RopeScaling};
+use exsa_core::AdapterId;
 use exsa_core::backend::{Interrupt, KvType, Pooling, ThreadTeam};
-use exsa_core::batch::Span;
+use exsa_core::batch::{Span, SpanAdapter};
 use exsa_core::error::LoadError;
 use llama_cpp_sys_2 as sys;
 use std::ffi::c_int;
@@ -47,6 +48,8 @@ pub(crate) enum Decoded {
     Interrupted,
     /// Reading the interrupt panicked with this message, which ended the pass.
     Panicked(String),
+    /// This adapter is not loaded.
+    NoAdapter(AdapterId),
     /// llama.cpp's code of another failure.
     Failed(i32),
 }
@@ -60,6 +63,7 @@ pub(crate) struct Context {
     arrays: BatchArrays,
     /// Whether passes output embeddings instead of logits.
     outputs_embeddings: bool,
+    applied: Applied,
     model: Arc<Model>,
 }
 
@@ -82,9 +86,7 @@ impl Context {
     pub fn new(model: Arc<Model>, settings: &ContextSettings<'_>) -> Result<Self, LoadError> {
         let abort = AbortCheck::new(settings.interrupt.clone());
         let ptr = create(&model, settings, &abort)?;
-        // SAFETY: the context was created just now, of this model, which owns the adapters; the context keeps
-        // it alive.
-        unsafe { Adapter::apply(model.adapters(), ptr) };
+        model.lock().push(ptr);
         let most = settings.decode_threads.max(settings.prefill_threads) as c_int;
         let threads = PassThreads::new(most, settings.team.as_ref());
         // SAFETY: the context was created just now; the thread pool is freed after it, and passes are run by
@@ -106,6 +108,7 @@ impl Context {
             abort,
             arrays: BatchArrays::default(),
             outputs_embeddings: settings.pooling.is_some(),
+            applied: Applied::default(),
             model,
         })
     }
@@ -149,10 +152,16 @@ impl Context {
         !self.memory.is_null()
     }
 
-    /// Runs a batch of `spans`, each with the number of its stream; rows of logits are in the order of the
-    /// spans. The batch was checked: it is not empty, not over the limit, its inputs are tokens, and all
-    /// sequences and tokens exist.
-    pub fn decode(&mut self, spans: &[(u32, Span<'_>)]) -> Decoded {
+    /// Runs a batch of `spans`, each with the number of its stream, with `adapters` for all of them; rows of
+    /// logits are in the order of the spans. The batch was checked: it is not empty, not over the limit, its
+    /// inputs are tokens, and all sequences and tokens exist.
+    pub fn decode(&mut self, spans: &[(u32, Span<'_>)], adapters: &[SpanAdapter]) -> Decoded {
+        // Over the whole pass: none of its adapters is freed meanwhile.
+        let loaded = self.model.adapters();
+        // SAFETY: the context lives, is borrowed mutably, and is of this model.
+        if let Err(id) = unsafe { loaded.apply(adapters, self.ptr, &mut self.applied) } {
+            return Decoded::NoAdapter(id);
+        }
         let mut sequences = self.arrays.fill(spans);
         let arrays = &mut self.arrays;
         let batch = sys::llama_batch {
@@ -168,6 +177,7 @@ impl Context {
         // SAFETY: the context lives and is borrowed mutably; each array has `n_tokens` elements and outlives
         // the call.
         let code = self.threads.run(|| unsafe { sys::llama_decode(context, batch) });
+        drop(loaded);
         if let Some(message) = self.abort.take_panic() {
             return Decoded::Panicked(message);
         }
@@ -277,7 +287,8 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        let _lock = self.model.lock();
+        let mut contexts = self.model.lock();
+        contexts.retain(|context| *context != self.ptr);
         // SAFETY: this value owns the context. Threads, abort check and model, which it uses, are dropped
         // after it.
         unsafe { sys::llama_free(self.ptr.as_ptr()) };
@@ -331,7 +342,10 @@ fn create(
     apply(settings.options, &mut params);
 
     let _lock = model.lock();
-    // SAFETY: the model lives and its lock is held; `abort` outlives the context by this function's contract.
+    // The first plan reads the model's list of adapters.
+    let _adapters = model.adapters();
+    // SAFETY: the model lives and its locks are held; `abort` outlives the context by this function's
+    // contract.
     let (ptr, errors) =
         log::with_errors(|| unsafe { sys::llama_init_from_model(model.ptr.as_ptr(), params) });
     let reason = || if errors.is_empty() { "llama.cpp created no context".to_owned() } else { errors };

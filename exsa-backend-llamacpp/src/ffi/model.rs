@@ -1,6 +1,6 @@
 //! Models.
 
-use super::adapter::Adapter;
+use super::adapter::Adapters;
 use super::device::Device;
 use super::file::MemoryFile;
 use super::path::c_path;
@@ -12,9 +12,9 @@ use llama_cpp_sys_2 as sys;
 use std::any::Any;
 use std::ffi::{CString, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// Location of the weights, which were checked.
 pub(crate) enum Weights<'a> {
@@ -39,15 +39,17 @@ pub(crate) struct ModelSettings<'a> {
 /// A loaded model.
 pub(crate) struct Model {
     pub(super) ptr: NonNull<sys::llama_model>,
-    adapters: Vec<Adapter>,
-    contexts: Mutex<()>,
+    /// Locked after `contexts`, where both are.
+    pub(super) adapters: RwLock<Adapters>,
+    /// The contexts of this model.
+    contexts: Mutex<Vec<NonNull<sys::llama_context>>>,
     on_cpu: bool,
 }
 
 // SAFETY: llama.cpp ties a model to no thread.
 unsafe impl Send for Model {}
 // SAFETY: once loaded, a model is only read, except while contexts are created and freed, which `lock`
-// serializes. Adapters are added through `&mut`.
+// serializes, and while adapters are loaded and freed, which excludes passes by the lock of the adapters.
 unsafe impl Sync for Model {}
 
 struct Progress<'a, 'b> {
@@ -113,27 +115,19 @@ impl Model {
         // SAFETY: gives a truth value.
         let on_cpu = params.n_gpu_layers == 0 || !unsafe { sys::llama_supports_gpu_offload() };
         match NonNull::new(model?) {
-            Some(ptr) => Ok(Self { ptr, adapters: Vec::new(), contexts: Mutex::new(()), on_cpu }),
+            Some(ptr) => Ok(Self { ptr, adapters: RwLock::default(), contexts: Mutex::default(), on_cpu }),
             None if progress.cancelled => Err(LoadError::Cancelled),
             None => Err(LoadError::Backend(errors)),
         }
     }
 
-    /// Loads a LoRA adapter for the contexts that are created from here on. The file was checked. The error
-    /// is llama.cpp's text.
-    pub fn add_adapter(&mut self, path: &Path, scale: f32) -> Result<(), String> {
-        // SAFETY: the model is alive and borrowed mutably; it owns the adapter.
-        self.adapters.push(unsafe { Adapter::load(self.ptr, path, scale) }?);
-        Ok(())
+    /// The adapters, held by passes and while a context is created.
+    pub(super) fn adapters(&self) -> RwLockReadGuard<'_, Adapters> {
+        self.adapters.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The adapters that every context of this model applies.
-    pub(super) fn adapters(&self) -> &[Adapter] {
-        &self.adapters
-    }
-
-    /// Held while a context of this model is created or freed: two at once are unsound.
-    pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
+    /// The contexts of this model. Held while one is created or freed: two at once are unsound.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<NonNull<sys::llama_context>>> {
         self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

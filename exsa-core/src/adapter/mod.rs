@@ -6,7 +6,9 @@
 //! give pairs of matrices `A` and `B` for matrices `W` of the model, whose product becomes `W x + scale · B
 //! (A x)`.
 
+mod base;
 mod gguf;
+pub(crate) mod memory;
 mod pair;
 #[cfg(feature = "peft")]
 mod peft;
@@ -14,6 +16,7 @@ pub(crate) mod request;
 #[cfg(feature = "peft")]
 mod safetensors;
 
+pub use base::{BaseMatrix, BaseModel};
 pub use pair::{AdapterPair, AdapterTensor, Factor};
 #[cfg(feature = "peft")]
 pub use peft::PeftConfig;
@@ -21,7 +24,7 @@ pub use request::{AdapterError, AdapterOptions, AdapterStatus, RequestAdapter};
 #[cfg(feature = "peft")]
 pub use safetensors::SafetensorsHeader;
 
-use crate::backend::ModelSource;
+use crate::backend::{AdapterLimits, ModelSource};
 use crate::error::LoadError;
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -31,29 +34,10 @@ use std::sync::Arc;
 /// Maximum rank of any adapter. Larger ones are refused as damaged: a matrix of such a rank is no adapter.
 pub const RANK_MAX: usize = 4096;
 
-/// Facts about a model that its adapters are checked by.
-#[derive(Clone, Copy)]
-pub struct BaseModel<'a> {
-    /// `general.architecture`.
-    pub architecture: &'a str,
-    /// Heads of queries.
-    pub n_head: usize,
-    /// Heads of keys and values.
-    pub n_head_kv: usize,
-    /// Columns and rows of the model's matrix of this name (`blk.0.attn_q.weight`), or why it takes no
-    /// adapter.
-    pub matrix: &'a dyn Fn(&str) -> Result<[usize; 2], String>,
-}
-
-impl std::fmt::Debug for BaseModel<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BaseModel").field("architecture", &self.architecture).finish_non_exhaustive()
-    }
-}
-
 /// An adapter whose header was checked against a model.
 pub struct AdapterFile {
     name: String,
+    architecture: String,
     reader: Box<dyn Source>,
     pairs: Vec<AdapterPair>,
 }
@@ -78,13 +62,22 @@ impl AdapterFile {
         }
     }
 
+    fn new(
+        name: String,
+        base: &BaseModel<'_>,
+        reader: impl Source + 'static,
+        pairs: Vec<AdapterPair>,
+    ) -> Self {
+        Self { name, architecture: base.architecture.to_owned(), reader: Box::new(reader), pairs }
+    }
+
     fn open_gguf(
         name: String,
         mut reader: impl Source + 'static,
         base: &BaseModel<'_>,
     ) -> Result<Self, LoadError> {
         match gguf::pairs(&mut reader, base) {
-            Ok(pairs) => Ok(Self { name, reader: Box::new(reader), pairs }),
+            Ok(pairs) => Ok(Self::new(name, base, reader, pairs)),
             Err(problem) => Err(LoadError::Adapter { name, problem }),
         }
     }
@@ -96,7 +89,7 @@ impl AdapterFile {
         let mut reader = open(&weights)?;
         let config = peft::read_config(&mut open(&path.join(peft::CONFIG_FILE))?);
         match config.and_then(|config| peft::pairs(&config, &mut reader, base)) {
-            Ok(pairs) => Ok(Self { name, reader: Box::new(reader), pairs }),
+            Ok(pairs) => Ok(Self::new(name, base, reader, pairs)),
             Err(problem) => Err(LoadError::Adapter { name, problem }),
         }
     }
@@ -112,6 +105,11 @@ impl AdapterFile {
         &self.name
     }
 
+    /// `general.architecture` of the model that it was checked against.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
     /// The pairs of matrices, at least one, each for another matrix of the model.
     pub fn pairs(&self) -> &[AdapterPair] {
         &self.pairs
@@ -120,6 +118,23 @@ impl AdapterFile {
     /// Largest rank of its pairs.
     pub fn rank(&self) -> usize {
         self.pairs.iter().map(|pair| pair.rank).max().unwrap_or(0)
+    }
+
+    /// Checks its rank, and the `bytes` that it will take in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Adapter`] if the rank is over its limit, [`LoadError::Memory`] if the bytes are.
+    pub fn check_limits(&self, limits: &AdapterLimits, bytes: u64) -> Result<(), LoadError> {
+        let (rank, allowed) = (self.rank(), limits.rank_max);
+        if rank > allowed {
+            return Err(self.refuse(format!("its rank is {rank}, but at most {allowed} is allowed")));
+        }
+        if bytes > limits.bytes_max {
+            let (needed, available) = (bytes, limits.bytes_max);
+            return Err(LoadError::Memory { what: "the adapter", needed, available });
+        }
+        Ok(())
     }
 
     /// Reads a matrix of pair `index`: rows one after the other, in the type of the file.

@@ -1,6 +1,6 @@
 //! A pair of matrices of an adapter.
 
-use super::{BaseModel, RANK_MAX};
+use super::{BaseMatrix, BaseModel, RANK_MAX};
 use crate::gguf::GgmlType;
 
 /// Types of matrices that adapters have.
@@ -45,6 +45,8 @@ pub struct AdapterPair {
     pub columns: usize,
     /// Rows of the model's matrix and of `B`.
     pub rows: usize,
+    /// The model's matrix, with experts and lookups.
+    pub base: BaseMatrix,
     /// Factor on the product, from the adapter's alpha and rank.
     pub scale: f32,
     /// The matrix `A`.
@@ -63,7 +65,7 @@ impl AdapterPair {
         (a, a_shape): (AdapterTensor, &[u64]),
         (b, b_shape): (AdapterTensor, &[u64]),
     ) -> Result<Self, String> {
-        let [columns, rows] = (base.matrix)(weight)?;
+        let matrix = (base.matrix)(weight)?;
         for tensor in [a, b] {
             if !TYPES.contains(&tensor.dtype) {
                 let known = TYPES.map(GgmlType::name).join(", ");
@@ -74,15 +76,18 @@ impl AdapterPair {
         if !(1..=RANK_MAX as u64).contains(&rank) {
             return Err(format!("its rank is {rank}, but 1 to {RANK_MAX} is allowed"));
         }
-        let expected = ([columns as u64, rank], [rank, rows as u64]);
-        if (a_shape, b_shape) != (&expected.0[..], &expected.1[..]) {
+        let expected = matrix.factors(rank);
+        if !has_shape(a_shape, &expected[0]) || !has_shape(b_shape, &expected[1]) {
+            let dimensions = if matrix.experts > 1 { 3 } else { 2 };
             return Err(format!(
                 "the pair has the shapes {a_shape:?} and {b_shape:?}, but for this model {:?} and {:?}",
-                expected.0, expected.1
+                &expected[0][..dimensions],
+                &expected[1][..dimensions]
             ));
         }
-        let rank = rank as usize;
-        Ok(Self { weight: weight.to_owned(), rank, columns, rows, scale: 1.0, a, b, head_rows: None })
+        let (BaseMatrix { columns, rows, .. }, rank) = (matrix, rank as usize);
+        let weight = weight.to_owned();
+        Ok(Self { weight, rank, columns, rows, base: matrix, scale: 1.0, a, b, head_rows: None })
     }
 
     /// Sets the scale, which has to be finite.
@@ -100,6 +105,15 @@ impl AdapterPair {
     pub(super) fn interleaved(mut self, heads: usize) -> Self {
         self.head_rows = self.rows.checked_div(heads).filter(|rows| *rows > 1 && rows.is_multiple_of(2));
         self
+    }
+
+    /// Shape of one of its matrices, the fastest dimension first.
+    pub fn shape(&self, factor: Factor) -> [u64; 3] {
+        let [a, b] = self.base.factors(self.rank as u64);
+        match factor {
+            Factor::A => a,
+            Factor::B => b,
+        }
     }
 
     /// One of its matrices.
@@ -146,4 +160,11 @@ impl AdapterPair {
             part.copy_from_slice(&head);
         }
     }
+}
+
+/// Whether `shape` is `expected`; dimensions that are missing at its end are 1.
+fn has_shape(shape: &[u64], expected: &[u64; 3]) -> bool {
+    let len = shape.len().max(expected.len());
+    let at = |shape: &[u64], i: usize| shape.get(i).copied().unwrap_or(1);
+    (0..len).all(|i| at(shape, i) == at(expected, i))
 }

@@ -15,6 +15,9 @@ pub(super) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// Maximum bytes of a configuration.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
+/// Architectures whose matrices have the names and the order of rows that [`pair`] knows.
+const ARCHITECTURES: [&str; 7] = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3"];
+
 /// Initializations that change the base model's weights or need another one.
 const PLAIN_INITIALIZATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
@@ -175,6 +178,14 @@ pub(super) fn pairs(
     reader: &mut (impl Read + Seek),
     base: &BaseModel<'_>,
 ) -> Result<Vec<AdapterPair>, String> {
+    if !ARCHITECTURES.contains(&base.architecture) {
+        return Err(format!(
+            "folders of PEFT are read for the architectures {}, and not for {}; convert it to a GGUF with \
+             llama.cpp's convert_lora_to_gguf.py",
+            ARCHITECTURES.join(", "),
+            base.architecture
+        ));
+    }
     let header = SafetensorsHeader::read(reader).map_err(|problem| format!("{WEIGHTS_FILE}: {problem}"))?;
     let mut halves = BTreeMap::<&str, [Option<&TensorInfo>; 2]>::new();
     for tensor in &header.tensors {
@@ -223,6 +234,9 @@ fn pair(
         ("llama", Some("k.weight")) => Some(base.n_head_kv),
         _ => None,
     };
+    if heads == Some(0) {
+        return Err("the model's number of heads is not known".to_owned());
+    }
     let pair = pair.scaled(scale)?;
     Ok(match heads {
         Some(heads) => pair.interleaved(heads),

@@ -120,6 +120,22 @@ pub enum AdapterError {
         /// The limit.
         limit: usize,
     },
+    /// The adapter does not fit into the memory budget that its model shares with others, even without all
+    /// models that may be evicted.
+    #[error(
+        "adapter '{name}' needs {needed} bytes, but the budget is {budget} and its own model, and models that \
+         are busy, pinned or loading, hold {held}"
+    )]
+    Budget {
+        /// Its name.
+        name: String,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes of its own model and of those that cannot be evicted.
+        held: u64,
+        /// Bytes of the budget.
+        budget: u64,
+    },
     /// The generator loads no adapters.
     #[error("adapters: {reason}")]
     Unsupported {
@@ -132,6 +148,19 @@ pub enum AdapterError {
     /// The model refused it.
     #[error(transparent)]
     Load(#[from] LoadError),
+}
+
+impl From<AdapterError> for LoadError {
+    /// For an adapter that is loaded with its model.
+    fn from(error: AdapterError) -> Self {
+        match error {
+            AdapterError::Load(error) => error,
+            AdapterError::Budget { needed, held, budget, .. } => {
+                Self::Memory { what: "the adapter", needed, available: budget.saturating_sub(held) }
+            }
+            error => Self::Option { option: "adapters", problem: error.to_string() },
+        }
+    }
 }
 
 /// Names for a message.

@@ -1,5 +1,6 @@
 //! The adapters of an engine: names, limits, and which of them a request uses.
 
+use crate::adapter::memory::AdapterMemory;
 use crate::adapter::{AdapterError, AdapterOptions, AdapterStatus, RequestAdapter};
 use crate::backend::{AdapterInfo, AdapterLimits, Model, ModelSource};
 use crate::batch::SpanAdapter;
@@ -24,6 +25,8 @@ pub(crate) struct Adapters {
     bytes: Arc<Mutex<u64>>,
     /// Held while an adapter is loaded, so that the limits hold.
     loading: Mutex<()>,
+    /// The budget that the engine shares with others.
+    memory: Mutex<Option<Arc<dyn AdapterMemory>>>,
 }
 
 /// Keeps an adapter in memory: by its name, and by each request that uses it.
@@ -31,12 +34,16 @@ pub(crate) struct Lease {
     model: Arc<dyn Model>,
     info: AdapterInfo,
     bytes: Arc<Mutex<u64>>,
+    memory: Option<Arc<dyn AdapterMemory>>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.model.unload_adapter(self.info.id);
         *self.bytes.lock() -= self.info.bytes;
+        if let Some(memory) = &self.memory {
+            memory.release(self.info.bytes);
+        }
     }
 }
 
@@ -59,7 +66,14 @@ impl Adapters {
             loaded: Mutex::default(),
             bytes: Arc::default(),
             loading: Mutex::default(),
+            memory: Mutex::default(),
         }
+    }
+
+    /// Takes the memory of adapters that are loaded from now on from a budget.
+    #[cfg(feature = "registry")]
+    pub(crate) fn share_memory(&self, memory: Arc<dyn AdapterMemory>) {
+        *self.memory.lock() = Some(memory);
     }
 
     /// Loads an adapter under a name.
@@ -77,17 +91,54 @@ impl Adapters {
             return Err(AdapterError::TooMany { limit: self.options.count_max });
         }
         let left = self.options.bytes_max.saturating_sub(*self.bytes.lock());
-        let limits = AdapterLimits::new().rank(self.rank_max).bytes(left);
-        let load = || self.model.load_adapter(source, &limits);
-        let info = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
-            let panic = crate::engine::step::panic_text(&*panic);
-            Err(LoadError::Backend(format!("it panicked when it loaded an adapter: {panic}")))
-        })?;
+        let memory = self.memory.lock().clone();
+        let info = match &memory {
+            None => self.load_within(source, left)?,
+            Some(memory) => self.load_granted(name, source, left, &**memory)?,
+        };
         *self.bytes.lock() += info.bytes;
-        let lease = Lease { model: self.model.clone(), info, bytes: self.bytes.clone() };
+        let lease = Lease { model: self.model.clone(), info, bytes: self.bytes.clone(), memory };
         let name: Arc<str> = name.into();
         self.loaded.lock().insert(name.clone(), Arc::new(lease));
         Ok(AdapterStatus::new(name, info, 0))
+    }
+
+    /// Loads an adapter of at most `bytes_max` bytes.
+    fn load_within(&self, source: &ModelSource, bytes_max: u64) -> Result<AdapterInfo, LoadError> {
+        let limits = AdapterLimits::new().rank(self.rank_max).bytes(bytes_max);
+        let load = || self.model.load_adapter(source, &limits);
+        catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
+            let panic = crate::engine::step::panic_text(&*panic);
+            Err(LoadError::Backend(format!("it panicked when it loaded an adapter: {panic}")))
+        })
+    }
+
+    /// Loads an adapter of at most `left` bytes, for which `memory` grants the bytes.
+    fn load_granted(
+        &self,
+        name: &str,
+        source: &ModelSource,
+        left: u64,
+        memory: &dyn AdapterMemory,
+    ) -> Result<AdapterInfo, AdapterError> {
+        // Limits are checked before weights are read: the refusal tells the bytes.
+        let needed = match self.load_within(source, 0) {
+            Err(LoadError::Memory { needed, .. }) => needed,
+            Err(error) => return Err(error.into()),
+            // It takes none, or its backend has no limits.
+            Ok(info) => {
+                let granted = memory.reserve(name, info.bytes);
+                return granted.map(|()| info).inspect_err(|_| self.model.unload_adapter(info.id));
+            }
+        };
+        if needed > left {
+            return Err(LoadError::Memory { what: "the adapter", needed, available: left }.into());
+        }
+        memory.reserve(name, needed)?;
+        let loaded = self.load_within(source, needed);
+        // A file can be another one by now.
+        memory.release(needed - loaded.as_ref().map_or(0, |info| info.bytes.min(needed)));
+        Ok(loaded?)
     }
 
     /// Takes a name away. The adapter leaves memory when the last request that uses it has ended.

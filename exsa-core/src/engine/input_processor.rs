@@ -126,6 +126,13 @@ impl InputProcessor {
         self.local_adapters()?.unload(name)
     }
 
+    #[cfg(feature = "registry")]
+    pub(crate) fn share_adapter_memory(&self, memory: Arc<dyn crate::adapter::memory::AdapterMemory>) {
+        if let Some(adapters) = &self.adapters {
+            adapters.share_memory(memory);
+        }
+    }
+
     pub(crate) fn list_adapters(&self) -> Vec<AdapterStatus> {
         self.adapters.as_ref().map(Adapters::list).unwrap_or_default()
     }

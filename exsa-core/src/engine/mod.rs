@@ -191,6 +191,12 @@ impl Engine {
         self.input.unload_adapter(name)
     }
 
+    /// Takes the memory of adapters that are loaded from now on from a budget.
+    #[cfg(feature = "registry")]
+    pub(crate) fn share_adapter_memory(&self, memory: Arc<dyn crate::adapter::memory::AdapterMemory>) {
+        self.input.share_adapter_memory(memory);
+    }
+
     /// The loaded adapters, by name.
     pub fn adapters(&self) -> Vec<AdapterStatus> {
         self.input.list_adapters()

@@ -54,7 +54,7 @@ impl ModelConfig {
     /// A model with the default options, served by an engine in this process.
     #[must_use]
     pub fn new(name: impl Into<String>, backend: Arc<dyn InferenceBackend>, source: ModelSource) -> Self {
-        Self::with_loader(name, Arc::new(EngineLoader(backend)), source)
+        Self::with_loader(name, Arc::new(EngineLoader::new(backend)), source)
     }
 
     /// A model with the default options, served by what `loader` makes of it.
@@ -117,7 +117,7 @@ impl ModelConfig {
     }
 
     /// Calls `prepare` on the loading thread with what serves the model, before the model is ready: to warm
-    /// it up with a request, or to set up speculation. An error, or a panic, fails the load.
+    /// it up with a request, or to set other proposers of drafts. An error, or a panic, fails the load.
     #[must_use]
     pub fn prepare(
         mut self,

@@ -20,6 +20,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+/// Longest time between two looks at a state that is waited for.
+const POLL: Duration = Duration::from_millis(20);
+
 /// A caller that waits for an operation.
 pub(super) enum Waiter {
     Plain(OperationSender<()>),
@@ -121,6 +124,18 @@ impl Inner {
     /// Passes an event to the lifecycle.
     pub(super) fn event<R>(&self, event: impl FnOnce(&mut Lifecycle<Arc<Served>>, Duration) -> R) -> R {
         self.with(|shared, now| event(&mut shared.lifecycle, now))
+    }
+
+    /// Asks `ready` after every change until it has an answer.
+    pub(super) fn wait_until<R>(&self, mut ready: impl FnMut(&mut Lifecycle<Arc<Served>>) -> Option<R>) -> R {
+        let mut shared = self.shared.lock();
+        loop {
+            if let Some(result) = ready(&mut shared.lifecycle) {
+                return result;
+            }
+            // Not every change has actions that would wake this thread.
+            self.changed.wait_for(&mut shared, POLL);
+        }
     }
 
     /// Counters of all engines by model, of those that have ended too.

@@ -1,5 +1,6 @@
 //! The work of loading a model, on a thread of its own.
 
+use super::adapter_budget::AdapterBudget;
 use super::config::ModelConfig;
 use super::driver::Inner;
 use super::error::RegistryError;
@@ -80,6 +81,9 @@ pub(super) fn load(
         go_on()?;
         let mut progress = LoadProgress::new(&mut progress);
         let engine = config.loader.load(&config.source, &config.load, &config.engine, &mut progress)?;
+        if let Some(engine) = engine.as_engine() {
+            engine.share_adapter_memory(Arc::new(AdapterBudget::new(id, inner)));
+        }
         go_on()?;
         if let Some(prepare) = &config.prepare {
             prepare(&*engine)?;

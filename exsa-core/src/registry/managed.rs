@@ -8,6 +8,7 @@ use crate::model_info::ModelInfo;
 use crate::options::EngineOptions;
 use crate::schedule::queue::FairOptions;
 use crate::schedule::scheduler::Mode;
+use crate::speculate::DraftModelSource;
 use std::fmt;
 use std::sync::Arc;
 
@@ -150,21 +151,42 @@ pub trait Loader: Send + Sync {
 
 /// Loads engines in this process.
 #[derive(Clone)]
-pub struct EngineLoader(pub Arc<dyn InferenceBackend>);
+pub struct EngineLoader {
+    backend: Arc<dyn InferenceBackend>,
+    draft: Option<DraftModelSource>,
+}
+
+impl EngineLoader {
+    /// Engines on models of a backend.
+    #[must_use]
+    pub fn new(backend: Arc<dyn InferenceBackend>) -> Self {
+        Self { backend, draft: None }
+    }
+
+    /// Loads a draft model with each model. Its memory counts in the estimates.
+    #[must_use]
+    pub fn draft_model(mut self, draft: impl Into<Option<DraftModelSource>>) -> Self {
+        self.draft = draft.into();
+        self
+    }
+}
 
 impl fmt::Debug for EngineLoader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EngineLoader").field(&self.0.name()).finish()
+        f.debug_struct("EngineLoader")
+            .field("backend", &self.backend.name())
+            .field("draft", &self.draft)
+            .finish()
     }
 }
 
 impl Loader for EngineLoader {
     fn name(&self) -> &str {
-        self.0.name()
+        self.backend.name()
     }
 
     fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError> {
-        self.0.inspect(source)
+        self.backend.inspect(source)
     }
 
     fn estimate(
@@ -173,7 +195,15 @@ impl Loader for EngineLoader {
         load: &LoadOptions,
         engine: &EngineOptions,
     ) -> Result<MemoryEstimate, LoadError> {
-        self.0.estimate(source, load, &engine.session)
+        let own = self.backend.estimate(source, load, &engine.session)?;
+        let Some(draft) = &self.draft else { return Ok(own) };
+        let draft = draft.estimate(load, engine)?;
+        let sum = u64::saturating_add;
+        Ok(MemoryEstimate::new(
+            sum(own.weights, draft.weights),
+            sum(own.kv, draft.kv),
+            sum(own.scratch, draft.scratch),
+        ))
     }
 
     fn load(
@@ -183,7 +213,11 @@ impl Loader for EngineLoader {
         engine: &EngineOptions,
         progress: &mut LoadProgress<'_>,
     ) -> Result<Box<dyn Managed>, LoadError> {
-        let model = self.0.load(source, load, progress)?;
-        Ok(Box::new(Engine::start(model, engine.clone())?))
+        let model = self.backend.load(source, load, progress)?;
+        let engine = engine.clone();
+        Ok(Box::new(match &self.draft {
+            Some(draft) => draft.start(model, load, engine, progress)?,
+            None => Engine::start(model, engine)?,
+        }))
     }
 }

@@ -25,6 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod adapter_budget;
 mod config;
 mod driver;
 mod error;
@@ -67,8 +68,8 @@ use std::time::Duration;
 /// All methods return at once, except [`shut_down`](Self::shut_down) and its variants; operations that take
 /// time return an [`Operation`] to wait for or to await. Names of models are names or aliases.
 ///
-/// **Memory.** With [`RegistryOptions::memory_bytes_max`], the estimated memory of all models stays within
-/// that budget. A load that does not fit evicts idle models, the least recently used first, and never a model
+/// **Memory.** With [`RegistryOptions::memory_bytes_max`], the estimated memory of all models and the bytes of
+/// their adapters stay within that budget. A load, of a model or of an adapter, that does not fit evicts idle models, the least recently used first, and never a model
 /// with requests in flight or a pinned one. If that does not suffice, it is refused and evicts nothing.
 ///
 /// **Active model.** The model that becomes ready while none is chosen is chosen for requests without a name.
@@ -267,10 +268,13 @@ impl Registry {
         self.statuses(|_| vec![name.to_string()]).pop().ok_or_else(removed)
     }
 
-    /// Estimated memory of all models.
+    /// Estimated memory of all models, with their adapters.
     pub fn memory(&self) -> MemoryUse {
-        self.inner
-            .event(|lifecycle, _| MemoryUse { used: lifecycle.held_bytes(), budget: lifecycle.budget() })
+        self.inner.event(|lifecycle, _| MemoryUse {
+            used: lifecycle.held_bytes(),
+            adapters: lifecycle.adapter_bytes(),
+            budget: lifecycle.budget(),
+        })
     }
 
     /// Number of answers that wait for a sequence, by ready model and user: see
@@ -407,6 +411,8 @@ fn model_status(status: Status<Arc<Served>>) -> ModelStatus {
         reload_order: status.reload_order,
         loading: status.loading,
         memory: status.memory,
+        adapters: status.handle.as_ref().map(|served| served.engine.adapters(None)).unwrap_or_default(),
+        adapter_bytes: status.adapter_bytes,
         requests: status.requests,
         idle: status.idle,
         keep_alive: status.keep_alive,

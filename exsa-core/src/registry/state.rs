@@ -1,6 +1,7 @@
 //! State of a model, as callers and observers see it.
 
 use super::managed::MemberState;
+use crate::adapter::AdapterStatus;
 use crate::backend::MemoryEstimate;
 use crate::model_info::ModelInfo;
 use std::sync::Arc;
@@ -114,6 +115,11 @@ pub struct ModelStatus {
     pub loading: Option<LoadingState>,
     /// Estimated memory of the ready or loading instance; `None` if there is neither, or no estimate.
     pub memory: Option<MemoryEstimate>,
+    /// Loaded adapters of the ready instance.
+    pub adapters: Vec<AdapterStatus>,
+    /// Bytes of the adapters of the ready or loading instance, beside its `memory`. Adapters count from before
+    /// they are loaded until the last request that uses them has ended.
+    pub adapter_bytes: u64,
     /// Requests in flight.
     pub requests: usize,
     /// Time since the last request ended, of a ready model without requests in flight.
@@ -130,8 +136,10 @@ pub struct ModelStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryUse {
-    /// Estimated bytes of all instances that are loading, ready or draining.
+    /// Estimated bytes of all instances that are loading, ready or draining, with their adapters.
     pub used: u64,
+    /// Bytes of adapters in `used`.
+    pub adapters: u64,
     /// Budget in bytes; `None` is unlimited.
     pub budget: Option<u64>,
 }

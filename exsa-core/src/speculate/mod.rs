@@ -23,7 +23,7 @@ mod speculation;
 mod suffix_index;
 
 pub use crate::schedule::prefix::Namespace;
-pub use draft_model::DraftModel;
+pub use draft_model::{DraftModel, DraftModelSource, check_vocabulary};
 pub(crate) use estimate::{Kind, Outcome};
 pub use mode::SpeculationMode;
 pub use prompt_lookup::PromptLookup;

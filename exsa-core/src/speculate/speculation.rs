@@ -61,7 +61,7 @@ pub(crate) struct Stream {
 }
 
 /// Default of [`Speculation::drafts_max`].
-const DRAFTS_MAX: usize = 16;
+pub(super) const DRAFTS_MAX: usize = 16;
 
 impl Default for Speculation {
     /// A [`SuffixIndex`], otherwise [`PromptLookup`].

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod active;
+mod adapters;
 mod budget;
 mod cancel;
 mod drain;

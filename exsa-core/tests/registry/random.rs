@@ -30,6 +30,10 @@ enum Step {
     Fail(usize),
     Die(usize),
     Advance(u64),
+    /// Commits the memory of an adapter of an instance that loads or is ready.
+    CommitAdapter(usize, u64),
+    HoldAdapter(usize),
+    ReleaseAdapter(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -53,6 +57,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..8usize).prop_map(Step::Fail),
         1 => (0..8usize).prop_map(Step::Die),
         3 => (0..10u64).prop_map(Step::Advance),
+        2 => (0..8usize, 0..6u64).prop_map(|(i, b)| Step::CommitAdapter(i, b)),
+        3 => (0..8usize).prop_map(Step::HoldAdapter),
+        1 => (0..8usize).prop_map(Step::ReleaseAdapter),
     ]
 }
 
@@ -64,6 +71,9 @@ struct Run {
     requests: Vec<InstanceId>,
     /// Requests that are being submitted.
     submitting: Vec<InstanceId>,
+    /// Adapters whose memory is committed, and those whose memory is held.
+    committed: Vec<(InstanceId, u64)>,
+    held: Vec<(InstanceId, u64)>,
     accepted: usize,
     ended: usize,
 }
@@ -80,7 +90,8 @@ impl Run {
             sim.add(model, 4 + i as u64, ModelSettings { idle_timeout, ..ModelSettings::default() });
         }
         let (waiters, requests, submitting) = (BTreeSet::new(), Vec::new(), Vec::new());
-        Self { sim, waiters, requests, submitting, accepted: 0, ended: 0 }
+        let (committed, held) = (Vec::new(), Vec::new());
+        Self { sim, waiters, requests, submitting, committed, held, accepted: 0, ended: 0 }
     }
 
     fn operate<E>(
@@ -189,6 +200,33 @@ impl Run {
                 }
             }
             Step::Advance(by) => self.sim.advance(Duration::from_secs(by)),
+            Step::CommitAdapter(i, bytes) => {
+                let instances = self.sim.instances.iter();
+                let usable = instances.filter(|(_, known)| known.holds_memory && !known.cancelled);
+                let usable: Vec<_> = usable.map(|(id, _)| *id).collect();
+                if let Some(id) = pick(&usable, i)
+                    && self.sim.call(|l, now| l.commit_adapter(id, "adapter", bytes, now)).is_ok()
+                {
+                    self.committed.push((id, bytes));
+                }
+            }
+            Step::HoldAdapter(i) => {
+                if let Some((id, bytes)) = pick(&self.committed, i) {
+                    let held = self.sim.hold_adapter(id, bytes);
+                    if !matches!(held, Ok(false)) {
+                        self.committed.remove(i % self.committed.len());
+                    }
+                    if matches!(held, Ok(true)) {
+                        self.held.push((id, bytes));
+                    }
+                }
+            }
+            Step::ReleaseAdapter(i) => {
+                if let Some((id, bytes)) = pick(&self.held, i) {
+                    self.held.remove(i % self.held.len());
+                    self.sim.release_adapter(id, bytes);
+                }
+            }
         }
         None
     }
@@ -228,6 +266,14 @@ impl Run {
         }
         while let Some((id, _)) = self.sim.jobs().first().copied() {
             self.finish(id);
+        }
+        // All that was to leave has left, so that what was committed is there.
+        for (id, bytes) in std::mem::take(&mut self.committed) {
+            let ready = self.sim.lifecycle.ready().any(|(ready, _)| ready == id);
+            match self.sim.hold_adapter(id, bytes) {
+                Ok(held) => assert!(held && ready),
+                Err(_) => assert!(!ready),
+            }
         }
         let answered: BTreeSet<_> = self.sim.answers.keys().copied().collect();
         assert_eq!(answered, self.waiters, "each waiter is answered, without an unload");

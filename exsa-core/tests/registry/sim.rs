@@ -1,6 +1,7 @@
 //! Drives a [`Lifecycle`] with fake time, jobs that end when the test says so, and requests without an
 //! engine. Its own books of instances and their memory check the budget independently.
 
+use exsa_core::adapter::AdapterError;
 use exsa_core::backend::MemoryEstimate;
 use exsa_core::error::LoadError;
 use exsa_core::registry::lifecycle::{Action, InstanceId, Lifecycle, ModelSettings, WaiterId};
@@ -27,6 +28,8 @@ pub struct Known {
     pub model: Arc<str>,
     pub job: Option<Job>,
     pub bytes: u64,
+    /// Bytes of its adapters.
+    pub adapters: u64,
     /// Its load was started, and its memory is not free.
     pub holds_memory: bool,
     pub cancelled: bool,
@@ -93,6 +96,7 @@ impl Sim {
                         model,
                         job: Some(Job::Estimate),
                         bytes: 0,
+                        adapters: 0,
                         holds_memory: false,
                         cancelled: false,
                         requests: 0,
@@ -126,8 +130,8 @@ impl Sim {
                 Action::Emit(event) => self.events.push(event),
             }
             if let Some(budget) = self.budget {
-                let held: u64 =
-                    self.instances.values().filter(|known| known.holds_memory).map(|known| known.bytes).sum();
+                let holding = self.instances.values().filter(|known| known.holds_memory);
+                let held: u64 = holding.map(|known| known.bytes + known.adapters).sum();
                 assert!(held <= budget, "{held} bytes are held");
             }
         }
@@ -166,6 +170,20 @@ impl Sim {
                 self.call(|lifecycle, now| lifecycle.gone(id, now));
             }
         }
+    }
+
+    /// Asks for the memory of a committed adapter. Returns whether it is granted.
+    pub fn hold_adapter(&mut self, id: InstanceId, bytes: u64) -> Result<bool, AdapterError> {
+        let held = self.call(|lifecycle, _| lifecycle.hold_adapter(id, bytes))?;
+        self.known(id).adapters += if held { bytes } else { 0 };
+        self.call(|_, _| ());
+        Ok(held)
+    }
+
+    /// Gives the memory of an adapter back.
+    pub fn release_adapter(&mut self, id: InstanceId, bytes: u64) {
+        self.known(id).adapters -= bytes;
+        self.call(|lifecycle, now| lifecycle.release_adapter(id, bytes, now));
     }
 
     /// Fails an estimate or a load.

@@ -1,5 +1,6 @@
 //! The registry with its threads, on scripted models that load in parts and count what is in memory.
 
+use exsa_core::adapter::AdapterError;
 use exsa_core::backend::{
     DeviceInfo, InferenceBackend, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource, Session,
     SessionOptions,
@@ -451,4 +452,68 @@ fn statistics_and_counters_are_kept_by_model() {
     assert_eq!((counters("b").loads, counters("b").evictions), (1, 0));
     assert_eq!(registry.config("a").unwrap().name, "a");
     assert!(registry.config("c").is_err());
+}
+
+/// Adapters count in the budget of all models from before they are loaded until the last request that uses
+/// them has ended.
+#[test]
+fn adapters_count_in_the_budget() {
+    let registry = Registry::new(RegistryOptions::new().memory_bytes(300)).unwrap();
+    for name in ["a", "b"] {
+        let model = ScriptedModel::echo(&TEXT.repeat(200)).adapters(2, 1);
+        let config = ModelConfig::new(name, Arc::new(ScriptedBackend::new(model)), ModelSource::file("x"));
+        registry.add(config.memory(MemoryEstimate::new(100, 0, 0))).unwrap();
+        registry.load(name).wait().unwrap();
+    }
+    let adapter = |len: usize| ModelSource::Memory(vec![7; len].into());
+    let load = |name: &str, len| registry.load_adapter(Some("a"), name, &adapter(len));
+    load("small", 60).unwrap();
+    let status = registry.status("a").unwrap();
+    assert_eq!((status.adapter_bytes, status.adapters.len()), (60, 1));
+    assert_eq!(&*status.adapters[0].name, "small");
+    assert_eq!((registry.memory().used, registry.memory().adapters), (260, 60));
+    // It needs the memory of the other model, which is idle: it is loaded once that is free.
+    load("large", 90).unwrap();
+    assert_eq!(registry.status("b").unwrap().state, ModelState::Unloaded);
+    assert_eq!(registry.status("b").unwrap().counters.evictions, 1);
+    assert_eq!(registry.memory().used, 250);
+    let refused = load("larger", 51).unwrap_err();
+    assert!(matches!(refused, AdapterError::Budget { needed: 51, held: 250, budget: 300, .. }), "{refused}");
+    assert!(matches!(load("broken", 0).unwrap_err(), AdapterError::Load(LoadError::Adapter { .. })));
+    assert!(matches!(load("small", 1).unwrap_err(), AdapterError::AlreadyLoaded { .. }));
+    assert_eq!(registry.memory().used, 250, "what was refused holds nothing");
+    // A request keeps the memory of its adapter.
+    let request = request().max_tokens(1000).adapter("large", 1.0).model("a");
+    let stream = registry.submit(request).unwrap();
+    registry.unload_adapter(Some("a"), "large").unwrap();
+    registry.unload_adapter(Some("a"), "small").unwrap();
+    assert!(registry.memory().used <= 190);
+    stream.complete().unwrap();
+    eventually("its memory is free", || registry.memory().used == 100);
+    registry.load("b").wait().unwrap();
+    registry.unload("a", None).wait().unwrap();
+    assert_eq!((registry.memory().used, registry.memory().adapters), (100, 0));
+}
+
+/// Adapters that are loaded with their model count too, and a model whose adapters do not fit is not loaded.
+#[test]
+fn adapters_of_a_load_count_in_the_budget() {
+    let registry = Registry::new(RegistryOptions::new().memory_bytes(150)).unwrap();
+    let model = ScriptedModel::echo(TEXT).adapters(2, 1);
+    for (name, len) in [("fits", 50), ("large", 51)] {
+        let config =
+            ModelConfig::new(name, Arc::new(ScriptedBackend::new(model.clone())), ModelSource::file("x"));
+        let config = config.memory(MemoryEstimate::new(100, 0, 0)).prepare(move |engine| {
+            let loaded = engine.load_adapter(None, "alice", &ModelSource::Memory(vec![7; len].into()));
+            loaded.map(drop).map_err(LoadError::from)
+        });
+        registry.add(config).unwrap();
+    }
+    registry.load("fits").wait().unwrap();
+    assert_eq!(registry.memory().used, 150);
+    let refused = registry.load("large").wait().unwrap_err();
+    assert!(matches!(refused, RegistryError::Load { .. }), "{refused}");
+    assert!(refused.to_string().contains("51 bytes"), "{refused}");
+    eventually("nothing of it stays", || registry.memory().used == 0);
+    registry.load("fits").wait().unwrap();
 }

@@ -126,7 +126,7 @@ impl Config {
         self.audit.validate(problems);
         self.engine.validate(problems);
         self.prompt_cache.validate(problems);
-        self.models.validate(problems);
+        self.models.validate(self.engine.speculation, problems);
         self.pull.validate(self.authenticates(), problems);
         self.fleet.validate(problems);
         self.grpc.validate(self.authenticates() || self.listen.insecure_no_auth, problems);

@@ -183,7 +183,9 @@ impl From<AdapterError> for ApiError {
             AdapterError::Unknown { .. } => {
                 invalid(StatusCode::NOT_FOUND).param("lora_name").code("adapter_not_found")
             }
-            AdapterError::TooMany { .. } | AdapterError::Load(LoadError::Memory { .. }) => {
+            AdapterError::TooMany { .. }
+            | AdapterError::Budget { .. }
+            | AdapterError::Load(LoadError::Memory { .. }) => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "server_error", message)
                     .code("insufficient_memory")
             }

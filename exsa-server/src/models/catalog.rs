@@ -15,12 +15,16 @@ use exsa_core::adapter::AdapterError;
 use exsa_core::backend::{InferenceBackend, ModelSource, SessionOptions, ThreadOptions};
 use exsa_core::chat::ChatTemplateSource;
 use exsa_core::error::LoadError;
+use exsa_core::gguf::Gguf;
 use exsa_core::registry::{
-    LoadPacing, Managed, ModelConfig, Operation, Registry, RegistryError, RegistryOptions,
+    EngineLoader, LoadPacing, Managed, ModelConfig, Operation, Registry, RegistryError, RegistryOptions,
 };
+use exsa_core::speculate::{DraftModelSource, SpeculationMode, check_vocabulary};
+use exsa_core::tokenizer::Tokenizer;
 use exsa_worker::{WorkerLoader, WorkerOptions, WorkerPoolOptions};
 use std::fmt;
 use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -405,6 +409,11 @@ impl Builder {
                 "only an engine in the server's process loads adapters, not workers or remote engines";
             return Err(at("adapters", problem.into()));
         }
+        if entry.draft.is_some() && (!entry.remote.is_empty() || entry.workers.is_some()) {
+            let problem =
+                "only an engine in the server's process has a draft model, not workers or remote engines";
+            return Err(at("draft", problem.into()));
+        }
         let mut config = match (entry.remote.is_empty(), entry.workers) {
             (false, _) => {
                 let loader = RemoteLoader::new(name, entry)?;
@@ -432,7 +441,9 @@ impl Builder {
             (true, None) => {
                 let (backend, source) = self.source(name, entry)?;
                 let adapters = self.adapters(name, entry)?;
-                ModelConfig::new(name, backend, source).prepare(move |engine| {
+                let draft = self.draft(name, entry, &source)?;
+                let loader = EngineLoader::new(backend).draft_model(draft);
+                ModelConfig::with_loader(name, Arc::new(loader), source).prepare(move |engine| {
                     warm_up(engine)?;
                     adapters(engine)
                 })
@@ -471,11 +482,52 @@ impl Builder {
                     if anywhere { load(&ModelSource::file(path)) } else { guarded(&folders, path, load) };
                 loaded.map_err(|error| match error {
                     AdapterError::Load(error) => error,
+                    error @ AdapterError::Budget { .. } => error.into(),
                     error => LoadError::Adapter { name: adapter.clone(), problem: error.to_string() },
                 })?;
             }
             Ok(())
         })
+    }
+
+    /// The draft model of a table.
+    fn draft(
+        &self,
+        name: &str,
+        entry: &ModelEntry,
+        target: &ModelSource,
+    ) -> Result<Option<DraftModelSource>, ModelsError> {
+        let Some(draft) = &entry.draft else { return Ok(None) };
+        if self.defaults.speculation == SpeculationMode::Off {
+            let problem = "speculation is off in [engine]; auto or on is needed for a draft model";
+            return Err(ModelsError::new(&format!("{name}.draft"), problem.into()));
+        }
+        let field = format!("{name}.draft.path");
+        let (backend, source) = if draft.builtin {
+            if draft.path.is_some() {
+                return Err(ModelsError::new(&field, "builtin is set too; one of both is allowed".into()));
+            }
+            (self.backend.clone(), ModelSource::Embedded(exsa_tiny::GGUF))
+        } else {
+            let Some(path) = &draft.path else {
+                let problem = "the path of a GGUF file is needed, or builtin = true";
+                return Err(ModelsError::new(&format!("{name}.draft"), problem.into()));
+            };
+            if !self.folders.is_empty() && !entry.trusted {
+                self.locate(&field, path)?
+            } else if let Err(error) = path.metadata() {
+                return Err(ModelsError::new(&field, format!("{}: {error}", path.display())));
+            } else {
+                (self.backend.clone(), ModelSource::file(path))
+            }
+        };
+        if let (Some(own), Some(target)) = (tokenizer(&source), tokenizer(target)) {
+            check_vocabulary(&*own, &*target).map_err(|problem| ModelsError::new(&field, problem))?;
+        }
+        let mut source = DraftModelSource::new(backend, source);
+        source.drafts_max = draft.drafts_max.map_or(source.drafts_max, Into::into);
+        source.kv_bytes_max = draft.kv_bytes.unwrap_or(source.kv_bytes_max);
+        Ok(Some(source))
     }
 
     /// The model inside the program.
@@ -509,14 +561,34 @@ impl Builder {
             }
             return Ok((self.backend.clone(), ModelSource::file(path)));
         }
+        self.locate(&format!("{name}.path"), &path)
+    }
+
+    /// A file in the folders, and a backend that reads no others.
+    fn locate(
+        &self,
+        field: &str,
+        path: &Path,
+    ) -> Result<(Arc<dyn InferenceBackend>, ModelSource), ModelsError> {
+        let at = |problem: String| ModelsError::new(field, problem);
         let located = self
             .folders
-            .locate(&path)
+            .locate(path)
             .ok_or_else(|| at(format!("no folder of models has the file {}", path.display())))?;
         self.folders.open(&located).map_err(|error| at(format!("{}: {error}", located.display())))?;
         let guarded = GuardedBackend { inner: self.backend.clone(), folders: self.folders.clone() };
         Ok((Arc::new(guarded), ModelSource::file(located)))
     }
+}
+
+/// The tokenizer in the header of a GGUF; `None` for a file without one, which does not load.
+fn tokenizer(source: &ModelSource) -> Option<Arc<dyn Tokenizer>> {
+    let gguf = match source {
+        ModelSource::File(path) => Gguf::read(&mut fs::File::open(path).ok()?),
+        ModelSource::Embedded(bytes) => Gguf::read(&mut Cursor::new(*bytes)),
+        _ => return None,
+    };
+    exsa_core::tokenizer::load(gguf.ok()?.metadata()).ok()
 }
 
 /// A configuration with the settings that `entry` has.

@@ -1,6 +1,7 @@
 //! The section `[models]` of the configuration file.
 
 use super::catalog::Models;
+use super::draft::DraftEntry;
 use super::name;
 use super::remote::RemoteEntry;
 use super::units;
@@ -8,6 +9,7 @@ use crate::config::Problems;
 use exsa_core::backend::{InferenceBackend, KvType, ModelSource};
 use exsa_core::error::LoadError;
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
+use exsa_core::speculate::SpeculationMode;
 use exsa_core::{EngineOptions, Mode};
 use serde::de::value::{Error as ValueError, MapAccessDeserializer};
 use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
@@ -83,10 +85,11 @@ impl ModelsConfig {
     }
 
     /// Reports settings that cannot be used.
-    pub(crate) fn validate(&self, problems: &mut Problems) {
+    pub(crate) fn validate(&self, speculation: SpeculationMode, problems: &mut Problems) {
         // Stands in for the server's backend, of which a check loads nothing.
         let backend = Arc::new(ScriptedBackend::new(ScriptedModel::echo("")));
-        if let Err(error) = Models::prepare(self, backend, EngineOptions::default()) {
+        let options = EngineOptions::default().speculation(speculation);
+        if let Err(error) = Models::prepare(self, backend, options) {
             problems.add(format!("models.{}", error.field()), error.problem());
         }
     }
@@ -169,6 +172,9 @@ pub struct ModelEntry {
     /// Maximum rank of an adapter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter_rank: Option<NonZeroUsize>,
+    /// A draft model: the table `[models.NAME.draft]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft: Option<DraftEntry>,
     /// A file with a chat template (Jinja) in place of the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,

@@ -6,6 +6,7 @@
 pub(crate) mod adapters;
 mod catalog;
 mod config;
+mod draft;
 mod error;
 mod events;
 mod folders;
@@ -22,6 +23,7 @@ mod worker;
 
 pub use catalog::Models;
 pub use config::{ModelEntry, ModelsConfig};
+pub use draft::DraftEntry;
 pub use error::ModelsError;
 pub(crate) use pulled::{Pulls, name_of};
 pub use remote::{RemoteDialect, RemoteEntry};

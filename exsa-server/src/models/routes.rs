@@ -281,8 +281,8 @@ fn all(state: &AppState) -> List {
         let infos = state.generator.models();
         let data = infos.iter().enumerate().map(|(i, info)| Model::fixed(info, &of(&info.name), i == 0));
         let active = infos.first().map(|info| info.name.clone());
-        let memory =
-            Memory { used_bytes: infos.iter().map(|info| info.weights_bytes).sum(), budget_bytes: None };
+        let used_bytes = infos.iter().map(|info| info.weights_bytes).sum();
+        let memory = Memory { used_bytes, adapter_bytes: 0, budget_bytes: None };
         return List { object: "list", active, memory, data: data.collect() };
     };
     let memory = models.registry().memory();
@@ -290,7 +290,8 @@ fn all(state: &AppState) -> List {
     let active = statuses.iter().find(|status| status.active).map(|status| status.name.clone());
     let members = models.registry().members();
     let data = statuses.into_iter().map(|status| model(models, status, of).members(&members)).collect();
-    let memory = Memory { used_bytes: memory.used, budget_bytes: memory.budget };
+    let memory =
+        Memory { used_bytes: memory.used, adapter_bytes: memory.adapters, budget_bytes: memory.budget };
     List { object: "list", active, memory, data }
 }
 

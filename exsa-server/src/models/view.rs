@@ -22,6 +22,8 @@ pub(super) struct List {
 #[derive(Debug, Serialize)]
 pub(super) struct Memory {
     pub(super) used_bytes: u64,
+    /// Bytes of adapters in `used_bytes`.
+    pub(super) adapter_bytes: u64,
     pub(super) budget_bytes: Option<u64>,
 }
 
@@ -43,6 +45,7 @@ pub(super) struct Model {
     reload: Option<Reload>,
     /// Estimated memory of the ready or loading instance.
     memory: Option<ModelMemory>,
+    adapters: Adapters,
     requests: Requests,
     idle_seconds: Option<f64>,
     /// Time without requests after which the model is put to sleep.
@@ -94,6 +97,14 @@ struct ModelMemory {
     kv_bytes: u64,
     scratch_bytes: u64,
     total_bytes: u64,
+}
+
+/// Adapters of the ready or loading instance, whose bytes are not in its `memory`.
+#[derive(Debug, Serialize)]
+struct Adapters {
+    loaded: Vec<String>,
+    /// With those that requests use after they were unloaded.
+    bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -155,6 +166,10 @@ impl Model {
                 scratch_bytes: memory.scratch,
                 total_bytes: memory.total(),
             }),
+            adapters: Adapters {
+                loaded: status.adapters.iter().map(|adapter| adapter.name.to_string()).collect(),
+                bytes: status.adapter_bytes,
+            },
             requests: Requests {
                 in_flight: status.requests,
                 running: scheduler.running,
@@ -197,6 +212,7 @@ impl Model {
             pinned: true,
             reload: None,
             memory: None,
+            adapters: Adapters { loaded: Vec::new(), bytes: 0 },
             requests: Requests {
                 in_flight: scheduler.running + scheduler.waiting,
                 running: scheduler.running,

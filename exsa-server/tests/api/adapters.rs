@@ -115,6 +115,17 @@ async fn loaded_used_and_unloaded() {
         (Some("alice"), Some("chat"), Some(0))
     );
 
+    let list = get(&app, "/v1/models/list").await.json();
+    let bytes = 2 * "in/alice.gguf".len() + "in/sub/bob.gguf".len();
+    assert_eq!(list["data"][0]["adapters"], json!({"loaded": ["alice", "bob", "carol"], "bytes": bytes}));
+    assert_eq!(list["memory"]["adapter_bytes"], json!(bytes));
+    let metrics = get(&app, "/metrics").await.text;
+    let line = format!("exsa_model_adapter_bytes{{model=\"chat\"}} {bytes}.0");
+    assert!(
+        metrics.contains(&line) && metrics.contains("exsa_model_adapters{model=\"chat\"} 3.0"),
+        "{metrics}"
+    );
+
     let unload = |name: &str| post_json(&app, "/v1/unload_lora_adapter", json!({"lora_name": name}));
     assert_eq!(unload("alice").await.text, "Success: LoRA adapter 'alice' removed successfully.");
     assert_eq!(unload("alice").await.status, StatusCode::NOT_FOUND);

@@ -208,7 +208,7 @@ async fn a_reload_within_a_tight_budget_tells_its_order() {
     let second = order(&app, "load", "b").await;
     assert_eq!(second.status, StatusCode::OK, "the idle model is evicted: {}", second.text);
     let list = get(&app, "/v1/models/list").await.json();
-    assert_eq!(list["memory"], json!({"used_bytes": 100, "budget_bytes": 150}));
+    assert_eq!(list["memory"], json!({"used_bytes": 100, "adapter_bytes": 0, "budget_bytes": 150}));
     assert_eq!(entry(&app, "a").await["counters"]["evictions"], 1);
     let pinned =
         post_json(&app, "/v1/models/reload", json!({"model": "b", "options": {"pinned": true}})).await;

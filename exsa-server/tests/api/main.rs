@@ -9,6 +9,7 @@ mod bad_input;
 mod books;
 mod chat;
 mod completions;
+mod draft;
 mod folders;
 mod gated;
 #[cfg(feature = "grpc")]

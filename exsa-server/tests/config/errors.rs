@@ -22,6 +22,18 @@ fn wrong_files_are_described_where_they_are_wrong() {
              port, also, unix, unix_mode, insecure_no_auth\n  |\n2 | prot = 9000\n  | ^^^^",
         ),
         (
+            "draft model without a file",
+            "[models.chat]\nbuiltin = true\n[models.chat.draft]\npath = \"nowhere.gguf\"\n",
+            "exsa.toml:4:8: models.chat.draft.path: nowhere.gguf: No such file or directory (os error 2)\n  |\n\
+             4 | path = \"nowhere.gguf\"\n  |        ^^^^^^^^^^^^^^",
+        ),
+        (
+            "draft model without speculation",
+            "[engine]\nspeculation = \"off\"\n[models.chat]\nbuiltin = true\ndraft = { builtin = true }\n",
+            "exsa.toml:5:9: models.chat.draft: speculation is off in [engine]; auto or on is needed for a draft \
+             model\n  |\n5 | draft = { builtin = true }\n  |         ^^^^^^^^^^^^^^^^^^^^",
+        ),
+        (
             "port out of range",
             "listen.port = 70000",
             "exsa.toml:1:15: listen.port: integer 70000 is not allowed; allowed is an integer from 0 to 65535\n  |\n\

@@ -16,6 +16,10 @@ pub(super) struct Instance<H> {
     pub phase: Phase<H>,
     /// Estimated memory; it counts from the end of the estimate on.
     pub memory: Option<MemoryEstimate>,
+    /// Bytes of its adapters.
+    pub adapters: u64,
+    /// Bytes of adapters that wait until leaving instances have given their memory back.
+    pub adapters_committed: u64,
     /// Callers that wait for the load.
     pub waiters: Vec<WaiterId>,
     pub is_reload: bool,
@@ -72,6 +76,8 @@ impl<H> Instance<H> {
             model,
             phase: Phase::Estimating,
             memory: None,
+            adapters: 0,
+            adapters_committed: 0,
             waiters: Vec::new(),
             is_reload: false,
             order: None,
@@ -85,8 +91,19 @@ impl<H> Instance<H> {
         }
     }
 
+    /// Bytes of model and session, without adapters.
     pub fn bytes(&self) -> u64 {
         self.memory.map_or(0, |memory| memory.total())
+    }
+
+    /// Bytes with its adapters.
+    pub fn held_bytes(&self) -> u64 {
+        self.bytes().saturating_add(self.adapters)
+    }
+
+    /// Bytes with its adapters, those that wait for memory included.
+    pub fn committed_bytes(&self) -> u64 {
+        self.held_bytes().saturating_add(self.adapters_committed)
     }
 
     /// The engine of a ready instance.

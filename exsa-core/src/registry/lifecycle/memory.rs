@@ -15,17 +15,17 @@ use std::time::Duration;
 impl<H: Clone> Lifecycle<H> {
     /// Bytes of instances that are admitted, loading or ready.
     pub fn committed_bytes(&self) -> u64 {
-        self.sum(|phase| !matches!(phase, Phase::Estimating | Phase::Leaving(_)))
+        self.sum(Instance::committed_bytes, |phase| !matches!(phase, Phase::Estimating | Phase::Leaving(_)))
     }
 
     /// Bytes of instances that are loading, ready or leaving.
     pub fn held_bytes(&self) -> u64 {
-        self.sum(|phase| !matches!(phase, Phase::Estimating | Phase::Waiting))
+        self.sum(Instance::held_bytes, |phase| !matches!(phase, Phase::Estimating | Phase::Waiting))
     }
 
-    fn sum(&self, counts: impl Fn(&Phase<H>) -> bool) -> u64 {
+    fn sum(&self, bytes: fn(&Instance<H>) -> u64, counts: impl Fn(&Phase<H>) -> bool) -> u64 {
         let counted = self.instances.values().filter(|instance| counts(&instance.phase));
-        counted.map(Instance::bytes).fold(0, u64::saturating_add)
+        counted.map(bytes).fold(0, u64::saturating_add)
     }
 
     /// Admits an instance whose memory is now known: evicts what it needs, decides the order of a reload,
@@ -35,32 +35,16 @@ impl<H: Clone> Lifecycle<H> {
         let (name, needed) = (instance.model.clone(), instance.bytes());
         let (is_reload, grace) = (instance.is_reload, instance.grace);
         let old = self.models.get(&name).and_then(|entry| entry.current);
-        let old_bytes = old.and_then(|id| self.instances.get(&id)).map_or(0, Instance::bytes);
+        let old_bytes = old.and_then(|id| self.instances.get(&id)).map_or(0, Instance::committed_bytes);
         let mut order = ReloadOrder::LoadFirst;
         if let Some(budget) = self.memory_bytes_max {
-            let mut held = self.committed_bytes();
+            let held = self.committed_bytes();
             if held.saturating_add(needed) > budget {
                 // A reload evicts no other model to spare itself the interruption.
                 order = ReloadOrder::UnloadFirst;
-                held -= old_bytes;
-                let mut victims = Vec::new();
-                for (victim, bytes) in self.evictable(&name) {
-                    if held.saturating_add(needed) <= budget {
-                        break;
-                    }
-                    held -= bytes;
-                    victims.push(victim);
-                }
-                if held.saturating_add(needed) > budget {
-                    let model = name.to_string();
-                    return Err(RegistryError::Memory { model, needed, held, budget });
-                }
-                for victim in victims {
-                    if let Some(entry) = self.models.get_mut(&victim) {
-                        entry.counters.evictions += 1;
-                    }
-                    self.leave_current(&victim, Rest::Unloaded, None, now);
-                }
+                self.evict_for(&name, needed, held - old_bytes, budget, now).map_err(|held| {
+                    RegistryError::Memory { model: name.to_string(), needed, held, budget }
+                })?;
             }
         }
         if is_reload {
@@ -76,6 +60,36 @@ impl<H: Clone> Lifecycle<H> {
         Ok(())
     }
 
+    /// Evicts idle models other than `name` until `needed` bytes fit into the budget beside `held` committed
+    /// ones. If that does not suffice, it evicts none; the error is what all others hold.
+    pub(super) fn evict_for(
+        &mut self,
+        name: &Arc<str>,
+        needed: u64,
+        mut held: u64,
+        budget: u64,
+        now: Duration,
+    ) -> Result<(), u64> {
+        let mut victims = Vec::new();
+        for (victim, bytes) in self.evictable(name) {
+            if held.saturating_add(needed) <= budget {
+                break;
+            }
+            held -= bytes;
+            victims.push(victim);
+        }
+        if held.saturating_add(needed) > budget {
+            return Err(held);
+        }
+        for victim in victims {
+            if let Some(entry) = self.models.get_mut(&victim) {
+                entry.counters.evictions += 1;
+            }
+            self.leave_current(&victim, Rest::Unloaded, None, now);
+        }
+        Ok(())
+    }
+
     /// Models that may be evicted for `name`, the least recently used first, with the bytes of each.
     fn evictable(&self, name: &Arc<str>) -> Vec<(Arc<str>, u64)> {
         let mut idle: Vec<_> = self
@@ -84,8 +98,9 @@ impl<H: Clone> Lifecycle<H> {
             .filter(|(other, entry)| *other != name && !entry.settings.pinned && entry.pending.is_none())
             .filter_map(|(other, entry)| {
                 let instance = self.instances.get(&entry.current?)?;
-                let is_idle = instance.in_flight == 0 && instance.bytes() > 0;
-                is_idle.then(|| (instance.last_used, other.clone(), instance.bytes()))
+                let bytes = instance.committed_bytes();
+                let is_idle = instance.in_flight == 0 && bytes > 0;
+                is_idle.then(|| (instance.last_used, other.clone(), bytes))
             })
             .collect();
         idle.sort();

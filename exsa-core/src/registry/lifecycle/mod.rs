@@ -10,6 +10,7 @@
 //!
 //! `H` stands for a running engine; simulations use a number.
 
+mod adapters;
 mod check;
 mod instance;
 mod jobs;
@@ -119,6 +120,8 @@ pub struct Status<H> {
     pub loading: Option<LoadingState>,
     /// Estimated memory of the ready or pending instance.
     pub memory: Option<MemoryEstimate>,
+    /// Bytes of the adapters of the ready or pending instance.
+    pub adapter_bytes: u64,
     /// Requests in flight of all instances.
     pub requests: usize,
     /// Time without requests of a ready instance.

@@ -30,6 +30,7 @@ impl<H: Clone> Lifecycle<H> {
             reload_order: pending.and_then(|instance| instance.order),
             loading: pending.map(|instance| self.loading_state(instance, now)),
             memory: current.or(pending).and_then(|instance| instance.memory),
+            adapter_bytes: current.or(pending).map_or(0, |instance| instance.adapters),
             requests: own.map(|instance| instance.in_flight).sum(),
             idle: current
                 .filter(|instance| instance.in_flight == 0)

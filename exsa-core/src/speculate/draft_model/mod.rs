@@ -1,6 +1,10 @@
 //! Drafts of a smaller model.
 
+mod source;
 mod vocabulary;
+
+pub use source::DraftModelSource;
+pub use vocabulary::check_vocabulary;
 
 use super::estimate::Kind;
 use super::speculation::Stream;

@@ -3,6 +3,7 @@
 use crate::backend::Model;
 use crate::error::LoadError;
 use crate::token::TokenId;
+use crate::tokenizer::Tokenizer;
 
 /// Refuses a draft model of which a token is not that of the target.
 pub(super) fn check(draft: &dyn Model, target: &dyn Model) -> Result<(), LoadError> {
@@ -14,24 +15,33 @@ pub(super) fn check(draft: &dyn Model, target: &dyn Model) -> Result<(), LoadErr
     if sizes[0] != sizes[1] {
         return Err(refused(format!("{} tokens, but {} in the target", sizes[1], sizes[0])));
     }
-    let [own, other] = [target, draft].map(Model::tokenizer);
-    if own.n_vocab() != other.n_vocab() {
-        let (own, other) = (own.n_vocab(), other.n_vocab());
-        return Err(refused(format!("a tokenizer of {other} tokens, but of {own} in the target")));
+    check_vocabulary(&*draft.tokenizer(), &*target.tokenizer()).map_err(refused)
+}
+
+/// Checks that each token of a draft model is that of its target, as [`DraftModel::new`](super::DraftModel::new)
+/// does.
+///
+/// # Errors
+///
+/// The first difference in words.
+pub fn check_vocabulary(draft: &dyn Tokenizer, target: &dyn Tokenizer) -> Result<(), String> {
+    if target.n_vocab() != draft.n_vocab() {
+        let (own, other) = (target.n_vocab(), draft.n_vocab());
+        return Err(format!("a tokenizer of {other} tokens, but of {own} in the target"));
     }
     let (mut piece, mut other_piece) = (Vec::new(), Vec::new());
-    for id in 0..own.n_vocab() as TokenId {
+    for id in 0..target.n_vocab() as TokenId {
         piece.clear();
         other_piece.clear();
-        own.piece(id, &mut piece);
-        other.piece(id, &mut other_piece);
+        target.piece(id, &mut piece);
+        draft.piece(id, &mut other_piece);
         let same = piece == other_piece
-            && own.is_control(id) == other.is_control(id)
-            && own.token_text(id) == other.token_text(id);
+            && target.is_control(id) == draft.is_control(id)
+            && target.token_text(id) == draft.token_text(id);
         if !same {
             let [own, other] =
-                [&own, &other].map(|it| it.token_text(id).unwrap_or_default().escape_debug().to_string());
-            return Err(refused(format!("token {id} is '{other}', but '{own}' in the target")));
+                [target, draft].map(|it| it.token_text(id).unwrap_or_default().escape_debug().to_string());
+            return Err(format!("token {id} is '{other}', but '{own}' in the target"));
         }
     }
     Ok(())

@@ -31,6 +31,10 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
         (vec![("model", name)], status.memory.map_or(0.0, |memory| memory.total() as f64))
     });
     page.gauge("exsa_model_memory_bytes", "Estimated memory of the ready or loading instance", memory)?;
+    let adapters = each().map(|(name, status)| (vec![("model", name)], status.adapters.len() as f64));
+    page.gauge("exsa_model_adapters", "Loaded adapters of the ready instance", adapters)?;
+    let adapters = each().map(|(name, status)| (vec![("model", name)], status.adapter_bytes as f64));
+    page.gauge("exsa_model_adapter_bytes", "Memory of the instance's adapters", adapters)?;
     let fractions = each().filter_map(|(name, status)| {
         Some((vec![("model", name)], status.loading?.fraction().unwrap_or(0.0)))
     });
@@ -47,7 +51,9 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     page.seconds("exsa_model_load", "Time of loads that succeeded", times)?;
     write_members(models, page)?;
     let memory = models.registry().memory();
-    let help = "Estimated memory of all models that load, serve or drain";
+    let adapters = [(Vec::new(), memory.adapters as f64)];
+    page.gauge("exsa_models_memory_adapter_bytes", "Memory of the adapters of all models", adapters)?;
+    let help = "Estimated memory of all models that load, serve or drain, with their adapters";
     page.gauge("exsa_models_memory_used_bytes", help, [(Vec::new(), memory.used as f64)])?;
     let budget = memory.budget.map(|budget| (Vec::new(), budget as f64));
     page.gauge("exsa_models_memory_budget_bytes", "Memory budget of all models, if there is one", budget)

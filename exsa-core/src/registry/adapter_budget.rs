@@ -1,0 +1,38 @@
+//! The registry's budget, as the engine of one instance sees it.
+
+use super::driver::Inner;
+use super::lifecycle::InstanceId;
+use crate::adapter::AdapterError;
+use crate::adapter::memory::AdapterMemory;
+use std::sync::{Arc, Weak};
+
+/// Takes the memory of an instance's adapters from the budget of its registry.
+pub(super) struct AdapterBudget {
+    id: InstanceId,
+    registry: Weak<Inner>,
+}
+
+impl AdapterBudget {
+    pub(super) fn new(id: InstanceId, registry: &Arc<Inner>) -> Self {
+        Self { id, registry: Arc::downgrade(registry) }
+    }
+}
+
+impl AdapterMemory for AdapterBudget {
+    fn reserve(&self, name: &str, bytes: u64) -> Result<(), AdapterError> {
+        // Without its registry, the engine is about to end.
+        let Some(registry) = self.registry.upgrade() else { return Ok(()) };
+        registry.event(|lifecycle, now| lifecycle.commit_adapter(self.id, name, bytes, now))?;
+        registry.wait_until(|lifecycle| match lifecycle.hold_adapter(self.id, bytes) {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    fn release(&self, bytes: u64) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.event(|lifecycle, now| lifecycle.release_adapter(self.id, bytes, now));
+        }
+    }
+}
