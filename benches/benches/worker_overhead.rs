@@ -11,7 +11,8 @@
 use exsa_backend_candle::CandleBackend;
 use exsa_benches::percentile::{median, range};
 use exsa_core::backend::{
-    InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, PackedCache, SessionOptions, ThreadOptions,
+    InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, PackedCache, SessionOptions,
+    ThreadOptions,
 };
 use exsa_core::{Engine, EngineOptions, Event, Generator, Request};
 use exsa_worker::{Setup, Worker, WorkerOptions};

@@ -17,8 +17,7 @@ use candle_core::Device;
 use exsa_core::AdapterId;
 use exsa_core::backend::{
     AdapterInfo, AdapterLimits, DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress,
-    MemoryEstimate, Model, ModelSource, PackedCache, PackedCheck, Session, SessionOptions,
-    WeightPages,
+    MemoryEstimate, Model, ModelSource, PackedCache, PackedCheck, Session, SessionOptions, WeightPages,
 };
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;

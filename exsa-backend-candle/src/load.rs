@@ -76,7 +76,17 @@ pub(crate) fn load(
     };
     let transformer = Transformer { embedding, layers, norm, output, softcap: config.logit_softcap };
     let (fingerprint, adapters) = (weights.finish()?, Adapters::default());
-    Ok(LoadedModel { n_vocab, transformer, freq_factors, fingerprint, has_output, isa, adapters, check: None, config })
+    Ok(LoadedModel {
+        n_vocab,
+        transformer,
+        freq_factors,
+        fingerprint,
+        has_output,
+        isa,
+        adapters,
+        check: None,
+        config,
+    })
 }
 
 fn load_layer(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> Result<Layer, LoadError> {

@@ -79,10 +79,8 @@ fn model(name: &str) -> (TempDir, PathBuf) {
 
 /// Names of the files in a folder, in order.
 fn files(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|file| file.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -206,7 +204,8 @@ fn a_model_that_changed_is_packed_anew() {
     let first = identity(&cache.file(&path));
     let old = fs::read(cache.file(&path)).unwrap();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.set_modified(file.metadata().unwrap().modified().unwrap() + std::time::Duration::from_secs(1)).unwrap();
+    file.set_modified(file.metadata().unwrap().modified().unwrap() + std::time::Duration::from_secs(1))
+        .unwrap();
     drop(load(&path, cache.clone()));
     assert_ne!(identity(&cache.file(&path)), first);
     assert_ne!(fs::read(cache.file(&path)).unwrap(), old);
@@ -319,15 +318,33 @@ fn progress_reaches_the_end_and_can_cancel() {
     let cancelled = load_with(&path, cache.clone(), &mut LoadProgress::new(&mut cancel));
     assert!(matches!(cancelled, Err(LoadError::Cancelled)));
     assert_eq!(files(folder.path()), ["model.gguf"]);
-    for check in [PackedCheck::Header, PackedCheck::Header, PackedCheck::Load] {
+    let damage = |cache: &PackedCache| {
+        let mut bytes = fs::read(cache.file(&path)).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..].fill(1);
+        rewrite(&cache.file(&path), &bytes);
+    };
+    let blocked = folder.path().join("blocked");
+    fs::write(&blocked, "a file").unwrap();
+    let checked = cache.clone().check(PackedCheck::Load);
+    for (cache, is_damaged) in [
+        (cache.clone(), false),
+        (cache, false),
+        (checked.clone(), false),
+        (checked, true),
+        (PackedCache::in_folder(blocked), false),
+    ] {
         for pages in [WeightPages::Shared, WeightPages::Huge] {
+            if is_damaged {
+                damage(&cache);
+            }
             let (mut before, mut last) = (0, (0, 1));
             let mut progress = |done, total| {
                 assert!(before <= done && done <= total);
                 (before, last) = (done, (done, total));
                 true
             };
-            let cache = cache.clone().check(check).pages(pages);
+            let cache = cache.clone().pages(pages);
             load_with(&path, cache, &mut LoadProgress::new(&mut progress)).unwrap();
             assert_eq!(last.0, last.1);
         }

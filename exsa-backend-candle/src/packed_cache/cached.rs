@@ -58,12 +58,16 @@ impl CachedMatrices {
         };
         let data: WeightMemory = match self.pages {
             WeightPages::Huge => {
-                let error = |_| LoadError::Memory { what: "packed weights", needed: len as u64, available: 0 };
+                let error =
+                    |_| LoadError::Memory { what: "packed weights", needed: len as u64, available: 0 };
                 let mut copy = memory.take(len).map_err(error)?;
                 for part in parts {
                     let from = &mapped.as_slice()[part.clone()];
-                    let (to, start) = (&mut copy.as_mut_slice()[part.clone()], entry.bytes.start + part.start);
-                    team.for_each_run(to, COPIED, |i, to| to.copy_from_slice(&from[i * COPIED..][..to.len()]));
+                    let (to, start) =
+                        (&mut copy.as_mut_slice()[part.clone()], entry.bytes.start + part.start);
+                    team.for_each_run(to, COPIED, |i, to| {
+                        to.copy_from_slice(&from[i * COPIED..][..to.len()])
+                    });
                     self.file.release(start, part.len());
                     fetch(part.end + PART);
                     tell(part.end)?;

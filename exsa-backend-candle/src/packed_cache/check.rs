@@ -36,7 +36,7 @@ impl PackedFile {
         team: &mut Team,
         steps: &mut LoadSteps<'_, '_>,
     ) -> Result<Option<String>, LoadError> {
-        steps.expect(self.layout().matrix_bytes());
+        steps.begin_phase(self.layout().matrix_bytes());
         for (name, matrix, sums) in self.matrices() {
             let parts = matrix.chunks(BLOCKS_PER_REPORT * BLOCK).zip(sums.chunks(BLOCKS_PER_REPORT));
             for (part, sums) in parts {

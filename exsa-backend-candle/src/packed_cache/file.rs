@@ -138,7 +138,8 @@ impl PackedFile {
         {
             // SAFETY: a read-only mapping of a file: its pages come back with the same content when they are
             // read.
-            let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
+            let _ =
+                unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
         }
         #[cfg(not(unix))]
         let _ = (start, len);

@@ -62,6 +62,7 @@ pub(crate) fn obtain(
         Ok(file) if cache.check == PackedCheck::Load => match file.first_damaged(team, steps)? {
             None => return Ok(Some(file)),
             Some(matrix) => {
+                steps.end_phase();
                 is_damaged = true;
                 Refusal::Unusable(format!("'{matrix}' is damaged"))
             }
@@ -74,7 +75,9 @@ pub(crate) fn obtain(
     }
     // Another process may have written it meanwhile.
     let is_there = || !is_damaged && PackedFile::open(&path, &layout).is_ok();
-    match writer::write(&path, &layout, (gguf, mapping), team, steps, is_there) {
+    let written = writer::write(&path, &layout, (gguf, mapping), team, steps, is_there);
+    steps.end_phase();
+    match written {
         Ok(()) => log::info!("packed weights are in {}", path.display()),
         Err(WriteError::Load(error)) => return Err(error),
         Err(WriteError::Io(error)) => {

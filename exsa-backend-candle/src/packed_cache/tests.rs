@@ -87,7 +87,8 @@ fn other_lengths_are_refused() {
     let packed = packed("llama-f16.gguf");
     let good = fs::read(&packed.path).unwrap();
     let header = packed.layout.header_bytes();
-    let lengths = (0..64).chain([header - 1, header, header + 1, good.len() / 2]).chain(good.len() - 64..good.len());
+    let lengths =
+        (0..64).chain([header - 1, header, header + 1, good.len() / 2]).chain(good.len() - 64..good.len());
     for len in lengths {
         assert!(matches!(packed.refusal(&good[..len]), Some(Refusal::Unusable(_))), "{len} bytes");
     }

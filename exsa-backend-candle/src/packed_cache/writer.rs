@@ -52,7 +52,7 @@ pub(super) fn write(
     is_there: impl Fn() -> bool,
 ) -> Result<(), WriteError> {
     let read = |name: &String| gguf.tensor(name).map_or(0, |tensor| tensor.bytes);
-    steps.expect(layout.order.iter().map(read).sum());
+    steps.begin_phase(layout.order.iter().map(read).sum());
     let mut file = Temporary::lock(path, steps)?;
     if is_there() {
         return Ok(());

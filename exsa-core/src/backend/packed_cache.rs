@@ -86,11 +86,7 @@ impl PackedCache {
 /// Memory of the weights that a packed file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum WeightPages {
     /// The mapped file: loading copies nothing, and all processes that map it share its pages. The system may
     /// drop them when memory is short, and reads them again.
@@ -105,11 +101,7 @@ pub enum WeightPages {
 /// the file's length are checked in any case, before the weights are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum PackedCheck {
     /// Not: the header alone.
     #[default]

@@ -146,7 +146,7 @@ pub(crate) fn enter(
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = model;
+        let _ = (model, packed);
         report.missing.push("files and system calls: only on Linux".into());
     }
 }

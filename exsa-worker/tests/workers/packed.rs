@@ -4,7 +4,9 @@ use crate::engines::options;
 use crate::harness::Test;
 use crate::streams::WAIT;
 use exsa_backend_candle::CandleBackend;
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, PackedCache, ThreadOptions};
+use exsa_core::backend::{
+    InferenceBackend, LoadOptions, LoadProgress, ModelSource, PackedCache, ThreadOptions,
+};
 use exsa_core::gguf::Gguf;
 use exsa_core::registry::Loader;
 use exsa_core::{Engine, EngineOptions, Generator, Request, Shutdown};
@@ -146,7 +148,8 @@ fn a_loader_prepares_the_file() {
         (before, last) = (done, (done, total));
         true
     };
-    let served = loader.load(&source, &load, &engine_options(), &mut LoadProgress::new(&mut progress)).unwrap();
+    let served =
+        loader.load(&source, &load, &engine_options(), &mut LoadProgress::new(&mut progress)).unwrap();
     assert_eq!(last.0, last.1);
     assert!(folder.packed().exists());
     let answer = served.submit(request()).unwrap().complete().unwrap();
