@@ -3,14 +3,16 @@
 //! in common.
 //!
 //! `EXSA_BENCH_MODEL` names a GGUF file, the built-in model without it; `EXSA_BENCH_ROUNDS` and
-//! `EXSA_BENCH_THREADS` set rounds (15) and threads (1). Each round asks both, in alternating order, for the same
+//! `EXSA_BENCH_THREADS` set rounds (15) and threads (1). `EXSA_BENCH_PACKED` names a folder of packed files, which
+//! engine and workers then map. Each round asks both, in alternating order, for the same
 //! answer to a prompt of its own.
 #![allow(missing_docs)]
 
 use exsa_backend_candle::CandleBackend;
 use exsa_benches::percentile::{median, range};
 use exsa_core::backend::{
-    InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, SessionOptions, ThreadOptions,
+    InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, PackedCache, SessionOptions,
+    ThreadOptions,
 };
 use exsa_core::{Engine, EngineOptions, Event, Generator, Request};
 use exsa_worker::{Setup, Worker, WorkerOptions};
@@ -26,13 +28,14 @@ const TOKENS: usize = 64;
 /// Maximum number of workers whose memory is compared.
 const WORKERS: usize = 3;
 
-fn load(path: Option<PathBuf>) -> Result<Arc<dyn Model>, Failure> {
+fn load(path: Option<PathBuf>, packed: Option<PackedCache>) -> Result<Arc<dyn Model>, Failure> {
     let source = path.map_or(ModelSource::Embedded(exsa_tiny::GGUF), ModelSource::file);
-    Ok(CandleBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::none())?)
+    let options = LoadOptions::default().packed_cache(packed);
+    Ok(CandleBackend::new().load(&source, &options, &mut LoadProgress::none())?)
 }
 
 fn engine(setup: Setup) -> Result<Engine, Failure> {
-    Ok(Engine::start(load(setup.model)?, setup.engine)?)
+    Ok(Engine::start(load(setup.model, setup.packed_cache)?, setup.engine)?)
 }
 
 /// Milliseconds to the first token, and between tokens in the mean.
@@ -68,10 +71,11 @@ fn main() -> Result<(), Failure> {
     let path = std::env::var_os("EXSA_BENCH_MODEL").map(PathBuf::from);
     let threads = ThreadOptions::compute(number("EXSA_BENCH_THREADS", 1));
     let options = EngineOptions::default().session(SessionOptions::new().threads(threads));
-    let model = load(path.clone())?;
+    let packed = std::env::var_os("EXSA_BENCH_PACKED").map(PackedCache::in_folder);
+    let model = load(path.clone(), packed.clone())?;
     let summary = model.info().summary();
     let mut settings = WorkerOptions::new().tokenizer(model.tokenizer()).engine(options.clone());
-    settings.model = path;
+    (settings.model, settings.packed_cache) = (path, packed);
     let own = Engine::start(model, options)?;
     let worker = Worker::start(settings.clone())?;
     worker.wait_ready(Duration::from_secs(120))?;

@@ -5,16 +5,19 @@ use crate::compute;
 use crate::config::Config;
 use crate::device;
 use crate::estimate;
+use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::Isa;
 use crate::load::{self, LoadedModel};
+use crate::load_steps::LoadSteps;
 use crate::mapping::Mapping;
+use crate::packed_cache::{self, BackgroundCheck, CachedMatrices, PackedFile};
 use crate::session::CandleSession;
 use crate::weights::Weights;
 use candle_core::Device;
 use exsa_core::AdapterId;
 use exsa_core::backend::{
     AdapterInfo, AdapterLimits, DeviceInfo, Fingerprint, InferenceBackend, LoadOptions, LoadProgress,
-    MemoryEstimate, Model, ModelSource, Session, SessionOptions,
+    MemoryEstimate, Model, ModelSource, PackedCache, PackedCheck, Session, SessionOptions, WeightPages,
 };
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
@@ -95,13 +98,41 @@ impl InferenceBackend for CandleBackend {
         let config = Config::from_metadata(gguf.metadata())?;
         let info = ModelInfo::from_gguf(&gguf)?;
         let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;
-        let team = compute::team(&options.threads)?;
+        let mut team = compute::team(&options.threads)?;
         let host = device.is_cpu();
         let isa = host.then(|| self.chosen_isa()).transpose()?;
-        let weights = Weights::new(&gguf, mapping, device.clone(), isa, progress, team)?;
-        let loaded = load::load(config, tokenizer.n_vocab(), weights)?;
+        let mut steps = LoadSteps::new(progress, tensor_bytes(&gguf))?;
+        let cache = options.packed_cache.as_ref().filter(|_| host);
+        let packed = packed_file(cache, source, (&gguf, &mapping), &mut team, &mut steps)?;
+        let weights = Weights::new(&gguf, mapping, device.clone(), isa, steps, team);
+        let cached = cache.zip(packed.clone()).map(|(cache, file)| CachedMatrices::new(file, cache.pages));
+        let mut loaded = load::load(config, tokenizer.n_vocab(), weights.cached(cached))?;
+        if let Some(file) = packed
+            && cache.is_some_and(|cache| cache.check == PackedCheck::Background)
+        {
+            let thread = |e| LoadError::Backend(format!("cannot start a thread: {e}"));
+            loaded.check = Some(BackgroundCheck::start(file).map_err(thread)?);
+        }
         let device = (!host).then_some(device);
         Ok(Arc::new(CandleModel { info, tokenizer, loaded: Arc::new(loaded), device }))
+    }
+
+    fn prepare(
+        &self,
+        source: &ModelSource,
+        options: &LoadOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<(), LoadError> {
+        let device = device::find(options.device.as_deref())?;
+        if device != "cpu" || options.packed_cache.is_none() {
+            return Ok(());
+        }
+        let (mapping, gguf) = open(source)?;
+        Config::from_metadata(gguf.metadata())?;
+        let mut team = compute::team(&options.threads)?;
+        let mut steps = LoadSteps::new(progress, 0)?;
+        let cache = options.packed_cache.as_ref();
+        packed_file(cache, source, (&gguf, &mapping), &mut team, &mut steps).map(drop)
     }
 
     fn estimate(
@@ -121,7 +152,9 @@ impl InferenceBackend for CandleBackend {
         if gguf.tensors().is_empty() {
             return Err(LoadError::NoWeights);
         }
-        estimate::estimate(&gguf, &mapping, session)
+        let cache = load.packed_cache.as_ref().filter(|cache| cache.pages == WeightPages::Shared);
+        let packed_mapped = cache.is_some() && matches!(source, ModelSource::File(_));
+        estimate::estimate(&gguf, &mapping, packed_mapped, session)
     }
 }
 
@@ -131,6 +164,25 @@ fn open(source: &ModelSource) -> Result<(Mapping, Gguf), LoadError> {
     let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
     model_info::check_type(&gguf)?;
     Ok((mapping, gguf))
+}
+
+/// The packed file of a model, if `cache` asks for one and it can be had.
+fn packed_file(
+    cache: Option<&PackedCache>,
+    source: &ModelSource,
+    model: (&Gguf, &Mapping),
+    team: &mut Team,
+    steps: &mut LoadSteps<'_, '_>,
+) -> Result<Option<PackedFile>, LoadError> {
+    match (cache, source) {
+        (Some(cache), ModelSource::File(path)) => packed_cache::obtain(cache, path, model, team, steps),
+        _ => Ok(None),
+    }
+}
+
+/// Bytes of all tensors.
+fn tensor_bytes(gguf: &Gguf) -> u64 {
+    gguf.tensors().iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add)
 }
 
 struct CandleModel {

@@ -16,12 +16,14 @@ use exsa_core::backend::{Capabilities, MemoryEstimate, SessionOptions};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, TensorInfo};
 
-/// Memory of the model of `gguf`, whose bytes are `mapping`, and of one session by `options`.
+/// Memory of the model of `gguf`, whose bytes are `mapping`, and of one session by `options`. `packed_mapped` says
+/// whether packed matrices are pages of a file.
 ///
 /// A pass counts with one row of logits for each sequence, as an engine asks for them; more rows take more.
 pub(crate) fn estimate(
     gguf: &Gguf,
     mapping: &Mapping,
+    packed_mapped: bool,
     options: &SessionOptions,
 ) -> Result<MemoryEstimate, LoadError> {
     let config = Config::from_metadata(gguf.metadata())?;
@@ -39,11 +41,12 @@ pub(crate) fn estimate(
         BlockTables::bytes(sequences_max, n_blocks, context_tokens_max),
     ];
     let scratch = scratch.into_iter().fold(0, u64::saturating_add);
-    Ok(MemoryEstimate::new(weight_bytes(gguf, mapping), kv, scratch))
+    let (weights, shared) = weight_bytes(gguf, mapping, packed_mapped);
+    Ok(MemoryEstimate::new(weights, kv, scratch).shared(shared))
 }
 
-/// Bytes of the weights: packed, read in place, and dequantized.
-fn weight_bytes(gguf: &Gguf, mapping: &Mapping) -> u64 {
+/// Bytes of the weights: packed, read in place, and dequantized; and those of them in pages of files.
+fn weight_bytes(gguf: &Gguf, mapping: &Mapping, packed_mapped: bool) -> (u64, u64) {
     let packed = weights::packed_bytes(gguf) as u64;
     let in_place = |tensor: &TensorInfo| {
         let packed = PackedType::of(tensor.dtype).is_some() || FloatType::of(tensor.dtype).is_some();
@@ -54,7 +57,11 @@ fn weight_bytes(gguf: &Gguf, mapping: &Mapping) -> u64 {
         copy => copy,
     };
     let vectors: u64 = gguf.tensors().iter().map(vector_bytes).fold(0, u64::saturating_add);
-    packed.saturating_add(in_place).saturating_add(vectors)
+    let mut shared = if mapping.file_stamp().is_some() { in_place } else { 0 };
+    if packed_mapped {
+        shared = shared.saturating_add(packed);
+    }
+    (packed.saturating_add(in_place).saturating_add(vectors), shared)
 }
 
 /// Bytes of a tensor that is a vector in f32.

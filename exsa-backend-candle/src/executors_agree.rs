@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::kernels::quantized::Isa;
 use crate::load::LoadedModel;
+use crate::load_steps::LoadSteps;
 use crate::mapping::Mapping;
 use crate::session::CandleSession;
 use crate::weights::Weights;
@@ -22,8 +23,8 @@ fn loaded(name: &str, host: bool) -> Arc<LoadedModel> {
     let gguf = Gguf::read(&mut Cursor::new(mapping.bytes())).unwrap();
     let config = Config::from_metadata(gguf.metadata()).unwrap();
     let (mut progress, team) = (LoadProgress::none(), compute::team(&Default::default()).unwrap());
-    let weights =
-        Weights::new(&gguf, mapping, Device::Cpu, host.then(Isa::detect), &mut progress, team).unwrap();
+    let steps = LoadSteps::new(&mut progress, 0).unwrap();
+    let weights = Weights::new(&gguf, mapping, Device::Cpu, host.then(Isa::detect), steps, team);
     Arc::new(load::load(config, 1, weights).unwrap())
 }
 

@@ -27,6 +27,9 @@
 //! and weights of the types that `docs/kernels.md` calls slow, stay in the mapped file: **the file must not
 //! change while its model is loaded**.
 //!
+//! With [`LoadOptions::packed_cache`](exsa_core::backend::LoadOptions::packed_cache) the packed weights of a
+//! model are kept in a file, which later loads map and other processes share: `docs/packed-cache.md`.
+//!
 //! # Processors
 //!
 //! There are kernels for AMX, AVX-512 VNNI, AVX-VNNI, AVX2 (with FMA and F16C), NEON with and without
@@ -76,9 +79,12 @@ mod kernels;
 mod kv;
 mod layers;
 mod load;
+mod load_steps;
 mod mapped_weights;
 mod mapping;
 mod models;
+mod packed_cache;
+mod packed_tensor;
 mod plan;
 mod pooling;
 mod session;

@@ -6,6 +6,7 @@ use crate::error::CandleError;
 use crate::kernels::quantized::Isa;
 use crate::layers::attention::{Attention, Qkv};
 use crate::layers::mlp::{GateUp, Mlp};
+use crate::packed_cache::BackgroundCheck;
 use crate::transformer::{Layer, Transformer};
 use crate::weights::Weights;
 use exsa_core::backend::Fingerprint;
@@ -29,6 +30,8 @@ pub(crate) struct LoadedModel {
     pub isa: Option<Isa>,
     /// Adapters that spans can use.
     pub adapters: Adapters,
+    /// Check of the packed weights that goes on.
+    pub check: Option<BackgroundCheck>,
 }
 
 /// Frequency factors of RoPE, one for each pair of rotary dimensions, which divide its frequencies.
@@ -73,7 +76,17 @@ pub(crate) fn load(
     };
     let transformer = Transformer { embedding, layers, norm, output, softcap: config.logit_softcap };
     let (fingerprint, adapters) = (weights.finish()?, Adapters::default());
-    Ok(LoadedModel { n_vocab, transformer, freq_factors, fingerprint, has_output, isa, adapters, config })
+    Ok(LoadedModel {
+        n_vocab,
+        transformer,
+        freq_factors,
+        fingerprint,
+        has_output,
+        isa,
+        adapters,
+        check: None,
+        config,
+    })
 }
 
 fn load_layer(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> Result<Layer, LoadError> {

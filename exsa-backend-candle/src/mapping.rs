@@ -4,14 +4,15 @@ use exsa_core::backend::ModelSource;
 use exsa_core::error::LoadError;
 use memmap2::{Mmap, MmapMut};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Alignment that memory must have to be used where it lies, in bytes.
 const ALIGNMENT: usize = 8;
 
 /// The bytes of a model file, aligned to [`ALIGNMENT`].
 pub(crate) enum Mapping {
-    /// A mapped file.
-    Mapped(Mmap),
+    /// A mapped file, and the time of its last change, if the system knows it.
+    Mapped(Mmap, Option<SystemTime>),
     /// A copy of misaligned memory.
     Copied(Mmap),
     /// Memory of the program.
@@ -28,10 +29,12 @@ impl Mapping {
             ModelSource::File(path) => {
                 let io = |source| LoadError::Io { path: path.clone(), source };
                 let file = std::fs::File::open(path).map_err(io)?;
+                let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
                 // SAFETY: a mapping is undefined behaviour only if the file changes under it. Model files are
                 // read-only data that are replaced, not rewritten; the documentation of the backend asks for
                 // it.
-                unsafe { Mmap::map(&file) }.map(Self::Mapped).map_err(io)
+                let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+                Ok(Self::Mapped(map, modified))
             }
             ModelSource::Embedded(bytes) if is_aligned(bytes) => Ok(Self::Static(bytes)),
             ModelSource::Embedded(bytes) => Self::copy(bytes),
@@ -60,7 +63,7 @@ impl Mapping {
     /// are.
     pub fn release(&self, start: usize, len: usize) {
         #[cfg(unix)]
-        if let Self::Mapped(map) = self {
+        if let Self::Mapped(map, _) = self {
             // SAFETY: a read-only mapping of a file: its pages come back with the same content when they are
             // read.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
@@ -70,7 +73,7 @@ impl Mapping {
     /// Tells the system that these bytes are needed soon.
     pub fn fetch(&self, start: usize, len: usize) {
         #[cfg(unix)]
-        if let Self::Mapped(map) = self
+        if let Self::Mapped(map, _) = self
             && len > 0
         {
             // Without it, it is slower, not wrong.
@@ -78,18 +81,26 @@ impl Mapping {
         }
     }
 
+    /// Length and time of the last change of a mapped file.
+    pub fn file_stamp(&self) -> Option<(u64, SystemTime)> {
+        match self {
+            Self::Mapped(map, modified) => modified.map(|modified| (map.len() as u64, modified)),
+            Self::Copied(_) | Self::Static(_) | Self::Shared(_) => None,
+        }
+    }
+
     /// Bytes that the host holds beside the source.
     pub fn copied_bytes(&self) -> u64 {
         match self {
             Self::Copied(map) => map.len() as u64,
-            Self::Mapped(_) | Self::Static(_) | Self::Shared(_) => 0,
+            Self::Mapped(..) | Self::Static(_) | Self::Shared(_) => 0,
         }
     }
 
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) | Self::Copied(map) => map,
+            Self::Mapped(map, _) | Self::Copied(map) => map,
             Self::Static(bytes) => bytes,
             Self::Shared(bytes) => bytes,
         }

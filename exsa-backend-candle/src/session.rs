@@ -6,6 +6,7 @@ use crate::executor::{Context, Executor, HostExecutor, Ropes, TensorExecutor};
 use crate::kv::{BlockTables, KvShape};
 use crate::layers::rope::Rope;
 use crate::load::LoadedModel;
+use crate::packed_cache::BackgroundCheck;
 use crate::plan::SessionPlan;
 use crate::pooling::{pool, pooled_rows};
 use crate::shape::BLOCK_TOKENS;
@@ -83,6 +84,9 @@ impl CandleSession {
     /// Everything that can be wrong with a batch, before anything changes.
     fn check(&mut self, batch: &Batch) -> Result<(), StepError> {
         let Self { tables, capabilities, met, model, .. } = self;
+        if model.check.as_ref().is_some_and(BackgroundCheck::is_damaged) {
+            return Err(StepError::Backend("the packed weights of the model are damaged".into()));
+        }
         batch.validate(capabilities, model.n_vocab, met, |seq| tables.len(seq))?;
         tables.check_room(batch.spans())
     }

@@ -1,25 +1,26 @@
 //! Tensors of a GGUF on their way to a device, with all checks of name, shape and type.
 
 use crate::error::CandleError;
-use crate::kernels::float::packed::{FloatMatrix, FloatType};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
-use crate::kernels::quantized::{Isa, PackedMatrix, PackedType};
+use crate::kernels::quantized::{Isa, PackedType};
 use crate::layers::embedding::Embedding;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
 use crate::layers::vector::Vector;
+use crate::load_steps::LoadSteps;
 use crate::mapped_weights::MappedRows;
 use crate::mapping::Mapping;
+use crate::packed_cache::CachedMatrices;
+use crate::packed_tensor::{self, PackedTensor, damaged};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
-use exsa_core::backend::{Fingerprint, LoadProgress};
+use exsa_core::backend::Fingerprint;
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Gguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::hint::black_box;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes between two reports of progress.
@@ -28,29 +29,23 @@ const REPORT_BYTES: usize = 16 << 20;
 /// Bytes between two reads that bring a mapped file into memory.
 const PAGE_BYTES: usize = 4096;
 
-/// Called after each part of a matrix that is packed, with its bytes; can end it.
-type PartDone<'a> = &'a mut dyn FnMut(Range<usize>) -> Result<(), LoadError>;
-
-/// A packed matrix, if its type and lengths fit and it was not ended.
-type Packed<M> = std::io::Result<Option<Result<M, LoadError>>>;
-
 /// Takes tensors out of a mapped GGUF and puts them on a device.
 pub(crate) struct Weights<'a, 'p> {
     gguf: &'a Gguf,
     mapping: Arc<Mapping>,
     device: Device,
-    progress: &'a mut LoadProgress<'p>,
+    steps: LoadSteps<'a, 'p>,
     taken: BTreeSet<&'a str>,
     /// Types of matrices without a packed form.
     slow: BTreeSet<GgmlType>,
-    done: u64,
-    total: u64,
     fingerprint: Fingerprint,
     /// Instruction set of the host's kernels; `None` where passes run over tensors.
     isa: Option<Isa>,
     team: Team,
     /// Memory of packed matrices.
     memory: Arena,
+    /// Matrices that are packed already.
+    cached: Option<CachedMatrices>,
 }
 
 impl<'a, 'p> Weights<'a, 'p> {
@@ -61,28 +56,19 @@ impl<'a, 'p> Weights<'a, 'p> {
         mapping: Arc<Mapping>,
         device: Device,
         isa: Option<Isa>,
-        progress: &'a mut LoadProgress<'p>,
+        steps: LoadSteps<'a, 'p>,
         team: Team,
-    ) -> Result<Self, LoadError> {
-        let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
-        progress.report(0, total)?;
+    ) -> Self {
         let (taken, slow, fingerprint) = (BTreeSet::new(), BTreeSet::new(), Fingerprint::default());
         let packed = if isa.is_some() { packed_bytes(gguf) } else { 0 };
-        let memory = Arena::new(packed);
-        Ok(Self {
-            gguf,
-            mapping,
-            device,
-            progress,
-            taken,
-            slow,
-            done: 0,
-            total,
-            fingerprint,
-            isa,
-            team,
-            memory,
-        })
+        let (memory, cached) = (Arena::new(packed), None);
+        Self { gguf, mapping, device, steps, taken, slow, fingerprint, isa, team, memory, cached }
+    }
+
+    /// Takes matrices from `cached` where it has them, in place of packing them.
+    pub fn cached(mut self, cached: Option<CachedMatrices>) -> Self {
+        self.cached = cached;
+        self
     }
 
     /// Instruction set of the host's kernels; `None` over tensors.
@@ -144,22 +130,12 @@ impl<'a, 'p> Weights<'a, 'p> {
         let bias =
             self.optional_vector(&format!("{name}.bias"), rows)?.map(Vector::new).transpose().load()?;
         if let Some(isa) = self.isa
-            && PackedMatrix::supports(self.find(&weight_name)?.dtype)
+            && PackedTensor::packed_bytes(self.find(&weight_name)?.dtype, rows, columns).is_some()
         {
-            let weight =
-                self.packed(&weight_name, rows, columns, |dtype, bytes, n, k, team, memory, done| {
-                    PackedMatrix::pack_by_parts(dtype, bytes, n, k, team, memory, done)
-                })?;
-            return Ok(Linear::packed(weight, isa, bias));
-        }
-        if let Some(isa) = self.isa
-            && FloatType::of(self.find(&weight_name)?.dtype).is_some()
-        {
-            let weight =
-                self.packed(&weight_name, rows, columns, |dtype, bytes, n, k, team, memory, done| {
-                    FloatMatrix::pack_by_parts(dtype, bytes, n, k, team, memory, done)
-                })?;
-            return Ok(Linear::float(weight, isa, bias));
+            return Ok(match self.packed(&weight_name, rows, columns)? {
+                PackedTensor::Quantized(weight) => Linear::packed(weight, isa, bias),
+                PackedTensor::Float(weight) => Linear::float(weight, isa, bias),
+            });
         }
         if self.isa.is_some() {
             return Ok(Linear::wide(self.wide(&weight_name, rows, columns)?, rows, bias));
@@ -182,36 +158,21 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(weight)
     }
 
-    /// The matrix `name`, packed for our own products by `pack`.
-    fn packed<M>(
-        &mut self,
-        name: &str,
-        rows: usize,
-        columns: usize,
-        pack: impl FnOnce(GgmlType, &[u8], usize, usize, &mut Team, &mut Arena, PartDone<'_>) -> Packed<M>,
-    ) -> Result<M, LoadError> {
+    /// The matrix `name`, packed for our own products: from the packed cache where it is there.
+    fn packed(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedTensor, LoadError> {
         let tensor = self.find_matrix(name, rows, columns)?;
         let (start, bytes) = self.place(tensor)?;
         let mapping = Arc::clone(&self.mapping);
-        let data = &mapping.bytes()[start..start + bytes];
-        let counts = self.take(tensor, data);
-        let progress = &mut *self.progress;
-        let (done, total) = (&mut self.done, self.total);
-        mapping.fetch(start, bytes.min(2 * REPORT_BYTES));
-        let packed =
-            pack(tensor.dtype, data, rows, columns, &mut self.team, &mut self.memory, &mut |part: Range<
-                usize,
-            >| {
-                mapping.release(start + part.start, part.len());
-                let ahead = part.end + REPORT_BYTES;
-                mapping.fetch(start + ahead.min(bytes), REPORT_BYTES.min(bytes.saturating_sub(ahead)));
-                if counts {
-                    *done += part.len() as u64;
-                }
-                progress.report(*done, total)
-            });
-        let memory = |_| LoadError::Memory { what: "packed weights", needed: tensor.bytes, available: 0 };
-        packed.map_err(memory)?.ok_or_else(|| damaged(tensor))?
+        let counts = self.take(tensor, &mapping.bytes()[start..start + bytes]);
+        let Self { steps, team, memory, cached, .. } = self;
+        let mut done = |bytes: u64| if counts { steps.add(bytes) } else { steps.report() };
+        if let Some(cached) = cached
+            && let Some(matrix) = cached.take(tensor, (rows, columns), team, memory, &mut done)?
+        {
+            return Ok(matrix);
+        }
+        let place = (&*mapping, start..start + bytes);
+        PackedTensor::pack(tensor, (rows, columns), place, team, memory, done)
     }
 
     /// The embeddings `name` of `rows` tokens, to be multiplied by `scale`.
@@ -231,8 +192,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         let (table, start, bytes) = self.table(tensor, rows, columns)?;
         let mapping = Arc::clone(&self.mapping);
         if self.take(tensor, &mapping.bytes()[start..start + bytes]) {
-            self.done += bytes as u64;
-            self.progress.report(self.done, self.total)?;
+            self.steps.add(bytes as u64)?;
         }
         Ok(Embedding::host(Arc::new(table), scale))
     }
@@ -286,10 +246,7 @@ impl<'a, 'p> Weights<'a, 'p> {
 
     /// Start of a tensor in the mapping, and its length in bytes.
     fn place(&self, tensor: &TensorInfo) -> Result<(usize, usize), LoadError> {
-        let start = usize::try_from(tensor.offset).map_err(|_| damaged(tensor))?;
-        let bytes = usize::try_from(tensor.bytes).map_err(|_| damaged(tensor))?;
-        let end = start.checked_add(bytes).filter(|end| *end <= self.mapping.bytes().len());
-        end.map(|_| (start, bytes)).ok_or_else(|| damaged(tensor))
+        packed_tensor::place(tensor, &self.mapping).map(|place| (place.start, place.len()))
     }
 
     /// Notes that a tensor is used, and its first and last bytes; false if it was used before.
@@ -317,8 +274,7 @@ impl<'a, 'p> Weights<'a, 'p> {
             for byte in part.iter().step_by(PAGE_BYTES) {
                 black_box(*byte);
             }
-            self.done += part.len() as u64;
-            self.progress.report(self.done, self.total)?;
+            self.steps.add(part.len() as u64)?;
         }
         Ok(())
     }
@@ -339,22 +295,10 @@ pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize,
 
 /// Bytes of the packed matrices of `gguf`.
 pub(crate) fn packed_bytes(gguf: &Gguf) -> usize {
-    let packed = matrices(gguf).filter_map(|(tensor, rows, columns, kind)| {
-        let bytes = match (kind, FloatType::of(tensor.dtype)) {
-            (Some(kind), _) => PackedMatrix::packed_bytes(kind, rows, columns),
-            (None, Some(kind)) => FloatMatrix::packed_bytes(kind, rows, columns),
-            (None, None) => return None,
-        };
-        Some(Arena::step(bytes))
+    let packed = matrices(gguf).filter_map(|(tensor, rows, columns, _)| {
+        PackedTensor::packed_bytes(tensor.dtype, rows, columns).map(Arena::step)
     });
     packed.fold(0, usize::saturating_add)
-}
-
-fn damaged(tensor: &TensorInfo) -> LoadError {
-    LoadError::Tensor {
-        name: tensor.name.clone(),
-        problem: format!("its {} bytes at offset {} cannot be used", tensor.bytes, tensor.offset),
-    }
 }
 
 fn wrong_shape(tensor: &TensorInfo, expected: &str) -> LoadError {

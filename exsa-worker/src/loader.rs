@@ -49,7 +49,12 @@ impl WorkerLoader {
         Self { backend, options }
     }
 
-    fn options(&self, source: &ModelSource, engine: &EngineOptions) -> Result<WorkerPoolOptions, LoadError> {
+    fn options(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        engine: &EngineOptions,
+    ) -> Result<WorkerPoolOptions, LoadError> {
         let ModelSource::File(path) = source else {
             return Err(LoadError::Unsupported {
                 what: "a model in memory, for worker processes".into(),
@@ -60,6 +65,8 @@ impl WorkerLoader {
         options.workers = options.workers.max(1);
         let WorkerOptions { model, engine: own, .. } = &mut options.worker;
         (*model, *own) = (Some(path.clone()), engine.clone());
+        let packed_cache = &mut options.worker.packed_cache;
+        *packed_cache = load.packed_cache.clone().or_else(|| packed_cache.take());
         // Unless they are set, threads are those of the model, for all workers together.
         options.threads = options.threads.or_else(|| {
             let all = engine.session.threads.compute?.get();
@@ -84,35 +91,47 @@ impl Loader for WorkerLoader {
         self.backend.inspect(source)
     }
 
-    /// The sum over the workers: pages of the file that they share count once for each.
+    /// The sum over the workers; pages of files that they share count once.
     fn estimate(
         &self,
         source: &ModelSource,
         load: &LoadOptions,
         engine: &EngineOptions,
     ) -> Result<MemoryEstimate, LoadError> {
-        let one = self.backend.estimate(source, load, &engine.session)?;
-        let workers = self.options.workers.max(1) as u64;
-        let mut all = one;
-        all.weights = one.weights.saturating_mul(workers);
-        all.kv = one.kv.saturating_mul(workers);
-        all.scratch = one.scratch.saturating_mul(workers);
-        Ok(all)
+        let load = match &self.options.worker.packed_cache {
+            Some(cache) if load.packed_cache.is_none() => load.clone().packed_cache(cache.clone()),
+            _ => load.clone(),
+        };
+        let one = self.backend.estimate(source, &load, &engine.session)?;
+        Ok(one.of_processes(self.options.workers.max(1) as u64))
     }
 
     fn load(
         &self,
         source: &ModelSource,
-        _load: &LoadOptions,
+        load: &LoadOptions,
         engine: &EngineOptions,
         progress: &mut LoadProgress<'_>,
     ) -> Result<Box<dyn Managed>, LoadError> {
         // A file that the backend refuses ends no worker after the other.
         self.backend.inspect(source)?;
-        let pool = WorkerPool::start(self.options(source, engine)?)?;
-        let total = UNITS * pool.workers().len() as u64;
+        let options = self.options(source, load, engine)?;
+        let workers = UNITS * options.workers as u64;
+        // The workers map the packed file, which their sandbox keeps them from writing.
+        let cache = options.worker.packed_cache.clone();
+        let prepared = if cache.is_some() { workers } else { 0 };
+        let total = prepared + workers;
+        if cache.is_some() {
+            let mut share = |done: u64, all: u64| {
+                let done = u128::from(done) * u128::from(prepared) / u128::from(all.max(1));
+                progress.report(done as u64, total).is_ok()
+            };
+            let load = load.clone().packed_cache(cache);
+            self.backend.prepare(source, &load, &mut LoadProgress::new(&mut share))?;
+        }
+        let pool = WorkerPool::start(options)?;
         loop {
-            let mut done = 0;
+            let mut done = prepared;
             for status in pool.status() {
                 done += match status.state {
                     WorkerState::Starting(share) => (share.clamp(0.0, 1.0) * UNITS as f32) as u64,

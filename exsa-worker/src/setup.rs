@@ -1,7 +1,7 @@
 //! Settings that a worker starts with.
 
 use crate::sandbox::SandboxOptions;
-use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource};
+use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, PackedCache};
 use exsa_core::error::LoadError;
 use exsa_core::{Engine, EngineOptions};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub struct Setup {
     pub backend: String,
     /// The model's file; `None` where the function knows the model.
     pub model: Option<PathBuf>,
+    /// Packed cache of the model.
+    pub packed_cache: Option<PackedCache>,
     /// Options of the engine.
     pub engine: EngineOptions,
     /// A value of the host, for its own use.
@@ -46,11 +48,22 @@ impl Setup {
     pub fn start(self, backend: &dyn InferenceBackend) -> Result<Engine, LoadError> {
         let path = self.model.as_ref();
         let path = path.ok_or_else(|| LoadError::Backend("no file of a model was given".into()))?;
-        let options = LoadOptions::new().threads(self.engine.session.threads);
+        let options = self.load_options();
         let mut progress = self.progress();
         let progress = &mut LoadProgress::new(&mut progress);
         let model = backend.load(&ModelSource::file(path), &options, progress)?;
         Engine::start(model, self.engine)
+    }
+
+    /// Options of loading the model's file: threads and packed cache.
+    #[must_use]
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions::new().threads(self.engine.session.threads).packed_cache(self.packed_cache.clone())
+    }
+
+    /// The packed file of the model.
+    pub(crate) fn packed_file(&self) -> Option<PathBuf> {
+        Some(self.packed_cache.as_ref()?.file(self.model.as_ref()?))
     }
 
     /// A callback for [`LoadProgress::new`](exsa_core::backend::LoadProgress::new) that shows the host how far

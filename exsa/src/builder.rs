@@ -2,7 +2,8 @@
 
 use crate::{Engine, Result, default_backend};
 use exsa_core::backend::{
-    InferenceBackend, KvType, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource, ThreadOptions,
+    InferenceBackend, KvType, LoadOptions, LoadProgress, MemoryEstimate, Model, ModelSource, PackedCache,
+    ThreadOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::speculate::DraftModelSource;
@@ -19,6 +20,7 @@ type Progress = Box<dyn FnMut(u64, u64) -> bool + Send>;
 /// |---|---|
 /// | [`backend`](Self::backend) | candle if the feature is enabled, else llama.cpp |
 /// | [`device`](Self::device) | the first device of the backend |
+/// | [`packed_cache`](Self::packed_cache) | none |
 /// | [`threads`](Self::threads) | one for each physical core available to the process |
 /// | [`context_tokens`](Self::context_tokens) | context length of the model |
 /// | [`sequences`](Self::sequences) | 16 at one time |
@@ -65,6 +67,19 @@ impl EngineBuilder {
     /// Sets the device, by a name of [`InferenceBackend::devices`].
     pub fn device(mut self, name: impl Into<String>) -> Self {
         self.load.device = Some(name.into());
+        self
+    }
+
+    /// Keeps the packed weights in a file, which later loads and other processes map.
+    ///
+    /// ```no_run
+    /// use exsa::{Engine, PackedCache};
+    ///
+    /// let engine = Engine::builder().packed_cache(PackedCache::beside_model()).load("model.gguf")?;
+    /// # Ok::<(), exsa::Error>(())
+    /// ```
+    pub fn packed_cache(mut self, cache: impl Into<Option<PackedCache>>) -> Self {
+        self.load.packed_cache = cache.into();
         self
     }
 

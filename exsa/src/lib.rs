@@ -14,7 +14,9 @@ pub use error::{Error, Result};
 
 #[doc(no_inline)]
 pub use exsa_core as core;
-pub use exsa_core::backend::{InferenceBackend, KvType, MemoryEstimate, ModelSource};
+pub use exsa_core::backend::{
+    InferenceBackend, KvType, MemoryEstimate, ModelSource, PackedCache, PackedCheck, WeightPages,
+};
 pub use exsa_core::chat::ChatOptions;
 pub use exsa_core::error::LoadError;
 pub use exsa_core::model_info::ModelInfo;

@@ -76,6 +76,15 @@ impl InferenceBackend for FaultyBackend {
         Ok(Arc::new(FaultyModel::new(inner, self.faults.clone())))
     }
 
+    fn prepare(
+        &self,
+        source: &ModelSource,
+        options: &LoadOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<(), LoadError> {
+        self.inner.prepare(source, options, progress)
+    }
+
     fn estimate(
         &self,
         source: &ModelSource,

@@ -14,13 +14,34 @@ pub struct MemoryEstimate {
     pub kv: u64,
     /// Activations, logits and workspaces of the session at its largest batch.
     pub scratch: u64,
+    /// Part of the weights in pages of mapped files, which all processes share that map them.
+    pub shared: u64,
 }
 
 impl MemoryEstimate {
     /// Creates an estimate.
     #[must_use]
     pub fn new(weights: u64, kv: u64, scratch: u64) -> Self {
-        Self { weights, kv, scratch }
+        Self { weights, kv, scratch, shared: 0 }
+    }
+
+    /// Sets the part of the weights in pages of mapped files.
+    #[must_use]
+    pub fn shared(mut self, bytes: u64) -> Self {
+        self.shared = bytes.min(self.weights);
+        self
+    }
+
+    /// The estimate of `processes` processes with a model and a session each.
+    #[must_use]
+    pub fn of_processes(self, processes: u64) -> Self {
+        let own = self.weights.saturating_sub(self.shared);
+        Self {
+            weights: self.shared.saturating_add(own.saturating_mul(processes)),
+            kv: self.kv.saturating_mul(processes),
+            scratch: self.scratch.saturating_mul(processes),
+            shared: self.shared,
+        }
     }
 
     /// All bytes together.
@@ -33,5 +54,19 @@ impl MemoryEstimate {
     #[must_use]
     pub fn session(&self) -> u64 {
         self.kv.saturating_add(self.scratch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_pages_count_once() {
+        let one = MemoryEstimate::new(100, 10, 1).shared(70);
+        assert_eq!(one.of_processes(1), one);
+        assert_eq!(one.of_processes(3), MemoryEstimate::new(160, 30, 3).shared(70));
+        assert_eq!(MemoryEstimate::new(5, 0, 0).shared(9).of_processes(4).weights, 5);
+        assert_eq!(MemoryEstimate::new(u64::MAX, 1, 1).of_processes(2).total(), u64::MAX);
     }
 }

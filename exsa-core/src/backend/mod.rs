@@ -13,6 +13,7 @@ pub(crate) mod interrupt;
 mod kv_type;
 mod options;
 mod output;
+mod packed_cache;
 mod pooling;
 mod progress;
 mod saved_kv;
@@ -28,6 +29,7 @@ pub use interrupt::Interrupt;
 pub use kv_type::KvType;
 pub use options::{LoadOptions, SessionOptions, ThreadOptions};
 pub use output::{Output, RowSampling, SampledRow};
+pub use packed_cache::{PackedCache, PackedCheck, WeightPages};
 pub use pooling::Pooling;
 pub use progress::LoadProgress;
 pub use saved_kv::{SavedKv, read_error};
@@ -67,6 +69,24 @@ pub trait InferenceBackend: Send + Sync {
         options: &LoadOptions,
         progress: &mut LoadProgress<'_>,
     ) -> Result<Arc<dyn Model>, LoadError>;
+
+    /// Writes the packed cache of the model of `source` where `options` ask for one and it is not there, so that
+    /// loads with these options find it: for processes that may read it and not write it, such as workers in
+    /// a sandbox. A cache that cannot be written is logged and no error. Backends without one, which is the
+    /// default, do nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`load`](Self::load).
+    fn prepare(
+        &self,
+        source: &ModelSource,
+        options: &LoadOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<(), LoadError> {
+        let _ = (source, options, progress);
+        Ok(())
+    }
 
     /// Estimates the bytes of the model of `source` and one
     /// session of it with these options. Reads the header only.

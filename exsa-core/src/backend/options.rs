@@ -1,6 +1,6 @@
 //! Options of loading and of sessions.
 
-use super::{Interrupt, KvType, Pooling, ThreadTeam};
+use super::{Interrupt, KvType, PackedCache, Pooling, ThreadTeam};
 use std::num::NonZeroUsize;
 
 /// Default of [`SessionOptions::span_adapters_max`].
@@ -18,6 +18,9 @@ pub struct LoadOptions {
     pub device: Option<String>,
     /// Threads for loading.
     pub threads: ThreadOptions,
+    /// A file with the weights in the backend's own layout, for later loads and other processes; `None`, the
+    /// default, writes and reads none.
+    pub packed_cache: Option<PackedCache>,
 }
 
 impl LoadOptions {
@@ -38,6 +41,13 @@ impl LoadOptions {
     #[must_use]
     pub fn threads(mut self, threads: ThreadOptions) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// Sets the packed cache.
+    #[must_use]
+    pub fn packed_cache(mut self, cache: impl Into<Option<PackedCache>>) -> Self {
+        self.packed_cache = cache.into();
         self
     }
 }

@@ -5,6 +5,7 @@ use super::error::ModelsError;
 use super::folders::Folders;
 use super::guarded::GuardedBackend;
 use super::name;
+use super::packed_place::PackedPlace;
 use super::pulled::Pulls;
 use super::remote::RemoteLoader;
 use super::warm_up::warm_up;
@@ -12,7 +13,7 @@ use crate::http::error::ApiError;
 use axum::http::StatusCode;
 use exsa_core::EngineOptions;
 use exsa_core::adapter::AdapterError;
-use exsa_core::backend::{InferenceBackend, ModelSource, SessionOptions, ThreadOptions};
+use exsa_core::backend::{InferenceBackend, ModelSource, PackedCache, SessionOptions, ThreadOptions};
 use exsa_core::chat::ChatTemplateSource;
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
@@ -70,6 +71,7 @@ struct Builder {
     /// Options of models whose table leaves them out.
     defaults: EngineOptions,
     idle_timeout: Option<Duration>,
+    packed_cache: PackedPlace,
 }
 
 impl Models {
@@ -140,7 +142,8 @@ impl Models {
         let folders = Arc::new(
             Folders::new(&config.folders).map_err(|error| ModelsError::new("folders", error.to_string()))?,
         );
-        let builder = Builder { folders, backend, defaults, idle_timeout: config.idle_timeout };
+        let (idle_timeout, packed_cache) = (config.idle_timeout, config.packed_cache.clone());
+        let builder = Builder { folders, backend, defaults, idle_timeout, packed_cache };
         for (name, entry) in &config.models {
             let model = builder.configured(name, entry)?;
             registry.add(model).map_err(|error| ModelsError::new(name, error.to_string()))?;
@@ -202,7 +205,8 @@ impl Models {
         let Some(builder) = self.builder() else { return Ok(Staged::default()) };
         // The store was opened at start.
         let defaults = defaults.prompt_cache(builder.defaults.prompt_cache.clone());
-        let builder = Builder { defaults, idle_timeout: config.idle_timeout, ..builder };
+        let (idle_timeout, packed_cache) = (config.idle_timeout, config.packed_cache.clone());
+        let builder = Builder { defaults, idle_timeout, packed_cache, ..builder };
         let mut models = Vec::new();
         for (name, entry) in &config.models {
             models.push(builder.configured(name, entry)?);
@@ -449,12 +453,24 @@ impl Builder {
                 })
             }
         };
+        config.load.packed_cache = self.packed_cache(entry).map_err(|problem| at("packed_cache", problem))?;
         config.aliases.clone_from(&entry.aliases);
         config.idle_timeout = self.idle_timeout;
         config.load.threads = self.defaults.session.threads;
         config.engine = self.defaults.clone();
         config.engine.chat_template = template.or(config.engine.chat_template);
         Ok(changed(config, entry))
+    }
+
+    /// The packed cache of a table.
+    fn packed_cache(&self, entry: &ModelEntry) -> Result<Option<PackedCache>, String> {
+        let cache = entry.packed_cache.as_ref().unwrap_or(&self.packed_cache).cache();
+        if cache.is_none() && (entry.packed_pages.is_some() || entry.packed_check.is_some()) {
+            return Err("it is off, and packed_pages and packed_check are settings of it".into());
+        }
+        Ok(cache.map(|cache| {
+            cache.pages(entry.packed_pages.unwrap_or_default()).check(entry.packed_check.unwrap_or_default())
+        }))
     }
 
     /// Loads the adapters of a table into an engine.

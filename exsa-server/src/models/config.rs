@@ -3,10 +3,11 @@
 use super::catalog::Models;
 use super::draft::DraftEntry;
 use super::name;
+use super::packed_place::PackedPlace;
 use super::remote::RemoteEntry;
 use super::units;
 use crate::config::Problems;
-use exsa_core::backend::{InferenceBackend, KvType, ModelSource};
+use exsa_core::backend::{InferenceBackend, KvType, ModelSource, PackedCheck, WeightPages};
 use exsa_core::error::LoadError;
 use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
 use exsa_core::speculate::SpeculationMode;
@@ -57,6 +58,9 @@ pub struct ModelsConfig {
     /// Time without requests after which a model is put to sleep, unless its table says otherwise; never by
     /// default.
     pub idle_timeout: Option<Duration>,
+    /// Place of packed files: weights in the backend's own layout, which later loads and worker processes map;
+    /// off by default.
+    pub packed_cache: PackedPlace,
     /// Name of the model for requests that name none. Without it, the model that becomes ready first.
     pub active: Option<String>,
     /// The models by name: the tables `[models.NAME]`.
@@ -181,6 +185,15 @@ pub struct ModelEntry {
     /// Name of a chat template: one of the model, or a built-in one such as `chatml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template_name: Option<String>,
+    /// Place of the model's packed file, in place of that of all models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packed_cache: Option<PackedPlace>,
+    /// Memory of weights from a packed file: `shared` (default) or `huge`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packed_pages: Option<WeightPages>,
+    /// When checksums of a packed file are checked: `header` (default), `load` or `background`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packed_check: Option<PackedCheck>,
     /// Number of worker processes that serve the model, in place of an engine in the server's process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<NonZeroUsize>,
@@ -241,6 +254,7 @@ enum Setting {
     LoadWait,
     KeepStreams,
     IdleTimeout,
+    PackedCache,
     Active,
 }
 
@@ -271,7 +285,7 @@ impl<'de> Deserialize<'de> for Table {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
                     "the table of a model, or one of the settings folders, discover, memory, load_on_request, \
-                     load_wait, keep_streams, idle_timeout, active",
+                     load_wait, keep_streams, idle_timeout, packed_cache, active",
                 )
             }
 
@@ -330,6 +344,7 @@ impl<'de> Deserialize<'de> for ModelsConfig {
                         Setting::LoadWait => config.load_wait = map.next_value::<Seconds>()?.0,
                         Setting::KeepStreams => config.keep_streams = Some(map.next_value()?),
                         Setting::IdleTimeout => config.idle_timeout = map.next_value::<Seconds>()?.0,
+                        Setting::PackedCache => config.packed_cache = map.next_value()?,
                         Setting::Active => config.active = Some(map.next_value()?),
                     }
                 }

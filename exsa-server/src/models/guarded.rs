@@ -59,6 +59,15 @@ impl InferenceBackend for GuardedBackend {
         self.guarded(source, |source| self.inner.load(source, options, progress))
     }
 
+    fn prepare(
+        &self,
+        source: &ModelSource,
+        options: &LoadOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<(), LoadError> {
+        self.guarded(source, |source| self.inner.prepare(source, options, progress))
+    }
+
     fn estimate(
         &self,
         source: &ModelSource,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// Marks the protocol: "exsa", little-endian.
 const MAGIC: u32 = u32::from_le_bytes(*b"exsa");
 /// Version of the protocol. Both sides have the same, since a message has no self-description.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// First message of both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use super::policy::{RestartPolicy, Timeouts};
 use super::status::WorkerStatus;
 use crate::sandbox::SandboxOptions;
 use exsa_core::EngineOptions;
+use exsa_core::backend::PackedCache;
 use exsa_core::tokenizer::Tokenizer;
 use std::ffi::OsString;
 use std::fmt;
@@ -25,6 +26,11 @@ pub struct WorkerOptions {
     pub backend: String,
     /// The model's file, which the host reads the tokenizer from; `None` where the worker knows the model.
     pub model: Option<PathBuf>,
+    /// Packed cache of the model, which workers of one model map together; `None`, the default, has none. In a
+    /// sandbox, the worker may read the model's packed file and not write it: a host writes it before, by
+    /// [`InferenceBackend::prepare`](exsa_core::backend::InferenceBackend::prepare), as
+    /// [`WorkerLoader`](crate::WorkerLoader) does.
+    pub packed_cache: Option<PackedCache>,
     /// The model's tokenizer, if the host is not to read it from the file.
     pub tokenizer: Option<Arc<dyn Tokenizer>>,
     /// Options of the engine. The host checks requests by them.
@@ -53,6 +59,7 @@ impl Default for WorkerOptions {
             program: None,
             backend: "candle".into(),
             model: None,
+            packed_cache: None,
             tokenizer: None,
             engine: EngineOptions::default(),
             host: serde_json::Value::Null,
@@ -98,6 +105,13 @@ impl WorkerOptions {
     #[must_use]
     pub fn model(mut self, model: impl Into<PathBuf>) -> Self {
         self.model = Some(model.into());
+        self
+    }
+
+    /// Sets the packed cache of the model.
+    #[must_use]
+    pub fn packed_cache(mut self, cache: impl Into<Option<PackedCache>>) -> Self {
+        self.packed_cache = cache.into();
         self
     }
 
@@ -172,6 +186,7 @@ impl fmt::Debug for WorkerOptions {
             .field("program", &self.program)
             .field("backend", &self.backend)
             .field("model", &self.model)
+            .field("packed_cache", &self.packed_cache)
             .field("memory_max", &self.memory_max)
             .field("sandbox", &self.sandbox)
             .field("restart", &self.restart)

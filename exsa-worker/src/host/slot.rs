@@ -375,6 +375,7 @@ impl Supervisor {
             worker: options.number,
             backend: options.backend.clone(),
             model: options.model.clone(),
+            packed_cache: options.packed_cache.clone(),
             // The host's queue is the one with a limit.
             engine: options.engine.clone().queue_max(usize::MAX / 2).user_queue_max(None),
             host: options.host.clone(),

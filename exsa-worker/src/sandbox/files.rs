@@ -21,7 +21,11 @@ const SYSTEM: [&str; 7] = [
 ];
 
 /// Restricts this thread, and those that it starts, to the files handed over.
-pub(super) fn restrict(options: &SandboxOptions, model: Option<&Path>) -> Result<(), String> {
+pub(super) fn restrict(
+    options: &SandboxOptions,
+    model: Option<&Path>,
+    packed: Option<&Path>,
+) -> Result<(), String> {
     let text = |error: landlock::RulesetError| error.to_string();
     let all = AccessFs::from_all(VERSION);
     // Programs are not executed, which the filter of system calls refuses as well.
@@ -34,9 +38,9 @@ pub(super) fn restrict(options: &SandboxOptions, model: Option<&Path>) -> Result
         .map_err(text)?
         .create()
         .map_err(text)?;
-    let system = SYSTEM.iter().map(|path| (PathBuf::from(path), true));
+    let optional = SYSTEM.iter().map(Path::new).chain(packed).map(|path| (path.to_path_buf(), true));
     let given = options.read.iter().cloned().chain(model.map(Path::to_path_buf)).map(|path| (path, false));
-    for (path, may_be_missing) in system.chain(given) {
+    for (path, may_be_missing) in optional.chain(given) {
         match PathFd::new(&path) {
             Ok(file) => rules = rules.add_rule(PathBeneath::new(file, rights(&path, read))).map_err(text)?,
             Err(PathFdError::OpenCall { .. }) if may_be_missing => {}

@@ -13,7 +13,7 @@ pub(crate) use limits::{die, die_with_parent, prepare};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Whether a worker shuts itself in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub enum SandboxMode {
 
 /// Settings of the sandbox.
 ///
-/// The model, and what every program needs of `/proc` and `/sys`, can be read in any case.
+/// The model with its packed file, and what every program needs of `/proc` and `/sys`, can be read in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -116,8 +116,14 @@ impl fmt::Display for SandboxReport {
     }
 }
 
-/// Restricts this process. Must be called while it has one thread.
-pub(crate) fn enter(options: &SandboxOptions, model: Option<&std::path::Path>, report: &mut SandboxReport) {
+/// Restricts this process. Must be called while it has one thread. `model` can be read, and `packed`, its packed
+/// file, where it is there.
+pub(crate) fn enter(
+    options: &SandboxOptions,
+    model: Option<&Path>,
+    packed: Option<&Path>,
+    report: &mut SandboxReport,
+) {
     if options.mode == SandboxMode::Off {
         report.missing.push("the sandbox is off".into());
         return;
@@ -128,7 +134,7 @@ pub(crate) fn enter(options: &SandboxOptions, model: Option<&std::path::Path>, r
         if threads > 1 {
             report.missing.push(format!("files: {threads} threads ran before run_if_worker was called"));
         } else {
-            match files::restrict(options, model) {
+            match files::restrict(options, model, packed) {
                 Ok(()) => report.files = true,
                 Err(reason) => report.missing.push(format!("files: {reason}")),
             }
@@ -140,7 +146,7 @@ pub(crate) fn enter(options: &SandboxOptions, model: Option<&std::path::Path>, r
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = model;
+        let _ = (model, packed);
         report.missing.push("files and system calls: only on Linux".into());
     }
 }

@@ -86,7 +86,8 @@ where
         }
     };
     sandbox::prepare(setup.memory_max, &mut report);
-    sandbox::enter(&setup.sandbox, setup.model.as_deref(), &mut report);
+    let packed = setup.packed_file();
+    sandbox::enter(&setup.sandbox, setup.model.as_deref(), packed.as_deref(), &mut report);
     let is_enough = setup.sandbox.mode != SandboxMode::Required || report.is_complete();
 
     let output = Arc::new(Output::default());

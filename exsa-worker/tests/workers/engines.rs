@@ -27,6 +27,8 @@ pub fn build(setup: Setup) -> Result<Engine, Box<dyn Error + Send + Sync>> {
         "scripted" => scripted(&setup.host),
         #[cfg(feature = "candle")]
         "tiny" => tiny(&mut setup.progress())?,
+        #[cfg(feature = "candle")]
+        "file" => return Ok(setup.start(&CandleBackend::new())?),
         "probe" => return Err(crate::sandbox::probe(&setup).into()),
         "refuses" => return Err("the model is not here".into()),
         "slow" => {

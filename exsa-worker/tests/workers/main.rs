@@ -10,6 +10,8 @@ mod flow;
 mod harness;
 mod hostile;
 mod killing;
+#[cfg(feature = "candle")]
+mod packed;
 mod pools;
 mod sandbox;
 mod signals;
@@ -40,6 +42,8 @@ fn main() {
         killing::TESTS,
         #[cfg(feature = "candle")]
         candle::TESTS,
+        #[cfg(feature = "candle")]
+        packed::TESTS,
     ];
     harness::run(&tests.concat());
 }

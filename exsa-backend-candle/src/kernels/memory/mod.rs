@@ -4,3 +4,4 @@ pub mod buffer;
 pub mod pages;
 pub mod prefetch;
 pub mod team;
+pub mod weight_memory;

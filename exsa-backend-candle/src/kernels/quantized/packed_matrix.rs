@@ -2,8 +2,9 @@
 
 use super::activations::Activations;
 use super::layout::{PackedType, TILE, pack_super_block};
-use crate::kernels::memory::pages::{Arena, Pages};
+use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
+use crate::kernels::memory::weight_memory::WeightMemory;
 use exsa_core::gguf::GgmlType;
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ pub struct PackedMatrix {
     pub(super) kind: PackedType,
     pub(super) n: usize,
     pub(super) k: usize,
-    data: Pages,
+    data: WeightMemory,
 }
 
 impl PackedMatrix {
@@ -86,7 +87,16 @@ impl PackedMatrix {
                 return Ok(Some(Err(stopped)));
             }
         }
-        Ok(Some(Ok(Self { kind, n, k, data })))
+        Ok(Some(Ok(Self { kind, n, k, data: data.into() })))
+    }
+
+    /// The matrix of `n` rows of `k` values of type `dtype` whose packed bytes are `data`; `None` where the type
+    /// has no packed form or the lengths do not fit. All bytes are weights of some value.
+    pub fn from_packed(dtype: GgmlType, n: usize, k: usize, data: WeightMemory) -> Option<Self> {
+        let kind = PackedType::of(dtype)?;
+        let fits = n > 0 && k > 0 && k.is_multiple_of(kind.file_block().1);
+        let fits = fits && data.as_slice().len() == Self::packed_bytes(kind, n, k);
+        fits.then_some(Self { kind, n, k, data })
     }
 
     /// The packed bytes.

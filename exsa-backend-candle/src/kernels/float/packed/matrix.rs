@@ -1,8 +1,9 @@
 //! Float weights in tiles of 16 rows.
 
 use super::element::{Element, FloatType};
-use crate::kernels::memory::pages::{Arena, Pages};
+use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
+use crate::kernels::memory::weight_memory::WeightMemory;
 use exsa_core::gguf::GgmlType;
 use std::ops::Range;
 
@@ -21,7 +22,7 @@ pub(crate) struct FloatMatrix {
     pub(super) kind: FloatType,
     pub(super) n: usize,
     pub(super) k: usize,
-    data: Pages,
+    data: WeightMemory,
 }
 
 impl FloatMatrix {
@@ -81,7 +82,15 @@ impl FloatMatrix {
                 return Ok(Some(Err(stopped)));
             }
         }
-        Ok(Some(Ok(Self { kind, n, k, data })))
+        Ok(Some(Ok(Self { kind, n, k, data: data.into() })))
+    }
+
+    /// The matrix of `n` rows of `k` values of type `dtype` whose packed bytes are `data`; `None` where the type
+    /// is no float or the lengths do not fit.
+    pub fn from_packed(dtype: GgmlType, n: usize, k: usize, data: WeightMemory) -> Option<Self> {
+        let kind = FloatType::of(dtype)?;
+        let fits = n > 0 && k > 0 && data.as_slice().len() == Self::packed_bytes(kind, n, k);
+        fits.then_some(Self { kind, n, k, data })
     }
 
     /// The packed bytes.
