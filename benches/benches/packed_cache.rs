@@ -19,7 +19,7 @@ use exsa_core::backend::{
     InferenceBackend, LoadOptions, LoadProgress, ModelSource, PackedCache, PackedCheck, SessionOptions,
     ThreadOptions, WeightPages,
 };
-use exsa_core::{Engine, EngineOptions, Event, Generator, Request};
+use exsa_core::{Engine, EngineOptions, Event, Request};
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;

@@ -41,7 +41,7 @@ impl TextMasks {
     }
 
     fn insert(&mut self, state: StateID, mask: SimpleVob) {
-        let bytes = mask.as_slice().len() * size_of::<u32>();
+        let bytes = size_of_val(mask.as_slice());
         while self.bytes + bytes > limits::MASK_BYTES_MAX
             && let Some(oldest) = self.order.pop_front()
         {

@@ -5,7 +5,7 @@ use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The newest version of landlock whose rights are restricted; older kernels restrict those that they know.
 const VERSION: ABI = ABI::V6;
