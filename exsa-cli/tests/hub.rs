@@ -173,10 +173,6 @@ fn mistakes_are_told_in_words() {
     assert!(http.contains("--allow-http"), "{http}");
     let offline = failed(&run(&["pull", "hf:org/tiny", "--offline"]), 1);
     assert!(offline.contains("not in the cache"), "{offline}");
-    if !cfg!(feature = "tls") {
-        let https = failed(&run(&["pull", "hf:org/tiny"]), 1);
-        assert!(https.contains("--features tls"), "{https}");
-    }
     failed(&run(&["pull", "hf:org/tiny", "--parallel", "0"]), 2);
     failed(&run(&["rm", "Cargo.toml"]), 2);
     failed(&run(&["rm"]), 2);

@@ -30,8 +30,8 @@ fn wrong_files_are_described_where_they_are_wrong() {
         (
             "draft model without speculation",
             "[engine]\nspeculation = \"off\"\n[models.chat]\nbuiltin = true\ndraft = { builtin = true }\n",
-            "exsa.toml:5:9: models.chat.draft: speculation is off in [engine]; auto or on is needed for a draft \
-             model\n  |\n5 | draft = { builtin = true }\n  |         ^^^^^^^^^^^^^^^^^^^^",
+            "exsa.toml:5:1: models.chat.draft: speculation is off in [engine]; auto or on is needed for a draft \
+             model\n  |\n5 | draft = { builtin = true }\n  | ^^^^^",
         ),
         (
             "port out of range",

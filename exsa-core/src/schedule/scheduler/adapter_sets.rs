@@ -17,8 +17,10 @@ pub(super) struct AdapterSets {
     max: Option<usize>,
     /// Sets of this plan.
     chosen: Vec<Set>,
-    /// Sets of running sequences, with the number of the last plan that had them, or since which they wait.
+    /// Sets of running sequences, with the number of the last plan that had them, or the number from which on
+    /// they wait.
     served: Vec<(Set, u64)>,
+    /// Twice the number of this plan, so that there is a number between two plans.
     plan: u64,
 }
 
@@ -53,16 +55,16 @@ impl Scheduler {
     pub(super) fn choose_adapter_sets(&mut self) {
         let Some(max) = self.adapter_sets.max else { return };
         let Self { running, order, adapter_sets: sets, .. } = self;
-        sets.plan += 1;
+        sets.plan += 2;
         sets.chosen.clear();
         sets.served.retain(|(set, _)| running.iter().flatten().any(|other| other.request.adapters == *set));
         let active = order.iter().filter_map(|seq| running.get(seq.index())?.as_ref());
         let active = active.filter(|running| running.decodes() || running.prefills());
         let active = active.map(|running| &running.request.adapters);
         for set in active.clone() {
-            // A new set waits from now on: it does not overtake those that waited before.
+            // A new set goes before those of the last plan, and behind those that waited before.
             if !sets.served.iter().any(|(known, _)| known == set) {
-                sets.served.push((set.clone(), sets.plan));
+                sets.served.push((set.clone(), sets.plan.saturating_sub(3)));
             }
         }
         for _ in 0..max {
