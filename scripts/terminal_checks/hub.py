@@ -11,13 +11,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """Serves the file by ranges. While `slow` is set it trickles; while `cuts` is above 0, connections break."""
+    """Serves the file by ranges. While `slow` is set it trickles; connections break after the share `cut` of a range."""
 
     def __init__(self, model):
         self.model = model
         self.digest = hashlib.sha256(model).hexdigest()
         self.slow = False
-        self.cut = False
+        self.cut = None
         self.ranges = []
         hub = self
 
@@ -57,7 +57,7 @@ class Hub:
         request.end_headers()
         try:
             for at in range(0, len(part), 65536):
-                if self.cut and at >= len(part) // 2:
+                if self.cut is not None and at >= len(part) * self.cut:
                     request.connection.close()
                     return
                 request.wfile.write(part[at : at + 65536])
