@@ -132,7 +132,7 @@ fn of_type(dtype: GgmlType) -> Edit {
             GgmlType::F32 if is_vector => 1f32.to_le_bytes().repeat(len / 4),
             GgmlType::F32 => (0..len / 4).flat_map(|_| (f32::from(random()) / 999.0).to_le_bytes()).collect(),
             // Exponents of 8 bits come first in a block.
-            GgmlType::MXFP4 => {
+            GgmlType::Mxfp4 => {
                 (0..len).map(|i| random() & 0x2f | if i % 17 == 0 { 0x50 } else { 0 }).collect()
             }
             // Small numbers, whatever the type, and none that is infinite.
