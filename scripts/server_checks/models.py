@@ -193,7 +193,7 @@ def keep_alive(_):
         api.pull("org/b")
         raise AssertionError("a pull was accepted")
     except ollama.ResponseError as error:
-        assert error.status_code == 501, error
+        assert error.status_code == 403, error
 
 
 @check("models: mode and fairness change at run time")

@@ -70,7 +70,7 @@ pub(crate) async fn llama_list(State(state): State<Arc<AppState>>, caller: Calle
 /// `POST /lora-adapters`: scales of all requests, which this server does not have.
 pub(crate) async fn llama_set() -> ApiError {
     let message = "scales are set per request here, by its field lora: [{\"id\": 0, \"scale\": 0.5}]";
-    ApiError::new(StatusCode::NOT_IMPLEMENTED, "invalid_request_error", message).code("not_supported")
+    ApiError::new(StatusCode::BAD_REQUEST, "invalid_request_error", message).code("not_supported")
 }
 
 /// Turns llama-server's numbers of adapters in `lora` into names.
@@ -190,7 +190,7 @@ impl From<AdapterError> for ApiError {
                     .code("insufficient_memory")
             }
             AdapterError::Unsupported { .. } | AdapterError::Load(LoadError::Unsupported { .. }) => {
-                invalid(StatusCode::NOT_IMPLEMENTED).code("not_supported")
+                invalid(StatusCode::BAD_REQUEST).code("not_supported")
             }
             AdapterError::Model(error) => error.into(),
             AdapterError::Load(LoadError::Adapter { .. } | LoadError::Io { .. }) => {

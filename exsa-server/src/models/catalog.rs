@@ -320,8 +320,9 @@ impl Models {
         let folders = self.builder().map(|builder| builder.folders).filter(|folders| !folders.is_empty());
         let Some(folders) = folders else {
             let message = "adapters are loaded from the folders of models, of which there are none";
-            return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "invalid_request_error", message)
-                .code("not_supported"));
+            return Err(
+                ApiError::new(StatusCode::FORBIDDEN, "invalid_request_error", message).code("not_supported")
+            );
         };
         Ok(guarded(&folders, path, load)?)
     }

@@ -135,7 +135,7 @@ async fn loaded_used_and_unloaded() {
     let message = reply.json()["error"]["message"].as_str().unwrap().to_owned();
     assert_eq!(message, "there is no adapter 'alice'; loaded: bob, carol");
     let reply = post_json(&app, "/lora-adapters", json!({})).await;
-    assert_eq!(reply.status, StatusCode::NOT_IMPLEMENTED);
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

@@ -168,7 +168,9 @@ async fn servers_without_a_folder_or_keys_fetch_nothing() {
     };
     let models = Models::open(&ModelsConfig::default(), Gated::new("x"), EngineOptions::default()).unwrap();
     let app = Server::of_models(Arc::new(models)).router();
-    assert_eq!(post(&app).await.status, StatusCode::NOT_IMPLEMENTED);
+    let reply = post(&app).await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN);
+    assert!(reply.text.contains("[pull]"), "{}", reply.text);
     let folder = std::env::temp_dir().join(format!("exsa-server-pull-open-{}", std::process::id()));
     let app = Server::of_models(Fixture::models(&folder)).router();
     let reply = post(&app).await;

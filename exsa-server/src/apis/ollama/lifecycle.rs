@@ -81,7 +81,7 @@ pub(crate) async fn no_files(uri: axum::http::Uri) -> OllamaError {
 }
 
 /// The error of routes that change files, where the configuration does not allow it.
-pub(super) fn not_supported(uri: &axum::http::Uri) -> ApiError {
+fn not_supported(uri: &axum::http::Uri) -> ApiError {
     let message = format!(
         "{} is not supported: models are GGUF files in the folders of the server's configuration, which it does not \
          change",

@@ -1,7 +1,6 @@
 //! `/api/pull` and `/api/delete`: models that administrators fetch and delete.
 
 use super::error::{self, OllamaError};
-use super::lifecycle::not_supported;
 use crate::http::body::Fields;
 use crate::http::error::ApiError;
 use crate::models::{Models, Pulls, name_of};
@@ -93,7 +92,10 @@ async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 fn pulls(state: &AppState, uri: &Uri) -> Result<(Arc<Models>, Arc<Pulls>), ApiError> {
     let models = state.models.as_ref();
     let found = models.and_then(|models| Some((models.clone(), models.pulls()?.clone())));
-    let found = found.ok_or_else(|| not_supported(uri))?;
+    let found = found.ok_or_else(|| {
+        let message = format!("{} is off: [pull] in the server's configuration names no folder", uri.path());
+        ApiError::new(StatusCode::FORBIDDEN, "invalid_request_error", message).code("not_supported")
+    })?;
     if state.access.is_none() {
         let message = "only administrators may fetch and delete models, and this server has no keys by which to tell them";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message).code("missing_scope"));
