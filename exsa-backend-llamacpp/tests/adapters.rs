@@ -519,7 +519,8 @@ fn folders_of_peft() {
         "blk.1.ffn_down.weight" => 4.0,
         _ => 2.0,
     };
-    let scales: [(&str, fn(&str) -> f32); 2] =
+    type Scale = fn(&str) -> f32;
+    let scales: [(&str, Scale); 2] =
         [("", |_| 2.0), (r#", "alpha_pattern": {"v_proj": 2, "layers.1.mlp.down_proj": 16}"#, by_pattern)];
     for (settings, scale_of) in scales {
         let config = format!(r#"{{"peft_type": "LORA", "r": 4, "lora_alpha": 8{settings}}}"#);
