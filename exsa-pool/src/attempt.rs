@@ -41,6 +41,7 @@ impl EventSink for AttemptSink {
             // Text that this end released is void: the answer goes on.
             events.clear();
             let attempt = progress.attempts.swap_remove(at);
+            progress.lost = Some(attempt.member);
             // One that was never begun is no crash.
             match error {
                 RequestError::Unavailable(_) => _ = progress.unavailable_since.get_or_insert(now),

@@ -32,12 +32,12 @@ pub(crate) enum Refusal {
 impl State {
     /// Reserves a member for a part, if one can take it now.
     pub(crate) fn place(&mut self, part: &Part, shared: &Shared, now: Duration) -> Option<Placed> {
-        let (origin, crashes) = {
+        let (origin, crashes, lost) = {
             let progress = part.job.progress.lock();
-            (progress.origin.filter(|_| progress.has_tokens()), progress.crashes)
+            (progress.origin.filter(|_| progress.has_tokens()), progress.crashes, progress.lost)
         };
         let suspect = crashes > 0;
-        let need = Need { part, origin, suspect, slack: shared.options.affinity_slack };
+        let need = Need { part, origin, suspect, lost, slack: shared.options.affinity_slack };
         let chosen = choose(&self.members, &need, now)?;
         let member = &mut self.members[chosen];
         member.in_flight += part.answers();

@@ -12,6 +12,8 @@ pub(crate) struct Need<'a> {
     pub(crate) origin: Option<Continuation>,
     /// Whether it was running in a crash.
     pub(crate) suspect: bool,
+    /// The member that was lost last while it ran there.
+    pub(crate) lost: Option<u64>,
     /// Load, in answers, that a cached prefix is worth.
     pub(crate) slack: usize,
 }
@@ -20,7 +22,8 @@ pub(crate) struct Need<'a> {
 ///
 /// A member that has computed most of the prompt's prefix goes first, unless it has more to do than the least
 /// loaded by more than the slack. Parts that were running in a crash go where fewest of their kind are, so that
-/// one that crashes engines takes few others with it.
+/// one that crashes engines takes few others with it, and back to the member that was lost only if no other
+/// takes them: its process may still be ending.
 pub(crate) fn choose(members: &[MemberState], need: &Need<'_>, now: Duration) -> Option<usize> {
     let part = need.part;
     let able = |member: &MemberState| {
@@ -33,7 +36,10 @@ pub(crate) fn choose(members: &[MemberState], need: &Need<'_>, now: Duration) ->
     let able: Vec<usize> = (0..members.len()).filter(|index| able(&members[*index])).collect();
     let load = |index: usize| members[index].in_flight;
     if need.suspect {
-        return able.into_iter().min_by_key(|index| (members[*index].suspects, load(*index)));
+        let was_lost = |index: usize| Some(members[index].id) == need.lost;
+        return able
+            .into_iter()
+            .min_by_key(|index| (was_lost(*index), members[*index].suspects, load(*index)));
     }
     let keys = &part.job.keys;
     let matched = |index: usize| members[index].affinity.matched(keys);

@@ -47,6 +47,8 @@ pub(crate) struct Progress {
     pub(crate) origin: Option<Continuation>,
     pub(crate) continued: Option<Continued>,
     pub(crate) crashes: u32,
+    /// The member that was lost last while the request ran there.
+    pub(crate) lost: Option<u64>,
     /// Time since which every member that was tried was unavailable.
     pub(crate) unavailable_since: Option<Duration>,
     /// Whether text came without the id of its token, so that the answer cannot be resumed.
@@ -77,6 +79,7 @@ impl Progress {
             origin: None,
             continued: None,
             crashes: 0,
+            lost: None,
             unavailable_since: None,
             unknown: false,
             cancelled: false,
