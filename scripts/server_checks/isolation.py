@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -169,13 +170,18 @@ def remotes_killed(_):
 @check("remote: an engine that starts after the server joins; settings are checked")
 def remote_joins(_):
     first = Server("--config", config("up.toml", f'[models.up]\npath = "{TINY}"\n'))
-    late_port = first.port + 1
+    # Held, but not listened on, until the engine starts.
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", 0))
+    late_port = place.getsockname()[1]
     tables = "".join(
         f'[[models.far.remote]]\nurl = "http://127.0.0.1:{port}"\nmodel = "up"\n' for port in (first.port, late_port)
     )
     server = Server("--config", config("join.toml", tables))
     states = {member["name"]: member["state"] for member in listed(server, "far")["members"]}
     assert sorted(states.values()) == ["not reached yet", "ready"], states
+    place.close()
     late = Server("--config", str(BASE / "up.toml"), port=late_port)
     end = time.monotonic() + 30
     while not all(member["ready"] for member in listed(server, "far")["members"]):
