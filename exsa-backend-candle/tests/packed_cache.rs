@@ -276,7 +276,7 @@ fn folders_that_cannot_be_used_cost_nothing() {
     for place in [blocked.clone(), blocked.join("below")] {
         assert_eq!(logits(&load(&path, PackedCache::in_folder(place))), expected);
     }
-    // Where the file would be written, and where it would be.
+    // Places of the temporary file and of the file itself.
     let cache = PackedCache::in_folder(folder.path().join("cache"));
     let file = cache.file(&path);
     fs::create_dir_all(file.with_extension("packed.tmp")).unwrap();

@@ -16,7 +16,7 @@ pub enum HubError {
     Source {
         /// The text.
         text: String,
-        /// What is wrong with it.
+        /// Its problem.
         problem: String,
     },
     /// An option is out of range, or contradicts another.
@@ -24,7 +24,7 @@ pub enum HubError {
     Option {
         /// Name of the option.
         option: &'static str,
-        /// What is wrong, and what is allowed.
+        /// The problem, and the allowed values.
         problem: String,
     },
     /// The model is not in the cache, and the network was not to be used.
@@ -43,7 +43,7 @@ pub enum HubError {
     Ambiguous {
         /// The repository.
         repo: String,
-        /// What was asked for.
+        /// The request.
         problem: String,
         /// The models, by files or sources.
         choices: Vec<String>,
@@ -53,7 +53,7 @@ pub enum HubError {
     NoMatch {
         /// The repository.
         repo: String,
-        /// What was asked for.
+        /// The request.
         problem: String,
         /// Quantizations or files that it has.
         choices: Vec<String>,
@@ -68,7 +68,7 @@ pub enum HubError {
         url: String,
         /// Status code: 401 or 403.
         status: u16,
-        /// What to do.
+        /// The remedy.
         advice: String,
     },
     /// The server has no such repository or file.
@@ -104,7 +104,7 @@ pub enum HubError {
     Connection {
         /// Address without its query.
         url: String,
-        /// What happened.
+        /// The cause.
         problem: String,
     },
     /// The address needs TLS, which this build does not have.
@@ -118,7 +118,7 @@ pub enum HubError {
     Protocol {
         /// Address without its query.
         url: String,
-        /// What is wrong, and what is allowed.
+        /// The problem, and the allowed values.
         problem: String,
     },
     /// The disk is too small.

@@ -359,7 +359,7 @@ fn choices(folder: &RepoFolder, repo: &Repo, revision: &str) -> Vec<String> {
     folder.models(repo, revision).into_iter().map(|model| model.source).collect()
 }
 
-/// Where the file of an address lies: in a folder of its own.
+/// Place of the file of an address: a folder of its own.
 struct UrlPlace {
     folder: PathBuf,
     file: PathBuf,

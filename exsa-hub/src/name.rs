@@ -11,7 +11,7 @@ const DEPTH_MAX: usize = 8;
 ///
 /// # Errors
 ///
-/// What is wrong, and what is allowed.
+/// The problem, and the allowed values.
 pub(crate) fn check_repo_part(name: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 96 || !name.chars().all(legal) {
@@ -34,7 +34,7 @@ pub(crate) fn check_repo_part(name: &str) -> Result<(), String> {
 ///
 /// # Errors
 ///
-/// What is wrong, and what is allowed.
+/// The problem, and the allowed values.
 pub(crate) fn check_path(path: &str) -> Result<(), String> {
     let refused = |problem: &str| Err(format!("'{}' is no name of a file: {problem}", printable(path)));
     if path.is_empty() || path.len() > PATH_BYTES_MAX {

@@ -30,7 +30,7 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// Where and how models are fetched.
+/// Places and limits of downloads.
 ///
 /// ```
 /// use exsa_hub::HubOptions;

@@ -62,7 +62,7 @@ pub enum Pick {
     File(String),
 }
 
-/// Where a model is from.
+/// Origin of a model.
 ///
 /// ```
 /// use exsa_hub::{Pick, Source};

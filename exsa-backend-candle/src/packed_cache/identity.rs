@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 /// Bytes at both ends of a tensor that identify it.
 const SAMPLE: usize = 64;
 
-/// What tells a model's file from others, and from itself after a change: length, time of modification, and
+/// Identity of a model's file and of its state after a change: length, time of modification, and
 /// a hash of the header (metadata and tensors) and of the first and last bytes of each tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ModelIdentity {

@@ -69,8 +69,8 @@ use std::time::Duration;
 /// time return an [`Operation`] to wait for or to await. Names of models are names or aliases.
 ///
 /// **Memory.** With [`RegistryOptions::memory_bytes_max`], the estimated memory of all models and the bytes of
-/// their adapters stay within that budget. A load, of a model or of an adapter, that does not fit evicts idle models, the least recently used first, and never a model
-/// with requests in flight or a pinned one. If that does not suffice, it is refused and evicts nothing.
+/// their adapters stay within that budget. A load, of a model or of an adapter, that does not fit evicts idle
+/// models, the least recently used first, and never a model with requests in flight or a pinned one. If that does not suffice, it is refused and evicts nothing.
 ///
 /// **Active model.** The model that becomes ready while none is chosen is chosen for requests without a name.
 /// [`set_active`](Self::set_active) switches to another, and only [`unload`](Self::unload) gives the choice

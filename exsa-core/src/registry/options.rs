@@ -11,8 +11,8 @@
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RegistryOptions {
-    /// Bytes that all models may take together, by the backends' estimates and with their adapters; `None`, the default, sets no
-    /// limit. With a budget, a model that has no estimate needs
+    /// Bytes that all models may take together, by the backends' estimates and with their adapters; `None`,
+    /// the default, sets no limit. With a budget, a model that has no estimate needs
     /// [`ModelConfig::memory`](super::ModelConfig::memory).
     pub memory_bytes_max: Option<u64>,
     /// Whether a request for an unloaded model starts its load; `false` by default. The request itself is

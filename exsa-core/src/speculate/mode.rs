@@ -13,7 +13,7 @@ pub enum SpeculationMode {
     Auto,
     /// Never.
     Off,
-    /// Where the session can truncate. If it is not batch-invariant, answers have the same distribution with
+    /// In sessions that can truncate. If it is not batch-invariant, answers have the same distribution with
     /// and without drafts, but a seed may give another answer.
     On,
 }

@@ -187,7 +187,7 @@ impl<'a, 'd> Crew<'a, 'd> {
     }
 
     fn save(&self, shared: &mut Shared) -> Result<(), HubError> {
-        // Where no digest is checked at the end, a state must not outrun its bytes at a loss of power.
+        // Without a digest that is checked at the end, a state must not outrun its bytes at a loss of power.
         if self.download.target.sha256.is_none() {
             shared.file.sync_data().map_err(HubError::io(self.download.target.part))?;
         }

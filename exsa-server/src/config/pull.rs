@@ -4,7 +4,7 @@ use super::{Problems, units};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Where models that are fetched by `/api/pull` lie, and where they come from.
+/// Folder and origin of models that are fetched by `/api/pull`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]

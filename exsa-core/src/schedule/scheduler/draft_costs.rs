@@ -30,8 +30,8 @@ const FACTOR: std::ops::RangeInclusive<f32> = 0.5..=2.0;
 ///
 /// The slope is that of the recent numbers of rows, so a convex cost is followed where the engine works. Kernels
 /// that compute rows in panels cost more at once for the first row of a panel: each number of rows has a
-/// factor by which its own steps differ from the line. It takes steps of several numbers of rows to measure it. While these lack, a few good drafts are verified
-/// every eighth step whatever they cost.
+/// factor by which its own steps differ from the line. It takes steps of several numbers of rows to measure
+/// it. While these lack, a few good drafts are verified every eighth step whatever they cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowCosts {
     steps: u64,
