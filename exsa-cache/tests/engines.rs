@@ -9,6 +9,7 @@ use exsa_core::backend::{Model, SessionOptions};
 use exsa_core::scripted::ScriptedModel;
 use exsa_core::{Engine, EngineOptions, PromptCacheOptions, Request, SamplingParams, Shutdown, TokenId};
 use std::sync::Arc;
+use std::time::Duration;
 use support::{Folder, tokens};
 
 fn options(cache: &Arc<PromptCache>) -> EngineOptions {
@@ -116,6 +117,8 @@ fn models_share_a_folder_without_confusion() {
         let alone = answers(&model, EngineOptions::default(), std::slice::from_ref(&request));
         let with = answers(&model, options(&cache), std::slice::from_ref(&request));
         assert_eq!(with[0].tokens, alone[0].tokens);
+        // Only entries that are written are found.
+        assert!(cache.flush(Duration::from_secs(60)));
     }
     assert_eq!(cache.stats().reads, 2);
 }
