@@ -114,9 +114,13 @@ fn masks_of_a_used_grammar_are_those_of_a_new_one() {
     // Lexemes that end within tokens of plain text, so that their parser decides.
     let words = "start: (A B | B C | \" \" A)*\nA: /[a-m]+/\nB: /[n-z ]{1,3}/\nC: /[a-z]{2} /\n";
     let sentence = "start: WORD (\" \" WORD)* \".\"\nWORD: /[a-z]{1,6}/\n%ignore /[,;]/\n";
+    // One lexer state in two states of the parser: the digit decides what follows a word of four letters.
+    let contexts =
+        "start: (\"1\" WORD LOW | \"2\" WORD HIGH)+\nWORD: /[a-z]{4}/\nLOW: /[a-m]+/\nHIGH: /[n-z]+/\n";
     let grammars = [
-        Constraint::json_schema(schema),
+        Constraint::lark(contexts),
         Constraint::json_object(),
+        Constraint::json_schema(schema),
         Constraint::regex("([a-z]{2,5} ){3}[0-9]{1,4}( |x)[^0-9]*"),
         Constraint::lark(words),
         Constraint::lark(sentence),
