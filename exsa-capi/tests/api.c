@@ -455,7 +455,7 @@ static void bad_arguments(const ExsaEngine *engine) {
     FAILS(exsa_engine_submit(NULL, request, &answer), EXSA_STATUS_NULL_POINTER);
     FAILS(exsa_engine_submit(engine, NULL, &answer), EXSA_STATUS_NULL_POINTER);
     FAILS(exsa_engine_submit(engine, request, NULL), EXSA_STATUS_NULL_POINTER);
-    /* A conversation without messages. */
+    OK(exsa_request_set_prompt_tokens(request, NULL, 0));
     FAILS(exsa_engine_submit(engine, request, &answer), EXSA_STATUS_REFUSED);
     FAILS(exsa_request_add_message(request, "user", latin), EXSA_STATUS_INVALID_UTF8);
     FAILS(exsa_request_add_message(request, NULL, "text"), EXSA_STATUS_NULL_POINTER);

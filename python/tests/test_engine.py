@@ -170,7 +170,7 @@ def test_bad_requests(engine):
     with pytest.raises(exsa.RefusedError, match="top_p"):
         engine.submit(FROG, top_p=-1.0)
     with pytest.raises(exsa.RefusedError):
-        engine.submit([])
+        engine.submit(prompt=[])
     with pytest.raises(ValueError, match="either messages or a prompt"):
         engine.submit()
     with pytest.raises(ValueError, match="either messages or a prompt"):
