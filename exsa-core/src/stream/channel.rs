@@ -517,6 +517,11 @@ impl EventStream {
         &self.stream
     }
 
+    /// The blocking stream, to read from.
+    pub fn get_mut(&mut self) -> &mut TokenStream {
+        &mut self.stream
+    }
+
     /// The blocking stream, with the events that were not read yet.
     pub fn into_inner(self) -> TokenStream {
         self.stream

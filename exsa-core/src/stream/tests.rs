@@ -160,6 +160,27 @@ fn the_text_stream_gives_what_the_iterator_gives() {
 }
 
 #[test]
+fn the_text_stream_waits_and_polls() {
+    let (sender, stream) = ends();
+    let mut text = stream.into_text_stream();
+    assert_eq!(text.next_timeout(Duration::ZERO), None);
+    assert!(!text.is_terminated(), "nothing has come yet");
+    sender.token(Token::new(1, ""));
+    sender.token(Token::new(2, "a"));
+    assert_eq!(
+        text.next_timeout(Duration::ZERO),
+        Some(Ok("a".into())),
+        "a token without text is passed over"
+    );
+    let late = std::thread::spawn(move || sender.finish(Finished::new(failed()).text("b")));
+    assert_eq!(text.next_timeout(Duration::MAX), Some(Ok("b".into())));
+    assert!(matches!(text.next_timeout(Duration::ZERO), Some(Err(_))));
+    assert_eq!(text.next_timeout(Duration::MAX), None);
+    assert!(text.is_terminated());
+    late.join().unwrap();
+}
+
+#[test]
 fn deltas_are_collected() {
     let (sender, stream) = ends();
     sender.reasoning(Token::new(1, "let me "));

@@ -8,6 +8,7 @@ use futures_core::stream::FusedStream;
 use std::iter::FusedIterator;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 impl TokenStream {
     /// The text of the answer, piece by piece, and the error if the request fails.
@@ -72,6 +73,34 @@ pub struct TextStream {
 }
 
 impl TextStream {
+    /// Waits for the next piece for at most `timeout`; `None` if none came, or after the last
+    /// ([`is_terminated`](FusedStream::is_terminated)). For programs that read one answer both ways, or poll
+    /// it: zero does not wait, [`Duration::MAX`] waits without a limit.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<String, RequestError>> {
+        if let Some(error) = self.pieces.error.take() {
+            return Some(Err(error));
+        }
+        let until = Instant::now().checked_add(timeout);
+        loop {
+            let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
+            let event = self.stream.get_mut().next_timeout(left)?;
+            if let Some(piece) = self.pieces.of(event) {
+                return Some(piece);
+            }
+        }
+    }
+
+    /// The stream of events behind the text, which can also cancel and tell the place in the queue.
+    pub fn get_ref(&self) -> &TokenStream {
+        self.stream.get_ref()
+    }
+
+    /// The stream of events behind the text, to read from. The text of events that are read here is missing
+    /// from the text of this stream.
+    pub fn get_mut(&mut self) -> &mut TokenStream {
+        self.stream.get_mut()
+    }
+
     /// How the request ended, once the last event was read.
     pub fn finished(&self) -> Option<&Finished> {
         self.stream.get_ref().finished()
