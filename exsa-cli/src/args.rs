@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Measure how well a model predicts a text
     Perplexity(PerplexityArgs),
-    /// Compute an importance matrix, by which weights are quantized better
+    /// Compute an importance matrix, by which `quantize` weighs errors
     Imatrix(ImatrixArgs),
     /// Write a model with smaller weights
     Quantize(QuantizeArgs),

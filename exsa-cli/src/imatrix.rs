@@ -25,7 +25,8 @@ pub(crate) fn imatrix(args: &ImatrixArgs) -> Result<(), CliError> {
         return Err(CliError::Usage(format!("{path} exists already; choose another name (-o)")));
     }
     let text = chunks::read(args.file.as_deref())?;
-    let stop = stop_on_interrupt()?;
+    let part = part_of(&args.output);
+    let stop = stop_on_interrupt(part.clone())?;
     let mut calibration = load(args)?;
     let tokens = encode_prompt(calibration.tokenizer(), &text, &EncodeOptions::default());
     let special = calibration.tokenizer().special();
@@ -44,7 +45,6 @@ pub(crate) fn imatrix(args: &ImatrixArgs) -> Result<(), CliError> {
     }
     // Written beside its place, so that no file looks whole that is not; made before the work, so that a folder
     // without rights is told at once.
-    let part = part_of(&args.output);
     let file = File::create(&part).map_err(|error| CliError::file(&part, error))?;
     let done = compute(&mut calibration, &chunks, &stop).and_then(|done| {
         if done > 0 {
@@ -96,12 +96,13 @@ fn compute(calibration: &mut Calibration, chunks: &Chunks<'_>, stop: &AtomicBool
     Ok(done)
 }
 
-/// The first Ctrl-C ends the work behind the chunk that is computed, the second ends the program.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>, CliError> {
+/// The first Ctrl-C ends the work behind the chunk that is computed, the second ends the program, without `part`.
+fn stop_on_interrupt(part: PathBuf) -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::<AtomicBool>::default();
     let stopped = stop.clone();
     let handler = move || {
         if stopped.swap(true, Ordering::Relaxed) {
+            let _ = std::fs::remove_file(&part);
             std::process::exit(INTERRUPTED);
         }
     };
