@@ -65,8 +65,8 @@ impl CandleBackend {
     ///
     /// # Errors
     ///
-    /// Those of loading a model and of making a session; [`LoadError::Unsupported`] for a device other than the
-    /// CPU.
+    /// Those of loading a model and of making a session; [`LoadError::Unsupported`] for a device other than
+    /// the CPU.
     pub fn calibration(
         &self,
         source: &ModelSource,

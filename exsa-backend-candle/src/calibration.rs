@@ -76,8 +76,8 @@ impl Calibration {
         Ok(Self { info, tokenizer, model, capabilities, ropes, tables, interrupt, executor, output: false })
     }
 
-    /// Sums up the inputs of the output projection too, where it has a weight of its own. Not done by default, as
-    /// `llama-imatrix` does not.
+    /// Sums up the inputs of the output projection too, where it has a weight of its own. Not done by
+    /// default, as `llama-imatrix` does not.
     #[must_use]
     pub fn output(mut self, output: bool) -> Self {
         self.output = output;

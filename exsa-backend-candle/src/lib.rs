@@ -56,8 +56,8 @@
 //!
 //! # Calibration
 //!
-//! On the CPU, [`CandleBackend::calibration`] sums up the squared inputs of a model's projections over texts, as
-//! importance matrices hold them.
+//! On the CPU, [`CandleBackend::calibration`] sums up the squared inputs of a model's projections over texts,
+//! as importance matrices hold them.
 //!
 //! # Threads
 //!

@@ -48,7 +48,8 @@ fn sums_are_those_of_a_naive_implementation() {
     }
 }
 
-/// The inputs of the output projection are the normalized hidden states; they are summed up where that is asked for.
+/// The inputs of the output projection are the normalized hidden states; they are summed up where that is
+/// asked for.
 #[test]
 fn the_output_is_summed_up_on_request() {
     let text = tokens(20, 3);

@@ -284,8 +284,8 @@ pub(crate) struct PerplexityArgs {
 #[cfg(feature = "server")]
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct ServeArgs {
-    /// A GGUF file, or the source of a model, which is fetched if it is not there: hf:OWNER/REPO:QUANT or an https
-    /// address; goes before --model
+    /// A GGUF file, or the source of a model, which is fetched if it is not there: hf:OWNER/REPO:QUANT or an
+    /// https address; goes before --model
     #[arg(value_name = "MODEL")]
     pub source: Option<String>,
     /// Allow addresses, mirrors and redirects without TLS

@@ -43,8 +43,8 @@ pub(crate) fn imatrix(args: &ImatrixArgs) -> Result<(), CliError> {
             "the text has {found} tokens; at least {size} are needed, a chunk (--context)"
         )));
     }
-    // Written beside its place, so that no file looks whole that is not; made before the work, so that a folder
-    // without rights is told at once.
+    // Written beside its place, so that no file looks whole that is not; made before the work, so that a
+    // folder without rights is told at once.
     let file = File::create(&part).map_err(|error| CliError::file(&part, error))?;
     let done = compute(&mut calibration, &chunks, &stop).and_then(|done| {
         if done > 0 {
@@ -96,7 +96,8 @@ fn compute(calibration: &mut Calibration, chunks: &Chunks<'_>, stop: &AtomicBool
     Ok(done)
 }
 
-/// The first Ctrl-C ends the work behind the chunk that is computed, the second ends the program, without `part`.
+/// The first Ctrl-C ends the work behind the chunk that is computed, the second ends the program, without
+/// `part`.
 fn stop_on_interrupt(part: PathBuf) -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::<AtomicBool>::default();
     let stopped = stop.clone();

@@ -28,6 +28,7 @@ fn fetched(name: &str, allow_http: bool) -> Result<PathBuf, CliError> {
     if let Ok(cached) = hub::cache()?.cached(&source) {
         return Ok(cached.model);
     }
-    // Ctrl-C ends the program, as the server sets handlers of its own later; the download can be continued all the same.
+    // Ctrl-C ends the program, as the server sets handlers of its own later; the download can be continued
+    // all the same.
     Ok(pull::fetch(&hub::default(allow_http)?, &source, &Cancel::new())?.model)
 }

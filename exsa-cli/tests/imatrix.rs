@@ -1,4 +1,5 @@
-//! `exsa imatrix`: its chunks, its file, and quantization by it. The sums themselves are compared in candle's tests.
+//! `exsa imatrix`: its chunks, its file, and quantization by it. The sums themselves are compared in candle's
+//! tests.
 
 #![allow(clippy::unwrap_used, reason = "failures of helpers are failures of tests")]
 
@@ -75,7 +76,8 @@ fn a_matrix_is_computed_and_quantizes() {
     let (found, expected) = (read(&path("two.gguf")), expected(16, 2));
     assert_eq!(found.len(), expected.len());
     let gguf = Gguf::read(&mut File::open(path("two.gguf")).unwrap()).unwrap();
-    // llama.cpp reads the data of all tensors at once, and refuses a file that ends before the padding of the last.
+    // llama.cpp reads the data of all tensors at once, and refuses a file that ends before the padding of the
+    // last.
     assert!(std::fs::metadata(path("two.gguf")).unwrap().len().is_multiple_of(32));
     let model = Gguf::read(&mut std::io::Cursor::new(exsa::tiny::GGUF)).unwrap();
     for tensor in

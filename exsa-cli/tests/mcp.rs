@@ -1,4 +1,5 @@
-//! Tools of MCP servers in `exsa run`, with a server that is a shell script, and with all that can be wrong with one.
+//! Tools of MCP servers in `exsa run`, with a server that is a shell script, and with all that can be wrong
+//! with one.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "failures of helpers are failures of tests")]
@@ -8,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mcp_server.sh");
 
-/// A run in which the model has to call the tool. Its input is no terminal: nobody can be asked.
+/// A run in which the model has to call the tool. Its input is no terminal to ask on.
 fn exsa(fault: &str, more: &[&str]) -> Output {
     let server = format!("sh '{SERVER}' '{fault}'");
     let run =

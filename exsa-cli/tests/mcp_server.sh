@@ -1,6 +1,7 @@
 #!/bin/sh
-# A server of the Model Context Protocol with the tool `weather`, and with the faults that the first argument names.
-# Lines are answered by the method that they name; the schema has one value, so that every model calls the tool alike.
+# A server of the Model Context Protocol with the tool `weather`, and with the faults that the first argument
+# names. Lines are answered by the method that they name; the schema has one value, so that every model calls
+# the tool alike.
 fault=$1
 
 result() {

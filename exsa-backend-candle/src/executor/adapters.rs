@@ -146,8 +146,8 @@ impl AdapterBatch {
         }
     }
 
-    /// Adds what the adapters give of `x`, `[rows, k]`, to the outputs of projections, `[rows, n]` each; called
-    /// after each product.
+    /// Adds what the adapters give of `x`, `[rows, k]`, to the outputs of projections, `[rows, n]` each;
+    /// called after each product.
     pub fn add<const N: usize>(
         &mut self,
         outputs: [(Place, &mut [f32]); N],

@@ -71,8 +71,8 @@ impl HostExecutor {
         self.memory.adapters.input_sums.as_deref()
     }
 
-    /// Adds the `rows` hidden states of the last [`hidden_states`](Executor::hidden_states), `[rows, width]`, to the
-    /// sums, as the inputs of the output projection.
+    /// Adds the `rows` hidden states of the last [`hidden_states`](Executor::hidden_states), `[rows, width]`,
+    /// to the sums, as the inputs of the output projection.
     pub fn sum_output_inputs(&mut self, rows: usize, width: usize) {
         let Memory { adapters, workspace, .. } = &mut self.memory;
         if let Some(sums) = &mut adapters.input_sums {

@@ -27,7 +27,8 @@ pub(crate) enum NoAnswer {
 }
 
 impl Client {
-    /// Starts a server and asks for its tools, within `time`. `stopped` tells whether the user has interrupted.
+    /// Starts a server and asks for its tools, within `time`. `stopped` tells whether the user has
+    /// interrupted.
     pub(crate) fn start(command: &str, time: Duration, stopped: &dyn Fn() -> bool) -> Result<Self, CliError> {
         let process = Process::start(command)?;
         let mut client = Self { command: command.to_owned(), process, id: 0, tools: Vec::new() };
@@ -196,7 +197,7 @@ mod tests {
         let mut client = Client::start(&command("die"), PATIENCE, &|| false).unwrap();
         for _ in 0..2 {
             let NoAnswer::Failed(problem) = call(&mut client, PATIENCE, false).unwrap_err() else {
-                panic!("nobody interrupts")
+                panic!("it was not interrupted")
             };
             assert!(problem.contains("it ended (exit status: 3)"), "{problem}");
         }

@@ -2,8 +2,8 @@
 
 use crate::error::CliError;
 
-/// The words of a command line. Quotes of both kinds hold words with blanks together; nothing else has a meaning, as no
-/// shell is involved.
+/// The words of a command line. Quotes of both kinds hold words with blanks together; nothing else has a
+/// meaning, as no shell is involved.
 pub(super) fn words(line: &str) -> Result<Vec<String>, CliError> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {

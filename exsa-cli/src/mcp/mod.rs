@@ -1,8 +1,8 @@
-//! Tools of other programs by the Model Context Protocol (<https://modelcontextprotocol.io>), over their standard input
-//! and output.
+//! Tools of other programs by the Model Context Protocol (<https://modelcontextprotocol.io>), over their
+//! standard input and output.
 //!
-//! A client of its own: the protocol over pipes is JSON-RPC 2.0 in lines, of which four methods are needed, while the
-//! crate `rmcp` brings tokio and its macros into a program that works with threads.
+//! A client of its own: the protocol over pipes is JSON-RPC 2.0 in lines, of which four methods are needed,
+//! while the crate `rmcp` brings tokio and its macros into a program that works with threads.
 
 mod client;
 mod command;

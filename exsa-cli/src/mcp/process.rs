@@ -170,7 +170,7 @@ fn write_lines(mut stdin: ChildStdin, lines: &Receiver<String>) {
     }
 }
 
-/// Reads lines until the end, one that is too long, or nobody wants them.
+/// Reads lines until the end, a line that is too long, or the end of the client.
 fn read_lines(stdout: ChildStdout, lines: &SyncSender<Result<Vec<u8>, String>>) {
     let mut reader = BufReader::new(stdout);
     loop {

@@ -92,7 +92,8 @@ impl Answer {
         answer
     }
 
-    /// The answer as a message of the conversation. Calls of an answer that was stopped are left out: they are not run.
+    /// The answer as a message of the conversation. Calls of an answer that was stopped are left out: they
+    /// are not run.
     pub(super) fn message(&self, stopped: bool) -> Message {
         let mut message = Message::assistant(self.text.as_str());
         message.reasoning = Some(self.reasoning.clone()).filter(|reasoning| !reasoning.is_empty());

@@ -45,7 +45,7 @@ impl Approval {
             return Ok(Decision::Run);
         }
         if !self.interactive {
-            eprintln!("exsa: not run: nobody can be asked; allow it: --mcp-allow {}", visible(tool));
+            eprintln!("exsa: not run without a terminal to ask on; allow it: --mcp-allow {}", visible(tool));
             return Ok(Decision::Refused("the user has not allowed this tool".into()));
         }
         match ask()? {

@@ -11,7 +11,8 @@ use exsa::{Engine, Message};
 /// Maximum answers of a reply, the last of which calls no tools.
 const ANSWERS_MAX: usize = 9;
 
-/// Answers the last message and adds all messages of the answer. Returns the last answer, and whether Ctrl-C stopped it.
+/// Answers the last message and adds all messages of the answer. Returns the last answer, and whether Ctrl-C
+/// stopped it.
 pub(super) fn reply(
     engine: &Engine,
     conversation: &mut Conversation,
