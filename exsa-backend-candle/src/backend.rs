@@ -1,6 +1,7 @@
 //! The backend and its models, as core sees them.
 
 use crate::adapters;
+use crate::calibration::Calibration;
 use crate::compute;
 use crate::config::Config;
 use crate::device;
@@ -59,6 +60,65 @@ impl CandleBackend {
         Isa::available().map(Isa::name).collect()
     }
 
+    /// Loads a model on the CPU to sum up the inputs of its projections: `options` as for
+    /// [`Model::session`](exsa_core::backend::Model::session), of which sequences and adapters are not used.
+    ///
+    /// # Errors
+    ///
+    /// Those of loading a model and of making a session; [`LoadError::Unsupported`] for a device other than
+    /// the CPU.
+    pub fn calibration(
+        &self,
+        source: &ModelSource,
+        load: &LoadOptions,
+        options: &SessionOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<Calibration, LoadError> {
+        let device = device::find(load.device.as_deref())?;
+        if device != "cpu" {
+            return Err(LoadError::Unsupported {
+                what: format!("calibration on device '{device}'"),
+                supported: "cpu".to_owned(),
+            });
+        }
+        let CandleModel { info, tokenizer, loaded, .. } = self.load_model(source, load, progress)?;
+        Calibration::new((info, tokenizer), loaded, options)
+    }
+
+    fn load_model(
+        &self,
+        source: &ModelSource,
+        options: &LoadOptions,
+        progress: &mut LoadProgress<'_>,
+    ) -> Result<CandleModel, LoadError> {
+        let device = device::open(options.device.as_deref())?;
+        let (mapping, gguf) = open(source)?;
+        if gguf.tensors().is_empty() {
+            return Err(LoadError::NoWeights);
+        }
+        let mapping = Arc::new(mapping);
+        let config = Config::from_metadata(gguf.metadata())?;
+        let info = ModelInfo::from_gguf(&gguf)?;
+        let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;
+        let mut team = compute::team(&options.threads)?;
+        let host = device.is_cpu();
+        let isa = host.then(|| self.chosen_isa()).transpose()?;
+        let mut steps = LoadSteps::new(progress, tensor_bytes(&gguf))?;
+        let cache = options.packed_cache.as_ref().filter(|_| host);
+        let packed = packed_file(cache, source, (&gguf, &mapping), &mut team, &mut steps)?;
+        let weights = Weights::new(&gguf, mapping, device.clone(), isa, steps, team);
+        let cached = cache.zip(packed.clone()).map(|(cache, file)| CachedMatrices::new(file, cache.pages));
+        let mut loaded = load::load(config, tokenizer.n_vocab(), weights.cached(cached))?;
+        if let Some(file) = packed
+            && cache.is_some_and(|cache| cache.check == PackedCheck::Background)
+        {
+            let thread = |e| LoadError::Backend(format!("cannot start a thread: {e}"));
+            loaded.check = Some(BackgroundCheck::start(file).map_err(thread)?);
+        }
+        let device = (!host).then_some(device);
+        Ok(CandleModel { info, tokenizer, loaded: Arc::new(loaded), device })
+    }
+
     /// The instruction set to multiply by.
     fn chosen_isa(&self) -> Result<Isa, LoadError> {
         let Some(name) = self.isa.as_deref() else { return Ok(Isa::detect()) };
@@ -89,32 +149,7 @@ impl InferenceBackend for CandleBackend {
         options: &LoadOptions,
         progress: &mut LoadProgress<'_>,
     ) -> Result<Arc<dyn Model>, LoadError> {
-        let device = device::open(options.device.as_deref())?;
-        let (mapping, gguf) = open(source)?;
-        if gguf.tensors().is_empty() {
-            return Err(LoadError::NoWeights);
-        }
-        let mapping = Arc::new(mapping);
-        let config = Config::from_metadata(gguf.metadata())?;
-        let info = ModelInfo::from_gguf(&gguf)?;
-        let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;
-        let mut team = compute::team(&options.threads)?;
-        let host = device.is_cpu();
-        let isa = host.then(|| self.chosen_isa()).transpose()?;
-        let mut steps = LoadSteps::new(progress, tensor_bytes(&gguf))?;
-        let cache = options.packed_cache.as_ref().filter(|_| host);
-        let packed = packed_file(cache, source, (&gguf, &mapping), &mut team, &mut steps)?;
-        let weights = Weights::new(&gguf, mapping, device.clone(), isa, steps, team);
-        let cached = cache.zip(packed.clone()).map(|(cache, file)| CachedMatrices::new(file, cache.pages));
-        let mut loaded = load::load(config, tokenizer.n_vocab(), weights.cached(cached))?;
-        if let Some(file) = packed
-            && cache.is_some_and(|cache| cache.check == PackedCheck::Background)
-        {
-            let thread = |e| LoadError::Backend(format!("cannot start a thread: {e}"));
-            loaded.check = Some(BackgroundCheck::start(file).map_err(thread)?);
-        }
-        let device = (!host).then_some(device);
-        Ok(Arc::new(CandleModel { info, tokenizer, loaded: Arc::new(loaded), device }))
+        Ok(Arc::new(self.load_model(source, options, progress)?))
     }
 
     fn prepare(

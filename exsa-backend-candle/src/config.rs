@@ -174,6 +174,11 @@ impl Config {
         })
     }
 
+    /// Whether sequences of `context` tokens are longer than those that the model was trained on at first.
+    pub fn is_long(&self, context: usize) -> bool {
+        context > self.rope.original_context
+    }
+
     /// Heads of layer `index`.
     pub fn heads(&self, index: usize) -> Heads {
         Heads {

@@ -54,6 +54,11 @@
 //! type of the file (Q8_0 becomes f32). Rows of a batch are grouped by adapters: the model's own products are
 //! computed once for all rows.
 //!
+//! # Calibration
+//!
+//! On the CPU, [`CandleBackend::calibration`] sums up the squared inputs of a model's projections over texts,
+//! as importance matrices hold them.
+//!
 //! # Threads
 //!
 //! [`ThreadOptions`](exsa_core::backend::ThreadOptions) decide how many threads a session computes with: it
@@ -67,6 +72,7 @@ mod adapters;
 mod backend;
 #[doc(hidden)]
 pub mod bench_hooks;
+mod calibration;
 mod compute;
 mod config;
 mod device;
@@ -75,6 +81,7 @@ mod estimate;
 mod executor;
 #[cfg(test)]
 mod executors_agree;
+mod input_sums;
 mod kernels;
 mod kv;
 mod layers;
@@ -94,3 +101,4 @@ mod transformer;
 mod weights;
 
 pub use backend::CandleBackend;
+pub use calibration::{Calibration, ProjectionInputs};

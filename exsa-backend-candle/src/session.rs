@@ -1,10 +1,8 @@
 //! Sessions: the KV of several sequences, and forward passes over ragged batches.
 
 use crate::compute::Threads;
-use crate::config::{FreqFactors, RopeConfig};
 use crate::executor::{Context, Executor, HostExecutor, Ropes, TensorExecutor};
 use crate::kv::{BlockTables, KvShape};
-use crate::layers::rope::Rope;
 use crate::load::LoadedModel;
 use crate::packed_cache::BackgroundCheck;
 use crate::plan::SessionPlan;
@@ -44,18 +42,11 @@ impl CandleSession {
     ) -> Result<Self, LoadError> {
         let config = &model.config;
         let plan = SessionPlan::new(config, options, device.is_none())?;
-        let long = plan.capabilities.context_tokens_max > config.rope.original_context;
-        let freq_factors = &model.freq_factors;
-        let by_length = if long { &freq_factors.long } else { &freq_factors.short };
-        let freq_factors = freq_factors.all.as_deref().or(by_length.as_deref());
-        let pairs = config.architecture.rope_pairs;
-        let rope = |config: &RopeConfig| {
-            Rope::new(config, pairs, freq_factors.filter(|_| config.freq_factors != FreqFactors::Never))
-        };
+        let context = plan.capabilities.context_tokens_max;
         let mut fingerprint = model.fingerprint;
-        fingerprint.update(&[u8::from(long)]);
+        fingerprint.update(&[u8::from(config.is_long(context))]);
         plan.kv_shape.fingerprint(&mut fingerprint);
-        let ropes = Ropes { global: rope(&config.rope), sliding_window: rope(&config.rope_sliding_window) };
+        let ropes = Ropes::of(&model, context);
         let executor: Box<dyn Executor> = match device {
             Some(device) => Box::new(TensorExecutor::new(device, &plan)?),
             None => Box::new(HostExecutor::new(&model, &plan, &ropes, Threads::new(options)?)?),

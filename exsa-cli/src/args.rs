@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 /// Runs, inspects, measures and quantizes GGUF models.
@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Measure how well a model predicts a text
     Perplexity(PerplexityArgs),
+    /// Compute an importance matrix, by which `quantize` weighs errors
+    Imatrix(ImatrixArgs),
     /// Write a model with smaller weights
     Quantize(QuantizeArgs),
     /// Fetch a model from Hugging Face or another address
@@ -43,7 +45,7 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Serve models over HTTP
     #[cfg(feature = "server")]
-    Serve(Box<exsa_server::cli::Args>),
+    Serve(Box<ServeArgs>),
     /// Manage the API keys of a server
     #[cfg(feature = "server")]
     Key(exsa_server::cli::Key),
@@ -112,6 +114,15 @@ pub(crate) struct RunArgs {
     /// Answer in JSON by this schema: a file, or the schema itself
     #[arg(long, value_name = "SCHEMA")]
     pub json_schema: Option<String>,
+    /// Command of an MCP server whose tools the model may call, as `python3 server.py`; repeatable
+    #[arg(long, value_name = "COMMAND", conflicts_with = "raw")]
+    pub mcp: Vec<String>,
+    /// A tool that may be called without asking; repeatable. Without a terminal no other is called
+    #[arg(long, value_name = "NAME")]
+    pub mcp_allow: Vec<String>,
+    /// Seconds that a call of a tool may take
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    pub mcp_timeout: NonZeroU64,
     /// Print the answer as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -201,8 +212,8 @@ pub(crate) struct QuantizeArgs {
     pub output: PathBuf,
     /// The mixture, as files are named by it: Q4_K_M, Q8_0
     pub mixture: String,
-    /// Importance matrix, as llama-imatrix writes it
-    #[arg(long, value_name = "FILE")]
+    /// Importance matrix, as `exsa imatrix` and llama-imatrix write it
+    #[arg(long, visible_alias = "imatrix", value_name = "FILE")]
     pub importance: Option<PathBuf>,
     /// Threads [default: as many as there are cores]
     #[arg(long, short)]
@@ -213,6 +224,32 @@ pub(crate) struct QuantizeArgs {
     /// Quantize weights that are quantized already
     #[arg(long)]
     pub allow_requantize: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ImatrixArgs {
+    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), or `builtin`
+    pub model: String,
+    /// The text; standard input without it
+    pub file: Option<PathBuf>,
+    /// The GGUF file to write; it must not exist
+    #[arg(long, short, value_name = "FILE", default_value = "imatrix.gguf")]
+    pub output: PathBuf,
+    /// Threads that compute [default: as many as there are physical cores]
+    #[arg(long, short)]
+    pub threads: Option<NonZeroUsize>,
+    /// Tokens of each chunk
+    #[arg(long, short, value_name = "TOKENS", default_value = "512")]
+    pub context: NonZeroUsize,
+    /// Maximum chunks [default: all of the text]
+    #[arg(long, value_name = "N")]
+    pub chunks: Option<NonZeroUsize>,
+    /// Include the output projection, where it has weights of its own
+    #[arg(long)]
+    pub process_output: bool,
+    /// Element type of the KV cache: f32, f16, q8_0
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    pub kv_type: String,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -242,6 +279,20 @@ pub(crate) struct PerplexityArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(feature = "server")]
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ServeArgs {
+    /// A GGUF file, or the source of a model, which is fetched if it is not there: hf:OWNER/REPO:QUANT or an
+    /// https address; goes before --model
+    #[arg(value_name = "MODEL")]
+    pub source: Option<String>,
+    /// Allow addresses, mirrors and redirects without TLS
+    #[arg(long)]
+    pub allow_http: bool,
+    #[command(flatten)]
+    pub server: exsa_server::cli::Args,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

@@ -71,7 +71,7 @@ impl From<HubError> for CliError {
                  cargo install --path exsa-cli --features tls"
             )),
             HubError::PlainHttp(url) => Self::Other(format!(
-                "{url}: http is neither private nor verified; use https, or allow it: exsa pull --allow-http"
+                "{url}: http is neither private nor verified; use https, or allow it: --allow-http"
             )),
             HubError::NotCached { source_name, .. } => {
                 Self::Other(format!("{error}; fetch it: exsa pull {source_name}"))

@@ -23,6 +23,12 @@ pub(crate) fn hub(args: &PullArgs) -> Result<Hub, CliError> {
     Ok(Hub::new(options)?)
 }
 
+/// The hub by the environment alone.
+#[cfg(feature = "server")]
+pub(crate) fn default(allow_http: bool) -> Result<Hub, CliError> {
+    Ok(Hub::new(HubOptions::from_env()?.allow_http(allow_http))?)
+}
+
 /// The cache, without a network.
 pub(crate) fn cache() -> Result<Hub, CliError> {
     Ok(Hub::new(HubOptions::from_env()?.offline(true))?)

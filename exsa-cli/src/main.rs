@@ -3,13 +3,16 @@
 
 mod args;
 mod bench;
+mod chunks;
 mod doctor;
 mod embed;
 mod error;
 mod hub;
+mod imatrix;
 mod interrupt;
 mod list;
 mod manual;
+mod mcp;
 mod model;
 mod output;
 mod perplexity;
@@ -18,6 +21,8 @@ mod pull;
 mod quantize;
 mod rm;
 mod run;
+#[cfg(feature = "server")]
+mod serve;
 mod settings;
 mod show;
 mod tokenize;
@@ -49,13 +54,14 @@ fn command(command: Command) -> Result<(), CliError> {
         Command::Embed(args) => embed::embed(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Quantize(args) => quantize::quantize(&args),
+        Command::Imatrix(args) => imatrix::imatrix(&args),
         Command::Perplexity(args) => perplexity::perplexity(&args),
         Command::Pull(args) => pull::pull(&args),
         Command::List(args) => list::list(&args),
         Command::Rm(args) => rm::rm(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         #[cfg(feature = "server")]
-        Command::Serve(args) => ended(exsa_server::cli::run(&args)),
+        Command::Serve(args) => serve::serve(*args),
         #[cfg(feature = "server")]
         Command::Key(args) => ended(args.run().map(|()| ExitCode::SUCCESS)),
         #[cfg(feature = "server")]

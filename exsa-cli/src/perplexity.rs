@@ -1,23 +1,23 @@
 //! `exsa perplexity`: how well a model predicts a text, as llama.cpp's `llama-perplexity` defines it.
 
 use crate::args::PerplexityArgs;
+use crate::chunks::{self, Chunks};
 use crate::error::CliError;
 use crate::model;
-use exsa::ModelInfo;
 use exsa::core::backend::{LoadOptions, LoadProgress, Session, SessionOptions, ThreadOptions};
 use exsa::core::batch::{Batch, Span};
 use exsa::core::tokenizer::{EncodeOptions, encode_prompt};
 use exsa::core::{SeqId, TokenId};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use std::io::{Read, Write};
+use std::io::Write;
 
 /// Rows of logits of one pass: with 150,000 tokens in the vocabulary, 40 MB.
 const ROWS_MAX: usize = 64;
 
 /// Runs the command.
 pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<(), CliError> {
-    let text = read(args)?;
+    let text = chunks::read(args.file.as_deref())?;
     let (backend, source) = (model::backend(args.backend.as_deref())?, model::source(&args.model)?);
     let threads = ThreadOptions::new(args.threads);
     let mut load = LoadOptions::new().threads(threads);
@@ -30,7 +30,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<(), CliError> {
     let tokens = encode_prompt(&*tokenizer, &text, &EncodeOptions::default());
     let special = tokenizer.special();
     let chunks = Chunks {
-        size: chunk_size(args, loaded.info())?,
+        size: chunks::size(args.context, loaded.info())?,
         // The first token of each chunk is the one that texts begin with.
         bos: special.bos.filter(|_| special.add_bos),
         tokens: &tokens,
@@ -79,59 +79,6 @@ pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<(), CliError> {
         chunks.size
     )?;
     Ok(())
-}
-
-fn read(args: &PerplexityArgs) -> Result<String, CliError> {
-    match &args.file {
-        Some(path) => std::fs::read_to_string(path).map_err(|error| CliError::file(path, error)),
-        None => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text)?;
-            Ok(text)
-        }
-    }
-}
-
-fn chunk_size(args: &PerplexityArgs, info: &ModelInfo) -> Result<usize, CliError> {
-    let (size, max) = (args.context.get(), info.n_ctx);
-    if size < 4 || size > max {
-        return Err(CliError::Usage(format!(
-            "--context: allowed are 4 to {max} tokens, the model's context"
-        )));
-    }
-    Ok(size)
-}
-
-/// A text in chunks, which are computed on their own. A rest at the end is left out.
-struct Chunks<'a> {
-    tokens: &'a [TokenId],
-    size: usize,
-    bos: Option<TokenId>,
-    max: usize,
-}
-
-impl Chunks<'_> {
-    fn count(&self) -> usize {
-        (self.tokens.len() / self.size).min(self.max)
-    }
-
-    fn original(&self, chunk: usize) -> &[TokenId] {
-        &self.tokens[chunk * self.size..(chunk + 1) * self.size]
-    }
-
-    /// The tokens that the model sees.
-    fn tokens(&self, chunk: usize) -> Vec<TokenId> {
-        let mut tokens = self.original(chunk).to_vec();
-        if let Some(bos) = self.bos {
-            tokens[0] = bos;
-        }
-        tokens
-    }
-
-    /// The tokens that are predicted: those after the one in the middle.
-    fn targets(&self, chunk: usize) -> &[TokenId] {
-        &self.original(chunk)[self.size / 2 + 1..]
-    }
 }
 
 /// Adds the score of a chunk.
@@ -217,15 +164,5 @@ mod tests {
         assert!(score.error() < 1e-6);
         assert!(negative_log_probability(&[f32::NAN; 5], 0).is_err());
         assert!(negative_log_probability(&[0.0; 5], 5).is_err());
-    }
-
-    #[test]
-    fn the_second_half_of_each_chunk_is_scored() {
-        let tokens: Vec<TokenId> = (0..21).collect();
-        let chunks = Chunks { tokens: &tokens, size: 8, bos: Some(99), max: 9 };
-        assert_eq!(chunks.count(), 2);
-        assert_eq!(chunks.tokens(1), [99, 9, 10, 11, 12, 13, 14, 15]);
-        // Tokens 4 to 6 of the chunk predict tokens 5 to 7.
-        assert_eq!(chunks.targets(1), [13, 14, 15]);
     }
 }

@@ -4,7 +4,7 @@ use crate::args::PullArgs;
 use crate::error::CliError;
 use crate::hub;
 use crate::output::{bytes, visible};
-use exsa_hub::{Cancel, Phase, Progress, Pulled, Rate, Source};
+use exsa_hub::{Cancel, Hub, Phase, Progress, Pulled, Rate, Source};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
@@ -18,14 +18,7 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
     ctrlc::set_handler(move || stop.cancel()).map_err(|error| CliError::Other(format!("Ctrl-C: {error}")))?;
     let mut out = std::io::stdout().lock();
     for source in &sources {
-        let mut bar = Bar::new();
-        let pulled = hub.pull(source, &cancel, &mut |progress| bar.show(progress));
-        bar.end();
-        let pulled = pulled.inspect_err(|error| {
-            if matches!(error, exsa_hub::HubError::Cancelled) {
-                eprintln!("exsa: stopped; the same command continues");
-            }
-        })?;
+        let pulled = fetch(&hub, source, &cancel)?;
         match args.json {
             true => writeln!(out, "{}", as_json(source, &pulled))?,
             false => writeln!(out, "{}", pulled.model.display())?,
@@ -33,6 +26,18 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
         out.flush()?;
     }
     Ok(())
+}
+
+/// Fetches a model, with a progress bar on a terminal.
+pub(crate) fn fetch(hub: &Hub, source: &Source, cancel: &Cancel) -> Result<Pulled, CliError> {
+    let mut bar = Bar::new();
+    let pulled = hub.pull(source, cancel, &mut |progress| bar.show(progress));
+    bar.end();
+    Ok(pulled.inspect_err(|error| {
+        if matches!(error, exsa_hub::HubError::Cancelled) {
+            eprintln!("exsa: stopped; the same command continues");
+        }
+    })?)
 }
 
 fn as_json(source: &Source, pulled: &Pulled) -> serde_json::Value {

@@ -5,7 +5,7 @@ use exsa::{Message, Overflow, Prompt, Request, SamplingParams};
 use serde_json::{Map, Value};
 
 /// Settings beside those of [`SamplingParams`].
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 17] = [
     "banned_strings",
     "context_shift",
     "enable_thinking",
@@ -13,11 +13,15 @@ const OTHERS: [&str; 13] = [
     "ignore_eos",
     "json_schema",
     "max_tokens",
+    "parallel_tool_calls",
     "reasoning_budget",
     "reasoning_effort",
     "stop",
+    "strict_tool_calls",
     "structured_outputs",
     "timeout",
+    "tool_choice",
+    "tool_format",
     "truncation",
 ];
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "failures of helpers are failures of tests")]
 
 use sha2::{Digest, Sha256};
+#[cfg(feature = "server")]
+use std::io::Read;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -85,7 +87,7 @@ fn answer(mut stream: TcpStream, cut: impl Fn() -> bool) -> std::io::Result<()> 
     stream.write_all(if cut() { &part[..part.len() / 2] } else { part })
 }
 
-fn exsa(home: &Path, arguments: &[&str]) -> Output {
+fn command(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_exsa"));
     for name in [
         "HF_ENDPOINT",
@@ -99,16 +101,18 @@ fn exsa(home: &Path, arguments: &[&str]) -> Output {
         "ALL_PROXY",
         "https_proxy",
         "HTTPS_PROXY",
+        "EXSA_MODEL",
+        "EXSA_CONFIG",
+        "RUST_LOG",
     ] {
         command.env_remove(name);
     }
+    command.env("HF_HOME", home).env("XDG_CACHE_HOME", home.join("cache")).stdin(Stdio::null());
     command
-        .env("HF_HOME", home)
-        .env("XDG_CACHE_HOME", home.join("cache"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+}
+
+fn exsa(home: &Path, arguments: &[&str]) -> Output {
+    command(home).args(arguments).output().unwrap()
 }
 
 fn text(output: &Output) -> String {
@@ -179,6 +183,50 @@ fn mistakes_are_told_in_words() {
     text(&run(&["rm", "--incomplete"]));
     let file = failed(&run(&["show", "no.gguf"]), 1);
     assert!(file.contains("no.gguf") && file.contains("exsa pull"), "{file}");
+}
+
+/// A server that ends with the test.
+#[cfg(feature = "server")]
+struct Serving(std::process::Child);
+
+#[cfg(feature = "server")]
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The first time the model is fetched, the second time it is there.
+#[cfg(feature = "server")]
+#[test]
+fn a_model_is_fetched_and_served() {
+    let (home, hub) = (tempfile::tempdir().unwrap(), Hub::start(1));
+    let serve = |arguments: &[&str]| {
+        let mut serve = command(home.path());
+        serve.arg("serve").args(arguments).env("HF_ENDPOINT", &hub.url).stderr(Stdio::piped());
+        serve
+    };
+    for (first, arguments) in
+        [(true, ["hf:org/tiny:Q8_0", "--allow-http"]), (false, ["--model", "hf:org/tiny:Q8_0"])]
+    {
+        let before = hub.requests.load(Ordering::Relaxed);
+        let mut serving = Serving(serve(&[&arguments[..], &["--port", "0"]].concat()).spawn().unwrap());
+        let log = BufReader::new(serving.0.stderr.take().unwrap());
+        let listening = log.lines().map(|line| line.unwrap()).find_map(|line| {
+            let (_, address) = line.split_once("listening on http://")?;
+            Some(address.trim().to_owned())
+        });
+        let mut stream = TcpStream::connect(listening.unwrap()).unwrap();
+        write!(stream, "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        assert_eq!(hub.requests.load(Ordering::Relaxed) > before, first, "{arguments:?}");
+    }
+    failed(&serve(&["hf:org"]).output().unwrap(), 2);
+    let http = failed(&serve(&["hf:org/other"]).output().unwrap(), 1);
+    assert!(http.contains("--allow-http"), "{http}");
 }
 
 #[cfg(unix)]

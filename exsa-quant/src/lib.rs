@@ -32,7 +32,7 @@ mod quantize;
 pub use dequantize::dequantize;
 pub use error::QuantError;
 pub use file::{
-    ImportanceError, ImportanceMatrix, Mixture, Progress, QuantizeError, QuantizeOptions, QuantizeSummary,
-    planned_types, quantize_gguf,
+    CalibrationText, ImportanceError, ImportanceMatrix, Mixture, Progress, QuantizeError, QuantizeOptions,
+    QuantizeSummary, planned_types, quantize_gguf,
 };
 pub use quantize::{can_quantize, quantize};

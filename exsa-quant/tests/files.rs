@@ -3,8 +3,8 @@
 
 use exsa_core::gguf::{GgmlType, Gguf, GgufWriter, Value};
 use exsa_quant::{
-    ImportanceMatrix, Mixture, QuantizeError, QuantizeOptions, QuantizeSummary, planned_types, quantize,
-    quantize_gguf,
+    CalibrationText, ImportanceMatrix, Mixture, QuantizeError, QuantizeOptions, QuantizeSummary,
+    planned_types, quantize, quantize_gguf,
 };
 use std::io::Cursor;
 use std::ops::ControlFlow;
@@ -311,7 +311,7 @@ fn importance_of_both_forms() {
     let read = ImportanceMatrix::read(&mut Cursor::new(gguf)).unwrap();
     assert_eq!(read.get("e.weight"), Some(&[2.0, 1.0, 1.0, 1.0][..]));
 
-    let written = matrix.to_gguf(512).to_bytes();
+    let written = matrix.to_gguf(&CalibrationText::new(2, 256).name("text.txt")).to_bytes();
     assert_eq!(ImportanceMatrix::read(&mut Cursor::new(&written)).unwrap(), matrix);
 
     for file in [&legacy[..], &written[..]] {
@@ -332,7 +332,7 @@ fn damaged_files_are_errors() {
     let matrix = {
         let mut matrix = ImportanceMatrix::new();
         matrix.insert("blk.0.attn_q.weight", importance(32)).unwrap();
-        matrix.to_gguf(10).to_bytes()
+        matrix.to_gguf(&CalibrationText::new(1, 10)).to_bytes()
     };
     let mut random = SplitMix64::new(11);
     let mut refused = 0;

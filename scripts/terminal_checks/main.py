@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from hub import Hub  # noqa: E402
 from terminal import Terminal  # noqa: E402
 
+MCP_SERVER = os.path.realpath(os.path.join(os.path.dirname(__file__), "../../exsa-cli/tests/mcp_server.sh"))
 MODEL = os.path.join(os.path.dirname(__file__), "../../models/exsa-tiny-q8_0.gguf")
 
 
@@ -35,13 +36,15 @@ def chat(term, exsa):
     term.type("/set seed 1")
     term.type("/set max_tokens 12")
     term.type("Tell me a story about a frog.")
-    # A prompt after the answer: four of them by then.
-    screen = term.expect("\n> ", times=3)
+    # A prompt after the answer: the fourth. The blank behind it is not on the screen.
+    screen = term.expect("\n>", times=4)
     term.type("/set")
     term.expect("max_tokens")
     check("messages are answered", "Tell me a story" in screen, screen)
     term.type("/set max_tokens 100000")
+    term.expect("max_tokens is 100000")
     term.type("/set ignore_eos true")
+    term.expect("ignore_eos is true")
     before = term.screen()
     term.type("Once upon a time")
     # Part of an answer that would not end for a long time.
@@ -143,6 +146,56 @@ def no_rights(term, exsa, hub, folder):
     os.chmod(place, 0o700)
 
 
+def tools(term, exsa):
+    forced = "--set tool_choice=required -n 64 --seed 1 --threads 1"
+    term.clear()
+    term.type(f"{exsa} run builtin 'Weather?' --mcp \"sh {MCP_SERVER}\" {forced}; echo \"code:$?:\"")
+    screen = term.expect("run it?")
+    check("a call of a tool is shown before it runs", "tool weather" in screen and "Bern" in screen, screen)
+    term.type("perhaps")
+    term.expect("run it?", times=2)
+    term.type("n")
+    screen, code = term.code()
+    check("a call can be refused", code == 0 and "refused" in screen, screen)
+    term.clear()
+    term.type(f"{exsa} run builtin --mcp \"sh {MCP_SERVER}\" {forced}; echo \"code:$?:\"")
+    screen = term.expect("/help lists the commands.")
+    check("the tools of a chat are listed", "weather" in screen, screen)
+    term.type("Weather?")
+    term.expect("run it?")
+    term.type("always")
+    screen = term.expect("\n>", times=2)
+    term.type("And now?")
+    screen = term.expect("\n>", times=3)
+    check("a tool that is always allowed is not asked for again", screen.count("run it?") == 1, screen)
+    check("it was called twice", screen.count("tool weather") == 2, screen)
+    term.key("C-d")
+    screen, code = term.code()
+    check("a chat with tools ends", code == 0, screen)
+    screen, code = term.run(f"{exsa} run builtin 'Weather?' --mcp \"sh {MCP_SERVER} gone\"")
+    check("a server that ends at once is told", code == 1 and "no licence" in screen.replace("\n", ""), screen)
+
+
+def matrix(term, exsa, folder):
+    text, out, small = (os.path.join(folder, name) for name in ("text.txt", "matrix.gguf", "small.gguf"))
+    with open(text, "w", encoding="utf-8") as file:
+        file.write("Once upon a time there was a little frog who lived by a big pond. " * 20000)
+    term.clear()
+    term.type(f"{exsa} imatrix builtin {text} -o {out} --context 64 --threads 1; echo \"code:$?:\"")
+    for _ in range(1200):
+        screen = term.screen()
+        if re.search(r"chunk [1-9]\d*/", screen):
+            break
+        time.sleep(0.1)
+    check("progress of a matrix fits into 80 columns", "chunk" in screen and term.lines_max() <= 80, screen)
+    term.key("C-c")
+    screen, code = term.code()
+    kept = re.sub(r"\s", "", screen)
+    check("Ctrl-C keeps the chunks that are computed", code == 130 and "stoppedafter" in kept and os.path.exists(out), screen)
+    screen, code = term.run(f"{exsa} quantize {MODEL} {small} Q4_0 --allow-requantize --imatrix {out}")
+    check("their matrix quantizes", code == 0 and os.path.exists(small), screen)
+
+
 def main():
     exsa = sys.argv[1]
     folder = tempfile.mkdtemp(prefix="exsa-terminal-")
@@ -156,6 +209,8 @@ def main():
         first_run(term, exsa)
         chat(term, exsa)
         resume(term, exsa, hub, home)
+        tools(term, exsa)
+        matrix(term, exsa, folder)
         wrong_file(term, exsa, folder)
         no_space(term, exsa, hub, folder)
         no_rights(term, exsa, hub, folder)

@@ -1,6 +1,7 @@
-//! Adapters of the rows of a pass.
+//! Additions to the products of a pass: adapters of its rows, and sums over their inputs.
 
 use crate::adapters::{LoadedAdapter, Place};
+use crate::input_sums::InputSums;
 use crate::kernels::float::packed::{LowRankProducts, LowRankScratch, LowRankSizes, RowGroup};
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::Isa;
@@ -26,6 +27,8 @@ pub(super) struct AdapterBatch {
     /// Among the rows that want logits, numbered among themselves.
     wanted: Groups,
     scratch: LowRankScratch,
+    /// Sums over the inputs of products; `None`, which costs nothing, where no calibration asks for them.
+    pub input_sums: Option<Box<InputSums>>,
 }
 
 #[derive(Default)]
@@ -59,6 +62,7 @@ impl AdapterBatch {
             all: lists(),
             wanted: lists(),
             scratch,
+            input_sums: None,
         })
     }
 
@@ -142,7 +146,8 @@ impl AdapterBatch {
         }
     }
 
-    /// Adds what the adapters give of `x`, `[rows, k]`, to the outputs of projections, `[rows, n]` each.
+    /// Adds what the adapters give of `x`, `[rows, k]`, to the outputs of projections, `[rows, n]` each;
+    /// called after each product.
     pub fn add<const N: usize>(
         &mut self,
         outputs: [(Place, &mut [f32]); N],
@@ -152,6 +157,9 @@ impl AdapterBatch {
         team: &mut Team,
     ) {
         const { assert!(N <= OUTPUTS) };
+        if let Some(sums) = &mut self.input_sums {
+            sums.add(outputs.each_ref().map(|(place, _)| *place), x, k);
+        }
         let Groups { groups, rows } = match rows {
             RowsOf::Batch => &self.all,
             RowsOf::Wanted => &self.wanted,

@@ -8,6 +8,7 @@ use crate::adapters::Place;
 use crate::compute::Threads;
 use crate::config::Config;
 use crate::error::CandleError;
+use crate::input_sums::InputSums;
 use crate::kernels::float::attention::{AttentionKernel, AttentionSizes};
 use crate::kernels::float::rows;
 use crate::kernels::memory::buffer::resize;
@@ -58,6 +59,25 @@ impl HostExecutor {
             logits: Vec::new(),
         };
         Ok(Self { threads, memory })
+    }
+
+    /// Sums up the inputs of projections from now on.
+    pub fn sum_inputs(&mut self) {
+        self.memory.adapters.input_sums = Some(Box::default());
+    }
+
+    /// The sums of [`sum_inputs`](Self::sum_inputs).
+    pub fn input_sums(&self) -> Option<&InputSums> {
+        self.memory.adapters.input_sums.as_deref()
+    }
+
+    /// Adds the `rows` hidden states of the last [`hidden_states`](Executor::hidden_states), `[rows, width]`,
+    /// to the sums, as the inputs of the output projection.
+    pub fn sum_output_inputs(&mut self, rows: usize, width: usize) {
+        let Memory { adapters, workspace, .. } = &mut self.memory;
+        if let Some(sums) = &mut adapters.input_sums {
+            sums.add([Place::Output], &workspace.normed[..rows * width], width);
+        }
     }
 
     /// Bytes of an executor on `threads` threads, without KV cache, logits and memory of products.

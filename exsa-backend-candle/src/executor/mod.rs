@@ -13,6 +13,7 @@ mod workspace;
 pub(crate) use host::HostExecutor;
 pub(crate) use tensors::TensorExecutor;
 
+use crate::config::{FreqFactors, RopeConfig};
 use crate::kv::{BlockCopy, BlockTables};
 use crate::layers::rope::Rope;
 use crate::load::LoadedModel;
@@ -28,6 +29,20 @@ pub(crate) struct Ropes {
     pub global: Rope,
     /// Of sliding-window layers.
     pub sliding_window: Rope,
+}
+
+impl Ropes {
+    /// RoPE of `model` in sequences of up to `context` tokens.
+    pub fn of(model: &LoadedModel, context: usize) -> Self {
+        let (config, freq_factors) = (&model.config, &model.freq_factors);
+        let by_length = if config.is_long(context) { &freq_factors.long } else { &freq_factors.short };
+        let freq_factors = freq_factors.all.as_deref().or(by_length.as_deref());
+        let pairs = config.architecture.rope_pairs;
+        let rope = |config: &RopeConfig| {
+            Rope::new(config, pairs, freq_factors.filter(|_| config.freq_factors != FreqFactors::Never))
+        };
+        Self { global: rope(&config.rope), sliding_window: rope(&config.rope_sliding_window) }
+    }
 }
 
 /// Context of a pass beside its batch.

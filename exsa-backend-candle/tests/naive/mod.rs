@@ -3,7 +3,8 @@
 
 use exsa_conformance::edit::Edit;
 use exsa_core::gguf::Value;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 
 pub struct Naive {
     weights: HashMap<String, Vec<f64>>,
@@ -13,6 +14,8 @@ pub struct Naive {
     n_head_kv: usize,
     base: f64,
     epsilon: f64,
+    /// Sums of the squared inputs of products by weight, and their number.
+    pub inputs: RefCell<BTreeMap<String, (Vec<f64>, u64)>>,
 }
 
 impl Naive {
@@ -35,6 +38,7 @@ impl Naive {
             n_head_kv: number("attention.head_count_kv") as usize,
             base: edit.get("llama.rope.freq_base").map_or(10_000.0, |_| number("rope.freq_base")),
             epsilon: number("attention.layer_norm_rms_epsilon"),
+            inputs: RefCell::default(),
         }
     }
 
@@ -74,6 +78,10 @@ impl Naive {
     }
 
     fn product(&self, x: &[f64], name: &str) -> Vec<f64> {
+        let mut inputs = self.inputs.borrow_mut();
+        let (sums, count) = inputs.entry(name.to_owned()).or_insert_with(|| (vec![0.0; x.len()], 0));
+        sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x * x);
+        *count += 1;
         let dot = |row: &[f64]| row.iter().zip(x).map(|(a, b)| a * b).sum();
         self.weights[name].chunks_exact(x.len()).map(dot).collect()
     }

@@ -2,8 +2,10 @@
 
 use crate::error::CliError;
 use crate::output;
-use exsa::{Event, FinishReason, TokenStream, Usage};
+use exsa::core::chat::ToolCall;
+use exsa::{Event, FinishReason, Message, TokenStream, Usage};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::{Stdout, Write};
 
 /// Prints text, and on a terminal the reasoning before it, dimmed.
@@ -69,6 +71,8 @@ pub(super) struct Answer {
     pub(super) text: String,
     pub(super) reasoning: String,
     pub(super) reason: FinishReason,
+    /// Calls of tools, in order.
+    pub(super) calls: Vec<ToolCall>,
     usage: Usage,
     seed: Option<u64>,
 }
@@ -86,6 +90,20 @@ impl Answer {
             answer["reasoning"] = self.reasoning.as_str().into();
         }
         answer
+    }
+
+    /// The answer as a message of the conversation. Calls of an answer that was stopped are left out: they
+    /// are not run.
+    pub(super) fn message(&self, stopped: bool) -> Message {
+        let mut message = Message::assistant(self.text.as_str());
+        message.reasoning = Some(self.reasoning.clone()).filter(|reasoning| !reasoning.is_empty());
+        if !stopped && !self.calls.is_empty() {
+            message.tool_calls.clone_from(&self.calls);
+            if self.text.is_empty() {
+                message.content.clear();
+            }
+        }
+        message
     }
 
     /// Tokens, times and speed in a line.
@@ -107,6 +125,7 @@ impl Answer {
 /// Prints a stream to its end.
 pub(super) fn print(stream: TokenStream, printer: &mut Printer) -> Result<Answer, CliError> {
     let (mut text, mut reasoning) = (String::new(), String::new());
+    let mut calls = BTreeMap::<usize, ToolCall>::new();
     for event in stream {
         match event {
             Event::Token(token) => {
@@ -117,7 +136,18 @@ pub(super) fn print(stream: TokenStream, printer: &mut Printer) -> Result<Answer
                 printer.print(&token.text, true)?;
                 reasoning.push_str(&token.text);
             }
+            Event::ToolCall(delta) => {
+                let call = calls.entry(delta.call).or_default();
+                call.id = delta.id.or(call.id.take());
+                if let Some(name) = delta.name {
+                    call.name = name;
+                }
+                call.arguments.push_str(&delta.arguments);
+            }
             Event::MalformedToolCall(call) => {
+                if let Some(call) = call.call {
+                    calls.remove(&call);
+                }
                 printer.print(&call.text, false)?;
                 text.push_str(&call.text);
             }
@@ -126,7 +156,8 @@ pub(super) fn print(stream: TokenStream, printer: &mut Printer) -> Result<Answer
                 printer.end()?;
                 text.push_str(&end.text);
                 let reason = end.reason.into_result()?;
-                return Ok(Answer { text, reasoning, reason, usage: end.usage, seed: end.seed });
+                let calls = calls.into_values().collect();
+                return Ok(Answer { text, reasoning, reason, calls, usage: end.usage, seed: end.seed });
             }
             _ => {}
         }

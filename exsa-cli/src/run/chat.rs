@@ -1,8 +1,10 @@
 //! A chat on the terminal.
 
-use super::answer::{self, Printer};
+use super::answer::Printer;
 use super::commands::{self, Effect};
 use super::conversation::Conversation;
+use super::reply;
+use super::tools::Tools;
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use exsa::{Engine, Message};
@@ -16,10 +18,14 @@ const BLOCK: &str = "\"\"\"";
 pub(super) fn chat(
     engine: &Engine,
     mut conversation: Conversation,
+    tools: &mut Tools,
     interrupt: &Interrupt,
     verbose: bool,
 ) -> Result<(), CliError> {
     let mut editor = DefaultEditor::new().map_err(|error| CliError::Other(format!("terminal: {error}")))?;
+    if !tools.is_empty() {
+        eprintln!("{}", tools.summary());
+    }
     eprintln!("{}\n/help lists the commands.", engine.model().summary());
     while let Some(line) = message(&mut editor)? {
         if line.trim().is_empty() {
@@ -43,33 +49,17 @@ pub(super) fn chat(
         } else {
             conversation.messages.push(Message::user(line.trim()));
         }
-        if let Err(error) = reply(engine, &mut conversation, interrupt, verbose) {
-            println!("{error}");
-            // The message was not answered; it would stand in the way of the next.
-            conversation.messages.pop();
+        let before = conversation.messages.len().saturating_sub(1);
+        match reply::reply(engine, &mut conversation, tools, interrupt, &mut Printer::new()) {
+            Ok((answer, _)) if verbose => eprintln!("{}", answer.summary()),
+            Ok(_) => {}
+            Err(error) => {
+                println!("{error}");
+                // The message was not answered; it would stand in the way of the next.
+                conversation.messages.truncate(before);
+            }
         }
     }
-    Ok(())
-}
-
-/// Answers the last message.
-fn reply(
-    engine: &Engine,
-    conversation: &mut Conversation,
-    interrupt: &Interrupt,
-    verbose: bool,
-) -> Result<(), CliError> {
-    let stream = engine.submit(conversation.request()?)?;
-    interrupt.watch(stream.cancel_handle());
-    let answer = answer::print(stream, &mut Printer::new());
-    interrupt.take_stopped();
-    let answer = answer?;
-    if verbose {
-        eprintln!("{}", answer.summary());
-    }
-    let mut message = Message::assistant(answer.text);
-    message.reasoning = Some(answer.reasoning).filter(|reasoning| !reasoning.is_empty());
-    conversation.messages.push(message);
     Ok(())
 }
 

@@ -1,9 +1,12 @@
 //! `exsa run`: one answer, or a chat.
 
 mod answer;
+mod approval;
 mod chat;
 mod commands;
 mod conversation;
+mod reply;
+mod tools;
 
 use crate::args::RunArgs;
 use crate::error::CliError;
@@ -16,6 +19,7 @@ use conversation::Conversation;
 use exsa::{Engine, Message, Prompt};
 use std::io::{IsTerminal, Read};
 use std::path::Path;
+use tools::Tools;
 
 /// Runs the command.
 pub(crate) fn run(args: RunArgs) -> Result<(), CliError> {
@@ -30,13 +34,14 @@ pub(crate) fn run(args: RunArgs) -> Result<(), CliError> {
     let prompt = prompt(&args)?;
 
     let interrupt = Interrupt::install()?;
+    let mut tools = Tools::start(&args, &interrupt)?;
     let engine = model::load(&name, model::builder(&args.engine)?)?;
     if args.verbose {
         eprintln!("{}", engine.model().summary());
     }
     let mut conversation = Conversation::new(system, settings);
     match prompt {
-        Some(prompt) => once(&args, &engine, &mut conversation, prompt, &interrupt),
+        Some(prompt) => once(&args, &engine, &mut conversation, &mut tools, prompt, &interrupt),
         None => {
             if name == model::BUILTIN {
                 eprintln!(
@@ -44,7 +49,7 @@ pub(crate) fn run(args: RunArgs) -> Result<(), CliError> {
                      hf:bartowski/SmolLM2-135M-Instruct-GGUF, then exsa run with the same name, or exsa run FILE.gguf."
                 );
             }
-            chat::chat(&engine, conversation, &interrupt, args.verbose)
+            chat::chat(&engine, conversation, &mut tools, &interrupt, args.verbose)
         }
     }
 }
@@ -99,24 +104,33 @@ fn once(
     args: &RunArgs,
     engine: &Engine,
     conversation: &mut Conversation,
+    tools: &mut Tools,
     prompt: String,
     interrupt: &Interrupt,
 ) -> Result<(), CliError> {
-    let request = match args.raw || engine.model().chat_template.is_none() {
-        true => conversation.settings.request(Prompt::Text(prompt))?,
-        false => {
-            conversation.messages.push(Message::user(prompt));
-            conversation.request()?
-        }
+    let mut printer = if args.json { Printer::silent() } else { Printer::new() };
+    let text = args.raw || engine.model().chat_template.is_none();
+    if text && !tools.is_empty() {
+        return Err(CliError::Usage("--mcp: the model has no chat template, which tools need".into()));
+    }
+    let (answer, stopped) = if text {
+        let stream = engine.submit(conversation.settings.request(Prompt::Text(prompt))?)?;
+        interrupt.watch(stream.cancel_handle());
+        let answer = answer::print(stream, &mut printer)?;
+        (answer, interrupt.take_stopped())
+    } else {
+        conversation.messages.push(Message::user(prompt));
+        reply::reply(engine, conversation, tools, interrupt, &mut printer)?
     };
-    let stream = engine.submit(request)?;
-    interrupt.watch(stream.cancel_handle());
-    let answer = answer::print(stream, &mut if args.json { Printer::silent() } else { Printer::new() })?;
     if args.json {
-        println!("{}", answer.json());
+        let mut json = answer.json();
+        if !tools.is_empty() {
+            json["tool_calls"] = tools.take_called().into();
+        }
+        println!("{json}");
     }
     if args.verbose {
         eprintln!("{}", answer.summary());
     }
-    if interrupt.take_stopped() { Err(CliError::Interrupted) } else { Ok(()) }
+    if stopped { Err(CliError::Interrupted) } else { Ok(()) }
 }

@@ -93,9 +93,12 @@ impl GgufWriter {
         self.tensor(name, shape, GgmlType::F32, data.iter().flat_map(|x| x.to_le_bytes()).collect())
     }
 
-    /// Writes the file.
+    /// Writes the file, with padding behind the last tensor too: ggml refuses a file without it where it
+    /// reads all data at once.
     pub fn write<W: Write>(&self, to: &mut W) -> io::Result<()> {
-        to.write_all(&self.to_bytes())
+        let mut bytes = self.to_bytes();
+        bytes.resize(bytes.len().next_multiple_of(self.alignment.max(1) as usize), 0);
+        to.write_all(&bytes)
     }
 
     /// The file in memory; tensors that were only declared are zeros.

@@ -1,7 +1,7 @@
 //! Importance matrices, as llama.cpp's `llama-imatrix` writes them.
 
 use super::ImportanceError;
-use exsa_core::gguf::{GgmlType, Gguf, GgufWriter, TensorInfo, Value};
+use exsa_core::gguf::{Array, GgmlType, Gguf, GgufWriter, TensorInfo, Value};
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
@@ -20,6 +20,38 @@ const NAME_BYTES_MAX: u64 = 1024;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImportanceMatrix {
     tensors: BTreeMap<String, Vec<f32>>,
+}
+
+/// The text that an importance matrix was computed from, in chunks of as many tokens each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CalibrationText {
+    /// Names of the text's files.
+    pub names: Vec<String>,
+    /// Chunks.
+    pub chunks: u32,
+    /// Tokens of each chunk.
+    pub chunk_tokens: u32,
+}
+
+impl CalibrationText {
+    /// A text without a name.
+    #[must_use]
+    pub fn new(chunks: u32, chunk_tokens: u32) -> Self {
+        Self { names: Vec::new(), chunks, chunk_tokens }
+    }
+
+    /// Adds the name of a file.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.names.push(name.into());
+        self
+    }
+
+    /// Tokens of all chunks.
+    pub fn tokens(&self) -> u64 {
+        u64::from(self.chunks) * u64::from(self.chunk_tokens)
+    }
 }
 
 impl ImportanceMatrix {
@@ -75,16 +107,15 @@ impl ImportanceMatrix {
         Self::read_legacy(&mut LegacyReader { reader: BufReader::new(reader), left: len })
     }
 
-    /// The matrix as a GGUF that llama.cpp reads too; `tokens` is the number of tokens that it was computed
-    /// from.
-    pub fn to_gguf(&self, tokens: u32) -> GgufWriter {
+    /// The matrix as a GGUF that llama.cpp reads too, computed from `text`.
+    pub fn to_gguf(&self, text: &CalibrationText) -> GgufWriter {
         let writer = GgufWriter::new()
             .key("general.type", Value::Str("imatrix".into()))
-            .key("imatrix.datasets", Value::Array(exsa_core::gguf::Array::Str(Vec::new())))
-            .key("imatrix.chunk_count", Value::U32(1))
-            .key("imatrix.chunk_size", Value::U32(tokens));
+            .key("imatrix.datasets", Value::Array(Array::Str(text.names.clone())))
+            .key("imatrix.chunk_count", Value::U32(text.chunks))
+            .key("imatrix.chunk_size", Value::U32(text.chunk_tokens));
+        let count = text.tokens().max(1) as f32;
         self.tensors.iter().fold(writer, |writer, (name, columns)| {
-            let count = tokens.max(1) as f32;
             let sums: Vec<f32> = columns.iter().map(|mean| mean * count).collect();
             writer.tensor_f32(&format!("{name}{SUMS}"), &[columns.len() as u64, 1], &sums).tensor_f32(
                 &format!("{name}{COUNTS}"),

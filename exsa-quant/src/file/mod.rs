@@ -9,7 +9,7 @@ mod rules;
 
 pub use convert::quantize_gguf;
 pub use error::{ImportanceError, QuantizeError};
-pub use importance::ImportanceMatrix;
+pub use importance::{CalibrationText, ImportanceMatrix};
 pub use mixture::Mixture;
 pub use options::{Progress, QuantizeOptions, QuantizeSummary};
 pub use rules::planned_types;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use exsa_core::Mode;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Serves a model over HTTP, with an OpenAI-compatible API.
@@ -119,6 +119,25 @@ fn read_mode(name: &str) -> Result<Mode, String> {
 }
 
 impl Args {
+    /// The file of the model, where a flag or the environment names one.
+    #[must_use]
+    pub fn model(&self) -> Option<&Path> {
+        self.model.as_deref()
+    }
+
+    /// Sets the file of the model, over a flag and the environment.
+    #[must_use]
+    pub fn with_model(mut self, model: impl Into<PathBuf>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// Whether [`run`](super::run) serves, and does nothing else.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.command.is_none() && !self.check_config && !self.print_config
+    }
+
     /// The configuration file and the flags that override it.
     pub(crate) fn source(&self) -> ConfigSource {
         let args = self.clone();
