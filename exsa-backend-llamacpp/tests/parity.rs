@@ -6,7 +6,7 @@
 mod support;
 
 use exsa_backend_llamacpp::LlamaCppBackend;
-use exsa_conformance::harness::{argmax, feed, greedy, tokens};
+use exsa_conformance::harness::{argmax, feed, greedy, tokens, worst};
 use exsa_conformance::test_data;
 use exsa_core::SeqId;
 use exsa_core::backend::{InferenceBackend, KvType, Model, ModelSource, Pooling, Session, SessionOptions};
@@ -124,6 +124,50 @@ fn embeddings_of_f32_models() {
                 assert!(error < 2e-3 * scale, "{name}, {pooling:?}: {error} of {scale}");
             }
         }
+    }
+}
+
+/// Largest difference of the logits of both after each of `tokens`, relative to the largest logit.
+fn difference(source: &ModelSource, tokens: &[u32]) -> f32 {
+    let [candle, llamacpp] = Pair::exact(source).rows(tokens);
+    let scale = llamacpp.iter().flatten().fold(0.0f32, |scale, x| scale.max(x.abs()));
+    candle.iter().zip(&llamacpp).map(|(a, b)| worst(a, b)).fold(0.0, f32::max) / scale
+}
+
+#[test]
+fn logits_of_f32_models() {
+    let tokens = tokens(120, 8);
+    for name in micro_models().iter().filter(|name| name.ends_with("-f32")) {
+        // llama.cpp looks GELU up in a table of 16 bits.
+        let gelu = ["gemma", "starcoder"].iter().any(|family| name.starts_with(family));
+        let difference = difference(&micro(name), &tokens);
+        eprintln!("{name}: {difference:.2e}");
+        assert!(difference < if gelu { 1e-2 } else { 1e-4 }, "{name}: {difference:e}");
+    }
+}
+
+/// Layers that the micro models have in one way and other files in another.
+#[test]
+fn logits_of_variants() {
+    let (u, f) = (Value::U32, Value::F32);
+    let layers = |layers: &[bool]| Value::Array(Array::Bool(layers.to_vec()));
+    for (name, key, value) in [
+        ("granite", "granite.rope.scaling.finetuned", Value::Bool(false)),
+        ("granite", "granite.attention.scale", f(0.0)),
+        ("granite", "granite.residual_scale", f(0.0)),
+        ("granite", "granite.embedding_scale", f(0.0)),
+        ("glm4", "glm4.rope.dimension_count", u(16)),
+        ("command-r", "command-r.logit_scale", f(0.0)),
+        ("cohere2", "cohere2.attention.sliding_window_pattern", u(2)),
+        ("cohere2", "cohere2.attention.sliding_window_pattern", layers(&[false, true, true, false])),
+        ("olmo3", "olmo2.attention.sliding_window_pattern", layers(&[false, false, true, true])),
+        ("olmo3", "olmo2.rope.scaling.type", Value::Str("yarn".into())),
+        ("exaone4-64", "exaone4.attention.sliding_window_pattern", u(3)),
+    ] {
+        let source = edit_of(&format!("{name}-f32")).set(key, value.clone()).source();
+        let difference = difference(&source, &tokens(120, 8));
+        eprintln!("{name} with {key} = {value:?}: {difference:.2e}");
+        assert!(difference < 1e-4, "{name} with {key} = {value:?}: {difference:e}");
     }
 }
 
