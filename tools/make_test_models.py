@@ -155,6 +155,8 @@ def write_model(path, shape, kind, seed, vocab):
     # Gemma scales its embeddings up: small ones keep a tied head from just repeating the last token.
     embedding_gain = 0.4 if gemma else LOGITS_STD if s.tied else math.sqrt(s.dim)
     matrix("token_embd.weight", n_vocab, s.dim, embedding_gain, high)
+    # Many layers of random weights make much of float32 noise: each adds less.
+    post_gain = 0.3 if s.layers > 32 else 1.0
     q_rows, kv_rows = s.heads * s.head_dim, s.kv_heads * s.head_dim
     for i in range(s.layers):
         p = f"blk.{i}."
@@ -174,7 +176,7 @@ def write_model(path, shape, kind, seed, vocab):
             vector(p + "attn_k_norm.weight", kv_rows if whole else s.head_dim, sharp, 0.2)
         matrix(p + "attn_output.weight", s.dim, q_rows, 2.0)
         if arch in reference.POST_NORMS:
-            vector(p + "post_attention_norm.weight", s.dim, 1.0, 0.2)
+            vector(p + "post_attention_norm.weight", s.dim, post_gain, 0.2 * post_gain)
         if pre_norms and arch not in reference.PARALLEL:
             norm(p + "ffn_norm", s.dim)
         if arch in ("phi3", "glm4"):
@@ -188,7 +190,7 @@ def write_model(path, shape, kind, seed, vocab):
             matrix(p + "ffn_up.weight", s.ffn, s.dim, 1.5)
         matrix(p + "ffn_down.weight", s.dim, s.ffn, 1.0, high)
         if arch in reference.POST_NORMS:
-            vector(p + "post_ffw_norm.weight", s.dim, 1.0, 0.2)
+            vector(p + "post_ffw_norm.weight", s.dim, post_gain, 0.2 * post_gain)
     output_gain = LOGITS_STD / embedding_gain if gemma else 1.0
     norm("output_norm", s.dim, output_gain, 0.2 * output_gain)
     if not s.tied:

@@ -31,6 +31,9 @@ const DIVERGENCE_MINS_MAX: f64 = 2e-3;
 /// Logits whose difference may be turned by 16-bit activations, which llama.cpp has with 16-bit weights.
 const MARGIN_16_BITS: f32 = 0.05;
 
+/// The same of llama.cpp's GELU, a table in 16 bits.
+const MARGIN_GELU: f32 = 0.01;
+
 struct Pair {
     candle: Arc<dyn Model>,
     llamacpp: Arc<dyn Model>,
@@ -62,6 +65,17 @@ impl Pair {
     /// Distributions of both after each of `tokens`.
     fn rows(&self, tokens: &[u32]) -> [Vec<Vec<f32>>; 2] {
         self.sessions().map(|mut session| feed(&mut *session, 0, 0, tokens, tokens.len()))
+    }
+
+    /// Along candle's greedy text, llama.cpp chooses the same tokens, but for pairs as close as its rounding.
+    fn check_choices(&self, prompt: &[u32], margin_max: f32) {
+        let text = [prompt, &greedy(&mut *session(&self.candle), 0, prompt, 64)].concat();
+        let [candle, llamacpp] = self.rows(&text[..text.len() - 1]);
+        for (row, next) in text.iter().enumerate().skip(prompt.len()) {
+            let chosen = argmax(&llamacpp[row - 1]);
+            let margin = candle[row - 1][*next as usize] - candle[row - 1][chosen as usize];
+            assert!(margin <= margin_max, "token {row}: {chosen}, not {next}, by {margin}");
+        }
     }
 
     fn divergence(&self, tokens: &[u32]) -> f64 {
@@ -176,25 +190,19 @@ fn greedy_tokens_of_f32_models() {
     let prompt = tokens(20, 3);
     for name in micro_models().iter().filter(|name| name.ends_with("-f32")) {
         let pair = Pair::exact(&micro(name));
+        if name.starts_with("starcoder2") {
+            // Two logits are 2e-4 apart in this text.
+            pair.check_choices(&prompt, MARGIN_GELU);
+            continue;
+        }
         let [candle, llamacpp] = pair.sessions().map(|mut session| greedy(&mut *session, 0, &prompt, 64));
         assert_eq!(candle, llamacpp, "{name}");
     }
 }
 
-/// Along candle's greedy text, llama.cpp chooses the same tokens, but for pairs as close as its rounding.
 #[test]
 fn greedy_tokens_of_f16_models() {
-    let prompt = tokens(20, 3);
-    for name in ["llama-f16"] {
-        let pair = Pair::exact(&micro(name));
-        let text = [&prompt[..], &greedy(&mut *session(&pair.candle), 0, &prompt, 64)].concat();
-        let [candle, llamacpp] = pair.rows(&text[..text.len() - 1]);
-        for (row, next) in text.iter().enumerate().skip(prompt.len()) {
-            let chosen = argmax(&llamacpp[row - 1]);
-            let margin = candle[row - 1][*next as usize] - candle[row - 1][chosen as usize];
-            assert!(margin <= MARGIN_16_BITS, "{name}, token {row}: {chosen}, not {next}, by {margin}");
-        }
-    }
+    Pair::exact(&micro("llama-f16")).check_choices(&tokens(20, 3), MARGIN_16_BITS);
     let Some(path) = test_data::model("exsa-tiny-f16.gguf") else { return };
     let pair = Pair::exact(&ModelSource::File(path));
     let prompt = [pair.candle.tokenizer().special().bos.unwrap()];
