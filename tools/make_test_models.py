@@ -73,7 +73,7 @@ ARCHITECTURES = {
     "glm4": Shape("glm4", 2, 4, 2, 16, rope_dim=8, biases=("q", "k", "v"), tied=False),
     "exaone4": Shape("exaone4", 2, 3, 1, 16, rope_base=1e6),
     # llama.cpp gives windows to the model of 64 layers alone
-    "exaone4-64": Shape("exaone4", 64, 2, 1, 8, dim=16, ffn=16, rope_base=1e6, window=WINDOW),
+    "exaone4-64": Shape("exaone4", 64, 2, 1, 8, dim=16, ffn=16, rope_base=1e6, tied=False, window=WINDOW),
     "command-r": Shape("command-r", 2, 3, 1, 16, biases=("q", "k", "v")),
     "cohere2": Shape("cohere2", 4, 4, 2, 8, dim=32, ffn=64, rope_base=5e4, window=WINDOW),
     "starcoder2": Shape("starcoder2", 2, 6, 2, 8, rope_base=1e5, tied=False, biases=("q", "k", "v", "output")),
@@ -156,7 +156,7 @@ def write_model(path, shape, kind, seed, vocab):
     embedding_gain = 0.4 if gemma else LOGITS_STD if s.tied else math.sqrt(s.dim)
     matrix("token_embd.weight", n_vocab, s.dim, embedding_gain, high)
     # Many layers of random weights make much of float32 noise: each adds less.
-    post_gain = 0.3 if s.layers > 32 else 1.0
+    post_gain = 0.1 if s.layers > 32 else 1.0
     q_rows, kv_rows = s.heads * s.head_dim, s.kv_heads * s.head_dim
     for i in range(s.layers):
         p = f"blk.{i}."
