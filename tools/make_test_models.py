@@ -51,6 +51,8 @@ class Shape:
     biases: tuple = ()          # of the attention: "q", "k", "v", "output"
     rope_freqs: bool = False    # with the divisors of Llama 3, for an original context of 64 tokens
     rope_linear: float = 0.0    # linear position scaling
+    window: int = 0             # of layers that have one
+    pattern: tuple = ()         # which layers have one; empty: by the architecture
 
 
 LLAMA = Shape("llama", 2, 4, 2, 16)
@@ -63,6 +65,18 @@ ARCHITECTURES = {
     "gemma2": Shape("gemma2", 4, 4, 2, 16, dim=32),
     "gemma3": Shape("gemma3", 7, 4, 1, 16, dim=32, ffn=64, rope_base=1e6, rope_linear=8.0),
     "phi3": Shape("phi3", 2, 3, 1, 16, rope_dim=12, tied=False),
+    "granite": Shape("granite", 2, 4, 2, 16),
+    "smollm3": Shape("smollm3", 5, 4, 2, 16, dim=32, ffn=64, rope_base=5e6),
+    "olmo2": Shape("olmo2", 2, 3, 1, 16, rope_base=5e5, tied=False),
+    "olmo3": Shape("olmo2", 4, 2, 1, 16, dim=32, ffn=64, tied=False, rope_linear=8.0, window=WINDOW,
+                   pattern=(True, False, True, True)),
+    "glm4": Shape("glm4", 2, 4, 2, 16, rope_dim=8, biases=("q", "k", "v"), tied=False),
+    "exaone4": Shape("exaone4", 2, 3, 1, 16, rope_base=1e6),
+    # llama.cpp gives windows to the model of 64 layers alone
+    "exaone4-64": Shape("exaone4", 64, 2, 1, 8, dim=16, ffn=16, rope_base=1e6, tied=False, window=WINDOW),
+    "command-r": Shape("command-r", 2, 3, 1, 16, biases=("q", "k", "v")),
+    "cohere2": Shape("cohere2", 4, 4, 2, 8, dim=32, ffn=64, rope_base=5e4, window=WINDOW),
+    "starcoder2": Shape("starcoder2", 2, 6, 2, 8, rope_base=1e5, tied=False, biases=("q", "k", "v", "output")),
 }
 BLOCKS_OF_32 = Shape("llama", 2, 4, 2, 16, dim=64)                      # rows are multiples of 32
 BLOCKS_OF_256 = Shape("llama", 1, 8, 1, 32, dim=256, ffn=256)           # rows are multiples of 256
@@ -76,6 +90,7 @@ def write_model(path, shape, kind, seed, vocab):
     s, arch, mixed = shape, shape.arch, kind == "q4_k_m"
     main_type = make_gguf.TYPES["q4_k" if mixed else kind]
     gemma = arch in ("gemma2", "gemma3")
+    layer_norm, pre_norms = arch in reference.LAYER_NORM, arch not in reference.NO_PRE_NORMS
     blocks = make_gguf.Blocks(seed)
     w = gguf.GGUFWriter(path, arch)
     w.add_name(f"micro-{os.path.splitext(os.path.basename(path))[0]}")
@@ -89,15 +104,24 @@ def write_model(path, shape, kind, seed, vocab):
     w.add_value_length(s.head_dim)
     w.add_rope_dimension_count(s.rope_dim or s.head_dim)
     w.add_rope_freq_base(s.rope_base)
-    w.add_layer_norm_rms_eps(1e-3)
+    (w.add_layer_norm_eps if layer_norm else w.add_layer_norm_rms_eps)(1e-3)
     w.add_quantization_version(gguf.GGML_QUANT_VERSION)
     w.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_K_M if mixed else gguf.LlamaFileType.ALL_F32 if main_type == T.F32
                     else gguf.LlamaFileType.GUESSED)
     if arch == "gemma2":
         w.add_attn_logit_softcapping(5.0)
         w.add_final_logit_softcapping(10.0)
-    if gemma:
-        w.add_sliding_window(WINDOW)
+    if gemma or s.window:
+        w.add_sliding_window(s.window or WINDOW)
+    if s.pattern:
+        w.add_sliding_window_pattern(list(s.pattern))
+    if arch == "granite":
+        w.add_embedding_scale(0.5)
+        w.add_attention_scale(0.4)
+        w.add_residual_scale(0.6)
+        w.add_logit_scale(1.5)
+    if arch in reference.PARALLEL:
+        w.add_logit_scale(0.7)
     if arch == "phi3":
         w.add_rope_scaling_orig_ctx_len(CONTEXT)
     if s.rope_linear:
@@ -109,6 +133,12 @@ def write_model(path, shape, kind, seed, vocab):
     def vector(name, n, around, spread):
         values = around + spread * blocks._cut(blocks.norm, n)
         w.add_tensor(name, values.astype(np.float32))
+
+    def norm(name, n, around=1.0, spread=0.2):
+        """The weights of a norm of the hidden state."""
+        vector(name + ".weight", n, around, spread)
+        if arch == "starcoder2":
+            vector(name + ".bias", n, 0.0, 0.2)
 
     def matrix(name, rows, cols, gain=1.0, t=None):
         """Random weights that turn inputs of variance 1 into outputs of variance gain squared."""
@@ -125,10 +155,13 @@ def write_model(path, shape, kind, seed, vocab):
     # Gemma scales its embeddings up: small ones keep a tied head from just repeating the last token.
     embedding_gain = 0.4 if gemma else LOGITS_STD if s.tied else math.sqrt(s.dim)
     matrix("token_embd.weight", n_vocab, s.dim, embedding_gain, high)
+    # Many layers of random weights make much of float32 noise: each adds less.
+    post_gain = 0.1 if s.layers > 32 else 1.0
     q_rows, kv_rows = s.heads * s.head_dim, s.kv_heads * s.head_dim
     for i in range(s.layers):
         p = f"blk.{i}."
-        vector(p + "attn_norm.weight", s.dim, 1.0, 0.2)
+        if pre_norms:
+            norm(p + "attn_norm", s.dim)
         if arch == "phi3":
             matrix(p + "attn_qkv.weight", q_rows + 2 * kv_rows, s.dim, sharp)
         else:
@@ -137,23 +170,29 @@ def write_model(path, shape, kind, seed, vocab):
             matrix(p + "attn_v.weight", kv_rows, s.dim, 1.0, high)
         for part in s.biases:
             vector(p + f"attn_{part}.bias", {"q": q_rows, "output": s.dim}.get(part, kv_rows), 0.0, 0.5)
-        if arch in ("qwen3", "gemma3"):
-            vector(p + "attn_q_norm.weight", s.head_dim, sharp, 0.2)
-            vector(p + "attn_k_norm.weight", s.head_dim, sharp, 0.2)
+        if arch in ("qwen3", "gemma3", "exaone4", "olmo2"):
+            whole = arch == "olmo2"
+            vector(p + "attn_q_norm.weight", q_rows if whole else s.head_dim, sharp, 0.2)
+            vector(p + "attn_k_norm.weight", kv_rows if whole else s.head_dim, sharp, 0.2)
         matrix(p + "attn_output.weight", s.dim, q_rows, 2.0)
-        if gemma:
-            vector(p + "post_attention_norm.weight", s.dim, 1.0, 0.2)
-        vector(p + "ffn_norm.weight", s.dim, 1.0, 0.2)
-        if arch == "phi3":
+        if arch in reference.POST_NORMS:
+            vector(p + "post_attention_norm.weight", s.dim, post_gain, 0.2 * post_gain)
+        if pre_norms and arch not in reference.PARALLEL:
+            norm(p + "ffn_norm", s.dim)
+        if arch in ("phi3", "glm4"):
             matrix(p + "ffn_up.weight", 2 * s.ffn, s.dim, 1.5)
+        elif arch == "starcoder2":
+            matrix(p + "ffn_up.weight", s.ffn, s.dim, 1.5)
+            vector(p + "ffn_up.bias", s.ffn, 0.0, 0.2)
+            vector(p + "ffn_down.bias", s.dim, 0.0, 0.2)
         else:
             matrix(p + "ffn_gate.weight", s.ffn, s.dim, 1.5)
             matrix(p + "ffn_up.weight", s.ffn, s.dim, 1.5)
         matrix(p + "ffn_down.weight", s.dim, s.ffn, 1.0, high)
-        if gemma:
-            vector(p + "post_ffw_norm.weight", s.dim, 1.0, 0.2)
+        if arch in reference.POST_NORMS:
+            vector(p + "post_ffw_norm.weight", s.dim, post_gain, 0.2 * post_gain)
     output_gain = LOGITS_STD / embedding_gain if gemma else 1.0
-    vector("output_norm.weight", s.dim, output_gain, 0.2 * output_gain)
+    norm("output_norm", s.dim, output_gain, 0.2 * output_gain)
     if not s.tied:
         matrix("output.weight", n_vocab, s.dim, LOGITS_STD, high)
     if s.rope_freqs:

@@ -8,7 +8,8 @@ to float64. It shares nothing with the Rust code.
   reference.py greedy --model M.gguf --ids 1 --tokens 199                       ids and text of the greedy continuation
   reference.py greedy --model M.gguf --prompt "Once upon a time" --tokens 64    the same from a text (SPM vocabularies)
 
-Architectures: llama, qwen2, qwen3, gemma2, gemma3, phi3. What they share and where they differ:
+Architectures: llama, qwen2, qwen3, gemma2, gemma3, phi3, granite, smollm3, olmo2, glm4, exaone4, command-r, cohere2,
+starcoder2. What they share and where they differ:
 
   all      pre-norm RMSNorm (Zhang & Sennrich 2019), grouped-query attention (Ainslie et al. 2023), RoPE (Su et al. 2021),
            gated feed-forward (Shazeer 2020), output head tied to the embeddings where output.weight is absent
@@ -20,6 +21,16 @@ Architectures: llama, qwen2, qwen3, gemma2, gemma3, phi3. What they share and wh
   gemma3   as gemma2 with q/k norms and without soft-caps; five layers with a window and RoPE base 10,000, then one with
            full attention and the RoPE base (and linear scaling) of the metadata
   phi3     q, k, v in one matrix; gate and up in one matrix, gate first
+  granite  as llama with factors on embeddings, attention scores, and the outputs of attention and feed-forward; logits divided
+  smollm3  as llama; every fourth layer has no RoPE
+  olmo2    norms after attention and feed-forward and none before; RMSNorm over all heads of q (of k) at once; with a window,
+           three of four layers have it and plain RoPE, the fourth has the RoPE scaling of the metadata
+  glm4     norms before and after; RoPE turns adjacent pairs of the first values of a head; gate and up in one matrix
+  exaone4  norms after and none before; q/k norms; with a window, three of four layers have it and only these have RoPE
+  command-r  attention and feed-forward both read one LayerNorm (Ba et al. 2016) without bias of the layer's input, and both
+           are added to it; RoPE turns adjacent pairs; logits multiplied by a factor
+  cohere2  as command-r; three of four layers have a window and RoPE, the fourth has neither
+  starcoder2  LayerNorm with bias, biases everywhere, feed-forward without a gate: down(gelu(up(x)))
 
 The +1 that Gemma adds to its norm weights is already in the weights of a GGUF file.
 
@@ -32,13 +43,26 @@ import sys
 import gguf
 import numpy as np
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "granite", "smollm3", "olmo2", "glm4", "exaone4",
+                 "command-r", "cohere2", "starcoder2")
+ADJACENT_PAIRS = ("llama", "granite", "smollm3", "glm4", "command-r", "cohere2")
+LAYER_NORM = ("command-r", "cohere2", "starcoder2")
+PARALLEL = ("command-r", "cohere2")
+POST_NORMS = ("gemma2", "gemma3", "olmo2", "glm4", "exaone4")
+NO_PRE_NORMS = ("olmo2", "exaone4")
+WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "phi3": 0, "olmo2": 4, "exaone4": 4, "cohere2": 4}
 SPM_SPACE = "\u2581"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 
 def rms_norm(x, weight, eps):
     return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+
+
+def layer_norm(x, weight, bias, eps):
+    centered = x - np.mean(x, axis=-1, keepdims=True)
+    y = centered / np.sqrt(np.mean(centered * centered, axis=-1, keepdims=True) + eps) * weight
+    return y if bias is None else y + bias
 
 
 def softmax(x):
@@ -141,7 +165,8 @@ class Reference:
         self.kv_heads = self.hyper("attention.head_count_kv", self.heads)
         self.key_dim = self.hyper("attention.key_length", self.dim // self.heads)
         self.value_dim = self.hyper("attention.value_length", self.dim // self.heads)
-        self.eps = self.hyper("attention.layer_norm_rms_epsilon")
+        self.eps = self.hyper("attention.layer_norm_epsilon" if self.arch in LAYER_NORM
+                              else "attention.layer_norm_rms_epsilon")
         self.rope_dim = self.hyper("rope.dimension_count", self.key_dim)
         self.rope_base = self.hyper("rope.freq_base", 10000.0)
         self.attention_cap = self.final_cap = None
@@ -153,6 +178,15 @@ class Reference:
         # The two 27B models divide by dim / heads instead; no metadata says so, their layer counts identify them.
         if (self.arch, self.layers) in (("gemma2", 46), ("gemma3", 62)):
             self.query_scale = 1 / math.sqrt(self.dim // self.heads)
+        self.embedding_scale = math.sqrt(self.dim) if self.gemma else 1.0
+        self.residual_scale = self.logit_scale = 1.0
+        if self.arch == "granite":
+            self.embedding_scale = self.hyper("embedding_scale", 0.0) or 1.0
+            self.query_scale = self.hyper("attention.scale", 0.0) or self.query_scale
+            self.residual_scale = self.hyper("residual_scale", 0.0) or 1.0
+            self.logit_scale = 1 / self.hyper("logit_scale")
+        elif self.arch in PARALLEL:
+            self.logit_scale = self.hyper("logit_scale", 0.0) or 1.0
         self.context = context or self.hyper("rope.scaling.original_context_length", 0)
 
     def hyper(self, key, *default):
@@ -182,15 +216,28 @@ class Reference:
 
     def window(self, layer):
         """The sliding window of the layer in tokens; None: it sees everything before."""
-        period = {"gemma2": 2, "gemma3": 6, "phi3": 0}.get(self.arch)
-        if period is None or (period and layer % period == period - 1):
+        period = WINDOW_PERIODS.get(self.arch)
+        pattern = self.hyper("attention.sliding_window_pattern", period)
+        if period is None or not (pattern[layer] if isinstance(pattern, list) else
+                                  not pattern or layer % pattern != pattern - 1):
             return None
         return self.hyper("attention.sliding_window", None)
+
+    def has_rope(self, layer):
+        if self.arch == "granite":
+            return self.hyper("rope.scaling.finetuned", True)
+        if self.arch == "smollm3":
+            return layer % 4 != 3
+        if self.arch == "cohere2" or (self.arch == "exaone4" and self.hyper("attention.sliding_window", None)):
+            return self.window(layer) is not None
+        return True
 
     def frequencies(self, layer):
         """Angle per position of every rotated pair, and the factor on the rotated values."""
         if self.arch == "gemma3" and layer % 6 != 5:
             base, linear = self.hyper("rope.freq_base_swa", 10000.0), 1.0
+        elif self.arch == "olmo2" and self.window(layer):
+            base, linear = self.rope_base, 1.0
         else:
             base, linear = self.rope_base, self.linear_scaling()
         inv_freq = base ** (-np.arange(0, self.rope_dim, 2, dtype=np.float64) / self.rope_dim) / linear
@@ -215,15 +262,18 @@ class Reference:
             q, k, v = np.split(self.linear(x, p + "attn_qkv"), [q_width, q_width + k_width], axis=-1)
         else:
             q, k, v = (self.linear(x, p + f"attn_{part}") for part in "qkv")
+        if self.arch == "olmo2":
+            q, k = (rms_norm(t, self.weight(p + f"attn_{part}_norm.weight"), self.eps) for t, part in ((q, "q"), (k, "k")))
         q = q.reshape(n, self.heads, self.key_dim)
         k = k.reshape(n, self.kv_heads, self.key_dim)
         v = v.reshape(n, self.kv_heads, self.value_dim)
-        if self.arch in ("qwen3", "gemma3"):
+        if self.arch in ("qwen3", "gemma3", "exaone4"):
             q = rms_norm(q, self.weight(p + "attn_q_norm.weight"), self.eps)
             k = rms_norm(k, self.weight(p + "attn_k_norm.weight"), self.eps)
-        inv_freq, factor = self.frequencies(layer)
-        positions = np.arange(n, dtype=np.float64)
-        q, k = (rotate(t, positions, inv_freq, self.arch == "llama", factor) for t in (q, k))
+        if self.has_rope(layer):
+            inv_freq, factor = self.frequencies(layer)
+            positions = np.arange(n, dtype=np.float64)
+            q, k = (rotate(t, positions, inv_freq, self.arch in ADJACENT_PAIRS, factor) for t in (q, k))
         group = self.heads // self.kv_heads
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
         scores = np.einsum("qhd,khd->hqk", q, k) * self.query_scale
@@ -233,29 +283,38 @@ class Reference:
 
     def feed_forward(self, x, layer):
         p = f"blk.{layer}."
-        if self.arch == "phi3":
+        if self.arch == "starcoder2":
+            return self.linear(gelu_tanh(self.linear(x, p + "ffn_up")), p + "ffn_down")
+        if self.arch in ("phi3", "glm4"):
             gate, up = np.split(self.linear(x, p + "ffn_up"), 2, axis=-1)
         else:
             gate, up = self.linear(x, p + "ffn_gate"), self.linear(x, p + "ffn_up")
         return self.linear((gelu_tanh if self.gemma else silu)(gate) * up, p + "ffn_down")
 
     def norm(self, x, name):
+        if self.arch in LAYER_NORM:
+            return layer_norm(x, self.weight(name + ".weight"), self.weight(name + ".bias", optional=True), self.eps)
         return rms_norm(x, self.weight(name + ".weight"), self.eps)
+
+    def residual(self, y, name):
+        """What attention or feed-forward adds to the hidden state; `name` is that of its norm."""
+        return self.residual_scale * (self.norm(y, name) if self.arch in POST_NORMS else y)
 
     def logits(self, ids):
         """[len(ids), vocabulary] float64: the logits after every token of the sequence."""
-        x = self.weight("token_embd.weight")[np.asarray(ids)]
-        if self.gemma:
-            x = x * math.sqrt(self.dim)
+        x = self.weight("token_embd.weight")[np.asarray(ids)] * self.embedding_scale
+        pre = (lambda x, name: x) if self.arch in NO_PRE_NORMS else self.norm
         for i in range(self.layers):
             p = f"blk.{i}."
-            y = self.attention(self.norm(x, p + "attn_norm"), i)
-            x = x + (self.norm(y, p + "post_attention_norm") if self.gemma else y)
-            y = self.feed_forward(self.norm(x, p + "ffn_norm"), i)
-            x = x + (self.norm(y, p + "post_ffw_norm") if self.gemma else y)
+            y = pre(x, p + "attn_norm")
+            if self.arch in PARALLEL:
+                x = x + self.attention(y, i) + self.feed_forward(y, i)
+                continue
+            x = x + self.residual(self.attention(y, i), p + "post_attention_norm")
+            x = x + self.residual(self.feed_forward(pre(x, p + "ffn_norm"), i), p + "post_ffw_norm")
         x = self.norm(x, "output_norm")
         head = "output" if "output.weight" in self.tensors else "token_embd"
-        return soft_cap(self.linear(x, head), self.final_cap)
+        return soft_cap(self.linear(x, head) * self.logit_scale, self.final_cap)
 
     def greedy(self, ids, tokens, stop=None):
         """The ids of the greedy continuation, and at each step by how much the best logit beat the second."""

@@ -5,6 +5,7 @@ use crate::kernels::float::packed::{FloatMatrix, FloatType, LowRank};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
 use crate::load::LoadedModel;
+use crate::models::MlpKind;
 use exsa_core::AdapterId;
 use exsa_core::adapter::{AdapterFile, AdapterPair, BaseMatrix, BaseModel, Factor};
 use exsa_core::backend::{AdapterInfo, AdapterLimits, Fingerprint, ModelSource};
@@ -228,15 +229,16 @@ fn place(model: &LoadedModel, name: &str) -> Result<(Place, [usize; 2]), String>
         name.strip_prefix("blk.").and_then(|name| name.split_once('.')).ok_or_else(unknown)?;
     let layer: usize = layer.parse().ok().filter(|layer| *layer < n_layer).ok_or_else(unknown)?;
     let (width, width_kv) = (n_head * head_dim, n_head_kv * head_dim);
-    let (fused_qkv, fused_gate_up) = (architecture.fused_qkv, architecture.fused_gate_up);
+    let (fused_qkv, mlp) = (architecture.fused_qkv, architecture.mlp);
+    let up = if mlp == MlpKind::FusedGate { 2 * n_ff } else { n_ff };
     let (projection, shape) = match part {
         "attn_qkv.weight" if fused_qkv => (Projection::Query, [n_embd, width + 2 * width_kv]),
         "attn_q.weight" if !fused_qkv => (Projection::Query, [n_embd, width]),
         "attn_k.weight" if !fused_qkv => (Projection::Key, [n_embd, width_kv]),
         "attn_v.weight" if !fused_qkv => (Projection::Value, [n_embd, width_kv]),
         "attn_output.weight" => (Projection::AttentionOutput, [width, n_embd]),
-        "ffn_gate.weight" if !fused_gate_up => (Projection::Gate, [n_embd, n_ff]),
-        "ffn_up.weight" => (Projection::Up, [n_embd, if fused_gate_up { 2 * n_ff } else { n_ff }]),
+        "ffn_gate.weight" if mlp == MlpKind::Gated => (Projection::Gate, [n_embd, n_ff]),
+        "ffn_up.weight" => (Projection::Up, [n_embd, up]),
         "ffn_down.weight" => (Projection::Down, [n_ff, n_embd]),
         _ => return Err(unknown()),
     };

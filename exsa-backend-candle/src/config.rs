@@ -1,10 +1,13 @@
 //! A model's hyperparameters, read from the metadata and checked once.
 
-use crate::models::{self, Architecture, LogitSoftcap, Windows};
+use crate::models::{
+    self, Architecture, EmbeddingScale, LogitScale, LogitSoftcap, NormKind, RopeLayers, SlidingWindowRope,
+    Windows,
+};
 use crate::shape::Heads;
 use exsa_core::backend::Pooling;
 use exsa_core::error::LoadError;
-use exsa_core::gguf::{FromValue, Metadata};
+use exsa_core::gguf::{FromValue, Metadata, Value};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
@@ -39,7 +42,7 @@ pub(crate) struct Config {
     pub n_ctx: usize,
     /// Pooling of embeddings that the file names.
     pub pooling: Option<Pooling>,
-    /// Epsilon, added to the mean square in a norm.
+    /// Epsilon, added to the mean square or the variance in a norm.
     pub norm_epsilon: f32,
     /// Factor on the embeddings.
     pub embedding_scale: f32,
@@ -49,14 +52,40 @@ pub(crate) struct Config {
     pub attention_softcap: Option<f32>,
     /// Cap of the logits.
     pub logit_softcap: Option<f32>,
+    /// Factor on the logits.
+    pub logit_scale: Option<f32>,
+    /// Factor on the outputs of attention and MLP before they are added.
+    pub residual_scale: Option<f32>,
     /// RoPE of global layers.
     pub rope: RopeConfig,
     /// RoPE of sliding-window layers.
     pub rope_sliding_window: RopeConfig,
     /// Tokens in the window of the layers that have one, the token itself included.
     window: Option<usize>,
-    /// Period of [`Windows::LocalGlobal`].
-    window_period: usize,
+    /// Pattern of [`Windows::LocalGlobal`].
+    window_pattern: WindowPattern,
+    /// Whether any layer has RoPE.
+    has_rope: bool,
+}
+
+/// Layers that have a window.
+#[derive(Clone, Debug, PartialEq)]
+enum WindowPattern {
+    /// Of every so many all but the last.
+    Period(usize),
+    /// Those that are true here, `[n_layer]`.
+    Layers(Vec<bool>),
+}
+
+/// RoPE of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LayerRope {
+    /// [`Config::rope`].
+    Global,
+    /// [`Config::rope_sliding_window`].
+    SlidingWindow,
+    /// None.
+    Absent,
 }
 
 /// Parameters of rotary position embedding (Su et al., arXiv:2104.09864).
@@ -111,13 +140,10 @@ impl Config {
         let name: String = metadata.require("general.architecture")?;
         let architecture = models::find(&name)?;
         let keys = Keys { metadata, prefix: architecture.name };
-        if keys.get::<u64>("expert_count")?.is_some_and(|n| n > 0) {
-            return Err(LoadError::Unsupported {
-                what: format!("{name} with a mixture of experts"),
-                supported: format!("{name}.expert_count 0"),
-            });
-        }
+        keys.refuse_unsupported()?;
         let n_layer = keys.size("block_count", &LAYERS, None)?;
+        let layers_max = architecture.layers_unsupported.map_or(n_layer, |layers| layers - 1);
+        keys.check("block_count", n_layer, n_layer <= layers_max, || format!("1 to {layers_max}"))?;
         let n_embd = keys.size("embedding_length", &WIDTH, None)?;
         let n_head = keys.size("attention.head_count", &HEADS, None)?;
         let n_head_kv = keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?;
@@ -132,20 +158,17 @@ impl Config {
             format!("the key_length {head_dim}")
         })?;
         let rope = keys.rope(head_dim, n_ctx)?;
-        let rope_sliding_window = match architecture.rope_base_sliding_window {
-            Some(base) => RopeConfig {
-                dims: rope.dims,
-                base: keys.float("rope.freq_base_swa", &ROPE_BASE, Some(base))?,
-                scaling: RopeScaling::None,
-                magnitude: 1.0,
-                original_context: n_ctx,
-                freq_factors: FreqFactors::Never,
-            },
-            None => rope.clone(),
-        };
-        let (window, window_period) = keys.window(architecture.windows)?;
+        let (window, window_pattern) = keys.window(architecture.windows, n_layer)?;
+        if architecture.rope_layers == RopeLayers::SlidingWindow {
+            keys.check("attention.sliding_window", 0, window.is_some(), || "1 or more".into())?;
+        }
         let wide = architecture.layers_with_wide_queries == Some(n_layer);
         let query_dim = if wide { n_embd / n_head } else { head_dim };
+        let query_scale = if architecture.layer_scales { keys.scale("attention.scale")? } else { None };
+        let norm_epsilon = match architecture.norm {
+            NormKind::Rms => "attention.layer_norm_rms_epsilon",
+            NormKind::Layer { .. } => "attention.layer_norm_epsilon",
+        };
         Ok(Self {
             architecture,
             n_layer,
@@ -156,9 +179,13 @@ impl Config {
             n_ff: keys.size("feed_forward_length", &WIDTH, None)?,
             n_ctx,
             pooling: keys.pooling()?,
-            norm_epsilon: keys.float("attention.layer_norm_rms_epsilon", &EPSILON, None)?,
-            embedding_scale: if architecture.scaled_embeddings { (n_embd as f32).sqrt() } else { 1.0 },
-            query_scale: 1.0 / (query_dim.max(1) as f32).sqrt(),
+            norm_epsilon: keys.float(norm_epsilon, &EPSILON, None)?,
+            embedding_scale: match architecture.embedding_scale {
+                EmbeddingScale::One => 1.0,
+                EmbeddingScale::RootOfWidth => (n_embd as f32).sqrt(),
+                EmbeddingScale::Metadata => keys.scale("embedding_scale")?.unwrap_or(1.0),
+            },
+            query_scale: query_scale.unwrap_or(1.0 / (query_dim.max(1) as f32).sqrt()),
             attention_softcap: match architecture.attention_softcap {
                 Some(cap) => keys.softcap("attn_logit_softcapping", Some(cap))?,
                 None => None,
@@ -167,10 +194,20 @@ impl Config {
                 LogitSoftcap::Metadata(default) => keys.softcap("final_logit_softcapping", default)?,
                 LogitSoftcap::Never => None,
             },
+            logit_scale: match architecture.logit_scale {
+                LogitScale::Never => None,
+                LogitScale::Multiply => keys.scale("logit_scale")?,
+                LogitScale::Divide => Some(1.0 / keys.float("logit_scale", &SCALE, None)?),
+            },
+            residual_scale: if architecture.layer_scales { keys.scale("residual_scale")? } else { None },
+            rope_sliding_window: keys.rope_sliding_window(&rope, architecture.rope_sliding_window, n_ctx)?,
             rope,
-            rope_sliding_window,
             window,
-            window_period,
+            window_pattern,
+            has_rope: match architecture.rope_layers {
+                RopeLayers::Finetuned => keys.get_or("rope.scaling.finetuned", Some(true))?,
+                _ => true,
+            },
         })
     }
 
@@ -196,9 +233,27 @@ impl Config {
         match self.architecture.windows {
             Windows::Never => None,
             Windows::All => self.window,
-            Windows::LocalGlobal { .. } => {
-                self.window.filter(|_| index % self.window_period != self.window_period - 1)
-            }
+            Windows::LocalGlobal { .. } => self.window.filter(|_| match &self.window_pattern {
+                WindowPattern::Period(period) => index % period != period - 1,
+                WindowPattern::Layers(layers) => layers.get(index) == Some(&true),
+            }),
+        }
+    }
+
+    /// RoPE of layer `index`.
+    pub fn layer_rope(&self, index: usize) -> LayerRope {
+        let sliding_window = self.window(index).is_some();
+        let rotated = match self.architecture.rope_layers {
+            RopeLayers::All => true,
+            RopeLayers::Finetuned => self.has_rope,
+            RopeLayers::AllButEvery(period) => index % period != period - 1,
+            RopeLayers::SlidingWindow => sliding_window,
+            RopeLayers::SlidingWindowOrAll => sliding_window || self.window.is_none(),
+        };
+        match (rotated, sliding_window) {
+            (false, _) => LayerRope::Absent,
+            (true, true) => LayerRope::SlidingWindow,
+            (true, false) => LayerRope::Global,
         }
     }
 }
@@ -258,6 +313,37 @@ impl Keys<'_> {
         Ok(value)
     }
 
+    /// Refuses parts of models that no architecture has here.
+    fn refuse_unsupported(&self) -> Result<(), LoadError> {
+        for (key, what) in [
+            ("expert_count", "a mixture of experts"),
+            ("nextn_predict_layers", "layers that predict more tokens"),
+        ] {
+            if self.get::<u64>(key)?.is_some_and(|n| n > 0) {
+                return Err(LoadError::Unsupported {
+                    what: format!("{} with {what}", self.prefix),
+                    supported: format!("{} 0", self.name(key)),
+                });
+            }
+        }
+        let sections = self.get::<Vec<i64>>("rope.dimension_sections")?.unwrap_or_default();
+        if sections.iter().filter(|&&section| section > 0).count() > 1 {
+            return Err(LoadError::Unsupported {
+                what: format!("{} with RoPE by sections of positions", self.prefix),
+                supported: format!("{} absent", self.name("rope.dimension_sections")),
+            });
+        }
+        Ok(())
+    }
+
+    /// A factor, where 0 stands for none.
+    fn scale(&self, key: &str) -> Result<Option<f32>, LoadError> {
+        match self.get_or(key, Some(0.0f32))? {
+            0.0 => Ok(None),
+            _ => self.float(key, &SCALE, None).map(Some),
+        }
+    }
+
     /// A cap, where 0 stands for none.
     fn softcap(&self, key: &str, default: Option<f32>) -> Result<Option<f32>, LoadError> {
         let cap = self.float(key, &(0.0..=1e6), Some(default.unwrap_or(0.0)))?;
@@ -277,18 +363,54 @@ impl Keys<'_> {
         })
     }
 
-    /// The window of the layers that have one, and the period of the pattern.
-    fn window(&self, windows: Windows) -> Result<(Option<usize>, usize), LoadError> {
-        let (default, period) = match windows {
-            Windows::Never => return Ok((None, 1)),
-            Windows::All => (None, 1),
-            Windows::LocalGlobal { period, default } => {
-                (default, self.size("attention.sliding_window_pattern", &LAYERS, Some(period))?)
-            }
+    /// The window of the layers that have one, and which have.
+    fn window(&self, windows: Windows, n_layer: usize) -> Result<(Option<usize>, WindowPattern), LoadError> {
+        let (default, pattern) = match windows {
+            Windows::Never => return Ok((None, WindowPattern::Period(1))),
+            Windows::All => (None, WindowPattern::Period(1)),
+            Windows::LocalGlobal { period, default } => (default, self.window_pattern(period, n_layer)?),
         };
         // 0 stands for none.
         let window = self.size("attention.sliding_window", &(0..=1 << 31), Some(default.unwrap_or(0)))?;
-        Ok((Some(window).filter(|&window| window > 0), period))
+        Ok((Some(window).filter(|&window| window > 0), pattern))
+    }
+
+    /// The layers that have a window: `period`, or another, or a list of them.
+    fn window_pattern(&self, period: usize, n_layer: usize) -> Result<WindowPattern, LoadError> {
+        let key = "attention.sliding_window_pattern";
+        let Some(Value::Array(_)) = self.metadata.get_value(&self.name(key)) else {
+            return self.size(key, &LAYERS, Some(period)).map(WindowPattern::Period);
+        };
+        let layers: &[bool] = self.metadata.require(&self.name(key))?;
+        let values = || format!("{n_layer} values, one for each layer");
+        self.check(
+            key,
+            format_args!("an array of {} values", layers.len()),
+            layers.len() == n_layer,
+            values,
+        )?;
+        Ok(WindowPattern::Layers(layers.to_vec()))
+    }
+
+    fn rope_sliding_window(
+        &self,
+        global: &RopeConfig,
+        kind: SlidingWindowRope,
+        n_ctx: usize,
+    ) -> Result<RopeConfig, LoadError> {
+        let base = match kind {
+            SlidingWindowRope::Same => return Ok(global.clone()),
+            SlidingWindowRope::Unscaled => global.base,
+            SlidingWindowRope::Base(base) => self.float("rope.freq_base_swa", &ROPE_BASE, Some(base))?,
+        };
+        Ok(RopeConfig {
+            dims: global.dims,
+            base,
+            scaling: RopeScaling::None,
+            magnitude: 1.0,
+            original_context: n_ctx,
+            freq_factors: FreqFactors::Never,
+        })
     }
 
     fn rope(&self, head_dim: usize, n_ctx: usize) -> Result<RopeConfig, LoadError> {

@@ -69,6 +69,15 @@ fn both_executors_agree() {
         "gemma2-f32",
         "gemma3-f32",
         "phi3-f32",
+        "granite-f32",
+        "smollm3-f32",
+        "olmo2-f32",
+        "olmo3-f32",
+        "glm4-f32",
+        "exaone4-f32",
+        "command-r-f32",
+        "cohere2-f32",
+        "starcoder2-f32",
     ] {
         for kv_type in [KvType::F32, KvType::F16] {
             let host = logits(name, None, kv_type);

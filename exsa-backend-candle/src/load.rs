@@ -4,8 +4,11 @@ use crate::adapters::Adapters;
 use crate::config::{Config, FreqFactors};
 use crate::error::CandleError;
 use crate::kernels::quantized::Isa;
-use crate::layers::attention::{Attention, Qkv};
+use crate::layers::attention::{Attention, HeadNorm, Qkv};
 use crate::layers::mlp::{GateUp, Mlp};
+use crate::layers::norm::{Input, LayerNorm};
+use crate::layers::vector::Vector;
+use crate::models::{Inputs, MlpKind, NormKind, QkNorm};
 use crate::packed_cache::BackgroundCheck;
 use crate::transformer::{Layer, Transformer};
 use crate::weights::Weights;
@@ -67,14 +70,15 @@ pub(crate) fn load(
     for index in 0..config.n_layer {
         layers.push(load_layer(&config, index, &mut weights)?);
     }
-    let norm = weights.norm("output_norm", config.n_embd, config.norm_epsilon)?;
+    let norm = load_norm(&config, "output_norm", &mut weights)?;
     let (has_output, isa) = (weights.has("output.weight"), weights.isa());
     let output = if has_output {
         weights.linear("output", n_vocab, config.n_embd)?
     } else {
         weights.linear("token_embd", n_vocab, config.n_embd)?
     };
-    let transformer = Transformer { embedding, layers, norm, output, softcap: config.logit_softcap };
+    let (softcap, logit_scale) = (config.logit_softcap, config.logit_scale);
+    let transformer = Transformer { embedding, layers, norm, output, softcap, logit_scale };
     let (fingerprint, adapters) = (weights.finish()?, Adapters::default());
     Ok(LoadedModel {
         n_vocab,
@@ -90,20 +94,51 @@ pub(crate) fn load(
 }
 
 fn load_layer(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> Result<Layer, LoadError> {
-    let &Config { n_embd, norm_epsilon, .. } = config;
+    let &Config { architecture, n_embd, norm_epsilon, residual_scale, .. } = config;
     let name = |part: &str| format!("blk.{index}.{part}");
     let attention = load_attention(config, index, weights)?;
     let mlp = load_mlp(config, index, weights)?;
+    let mut input = |part: &str| load_norm(config, &name(part), weights);
+    let (attention_input, mlp_input) = match architecture.inputs {
+        Inputs::Normed => (input("attn_norm")?, input("ffn_norm")?),
+        Inputs::Plain => (Input::Plain, Input::Plain),
+        Inputs::Parallel => (input("attn_norm")?, Input::Shared),
+    };
     let mut norm = |part: &str| weights.norm(&name(part), n_embd, norm_epsilon);
-    let attention_norm = norm("attn_norm")?;
-    let mlp_norm = norm("ffn_norm")?;
-    let (post_attention_norm, post_mlp_norm) = if config.architecture.post_norms {
+    let (post_attention_norm, post_mlp_norm) = if architecture.post_norms {
         (Some(norm("post_attention_norm")?), Some(norm("post_ffw_norm")?))
     } else {
         (None, None)
     };
-    let sliding_window = config.window(index).is_some();
-    Ok(Layer { attention_norm, attention, post_attention_norm, mlp_norm, mlp, post_mlp_norm, sliding_window })
+    let rope = config.layer_rope(index);
+    Ok(Layer {
+        attention_input,
+        attention,
+        post_attention_norm,
+        mlp_input,
+        mlp,
+        post_mlp_norm,
+        residual_scale,
+        rope,
+    })
+}
+
+/// The norm `name` of the hidden state.
+fn load_norm(config: &Config, name: &str, weights: &mut Weights<'_, '_>) -> Result<Input, LoadError> {
+    let &Config { n_embd, norm_epsilon, .. } = config;
+    match config.architecture.norm {
+        NormKind::Rms => weights.norm(name, n_embd, norm_epsilon).map(Input::Rms),
+        NormKind::Layer { bias } => {
+            let mut vector = |part| {
+                weights
+                    .vector(&format!("{name}.{part}"), n_embd)
+                    .and_then(|tensor| Vector::new(tensor).load())
+            };
+            let weight = vector("weight")?;
+            let bias = if bias { Some(vector("bias")?) } else { None };
+            Ok(Input::Layer(LayerNorm::new(weight, bias, norm_epsilon)))
+        }
+    }
 }
 
 fn load_attention(
@@ -123,11 +158,15 @@ fn load_attention(
             value: weights.linear(&name("attn_v"), width_kv, n_embd)?,
         }
     };
-    let mut norm = |part: &str| weights.norm(&name(part), head_dim, norm_epsilon);
-    let (query_norm, key_norm) = if config.architecture.qk_norm {
-        (Some(norm("attn_q_norm")?), Some(norm("attn_k_norm")?))
-    } else {
-        (None, None)
+    let mut norm = |part: &str, len: usize| weights.norm(&name(part), len, norm_epsilon);
+    let (query_norm, key_norm) = match config.architecture.qk_norm {
+        QkNorm::Never => (HeadNorm::Absent, HeadNorm::Absent),
+        QkNorm::Heads => {
+            (HeadNorm::Each(norm("attn_q_norm", head_dim)?), HeadNorm::Each(norm("attn_k_norm", head_dim)?))
+        }
+        QkNorm::Whole => {
+            (HeadNorm::Whole(norm("attn_q_norm", width)?), HeadNorm::Whole(norm("attn_k_norm", width_kv)?))
+        }
     };
     Ok(Attention {
         input,
@@ -141,13 +180,13 @@ fn load_attention(
 fn load_mlp(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> Result<Mlp, LoadError> {
     let &Config { n_embd, n_ff, .. } = config;
     let name = |part: &str| format!("blk.{index}.{part}");
-    let input = if config.architecture.fused_gate_up {
-        GateUp::Fused(weights.linear(&name("ffn_up"), 2 * n_ff, n_embd)?)
-    } else {
-        GateUp::Split {
+    let input = match config.architecture.mlp {
+        MlpKind::FusedGate => GateUp::Fused(weights.linear(&name("ffn_up"), 2 * n_ff, n_embd)?),
+        MlpKind::Gated => GateUp::Split {
             gate: weights.linear(&name("ffn_gate"), n_ff, n_embd)?,
             up: weights.linear(&name("ffn_up"), n_ff, n_embd)?,
-        }
+        },
+        MlpKind::Ungated => GateUp::Ungated(weights.linear(&name("ffn_up"), n_ff, n_embd)?),
     };
     let down = weights.linear(&name("ffn_down"), n_embd, n_ff)?;
     Ok(Mlp { input, down, activation: config.architecture.activation, n_ff })

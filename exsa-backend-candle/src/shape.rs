@@ -51,7 +51,7 @@ pub(crate) enum RopePairs {
     Neox,
 }
 
-/// Activation of a gated MLP.
+/// Activation of an MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
     /// `x * sigmoid(x)`.

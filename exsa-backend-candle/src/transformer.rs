@@ -2,13 +2,14 @@
 //!
 //! [`HostExecutor`](crate::executor::HostExecutor) runs the same transformer on the CPU.
 
+use crate::config::LayerRope;
 use crate::error::CandleError;
 use crate::kv::KvStore;
 use crate::layers::attention::{Attention, Placement, Rows};
 use crate::layers::embedding::Embedding;
 use crate::layers::linear::Linear;
 use crate::layers::mlp::Mlp;
-use crate::layers::norm::RmsNorm;
+use crate::layers::norm::{Input, RmsNorm};
 use crate::layers::rope::RopeTensors;
 use candle_core::{Result, Tensor};
 use exsa_core::backend::Interrupt;
@@ -21,29 +22,33 @@ pub(crate) struct Transformer {
     /// Layers, first to last.
     pub layers: Vec<Layer>,
     /// Norm before the output projection.
-    pub norm: RmsNorm,
+    pub norm: Input,
     /// Projection to logits, `[n_vocab, n_embd]`.
     pub output: Linear,
     /// Logits go through `cap * tanh(logit / cap)`.
     pub softcap: Option<f32>,
+    /// Factor on the logits.
+    pub logit_scale: Option<f32>,
 }
 
-/// One layer: attention and MLP, each between norms and added to the hidden state.
+/// One layer: attention and MLP, added to the hidden state.
 pub(crate) struct Layer {
-    /// Norm before the attention.
-    pub attention_norm: RmsNorm,
+    /// Input of the attention.
+    pub attention_input: Input,
     /// The attention.
     pub attention: Attention,
     /// Norm of what attention gives.
     pub post_attention_norm: Option<RmsNorm>,
-    /// Norm before the MLP.
-    pub mlp_norm: RmsNorm,
+    /// Input of the MLP.
+    pub mlp_input: Input,
     /// The MLP.
     pub mlp: Mlp,
     /// Norm of what the MLP gives.
     pub post_mlp_norm: Option<RmsNorm>,
-    /// Whether it has sliding-window attention, and the RoPE of such layers.
-    pub sliding_window: bool,
+    /// Factor on what attention and MLP give, before it is added.
+    pub residual_scale: Option<f32>,
+    /// Its RoPE.
+    pub rope: LayerRope,
 }
 
 /// A batch on its way through the layers.
@@ -86,7 +91,10 @@ impl Transformer {
 
     /// The logits of hidden states, `[rows, n_vocab]` f32.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        let logits = self.output.forward(&self.norm.forward(x)?)?;
+        let mut logits = self.output.forward(&self.norm.forward(x, x)?)?;
+        if let Some(scale) = self.logit_scale {
+            logits = (logits * f64::from(scale))?;
+        }
         match self.softcap.map(f64::from) {
             Some(cap) => (logits / cap)?.tanh()? * cap,
             None => Ok(logits),
@@ -103,26 +111,36 @@ impl Layer {
         index: usize,
         rows: Option<&Rows>,
     ) -> Result<Option<Tensor>> {
-        let rope = if self.sliding_window { &step.rope_sliding_window } else { &step.rope };
-        let normed = self.attention_norm.forward(x)?;
-        let Some(attended) = self.attention.forward(&normed, rope, &step.placement, kv.layer(index), rows)?
+        let rope = match self.rope {
+            LayerRope::Global => Some(&step.rope),
+            LayerRope::SlidingWindow => Some(&step.rope_sliding_window),
+            LayerRope::Absent => None,
+        };
+        let input = self.attention_input.forward(x, x)?;
+        let Some(attended) = self.attention.forward(&input, rope, &step.placement, kv.layer(index), rows)?
         else {
             return Ok(None);
         };
-        let x = match rows {
-            Some(rows) => rows.select(x)?,
-            None => x.clone(),
+        let select = |x: &Tensor| match rows {
+            Some(rows) => rows.select(x),
+            None => Ok(x.clone()),
         };
-        let x = (x + normalize(attended, self.post_attention_norm.as_ref())?)?;
-        let y = self.mlp.forward(&self.mlp_norm.forward(&x)?)?;
-        let y = normalize(y, self.post_mlp_norm.as_ref())?;
+        let x = (select(x)? + self.residual(attended, self.post_attention_norm.as_ref())?)?;
+        let input = if matches!(self.mlp_input, Input::Shared) { select(&input)? } else { input };
+        let y = self.mlp.forward(&self.mlp_input.forward(&x, &input)?)?;
+        let y = self.residual(y, self.post_mlp_norm.as_ref())?;
         (x + y).map(Some)
     }
-}
 
-fn normalize(x: Tensor, norm: Option<&RmsNorm>) -> Result<Tensor> {
-    match norm {
-        Some(norm) => norm.forward(&x),
-        None => Ok(x),
+    /// The output of attention or MLP as it is added.
+    fn residual(&self, y: Tensor, post: Option<&RmsNorm>) -> Result<Tensor> {
+        let y = match post {
+            Some(norm) => norm.forward(&y)?,
+            None => y,
+        };
+        match self.residual_scale {
+            Some(scale) => y * f64::from(scale),
+            None => Ok(y),
+        }
     }
 }

@@ -19,10 +19,7 @@ use exsa_core::error::{LoadError, StepError};
 use exsa_core::gguf::{GgmlType, GgufWriter, Value};
 use exsa_core::{AdapterId, SeqId};
 use std::sync::Arc;
-use support::{data, edit_of, exact, load};
-
-const MODELS: [&str; 7] =
-    ["llama-f32", "llama3-f32", "qwen2-f32", "qwen3-f32", "gemma2-f32", "gemma3-f32", "phi3-f32"];
+use support::{ARCHITECTURES, data, edit_of, exact, load};
 
 const ALPHA: f32 = 6.0;
 
@@ -68,7 +65,7 @@ fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
 
 #[test]
 fn as_merged_weights() {
-    for name in MODELS {
+    for name in ARCHITECTURES {
         let (base, model, tokens) = (edit_of(name), model(name), tokens(40, 3));
         let list = pairs(&base, 5, 1, |_| true);
         let id = insert(&model, &gguf(&architecture(name), ALPHA, &list));
@@ -102,7 +99,7 @@ fn several_at_once() {
 /// The same bits alone and beside other adapters, in prompts, chunks and decodes, on any number of threads.
 #[test]
 fn bits_do_not_depend_on_the_batch() {
-    for name in ["llama-f32", "llama-q4_k_m", "phi3-f32", "gemma3-f32"] {
+    for name in ["llama-f32", "llama-q4_k_m", "phi3-f32", "gemma3-f32", "cohere2-f32", "starcoder2-f32"] {
         let model = model(name);
         let adapters =
             [(8, 1), (16, 2), (40, 3)].map(|(rank, seed)| insert(&model, &random(name, rank, seed)));

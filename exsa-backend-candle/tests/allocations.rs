@@ -101,9 +101,20 @@ fn allocations(name: &str, options: &SessionOptions, adapted: bool) -> usize {
 /// may be at any time.
 #[test]
 fn steady_state() {
-    let packed =
-        ["llama-q8_0", "llama-q4_k_m", "llama-q5_0", "llama-f16", "llama-bf16", "gemma3-f32", "phi3-f32"]
-            .map(|name| (name, [1, 2].as_slice()));
+    let packed = [
+        "llama-q8_0",
+        "llama-q4_k_m",
+        "llama-q5_0",
+        "llama-f16",
+        "llama-bf16",
+        "gemma3-f32",
+        "phi3-f32",
+        "granite-f32",
+        "olmo3-f32",
+        "cohere2-f32",
+        "starcoder2-f32",
+    ]
+    .map(|name| (name, [1, 2].as_slice()));
     let widened = ["llama-q5_1"].map(|name| (name, [1].as_slice()));
     for (name, threads) in packed.into_iter().chain(widened) {
         for &threads in threads {

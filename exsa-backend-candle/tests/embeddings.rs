@@ -59,7 +59,16 @@ fn vectors_are_the_pooled_hidden_states_of_a_naive_implementation() {
 #[test]
 fn last_gives_the_logits() {
     let text = tokens(30, 1);
-    for name in ["llama-f32", "llama3-f32", "qwen2-f32", "qwen3-f32", "gemma3-f32", "phi3-f32"] {
+    for name in [
+        "llama-f32",
+        "llama3-f32",
+        "qwen2-f32",
+        "qwen3-f32",
+        "gemma3-f32",
+        "phi3-f32",
+        "olmo2-f32",
+        "starcoder2-f32",
+    ] {
         let model = load(data(&format!("{name}.gguf")));
         let vector = one(&model, Pooling::Last, &text);
         let mut edit = edit_of(name);

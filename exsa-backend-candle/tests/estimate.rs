@@ -145,14 +145,7 @@ fn session_bytes(model: &Arc<dyn Model>, options: &SessionOptions) -> (u64, u64)
 
 fn sources() -> Vec<(String, ModelSource)> {
     let names = [
-        "llama-f32",
-        "llama3-f32",
         "llama-bias-f32",
-        "qwen2-f32",
-        "qwen3-f32",
-        "gemma2-f32",
-        "gemma3-f32",
-        "phi3-f32",
         "llama-f16",
         "llama-bf16",
         "llama-q2_k",
@@ -167,8 +160,9 @@ fn sources() -> Vec<(String, ModelSource)> {
         "llama-q6_k",
         "llama-q8_0",
     ];
-    let mut sources: Vec<_> = names
+    let mut sources: Vec<_> = support::ARCHITECTURES
         .into_iter()
+        .chain(names)
         .map(|name| (name.to_owned(), ModelSource::file(support::data(&format!("{name}.gguf")))))
         .collect();
     let built_in = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf");

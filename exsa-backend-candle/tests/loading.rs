@@ -13,7 +13,7 @@ use exsa_core::backend::{
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Array, GgmlType, Value};
 use std::sync::Arc;
-use support::{data, edit_of, load, session};
+use support::{ARCHITECTURES, data, edit_of, load, session};
 
 fn refuse(edit: &Edit) -> LoadError {
     match edit.load(&CandleBackend::new()) {
@@ -92,20 +92,19 @@ fn the_cpu_is_a_device() {
 #[test]
 fn unknown_architecture() {
     let edit = edit_of("llama-f32").set("general.architecture", Value::Str("mamba".into()));
-    says(&refuse(&edit), &["mamba", "llama", "phi3"]);
+    says(&refuse(&edit), &["mamba", "llama, qwen2", "phi3", "starcoder2", "llama.cpp backend"]);
     let moe = edit_of("llama-f32").set("llama.expert_count", Value::U32(8));
     says(&refuse(&moe), &["experts"]);
 }
 
 #[test]
 fn biases_and_output_are_optional() {
-    for name in
-        ["llama-bias-f32", "llama-f32", "qwen2-f32", "qwen3-f32", "gemma2-f32", "gemma3-f32", "phi3-f32"]
-    {
+    for name in ARCHITECTURES.into_iter().chain(["llama-bias-f32"]) {
         let edit = edit_of(name);
         for tensor in &edit.tensors {
             let without = edit.clone().without_tensor(&tensor.name);
-            if tensor.name == "output.weight" || tensor.name.ends_with(".bias") {
+            let bias = tensor.name.ends_with(".bias") && !tensor.name.ends_with("norm.bias");
+            if ["output.weight", "rope_freqs.weight"].contains(&tensor.name.as_str()) || bias {
                 without.load(&CandleBackend::new()).unwrap();
             } else {
                 says(&refuse(&without), &[&tensor.name, "missing"]);
@@ -203,6 +202,111 @@ fn hyperparameters_out_of_range() {
     ] {
         says(&refuse(&edit_of("gemma2-f32").set(key, value)), &[key]);
     }
+}
+
+#[test]
+fn parts_of_architectures_out_of_range() {
+    let (u, f) = (Value::U32, Value::F32);
+    let sections = Value::Array(Array::I32(vec![2, 3, 3, 0]));
+    for (name, key, values) in [
+        ("granite", "logit_scale", vec![f(0.0), f(-1.0), f(f32::NAN), f(f32::INFINITY), f(1e30)]),
+        ("granite", "embedding_scale", vec![f(-1.0), f(f32::NAN), f(1e30)]),
+        ("granite", "attention.scale", vec![f(-1.0), f(f32::NAN), f(1e-30)]),
+        ("granite", "residual_scale", vec![f(-1.0), f(f32::INFINITY), Value::Str("0.2".into())]),
+        ("granite", "rope.scaling.finetuned", vec![u(1)]),
+        ("granite", "expert_count", vec![u(8)]),
+        ("glm4", "nextn_predict_layers", vec![u(1)]),
+        ("glm4", "rope.dimension_sections", vec![sections]),
+        ("command-r", "block_count", vec![u(64), u(80)]),
+        ("command-r", "logit_scale", vec![f(-1.0), f(f32::NAN)]),
+        ("command-r", "attention.layer_norm_epsilon", vec![f(-1.0), f(f32::NAN)]),
+        ("cohere2", "attention.sliding_window", vec![u(0), Value::U64(u64::MAX)]),
+        ("cohere2", "attention.sliding_window_pattern", vec![u(0), Value::Array(Array::Bool(vec![true; 3]))]),
+        ("cohere2", "attention.sliding_window_pattern", vec![Value::Array(Array::U32(vec![1; 4]))]),
+        ("starcoder2", "attention.layer_norm_epsilon", vec![f(2.0)]),
+    ] {
+        for value in values {
+            let (file, key) = (format!("{name}-f32"), format!("{name}.{key}"));
+            says(&refuse(&edit_of(&file).set(&key, value)), &[&key]);
+        }
+    }
+    for (name, key) in [
+        ("granite", "logit_scale"),
+        ("command-r", "attention.layer_norm_epsilon"),
+        ("cohere2", "attention.sliding_window"),
+    ] {
+        let (file, key) = (format!("{name}-f32"), format!("{name}.{key}"));
+        says(&refuse(&edit_of(&file).without(&key)), &[&key]);
+    }
+}
+
+/// Norms of other shapes than their architecture has, and tensors that only others have.
+#[test]
+fn tensors_of_other_architectures() {
+    let mut edit = edit_of("olmo2-f32");
+    let norm = edit.tensor("blk.1.attn_k_norm.weight").unwrap();
+    norm.shape = vec![8];
+    norm.data.truncate(32);
+    says(&refuse(&edit), &["blk.1.attn_k_norm.weight", "[8]", "[16]"]);
+    for (name, tensor) in [
+        ("olmo2-f32", "blk.0.attn_norm.weight"),
+        ("cohere2-f32", "blk.0.ffn_norm.weight"),
+        ("cohere2-f32", "output_norm.bias"),
+        ("command-r-f32", "blk.0.attn_q_norm.weight"),
+        ("starcoder2-f32", "blk.0.ffn_gate.weight"),
+        ("granite-f32", "blk.0.post_ffw_norm.weight"),
+    ] {
+        let edit = edit_of(name).add_f32(tensor, &[4], &[1.0; 4]);
+        says(&refuse(&edit), &[tensor, "no such tensor"]);
+    }
+}
+
+/// Factors of 0 stand for none, and those that are there count.
+#[test]
+fn factors_in_the_metadata() {
+    let with = |name: &str, key: &str, value: Option<f32>| {
+        let edit = edit_of(&format!("{name}-f32"));
+        let key = format!("{name}.{key}");
+        let edit = match value {
+            Some(value) => edit.set(&key, Value::F32(value)),
+            None => edit.without(&key),
+        };
+        logits(&edit.load(&CandleBackend::new()).unwrap())
+    };
+    for (name, key, neutral) in [
+        ("granite", "embedding_scale", 1.0),
+        ("granite", "residual_scale", 1.0),
+        ("granite", "attention.scale", 0.25),
+        ("command-r", "logit_scale", 1.0),
+    ] {
+        let absent = with(name, key, None);
+        assert_eq!(with(name, key, Some(0.0)), absent, "{key}");
+        assert_eq!(with(name, key, Some(neutral)), absent, "{key}");
+        assert_ne!(with(name, key, Some(2.0)), absent, "{key}");
+    }
+    // Powers of 2 are exact.
+    let (one, half) = (with("granite", "logit_scale", Some(1.0)), with("granite", "logit_scale", Some(2.0)));
+    assert!(one.iter().flatten().zip(half.iter().flatten()).all(|(one, half)| *one == 2.0 * half));
+    let double = with("command-r", "logit_scale", Some(2.0));
+    let plain = with("command-r", "logit_scale", Some(1.0));
+    assert!(
+        double.iter().flatten().zip(plain.iter().flatten()).all(|(double, plain)| *double == 2.0 * plain)
+    );
+}
+
+/// A pattern of windows as a list of layers is that of the period.
+#[test]
+fn windows_by_period_and_by_list() {
+    let tokens: Vec<u32> = (0..80).map(|i| 3 + i * 37 % 500).collect();
+    let with = |value: Value| {
+        let edit = edit_of("cohere2-f32").set("cohere2.attention.sliding_window_pattern", value);
+        let model = edit.load(&CandleBackend::new()).unwrap();
+        feed(&mut *session(&model), 0, 0, &tokens, 80)
+    };
+    let list = |layers: [bool; 4]| with(Value::Array(Array::Bool(layers.to_vec())));
+    assert_eq!(list([true, true, true, false]), with(Value::U32(4)));
+    assert_eq!(list([true, false, true, false]), with(Value::U32(2)));
+    assert_ne!(with(Value::U32(2)), with(Value::U32(4)));
 }
 
 /// More layers than the file has, by any number, end at the first that is missing.

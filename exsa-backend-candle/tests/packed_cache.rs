@@ -18,7 +18,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use support::{data, edit_of, session};
+use support::{ARCHITECTURES, data, edit_of, session};
 use tempfile::TempDir;
 
 /// Types of matrices that are packed.
@@ -188,7 +188,7 @@ fn all_types_have_equal_bits() {
 
 #[test]
 fn architectures_have_equal_bits() {
-    for name in ["llama-q4_k_m", "qwen3-f32", "gemma2-f32", "gemma3-f32", "phi3-f32", "llama-bias-f32"] {
+    for name in ARCHITECTURES.into_iter().chain(["llama-q4_k_m", "llama-bias-f32"]) {
         let (folder, path) = model(name);
         let expected = logits(&load(&path, None));
         let cache = PackedCache::in_folder(folder.path().join("deep/cache"));

@@ -77,6 +77,47 @@ fn phi() {
 }
 
 #[test]
+fn granite() {
+    check("granite-f32", 1e-5);
+}
+
+/// Every fourth layer has no RoPE.
+#[test]
+fn smollm() {
+    check("smollm3-f32", 1e-5);
+}
+
+/// OLMo 2 has no windows; OLMo 3 has, and scaled RoPE on the other layers.
+#[test]
+fn olmo() {
+    check("olmo2-f32", 1e-5);
+    check("olmo3-f32", 1e-5);
+}
+
+#[test]
+fn glm() {
+    check("glm4-f32", 1e-5);
+}
+
+/// RoPE on all layers, and on those with a window alone.
+#[test]
+fn exaone() {
+    check("exaone4-f32", 1e-5);
+    check("exaone4-64-f32", 1e-5);
+}
+
+#[test]
+fn command_r() {
+    check("command-r-f32", 1e-5);
+    check("cohere2-f32", 1e-5);
+}
+
+#[test]
+fn starcoder() {
+    check("starcoder2-f32", 1e-5);
+}
+
+#[test]
 fn floats_of_16_bits() {
     check("llama-f16", 1e-5);
     check("llama-bf16", 1e-5);

@@ -11,11 +11,7 @@ use exsa_core::batch::{Batch, Span};
 use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::gguf::Value;
 use std::sync::Arc;
-use support::{data, edit_of, load, session};
-
-/// One model of each architecture, gemma with windows of 32 tokens.
-const MODELS: [&str; 7] =
-    ["llama-f32", "llama3-f32", "qwen2-f32", "qwen3-f32", "gemma2-f32", "gemma3-f32", "phi3-f32"];
+use support::{ARCHITECTURES, data, edit_of, load, session};
 
 fn model(name: &str) -> Arc<dyn Model> {
     load(data(&format!("{name}.gguf")))
@@ -65,7 +61,7 @@ fn saved_kv_of_another_length() {
 /// KV in 16 or 8 bits rounds keys and values, and little else.
 #[test]
 fn smaller_kv_is_close() {
-    for (name, (kv_type, tolerance)) in MODELS
+    for (name, (kv_type, tolerance)) in ARCHITECTURES
         .into_iter()
         .flat_map(|name| [(KvType::F16, 5e-3), (KvType::Q8_0, 1e-1)].map(|kv_type| (name, kv_type)))
     {
@@ -180,16 +176,9 @@ fn windows_forget() {
     }
 }
 
-/// Every model there is here, whose products are our own.
-const OWN_PRODUCTS: [&str; 17] = [
-    "llama-f32",
-    "llama3-f32",
+/// Models beside those of [`ARCHITECTURES`], with products of other types.
+const OTHER_PRODUCTS: [&str; 10] = [
     "llama-bias-f32",
-    "qwen2-f32",
-    "qwen3-f32",
-    "gemma2-f32",
-    "gemma3-f32",
-    "phi3-f32",
     "llama-f16",
     "llama-bf16",
     "llama-q4_1",
@@ -227,7 +216,7 @@ fn in_company(session: &mut dyn Session, tokens: &[u32], size: usize) -> Vec<Vec
 /// bits.
 #[test]
 fn bit_by_bit() {
-    for name in OWN_PRODUCTS {
+    for name in ARCHITECTURES.into_iter().chain(OTHER_PRODUCTS) {
         for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
             let model = model(name);
             let session = |options: SessionOptions| {
@@ -251,7 +240,7 @@ fn bit_by_bit() {
 /// The same over contexts that threads share among themselves.
 #[test]
 fn bit_by_bit_over_long_contexts() {
-    for name in ["llama-q8_0", "qwen2-f32", "gemma3-f32"] {
+    for name in ["llama-q8_0", "qwen2-f32", "gemma3-f32", "cohere2-f32"] {
         let prefix = name.split(['-', '_']).next().unwrap();
         let model = edit_of(name)
             .set(&format!("{prefix}.context_length"), Value::U32(4096))

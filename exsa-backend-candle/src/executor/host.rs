@@ -6,7 +6,7 @@ use super::workspace::{BatchMetadata, Workspace};
 use super::{Context, Executor, Ropes};
 use crate::adapters::Place;
 use crate::compute::Threads;
-use crate::config::Config;
+use crate::config::{Config, LayerRope};
 use crate::error::CandleError;
 use crate::input_sums::InputSums;
 use crate::kernels::float::attention::{AttentionKernel, AttentionSizes};
@@ -112,7 +112,7 @@ impl Memory {
         transformer.embedding.gather(batch.tokens(), &mut workspace.x[..n_tokens * width]).step()?;
         if let Some(first) = transformer.layers.first() {
             let (x, normed) = (&workspace.x[..n_tokens * width], &mut workspace.normed[..n_tokens * width]);
-            rows::norm(first.attention_norm.host(), x, normed, team);
+            rows::input(first.attention_input.host(), x, width, normed, team);
         }
         for (index, layer) in transformer.layers.iter().enumerate() {
             if interrupt.is_raised() {
@@ -121,10 +121,10 @@ impl Memory {
             let next = transformer.layers.get(index + 1);
             // After the last layer's keys only the rows that want logits matter.
             let wanted = next.is_none() && self.metadata.rows.len() < n_tokens;
-            let (rope, table) = if layer.sliding_window {
-                (&ropes.sliding_window, &self.metadata.rope_sliding_window)
-            } else {
-                (&ropes.global, &self.metadata.rope)
+            let rope = match layer.rope {
+                LayerRope::Global => ropes.global.view(&self.metadata.rope),
+                LayerRope::SlidingWindow => ropes.sliding_window.view(&self.metadata.rope_sliding_window),
+                LayerRope::Absent => ropes.global.absent(),
             };
             let mut pass = Pass {
                 index,
@@ -132,7 +132,7 @@ impl Memory {
                 config: &model.config,
                 workspace: &mut self.workspace,
                 metadata: &self.metadata,
-                rope: rope.view(table),
+                rope,
                 layout: self.kv.layout(),
                 cache: self.kv.layer_mut(index),
                 attention: &mut self.attention,
@@ -145,7 +145,7 @@ impl Memory {
             if pass.attention(n_tokens)? == 0 {
                 return Ok(0);
             }
-            let next = next.map_or(&transformer.norm, |layer| &layer.attention_norm);
+            let next = next.map_or(&transformer.norm, |layer| &layer.attention_input);
             pass.mlp(next)?;
         }
         Ok(self.metadata.rows.len())
@@ -168,6 +168,9 @@ impl Memory {
         let output = [(&transformer.output, &mut *logits)];
         Linear::multiply(output, normed, n, team, &mut self.activations).step()?;
         self.adapters.add([(Place::Output, &mut *logits)], normed, width, RowsOf::Wanted, team);
+        if let Some(factor) = transformer.logit_scale {
+            rows::scale(logits, factor, team);
+        }
         if let Some(cap) = transformer.softcap {
             rows::cap(logits, cap, team);
         }

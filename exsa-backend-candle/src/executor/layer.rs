@@ -8,17 +8,17 @@ use crate::error::CandleError;
 use crate::kernels::float::Inputs;
 use crate::kernels::float::attention::AttentionKernel;
 use crate::kernels::float::kv_layout::HeadLayout;
-use crate::kernels::float::rows::{self, Cache, HeadRows, RopeTable};
+use crate::kernels::float::rows::{self, Cache, HeadNorm, HeadRows, Residual, RopeTable};
 use crate::kernels::memory::team::Team;
 use crate::layers::attention::Qkv;
 use crate::layers::linear::{Activations, Linear};
 use crate::layers::mlp::GateUp;
-use crate::layers::norm::RmsNorm;
+use crate::layers::norm::{Input, RmsNorm};
 use crate::transformer::Layer;
 use exsa_core::backend::Interrupt;
 use exsa_core::error::StepError;
 
-/// Operands of a layer. `workspace.normed` holds its normalized input, and at the end that of the next.
+/// Operands of a layer. `workspace.normed` holds the input of its attention, and at the end that of the next.
 pub(super) struct Pass<'a> {
     pub index: usize,
     pub layer: &'a Layer,
@@ -38,8 +38,8 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Adds what attention gives to the hidden states of `n` rows, or of those that are wanted, and
-    /// normalizes them for the MLP. Returns how many rows that are.
+    /// Adds what attention gives to the hidden states of `n` rows, or of those that are wanted, and makes the
+    /// input of the MLP. Returns how many rows that are.
     pub fn attention(&mut self, n: usize) -> Result<usize, StepError> {
         let Self { layer, wanted, index, .. } = *self;
         let place = |projection| Place::Layer(index, projection);
@@ -100,9 +100,8 @@ impl Pass<'_> {
                 ([0, width, width + width_kv], [all, all])
             }
         };
-        let key_norm = attention.key_norm.as_ref().map(RmsNorm::host);
-        let keys = head_rows(starts[1], strides[1], heads.n_head_kv, key_norm);
-        let values = head_rows(starts[2], strides[1], heads.n_head_kv, None);
+        let keys = head_rows(starts[1], strides[1], heads.n_head_kv, attention.key_norm.host());
+        let values = head_rows(starts[2], strides[1], heads.n_head_kv, HeadNorm::Absent);
         let cache = Cache { bytes: &mut *self.cache, layout: self.layout, slots: &self.metadata.slots };
         rows::write_keys(qkv, keys, values, self.rope, cache, team);
         if m == 0 {
@@ -112,10 +111,12 @@ impl Pass<'_> {
             rows::pack(x, n_embd, n_embd, Some(rows));
             if let Qkv::Fused(_) = &attention.input {
                 rows::pack(qkv, all, all, Some(rows));
+                if let Input::Shared = &layer.mlp_input {
+                    rows::pack(normed, n_embd, n_embd, Some(rows));
+                }
             }
         }
-        let query_norm = attention.query_norm.as_ref().map(RmsNorm::host);
-        let queries = head_rows(0, strides[0], heads.n_head, query_norm);
+        let queries = head_rows(0, strides[0], heads.n_head, attention.query_norm.host());
         rows::apply_rope(qkv, queries, m, wanted, self.rope, team);
         let inputs = Inputs {
             queries: qkv,
@@ -135,15 +136,16 @@ impl Pass<'_> {
         Linear::multiply(output, attended, m, team, activations).step()?;
         let output = [(place(Projection::AttentionOutput), &mut *projected)];
         adapters.add(output, attended, width, rows_after, team);
-        let post = layer.post_attention_norm.as_ref().map(RmsNorm::host);
+        let norm = layer.post_attention_norm.as_ref().map(RmsNorm::host);
+        let residual = Residual { norm, scale: layer.residual_scale };
         let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
-        rows::add(x, projected, post, layer.mlp_norm.host(), n_embd, normed, team);
+        rows::add(x, projected, residual, layer.mlp_input.host(), n_embd, normed, team);
         Ok(m)
     }
 
-    /// Adds what the MLP gives to the hidden states of the rows that attention left, and normalizes them by
-    /// `next`.
-    pub fn mlp(&mut self, next: &RmsNorm) -> Result<(), StepError> {
+    /// Adds what the MLP gives to the hidden states of the rows that attention left, and makes the input `next`
+    /// of them.
+    pub fn mlp(&mut self, next: &Input) -> Result<(), StepError> {
         let (mlp, index) = (&self.layer.mlp, self.index);
         let place = |projection| Place::Layer(index, projection);
         let rows_of = if self.wanted.is_some() { RowsOf::Wanted } else { RowsOf::Batch };
@@ -152,7 +154,7 @@ impl Pass<'_> {
         let Workspace { x, normed, projected, hidden, .. } = &mut *self.workspace;
         let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
         let (team, activations, adapters) = (&mut *self.team, &mut *self.activations, &mut *self.adapters);
-        let hidden = &mut hidden[..m * 2 * n_ff];
+        let hidden = &mut hidden[..m * mlp.hidden_width()];
         match &mlp.input {
             GateUp::Split { gate, up } => {
                 let (g, u) = hidden.split_at_mut(m * n_ff);
@@ -168,14 +170,22 @@ impl Pass<'_> {
                 adapters.add(output, normed, n_embd, rows_of, team);
                 rows::gate(mlp.activation, hidden, None, n_ff, team);
             }
+            GateUp::Ungated(up) => {
+                let hidden = &mut hidden[..m * n_ff];
+                Linear::multiply([(up, &mut *hidden)], normed, m, team, activations).step()?;
+                let output = [(place(Projection::Up), &mut *hidden)];
+                adapters.add(output, normed, n_embd, rows_of, team);
+                rows::activate(mlp.activation, hidden, team);
+            }
         }
         let projected = &mut projected[..m * n_embd];
         let output = [(&mlp.down, &mut *projected)];
         Linear::multiply(output, &hidden[..m * n_ff], m, team, activations).step()?;
         let output = [(place(Projection::Down), &mut *projected)];
         adapters.add(output, &hidden[..m * n_ff], n_ff, rows_of, team);
-        let post = self.layer.post_mlp_norm.as_ref().map(RmsNorm::host);
-        rows::add(x, projected, post, next.host(), n_embd, normed, team);
+        let norm = self.layer.post_mlp_norm.as_ref().map(RmsNorm::host);
+        let residual = Residual { norm, scale: self.layer.residual_scale };
+        rows::add(x, projected, residual, next.host(), n_embd, normed, team);
         Ok(())
     }
 }

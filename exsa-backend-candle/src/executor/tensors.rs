@@ -71,7 +71,7 @@ impl Executor for TensorExecutor {
     }
 
     fn hidden_states(&mut self, batch: &Batch, context: Context<'_>) -> Result<&[f32], StepError> {
-        self.run(batch, context, |transformer, x| transformer.norm.forward(x))
+        self.run(batch, context, |transformer, x| transformer.norm.forward(x, x))
     }
 
     fn copy(&mut self, copy: &BlockCopy) -> Result<(), StepError> {

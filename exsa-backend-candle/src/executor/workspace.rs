@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::kernels::float::AttentionSpan;
 use crate::kv::BlockTables;
 use crate::layers::rope::HostRopeTable;
+use crate::models::MlpKind;
 use crate::plan::SessionPlan;
 use crate::shape::{BLOCK_TOKENS, BlockId, Slot};
 use exsa_core::batch::Batch;
@@ -14,7 +15,7 @@ use exsa_core::error::LoadError;
 pub(super) struct Workspace {
     /// Hidden states, `[tokens, n_embd]`.
     pub x: Vec<f32>,
-    /// The same, normalized.
+    /// Input of the next attention, MLP or output projection, made of them.
     pub normed: Vec<f32>,
     /// Queries, keys and values: `[tokens, (n_head + 2 * n_head_kv) * head_dim]` from one matrix, else three
     /// matrices one after the other.
@@ -23,7 +24,8 @@ pub(super) struct Workspace {
     pub attended: Vec<f32>,
     /// Output of attention and MLP after their last projection, `[tokens, n_embd]`.
     pub projected: Vec<f32>,
-    /// Gate and up, `[tokens, 2 * n_ff]` from one matrix, else two matrices one after the other.
+    /// Gate and up, `[tokens, 2 * n_ff]` from one matrix, else two matrices one after the other; without a gate
+    /// `[tokens, n_ff]`.
     pub hidden: Vec<f32>,
 }
 
@@ -49,8 +51,9 @@ impl Workspace {
 
 /// Values of a token in the buffers, in their order. A product with the tokens of a batch fits into `usize`.
 fn widths(config: &Config) -> [usize; 6] {
-    let &Config { n_embd, n_head, n_head_kv, head_dim, n_ff, .. } = config;
-    [n_embd, n_embd, (n_head + 2 * n_head_kv) * head_dim, n_head * head_dim, n_embd, 2 * n_ff]
+    let &Config { architecture, n_embd, n_head, n_head_kv, head_dim, n_ff, .. } = config;
+    let hidden = if architecture.mlp == MlpKind::Ungated { n_ff } else { 2 * n_ff };
+    [n_embd, n_embd, (n_head + 2 * n_head_kv) * head_dim, n_head * head_dim, n_embd, hidden]
 }
 
 fn float_bytes(len: usize) -> u64 {

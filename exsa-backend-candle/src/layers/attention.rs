@@ -4,6 +4,7 @@ use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::paged::{self, PagedSpan};
 use super::rope::RopeTensors;
+use crate::kernels::float::rows;
 use crate::kv::{KvLayer, SlotRun};
 use crate::shape::Heads;
 use candle_core::{D, Result, Tensor};
@@ -13,10 +14,10 @@ use candle_core::{D, Result, Tensor};
 pub(crate) struct Attention {
     /// Projections to queries, keys and values.
     pub input: Qkv,
-    /// Norm of each head of the queries.
-    pub query_norm: Option<RmsNorm>,
-    /// Norm of each head of the keys.
-    pub key_norm: Option<RmsNorm>,
+    /// Norm of the queries.
+    pub query_norm: HeadNorm,
+    /// Norm of the keys.
+    pub key_norm: HeadNorm,
     /// Projection back to the hidden state.
     pub output: Linear,
     /// Heads and what their scores go through.
@@ -39,6 +40,37 @@ pub(crate) enum Qkv {
     Fused(Linear),
 }
 
+/// Norm of queries or keys, before RoPE.
+#[derive(Clone)]
+pub(crate) enum HeadNorm {
+    /// None.
+    Absent,
+    /// Of each head, by the same weight, `[head_dim]`.
+    Each(RmsNorm),
+    /// Of all heads at once, by a weight of `[heads * head_dim]`.
+    Whole(RmsNorm),
+}
+
+impl HeadNorm {
+    /// Normalizes `x`, `[tokens, heads, head_dim]`.
+    fn forward(&self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Self::Absent => Ok(x),
+            Self::Each(norm) => norm.forward(&x),
+            Self::Whole(norm) => norm.forward(&x.flatten_from(1)?)?.reshape(x.shape()),
+        }
+    }
+
+    /// For the host's kernels.
+    pub fn host(&self) -> rows::HeadNorm<'_> {
+        match self {
+            Self::Absent => rows::HeadNorm::Absent,
+            Self::Each(norm) => rows::HeadNorm::Each(norm.host()),
+            Self::Whole(norm) => rows::HeadNorm::Whole(norm.host()),
+        }
+    }
+}
+
 /// Spans and slots of the rows of a batch, the same for all layers.
 pub(crate) struct Placement<'a> {
     /// The spans with their blocks.
@@ -49,31 +81,28 @@ pub(crate) struct Placement<'a> {
 
 impl Attention {
     /// Appends the keys and values of `x`, `[tokens, n_embd]`, to `kv` and attends to all that each token
-    /// sees.
+    /// sees. Without `rope` the heads keep no position.
     ///
     /// Returns `[tokens, n_embd]`, or only the rows listed in `rows`; `None` if these are none.
     pub fn forward(
         &self,
         x: &Tensor,
-        rope: &RopeTensors,
+        rope: Option<&RopeTensors>,
         placement: &Placement<'_>,
         kv: &KvLayer,
         rows: Option<&Rows>,
     ) -> Result<Option<Tensor>> {
         let (query, key, value) = self.project(x)?;
-        let key = match &self.key_norm {
-            Some(norm) => norm.forward(&key)?,
-            None => key,
+        let rotate = |x: Tensor| match rope {
+            Some(rope) => rope.apply(&x),
+            None => Ok(x),
         };
-        kv.write(&placement.runs, &rope.apply(&key)?, &value)?;
+        kv.write(&placement.runs, &rotate(self.key_norm.forward(key)?)?, &value)?;
         if rows.is_some_and(Rows::is_empty) {
             return Ok(None);
         }
-        let query = match &self.query_norm {
-            Some(norm) => norm.forward(&query)?,
-            None => query,
-        };
-        let attended = paged::attention(&rope.apply(&query)?, kv, &placement.spans, &self.heads)?;
+        let query = rotate(self.query_norm.forward(query)?)?;
+        let attended = paged::attention(&query, kv, &placement.spans, &self.heads)?;
         let attended = match rows {
             Some(rows) => rows.select(&attended)?,
             None => attended,

@@ -98,6 +98,11 @@ impl Rope {
         RopeTable { cos: &table.cos, sin: &table.sin, n_pairs: self.frequencies.len(), pairs: self.pairs }
     }
 
+    /// A table that rotates nothing, for layers without RoPE.
+    pub fn absent(&self) -> RopeTable<'static> {
+        RopeTable { cos: &[], sin: &[], n_pairs: 0, pairs: self.pairs }
+    }
+
     /// Empty table in host memory with capacity for `tokens` tokens.
     pub fn host_table_for(&self, tokens: usize) -> HostRopeTable {
         let empty = || Vec::with_capacity(tokens * self.frequencies.len());
@@ -150,7 +155,7 @@ impl RopeTensors {
 mod tests {
     use super::*;
     use crate::config::FreqFactors;
-    use crate::kernels::float::rows::{HeadRows, apply_rope};
+    use crate::kernels::float::rows::{HeadNorm, HeadRows, apply_rope};
     use crate::kernels::memory::team::Team;
 
     fn config(dims: usize, scaling: RopeScaling) -> RopeConfig {
@@ -176,7 +181,8 @@ mod tests {
                 let mut table = rope.host_table_for(3);
                 rope.host_table(positions, &mut table);
                 let mut host: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
-                let rows = HeadRows { start: 0, stride: 16, heads: 2, head_dim: 8, norm: None };
+                let norm = HeadNorm::Absent;
+                let rows = HeadRows { start: 0, stride: 16, heads: 2, head_dim: 8, norm };
                 let mut team = Team::new(1).unwrap();
                 apply_rope(&mut host, rows, 3, None, rope.view(&table), &mut team);
                 let host = Tensor::from_vec(host, (3, 2, 8), &Device::Cpu).unwrap();

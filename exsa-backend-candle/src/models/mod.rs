@@ -3,52 +3,179 @@
 //! A new family is a new [`Architecture`] in a file of its own and a line in [`ARCHITECTURES`]; new code is
 //! needed only for mathematics that no layer knows yet.
 
+mod cohere;
+mod exaone;
 mod gemma;
+mod glm;
+mod granite;
 mod llama;
+mod olmo;
 mod phi;
 mod qwen;
+mod smollm;
+mod starcoder;
 
 use crate::shape::{Activation, RopePairs};
 use exsa_core::error::LoadError;
 
 /// All architectures that can be run.
-static ARCHITECTURES: [&Architecture; 6] =
-    [&llama::LLAMA, &qwen::QWEN2, &qwen::QWEN3, &gemma::GEMMA2, &gemma::GEMMA3, &phi::PHI3];
+static ARCHITECTURES: [&Architecture; 14] = [
+    &llama::LLAMA,
+    &qwen::QWEN2,
+    &qwen::QWEN3,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &phi::PHI3,
+    &granite::GRANITE,
+    &smollm::SMOLLM3,
+    &olmo::OLMO2,
+    &glm::GLM4,
+    &exaone::EXAONE4,
+    &cohere::COMMAND_R,
+    &cohere::COHERE2,
+    &starcoder::STARCODER2,
+];
 
 /// Characteristics of a family of decoder-only transformers.
 ///
-/// All have this in common: RMSNorm before attention and before the MLP, RoPE, grouped-query attention, a
-/// gated MLP.
+/// All have this in common: grouped-query attention with RoPE, an MLP, and a norm before the output projection.
 #[derive(Debug)]
 pub(crate) struct Architecture {
     /// `general.architecture`, and the prefix of the metadata keys.
     pub name: &'static str,
+    /// Norms of the hidden state.
+    pub norm: NormKind,
+    /// Inputs of attention and MLP.
+    pub inputs: Inputs,
     /// Pairing of the rotary dimensions.
     pub rope_pairs: RopePairs,
+    /// Layers with RoPE.
+    pub rope_layers: RopeLayers,
     /// Queries, keys and values come from one matrix, `attn_qkv`, in this order.
     pub fused_qkv: bool,
-    /// Gate and up projection come from one matrix, `ffn_up`, in this order.
-    pub fused_gate_up: bool,
-    /// Queries and keys are normalized, head by head, before RoPE (`attn_q_norm`, `attn_k_norm`).
-    pub qk_norm: bool,
+    /// Norms of queries and keys before RoPE (`attn_q_norm`, `attn_k_norm`).
+    pub qk_norm: QkNorm,
     /// The outputs of attention and MLP are normalized before they are added (`post_attention_norm`,
     /// `post_ffw_norm`).
     pub post_norms: bool,
-    /// The gate's activation.
+    /// Projections of the MLP to its hidden values.
+    pub mlp: MlpKind,
+    /// The MLP's activation.
     pub activation: Activation,
-    /// Embeddings are multiplied by the square root of their width.
-    pub scaled_embeddings: bool,
+    /// Factor on the embeddings.
+    pub embedding_scale: EmbeddingScale,
+    /// `attention.scale` replaces the factor on attention scores, and `residual_scale` multiplies the outputs of
+    /// attention and MLP before they are added.
+    pub layer_scales: bool,
     /// Layers with sliding-window attention.
     pub windows: Windows,
-    /// RoPE base of sliding-window layers, where it differs from that of the global ones; it is not scaled.
-    pub rope_base_sliding_window: Option<f32>,
+    /// RoPE of sliding-window layers.
+    pub rope_sliding_window: SlidingWindowRope,
     /// Soft-capping of attention scores; the value holds where the metadata have none.
     pub attention_softcap: Option<f32>,
     /// Soft-capping of logits.
     pub logit_softcap: LogitSoftcap,
+    /// Factor on the logits.
+    pub logit_scale: LogitScale,
     /// Number of layers of the one size whose queries are divided by the root of `n_embd / n_head`, and not
     /// of `head_dim`.
     pub layers_with_wide_queries: Option<usize>,
+    /// Number of layers from which models of the family need layers that are missing here.
+    pub layers_unsupported: Option<usize>,
+}
+
+/// Norms of the hidden state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormKind {
+    /// RMSNorm.
+    Rms,
+    /// Layer normalization.
+    Layer {
+        /// Whether it has a bias.
+        bias: bool,
+    },
+}
+
+/// Inputs of attention and MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inputs {
+    /// The hidden state, normalized before each (`attn_norm`, `ffn_norm`).
+    Normed,
+    /// The hidden state as it is.
+    Plain,
+    /// The hidden state before the attention, normalized once for both (`attn_norm`): attention and MLP are
+    /// parallel.
+    Parallel,
+}
+
+/// Norms of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QkNorm {
+    /// None.
+    Never,
+    /// Head by head.
+    Heads,
+    /// Over all heads at once.
+    Whole,
+}
+
+/// Projections of an MLP to its hidden values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MlpKind {
+    /// Gate and up, by a matrix each.
+    Gated,
+    /// Gate and up, by one matrix, `ffn_up`, in this order.
+    FusedGate,
+    /// Up alone.
+    Ungated,
+}
+
+/// Layers with RoPE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RopeLayers {
+    /// All.
+    All,
+    /// All, or none where `rope.scaling.finetuned` is false.
+    Finetuned,
+    /// Of every so many layers all but the last.
+    AllButEvery(usize),
+    /// Those with a sliding window, of which there must be some.
+    SlidingWindow,
+    /// Those with a sliding window, or all where the metadata give no window.
+    SlidingWindowOrAll,
+}
+
+/// RoPE of sliding-window layers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum SlidingWindowRope {
+    /// That of the other layers.
+    Same,
+    /// That of the other layers without scaling.
+    Unscaled,
+    /// Of this base where the metadata have none, without scaling.
+    Base(f32),
+}
+
+/// Factor on the embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EmbeddingScale {
+    /// 1.
+    One,
+    /// The square root of their width.
+    RootOfWidth,
+    /// `embedding_scale`, where the metadata have it.
+    Metadata,
+}
+
+/// Factor on the logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogitScale {
+    /// None; `logit_scale` is not looked at.
+    Never,
+    /// `logit_scale` multiplies, where the metadata have it.
+    Multiply,
+    /// `logit_scale` divides; the metadata must have it.
+    Divide,
 }
 
 /// Layers with sliding-window attention.
@@ -58,7 +185,8 @@ pub(crate) enum Windows {
     Never,
     /// All, if the metadata give a window.
     All,
-    /// Local and global layers alternate: of every `period` layers all but the last have a window.
+    /// Local and global layers alternate: of every `period` layers all but the last have a window, unless
+    /// `attention.sliding_window_pattern` gives another period or lists the layers.
     LocalGlobal {
         /// Layers after which the pattern repeats.
         period: usize,
@@ -79,24 +207,34 @@ pub(crate) enum LogitSoftcap {
 /// Defaults that hold for most families: the llama architecture without its name.
 const PLAIN: Architecture = Architecture {
     name: "",
+    norm: NormKind::Rms,
+    inputs: Inputs::Normed,
     rope_pairs: RopePairs::Neox,
+    rope_layers: RopeLayers::All,
     fused_qkv: false,
-    fused_gate_up: false,
-    qk_norm: false,
+    qk_norm: QkNorm::Never,
     post_norms: false,
+    mlp: MlpKind::Gated,
     activation: Activation::Silu,
-    scaled_embeddings: false,
+    embedding_scale: EmbeddingScale::One,
+    layer_scales: false,
     windows: Windows::Never,
-    rope_base_sliding_window: None,
+    rope_sliding_window: SlidingWindowRope::Same,
     attention_softcap: None,
     logit_softcap: LogitSoftcap::Never,
+    logit_scale: LogitScale::Never,
     layers_with_wide_queries: None,
+    layers_unsupported: None,
 };
 
 /// The architecture called `name`.
 pub(crate) fn find(name: &str) -> Result<&'static Architecture, LoadError> {
     ARCHITECTURES.iter().find(|architecture| architecture.name == name).copied().ok_or_else(|| {
         let names: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
-        LoadError::Unsupported { what: format!("architecture '{name}'"), supported: names.join(", ") }
+        let names = names.join(", ");
+        LoadError::Unsupported {
+            what: format!("architecture '{name}'"),
+            supported: format!("{names}; the llama.cpp backend runs more"),
+        }
     })
 }

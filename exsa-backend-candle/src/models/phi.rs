@@ -1,7 +1,7 @@
 //! Phi 3, 3.5 and 4.
 
-use super::{Architecture, PLAIN, Windows};
+use super::{Architecture, MlpKind, PLAIN, Windows};
 
 /// Phi-3 (arXiv:2404.14219).
 pub(super) static PHI3: Architecture =
-    Architecture { name: "phi3", fused_qkv: true, fused_gate_up: true, windows: Windows::All, ..PLAIN };
+    Architecture { name: "phi3", fused_qkv: true, mlp: MlpKind::FusedGate, windows: Windows::All, ..PLAIN };

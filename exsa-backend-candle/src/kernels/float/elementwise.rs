@@ -1,4 +1,4 @@
-//! Gates of the MLP, element by element.
+//! Gates and activations of the MLP, element by element.
 
 use crate::kernels::simd::exp::exp;
 use crate::kernels::simd::{Simd, dispatch};
@@ -14,6 +14,16 @@ dispatch! {
     gelu_gate = gelu_gate_body(gate: &mut [f32], up: &[f32])
 }
 
+dispatch! {
+    /// `x = silu(x)`.
+    silu = silu_body(x: &mut [f32])
+}
+
+dispatch! {
+    /// `x = gelu(x)`, approximated as in [`gelu_gate`].
+    gelu = gelu_body(x: &mut [f32])
+}
+
 #[inline(always)]
 fn silu_gate_body<S: Simd>(gate: &mut [f32], up: &[f32]) {
     for (gate, up) in gate.iter_mut().zip(up) {
@@ -23,13 +33,27 @@ fn silu_gate_body<S: Simd>(gate: &mut [f32], up: &[f32]) {
 
 #[inline(always)]
 fn gelu_gate_body<S: Simd>(gate: &mut [f32], up: &[f32]) {
-    const ROOT_TWO_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
     for (gate, up) in gate.iter_mut().zip(up) {
-        let x = *gate;
-        let inner = ROOT_TWO_OVER_PI * (x + 0.044_715 * x * x * x);
-        // 0.5 · (1 + tanh(y)) = 1 / (1 + e^(-2y))
-        *gate = x / (1.0 + exp(-2.0 * inner)) * up;
+        *gate = gelu_of(*gate) * up;
     }
+}
+
+#[inline(always)]
+fn silu_body<S: Simd>(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x /= 1.0 + exp(-*x));
+}
+
+#[inline(always)]
+fn gelu_body<S: Simd>(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = gelu_of(*x));
+}
+
+#[inline(always)]
+fn gelu_of(x: f32) -> f32 {
+    const ROOT_TWO_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+    let inner = ROOT_TWO_OVER_PI * (x + 0.044_715 * x * x * x);
+    // 0.5 · (1 + tanh(y)) = 1 / (1 + e^(-2y))
+    x / (1.0 + exp(-2.0 * inner))
 }
 
 #[cfg(test)]
@@ -43,6 +67,13 @@ mod tests {
         let (mut silu, mut gelu) = (values.clone(), values.clone());
         silu_gate(&mut silu, &up);
         gelu_gate(&mut gelu, &up);
+        // Without a gate the results are those of a gate on ones.
+        let (mut plain_silu, mut plain_gelu) = (values.clone(), values.clone());
+        super::silu(&mut plain_silu);
+        super::gelu(&mut plain_gelu);
+        for (plain, gated) in [(&plain_silu, &silu), (&plain_gelu, &gelu)] {
+            assert!(plain.iter().zip(gated).all(|(plain, gated)| (plain * 1.5 - gated).abs() < 1e-5));
+        }
         for ((x, silu), gelu) in values.iter().zip(silu).zip(gelu) {
             let x = f64::from(*x);
             let expected = x / (1.0 + (-x).exp()) * 1.5;

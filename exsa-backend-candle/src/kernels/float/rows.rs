@@ -1,6 +1,6 @@
 //! Passes over the rows of a batch between products: sums, norms, RoPE, gates; each row by itself.
 
-use super::elementwise::{gelu_gate, silu_gate};
+use super::elementwise::{gelu, gelu_gate, silu, silu_gate};
 use super::kv_layout::HeadLayout;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::simd::exp::exp;
@@ -25,29 +25,78 @@ pub(crate) struct Norm<'a> {
     pub epsilon: f32,
 }
 
+/// A weight, a bias and what is added to the variance, of a layer normalization.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerNorm<'a> {
+    /// One for each value of a row.
+    pub weight: &'a [f32],
+    /// One for each value of a row.
+    pub bias: Option<&'a [f32]>,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// Input of the next part, made from hidden states.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// Normalized by RMSNorm.
+    Rms(Norm<'a>),
+    /// Normalized by layer normalization.
+    Layer(LayerNorm<'a>),
+    /// Copied.
+    Copy,
+    /// The input that is there stays.
+    Keep,
+}
+
+impl Input<'_> {
+    /// Makes it of the row `x`.
+    fn of(&self, x: &[f32], out: &mut [f32]) {
+        match self {
+            Self::Rms(norm) => normalize(x, norm.weight, norm.epsilon, out),
+            Self::Layer(norm) => {
+                center(x, norm.weight, norm.epsilon, out);
+                if let Some(bias) = norm.bias {
+                    out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+                }
+            }
+            Self::Copy => out.copy_from_slice(x),
+            Self::Keep => {}
+        }
+    }
+}
+
 /// Items that a thread takes at a time, of `n` items of `width` values each.
 fn grain(n: usize, width: usize, team: &Team) -> usize {
     if n * width < SHARED_VALUES_MIN { n } else { (n / (team.threads() * RUNS_PER_THREAD)).max(1) }
 }
 
-/// `out = norm(x)`, row by row.
-pub(crate) fn norm(norm: Norm<'_>, x: &[f32], out: &mut [f32], team: &mut Team) {
-    let width = norm.weight.len();
+/// `out = input(x)`, row by row of `width` values.
+pub(crate) fn input(input: Input<'_>, x: &[f32], width: usize, out: &mut [f32], team: &mut Team) {
     let grain = grain(x.len() / width, width, team);
     team.for_each_run(out, width * grain, |i, out| {
         let x = &x[i * width * grain..];
         for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            normalize(x, norm.weight, norm.epsilon, out);
+            input.of(x, out);
         }
     });
 }
 
-/// `x += y`, or `x += post(y)`; then `out = next(x)`, row by row.
+/// Changes of the output of attention or MLP before it is added to the hidden states.
+#[derive(Clone, Copy)]
+pub(crate) struct Residual<'a> {
+    /// Its norm.
+    pub norm: Option<Norm<'a>>,
+    /// Factor on it, after the norm.
+    pub scale: Option<f32>,
+}
+
+/// `x += y`, where `y` goes through `residual`; then `out = next(x)`, row by row.
 pub(crate) fn add(
     x: &mut [f32],
     y: &mut [f32],
-    post: Option<Norm<'_>>,
-    next: Norm<'_>,
+    residual: Residual<'_>,
+    next: Input<'_>,
     width: usize,
     out: &mut [f32],
     team: &mut Team,
@@ -60,11 +109,14 @@ pub(crate) fn add(
         for row in range {
             // SAFETY: the row is in all three, and handed out once.
             let (x, y, out) = unsafe { (x.row(row, width), y.row(row, width), out.row(row, width)) };
-            if let Some(post) = post {
-                normalize_in_place(y, post.weight, post.epsilon);
+            if let Some(norm) = residual.norm {
+                normalize_in_place(y, norm.weight, norm.epsilon);
+            }
+            if let Some(scale) = residual.scale {
+                y.iter_mut().for_each(|y| *y *= scale);
             }
             x.iter_mut().zip(&*y).for_each(|(x, y)| *x += y);
-            normalize(x, next.weight, next.epsilon, out);
+            next.of(x, out);
         }
     });
 }
@@ -102,6 +154,15 @@ pub(crate) fn gate(
     }
 }
 
+/// `x = activation(x)`, elementwise.
+pub(crate) fn activate(activation: Activation, x: &mut [f32], team: &mut Team) {
+    let run = if x.len() < SHARED_VALUES_MIN { x.len().max(1) } else { RUN_VALUES };
+    team.for_each_run(x, run, |_, x| match activation {
+        Activation::Silu => silu(x),
+        Activation::GeluTanh => gelu(x),
+    });
+}
+
 /// Moves the first `width` values of the rows `rows`, ascending, of `stride` values to the front, side by
 /// side; of all rows without a list.
 pub(crate) fn pack(values: &mut [f32], stride: usize, width: usize, rows: Option<&[u32]>) {
@@ -125,6 +186,12 @@ pub(crate) fn cap(x: &mut [f32], cap: f32, team: &mut Team) {
     team.for_each_run(x, run, |_, x| soft_cap(x, cap));
 }
 
+/// `x = factor * x`.
+pub(crate) fn scale(x: &mut [f32], factor: f32, team: &mut Team) {
+    let run = if x.len() < SHARED_VALUES_MIN { x.len().max(1) } else { RUN_VALUES };
+    team.for_each_run(x, run, |_, x| x.iter_mut().for_each(|x| *x *= factor));
+}
+
 /// RoPE table: cosines and sines for the rows of a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct RopeTable<'a> {
@@ -138,6 +205,17 @@ pub(crate) struct RopeTable<'a> {
     pub pairs: RopePairs,
 }
 
+/// Norm of queries or keys before RoPE.
+#[derive(Clone, Copy)]
+pub(crate) enum HeadNorm<'a> {
+    /// None.
+    Absent,
+    /// Of each head by itself.
+    Each(Norm<'a>),
+    /// Of all heads of a row at once.
+    Whole(Norm<'a>),
+}
+
 /// Heads that lie in the rows of a matrix: those of row `r` begin at `start + r * stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct HeadRows<'a> {
@@ -149,8 +227,8 @@ pub(crate) struct HeadRows<'a> {
     pub heads: usize,
     /// Values in a head.
     pub head_dim: usize,
-    /// Norm of each head.
-    pub norm: Option<Norm<'a>>,
+    /// Their norm.
+    pub norm: HeadNorm<'a>,
 }
 
 impl HeadRows<'_> {
@@ -243,7 +321,7 @@ pub(crate) fn write_keys(
 
 dispatch! {
     /// Normalizes the heads of a row, if there is a norm, and applies RoPE.
-    rotate = rotate_body(values: &mut [f32], head_dim: usize, norm: Option<Norm<'_>>, rope: RopeTable<'_>, row: usize)
+    rotate = rotate_body(values: &mut [f32], head_dim: usize, norm: HeadNorm<'_>, rope: RopeTable<'_>, row: usize)
 }
 
 /// RoPE (Su et al., arXiv:2104.09864): rotates each pair of values by its angle; dimensions beyond the rotary
@@ -252,14 +330,17 @@ dispatch! {
 fn rotate_body<S: Simd>(
     values: &mut [f32],
     head_dim: usize,
-    norm: Option<Norm<'_>>,
+    norm: HeadNorm<'_>,
     rope: RopeTable<'_>,
     row: usize,
 ) {
     let n = rope.n_pairs;
     let (cos, sin) = (&rope.cos[row * n..(row + 1) * n], &rope.sin[row * n..(row + 1) * n]);
+    if let HeadNorm::Whole(norm) = norm {
+        scale_in_place::<S>(values, norm.weight, norm.epsilon);
+    }
     for head in values.chunks_exact_mut(head_dim) {
-        if let Some(norm) = norm {
+        if let HeadNorm::Each(norm) = norm {
             scale_in_place::<S>(head, norm.weight, norm.epsilon);
         }
         match rope.pairs {
@@ -302,7 +383,33 @@ fn scale_in_place<S: Simd>(x: &mut [f32], weight: &[f32], epsilon: f32) {
     x.iter_mut().zip(weight).for_each(|(x, w)| *x = *x * factor * w);
 }
 
-/// In as many partial sums as fill some registers.
+dispatch! {
+    /// Layer normalization (Ba et al., arXiv:1607.06450) without bias: `out = (x - mean(x)) / sqrt(variance(x) +
+    /// epsilon) * weight`.
+    center = center_body(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32])
+}
+
+#[inline(always)]
+fn center_body<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let mean = total(x) / x.len() as f32;
+    out.iter_mut().zip(x).for_each(|(out, x)| *out = x - mean);
+    let factor = factor::<S>(out, epsilon);
+    out.iter_mut().zip(weight).for_each(|(out, w)| *out = *out * factor * w);
+}
+
+/// The sum, in as many partial sums as fill some registers.
+#[inline(always)]
+fn total(x: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 64];
+    let chunks = x.chunks_exact(64);
+    let rest: f32 = chunks.remainder().iter().sum();
+    for chunk in chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += x);
+    }
+    super::matmul::sum(&sums) + rest
+}
+
+/// One over the root of the mean square, in as many partial sums as fill some registers.
 #[inline(always)]
 fn factor<S: Simd>(x: &[f32], epsilon: f32) -> f32 {
     let mut sums = [0.0f32; 64];
@@ -326,4 +433,36 @@ dispatch! {
 fn soft_cap_body<S: Simd>(x: &mut [f32], cap: f32) {
     // tanh(y) = 1 - 2 / (e^(2y) + 1)
     x.iter_mut().for_each(|x| *x = cap * (1.0 - 2.0 / (exp(2.0 / cap * *x) + 1.0)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Widths below, at and beyond the number of partial sums.
+    #[test]
+    fn layer_normalization_is_that_of_the_formula() {
+        let mut team = Team::new(1).unwrap();
+        for width in [2, 48, 64, 100, 200] {
+            let x: Vec<f32> = (0..2 * width).map(|i| 7.0 + (i * 37 % 101) as f32 * 0.05).collect();
+            let weight: Vec<f32> = (0..width).map(|i| 0.5 + i as f32 * 0.01).collect();
+            let bias: Vec<f32> = (0..width).map(|i| i as f32 * 0.02 - 1.0).collect();
+            for bias in [None, Some(bias.as_slice())] {
+                let norm = LayerNorm { weight: &weight, bias, epsilon: 1e-3 };
+                let mut out = vec![0.0; x.len()];
+                input(Input::Layer(norm), &x, width, &mut out, &mut team);
+                for (x, out) in x.chunks_exact(width).zip(out.chunks_exact(width)) {
+                    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / width as f64;
+                    let variance =
+                        x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / width as f64;
+                    for (i, (x, out)) in x.iter().zip(out).enumerate() {
+                        let normed = (f64::from(*x) - mean) / (variance + 1e-3).sqrt();
+                        let expected =
+                            normed * f64::from(weight[i]) + bias.map_or(0.0, |bias| f64::from(bias[i]));
+                        assert!((f64::from(*out) - expected).abs() < 1e-5, "{width}: {out}, not {expected}");
+                    }
+                }
+            }
+        }
+    }
 }
