@@ -21,34 +21,38 @@ use std::sync::Arc;
 use support::{data, edit_of, session};
 use tempfile::TempDir;
 
-/// Types of matrices that are packed.
-const PACKED: [GgmlType; 25] = [
-    GgmlType::F32,
-    GgmlType::F16,
-    GgmlType::BF16,
-    GgmlType::Q4_0,
-    GgmlType::Q4_1,
-    GgmlType::Q5_0,
-    GgmlType::Q5_1,
-    GgmlType::Q8_0,
-    GgmlType::Q2K,
-    GgmlType::Q3K,
-    GgmlType::Q4K,
-    GgmlType::Q5K,
-    GgmlType::Q6K,
-    GgmlType::Iq4Nl,
-    GgmlType::Iq4Xs,
-    GgmlType::Mxfp4,
-    GgmlType::Iq3Xxs,
-    GgmlType::Iq3S,
-    GgmlType::Iq2Xxs,
-    GgmlType::Iq2Xs,
-    GgmlType::Iq2S,
-    GgmlType::Iq1S,
-    GgmlType::Iq1M,
-    GgmlType::Tq1_0,
-    GgmlType::Tq2_0,
+/// Types of matrices that are packed, with a hash of the packed bytes of [`of_type`]. They are the same for
+/// all instruction sets and machines.
+const PACKED: [(GgmlType, u64); 25] = [
+    (GgmlType::F32, 0),
+    (GgmlType::F16, 0),
+    (GgmlType::BF16, 0),
+    (GgmlType::Q4_0, 0),
+    (GgmlType::Q4_1, 0),
+    (GgmlType::Q5_0, 0),
+    (GgmlType::Q5_1, 0),
+    (GgmlType::Q8_0, 0),
+    (GgmlType::Q2K, 0),
+    (GgmlType::Q3K, 0),
+    (GgmlType::Q4K, 0),
+    (GgmlType::Q5K, 0),
+    (GgmlType::Q6K, 0),
+    (GgmlType::Iq4Nl, 0),
+    (GgmlType::Iq4Xs, 0),
+    (GgmlType::Mxfp4, 0),
+    (GgmlType::Iq3Xxs, 0),
+    (GgmlType::Iq3S, 0),
+    (GgmlType::Iq2Xxs, 0),
+    (GgmlType::Iq2Xs, 0),
+    (GgmlType::Iq2S, 0),
+    (GgmlType::Iq1S, 0),
+    (GgmlType::Iq1M, 0),
+    (GgmlType::Tq1_0, 0),
+    (GgmlType::Tq2_0, 0),
 ];
+
+/// Version of the packed layout to which the hashes belong.
+const LAYOUT_VERSION: u32 = 1;
 
 /// Set where this program is a child of a test, and names what it does.
 const CHILD: &str = "EXSA_TEST_PACKED_CHILD";
@@ -160,7 +164,7 @@ fn of_type(dtype: GgmlType) -> Edit {
 
 #[test]
 fn all_types_have_equal_bits() {
-    for dtype in PACKED {
+    for (dtype, _) in PACKED {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
         fs::write(&path, of_type(dtype).bytes()).unwrap();
@@ -184,6 +188,43 @@ fn all_types_have_equal_bits() {
         assert_eq!(identity(&cache.file(&path)), first, "{dtype}: written once");
         assert_eq!(files(folder.path()), ["model.gguf", "model.gguf.packed"]);
     }
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Files that an older version wrote must not pass for those of this one.
+#[test]
+fn the_layout_version_goes_up_with_every_change_of_the_packed_bytes() {
+    // After magic and version of the format.
+    const VERSION: std::ops::Range<usize> = 12..16;
+    // Alignment of the data in the file. The header of so few matrices is shorter.
+    const DATA: usize = 64 << 10;
+    let mut changed = Vec::new();
+    for (dtype, expected) in PACKED {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        fs::write(&path, of_type(dtype).bytes()).unwrap();
+        let cache = PackedCache::beside_model();
+        load(&path, cache.clone());
+        let file = fs::read(cache.file(&path)).unwrap();
+        let version = u32::from_le_bytes(file[VERSION].try_into().unwrap());
+        assert_eq!(version, LAYOUT_VERSION, "record the hashes of layout version {version} in this test");
+        let found = hash(&file[DATA..]);
+        if found != expected {
+            changed.push(format!("{dtype}: {found:#018x}, recorded is {expected:#018x}"));
+        }
+    }
+    assert!(
+        changed.is_empty(),
+        "packed bytes have changed: raise kernels::LAYOUT_VERSION, so that files of version {LAYOUT_VERSION} \
+         are packed anew, and record version and hashes in this test.\n{}",
+        changed.join("\n")
+    );
 }
 
 #[test]
