@@ -110,10 +110,10 @@ fn recurrent_sessions_continue_whole_conversations() {
 fn recurrent_sessions_start_from_the_end_of_a_common_system_prompt() {
     let model = ScriptedModel::ngram(9).order(usize::MAX).without_fork().without_truncate().shared();
     let folder = Folder::new("common");
-    // The first two find multiples of the stride. The second also saves the place up to which the first is
-    // the same, in whole blocks of the lookup.
-    for (user, cached) in [(0, 0), (1, 512), (2, 576), (3, 576)] {
-        let prompt = [tokens(1, 600), tokens(user + 5, 100)].concat();
+    // The first leaves multiples of the stride. The second starts there and saves the place up to which the
+    // first is the same, in whole blocks of the lookup.
+    for (user, cached) in [(0, 0), (1, 512), (2, 640), (3, 640)] {
+        let prompt = [tokens(1, 700), tokens(user + 5, 100)].concat();
         let greedy =
             Request::tokens(prompt).max_tokens(20).ignore_eos(true).sampling(SamplingParams::greedy());
         let requests = [greedy];

@@ -144,6 +144,12 @@ impl KvManager {
         (worth && len > 0).then_some(Prefix { len, source, found })
     }
 
+    /// Length of the longest prefix of `tokens` that a sequence in the tree holds, whether it can be reused or
+    /// not.
+    pub fn common(&self, namespace: &Namespace, tokens: &[TokenId]) -> usize {
+        self.tree.find(namespace, tokens).map_or(0, |found| found.len)
+    }
+
     /// Length of the prefix of `tokens` that [`find`](Self::find) returns.
     pub fn saved_by(&self, namespace: &Namespace, tokens: &[TokenId]) -> usize {
         self.find(namespace, tokens).map_or(0, |prefix| prefix.len)

@@ -1,14 +1,14 @@
 //! Checkpoints of prompts, for sessions that cannot truncate.
 //!
-//! Such a session, of a recurrent model, continues whole entries of the prompt store only. An entry saved at the
-//! end of a conversation serves that conversation alone, so states within prompts are saved as well, while they
-//! are computed:
+//! Such a session, of a recurrent model, continues whole entries of the prompt store only. An entry saved at
+//! the end of a conversation serves that conversation alone, so states within prompts are saved as well,
+//! while they are computed:
 //!
-//! - at multiples of a stride, which doubles until at most four fit. The first conversation with a system prompt
-//!   so leaves a state that the second starts from.
-//! - at the position where the prompt departs from an entry of the store. The second conversation so leaves the
-//!   state at the end of the system prompt to the third. Marconi (Pan et al., MLSys 2025) caches the states of
-//!   hybrid models at such positions.
+//! - at multiples of a stride, which doubles until at most four fit. The first conversation with a system
+//!   prompt so leaves a state that the second starts from.
+//! - at the position where the prompt departs from an entry of the store, or from an idle sequence that is
+//!   not written yet. The second conversation so leaves the state at the end of the system prompt to the
+//!   third. Marconi (Pan et al., MLSys 2025) caches the states of hybrid models at such positions.
 //!
 //! Prefill is cut there. A save that running streams would notice, or for which the store has no room, is left
 //! out.
@@ -33,9 +33,11 @@ impl Scheduler {
             return Vec::new();
         }
         let key = PromptKey::of(cold.fingerprint, &request.namespace, &request.tokens()[..end]);
-        let departs = cold.options.store.find(&key, false).map(|found| found.tokens);
+        let stored = cold.options.store.find(&key, false).map_or(0, |found| found.tokens);
+        let departs = stored.max(self.kv.common(&request.namespace, key.tokens));
+        let departs = (departs >= cold.options.tokens_min).then_some(departs);
         let stride = cold.options.checkpoint_tokens.max(cold.options.tokens_min);
-        positions(end, stride, departs.filter(|at| *at >= cold.options.tokens_min), computed)
+        positions(end, stride, departs, computed)
     }
 
     /// Plans to save the state of `seq`, if it is at a checkpoint.
@@ -54,8 +56,8 @@ impl Scheduler {
     }
 }
 
-/// Positions above `computed` and below `end`, the last first: at most [`STRIDES_MAX`] multiples of `stride` times
-/// a power of two, and `departs`.
+/// Positions above `computed` and below `end`, the last first: at most [`STRIDES_MAX`] multiples of `stride`
+/// times a power of two, and `departs`.
 fn positions(end: usize, mut stride: usize, departs: Option<usize>, computed: usize) -> Vec<usize> {
     stride = stride.max(1);
     while end / stride > STRIDES_MAX {
