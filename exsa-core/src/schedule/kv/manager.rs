@@ -144,8 +144,8 @@ impl KvManager {
         (worth && len > 0).then_some(Prefix { len, source, found })
     }
 
-    /// Length of the longest prefix of `tokens` that a sequence in the tree holds, whether it can be reused or
-    /// not.
+    /// Length of the longest prefix of `tokens` that a sequence in the tree holds, whether it can be reused
+    /// or not.
     pub fn common(&self, namespace: &Namespace, tokens: &[TokenId]) -> usize {
         self.tree.find(namespace, tokens).map_or(0, |found| found.len)
     }

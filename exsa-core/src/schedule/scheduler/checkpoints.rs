@@ -10,8 +10,8 @@
 //!   not written yet. The second conversation so leaves the state at the end of the system prompt to the
 //!   third. Marconi (Pan et al., MLSys 2025) caches the states of hybrid models at such positions.
 //!
-//! Prefill is cut there. A save that running streams would notice, or for which the store has no room, is left
-//! out.
+//! Prefill is cut there. A save that running streams would notice, or for which the store has no room, is
+//! left out.
 
 use super::Scheduler;
 use crate::prompt_cache::PromptKey;
