@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// What the model is told before the chat
+    /// System message of the chat
     #[arg(long, default_value = "You tell stories to children.")]
     system: String,
     /// Tokens of one answer at most

@@ -1,5 +1,5 @@
-//! Three worker processes behind one queue: one is killed while its streams run, and their readers see neither a
-//! gap nor a repetition.
+//! Three worker processes behind one queue: one is killed while its streams run, and their readers see
+//! neither a gap nor a repetition.
 
 use clap::Parser;
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource};

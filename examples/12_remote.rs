@@ -1,7 +1,8 @@
-//! Another engine over HTTP, as if it were in the program: vLLM, SGLang, llama-server, or any server with OpenAI's API.
+//! Another engine over HTTP, as if it were in the program: vLLM, SGLang, llama-server, or any server with
+//! OpenAI's API.
 //!
-//! Without a URL, the built-in model answers behind a small server in this program. The engine's key is taken from
-//! EXSA_REMOTE_KEY.
+//! Without a URL, the built-in model answers behind a small server in this program. The engine's key is taken
+//! from EXSA_REMOTE_KEY.
 
 use clap::Parser;
 use exsa_backend_remote::{RemoteEngine, RemoteOptions};

@@ -175,7 +175,8 @@ class Reference:
             self.final_cap = self.hyper("final_logit_softcapping", 30.0)
         self.gemma = self.arch in ("gemma2", "gemma3")
         self.query_scale = 1 / math.sqrt(self.key_dim)
-        # The two 27B models divide by dim / heads instead; no metadata says so, their layer counts identify them.
+        # The two 27B models divide by dim / heads instead; no metadata says so, their layer counts identify
+        # them.
         if (self.arch, self.layers) in (("gemma2", 46), ("gemma3", 62)):
             self.query_scale = 1 / math.sqrt(self.dim // self.heads)
         self.embedding_scale = math.sqrt(self.dim) if self.gemma else 1.0

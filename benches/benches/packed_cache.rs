@@ -1,5 +1,6 @@
-//! Starts of a process with and without the packed cache, in interleaved rounds, each in a process of its own: time to
-//! load, time from the start of the process to the first token, tokens per second, and resident memory.
+//! Starts of a process with and without the packed cache, in interleaved rounds, each in a process of its
+//! own: time to load, time from the start of the process to the first token, tokens per second, and resident
+//! memory.
 //!
 //! | case | weights |
 //! |---|---|
@@ -8,9 +9,9 @@
 //! | `huge` | copied from the packed file to large pages |
 //! | `checked` | the mapped packed file, with all checksums checked while loading |
 //!
-//! `EXSA_BENCH_MODEL` names a GGUF file, which is needed, `EXSA_BENCH_PACKED` a folder for its packed file, the
-//! system's folder for temporary files without it; `EXSA_BENCH_ROUNDS` and `EXSA_BENCH_THREADS` set rounds (7) and
-//! threads (2).
+//! `EXSA_BENCH_MODEL` names a GGUF file, which is needed, `EXSA_BENCH_PACKED` a folder for its packed file,
+//! the system's folder for temporary files without it; `EXSA_BENCH_ROUNDS` and `EXSA_BENCH_THREADS` set
+//! rounds (7) and threads (2).
 #![allow(missing_docs)]
 
 use exsa_backend_candle::CandleBackend;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const BYTES: usize = 64 << 10;
-/// Where the built-in model lies.
+/// Path of the built-in model.
 const BUILT_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/exsa-tiny-q8_0.gguf");
 
 fn encode(criterion: &mut Criterion, name: &str, tokenizer: &dyn Tokenizer, texts: &[(&str, String)]) {

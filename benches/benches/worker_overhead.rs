@@ -1,11 +1,11 @@
-//! A worker's stream against that of the engine in this process, in interleaved rounds: time to the first token
-//! and time between tokens. Then the memory of several workers of the same model, and the share of it that they have
-//! in common.
+//! A worker's stream against that of the engine in this process, in interleaved rounds: time to the first
+//! token and time between tokens. Then the memory of several workers of the same model, and the share of it
+//! that they have in common.
 //!
 //! `EXSA_BENCH_MODEL` names a GGUF file, the built-in model without it; `EXSA_BENCH_ROUNDS` and
-//! `EXSA_BENCH_THREADS` set rounds (15) and threads (1). `EXSA_BENCH_PACKED` names a folder of packed files, which
-//! engine and workers then map. Each round asks both, in alternating order, for the same
-//! answer to a prompt of its own.
+//! `EXSA_BENCH_THREADS` set rounds (15) and threads (1). `EXSA_BENCH_PACKED` names a folder of packed files,
+//! which engine and workers then map. Each round asks both, in alternating order, for the same answer to a
+//! prompt of its own.
 #![allow(missing_docs)]
 
 use exsa_backend_candle::CandleBackend;
@@ -135,8 +135,8 @@ fn memory(settings: &WorkerOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Resident pages; the same with each page divided by the processes that map it, in all, those of files, and those of
-/// the process's own.
+/// Resident pages; the same with each page divided by the processes that map it, in all, those of files, and
+/// those of the process's own.
 const FIELDS: [&str; 4] = ["Rss", "Pss", "Pss_File", "Pss_Anon"];
 
 /// The fields of a process in KiB.

@@ -21,7 +21,7 @@ pub const NAMES: &[&str] = &[
 /// Context of the scripted model in tokens: no case shall be too long for it.
 const SCRIPTED_CONTEXT: usize = 1 << 24;
 
-/// What is not left to a backend.
+/// Options of the KV cache that are not left to a backend.
 #[derive(Args, Clone, Debug, Default)]
 pub struct KvOptions {
     /// Type of keys and values: f32, f16 or q8_0; the backend's default without.

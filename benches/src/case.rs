@@ -1,4 +1,4 @@
-//! What is measured: how many streams, of which lengths.
+//! Cases to measure: numbers of streams, and their lengths.
 
 use crate::options::Options;
 use crate::random::Random;

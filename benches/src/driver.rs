@@ -119,7 +119,7 @@ impl Run {
         }
     }
 
-    /// What has come so far.
+    /// The events that have come so far.
     pub fn trace(&self) -> Trace {
         Trace { streams: self.readers.iter().map(|reader| reader.times.clone()).collect() }
     }

@@ -1,4 +1,4 @@
-//! What can go wrong while something is measured.
+//! Errors of measurements.
 
 use exsa_core::error::LoadError;
 use exsa_core::{RequestError, SubmitError};
@@ -25,7 +25,7 @@ pub enum BenchError {
     /// The model could not be loaded, or its session not be made.
     #[error("{what}: {source}")]
     Load {
-        /// What was loaded.
+        /// The file or part that was loaded.
         what: String,
         /// Why it could not be.
         source: LoadError,
@@ -49,7 +49,7 @@ pub enum BenchError {
         generate: usize,
         /// Tokens that fit.
         limit: usize,
-        /// What sets the limit.
+        /// Name of the limit.
         what: &'static str,
     },
     /// The KV cache would hold too little for all streams to run together.
@@ -109,7 +109,7 @@ pub enum BenchError {
         program: PathBuf,
         /// The environment variable that decides on the number of threads.
         variable: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// No process could be started in which a backend is alone.
@@ -134,7 +134,7 @@ pub enum BenchError {
     Answer {
         /// Name of the target.
         target: String,
-        /// What happened.
+        /// The reason.
         reason: String,
     },
     /// No thread could be started.

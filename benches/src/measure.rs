@@ -37,7 +37,7 @@ pub struct Rounds {
     pub batch: usize,
 }
 
-/// What the rounds of a case gave on one backend. Rates by round, latencies of all of them together.
+/// Results of the rounds of a case on one backend: rates by round, latencies of all of them together.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
     /// Prompt tokens per second.

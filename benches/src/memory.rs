@@ -15,7 +15,7 @@ pub fn reset_peak() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// What the process holds now.
+/// Memory that the process holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     /// Bytes that are its own.
@@ -24,7 +24,7 @@ pub struct Held {
     pub mapped_bytes: u64,
 }
 
-/// What the process holds now; `None` where the system does not tell.
+/// Memory that the process holds now; `None` where the system does not tell.
 pub fn held() -> Option<Held> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let (anonymous, mapped) = (parse(&status, "RssAnon:")?, parse(&status, "RssFile:")?);

@@ -1,4 +1,4 @@
-//! What the user asks of `throughput`.
+//! Options of `throughput`.
 
 use crate::backends::{self, KvOptions};
 use clap::Parser;
@@ -74,7 +74,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = tokens(1))]
     pub prefill_chunk: usize,
 
-    /// What the engine is tuned for: latency, throughput or balanced.
+    /// Mode of the engine: latency, throughput or balanced.
     #[arg(long, value_name = "MODE", default_value = "throughput", value_parser = mode)]
     pub mode: Mode,
 

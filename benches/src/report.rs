@@ -33,7 +33,7 @@ pub struct Report {
     pub generate: usize,
     /// Streams that run together.
     pub parallel: usize,
-    /// What was measured.
+    /// Measured figures.
     #[serde(flatten)]
     pub figures: Figures,
     /// The conditions under which it was measured.
@@ -41,7 +41,7 @@ pub struct Report {
     pub settings: Settings,
 }
 
-/// What was measured; `figures.md` defines it.
+/// Measured figures; `figures.md` defines them.
 #[derive(Clone, Debug, Default, Serialize)]
 #[allow(missing_docs)]
 pub struct Figures {
@@ -87,7 +87,7 @@ pub struct Settings {
     pub version: &'static str,
 }
 
-/// What the machine can do, measured beside the case.
+/// Limits of the machine, measured beside the case.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
     /// Bytes that a plain read takes in a second.

@@ -48,7 +48,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), BenchError> {
             loaded.into_iter().flat_map(|loaded| [loaded.clone(), loaded.with_adapters(options)]).collect();
     }
     let cases = Case::all(options);
-    // What does not fit is refused before anything is measured.
+    // Cases that do not fit are refused before anything is measured.
     let lengths: Vec<_> = cases.iter().map(|case| case.lengths(options.seed)).collect();
     for (case, lengths) in cases.iter().zip(&lengths) {
         loaded.iter().try_for_each(|loaded| loaded.room(options, case, lengths).map(drop))?;
@@ -90,7 +90,7 @@ fn measure_case(
         batch: options.batch,
     };
     let measured = measure(&mut contenders, case, lengths, rounds, generate)?;
-    // What several hold together says nothing about one.
+    // Memory of several models together says nothing about one.
     let peak = memory::peak_rss_bytes().filter(|_| loaded.len() == 1);
     let after = machine(options)?;
     let machine = Machine {

@@ -1,4 +1,4 @@
-//! What happened in one run, and what follows from it.
+//! Events of one run, and the figures that follow from them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a model's weights cost: the bytes that a decode step reads, and the multiply-adds that a token takes.
+//! Cost of a model's weights: the bytes that a decode step reads, and the multiply-adds of a token.
 
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;

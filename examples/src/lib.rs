@@ -1,4 +1,4 @@
-//! What the examples share: which model on which backend, and a progress bar while it loads.
+//! Shared by the examples: options of model and backend, and a progress bar while it loads.
 
 use clap::Args;
 use exsa_core::backend::{
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Exsa's own story and chat model, so that the examples run without a download.
 pub const TINY: &[u8] = exsa_tiny::GGUF;
 
-/// What an example's `main` returns: an error is shown in words, with what caused it.
+/// Result of an example's `main`: an error is shown in words, with its cause.
 pub type Result<T = ()> = std::result::Result<T, Failure>;
 
 /// Any error, which `main` prints as a text for people: `Debug` is how Rust shows what `main` returns.

@@ -20,8 +20,8 @@ pub(crate) enum PackedTensor {
 }
 
 impl PackedTensor {
-    /// Bytes of a packed matrix of `rows` rows of `columns` values of type `dtype`; `None` where the type has no
-    /// packed form.
+    /// Bytes of a packed matrix of `rows` rows of `columns` values of type `dtype`; `None` where the type has
+    /// no packed form.
     pub fn packed_bytes(dtype: GgmlType, rows: usize, columns: usize) -> Option<usize> {
         match (PackedType::of(dtype), FloatType::of(dtype)) {
             (Some(kind), _) => Some(PackedMatrix::packed_bytes(kind, rows, columns)),
@@ -30,8 +30,8 @@ impl PackedTensor {
         }
     }
 
-    /// Packs `tensor`, of `rows` rows and `columns` columns, whose bytes are `place` of `mapping`, into `memory`.
-    /// Calls `done` with the bytes of each part, which can end it.
+    /// Packs `tensor`, of `rows` rows and `columns` columns, whose bytes are `place` of `mapping`, into
+    /// `memory`. Calls `done` with the bytes of each part, which can end it.
     pub fn pack(
         tensor: &TensorInfo,
         (rows, columns): (usize, usize),

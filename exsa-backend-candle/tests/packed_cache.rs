@@ -21,34 +21,38 @@ use std::sync::Arc;
 use support::{ARCHITECTURES, data, edit_of, session};
 use tempfile::TempDir;
 
-/// Types of matrices that are packed.
-const PACKED: [GgmlType; 25] = [
-    GgmlType::F32,
-    GgmlType::F16,
-    GgmlType::BF16,
-    GgmlType::Q4_0,
-    GgmlType::Q4_1,
-    GgmlType::Q5_0,
-    GgmlType::Q5_1,
-    GgmlType::Q8_0,
-    GgmlType::Q2K,
-    GgmlType::Q3K,
-    GgmlType::Q4K,
-    GgmlType::Q5K,
-    GgmlType::Q6K,
-    GgmlType::Iq4Nl,
-    GgmlType::Iq4Xs,
-    GgmlType::Mxfp4,
-    GgmlType::Iq3Xxs,
-    GgmlType::Iq3S,
-    GgmlType::Iq2Xxs,
-    GgmlType::Iq2Xs,
-    GgmlType::Iq2S,
-    GgmlType::Iq1S,
-    GgmlType::Iq1M,
-    GgmlType::Tq1_0,
-    GgmlType::Tq2_0,
+/// Types of matrices that are packed, with a hash of the packed bytes of [`of_type`]. They are the same for
+/// all instruction sets and machines.
+const PACKED: [(GgmlType, u64); 25] = [
+    (GgmlType::F32, 0xb88b_74d7_250c_fd62),
+    (GgmlType::F16, 0x9994_fb10_23f9_fc53),
+    (GgmlType::BF16, 0x9994_fb10_23f9_fc53),
+    (GgmlType::Q4_0, 0xdff4_df69_25cc_f2d1),
+    (GgmlType::Q4_1, 0x208c_e3d5_10c5_5f64),
+    (GgmlType::Q5_0, 0x592c_3609_01d4_7ac6),
+    (GgmlType::Q5_1, 0xabc8_8cfe_93da_4ccd),
+    (GgmlType::Q8_0, 0x6222_f681_453e_8092),
+    (GgmlType::Q2K, 0xba42_4532_2446_850b),
+    (GgmlType::Q3K, 0xf4f4_c731_6f33_6838),
+    (GgmlType::Q4K, 0xf9c7_e8f0_9e8d_a7f6),
+    (GgmlType::Q5K, 0xd81b_ee11_ee7f_757c),
+    (GgmlType::Q6K, 0x30d6_766f_0aef_1e26),
+    (GgmlType::Iq4Nl, 0xdff4_df69_25cc_f2d1),
+    (GgmlType::Iq4Xs, 0x7d57_2584_d854_558e),
+    (GgmlType::Mxfp4, 0x14b1_d206_1fe6_c237),
+    (GgmlType::Iq3Xxs, 0x4c92_3d3f_50c5_2038),
+    (GgmlType::Iq3S, 0xe2da_bc0a_00dc_37f4),
+    (GgmlType::Iq2Xxs, 0x320b_b76a_a7de_f255),
+    (GgmlType::Iq2Xs, 0x9b85_bf70_5875_6e1b),
+    (GgmlType::Iq2S, 0xa683_2b98_04a1_ab94),
+    (GgmlType::Iq1S, 0x8484_44b8_c312_7e5e),
+    (GgmlType::Iq1M, 0x5ad8_1b05_ae14_8b3d),
+    (GgmlType::Tq1_0, 0x4feb_4d1e_05c8_7472),
+    (GgmlType::Tq2_0, 0xc646_c4f3_76af_0c51),
 ];
+
+/// Version of the packed layout to which the hashes belong.
+const LAYOUT_VERSION: u32 = 1;
 
 /// Set where this program is a child of a test, and names what it does.
 const CHILD: &str = "EXSA_TEST_PACKED_CHILD";
@@ -160,7 +164,7 @@ fn of_type(dtype: GgmlType) -> Edit {
 
 #[test]
 fn all_types_have_equal_bits() {
-    for dtype in PACKED {
+    for (dtype, _) in PACKED {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
         fs::write(&path, of_type(dtype).bytes()).unwrap();
@@ -184,6 +188,43 @@ fn all_types_have_equal_bits() {
         assert_eq!(identity(&cache.file(&path)), first, "{dtype}: written once");
         assert_eq!(files(folder.path()), ["model.gguf", "model.gguf.packed"]);
     }
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Files that an older version wrote must not pass for those of this one.
+#[test]
+fn the_layout_version_goes_up_with_every_change_of_the_packed_bytes() {
+    // After magic and version of the format.
+    const VERSION: std::ops::Range<usize> = 12..16;
+    // Alignment of the data in the file. The header of so few matrices is shorter.
+    const DATA: usize = 64 << 10;
+    let mut changed = Vec::new();
+    for (dtype, expected) in PACKED {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        fs::write(&path, of_type(dtype).bytes()).unwrap();
+        let cache = PackedCache::beside_model();
+        load(&path, cache.clone());
+        let file = fs::read(cache.file(&path)).unwrap();
+        let version = u32::from_le_bytes(file[VERSION].try_into().unwrap());
+        assert_eq!(version, LAYOUT_VERSION, "record the hashes of layout version {version} in this test");
+        let found = hash(&file[DATA..]);
+        if found != expected {
+            changed.push(format!("{dtype}: {found:#018x}, recorded is {expected:#018x}"));
+        }
+    }
+    assert!(
+        changed.is_empty(),
+        "packed bytes have changed: raise kernels::LAYOUT_VERSION, so that files of version {LAYOUT_VERSION} \
+         are packed anew, and record version and hashes in this test.\n{}",
+        changed.join("\n")
+    );
 }
 
 #[test]

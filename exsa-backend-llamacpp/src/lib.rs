@@ -114,11 +114,11 @@
 //!
 //! # LoRA adapters
 //!
-//! [`Model::load_adapter`](exsa_core::backend::Model::load_adapter) loads adapters that spans name: GGUFs, and
-//! folders that PEFT saved. llama.cpp applies adapters to a whole context, so that all spans of a batch have the
-//! same set; an engine's scheduler groups requests accordingly. Another set than in the last pass makes
-//! llama.cpp plan its passes anew. [`LlamaCppBackend::lora`] adds adapters to all sequences of a model's
-//! sessions, beside these.
+//! [`Model::load_adapter`](exsa_core::backend::Model::load_adapter) loads adapters that spans name: GGUFs,
+//! and folders that PEFT saved. llama.cpp applies adapters to a whole context, so that all spans of a batch
+//! have the same set; an engine's scheduler groups requests accordingly. Another set than in the last pass
+//! makes llama.cpp plan its passes anew. [`LlamaCppBackend::lora`] adds adapters to all sequences of a
+//! model's sessions, beside these.
 //!
 //! Core reads and checks the files, and llama.cpp gets a GGUF in memory that is made of the checked matrices.
 //! The weights that an adapter can change depend on llama.cpp's support for the architecture; those that its

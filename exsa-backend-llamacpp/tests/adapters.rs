@@ -1,5 +1,5 @@
-//! LoRA adapters: what they add is what a merged weight has, for all sessions or for single spans, and what is
-//! no adapter is refused before llama.cpp sees it.
+//! LoRA adapters: what they add is what a merged weight has, for all sessions or for single spans, and what
+//! is no adapter is refused before llama.cpp sees it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 #[path = "../../exsa-backend-candle/tests/support/adapter.rs"]

@@ -1,9 +1,11 @@
-//! Checks what the client makes of a cluster whose worker is killed in mid-stream, behind a frontend that stays.
+//! Checks what the client makes of a cluster whose worker is killed in mid-stream, behind a frontend that
+//! stays.
 //!
 //!   check_cut URL --kill COMMAND [--migrates]
 //!
-//! Two streams run at once, a worker each; the shell runs COMMAND once both have begun. Each must either be whole or end
-//! with a failure, never as if it were whole; with `--migrates`, both must be whole. A request after that succeeds.
+//! Two streams run at once, a worker each; the shell runs COMMAND once both have begun. Each must either be
+//! whole or end with a failure, never as if it were whole; with `--migrates`, both must be whole. A request
+//! after that succeeds.
 
 use exsa_backend_remote::{Dialect, RemoteEngine, RemoteOptions};
 use exsa_core::{Event, FinishReason, Generator, Request, SamplingParams};

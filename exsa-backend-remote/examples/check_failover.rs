@@ -2,9 +2,9 @@
 //!
 //!   check_failover URL URL --tokenizer FILE.gguf --kill COMMAND [--distribution]
 //!
-//! The shell runs COMMAND with the number of the engine, 0 or 1, that answers at the moment: it kills that engine and
-//! starts it again in the background. Each answer must be the same as one without a crash; with `--distribution`, for
-//! engines whose continuations have other draws, greedy ones only.
+//! The shell runs COMMAND with the number of the engine, 0 or 1, that answers at the moment: it kills that
+//! engine and starts it again in the background. Each answer must be the same as one without a crash; with
+//! `--distribution`, for engines whose continuations have other draws, greedy ones only.
 
 use exsa_backend_remote::{RemoteEngine, RemoteOptions};
 use exsa_core::backend::{Fingerprint, ModelSource};

@@ -14,8 +14,8 @@ pub struct Capabilities {
     pub ids_in: bool,
     /// Answers have token ids.
     pub ids_out: bool,
-    /// Every token of an answer has its id, so that text is made here. llama-server leaves out the ids of tokens
-    /// that end inside a character.
+    /// Every token of an answer has its id, so that text is made here. llama-server leaves out the ids of
+    /// tokens that end inside a character.
     pub ids_complete: bool,
     /// Conversations can be rendered by the engine, which needs no tokenizer here.
     pub chat: bool,

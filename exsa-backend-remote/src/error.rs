@@ -98,8 +98,8 @@ pub(crate) fn is_temporary(status: u16) -> bool {
 }
 
 impl From<RemoteError> for RequestError {
-    /// Another engine may go on where this one is lost; it was not even begun with where none was reached, or had
-    /// no room.
+    /// Another engine may go on where this one is lost; it was not even begun with where none was reached, or
+    /// had no room.
     fn from(error: RemoteError) -> Self {
         let text = error.to_string();
         match error {

@@ -13,13 +13,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! With a [tokenizer](RemoteOptions::tokenizer) of the model, prompts are rendered and tokenized here, token ids go
-//! in and out, and text, stop strings, reasoning and tool calls are made by the code of the in-process engine.
-//! Without it, the engine's text is taken.
+//! With a [tokenizer](RemoteOptions::tokenizer) of the model, prompts are rendered and tokenized here, token
+//! ids go in and out, and text, stop strings, reasoning and tool calls are made by the code of the in-process
+//! engine. Without it, the engine's text is taken.
 //!
 //! A setting of a request that an engine cannot honour is refused with
-//! [`SubmitError::Unsupported`](exsa_core::SubmitError::Unsupported), never dropped. `docs/remote.md` lists fields
-//! and abilities of each [`Dialect`].
+//! [`SubmitError::Unsupported`](exsa_core::SubmitError::Unsupported), never dropped. `docs/remote.md` lists
+//! fields and abilities of each [`Dialect`].
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

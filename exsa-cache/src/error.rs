@@ -14,7 +14,7 @@ pub enum CacheError {
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// What is wrong, and what is allowed.
+        /// The problem, and the values that are allowed.
         problem: String,
     },
     /// A key is no key.

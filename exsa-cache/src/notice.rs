@@ -12,7 +12,7 @@ pub enum CacheNotice {
     Damaged {
         /// Name of the file.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// An engine could not use an entry; it was removed.

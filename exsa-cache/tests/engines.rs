@@ -105,6 +105,24 @@ fn recurrent_sessions_continue_whole_conversations() {
     }
 }
 
+/// Conversations whose session continues only whole entries, with one system prompt.
+#[test]
+fn recurrent_sessions_start_from_the_end_of_a_common_system_prompt() {
+    let model = ScriptedModel::ngram(9).order(usize::MAX).without_fork().without_truncate().shared();
+    let folder = Folder::new("common");
+    // The first leaves multiples of the stride. The second starts there and saves the place up to which the
+    // first is the same, in whole blocks of the lookup.
+    for (user, cached) in [(0, 0), (1, 512), (2, 640), (3, 640)] {
+        let prompt = [tokens(1, 700), tokens(user + 5, 100)].concat();
+        let greedy =
+            Request::tokens(prompt).max_tokens(20).ignore_eos(true).sampling(SamplingParams::greedy());
+        let requests = [greedy];
+        let alone = answers(&model, EngineOptions::default(), &requests);
+        let with = answers(&model, options(&open(&folder)), &requests);
+        assert_eq!((&with[0].tokens, with[0].cached), (&alone[0].tokens, cached), "user {user}");
+    }
+}
+
 #[test]
 fn models_share_a_folder_without_confusion() {
     let folder = Folder::new("models");

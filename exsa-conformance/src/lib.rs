@@ -47,7 +47,8 @@
 //! A small model suffices: its layers do not matter here, only that another token changes the logits.
 //! [`texts`] compares small trained models with reference texts, where the models are present.
 //!
-//! [`generators`] has the contract of the other seam, for engines, worker processes, remote engines and pools.
+//! [`generators`] has the contract of the other seam, for engines, worker processes, remote engines and
+//! pools.
 //!
 //! For tests that only one backend needs, [`edit`] changes model files, [`harness`] drives a session, and
 //! [`test_data`] finds models that cannot be shipped.

@@ -77,7 +77,7 @@ fn bare() -> Fixture {
 
 exsa_conformance::mount!(bare());
 
-/// What it does not offer is skipped, and nothing else.
+/// Cases of abilities that it lacks are skipped, and no others.
 #[test]
 fn what_is_skipped() {
     let report = run_all(&bare());

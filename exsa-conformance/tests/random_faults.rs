@@ -96,7 +96,7 @@ struct Totals {
     fired: [u64; 4],
 }
 
-/// What the model says alone.
+/// The model's answer without faults and other requests.
 fn alone(model: &ScriptedModel, prompt: &[TokenId]) -> Vec<TokenId> {
     let mut params = SamplingParams::greedy();
     params.logit_bias.push((ByteTokenizer::EOS, f32::NEG_INFINITY));

@@ -12,7 +12,7 @@ pub enum LoadError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is not a valid GGUF.
@@ -24,9 +24,9 @@ pub enum LoadError {
     /// The file is sound but the backend cannot run it.
     #[error("unsupported model: {what} (supported: {supported})")]
     Unsupported {
-        /// What is not supported: an architecture, a quantization, a tensor's type.
+        /// Name of the unsupported architecture, quantization or tensor type.
         what: String,
-        /// What is.
+        /// Those that are supported.
         supported: String,
     },
     /// The file holds no tensor at all, as files that hold only a vocabulary do.
@@ -53,13 +53,13 @@ pub enum LoadError {
     Tensor {
         /// Name of the tensor in the file.
         name: String,
-        /// What is wrong and what was expected.
+        /// The problem and the expected value.
         problem: String,
     },
     /// The memory needed is more than is allowed or available.
     #[error("{what} needs {needed} bytes, but {available} are available")]
     Memory {
-        /// What needs the memory: weights, KV cache.
+        /// Part that needs the memory: weights, KV cache.
         what: &'static str,
         /// Bytes needed.
         needed: u64,
@@ -71,7 +71,7 @@ pub enum LoadError {
     Option {
         /// Name of the option.
         option: &'static str,
-        /// What is wrong and what is allowed.
+        /// The problem and the values that are allowed.
         problem: String,
     },
     /// An adapter is damaged, or none of this model.
@@ -79,7 +79,7 @@ pub enum LoadError {
     Adapter {
         /// Its file or folder.
         name: String,
-        /// What is wrong, where, and what is allowed.
+        /// The problem, its place, and the values that are allowed.
         problem: String,
     },
     /// The progress callback asked to stop.
@@ -104,7 +104,7 @@ pub enum StepError {
     Sequence {
         /// The sequence at fault.
         seq: SeqId,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// The batch holds more tokens than
@@ -180,7 +180,7 @@ pub enum KvError {
     Sequence {
         /// The sequence.
         seq: SeqId,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
     /// A length is beyond what the sequence holds.

@@ -75,12 +75,13 @@ pub trait Generator: Send + Sync {
         Err(SubmitError::Unsupported { operation: "count_tokens", reason })
     }
 
-    /// The text of the request's prompt: of a conversation as the chat template renders it. The default refuses.
+    /// The text of the request's prompt: of a conversation as the chat template renders it. The default
+    /// refuses.
     ///
     /// # Errors
     ///
-    /// The reason why the conversation cannot be rendered; [`SubmitError::Unsupported`] for a prompt of token ids,
-    /// and where there is no template.
+    /// The reason why the conversation cannot be rendered; [`SubmitError::Unsupported`] for a prompt of token
+    /// ids, and where there is no template.
     fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
         let _ = request;
         let reason = "this generator renders no prompts".into();
@@ -99,8 +100,8 @@ pub trait Generator: Send + Sync {
         Err(SubmitError::Unsupported { operation: "tokenizer", reason })
     }
 
-    /// Refuses a request that [`submit`](Self::submit) would refuse at any load: for pools, whose requests wait
-    /// before they are submitted. The default accepts every request.
+    /// Refuses a request that [`submit`](Self::submit) would refuse at any load: for pools, whose requests
+    /// wait before they are submitted. The default accepts every request.
     ///
     /// # Errors
     ///

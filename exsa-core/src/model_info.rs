@@ -1,4 +1,4 @@
-//! What a model is, read from its header.
+//! Facts about a model, read from its header.
 
 use crate::backend::Fingerprint;
 use crate::backend::source::ModelSource;

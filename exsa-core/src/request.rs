@@ -13,7 +13,7 @@ use crate::tools::{ReasoningOptions, ToolOptions};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an answer starts from.
+/// Prompt of a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Prompt {
@@ -44,9 +44,9 @@ pub const ANSWERS_MAX: usize = 128;
 ///
 /// The request itself is that of the uncut answer, with its prompt, its limits, its penalties and its
 /// [`seed`](SamplingParams::seed), without which drawn tokens could not continue. The tokens are those of the
-/// events so far, in their order. Only new tokens and new text are emitted: text that was held back before the cut comes with the first new token that settles it.
-/// Usage counts the whole answer, except for the times of queue and first token. An answer that has ended
-/// already ends at once, for the same reason.
+/// events so far, in their order. Only new tokens and new text are emitted: text that was held back before
+/// the cut comes with the first new token that settles it. Usage counts the whole answer, except for the
+/// times of queue and first token. An answer that has ended already ends at once, for the same reason.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -62,12 +62,12 @@ pub struct Resume {
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub elapsed: Duration,
     /// State of the sampler, from [`Finished::sampler_state`](crate::stream::Finished::sampler_state) of the
-    /// same request, or from its tokens ([`SamplerState::push`]). Needed with mirostat and adaptive-p, which otherwise begin anew and may give other
-    /// tokens than the uncut answer.
+    /// same request, or from its tokens ([`SamplerState::push`]). Needed with mirostat and adaptive-p, which
+    /// otherwise begin anew and may give other tokens than the uncut answer.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub sampler_state: Option<SamplerState>,
-    /// Log-probability of the tokens. With it, that of the whole answer is computed where the request asks for
-    /// log-probabilities.
+    /// Log-probability of the tokens. With it, that of the whole answer is computed where the request asks
+    /// for log-probabilities.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub logprob: Option<AnswerLogprob>,
 }
@@ -134,7 +134,7 @@ pub struct Request {
     /// be loaded under these names ([`Engine::load_adapter`](crate::Engine::load_adapter)).
     #[cfg_attr(feature = "serde", serde(rename = "lora", skip_serializing_if = "Vec::is_empty"))]
     pub adapters: Vec<RequestAdapter>,
-    /// What the answer starts from.
+    /// The prompt.
     #[cfg_attr(feature = "serde", serde(flatten, with = "crate::wire::prompt"))]
     pub prompt: Prompt,
     /// How tokens are chosen.
@@ -180,7 +180,8 @@ pub struct Request {
     pub first_token_timeout: Option<Duration>,
     /// How urgent it is.
     pub priority: Priority,
-    /// Who asks: users of one class share the engine evenly. Requests without a user count as one user's.
+    /// The user who asks: users of one class share the engine evenly. Requests without a user count as one
+    /// user's.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub user: Option<String>,
     /// The user's share relative to that of others, from this request on; 1 by default, 0.001 to 1000.
@@ -192,7 +193,7 @@ pub struct Request {
     /// Whether drafts may be verified for the request where the engine speculates; `true` by default.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "crate::wire::is_true"))]
     pub speculation: bool,
-    /// What was done of the answer before.
+    /// The part of the answer that exists already.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub resume: Option<Resume>,
     /// Number of answers, 1 by default and at most [`ANSWERS_MAX`]. Answer `i` is that of the same request

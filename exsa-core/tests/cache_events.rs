@@ -121,7 +121,8 @@ fn a_router_knows_what_the_engine_will_find() {
             if fork {
                 assert_eq!(cached, expected);
             } else {
-                // A sequence moves with its last block, which is not whole, or stays because little of it matches.
+                // A sequence moves with its last block, which is not whole, or stays because little of it
+                // matches.
                 assert!(cached < expected + BLOCK, "{cached} of {expected}");
             }
             found += cached;

@@ -100,7 +100,7 @@ fn templates_of_models_render_as_in_transformers() {
             Err(ChatTemplateError::Refused(_)) => "refused".to_owned(),
             Err(_) => "error".to_owned(),
         };
-        // Where Python fails for a reason of its own, as iterating over None, a text does no harm.
+        // A text does no harm if Python fails for a reason of its own, as iterating over None.
         if summary != want && want != "error" {
             if let Some(folder) = std::env::var_os("EXSA_CHAT_WRONG") {
                 let text = got.as_ref().map_or_else(ToString::to_string, |rendered| rendered.text.clone());
@@ -212,7 +212,7 @@ fn qwen3_leaves_out_old_reasoning_whatever_kind_of_token_its_marks_are() {
     }
 }
 
-/// What published templates support, as their authors document it.
+/// Features of published templates, as their authors document them.
 #[test]
 fn features_of_published_templates_are_found() {
     let folder = test_data().join("models/templates");

@@ -245,7 +245,7 @@ fn the_oldest_turns_are_left_out() {
     assert_eq!(dropped, 12);
     // It gets no more than half, however much it asks for.
     assert_eq!(prompt(100, &messages, Some(90)).unwrap().0, "s:0123456789012345; u:question7; ");
-    // What is left is too long.
+    // The rest is too long.
     let error = prompt(30, &messages, Some(10)).err().unwrap();
     assert!(matches!(error, SubmitError::PromptTooLong { tokens: 33, limit: 29, .. }), "{error}");
 }

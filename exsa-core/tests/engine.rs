@@ -256,7 +256,7 @@ fn a_stop_string_may_be_the_text_of_a_control_token() {
     assert_eq!(bos(&["<|bos|>x"]), (String::new(), FinishReason::MaxTokens, 8));
     assert_eq!(run(&["<|eos|>"], ByteTokenizer::EOS), (String::new(), FinishReason::StopString(0), 1));
     assert_eq!(run(&[], ByteTokenizer::EOS), (String::new(), FinishReason::EndOfGeneration, 1));
-    // What a stop string might begin with is let through before the token.
+    // The possible beginning of a stop string is let through before the token.
     let answer = engine.submit(greedy(Request::text("x")).stop("two<|eos|>").stop("two!")).unwrap();
     let answer = answer.complete().unwrap();
     assert_eq!((answer.text.as_str(), answer.reason), ("one ", FinishReason::StopString(0)));

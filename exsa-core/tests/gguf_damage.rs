@@ -325,7 +325,7 @@ fn gaps_between_tensors_and_after_them_are_allowed() {
     assert_eq!(read(&bytes).unwrap().tensors()[1].bytes, 12);
 }
 
-/// Where the data offset of a directory's entry stands, in a file without keys whose tensors have names of
+/// Place of the data offset of a directory's entry, in a file without keys whose tensors have names of
 /// one letter and one dimension.
 fn offset_field(entry: usize) -> usize {
     const HEADER_BYTES: usize = 4 + 4 + 8 + 8;

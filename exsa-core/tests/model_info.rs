@@ -1,4 +1,4 @@
-//! What a model is, from its header alone.
+//! Facts about a model, from its header alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::ModelSource;

@@ -151,7 +151,7 @@ struct Simulation {
     truncates: bool,
     engine: EngineLoop,
     requests: Vec<Submitted>,
-    /// What prompts begin with.
+    /// Beginnings of prompts.
     stems: Vec<Vec<TokenId>>,
     refused: u64,
     drawn: Random,
@@ -216,6 +216,7 @@ impl Simulation {
                 .cold_after(Duration::from_millis(stored.within(0, 40) as u64))
                 .tokens_min(stored.within(1, 12))
                 .wait_max(Duration::from_millis(stored.within(1, 300) as u64))
+                .checkpoint_tokens(stored.within(1, 30))
         }));
         let queue: Box<dyn QueueOrder> =
             if random.chance(15) { Box::new(Fcfs::new()) } else { Box::new(FairQueue::new(options.fair)) };
@@ -412,7 +413,7 @@ impl Simulation {
         }
     }
 
-    /// What each request must have got, computed without an engine.
+    /// Compares each request with its answer computed without an engine.
     fn check_answers(&self, totals: &mut Totals) {
         for request in self.requests.iter().filter(|request| request.stream.is_some()) {
             let seed = self.seed;

@@ -210,7 +210,7 @@ fn control_tokens_are_markers_too() {
             deltas.extend(if control { parser.push_control(&text) } else { parser.push(&text) });
         }
         deltas.extend(parser.finish());
-        // Where the text of a control token is text of the answer, it does not show.
+        // The text of a control token does not show if it is text of the answer.
         control_in_text |= sample.parts.iter().any(|part| match part {
             Part::Text(text) | Part::Reasoning(text) => {
                 sample.control.iter().any(|c| text.contains(c.as_str()))

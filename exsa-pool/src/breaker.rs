@@ -8,8 +8,8 @@ use std::time::Duration;
 pub struct BreakerOptions {
     /// Failures in a row that open the breaker; 3 by default.
     pub failures_max: u32,
-    /// Time for which it stays open at first; doubled each time that the trial request behind it fails too. 1 s
-    /// by default.
+    /// Time for which it stays open at first; doubled each time that the trial request behind it fails too. 1
+    /// s by default.
     pub open_min: Duration,
     /// Longest time for which it stays open; 30 s by default.
     pub open_max: Duration,

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(crate) struct Job {
     /// The request with its seed, and without its `resume`.
     pub(crate) request: Request,
-    /// What was generated before the pool saw the request.
+    /// The answer generated before the pool saw the request.
     pub(crate) base: Resume,
     /// Number of the request; the order of arrival.
     pub(crate) number: u64,

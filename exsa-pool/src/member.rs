@@ -27,9 +27,9 @@ impl Member {
         Self { name: name.into(), generator, in_flight_max: usize::MAX, ready: None, failed: None }
     }
 
-    /// Sets the answers that the member may have at one time; no limit by default. The rest waits in the pool's
-    /// queue, where classes and fair shares count over all members: a few more than the member can compute at
-    /// once is best.
+    /// Sets the answers that the member may have at one time; no limit by default. The rest waits in the
+    /// pool's queue, where classes and fair shares count over all members: a few more than the member can
+    /// compute at once is best.
     #[must_use]
     pub fn in_flight_max(mut self, answers: usize) -> Self {
         self.in_flight_max = answers.max(1);
@@ -44,9 +44,9 @@ impl Member {
         self
     }
 
-    /// Sets a function that gives the error of a member that was given up: it takes no requests, and will not by
-    /// itself. Once all members that could compute a request were given up, it ends with the error of the first,
-    /// instead of waiting. `None` for a member that is ready, or may become so. It must not block;
+    /// Sets a function that gives the error of a member that was given up: it takes no requests, and will not
+    /// by itself. Once all members that could compute a request were given up, it ends with the error of the
+    /// first, instead of waiting. `None` for a member that is ready, or may become so. It must not block;
     /// [`Pool::wake`](crate::Pool::wake) announces a change.
     #[must_use]
     pub fn failed(mut self, failed: impl Fn() -> Option<SubmitError> + Send + Sync + 'static) -> Self {

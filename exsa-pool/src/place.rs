@@ -5,7 +5,7 @@ use crate::member::MemberState;
 use exsa_core::Continuation;
 use std::time::Duration;
 
-/// What matters about a part besides its request.
+/// Needs of a part besides its request.
 pub(crate) struct Need<'a> {
     pub(crate) part: &'a Part,
     /// Terms on which its answer was begun; `None` if no token was sent.
@@ -21,9 +21,9 @@ pub(crate) struct Need<'a> {
 /// Index of the member that should compute a part now.
 ///
 /// A member that has computed most of the prompt's prefix goes first, unless it has more to do than the least
-/// loaded by more than the slack. Parts that were running in a crash go where fewest of their kind are, so that
-/// one that crashes engines takes few others with it, and back to the member that was lost only if no other
-/// takes them: its process may still be ending.
+/// loaded by more than the slack. Parts that were running in a crash go where fewest of their kind are, so
+/// that one that crashes engines takes few others with it, and back to the member that was lost only if no
+/// other takes them: its process may still be ending.
 pub(crate) fn choose(members: &[MemberState], need: &Need<'_>, now: Duration) -> Option<usize> {
     let part = need.part;
     let able = |member: &MemberState| {

@@ -30,9 +30,10 @@ use std::time::{Duration, Instant};
 /// Several generators behind one queue; see the [crate's documentation](crate).
 ///
 /// An answer whose member is lost ([`RequestError::is_lost_engine`](exsa_core::RequestError::is_lost_engine))
-/// goes on at another member whose terms allow it ([`Generator::continuation`]), or at the same member once it
-/// is back. The consumer sees neither a gap nor a repetition; [`Finished::continued`] says how the answer
-/// relates to an uncut one. With several answers per request, those that are open go on apart from each other.
+/// goes on at another member whose terms allow it ([`Generator::continuation`]), or at the same member once
+/// it is back. The consumer sees neither a gap nor a repetition; [`Finished::continued`] says how the answer
+/// relates to an uncut one. With several answers per request, those that are open go on apart from each
+/// other.
 ///
 /// Dropping the pool ends all requests.
 ///

@@ -1,4 +1,4 @@
-//! What the consumer of a request has received so far.
+//! The part of an answer that its consumer has received so far.
 
 use exsa_core::sampler::SamplerState;
 use exsa_core::stream::{AnswerFinished, AnswerLogprob, Finished, StreamHandle, StreamSender};
@@ -108,8 +108,8 @@ impl Progress {
         (0..self.answers.len()).filter(|index| !self.answers[*index].ended).collect()
     }
 
-    /// Takes note of events that belong together, and gives them the index of their answer. Returns the number
-    /// of tokens.
+    /// Takes note of events that belong together, and gives them the index of their answer. Returns the
+    /// number of tokens.
     pub(crate) fn record(&mut self, events: &mut Vec<Event>, answer: Option<usize>, now: Duration) -> usize {
         let mut ids = 0;
         let mut has_text = false;
@@ -169,8 +169,8 @@ impl Progress {
         sent + usize::from(matches!(reason, FinishReason::EndOfGeneration | FinishReason::StopToken(_)))
     }
 
-    /// Takes the end of an attempt for `answer`, or for all answers, with the events before it. Returns the end of
-    /// the request if nothing is open.
+    /// Takes the end of an attempt for `answer`, or for all answers, with the events before it. Returns the
+    /// end of the request if nothing is open.
     pub(crate) fn end(
         &mut self,
         mut events: Vec<Event>,
@@ -216,8 +216,8 @@ impl Progress {
     }
 }
 
-/// The end of a request. It is sent after its member is released and counted, so that a consumer that reads it finds
-/// both done.
+/// The end of a request. It is sent after its member is released and counted, so that a consumer that reads
+/// it finds both done.
 pub(crate) struct Last {
     stream: StreamSender,
     events: Vec<Event>,

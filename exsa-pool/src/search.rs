@@ -17,7 +17,8 @@ pub(crate) struct Missing {
 impl Pool {
     /// Adds a member that is not there yet, such as an engine on a machine that is down. A thread calls
     /// `connect` once in `interval`, first after that time, until it gives the member. Until then the member
-    /// is listed as [`missing`](field@crate::MemberStatus::missing), and requests that find no other wait for it.
+    /// is listed as [`missing`](field@crate::MemberStatus::missing), and requests that find no other wait for
+    /// it.
     ///
     /// [`remove`](Self::remove), a member that is [added](Self::add) under the same name, and the end of the
     /// pool end the search.

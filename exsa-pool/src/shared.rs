@@ -1,4 +1,4 @@
-//! What the threads of a pool share.
+//! State that the threads of a pool share.
 
 use crate::job::{Job, Part};
 use crate::member::MemberState;
@@ -34,8 +34,8 @@ pub(crate) struct State {
     pub(crate) changed: bool,
 }
 
-/// Locks are taken in this order: a member's stream, [`Job::progress`], a consumer's stream; and `state` alone or
-/// before `progress`. Signals to members ([`StreamHandle::cancel`]) are sent without a lock.
+/// Locks are taken in this order: a member's stream, [`Job::progress`], a consumer's stream; and `state`
+/// alone or before `progress`. Signals to members ([`StreamHandle::cancel`]) are sent without a lock.
 pub(crate) struct Shared {
     pub(crate) options: PoolOptions,
     pub(crate) state: Mutex<State>,
@@ -223,7 +223,7 @@ impl Shared {
     }
 }
 
-/// What the end of an attempt says about its member.
+/// Verdict of an attempt's end on its member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It answered.

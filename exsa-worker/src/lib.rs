@@ -1,8 +1,8 @@
 //! Worker processes: an engine in a process of its own, sandboxed, supervised and restarted.
 //!
-//! A [`Worker`] is a [`Generator`](exsa_core::Generator) over one process, a [`WorkerPool`] over several of the
-//! same model: an answer whose process is lost goes on in another, from the tokens that the consumer already has.
-//! The process is the host's own program, started again:
+//! A [`Worker`] is a [`Generator`](exsa_core::Generator) over one process, a [`WorkerPool`] over several of
+//! the same model: an answer whose process is lost goes on in another, from the tokens that the consumer
+//! already has. The process is the host's own program, started again:
 //!
 //! ```no_run
 //! use exsa_core::scripted::{ByteTokenizer, ScriptedModel};

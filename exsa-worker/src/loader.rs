@@ -18,8 +18,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Units of progress: a worker tells a share.
 const UNITS: u64 = 1000;
 
-/// Loads models of a [`Registry`](exsa_core::registry::Registry) into worker processes: a [`WorkerPool`] for each
-/// model.
+/// Loads models of a [`Registry`](exsa_core::registry::Registry) into worker processes: a [`WorkerPool`] for
+/// each model.
 ///
 /// ```no_run
 /// use exsa_core::backend::ModelSource;
@@ -42,8 +42,8 @@ pub struct WorkerLoader {
 }
 
 impl WorkerLoader {
-    /// A loader of pools with these options, apart from the model's file and the options of the engine, which are
-    /// the registry's. `backend` reads headers and estimates memory; the workers compute with their own.
+    /// A loader of pools with these options, apart from the model's file and the options of the engine, which
+    /// are the registry's. `backend` reads headers and estimates memory; the workers compute with their own.
     #[must_use]
     pub fn new(backend: Arc<dyn InferenceBackend>, options: WorkerPoolOptions) -> Self {
         Self { backend, options }

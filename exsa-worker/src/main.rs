@@ -1,5 +1,5 @@
-//! The worker process of hosts that do not re-execute themselves: it loads GGUF files with the backend that the
-//! host names. A host starts it; by hand it does nothing.
+//! The worker process of hosts that do not re-execute themselves: it loads GGUF files with the backend that
+//! the host names. A host starts it; by hand it does nothing.
 #![forbid(unsafe_code)]
 
 use exsa_backend_candle::CandleBackend;

@@ -73,8 +73,8 @@ impl Output {
         }
     }
 
-    /// Writes frames to `to` until it fails or the output is closed. `drained` is called when the output, which
-    /// was full, has room again.
+    /// Writes frames to `to` until it fails or the output is closed. `drained` is called when the output,
+    /// which was full, has room again.
     pub(crate) fn run(&self, mut to: impl Write, drained: impl Fn()) {
         let mut buffer = Vec::new();
         loop {

@@ -26,8 +26,8 @@ pub struct WorkerPoolOptions {
     pub workers: usize,
     /// Compute threads of each worker; `None`, the default, shares the processor's threads out.
     pub threads: Option<NonZeroUsize>,
-    /// Answers that a worker may have at one time, the rest waits in the pool's queue; `None`, the default, is
-    /// a few more than its sequences.
+    /// Answers that a worker may have at one time, the rest waits in the pool's queue; `None`, the default,
+    /// is a few more than its sequences.
     pub in_flight_max: Option<usize>,
     /// Settings of each worker. Their numbers are given by the pool.
     pub worker: WorkerOptions,
@@ -155,8 +155,8 @@ impl WorkerPool {
         &self.pool
     }
 
-    /// Replaces the workers one after the other, while the others serve. Each has `timeout` for its requests to
-    /// end, and again for the new one to be ready.
+    /// Replaces the workers one after the other, while the others serve. Each has `timeout` for its requests
+    /// to end, and again for the new one to be ready.
     ///
     /// # Errors
     ///
@@ -188,8 +188,8 @@ impl WorkerPool {
         self.pool.set_fair(options);
     }
 
-    /// Refuses further requests, waits for at most `timeout` until all have ended, and ends the workers. Returns
-    /// whether all requests ended by themselves.
+    /// Refuses further requests, waits for at most `timeout` until all have ended, and ends the workers.
+    /// Returns whether all requests ended by themselves.
     pub fn shut_down(&self, timeout: Duration) -> bool {
         let ended = self.pool.shut_down(timeout);
         self.workers.iter().for_each(|worker| worker.stop());

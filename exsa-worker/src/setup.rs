@@ -66,8 +66,8 @@ impl Setup {
         Some(self.packed_cache.as_ref()?.file(self.model.as_ref()?))
     }
 
-    /// A callback for [`LoadProgress::new`](exsa_core::backend::LoadProgress::new) that shows the host how far
-    /// loading has come. A worker that loads for long without progress is replaced.
+    /// A callback for [`LoadProgress::new`](exsa_core::backend::LoadProgress::new) that shows the host how
+    /// far loading has come. A worker that loads for long without progress is replaced.
     pub fn progress(&self) -> impl FnMut(u64, u64) -> bool + use<> {
         let progress = self.progress.clone();
         move |done, total| {

@@ -1,8 +1,9 @@
 //! The connection between host and worker.
 //!
-//! On UNIX one end of an anonymous pair of sockets is the worker's standard input: nobody else can connect, no
-//! file is left behind, and each side sees at once that the other has ended. Elsewhere it is a pair of anonymous
-//! pipes, standard input and output, for the same reasons: a named pipe has a name that others can open.
+//! On UNIX one end of an anonymous pair of sockets is the worker's standard input: nobody else can connect,
+//! no file is left behind, and each side sees at once that the other has ended. Elsewhere it is a pair of
+//! anonymous pipes, standard input and output, for the same reasons: a named pipe has a name that others can
+//! open.
 
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -33,7 +34,7 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Receiver, Sende
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     let (host, worker) = UnixStream::pair()?;
-    // What a library of the worker prints is for people, not for the host.
+    // Output of a library of the worker is for people, not for the host.
     let command = command.stdin(Stdio::from(OwnedFd::from(worker))).stdout(io::stderr());
     let child = command.spawn()?;
     let (receiver, sender) = (host.try_clone()?, host.try_clone()?);

@@ -1,4 +1,5 @@
-//! Files of an audit log and checkpoints from any bytes: verified to the end, with findings and without a panic.
+//! Files of an audit log and checkpoints from any bytes: verified to the end, with findings and without a
+//! panic.
 #![no_main]
 
 use exsa_server::audit::verify::{Verifier, VerifyOptions};

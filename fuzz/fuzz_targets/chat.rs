@@ -104,7 +104,7 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
     if data.arbitrary()? {
         let template = data.choose(&PARSED)?;
         let written = control_tokens(template, &messages, &options);
-        // Where a message is empty, the template's own texts meet.
+        // The template's own texts meet around an empty message.
         let is_empty = |m: &Message| m.text().is_none_or(|text| text.is_empty());
         let plain = |m: &Message| Message::new(m.role.as_str(), if is_empty(m) { "" } else { "x" });
         let harmless: Vec<_> = messages.iter().map(plain).collect();

@@ -1,5 +1,5 @@
-//! Streams of remote engines: any bytes are read without a panic by every dialect, within the limit of an event, and
-//! the events do not depend on how the bytes are cut.
+//! Streams of remote engines: any bytes are read without a panic by every dialect, within the limit of an
+//! event, and the events do not depend on how the bytes are cut.
 #![no_main]
 
 use exsa_backend_remote::sse::{SseEvent, SseParser};

@@ -24,7 +24,7 @@ static SESSION: LazyLock<Mutex<Box<dyn Session>>> = LazyLock::new(|| {
     Mutex::new(MODEL.session(&options).expect("a session"))
 });
 
-/// What sequences of 0, 1, 5 and 40 tokens are saved as.
+/// Saved sequences of 0, 1, 5 and 40 tokens.
 static SAVED: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut session = MODEL.session(&SessionOptions::default()).expect("a session");
     let tokens: Vec<u32> = (3..43).collect();

@@ -9,8 +9,8 @@ import time
 from config import Configured, run
 from harness import ENDLESS, check, open_stream
 
-# Metrics that llm-d's endpoint picker reads of vLLM, its default engine type; then names that vLLM gave up, which
-# production-stack's router still reads.
+# Metrics that llm-d's endpoint picker reads of vLLM, its default engine type; then names that vLLM gave up,
+# which production-stack's router still reads.
 PICKER = ["vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc"]
 CACHE = "vllm:cache_config_info"
 OLDER = {

@@ -68,7 +68,8 @@ def large_heads_and_bodies(server):
         response, text = server.request("POST", "/v1/completions", b'{"prompt": "' + b"a" * (20 << 20) + b'"}')
         assert response.status == 413, (response.status, text)
     except OSError:
-        # The server answers and closes before it has read the body, which a client that only writes sees as an error.
+        # The server answers and closes before it has read the body, which a client that only writes sees as
+        # an error.
         pass
     assert server.request("GET", "/health")[0].status == 200
 

@@ -1,6 +1,6 @@
 //! Sampling one token, over vocabularies of 32, 128 and 256 thousand. Lines with aims come first: with the
-//! feature `llamacpp` our chains and llama.cpp's on the same rows, and with `EXSA_BENCH_MODEL=FILE`, a GGUF of
-//! 1B parameters, the share that sampling has of a step.
+//! feature `llamacpp` our chains and llama.cpp's on the same rows, and with `EXSA_BENCH_MODEL=FILE`, a GGUF
+//! of 1B parameters, the share that sampling has of a step.
 #![allow(missing_docs)]
 
 #[cfg(feature = "llamacpp")]

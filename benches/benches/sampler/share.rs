@@ -25,8 +25,8 @@ const PROMPT: usize = 8;
 /// Largest share of a step of a model of a billion parameters.
 const SHARE_MAX: f64 = 0.05;
 
-/// Prints the share that sampling takes of a step of the model that `EXSA_BENCH_MODEL` names: one of a billion
-/// parameters, for the aim is for such a model.
+/// Prints the share that sampling takes of a step of the model that `EXSA_BENCH_MODEL` names: one of a
+/// billion parameters, for the aim is for such a model.
 pub(crate) fn run() {
     let Some(path) = bench_model::named() else {
         println!(
@@ -81,7 +81,7 @@ fn step(path: PathBuf) -> Result<(f64, String), BenchError> {
     let engine = EngineLoop::new(model.clone(), options, queue, clock);
     let mut engine = engine.map_err(|source| BenchError::Load { what: "a session".into(), source })?;
     let prompts = Prompts::new(&*model, 1)?.draw(&[PROMPT; SEQUENCES], 0);
-    // What streams generate while others' prompts are computed comes on top.
+    // Tokens that streams generate while others' prompts are computed come on top.
     let mut run = Run::submit(&engine, prompts, 2 * generate)?;
     run.fill(&mut engine)?;
     let slice = run.slice(&mut engine, ROUNDS / 2)?;

@@ -1,4 +1,4 @@
-//! What came back.
+//! Answers and their times.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub struct Answer {
     pub arrived: Duration,
     /// When its pieces of text came; at least one.
     pub pieces: Vec<Duration>,
-    /// What it took.
+    /// Its tokens.
     pub usage: Tokens,
 }
 

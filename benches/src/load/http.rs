@@ -22,7 +22,7 @@ pub struct Server {
     agent: ureq::Agent,
 }
 
-/// What is read of an event.
+/// Fields of an event that are read.
 #[derive(Deserialize)]
 struct Chunk {
     #[serde(default)]

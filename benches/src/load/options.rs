@@ -1,4 +1,4 @@
-//! What the user asks of `load`.
+//! Options of `load`.
 
 use crate::backends::{self, KvOptions};
 use crate::load::user::{Arrival, User, arrival, range};
@@ -111,7 +111,7 @@ pub struct LoadGenOptions {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = count(1, 1 << 20))]
     pub prefill_chunk: usize,
 
-    /// What engines are tuned for: latency, throughput or balanced.
+    /// Mode of the engines: latency, throughput or balanced.
     #[arg(long, value_name = "MODE", default_value = "balanced", value_parser = mode)]
     pub mode: Mode,
 

@@ -3,8 +3,8 @@
 /// Ticks per second of the times in `/proc/PID/stat`, the same on every Linux system (`USER_HZ`).
 const TICKS: f64 = 100.0;
 
-/// Seconds of processor time that a process has used, in user mode and in the kernel; of this process without a
-/// `pid`. `None` where the system does not tell.
+/// Seconds of processor time that a process has used, in user mode and in the kernel; of this process without
+/// a `pid`. `None` where the system does not tell.
 pub fn seconds(pid: Option<u32>) -> Option<f64> {
     let pid = pid.map_or("self".to_owned(), |pid| pid.to_string());
     parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)

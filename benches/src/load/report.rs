@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What one round gave, or the medians of several; `figures.md` defines it.
+/// Figures of one round, or the medians of several; `figures.md` defines them.
 #[derive(Clone, Debug, Default, Serialize)]
 #[allow(missing_docs)]
 pub struct Summary {

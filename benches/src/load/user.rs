@@ -1,4 +1,4 @@
-//! Who sends requests, and when.
+//! Simulated users: the times of their requests.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ const WARMUP_TOKENS: (usize, usize) = (64, 4);
 /// Bytes of prose that hold a token, with plenty to spare.
 const BYTES_PER_TOKEN: usize = 16;
 
-/// What a prompt is sent as.
+/// Form in which a prompt is sent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
     /// Token ids.
@@ -39,7 +39,7 @@ pub struct Planned {
     pub user_name: String,
     /// When it is sent, from the start of the round.
     pub at: Duration,
-    /// What is asked.
+    /// The prompt.
     pub prompt: Prompt,
     /// Tokens of the answer.
     pub generate: usize,

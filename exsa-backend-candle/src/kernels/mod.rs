@@ -8,6 +8,6 @@ pub mod memory;
 pub mod quantized;
 pub mod simd;
 
-/// Version of the bytes that [`quantized`] and [`float`] pack weights to, which are the same for all instruction
-/// sets. It goes up with every change to them, since packed weights are kept in files.
+/// Version of the bytes that [`quantized`] and [`float`] pack weights to, which are the same for all
+/// instruction sets. It goes up with every change to them, since packed weights are kept in files.
 pub const LAYOUT_VERSION: u32 = 1;

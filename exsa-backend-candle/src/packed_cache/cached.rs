@@ -27,8 +27,8 @@ impl CachedMatrices {
         Self { file, pages }
     }
 
-    /// The packed form of `tensor`, of `shape` rows and columns; `None` if the file has none. Calls `done` with
-    /// bytes of the tensor that are there, which can end it.
+    /// The packed form of `tensor`, of `shape` rows and columns; `None` if the file has none. Calls `done`
+    /// with bytes of the tensor that are there, which can end it.
     pub fn take(
         &self,
         tensor: &TensorInfo,

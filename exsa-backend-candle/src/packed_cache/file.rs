@@ -67,9 +67,9 @@ impl PackedFile {
         if own != Some(checksum(&header[..header.len() - size_of::<u64>()])) {
             return Err(unusable("its checksums are damaged".to_owned()));
         }
-        // SAFETY: a mapping is undefined behaviour only if the file changes under it. Packed files are replaced,
-        // not rewritten, by all who write them, and others may not write this one; the documentation asks for
-        // the same.
+        // SAFETY: a mapping is undefined behaviour only if the file changes under it. Packed files are
+        // replaced, not rewritten, by all who write them, and others may not write this one; the
+        // documentation asks for the same.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         if map.len() as u64 != expected {
             return Err(unusable(format!("it has {} bytes, but {expected} are expected", map.len())));

@@ -1,10 +1,11 @@
 //! Checks what a remote engine does of what its dialect promises, with real requests.
 //!
-//!   check_engine URL [--dialect NAME] [--model NAME] [--tokenizer FILE.gguf] [--positional-seeds] [--beside FILE.gguf]
+//!   check_engine URL [--dialect NAME] [--model NAME] [--tokenizer FILE.gguf] [--positional-seeds] [--beside
+//!   FILE.gguf]
 //!       [--without CHECK]...
 //!
-//! `--beside` compares with the same model in this process; `--without` leaves a check out. Ends with an error if a check fails. A refusal that the
-//! dialect states is no failure.
+//! `--beside` compares with the same model in this process; `--without` leaves a check out. Ends with an
+//! error if a check fails. A refusal that the dialect states is no failure.
 
 mod answers;
 mod beside;

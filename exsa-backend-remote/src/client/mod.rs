@@ -22,8 +22,8 @@ const ERROR_BYTES_MAX: u64 = 64 << 10;
 
 /// Sends requests to one engine.
 ///
-/// An [`Agent`] serves one request at a time, so that [`Agent::shutdown`] ends that request alone, whatever it is
-/// blocked on. Agents of requests that ended well are kept with their connection.
+/// An [`Agent`] serves one request at a time, so that [`Agent::shutdown`] ends that request alone, whatever
+/// it is blocked on. Agents of requests that ended well are kept with their connection.
 pub(crate) struct Client {
     base: String,
     config: ureq::config::Config,

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 /// Delay until a request may be repeated, from a number of seconds or a date. `None` where it is neither.
 ///
-/// A date is relative to `sent`, the response's header `Date`, so that clocks need not agree; to the clock here
-/// without it. A date in the past is no delay.
+/// A date is relative to `sent`, the response's header `Date`, so that clocks need not agree; to the clock
+/// here without it. A date in the past is no delay.
 pub(super) fn delay(value: &str, sent: Option<&str>) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {

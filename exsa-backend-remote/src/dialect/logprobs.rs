@@ -1,7 +1,7 @@
 //! Log-probabilities of OpenAI's routes, in both of their forms.
 //!
-//! Completions have lists beside each other (`tokens`, `token_logprobs`, `top_logprobs`), conversations a list of
-//! entries (`content`). llama-server writes entries on both routes.
+//! Completions have lists beside each other (`tokens`, `token_logprobs`, `top_logprobs`), conversations a
+//! list of entries (`content`). llama-server writes entries on both routes.
 
 use crate::dialect::update::{Draft, best, drafts, real, token_id};
 use exsa_core::TokenId;
@@ -34,8 +34,8 @@ impl Logprobs {
         Self { pieces: tokens.iter().map(text).collect(), values: tops.collect() }
     }
 
-    /// Drafts with these log-probabilities: of `ids`; else of the tokens, where their texts make up `content`; else
-    /// of `content` as a whole, with the first of the log-probabilities.
+    /// Drafts with these log-probabilities: of `ids`; else of the tokens, where their texts make up
+    /// `content`; else of `content` as a whole, with the first of the log-probabilities.
     pub(super) fn drafts(self, ids: Vec<TokenId>, content: &str) -> Vec<Draft> {
         let divides = self.pieces.len() == self.values.len() && self.pieces.concat() == content;
         if !ids.is_empty() || !divides {

@@ -116,8 +116,8 @@ impl Protocol for OpenAi {
     }
 }
 
-/// The request with filters off that OpenAI's API has no field for, where they have Exsa's default values: they
-/// are no choice of the caller.
+/// The request with filters off that OpenAI's API has no field for, where they have Exsa's default values:
+/// they are no choice of the caller.
 fn without_defaults(request: &Request) -> Request {
     let mut request = request.clone();
     let (sampling, default) = (&mut request.sampling, exsa_core::SamplingParams::default());

@@ -5,7 +5,7 @@ use crate::dialect::{Dialect, WireRequest};
 use crate::error::RemoteError;
 use serde_json::{Value, json};
 
-/// What an engine serves.
+/// Models and limits of an engine.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Served {
     pub(crate) models: Vec<String>,

@@ -123,8 +123,8 @@ fn grammar(constraint: &Constraint) -> Result<(&'static str, String), SubmitErro
     })
 }
 
-/// Reads events of `/generate`. Unless the server is started with `--incremental-streaming-output`, every event
-/// has the whole answer so far.
+/// Reads events of `/generate`. Unless the server is started with `--incremental-streaming-output`, every
+/// event has the whole answer so far.
 #[derive(Default)]
 pub(super) struct GenerateReader {
     top: usize,

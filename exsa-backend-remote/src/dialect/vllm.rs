@@ -13,7 +13,8 @@ use exsa_core::SubmitError;
 use exsa_core::constraint::{Constraint, Grammar};
 use serde_json::{Value, json};
 
-/// vLLM takes what a request leaves out from the model's `generation_config.json`, so that every setting is sent.
+/// vLLM takes what a request leaves out from the model's `generation_config.json`, so that every setting is
+/// sent.
 const FIELDS: &[Field] = &[
     Field::new(Setting::Temperature, "temperature").off(1.0),
     Field::new(Setting::TopK, "top_k").off(-1.0),

@@ -9,7 +9,8 @@ use ureq::Agent;
 
 /// A request until its end.
 ///
-/// Whoever ends it first, ends the stream: the consumer's cancel and the time limits do not wait for the network.
+/// Whoever ends it first, ends the stream: the consumer's cancel and the time limits do not wait for the
+/// network.
 pub(crate) struct Control {
     state: Mutex<State>,
     changed: Condvar,

@@ -23,7 +23,7 @@ const GRACE: Duration = Duration::from_millis(500);
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 << 10;
 
-/// What all streams of an engine share.
+/// State that all streams of an engine share.
 pub(crate) struct Runner {
     pub(crate) client: Client,
     pub(crate) protocol: Box<dyn Protocol>,
@@ -40,7 +40,7 @@ struct Reading<'a> {
     ended: Option<FinishReason>,
 }
 
-/// What follows an event.
+/// The next act after an event.
 enum Next {
     Read,
     /// The response is complete.
@@ -124,8 +124,8 @@ impl Runner {
         }
     }
 
-    /// Tells the engine that the rest of an answer is not wanted. A closed connection says the same, so that a
-    /// failure does not matter.
+    /// Tells the engine that the rest of an answer is not wanted. A closed connection says the same, so that
+    /// a failure does not matter.
     fn abort(&self, job: &Job) {
         if let Some(wire) = self.protocol.abort(&job.id) {
             let _ = self.client.call(&wire);
@@ -268,7 +268,8 @@ impl Reading<'_> {
     }
 }
 
-/// An error that the engine reports in mid-stream. A router whose worker was lost says so by the code of a status.
+/// An error that the engine reports in mid-stream. A router whose worker was lost says so by the code of a
+/// status.
 fn reported(value: &Value, message: String) -> RemoteError {
     let code = value["error"]["code"].as_u64().or_else(|| value["code"].as_u64());
     let code = code.and_then(|code| u16::try_from(code).ok()).unwrap_or_default();

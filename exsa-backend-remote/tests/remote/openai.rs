@@ -1,4 +1,5 @@
-//! Conversations that the engine renders, tool calls, grammars, embeddings and scores, by the routes of OpenAI.
+//! Conversations that the engine renders, tool calls, grammars, embeddings and scores, by the routes of
+//! OpenAI.
 
 use crate::fields;
 use crate::mock::{Exchange, Mock, Received};

@@ -1,5 +1,5 @@
-//! Engines of each dialect, simulated: a local engine behind the protocol. Requests with a field that the real
-//! engine does not document are refused.
+//! Engines of each dialect, simulated: a local engine behind the protocol. Requests with a field that the
+//! real engine does not document are refused.
 
 use crate::fields;
 use crate::mock::{Exchange, Mock, Received};
@@ -135,7 +135,7 @@ fn generate(
         _ => ("max_tokens", "min_tokens", "seed"),
     };
     let repetition = if kind == Kind::LlamaServer { "repeat_penalty" } else { "repetition_penalty" };
-    // What the engines take where a field is missing differs from what is sent, so that omissions show.
+    // Defaults of the engines differ from the fields that are sent, so that omissions show.
     let mut sampling = SamplingParams::default()
         .temperature(number("temperature", 1.0))
         .top_k(real("top_k").filter(|k| *k > 0.0).map(|k| k as u32))
@@ -307,7 +307,7 @@ impl Writer<'_, '_> {
         }
         let kind = if self.answer.by_limit { "limit" } else { "eos" };
         let timings = json!({ "cache_n": 2 });
-        // What is left of a character, as its text.
+        // The rest of a character, as its text.
         let rest = String::from_utf8_lossy(&bytes).into_owned();
         self.exchange.event(&json!({ "index": 0, "content": rest, "tokens": [], "stop": true, "stop_type": kind,
             "tokens_predicted": self.answer.tokens.len(), "tokens_evaluated": self.prompt, "timings": timings }));

@@ -57,8 +57,8 @@ fn transcript(pieces: Vec<Vec<u8>>) -> Result<Completion, RequestError> {
     submit(&connect(&mock)).complete()
 }
 
-/// A stream with everything that is legal: comments, carriage returns, data of several lines, a byte order mark,
-/// characters of several bytes.
+/// A stream with everything that is legal: comments, carriage returns, data of several lines, a byte order
+/// mark, characters of several bytes.
 fn odd_stream() -> Vec<u8> {
     let mut bytes = "\u{feff}: hello\r\n\r\n".to_owned().into_bytes();
     bytes.extend(format!("data: {}\r\n\r\n", text("Häl")).bytes());

@@ -66,8 +66,8 @@ macro_rules! list {
 
 /// Makes every case for generators a test of its own, on one fixture or on several.
 ///
-/// A fixture is an expression of type [`GeneratorFixture`] or `Option<GeneratorFixture>`; with `None` the tests
-/// report a skip. It is evaluated anew for every test. The [module](crate::generators) has an example.
+/// A fixture is an expression of type [`GeneratorFixture`] or `Option<GeneratorFixture>`; with `None` the
+/// tests report a skip. It is evaluated anew for every test. The [module](crate::generators) has an example.
 #[macro_export]
 macro_rules! mount_generator {
     ($($name:ident: $fixture:expr),+ $(,)?) => {

@@ -1,4 +1,4 @@
-//! Who tests the tests: the scripted backend, broken in one way after the other, and the cases that notice.
+//! Tests of the tests: the scripted backend, broken in one way after the other, and the cases that notice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backend;
@@ -64,7 +64,7 @@ fn every_case_notices_some_mistake() {
     assert!(never.is_empty(), "never seen to fail: {never:?}");
 }
 
-/// What a failure says: the clause, the input, what was expected and what came.
+/// A failure names the clause, the input, the expected value and the one found.
 #[test]
 fn failures_are_readable() {
     for (mutant, cases) in DETECTED {

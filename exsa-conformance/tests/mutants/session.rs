@@ -20,9 +20,9 @@ pub struct MutantSession {
     /// Sessions of the model that are in a pass.
     working: Arc<AtomicUsize>,
     model: Weak<MutantModel>,
-    /// What each sequence holds.
+    /// Tokens of each sequence.
     held: HashMap<SeqId, Vec<TokenId>>,
-    /// Where a fork came from.
+    /// Source of each forked sequence.
     sources: HashMap<SeqId, SeqId>,
     /// The sequence that was saved last.
     saved: Mutex<Option<SeqId>>,

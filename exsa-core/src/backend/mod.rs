@@ -70,10 +70,10 @@ pub trait InferenceBackend: Send + Sync {
         progress: &mut LoadProgress<'_>,
     ) -> Result<Arc<dyn Model>, LoadError>;
 
-    /// Writes the packed cache of the model of `source` where `options` ask for one and it is not there, so that
-    /// loads with these options find it: for processes that may read it and not write it, such as workers in
-    /// a sandbox. A cache that cannot be written is logged and no error. Backends without one, which is the
-    /// default, do nothing.
+    /// Writes the packed cache of the model of `source` where `options` ask for one and it is not there, so
+    /// that loads with these options find it: for processes that may read it and not write it, such as
+    /// workers in a sandbox. A cache that cannot be written is logged and no error. Backends without one,
+    /// which is the default, do nothing.
     ///
     /// # Errors
     ///

@@ -51,7 +51,7 @@ fn checked(state: &State, value: &Value, objects: Objects) -> Result<Value, Erro
     Ok(rebuilt(state, value, objects, DEPTH_MAX)?.unwrap_or_else(|| value.clone()))
 }
 
-/// What has to take the place of `value`; `None` if it can stay.
+/// The replacement of `value`; `None` if it can stay.
 fn rebuilt(state: &State, value: &Value, objects: Objects, depth: usize) -> Result<Option<Value>, Error> {
     let kind = value.kind();
     if !matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {

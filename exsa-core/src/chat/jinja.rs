@@ -98,7 +98,7 @@ fn weight(value: &Json) -> u64 {
     }
 }
 
-/// What `raise_exception` was called with; found again in the error that rendering ends with.
+/// Argument of `raise_exception`, found again in the error that rendering ends with.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Refusal(String);

@@ -42,9 +42,9 @@ pub enum Json {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("JSON, byte {offset}: {problem}")]
 pub struct JsonError {
-    /// Where, in bytes from the start.
+    /// Its place, in bytes from the start.
     pub offset: usize,
-    /// What is wrong.
+    /// The problem.
     pub problem: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What Python's values do and minijinja's do otherwise: methods, filters, and how numbers are written.
+//! Python's values where minijinja's differ: methods, filters, and the text of numbers.
 
 use super::marked::Marked;
 use super::markers::{Marking, is_marker};

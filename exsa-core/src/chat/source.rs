@@ -1,4 +1,4 @@
-//! What is checked and changed in the source of a template before minijinja compiles it.
+//! Checks and changes of a template's source before minijinja compiles it.
 //!
 //! A template comes with a model file, which may be hostile, and minijinja walks expressions and values by
 //! recursion: a thousand-fold `not not not`, or a list that a loop puts into itself, would exhaust the stack,
@@ -108,7 +108,7 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// Where the value of a `set` tag is, and what has to check it.
+/// Place of the value of a `set` tag, and the filter that checks it.
 fn assignment(source: &str, tokens: &[Token]) -> Option<(Range<usize>, &'static str)> {
     let outside = tokens.first()?.depth;
     let text = |token: &Token| &source[token.range.clone()];

@@ -140,7 +140,7 @@ pub enum ChatTemplateError {
     /// The source is no valid template.
     #[error("the chat template cannot be parsed: {problem}")]
     Parse {
-        /// What is wrong and on which line.
+        /// The problem and its line.
         problem: String,
     },
     /// The role of a message is not one that could be meant.
@@ -207,7 +207,7 @@ pub enum ChatTemplateError {
     /// The template failed on the conversation.
     #[error("the chat template failed: {problem}")]
     Render {
-        /// What is wrong and on which line.
+        /// The problem and its line.
         problem: String,
     },
     /// The template does more work than any conversation needs, as one does that never ends.

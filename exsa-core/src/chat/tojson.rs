@@ -12,7 +12,7 @@ const DEPTH_MAX: usize = 100;
 struct Style {
     /// Whether characters outside ASCII are escaped.
     ensure_ascii: bool,
-    /// What each level of depth is indented by; `None` writes all on one line.
+    /// Indentation of each level of depth; `None` writes all on one line.
     indent: Option<String>,
     item_separator: String,
     key_separator: String,
@@ -130,7 +130,7 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// What comes before an item.
+    /// Writes the separator before an item.
     fn between(&mut self, first: bool, depth: usize) {
         if !first {
             self.out.push_str(&self.style.item_separator);

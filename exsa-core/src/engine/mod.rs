@@ -160,8 +160,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`SubmitError::Chat`] if the conversation cannot be rendered, [`SubmitError::Unsupported`] for a prompt of
-    /// token ids.
+    /// [`SubmitError::Chat`] if the conversation cannot be rendered, [`SubmitError::Unsupported`] for a
+    /// prompt of token ids.
     pub fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
         self.input.render(request)
     }

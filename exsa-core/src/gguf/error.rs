@@ -1,4 +1,4 @@
-//! What can be wrong with a GGUF.
+//! Errors of GGUF files.
 
 use super::limits::ALIGNMENT_MAX;
 
@@ -20,15 +20,15 @@ pub enum GgufError {
     Version {
         /// The version that the file states.
         version: u32,
-        /// What the file probably is, and what to do.
+        /// Probable format of the file, and a remedy.
         hint: &'static str,
     },
     /// The file ends too early.
     #[error("the file is truncated: {what} at offset {offset} needs {needed} bytes, {left} are left")]
     Truncated {
-        /// What was to be read.
+        /// The part that was to be read.
         what: String,
-        /// Where it begins.
+        /// Its offset in the file.
         offset: u64,
         /// Bytes that it takes at least.
         needed: u64,
@@ -38,9 +38,9 @@ pub enum GgufError {
     /// A number is beyond what this reader takes.
     #[error("{what} at offset {offset} is {value}; at most {limit} is allowed")]
     Limit {
-        /// What the number counts.
+        /// The things that the number counts.
         what: String,
-        /// Where it stands.
+        /// Its offset in the file.
         offset: u64,
         /// The number.
         value: u64,
@@ -50,9 +50,9 @@ pub enum GgufError {
     /// Bytes that should be text are not UTF-8.
     #[error("{what} at offset {offset} is not UTF-8")]
     Text {
-        /// What the text is.
+        /// Kind of the text.
         what: String,
-        /// Where it begins.
+        /// Its offset in the file.
         offset: u64,
     },
     /// A value has a type that does not exist.
@@ -60,7 +60,7 @@ pub enum GgufError {
     ValueType {
         /// Which value.
         what: String,
-        /// Where the type stands.
+        /// Offset of the type.
         offset: u64,
         /// The type's number.
         value: u32,
@@ -72,7 +72,7 @@ pub enum GgufError {
         what: &'static str,
         /// The name.
         name: String,
-        /// Where its second entry begins.
+        /// Offset of its second entry.
         offset: u64,
     },
     /// `general.alignment` cannot be used.
@@ -82,7 +82,7 @@ pub enum GgufError {
     Alignment {
         /// The alignment found.
         value: u64,
-        /// Where its entry begins.
+        /// Offset of its entry.
         offset: u64,
     },
     /// A boolean is neither 0 nor 1.
@@ -90,7 +90,7 @@ pub enum GgufError {
     Bool {
         /// Which value.
         what: String,
-        /// Where the byte stands.
+        /// Offset of the byte.
         offset: u64,
         /// The byte.
         value: u8,
@@ -103,11 +103,11 @@ pub enum GgufError {
     Type {
         /// The key.
         key: String,
-        /// Where its entry begins.
+        /// Offset of its entry.
         offset: u64,
-        /// What is there.
+        /// The value found.
         found: String,
-        /// What is allowed.
+        /// Allowed values.
         expected: &'static str,
     },
     /// A tensor cannot be what its entry says.
@@ -115,9 +115,9 @@ pub enum GgufError {
     Tensor {
         /// Name of the tensor.
         name: String,
-        /// Where its entry begins.
+        /// Offset of its entry.
         offset: u64,
-        /// What is wrong, and what is allowed.
+        /// The problem, and the values that are allowed.
         problem: String,
     },
 }

@@ -2,13 +2,13 @@
 
 use super::{Array, Value};
 
-/// What [`Metadata::get`](super::Metadata::get) can read a value as.
+/// Types as which [`Metadata::get`](super::Metadata::get) reads a value.
 ///
 /// An integer, alone or in an array, is read as any type that holds it, whatever its width in the file. A
 /// number is read as a float, rounded if need be, if that is finite. A slice lends an array as it is in the
 /// file.
 pub trait FromValue<'a>: Sized {
-    /// What is expected, for messages.
+    /// The expected type, for messages.
     const EXPECTED: &'static str;
 
     /// The value as this type; if it is none, what it is instead, for messages.

@@ -1,5 +1,5 @@
-//! Limits of a GGUF. Real files stay far below; a damaged file exceeds them, or its own length, before memory of
-//! its claimed size is allocated.
+//! Limits of a GGUF. Real files stay far below; a damaged file exceeds them, or its own length, before memory
+//! of its claimed size is allocated.
 
 /// Bytes of header, metadata and tensor directory together: 256 MiB. A vocabulary of 256 Ki tokens with its
 /// merges takes about 16 MiB.

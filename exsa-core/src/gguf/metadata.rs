@@ -14,7 +14,7 @@ pub struct Metadata {
 struct Entry {
     key: String,
     value: Value,
-    /// Where it begins in the file.
+    /// Its offset in the file.
     offset: u64,
     /// Offset of the first text of the value that is not UTF-8 in the file; U+FFFD stands there for the wrong
     /// bytes.
@@ -46,7 +46,7 @@ impl Metadata {
         self.entries.push(Entry { key, value, offset, not_utf8 });
     }
 
-    /// Where the entry of `key` begins in the file; 0 if there is none.
+    /// Offset of the entry of `key` in the file; 0 if there is none.
     pub(super) fn offset(&self, key: &str) -> u64 {
         self.entry(key).map_or(0, |entry| entry.offset)
     }

@@ -95,7 +95,7 @@ impl Gguf {
         self.by_name.get(name).map(|at| &self.tensors[*at])
     }
 
-    /// Where tensor data begins, in bytes from the start of the file.
+    /// Offset of the tensor data, in bytes from the start of the file.
     pub fn data_offset(&self) -> u64 {
         self.data_offset
     }

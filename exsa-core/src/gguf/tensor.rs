@@ -12,7 +12,7 @@ pub struct TensorInfo {
     pub shape: Vec<u64>,
     /// Type of the elements.
     pub dtype: GgmlType,
-    /// Where its data begins, in bytes from the start of the file.
+    /// Offset of its data, in bytes from the start of the file.
     pub offset: u64,
     /// Length of its data in bytes; all of it lies in the file.
     pub bytes: u64,

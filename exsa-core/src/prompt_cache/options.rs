@@ -15,6 +15,10 @@ pub struct PromptCacheOptions {
     pub cold_after: Duration,
     /// Minimum tokens that reading or writing must save; 64 by default.
     pub tokens_min: usize,
+    /// Minimum distance of the checkpoints within prompts that sessions that cannot truncate save, and at
+    /// least `tokens_min`; 256 tokens by default. It doubles until at most four are in a prompt. `usize::MAX`
+    /// leaves those where prompts depart from stored ones.
+    pub checkpoint_tokens: usize,
     /// Maximum time for which a request waits for a read; 30 s by default. It also waits no longer than it
     /// would take to compute the tokens, once that is measured.
     pub wait_max: Duration,
@@ -29,6 +33,7 @@ impl PromptCacheOptions {
             store,
             cold_after: Duration::from_secs(20),
             tokens_min: 64,
+            checkpoint_tokens: 256,
             wait_max: Duration::from_secs(30),
             shutdown_wait: Duration::from_secs(5),
         }
@@ -45,6 +50,13 @@ impl PromptCacheOptions {
     #[must_use]
     pub fn tokens_min(mut self, tokens_min: usize) -> Self {
         self.tokens_min = tokens_min.max(1);
+        self
+    }
+
+    /// Sets the minimum distance of checkpoints within prompts.
+    #[must_use]
+    pub fn checkpoint_tokens(mut self, checkpoint_tokens: usize) -> Self {
+        self.checkpoint_tokens = checkpoint_tokens;
         self
     }
 

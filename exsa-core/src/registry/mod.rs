@@ -1,7 +1,7 @@
 //! Several models in one program: loaded, unloaded, reloaded and switched while requests run.
 //!
-//! A [`Registry`] has named models, each with a backend or another [`Loader`], a source and options ([`ModelConfig`]). It is itself
-//! a [`Generator`](crate::Generator), so servers use it like an engine.
+//! A [`Registry`] has named models, each with a backend or another [`Loader`], a source and options
+//! ([`ModelConfig`]). It is itself a [`Generator`](crate::Generator), so servers use it like an engine.
 //! [`Request::model`](crate::Request::model) chooses a model by name or alias, and requests without a name go
 //! to the active one. `docs/lifecycle.md` lists which requests fail in which transition.
 //!
@@ -68,9 +68,10 @@ use std::time::Duration;
 /// All methods return at once, except [`shut_down`](Self::shut_down) and its variants; operations that take
 /// time return an [`Operation`] to wait for or to await. Names of models are names or aliases.
 ///
-/// **Memory.** With [`RegistryOptions::memory_bytes_max`], the estimated memory of all models and the bytes of
-/// their adapters stay within that budget. A load, of a model or of an adapter, that does not fit evicts idle
-/// models, the least recently used first, and never a model with requests in flight or a pinned one. If that does not suffice, it is refused and evicts nothing.
+/// **Memory.** With [`RegistryOptions::memory_bytes_max`], the estimated memory of all models and the bytes
+/// of their adapters stay within that budget. A load, of a model or of an adapter, that does not fit evicts
+/// idle models, the least recently used first, and never a model with requests in flight or a pinned one. If
+/// that does not suffice, it is refused and evicts nothing.
 ///
 /// **Active model.** The model that becomes ready while none is chosen is chosen for requests without a name.
 /// [`set_active`](Self::set_active) switches to another, and only [`unload`](Self::unload) gives the choice
@@ -284,7 +285,8 @@ impl Registry {
         self.inner.waiting_by_user()
     }
 
-    /// Members of each ready model: worker processes, remote engines. No use of a model that would keep it awake.
+    /// Members of each ready model: worker processes, remote engines. No use of a model that would keep it
+    /// awake.
     pub fn members(&self) -> MembersByModel {
         self.inner.members()
     }

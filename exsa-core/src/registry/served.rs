@@ -75,7 +75,8 @@ impl Drop for Lease {
     }
 }
 
-/// What serves a ready model: [`Registry::engine`](super::Registry::engine). It dereferences to it.
+/// Handle of the engine that serves a ready model ([`Registry::engine`](super::Registry::engine)), to which
+/// it dereferences.
 ///
 /// The model counts as busy while the handle exists, and its memory is not free before it is dropped. An
 /// unload ends the engine nevertheless, so hold it briefly, and submit requests through the registry.

@@ -117,8 +117,8 @@ pub struct ModelStatus {
     pub memory: Option<MemoryEstimate>,
     /// Loaded adapters of the ready instance.
     pub adapters: Vec<AdapterStatus>,
-    /// Bytes of the adapters of the ready or loading instance, beside its `memory`. Adapters count from before
-    /// they are loaded until the last request that uses them has ended.
+    /// Bytes of the adapters of the ready or loading instance, beside its `memory`. Adapters count from
+    /// before they are loaded until the last request that uses them has ended.
     pub adapter_bytes: u64,
     /// Requests in flight.
     pub requests: usize,

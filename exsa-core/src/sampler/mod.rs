@@ -246,14 +246,15 @@ impl Sampler {
         }
     }
 
-    /// What the transforms observed of the accepted tokens; `None` if no transform observes anything.
+    /// Observations of the transforms about the accepted tokens; `None` if no transform observes anything.
     pub fn state(&self) -> Option<SamplerState> {
         let state =
             SamplerState::new(self.transforms.iter().filter_map(|transform| transform.observations()));
         (!state.is_empty()).then_some(state)
     }
 
-    /// What the transforms observed of the accepted token at `index`; empty if no transform observes anything.
+    /// Observations of the transforms about the accepted token at `index`; empty if no transform observes
+    /// anything.
     pub fn observed(&self, index: usize) -> Vec<f32> {
         let observations = self.transforms.iter().filter_map(|transform| transform.observations());
         observations.map(|values| values.get(index).copied().unwrap_or(f32::NAN)).collect()

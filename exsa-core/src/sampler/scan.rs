@@ -14,7 +14,8 @@ pub(super) fn scan(row: &[f32], bests: &mut Vec<f32>) -> Result<(), usize> {
     let mut nan = [0; LANES];
     bests.clear();
     bests.resize(chunks.len(), f32::NEG_INFINITY);
-    // Four places at once: the processor fetches each ahead, and a row of a large vocabulary comes from memory.
+    // Four places at once: the processor fetches each ahead, and a row of a large vocabulary comes from
+    // memory.
     let part = chunks.len() / 4;
     let [a, b, c, d] = std::array::from_fn(|stream| &chunks[stream * part..][..part]);
     let (best_a, others) = bests.split_at_mut(part);

@@ -20,7 +20,8 @@ impl SamplerState {
         Self { observations: observations.map(bits).collect() }
     }
 
-    /// Adds what was observed of the answer's next token: [`Token::observed`](crate::stream::Token::observed).
+    /// Adds what was observed of the answer's next token:
+    /// [`Token::observed`](crate::stream::Token::observed).
     pub fn push(&mut self, observed: &[f32]) {
         self.observations.resize_with(self.observations.len().max(observed.len()), Vec::new);
         for (values, value) in self.observations.iter_mut().zip(observed) {

@@ -7,7 +7,7 @@ use crate::backend::Capabilities;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum SpeculationMode {
-    /// Where answers are the same to the bit with and without drafts: the session is batch-invariant and can
+    /// In sessions whose answers have the same bits with and without drafts: batch-invariant ones that can
     /// truncate. The default.
     #[default]
     Auto,

@@ -139,7 +139,8 @@ impl StreamSender {
                 Some(sink) => state.full = !sink.events(events),
                 None => {
                     state.events.extend(events.drain(..));
-                    // A late event must not clear the mark: the consumer then would not announce that there is room.
+                    // A late event must not clear the mark: the consumer then would not announce that there
+                    // is room.
                     state.full |= state.events.len() >= self.shared.capacity;
                 }
             }

@@ -151,7 +151,8 @@ pub struct Token {
     pub logprob: Option<f32>,
     /// The most probable tokens at this position, the best first, as many as the request asked for.
     pub top_logprobs: Vec<TopLogprob>,
-    /// Values that mirostat and adaptive-p observed of this token, for [`SamplerState::push`]; empty without them.
+    /// Values that mirostat and adaptive-p observed of this token, for [`SamplerState::push`]; empty without
+    /// them.
     pub observed: Vec<f32>,
 }
 

@@ -13,8 +13,9 @@ use std::time::Duration;
 ///
 /// # Contract
 ///
-/// `events` is called with the stream locked, often on the engine's thread: it must not block. Of the stream's
-/// own handle, it may only use [`cancel`](StreamHandle::cancel) and [`drained`](StreamHandle::drained).
+/// `events` is called with the stream locked, often on the engine's thread: it must not block. Of the
+/// stream's own handle, it may only use [`cancel`](StreamHandle::cancel) and
+/// [`drained`](StreamHandle::drained).
 pub trait EventSink: Send {
     /// Takes the events; the last call has [`Event::Finished`] at its end. `false` means that no more should
     /// come before [`StreamHandle::drained`].

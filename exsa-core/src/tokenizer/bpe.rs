@@ -19,7 +19,7 @@ pub(super) struct Bpe {
     family: Family,
     /// The token of each byte, or [`NO_TOKEN`].
     bytes: Vec<TokenId>,
-    /// What two tokens become, by `left << 32 | right`.
+    /// Merges of two tokens, by `left << 32 | right`.
     merges: HashMap<u64, Joined>,
     /// Whole words, where the family takes them before it merges.
     words: Option<TextIndex>,

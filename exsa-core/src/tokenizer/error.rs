@@ -73,7 +73,7 @@ pub enum TokenizerError {
         index: usize,
         /// The entry, shortened if it is long.
         merge: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
     /// Something that this vocabulary cannot do without is missing.

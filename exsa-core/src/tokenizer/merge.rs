@@ -27,7 +27,7 @@ pub(super) struct Symbol {
     pub(super) id: TokenId,
 }
 
-/// What two neighbours become.
+/// Result of the merge of two neighbours.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Joined {
     /// Lower ranks are joined first.
@@ -56,7 +56,7 @@ pub(super) struct Merger {
     done: Vec<Symbol>,
 }
 
-/// What each symbol of a word and the next can become.
+/// Possible merges of each symbol of a word with the next.
 #[derive(Default)]
 struct Pairs {
     /// [`NO_RANK`] where they cannot be joined.

@@ -135,8 +135,8 @@ pub struct SpecialIds {
     pub sep: Option<TokenId>,
     /// Padding.
     pub pad: Option<TokenId>,
-    /// All ids that the file gives a role, with the defaults for those that it leaves out. Tokens of code models
-    /// (`fim_…`) are found by their texts there.
+    /// All ids that the file gives a role, with the defaults for those that it leaves out. Tokens of code
+    /// models (`fim_…`) are found by their texts there.
     pub roles: RoleIds,
     /// Every token that ends an answer, EOS and EOT among them; sorted.
     pub end_of_generation: Vec<TokenId>,

@@ -47,8 +47,8 @@ const FILE_ENDS: [&[&str]; 3] = [
     &["<|file_sep|>"],
 ];
 
-/// Tokens between which code models fill in text: before the text ahead of a gap, before the text behind it, and
-/// at the gap. They never show in text.
+/// Tokens between which code models fill in text: before the text ahead of a gap, before the text behind it,
+/// and at the gap. They never show in text.
 const FILL_IN_MARKS: [&[&str]; 3] = [
     &[
         "<|fim_prefix|>",
@@ -145,7 +145,8 @@ pub(super) fn resolve(
 struct KnownByText {
     /// End an answer.
     ends: Vec<TokenId>,
-    /// Structure a file or a repository, in the order of [`FILE_ENDS`]; only those that the file gives no id for.
+    /// Structure a file or a repository, in the order of [`FILE_ENDS`]; only those that the file gives no id
+    /// for.
     file_ends: [Option<TokenId>; 3],
     /// Stand between parts of a text, in the order of [`FILL_IN_MARKS`].
     marks: [Option<TokenId>; 3],

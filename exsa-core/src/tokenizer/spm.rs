@@ -22,7 +22,7 @@ pub(super) struct Spm {
     ranks: Vec<u32>,
     /// The token of each byte, where there is one.
     bytes: Vec<Option<TokenId>>,
-    /// What a character becomes that is no token, and one of whose bytes is none.
+    /// Token of a character that is none, and one of whose bytes is none.
     unk: Option<TokenId>,
     /// Bytes in the longest token.
     token_bytes_max: usize,
@@ -74,8 +74,8 @@ impl Spm {
         }
     }
 
-    /// End of the first word of `text` in bytes: before a space, unless a token could reach across it. Merging
-    /// word by word then gives the same tokens as merging the whole text.
+    /// End of the first word of `text` in bytes: before a space, unless a token could reach across it.
+    /// Merging word by word then gives the same tokens as merging the whole text.
     fn word_end(&self, text: &str) -> usize {
         let mut characters = text.char_indices();
         let mut before = characters.next().map(|(_, c)| c);

@@ -141,7 +141,7 @@ fn spm_joins_the_best_score_first() {
     assert_eq!(split(&*tokenizer, "", false), [""; 0]);
     assert_eq!(split(&*tokenizer, "cabc", false), ["▁", "c", "abc"]);
     assert_eq!(split(&*tokenizer, "   ", false), ["▁▁▁▁"]);
-    // What is no token is spelt in bytes.
+    // A character that is no token is spelt in bytes.
     assert_eq!(split(&*tokenizer, "é🦙", false), ["▁", "é", "<0xF0>", "<0x9F>", "<0xA6>", "<0x99>"]);
     assert!(tokenizer.leading_space());
     assert_eq!(
@@ -310,7 +310,7 @@ fn roles() {
     assert_eq!(normal.special().end_of_generation, [1, 5, 6]);
     assert!(!normal.is_control(2));
 
-    // Where an answer has many messages, the end of one is not the end of all.
+    // The end of one of many messages is not the end of the answer.
     let texts = Texts::new(["<|end|>", "<|return|>", "<|call|>"]);
     let vocabulary = Vocabulary { model: TokenizerModel::Bpe, tokens: texts.all(), ..Vocabulary::default() };
     assert_eq!(vocabulary.build().unwrap().special().end_of_generation, [1, 2]);

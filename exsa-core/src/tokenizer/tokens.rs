@@ -4,7 +4,7 @@ use super::error::TokenizerError;
 use super::keys;
 use crate::token::TokenId;
 
-/// What a token is, as `tokenizer.ggml.token_type` tells.
+/// Kind of a token, by `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum TokenType {
@@ -51,7 +51,7 @@ impl TokenType {
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     texts: String,
-    /// Where the text of each token ends in `texts`.
+    /// End of each token's text in `texts`.
     ends: Vec<u32>,
     types: Vec<TokenType>,
 }

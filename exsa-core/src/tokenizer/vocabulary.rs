@@ -53,8 +53,8 @@ impl Vocabulary<'_> {
     ///
     /// # Errors
     ///
-    /// A part of the vocabulary is missing, contradicts another one, or exceeds a limit. The error names its key
-    /// in a GGUF file.
+    /// A part of the vocabulary is missing, contradicts another one, or exceeds a limit. The error names its
+    /// key in a GGUF file.
     pub fn build(self) -> Result<Arc<dyn Tokenizer>, TokenizerError> {
         let mut tokens = Tokens::new(&self.tokens, &self.types)?;
         let pre = self.pre.filter(|pre| !pre.is_empty()).unwrap_or("default");

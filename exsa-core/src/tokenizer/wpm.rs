@@ -7,7 +7,7 @@ use super::trie::Trie;
 use super::unicode::{Class, base, lowercase};
 use crate::token::TokenId;
 
-/// What is done to text before it is cut.
+/// Normalization of text before it is cut.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Normalizer {
     pub(super) lowercase: bool,

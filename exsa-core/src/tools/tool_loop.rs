@@ -44,7 +44,7 @@ pub struct ToolLoop<'a> {
     observer: Option<Observer<'a>>,
 }
 
-/// What happens in a [`ToolLoop`].
+/// Event of a [`ToolLoop`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum ToolEvent<'a> {

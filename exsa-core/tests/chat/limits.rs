@@ -136,7 +136,7 @@ fn a_template_reads_nothing_but_what_it_is_given() {
         let is_typed = matches!(failed, ChatTemplateError::Parse { .. } | ChatTemplateError::Render { .. });
         assert!(is_typed, "{source}: {failed:?}");
     }
-    // What a template is given does not change under it.
+    // A template cannot change the values that it is given.
     for source in [
         "{{ messages.append(1) }}",
         "{{ messages.pop() }}",

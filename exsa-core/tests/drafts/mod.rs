@@ -8,7 +8,7 @@ use exsa_core::{RequestId, TokenId};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-/// What an [`Oracle`] drafts.
+/// Kinds of drafts of an [`Oracle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The answer.
@@ -30,7 +30,7 @@ impl Kind {
         [Self::Right, Self::Wrong, Self::Mixed, Self::Random, Self::OutOfVocabulary, Self::EndOfGeneration];
 }
 
-/// What tests and an oracle share.
+/// Answers that tests and an oracle share.
 #[derive(Clone, Debug, Default)]
 pub struct Answers(Arc<Mutex<Shared>>);
 

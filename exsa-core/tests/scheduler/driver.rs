@@ -18,7 +18,7 @@ pub struct Driver {
     pub answers: Vec<Answer>,
 }
 
-/// What came of a request.
+/// Result of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     pub tokens: Vec<TokenId>,

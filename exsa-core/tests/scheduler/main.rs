@@ -11,6 +11,7 @@ mod long_prompt;
 mod modes;
 mod preemption;
 mod prefix_cache;
+mod prompt_memory;
 mod prompt_store;
 mod queue_answers;
 mod speculation;

@@ -1,4 +1,4 @@
-//! What the modes do, and that they change while the engine runs.
+//! Effects of the modes, which change while the engine runs.
 
 use super::driver::{Driver, greedy, tokens};
 use exsa_core::clock::ManualClock;

@@ -94,7 +94,7 @@ fn a_more_urgent_request_takes_the_newest_of_the_least_urgent() {
         for (seed, i) in [(1, normal), (2, batch[0]), (3, batch[1])] {
             assert_eq!(driver.answers[i].tokens, alone.run(request(seed)).tokens);
         }
-        // What it had computed is still there, but for the rest of a block: or it is restored.
+        // The tokens that it had computed are still there, but for the rest of a block, or are restored.
         assert!(driver.stats().tokens_computed <= 3 * 99 + 49 + 16, "{}", driver.stats().tokens_computed);
     }
 }

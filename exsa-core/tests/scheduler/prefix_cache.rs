@@ -1,4 +1,4 @@
-//! What is cached is not computed again, what is told of it is true, and answers are as without it.
+//! Cached prefixes are not computed again, reports of them are true, and answers are as without them.
 
 use super::bare::capabilities;
 use super::driver::{Driver, greedy, tokens};

@@ -6,6 +6,7 @@ use super::stores::{Kind, MemoryStore};
 use exsa_core::clock::ManualClock;
 use exsa_core::engine::Shutdown;
 use exsa_core::finish::FinishReason;
+use exsa_core::prompt_cache::PromptMemory;
 use exsa_core::scripted::ScriptedModel;
 use exsa_core::{EngineOptions, Mode, PromptCacheOptions, Request, TokenId};
 use std::sync::Arc;
@@ -46,7 +47,8 @@ fn a_conversation_goes_on_after_a_restart_without_computing_its_prompt() {
         let mut driver = start(&model, &store, &clock);
         let first = driver.run(greedy(tokens(7, 400), 50));
         driver.engine.end_all(&FinishReason::Cancelled);
-        assert_eq!(store.lengths(), [449], "{what}");
+        let checkpoints: &[usize] = if what == "cannot truncate" { &[256] } else { &[] };
+        assert_eq!(store.lengths(), [checkpoints, &[449]].concat(), "{what}");
 
         let prompt = conversation(7, &first.tokens, 30);
         let alone = Driver::new(costly(model.clone(), &clock), clock.clone(), EngineOptions::default())
@@ -64,12 +66,12 @@ fn a_conversation_goes_on_after_a_restart_without_computing_its_prompt() {
 }
 
 #[test]
-fn an_entry_is_used_in_part_where_the_session_truncates() {
+fn an_entry_is_used_in_part_or_from_a_checkpoint() {
     let model = ScriptedModel::ngram(3).kv(4096, 16);
     for (what, model, cached) in [
         ("forks", model.clone(), 304),
         ("moves", model.clone().without_fork(), 304),
-        ("cannot truncate", model.clone().without_fork().without_truncate(), 0),
+        ("cannot truncate", model.clone().without_fork().without_truncate(), 256),
     ] {
         let clock = ManualClock::new();
         let store = MemoryStore::new(Kind::Fast, &clock);
@@ -81,6 +83,108 @@ fn an_entry_is_used_in_part_where_the_session_truncates() {
         let answer = start(&model, &store, &clock).run(greedy(prompt, 20));
         assert_eq!(answer.tokens, alone.tokens, "{what}");
         assert_eq!(answer.usage.cached_tokens, cached, "{what}");
+    }
+}
+
+/// A model whose sequences can only be continued, and its answer to a system prompt of 600 tokens and a
+/// user's message, alone.
+fn recurrent(clock: &ManualClock) -> (ScriptedModel, impl Fn(u64) -> (Request, Vec<TokenId>)) {
+    let model = ScriptedModel::ngram(3).order(usize::MAX).kv(8192, 16).without_fork().without_truncate();
+    let (alone, clock) = (model.clone(), clock.clone());
+    let ask = move |user: u64| {
+        let request = greedy([tokens(7, 600), tokens(user, 100)].concat(), 20);
+        let mut driver = Driver::new(costly(alone.clone(), &clock), clock.clone(), EngineOptions::default());
+        let expected = driver.run(request.clone()).tokens.clone();
+        (request, expected)
+    };
+    (model, ask)
+}
+
+#[test]
+fn conversations_of_a_recurrent_model_start_from_the_end_of_their_system_prompt() {
+    let clock = ManualClock::new();
+    let (model, ask) = recurrent(&clock);
+    let store = MemoryStore::new(Kind::Fast, &clock);
+    let mut driver = start(&model, &store, &clock);
+    for (user, cached, lengths) in [
+        // Multiples of the stride.
+        (11, 0, &[256, 512][..]),
+        // The place where it departs from the first.
+        (12, 512, &[256, 512, 600]),
+        (13, 600, &[256, 512, 600]),
+    ] {
+        let (request, expected) = ask(user);
+        let answer = driver.run(request);
+        assert_eq!((&answer.tokens, answer.usage.cached_tokens), (&expected, cached), "user {user}");
+        assert_eq!(store.lengths(), lengths, "user {user}");
+    }
+    // After a restart too.
+    let (request, expected) = ask(14);
+    let answer = start(&model, &store, &clock).run(request);
+    assert_eq!((&answer.tokens, answer.usage.cached_tokens), (&expected, 600));
+}
+
+#[test]
+fn checkpoints_are_kept_in_memory() {
+    let clock = ManualClock::new();
+    let (model, ask) = recurrent(&clock);
+    let store = Arc::new(PromptMemory::new(1 << 20));
+    let cache = PromptCacheOptions::new(store.clone());
+    let options = EngineOptions::default().prompt_cache(cache);
+    let mut driver = Driver::new(costly(model, &clock), clock.clone(), options);
+    for (user, cached) in [(11, 0), (12, 512), (13, 600), (14, 600)] {
+        let (request, expected) = ask(user);
+        let answer = driver.run(request);
+        assert_eq!((&answer.tokens, answer.usage.cached_tokens), (&expected, cached), "user {user}");
+    }
+    assert_eq!(store.len(), 3);
+}
+
+#[test]
+fn each_of_several_conversations_at_once_starts_from_a_checkpoint() {
+    let clock = ManualClock::new();
+    let (model, ask) = recurrent(&clock);
+    let store = MemoryStore::new(Kind::Fast, &clock);
+    let mut driver = start(&model, &store, &clock);
+    driver.run(ask(11).0);
+    let asked: Vec<_> = (12..15).map(&ask).collect();
+    let numbers: Vec<_> = asked.iter().map(|(request, _)| driver.submit(request.clone())).collect();
+    driver.finish();
+    for (number, (_, expected)) in numbers.into_iter().zip(&asked) {
+        let answer = &driver.answers[number];
+        assert_eq!((&answer.tokens, answer.usage.cached_tokens), (expected, 512));
+    }
+    assert_eq!(driver.stats().prompt_cache.restored, 3);
+}
+
+#[test]
+fn checkpoints_are_few_and_do_not_pause_streams() {
+    let clock = ManualClock::new();
+    let (model, _) = recurrent(&clock);
+    for (distance, lengths) in [(256, &[1024, 2048, 3000][..]), (usize::MAX, &[3000])] {
+        let store = MemoryStore::new(Kind::Fast, &clock);
+        let cache = PromptCacheOptions::new(Arc::new(store.clone())).checkpoint_tokens(distance);
+        let mut driver = Driver::new(
+            costly(model.clone(), &clock),
+            clock.clone(),
+            EngineOptions::default().prompt_cache(cache),
+        );
+        driver.run(greedy(tokens(1, 3000), 1));
+        driver.engine.end_all(&FinishReason::Cancelled);
+        assert_eq!(store.lengths(), lengths, "{distance}");
+    }
+    // As in the test of cold prefixes, 256 tokens take a microsecond.
+    for (target, saved) in [(Duration::from_micros(1), 0), (Duration::from_micros(3), 1)] {
+        let store = MemoryStore::new(Kind::Fast, &clock);
+        let options = options(&store).inter_token_target(target).mode(Mode::Balanced);
+        let mut driver = Driver::new(costly(model.clone(), &clock), clock.clone(), options);
+        driver.submit(greedy(tokens(2, 20), 2000));
+        driver.step();
+        let long = driver.submit(greedy(tokens(1, 300), 1));
+        while driver.answers[long].reason.is_none() {
+            driver.step();
+        }
+        assert_eq!(store.len(), saved, "{target:?}");
     }
 }
 

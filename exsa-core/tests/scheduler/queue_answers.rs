@@ -1,4 +1,4 @@
-//! What a request that waits, or is refused, learns.
+//! Answers to requests that wait or are refused.
 
 use super::driver::{Driver, costly, greedy, tokens};
 use exsa_core::backend::SessionOptions;

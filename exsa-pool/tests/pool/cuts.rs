@@ -169,7 +169,8 @@ fn an_answer_goes_on_after_any_cut() {
                 break;
             }
             assert!(second.submitted.load(std::sync::atomic::Ordering::SeqCst) > 0, "{what}");
-            // On a busy machine all of it, with the loss, may come before it is piped: the answer begins anew.
+            // On a busy machine all of it, with the loss, may come before it is piped: the answer begins
+            // anew.
             let resumed =
                 |request: &Request| request.resume.as_ref().is_some_and(|resume| !resume.tokens.is_empty());
             if goes_on && groups > 0 && second.requests.lock().iter().any(resumed) {

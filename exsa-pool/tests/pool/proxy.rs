@@ -1,4 +1,5 @@
-//! An engine behind a connection that can be cut between any two groups of events, like one in another process.
+//! An engine behind a connection that can be cut between any two groups of events, like one in another
+//! process.
 
 use exsa_core::backend::Model;
 use exsa_core::embed::{EmbedOutput, Pending};
@@ -29,8 +30,8 @@ pub struct Proxy {
     down: Arc<AtomicBool>,
     /// Whether requests are accepted and then end as unavailable.
     pub unavailable: AtomicBool,
-    /// Whether each event is a group. Otherwise events that come before a stream is piped, as on a busy machine, are
-    /// one group together.
+    /// Whether each event is a group. Otherwise events that come before a stream is piped, as on a busy
+    /// machine, are one group together.
     pub each_event: AtomicBool,
     name: &'static str,
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 /// The header in which clients of Anthropic's API send their key.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What a request is authenticated by.
+/// Credential of a request.
 #[derive(Debug)]
 pub(super) enum Credential<'a> {
     /// An API key of this server.

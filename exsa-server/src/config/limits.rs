@@ -36,8 +36,8 @@ pub struct LimitsConfig {
     /// Maximum time in which a body must be read; 60 s by default.
     #[serde(with = "units::duration")]
     pub body_timeout: Duration,
-    /// Time without a completed step, while work waits, after which the server is not ready; 60 s by default. It
-    /// must be longer than the longest step.
+    /// Time without a completed step, while work waits, after which the server is not ready; 60 s by default.
+    /// It must be longer than the longest step.
     #[serde(with = "units::duration")]
     pub step_limit: Duration,
     /// Maximum prompts of one request for completions; 64 by default.

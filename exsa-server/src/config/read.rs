@@ -28,7 +28,7 @@ impl<'a> Document<'a> {
             .map(|error| problem_at(text, String::new(), message::syntax(error.message()), error.span()))
             .collect();
         let mut value = T::default();
-        // What a broken line was meant to be is not known, so its file's values are not judged.
+        // The meaning of a broken line is not known, so its file's values are not judged.
         if problems.is_empty() {
             (value, problems) = read_values(text, table.clone(), span);
         }

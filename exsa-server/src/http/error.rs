@@ -132,7 +132,8 @@ impl ApiError {
         serde_json::json!({"error": error})
     }
 
-    /// Adds to an object when the request may be sent again, and its place in the queue, where these are known.
+    /// Adds to an object when the request may be sent again, and its place in the queue, where these are
+    /// known.
     pub(crate) fn add_wait(&self, object: &mut serde_json::Value) {
         if let Some(wait) = self.retry_after {
             object["retry_after"] = ((wait.as_secs_f64() * 1000.0).ceil() / 1000.0).into();

@@ -1,4 +1,4 @@
-//! What all routes share: bodies, errors, streams, and the layers around the handlers.
+//! Parts that all routes share: bodies, errors, streams, and the layers around the handlers.
 
 pub(crate) mod body;
 pub(crate) mod closing;

@@ -300,7 +300,8 @@ impl AppState {
     }
 
     /// Like [`authorise`](Self::authorise), with a line in the audit log for a refusal. A request of a caller
-    /// that may not use all models then names its model: another one may become active before it is submitted.
+    /// that may not use all models then names its model: another one may become active before it is
+    /// submitted.
     fn authorise_recorded(&self, client: &Client, model: &mut Option<String>) -> Result<(), ApiError> {
         if client.caller.models.is_all() {
             return Ok(());
@@ -349,7 +350,7 @@ async fn until_revoked<T>(caller: &Caller, work: impl Future<Output = T>) -> Res
     }
 }
 
-/// What the generator accepted, with its books; a refusal is booked.
+/// Accepted work with its books; a refusal is booked.
 fn accepted<T>(result: Result<T, SubmitError>, mut books: Books) -> Result<(T, Books), ApiError> {
     match result {
         Ok(value) => Ok((value, books)),

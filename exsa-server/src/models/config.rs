@@ -58,8 +58,8 @@ pub struct ModelsConfig {
     /// Time without requests after which a model is put to sleep, unless its table says otherwise; never by
     /// default.
     pub idle_timeout: Option<Duration>,
-    /// Place of packed files: weights in the backend's own layout, which later loads and worker processes map;
-    /// off by default.
+    /// Place of packed files: weights in the backend's own layout, which later loads and worker processes
+    /// map; off by default.
     pub packed_cache: PackedPlace,
     /// Name of the model for requests that name none. Without it, the model that becomes ready first.
     pub active: Option<String>,
@@ -131,7 +131,7 @@ pub struct ModelEntry {
     /// Time without requests after which the model is put to sleep.
     #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
-    /// What the scheduler optimizes.
+    /// Goal of the scheduler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// Target inter-token latency of the balanced mode.

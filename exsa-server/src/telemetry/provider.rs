@@ -70,8 +70,8 @@ fn list(problems: &[(&'static str, String)]) -> String {
 }
 
 impl Telemetry {
-    /// Starts the export; `None` if neither `config` nor the environment names a collector. The collector need
-    /// not be there.
+    /// Starts the export; `None` if neither `config` nor the environment names a collector. The collector
+    /// need not be there.
     ///
     /// # Errors
     ///

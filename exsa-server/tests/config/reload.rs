@@ -35,7 +35,7 @@ fn a_good_file_changes_what_can_change() {
     assert_eq!(report.needs_restart, ["engine.mode", "listen.port"]);
     assert_eq!((options.get().n_max, limits.get().connections_max), (3, 7));
     assert_eq!(options.get().allowed_hosts, ["a.example"]);
-    // What needs a restart is named until then, what has changed only once.
+    // Settings that need a restart are named until then, changed ones only once.
     let report = reloader.reload().unwrap();
     assert_eq!(
         (report.changed.len(), report.needs_restart),

@@ -33,7 +33,7 @@ impl Hello {
     ///
     /// # Errors
     ///
-    /// What the peer said.
+    /// [`FrameError::Content`](super::FrameError::Content) with the magic number or version of the peer.
     pub fn check(&self) -> Result<(), super::FrameError> {
         match (self.magic, self.version) {
             (MAGIC, VERSION) => Ok(()),

@@ -31,8 +31,8 @@ impl<R: Read> FrameReader<R> {
         self.input.get_ref()
     }
 
-    /// The next message; `None` at the end of the stream. Memory grows with the bytes that arrive, not with the
-    /// length that a frame claims.
+    /// The next message; `None` at the end of the stream. Memory grows with the bytes that arrive, not with
+    /// the length that a frame claims.
     ///
     /// # Errors
     ///

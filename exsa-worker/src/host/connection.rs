@@ -101,8 +101,8 @@ impl Connection {
         drop(removed);
     }
 
-    /// Accepts no more requests if the error says that the engine has ended. Before the error is delivered, since
-    /// its request is tried again at once, and not here.
+    /// Accepts no more requests if the error says that the engine has ended. Before the error is delivered,
+    /// since its request is tried again at once, and not here.
     fn heed(&self, error: Option<&RequestError>) -> bool {
         let ended = error.is_some_and(RequestError::is_lost_engine);
         if ended {

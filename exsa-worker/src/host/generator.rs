@@ -64,8 +64,8 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`LoadError`] if the tokenizer cannot be read from the model's file, or the supervisor's thread cannot be
-    /// started. Errors of the process are in its [status](Self::status).
+    /// [`LoadError`] if the tokenizer cannot be read from the model's file, or the supervisor's thread cannot
+    /// be started. Errors of the process are in its [status](Self::status).
     pub fn start(options: WorkerOptions) -> Result<Self, LoadError> {
         let tokenizer = match (&options.tokenizer, &options.model) {
             (Some(tokenizer), _) => tokenizer.clone(),

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Events after a pause or a cancel that a worker may still send: some steps' worth, for a worker that ignores
-/// both must not fill the host's memory.
+/// Events after a pause or a cancel that a worker may still send: some steps' worth, for a worker that
+/// ignores both must not fill the host's memory.
 const UNWANTED_MAX: u64 = 1 << 16;
 
 /// An open request.
@@ -60,7 +60,8 @@ pub(super) struct OpenStream {
 }
 
 impl OpenStream {
-    /// Delivers a group of events. Returns whether the stream has ended; `heed` sees its end before the consumer does.
+    /// Delivers a group of events. Returns whether the stream has ended; `heed` sees its end before the
+    /// consumer does.
     pub(super) fn deliver(
         &self,
         events: Vec<WireEvent>,
@@ -155,8 +156,8 @@ impl Flow {
         }
         let id = self.id;
         if has_room {
-            // An event that was on its way found room: the stream does not count as full any more, and its consumer
-            // gives no further signal.
+            // An event that was on its way found room: the stream does not count as full any more, and its
+            // consumer gives no further signal.
             if self.paused.swap(false, Ordering::SeqCst) {
                 let _ = self.output.send(&ToWorker::Drained { id });
             }

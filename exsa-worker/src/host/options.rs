@@ -26,8 +26,8 @@ pub struct WorkerOptions {
     pub backend: String,
     /// The model's file, which the host reads the tokenizer from; `None` where the worker knows the model.
     pub model: Option<PathBuf>,
-    /// Packed cache of the model, which workers of one model map together; `None`, the default, has none. In a
-    /// sandbox, the worker may read the model's packed file and not write it: a host writes it before, by
+    /// Packed cache of the model, which workers of one model map together; `None`, the default, has none. In
+    /// a sandbox, the worker may read the model's packed file and not write it: a host writes it before, by
     /// [`InferenceBackend::prepare`](exsa_core::backend::InferenceBackend::prepare), as
     /// [`WorkerLoader`](crate::WorkerLoader) does.
     pub packed_cache: Option<PackedCache>,
@@ -171,7 +171,8 @@ impl WorkerOptions {
         self
     }
 
-    /// Sets a function that is called, on the supervisor's thread, when the status changes. It must not block.
+    /// Sets a function that is called, on the supervisor's thread, when the status changes. It must not
+    /// block.
     #[must_use]
     pub fn on_change(mut self, on_change: impl Fn(&WorkerStatus) + Send + Sync + 'static) -> Self {
         self.on_change = Some(Arc::new(on_change));

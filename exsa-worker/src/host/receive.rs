@@ -22,8 +22,8 @@ pub(super) enum Step {
     Ended(Option<String>),
 }
 
-/// Receives until the end. `beat` takes heartbeats, and `report` all other steps; that of [`Step::Ready`] returns
-/// the connection, which gets all further messages.
+/// Receives until the end. `beat` takes heartbeats, and `report` all other steps; that of [`Step::Ready`]
+/// returns the connection, which gets all further messages.
 pub(super) fn receive(
     receiver: Receiver,
     beat: impl Fn(Box<Beat>),

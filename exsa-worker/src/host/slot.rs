@@ -28,8 +28,8 @@ const TICK: Duration = Duration::from_millis(20);
 const MEMORY_TICKS: u32 = 5;
 /// Time between two looks while there is no process.
 const IDLE: Duration = Duration::from_secs(1);
-/// Time for messages that are still in the connection of a process that has ended, and for the end of a process
-/// whose connection has ended.
+/// Time for messages that are still in the connection of a process that has ended, and for the end of a
+/// process whose connection has ended.
 const LINGER: Duration = Duration::from_secs(1);
 /// Tokens that a model may have beyond those of its tokenizer, as padding.
 const PADDING_MAX: usize = 1 << 16;
@@ -58,8 +58,8 @@ pub(super) struct Slot {
     pub(super) live: Mutex<Option<Arc<Connection>>>,
     /// The last heartbeat of the running process.
     pub(super) beat: Mutex<Beat>,
-    /// A heartbeat that the supervisor has not seen. It looks by itself, so that a process that sends many does
-    /// not fill its queue.
+    /// A heartbeat that the supervisor has not seen. It looks by itself, so that a process that sends many
+    /// does not fill its queue.
     pub(super) next_beat: Mutex<Option<Box<Beat>>>,
     /// Counters of the processes before.
     pub(super) ended_stats: Mutex<EngineStats>,
@@ -286,8 +286,8 @@ impl Supervisor {
         if process.has_exited() {
             let at = *self.exited_at.get_or_insert_with(Instant::now);
             if !self.receiver_ended {
-                // What is still in the connection is delivered; a copy of its end in another process, which it
-                // has without the sandbox, does not keep it open.
+                // Messages still in the connection are delivered; a copy of its end in another process, which
+                // it has without the sandbox, does not keep it open.
                 if at.elapsed() > LINGER {
                     process.close();
                 }
@@ -440,7 +440,7 @@ impl Supervisor {
         let Some(process) = &mut self.process else { return };
         process.kill(ExitCause::Stopped);
         process.wait();
-        // What it sent is delivered.
+        // Messages that it sent are delivered.
         let until = Instant::now() + LINGER;
         while !self.receiver_ended {
             let left = until.saturating_duration_since(Instant::now());

@@ -1,4 +1,4 @@
-//! What a pool or a person sees of a worker.
+//! Status of a worker, for pools and people.
 
 use super::cause::ExitCause;
 use crate::sandbox::SandboxReport;

@@ -5,8 +5,8 @@ use super::policy::{RestartPolicy, Timeouts};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Longest time between two calls after which silence is blamed on the host itself, which was stopped or had no
-/// processor.
+/// Longest time between two calls after which silence is blamed on the host itself, which was stopped or had
+/// no processor.
 const OWN_GAP: Duration = Duration::from_millis(500);
 
 /// A step for the supervisor to take.

@@ -1,7 +1,7 @@
 //! Isolation of a worker process: limits, files and system calls.
 //!
-//! Applied by the worker itself, before it starts a thread and before it reads the model. A kernel that lacks a
-//! part leaves that part out; the [`SandboxReport`] says which were reached.
+//! Applied by the worker itself, before it starts a thread and before it reads the model. A kernel that lacks
+//! a part leaves that part out; the [`SandboxReport`] says which were reached.
 
 #[cfg(target_os = "linux")]
 mod files;
@@ -31,7 +31,8 @@ pub enum SandboxMode {
 
 /// Settings of the sandbox.
 ///
-/// The model with its packed file, and what every program needs of `/proc` and `/sys`, can be read in any case.
+/// The model with its packed file, and what every program needs of `/proc` and `/sys`, can be read in any
+/// case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -116,8 +117,8 @@ impl fmt::Display for SandboxReport {
     }
 }
 
-/// Restricts this process. Must be called while it has one thread. `model` can be read, and `packed`, its packed
-/// file, where it is there.
+/// Restricts this process. Must be called while it has one thread. `model` can be read, and `packed`, its
+/// packed file, where it is there.
 pub(crate) fn enter(
     options: &SandboxOptions,
     model: Option<&Path>,

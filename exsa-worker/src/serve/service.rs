@@ -158,8 +158,8 @@ impl Service {
         let _ = self.output.send(message);
     }
 
-    /// Waits until the host wants an end and the engine has ended, or until the engine ended by itself. Returns
-    /// the exit code.
+    /// Waits until the host wants an end and the engine has ended, or until the engine ended by itself.
+    /// Returns the exit code.
     pub(super) fn wait_for_end(&self) -> i32 {
         let mut begun = None;
         loop {

@@ -48,8 +48,8 @@ fn workers(backend: &str) -> WorkerOptions {
     }
 }
 
-/// The host of [`a_killed_host_leaves_nothing`]: three workers, two of them with streams. On the scripted backend one
-/// is in a pass that never returns.
+/// The host of [`a_killed_host_leaves_nothing`]: three workers, two of them with streams. On the scripted
+/// backend one is in a pass that never returns.
 pub fn host(backend: &str) {
     let workers: Vec<_> = (0..3).map(|_| start(workers(backend))).collect();
     let first = if backend == "scripted" { poisoned() } else { seeded("y", 100_000) };

@@ -96,8 +96,8 @@ pub fn keep_connection() {
     CONNECTION.set(socket).unwrap();
 }
 
-/// Breaks the protocol on the connection that was kept, between the frames of the worker, in a way that `random`
-/// chooses.
+/// Breaks the protocol on the connection that was kept, between the frames of the worker, in a way that
+/// `random` chooses.
 pub fn send_garbage(random: u64) {
     let bytes = match random % 4 {
         // No frames.

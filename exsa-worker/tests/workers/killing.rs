@@ -52,8 +52,8 @@ fn requests() -> Vec<(&'static str, Request)> {
     ]
 }
 
-/// The request with a long stop string in the middle of its answer, most of whose tokens are therefore held back.
-/// Returns also the number of characters before it.
+/// The request with a long stop string in the middle of its answer, most of whose tokens are therefore held
+/// back. Returns also the number of characters before it.
 pub fn stopped_late(model: &Arc<dyn Model>, request: Request) -> (Request, usize) {
     let alone = Engine::start(model.clone(), EngineOptions::default()).unwrap();
     let text: Vec<char> = alone.submit(request.clone()).unwrap().complete().unwrap().text.chars().collect();

@@ -36,8 +36,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Settings under which workers fail in this way. Those that break themselves do so after a random time, so that
-    /// one of the pool's fails every 300 ms in the mean.
+    /// Settings under which workers fail in this way. Those that break themselves do so after a random time,
+    /// so that one of the pool's fails every 300 ms in the mean.
     fn prepare(self, mut worker: WorkerOptions) -> WorkerOptions {
         let breaks = match self {
             Self::Kill => return worker,
@@ -134,8 +134,8 @@ fn pool(worker: WorkerOptions) -> WorkerPool {
     pool
 }
 
-/// Runs the requests again and again, 8 at a time, on three workers that fail. Each answer must be that of `model`
-/// in this process. Ends after [`time`], once each request was answered and an answer was continued.
+/// Runs the requests again and again, 8 at a time, on three workers that fail. Each answer must be that of
+/// `model` in this process. Ends after [`time`], once each request was answered and an answer was continued.
 pub fn survive(worker: WorkerOptions, model: Arc<dyn Model>, requests: &[(&str, Request)], fault: Fault) {
     let alone = Engine::start(model, EngineOptions::default()).unwrap();
     let none = Counts::default();

@@ -90,8 +90,8 @@ impl PackedMatrix {
         Ok(Some(Ok(Self { kind, n, k, data: data.into() })))
     }
 
-    /// The matrix of `n` rows of `k` values of type `dtype` whose packed bytes are `data`; `None` where the type
-    /// has no packed form or the lengths do not fit. All bytes are weights of some value.
+    /// The matrix of `n` rows of `k` values of type `dtype` whose packed bytes are `data`; `None` where the
+    /// type has no packed form or the lengths do not fit. All bytes are weights of some value.
     pub fn from_packed(dtype: GgmlType, n: usize, k: usize, data: WeightMemory) -> Option<Self> {
         let kind = PackedType::of(dtype)?;
         let fits = n > 0 && k > 0 && k.is_multiple_of(kind.file_block().1);

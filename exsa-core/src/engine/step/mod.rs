@@ -181,8 +181,8 @@ impl EngineLoop {
         self.scheduler.set_mode(mode);
     }
 
-    /// Sets the proposers of drafts from the next step on; `None` turns speculation off. Returns those before,
-    /// with what they have learnt.
+    /// Sets the proposers of drafts from the next step on; `None` turns speculation off. Returns those
+    /// before, with what they have learnt.
     pub fn speculate(&mut self, speculation: Option<Speculation>) -> Option<Speculation> {
         let n_vocab = self.input.info.model.n_vocab;
         std::mem::replace(&mut self.speculation, speculation.map(|speculation| speculation.n_vocab(n_vocab)))

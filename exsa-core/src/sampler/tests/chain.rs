@@ -193,7 +193,7 @@ fn an_answer_has_its_minimum_of_tokens() {
     sampler.rollback(1);
     assert_eq!(token(&mut sampler), 8);
 
-    // Where nothing else is left, the answer ends.
+    // The answer ends if nothing else is left.
     row.fill(f32::NEG_INFINITY);
     row[ByteTokenizer::EOS as usize] = 1.0;
     let token = sampler.sample(&row, &[7; 20], 20, &mut scratch).unwrap().token;

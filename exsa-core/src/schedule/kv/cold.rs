@@ -6,7 +6,7 @@ use crate::token::{SeqId, TokenId};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// An idle sequence to be offered to the prompt store.
+/// A sequence to be offered to the prompt store: an idle one, or a prompt at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ColdKv {
     /// The sequence.
@@ -90,6 +90,15 @@ impl KvManager {
         self.cold.tokens_left = 0;
         self.cold.taken.push_back(ColdKv { seq, namespace, tokens });
         self.ops.push(KvOp::Store(seq));
+    }
+
+    /// Plans to save a sequence in use, which holds the tokens of `kv` and no others, if it fits.
+    pub fn store_checkpoint(&mut self, kv: ColdKv) {
+        if kv.tokens.len() <= self.cold.tokens_left {
+            self.cold.tokens_left = 0;
+            self.ops.push(KvOp::Store(kv.seq));
+            self.cold.taken.push_back(kv);
+        }
     }
 
     /// The sequence of the next [`KvOp::Store`] in order.

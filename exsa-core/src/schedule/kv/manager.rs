@@ -86,6 +86,12 @@ impl KvManager {
         self.sharing == Sharing::Fork
     }
 
+    /// Whether the prefix of a longer sequence can be reused: not in a session that can neither fork nor
+    /// truncate.
+    fn uses_parts(&self) -> bool {
+        self.forks() || self.truncate
+    }
+
     /// Whether the session's sequences are cached for their prefix.
     pub fn caches(&self) -> bool {
         self.sharing != Sharing::None
@@ -130,7 +136,11 @@ impl KvManager {
 
     /// The longest prefix of `tokens` that can be reused.
     pub fn find(&self, namespace: &Namespace, tokens: &[TokenId]) -> Option<Prefix> {
-        let found = self.tree.find(namespace, tokens)?;
+        let found = if self.uses_parts() {
+            self.tree.find(namespace, tokens)?
+        } else {
+            self.tree.find_whole(namespace, &tokens[..tokens.len().saturating_sub(1)])?
+        };
         let source = self.tree.holder(found)?;
         let len = self.usable(found.len, tokens.len());
         let held = self.tree.len_of(source);
@@ -142,6 +152,12 @@ impl KvManager {
             Sharing::Move => len == held || self.truncate && len * 2 >= held,
         };
         (worth && len > 0).then_some(Prefix { len, source, found })
+    }
+
+    /// Length of the longest prefix of `tokens` that a sequence in the tree holds, whether it can be reused
+    /// or not.
+    pub fn common(&self, namespace: &Namespace, tokens: &[TokenId]) -> usize {
+        self.tree.find(namespace, tokens).map_or(0, |found| found.len)
     }
 
     /// Length of the prefix of `tokens` that [`find`](Self::find) returns.
@@ -315,15 +331,18 @@ impl KvManager {
             return self.release(seq);
         }
         self.tree.extend(seq, namespace, tokens);
-        if self.tree.is_covered(seq) {
+        let uses_parts = self.uses_parts();
+        if uses_parts && self.tree.is_covered(seq) {
             return self.release(seq);
         }
         self.blocks.truncate(seq, tokens.len());
         self.blocks.set_idle(seq, true);
-        let mut covered = Vec::new();
-        self.tree.covered_by(seq, |other| covered.push(other));
-        covered.retain(|other| self.idle.contains(other));
-        covered.into_iter().for_each(|other| self.drop_sequence(other));
+        if uses_parts {
+            let mut covered = Vec::new();
+            self.tree.covered_by(seq, |other| covered.push(other));
+            covered.retain(|other| self.idle.contains(other));
+            covered.into_iter().for_each(|other| self.drop_sequence(other));
+        }
         self.idle.push(seq);
         self.cold.add(seq, tokens.len());
         self.trim();

@@ -42,7 +42,8 @@ pub enum KvOp {
         /// Tokens that the sequence will hold.
         len: usize,
     },
-    /// [`Session::save`](crate::backend::Session::save) of an idle sequence for the prompt store.
+    /// [`Session::save`](crate::backend::Session::save) of a sequence for the prompt store: an idle one,
+    /// or a prompt at a checkpoint.
     Store(SeqId),
     /// Drops the KV saved for this request, which is no longer needed.
     Discard(RequestId),

@@ -82,6 +82,23 @@ impl PrefixTree {
         (found.len > 0).then_some(found)
     }
 
+    /// The longest prefix of `tokens` that is all of some sequence.
+    pub fn find_whole(&self, namespace: &Namespace, tokens: &[TokenId]) -> Option<Match> {
+        let mut at = Match { node: *self.roots.get(namespace)?, len: 0 };
+        let mut found = None;
+        while let Some(child) = self.child(at.node, tokens.get(at.len)) {
+            let Node { label, seqs, .. } = self.node(child);
+            if !tokens[at.len..].starts_with(label) {
+                break;
+            }
+            at = Match { node: child, len: at.len + label.len() };
+            if !seqs.is_empty() {
+                found = Some(at);
+            }
+        }
+        found
+    }
+
     /// A sequence that holds the tokens of `found`.
     pub fn holder(&self, found: Match) -> Option<SeqId> {
         let mut node = self.node(found.node);

@@ -227,8 +227,10 @@ impl Scheduler {
         let follows = if let Origin::Following(follow) = origin { Some(follow) } else { None };
         let protected = self.is_protected(&request);
         let prefill_len = request.tokens().len() - 1;
+        let checkpoints = self.checkpoints_of(&request, computed);
         let (paused, worked) = (None, now);
-        let mut running = Running { request, seq, computed, prefill_len, paused, follows, worked, protected };
+        let mut running =
+            Running { request, seq, computed, prefill_len, paused, follows, worked, checkpoints, protected };
         self.saved_bytes -= self.bytes_of(std::mem::take(&mut running.request.history.saved));
         let grown = follows.is_some() || self.kv.grow(seq, running.request.tokens().len());
         if restores {

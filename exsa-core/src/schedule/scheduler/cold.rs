@@ -17,8 +17,8 @@ const PAUSE_SHARE: f64 = 0.5;
 /// The scheduler's side of a prompt store.
 #[derive(Debug)]
 pub(super) struct Cold {
-    options: PromptCacheOptions,
-    fingerprint: Fingerprint,
+    pub(super) options: PromptCacheOptions,
+    pub(super) fingerprint: Fingerprint,
     reads: Vec<Awaited>,
 }
 
@@ -89,7 +89,13 @@ impl Scheduler {
         let usable = self.kv.usable(found.tokens, tokens.len());
         let gain = usable.saturating_sub(known);
         let ahead: u64 = cold.reads.iter().map(|read| read.bytes).sum();
+        // A session that can neither fork nor truncate gives what was read to one request alone.
+        let shares = self.kv.forks() || self.can_truncate;
         let begun = cold.reads.iter().any(|read| read.entry == found.entry);
+        if begun && !shares && cold.reads.len() >= self.sequences {
+            return false;
+        }
+        let begun = begun && shares;
         let bytes = if begun { ahead } else { ahead.saturating_add(found.bytes) };
         if gain < cold.options.tokens_min || !self.costs.reading_pays(bytes, found.bytes, gain) {
             return false;
@@ -100,7 +106,8 @@ impl Scheduler {
         let Some(cold) = &mut self.cold else { return false };
         request.history.read = true;
         let (id, namespace) = (request.id, request.namespace.clone());
-        match cold.reads.iter_mut().find(|read| read.entry == found.entry && read.namespace == namespace) {
+        let joins = |read: &&mut Awaited| begun && read.entry == found.entry && read.namespace == namespace;
+        match cold.reads.iter_mut().find(joins) {
             Some(read) => {
                 read.waiting.push(id);
                 read.until = read.until.max(until);

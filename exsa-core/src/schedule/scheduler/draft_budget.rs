@@ -23,8 +23,8 @@ impl Candidate {
 }
 
 /// Selects the candidates with which the expected tokens per second of a step with `decodes` decodes are
-/// highest, at most `room`, and calls `take` with the stream of each. `factor` is by how much a step with this
-/// number of rows differs from the line of `cost`.
+/// highest, at most `room`, and calls `take` with the stream of each. `factor` is by how much a step with
+/// this number of rows differs from the line of `cost`.
 ///
 /// A step yields a token for each decode and the accepted drafts. The rows with the most tokens per second of
 /// their own come first. In a stream the expected tokens fall from position to position, so a prefix of its

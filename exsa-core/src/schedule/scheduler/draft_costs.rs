@@ -28,10 +28,10 @@ const FACTOR: std::ops::RangeInclusive<f32> = 0.5..=2.0;
 /// Seconds of a step without prefill as a line over its rows: least squares with exponential forgetting,
 /// outliers moved towards the line, and the last known cost of a row as one more observation.
 ///
-/// The slope is that of the recent numbers of rows, so a convex cost is followed where the engine works. Kernels
-/// that compute rows in panels cost more at once for the first row of a panel: each number of rows has a
-/// factor by which its own steps differ from the line. It takes steps of several numbers of rows to measure
-/// it. While these lack, a few good drafts are verified every eighth step whatever they cost.
+/// The slope is that of the recent numbers of rows, so a convex cost is followed where the engine works.
+/// Kernels that compute rows in panels cost more at once for the first row of a panel: each number of rows
+/// has a factor by which its own steps differ from the line. It takes steps of several numbers of rows to
+/// measure it. While these lack, a few good drafts are verified every eighth step whatever they cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowCosts {
     steps: u64,

@@ -8,6 +8,7 @@ mod adapter_sets;
 mod admit;
 pub mod budget;
 mod check;
+mod checkpoints;
 mod cold;
 mod costs;
 mod deadlines;

@@ -30,6 +30,7 @@ impl Scheduler {
             if !self.get(seq).is_some_and(Running::prefills) || !self.takes_adapters_of(seq) {
                 continue;
             }
+            self.plan_checkpoint(seq);
             let Some(running) = self.running_mut(seq) else { continue };
             let work = running.work(budget, rows);
             if work.len == 0 {

@@ -21,6 +21,8 @@ pub(super) struct Running {
     pub(super) follows: Option<Follow>,
     /// Time at which it last got work.
     pub(super) worked: Duration,
+    /// Positions of its prompt at which its state is to be saved for the prompt store, the last first.
+    pub(super) checkpoints: Vec<usize>,
     /// Preempted `preemptions_max` times; only protected sequences can preempt it from now on.
     pub(super) protected: bool,
 }
@@ -75,7 +77,9 @@ impl Running {
         let start = self.computed;
         let unscored = self.request.unscored().map(|position| position.max(start));
         let rows_max = unscored.map_or(usize::MAX, |position| (position - start).saturating_add(prompt_rows));
-        let len = self.remaining().min(room).min(rows_max);
+        let checkpoint =
+            self.checkpoints.last().filter(|at| **at > start).map_or(usize::MAX, |at| at - start);
+        let len = self.remaining().min(room).min(rows_max).min(checkpoint);
         let kind = if start < self.prefill_len { WorkKind::Prefill } else { WorkKind::Decode };
         let last = usize::from(len == self.remaining());
         let prompt_rows = unscored.map_or(0, |position| (start + len).saturating_sub(position + last));

@@ -18,8 +18,8 @@ pub(super) fn check(draft: &dyn Model, target: &dyn Model) -> Result<(), LoadErr
     check_vocabulary(&*draft.tokenizer(), &*target.tokenizer()).map_err(refused)
 }
 
-/// Checks that each token of a draft model is that of its target, as [`DraftModel::new`](super::DraftModel::new)
-/// does.
+/// Checks that each token of a draft model is that of its target, as
+/// [`DraftModel::new`](super::DraftModel::new) does.
 ///
 /// # Errors
 ///

@@ -8,7 +8,7 @@ use super::Class;
 use super::cursor::{At, contraction, look, run, spaces};
 use super::letters::numbers_end;
 
-/// What differs between the models.
+/// Differences between the models.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cased {
     /// Numbers in a word, at most.

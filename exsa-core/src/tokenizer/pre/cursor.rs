@@ -7,7 +7,7 @@ use super::Class;
 pub(super) struct At {
     /// The character; NUL at the end.
     pub(super) c: char,
-    /// What it is; nothing at the end.
+    /// Its classes; none at the end.
     pub(super) class: Class,
     /// Its length in bytes; 0 at the end.
     pub(super) len: usize,
@@ -107,9 +107,9 @@ pub(super) fn contraction(text: &str, at: usize, any_case: bool) -> Option<usize
 
 /// A run of white space.
 pub(super) struct Spaces {
-    /// Where it ends; where it was looked for if there is none.
+    /// Its end; the place of the search if there is none.
     pub(super) end: usize,
-    /// Where its last character starts.
+    /// Start of its last character.
     last: usize,
     /// End of the last newline in it.
     newline_end: Option<usize>,

@@ -1,4 +1,4 @@
-//! What the DeepSeek models need: sets of characters, and the last expression of V3.
+//! The DeepSeek models: sets of characters, and the last expression of V3.
 
 use super::cursor::{At, look, run, spaces};
 use super::{Class, Set};

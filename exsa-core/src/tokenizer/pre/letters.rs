@@ -5,12 +5,12 @@
 use super::Class;
 use super::cursor::{contraction, look, run, spaces};
 
-/// What differs between the models.
+/// Differences between the models.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Letters {
     /// Numbers in a word, at most: `\p{N}{1,3}` or `\p{N}`.
     pub(super) numbers_max: usize,
-    /// What counts as a letter: `\p{L}`, or `[\p{L}\p{M}]`.
+    /// Class of a letter: `\p{L}`, or `[\p{L}\p{M}]`.
     pub(super) letter: Class,
 }
 

@@ -1,4 +1,4 @@
-//! Where a provider's keys come from: a file, or OpenID Connect Discovery 1.0.
+//! Source of a provider's keys: a file, or OpenID Connect Discovery 1.0.
 
 use super::config::{JwtConfig, JwtConfigError, is_loopback_url, is_safe_url};
 use serde::Deserialize;

@@ -88,7 +88,8 @@ impl VerifiedTokens {
         });
     }
 
-    /// Closes the table and moves the tokens for which `accept` has a caller to `next`. The others are revoked.
+    /// Closes the table and moves the tokens for which `accept` has a caller to `next`. The others are
+    /// revoked.
     pub(super) fn hand_over(&self, next: Option<&Self>, accept: impl Fn(&Verified) -> Option<Caller>) {
         let mut table = self.lock();
         table.closed = true;

@@ -16,7 +16,8 @@ pub(super) struct Form {
     pub(super) tokens: bool,
     /// Whether log-probabilities are sent.
     pub(super) probabilities: bool,
-    /// Fields that the last object of an answer has, paths with `/` between names; all of them if there is none.
+    /// Fields that the last object of an answer has, paths with `/` between names; all of them if there is
+    /// none.
     pub(super) fields: Arc<[String]>,
     /// Biases of the tokens of texts.
     text_biases: Vec<(String, f32)>,
@@ -90,8 +91,8 @@ impl Form {
 /// Maximum texts with a bias.
 const TEXT_BIASES_MAX: usize = 256;
 
-/// Turns `logit_bias`, a map or a list of pairs, into OpenAI's map of token ids. Returns the entries with a text in
-/// place of an id. `false` stands for a ban.
+/// Turns `logit_bias`, a map or a list of pairs, into OpenAI's map of token ids. Returns the entries with a
+/// text in place of an id. `false` stands for a ban.
 fn take_bias(fields: &mut Fields) -> Result<Vec<(String, f32)>, ApiError> {
     let pairs: Vec<(Value, Value)> = match fields.get("logit_bias") {
         Some(Value::Array(pairs)) => pairs

@@ -25,7 +25,8 @@ pub struct RemoteEntry {
     /// A file with the key that is sent as `Authorization: Bearer`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_file: Option<PathBuf>,
-    /// A GGUF file of the same model, with which text is turned into token ids here; its weights are not read.
+    /// A GGUF file of the same model, with which text is turned into token ids here; its weights are not
+    /// read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
     /// Tokens of context, where the engine does not tell.

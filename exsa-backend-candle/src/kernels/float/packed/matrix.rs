@@ -85,8 +85,8 @@ impl FloatMatrix {
         Ok(Some(Ok(Self { kind, n, k, data: data.into() })))
     }
 
-    /// The matrix of `n` rows of `k` values of type `dtype` whose packed bytes are `data`; `None` where the type
-    /// is no float or the lengths do not fit.
+    /// The matrix of `n` rows of `k` values of type `dtype` whose packed bytes are `data`; `None` where the
+    /// type is no float or the lengths do not fit.
     pub fn from_packed(dtype: GgmlType, n: usize, k: usize, data: WeightMemory) -> Option<Self> {
         let kind = FloatType::of(dtype)?;
         let fits = n > 0 && k > 0 && data.as_slice().len() == Self::packed_bytes(kind, n, k);

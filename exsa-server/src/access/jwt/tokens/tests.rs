@@ -318,7 +318,7 @@ async fn other_settings_keep_the_tokens_that_they_accept() {
         // A token that is verified under the old settings now gets no caller that a reload could not revoke.
         let late = tokens.verify(&sign(&with("sub", json!("late")))).await;
         assert_eq!(late.unwrap_err(), TokenError::Replaced);
-        // What was handed over can still be revoked.
+        // A token that was handed over can still be revoked.
         if let Some(next) = next {
             next.retire(None);
             assert!(secret.revocation.is_revoked() && ed.revocation.is_revoked());
