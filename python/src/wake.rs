@@ -35,7 +35,7 @@ impl Wake for Call {
 fn calls() -> &'static Mutex<Sender<Py<PyAny>>> {
     CALLS.get_or_init(|| {
         let (sender, functions) = channel::<Py<PyAny>>();
-        // Where no thread can be started, calls are lost, and with them the wait for an answer.
+        // Calls are lost if no thread can be started, and with them the wait for an answer.
         let _ = thread::Builder::new().name("exsa-wake".into()).spawn(move || {
             for function in functions {
                 // An event loop that was closed meanwhile refuses; nobody waits there any more.

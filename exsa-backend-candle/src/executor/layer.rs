@@ -143,8 +143,8 @@ impl Pass<'_> {
         Ok(m)
     }
 
-    /// Adds what the MLP gives to the hidden states of the rows that attention left, and makes the input `next`
-    /// of them.
+    /// Adds what the MLP gives to the hidden states of the rows that attention left, and makes the input
+    /// `next` of them.
     pub fn mlp(&mut self, next: &Input) -> Result<(), StepError> {
         let (mlp, index) = (&self.layer.mlp, self.index);
         let place = |projection| Place::Layer(index, projection);

@@ -24,8 +24,8 @@ pub(super) struct Workspace {
     pub attended: Vec<f32>,
     /// Output of attention and MLP after their last projection, `[tokens, n_embd]`.
     pub projected: Vec<f32>,
-    /// Gate and up, `[tokens, 2 * n_ff]` from one matrix, else two matrices one after the other; without a gate
-    /// `[tokens, n_ff]`.
+    /// Gate and up, `[tokens, 2 * n_ff]` from one matrix, else two matrices one after the other; without a
+    /// gate `[tokens, n_ff]`.
     pub hidden: Vec<f32>,
 }
 

@@ -38,7 +38,8 @@ static ARCHITECTURES: [&Architecture; 14] = [
 
 /// Characteristics of a family of decoder-only transformers.
 ///
-/// All have this in common: grouped-query attention with RoPE, an MLP, and a norm before the output projection.
+/// All have this in common: grouped-query attention with RoPE, an MLP, and a norm before the output
+/// projection.
 #[derive(Debug)]
 pub(crate) struct Architecture {
     /// `general.architecture`, and the prefix of the metadata keys.
@@ -64,8 +65,8 @@ pub(crate) struct Architecture {
     pub activation: Activation,
     /// Factor on the embeddings.
     pub embedding_scale: EmbeddingScale,
-    /// `attention.scale` replaces the factor on attention scores, and `residual_scale` multiplies the outputs of
-    /// attention and MLP before they are added.
+    /// `attention.scale` replaces the factor on attention scores, and `residual_scale` multiplies the outputs
+    /// of attention and MLP before they are added.
     pub layer_scales: bool,
     /// Layers with sliding-window attention.
     pub windows: Windows,

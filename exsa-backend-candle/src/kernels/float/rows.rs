@@ -384,8 +384,8 @@ fn scale_in_place<S: Simd>(x: &mut [f32], weight: &[f32], epsilon: f32) {
 }
 
 dispatch! {
-    /// Layer normalization (Ba et al., arXiv:1607.06450) without bias: `out = (x - mean(x)) / sqrt(variance(x) +
-    /// epsilon) * weight`.
+    /// Layer normalization (Ba et al., arXiv:1607.06450) without bias:
+    /// `out = (x - mean(x)) / sqrt(variance(x) + epsilon) * weight`.
     center = center_body(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32])
 }
 
