@@ -48,6 +48,8 @@ impl Process {
         let words = command::words(line)?;
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // The hub's tokens are for the hub; `env HF_TOKEN=... COMMAND` hands one over.
+        command.env_remove("HF_TOKEN").env_remove("HUGGING_FACE_HUB_TOKEN");
         // Ctrl-C on the terminal stops an answer here, and not the server.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -76,15 +76,15 @@ mod tests {
 
     #[test]
     fn positions_are_few_and_those_of_longer_prompts_too() {
-        assert_eq!(positions(256, 256, None, 0), []);
+        assert!(positions(256, 256, None, 0).is_empty());
         assert_eq!(positions(257, 256, None, 0), [256]);
         assert_eq!(positions(1279, 256, None, 0), [1024, 768, 512, 256]);
         assert_eq!(positions(1281, 256, None, 0), [1024, 512]);
         assert_eq!(positions(3000, 256, Some(900), 0), [2048, 1024, 900]);
         assert_eq!(positions(3000, 256, Some(1024), 900), [2048, 1024]);
-        assert_eq!(positions(3000, 256, Some(3000), 2048), []);
+        assert!(positions(3000, 256, Some(3000), 2048).is_empty());
         assert_eq!(positions(100, usize::MAX, Some(40), 0), [40]);
-        assert_eq!(positions(0, 0, None, 0), []);
+        assert!(positions(0, 0, None, 0).is_empty());
         for end in 0..5000 {
             assert!(positions(end, 64, Some(end / 3), 0).len() <= STRIDES_MAX + 1);
         }
