@@ -1,6 +1,6 @@
 //! Sums over the inputs of projections, against those of a naive implementation in float64.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod naive;
 mod support;

@@ -69,7 +69,7 @@ fn files_that_hold_no_model_are_told_from_one() {
     let loaded = CandleBackend::new().load(&source, &LoadOptions::default(), &mut LoadProgress::none());
     for error in [loaded.err().unwrap(), inspect(&source)] {
         assert!(matches!(error, LoadError::Folder { .. }), "{error:?}");
-        says(&error, &[&folder.display().to_string(), "is a folder", "gemma"]);
+        says(&error, &[&folder.display().to_string(), "is a folder", "-f32.gguf"]);
     }
     let Some(lora) = test_data::model("exsa-lora-alice.gguf") else { return };
     says(&inspect(&ModelSource::file(lora)), &["an adapter, not a model"]);

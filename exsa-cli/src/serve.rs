@@ -11,11 +11,10 @@ pub(crate) fn serve(args: ServeArgs) -> Result<(), CliError> {
     let ServeArgs { source, allow_http, mut server } = args;
     let named = source.or_else(|| server.model()?.to_str().map(str::to_owned));
     match named.filter(|name| name != model::BUILTIN) {
-        Some(name) if Source::is_remote(&name) => {
-            if server.serves() {
-                server = server.with_model(fetched(&name, allow_http)?);
-            }
+        Some(name) if Source::is_remote(&name) && server.serves() => {
+            server = server.with_model(fetched(&name, allow_http)?);
         }
+        Some(name) if Source::is_remote(&name) => {}
         Some(name) => server = server.with_model(name),
         None => {}
     }
