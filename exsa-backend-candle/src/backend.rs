@@ -61,7 +61,7 @@ impl CandleBackend {
     }
 
     /// Loads a model on the CPU to sum up the inputs of its projections: `options` as for
-    /// [`Model::session`](exsa_core::backend::Model::session), of which sequences and adapters are not used.
+    /// [`Model::session`], of which sequences and adapters are not used.
     ///
     /// # Errors
     ///
