@@ -1,5 +1,8 @@
 //! The executor on tensors, on candle's CPU device, against the kernels of the host.
 
+#[path = "../tests/support/architectures.rs"]
+mod architectures;
+
 use crate::config::Config;
 use crate::kernels::quantized::Isa;
 use crate::load::LoadedModel;
@@ -8,6 +11,7 @@ use crate::mapping::Mapping;
 use crate::session::CandleSession;
 use crate::weights::Weights;
 use crate::{compute, load};
+use architectures::ARCHITECTURES;
 use candle_core::Device;
 use exsa_core::SeqId;
 use exsa_core::backend::{KvType, LoadProgress, ModelSource, Session, SessionOptions};
@@ -60,25 +64,7 @@ fn logits(name: &str, device: Option<Device>, kv_type: KvType) -> Vec<f32> {
 /// The executor of GPUs, on candle's CPU device, against our kernels.
 #[test]
 fn both_executors_agree() {
-    for name in [
-        "llama-f32",
-        "llama3-f32",
-        "llama-bias-f32",
-        "qwen2-f32",
-        "qwen3-f32",
-        "gemma2-f32",
-        "gemma3-f32",
-        "phi3-f32",
-        "granite-f32",
-        "smollm3-f32",
-        "olmo2-f32",
-        "olmo3-f32",
-        "glm4-f32",
-        "exaone4-f32",
-        "command-r-f32",
-        "cohere2-f32",
-        "starcoder2-f32",
-    ] {
+    for name in ARCHITECTURES.into_iter().chain(["llama-bias-f32"]) {
         for kv_type in [KvType::F32, KvType::F16] {
             let host = logits(name, None, kv_type);
             let tensors = logits(name, Some(Device::Cpu), kv_type);

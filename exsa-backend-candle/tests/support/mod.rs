@@ -1,6 +1,10 @@
 //! Shared by the integration tests: the micro models, and sessions with exact keys and values.
 #![allow(dead_code, clippy::unwrap_used)]
 
+mod architectures;
+
+pub use architectures::ARCHITECTURES;
+
 use exsa_backend_candle::CandleBackend;
 use exsa_conformance::edit::Edit;
 use exsa_core::backend::{
@@ -8,26 +12,6 @@ use exsa_core::backend::{
 };
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// A model of every architecture, in f32.
-pub const ARCHITECTURES: [&str; 16] = [
-    "llama-f32",
-    "llama3-f32",
-    "qwen2-f32",
-    "qwen3-f32",
-    "gemma2-f32",
-    "gemma3-f32",
-    "phi3-f32",
-    "granite-f32",
-    "smollm3-f32",
-    "olmo2-f32",
-    "olmo3-f32",
-    "glm4-f32",
-    "exaone4-f32",
-    "command-r-f32",
-    "cohere2-f32",
-    "starcoder2-f32",
-];
 
 /// A file of `tests/data`.
 pub fn data(name: &str) -> PathBuf {

@@ -9,8 +9,7 @@ use ureq::Agent;
 
 /// A request until its end.
 ///
-/// Whoever ends it first, ends the stream: the consumer's cancel and the time limits do not wait for the
-/// network.
+/// The first of the consumer, a time limit and the network ends the stream; none waits for the others.
 pub(crate) struct Control {
     state: Mutex<State>,
     changed: Condvar,

@@ -1,0 +1,21 @@
+//! Names of the micro models, for the integration tests and those of executors.
+
+/// A model of every architecture, in f32.
+pub const ARCHITECTURES: [&str; 16] = [
+    "llama-f32",
+    "llama3-f32",
+    "qwen2-f32",
+    "qwen3-f32",
+    "gemma2-f32",
+    "gemma3-f32",
+    "phi3-f32",
+    "granite-f32",
+    "smollm3-f32",
+    "olmo2-f32",
+    "olmo3-f32",
+    "glm4-f32",
+    "exaone4-f32",
+    "command-r-f32",
+    "cohere2-f32",
+    "starcoder2-f32",
+];
