@@ -68,6 +68,8 @@ impl Mapping {
             // read.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
         }
+        #[cfg(not(unix))]
+        let _ = (start, len);
     }
 
     /// Tells the system that these bytes are needed soon.
@@ -79,6 +81,8 @@ impl Mapping {
             // Without it, it is slower, not wrong.
             let _ = map.advise_range(memmap2::Advice::WillNeed, start, len);
         }
+        #[cfg(not(unix))]
+        let _ = (start, len);
     }
 
     /// Length and time of the last change of a mapped file.
