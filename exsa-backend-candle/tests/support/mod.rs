@@ -1,5 +1,5 @@
 //! Shared by the integration tests: the micro models, and sessions with exact keys and values.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 mod architectures;
 
