@@ -1,6 +1,7 @@
 //! Adapters that a model has loaded, in the form of the host's kernels.
 
 use crate::config::Config;
+use crate::kernels::MatrixShape;
 use crate::kernels::float::packed::{FloatMatrix, FloatType, LowRank};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
@@ -165,7 +166,8 @@ fn packed_type(dtype: GgmlType) -> GgmlType {
 /// Bytes of the packed matrices of a pair.
 fn packed_bytes(pair: &AdapterPair) -> [usize; 2] {
     let bytes = |dtype: GgmlType, n: usize, k: usize| {
-        FloatType::of(packed_type(dtype)).map_or(0, |kind| FloatMatrix::packed_bytes(kind, n, k))
+        FloatType::of(packed_type(dtype))
+            .map_or(0, |kind| FloatMatrix::packed_bytes(kind, MatrixShape::one(n, k)))
     };
     [bytes(pair.a.dtype, pair.rank, pair.columns), bytes(pair.b.dtype, pair.rows, pair.rank)]
 }

@@ -96,6 +96,7 @@ mod packed_cache;
 mod packed_tensor;
 mod plan;
 mod pooling;
+mod routing;
 mod session;
 mod shape;
 mod tensor_values;

@@ -5,6 +5,7 @@ use crate::config::{Config, FreqFactors};
 use crate::error::CandleError;
 use crate::kernels::quantized::Isa;
 use crate::layers::attention::{Attention, HeadNorm, Qkv};
+use crate::layers::experts::FeedForward;
 use crate::layers::mlp::{GateUp, Mlp};
 use crate::layers::norm::{Input, LayerNorm};
 use crate::layers::vector::Vector;
@@ -97,7 +98,7 @@ fn load_layer(config: &Config, index: usize, weights: &mut Weights<'_, '_>) -> R
     let &Config { architecture, n_embd, norm_epsilon, residual_scale, .. } = config;
     let name = |part: &str| format!("blk.{index}.{part}");
     let attention = load_attention(config, index, weights)?;
-    let mlp = load_mlp(config, index, weights)?;
+    let mlp = FeedForward::Dense(load_mlp(config, index, weights)?);
     let mut input = |part: &str| load_norm(config, &name(part), weights);
     let (attention_input, mlp_input) = match architecture.inputs {
         Inputs::Normed => (input("attn_norm")?, input("ffn_norm")?),

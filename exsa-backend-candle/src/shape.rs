@@ -58,4 +58,6 @@ pub(crate) enum Activation {
     Silu,
     /// GELU in the approximation by tanh (Hendrycks and Gimpel, arXiv:1606.08415).
     GeluTanh,
+    /// `x * sigmoid(1.702 x)` of values up to 7, on `up + 1` with `up` clamped to 7, as in gpt-oss (2025).
+    ClampedSwiglu,
 }

@@ -7,8 +7,8 @@ use crate::error::CandleError;
 use crate::kv::KvStore;
 use crate::layers::attention::{Attention, Placement, Rows};
 use crate::layers::embedding::Embedding;
+use crate::layers::experts::FeedForward;
 use crate::layers::linear::Linear;
-use crate::layers::mlp::Mlp;
 use crate::layers::norm::{Input, RmsNorm};
 use crate::layers::rope::RopeTensors;
 use candle_core::{Result, Tensor};
@@ -42,7 +42,7 @@ pub(crate) struct Layer {
     /// Input of the MLP.
     pub mlp_input: Input,
     /// The MLP.
-    pub mlp: Mlp,
+    pub mlp: FeedForward,
     /// Norm of what the MLP gives.
     pub post_mlp_norm: Option<RmsNorm>,
     /// Factor on what attention and MLP give, before it is added.

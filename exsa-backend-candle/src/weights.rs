@@ -1,10 +1,12 @@
 //! Tensors of a GGUF on their way to a device, with all checks of name, shape and type.
 
 use crate::error::CandleError;
+use crate::kernels::MatrixShape;
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
-use crate::kernels::quantized::{Isa, PackedType};
+use crate::kernels::quantized::Isa;
 use crate::layers::embedding::Embedding;
+use crate::layers::experts::ExpertLinear;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
 use crate::layers::vector::Vector;
@@ -130,22 +132,63 @@ impl<'a, 'p> Weights<'a, 'p> {
         let bias =
             self.optional_vector(&format!("{name}.bias"), rows)?.map(Vector::new).transpose().load()?;
         if let Some(isa) = self.isa
-            && PackedTensor::packed_bytes(self.find(&weight_name)?.dtype, rows, columns).is_some()
+            && is_packed(self.find(&weight_name)?.dtype)
         {
-            return Ok(match self.packed(&weight_name, rows, columns)? {
+            let tensor = self.find_matrix(&weight_name, rows, columns)?;
+            return Ok(match self.packed(tensor, MatrixShape::one(rows, columns))? {
                 PackedTensor::Quantized(weight) => Linear::packed(weight, isa, bias),
                 PackedTensor::Float(weight) => Linear::float(weight, isa, bias),
             });
         }
         if self.isa.is_some() {
-            return Ok(Linear::wide(self.wide(&weight_name, rows, columns)?, rows, bias));
+            let tensor = self.find_matrix(&weight_name, rows, columns)?;
+            return Ok(Linear::wide(self.wide(tensor, rows, columns)?, rows, bias));
         }
         Linear::device(self.matrix(&weight_name, rows, columns)?, bias).load()
     }
 
-    /// The matrix `name` where it lies in the file, of a type without a packed form.
-    fn wide(&mut self, name: &str, rows: usize, columns: usize) -> Result<MappedRows, LoadError> {
-        let tensor = self.find_matrix(name, rows, columns)?;
+    /// The projections of all experts by `{name}.weight`, `[columns, rows, count]` in the file, and, where the
+    /// file has one, `{name}.bias`, `[rows, count]`; on the host's kernels alone.
+    pub fn expert_linear(&mut self, name: &str, shape: MatrixShape) -> Result<ExpertLinear, LoadError> {
+        let weight_name = format!("{name}.weight");
+        let MatrixShape { count, rows, columns } = shape;
+        let tensor = self.find(&weight_name)?;
+        if tensor.shape[..] != [columns as u64, rows as u64, count as u64] {
+            return Err(wrong_shape(tensor, &format!("[{columns}, {rows}, {count}]")));
+        }
+        let Some(isa) = self.isa else {
+            return Err(LoadError::Unsupported {
+                what: "a mixture of experts on a device other than the CPU".to_owned(),
+                supported: "mixtures of experts on the CPU".to_owned(),
+            });
+        };
+        let bias = self.expert_bias(&format!("{name}.bias"), rows, count)?;
+        if is_packed(tensor.dtype) {
+            return Ok(match self.packed(tensor, shape)? {
+                PackedTensor::Quantized(weight) => ExpertLinear::packed(weight, isa, bias),
+                PackedTensor::Float(weight) => ExpertLinear::float(weight, isa, bias),
+            });
+        }
+        let all_rows = shape.all_rows().ok_or_else(|| damaged(tensor))?;
+        Ok(ExpertLinear::wide(self.wide(tensor, all_rows, columns)?, shape, bias))
+    }
+
+    /// The biases `name` of `count` experts, `[count, rows]`, where the file has them.
+    fn expert_bias(&mut self, name: &str, rows: usize, count: usize) -> Result<Option<Vec<f32>>, LoadError> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let tensor = self.find_matrix(name, count, rows)?;
+        let (table, start, bytes) = self.table(tensor, count, rows)?;
+        self.read_ahead(tensor, start, bytes)?;
+        let mut values = vec![0.0; count * rows];
+        values.chunks_exact_mut(rows).enumerate().for_each(|(expert, row)| table.row(expert, row));
+        Ok(Some(values))
+    }
+
+    /// Rows of `columns` values where they lie in the file, of a type without a packed form.
+    fn wide(&mut self, tensor: &'a TensorInfo, rows: usize, columns: usize) -> Result<MappedRows, LoadError> {
+        let name = &tensor.name;
         let (weight, start, bytes) = self.table(tensor, rows, columns)?;
         self.read_ahead(tensor, start, bytes)?;
         if self.slow.insert(tensor.dtype) {
@@ -158,21 +201,20 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(weight)
     }
 
-    /// The matrix `name`, packed for our own products: from the packed cache where it is there.
-    fn packed(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedTensor, LoadError> {
-        let tensor = self.find_matrix(name, rows, columns)?;
+    /// The matrices of `tensor`, packed for our own products: from the packed cache where they are there.
+    fn packed(&mut self, tensor: &'a TensorInfo, shape: MatrixShape) -> Result<PackedTensor, LoadError> {
         let (start, bytes) = self.place(tensor)?;
         let mapping = Arc::clone(&self.mapping);
         let counts = self.take(tensor, &mapping.bytes()[start..start + bytes]);
         let Self { steps, team, memory, cached, .. } = self;
         let mut done = |bytes: u64| if counts { steps.add(bytes) } else { steps.report() };
         if let Some(cached) = cached
-            && let Some(matrix) = cached.take(tensor, (rows, columns), team, memory, &mut done)?
+            && let Some(matrix) = cached.take(tensor, shape, team, memory, &mut done)?
         {
             return Ok(matrix);
         }
         let place = (&*mapping, start..start + bytes);
-        PackedTensor::pack(tensor, (rows, columns), place, team, memory, done)
+        PackedTensor::pack(tensor, shape, place, team, memory, done)
     }
 
     /// The embeddings `name` of `rows` tokens, to be multiplied by `scale`.
@@ -280,24 +322,34 @@ impl<'a, 'p> Weights<'a, 'p> {
     }
 }
 
-/// Matrices of `gguf` on the host: each with its tensor, rows and columns, and the type that it is packed as
-/// for integer kernels, if it is. The embeddings are one where they are the output projection too.
-pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize, usize, Option<PackedType>)> {
+/// Matrices of `gguf` on the host, with their tensors; those of all experts of a layer are in one. The
+/// embeddings are one where they are the output projection too.
+pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, MatrixShape)> {
     let tied = gguf.tensor("output.weight").is_none();
     gguf.tensors().iter().filter_map(move |tensor| {
-        let [columns, rows] = tensor.shape[..] else { return None };
-        // Those without values have no bytes either, and their other length may be anything.
-        let size = |size: u64| usize::try_from(size).ok().filter(|size| *size > 0);
+        let (columns, rows, count) = match tensor.shape[..] {
+            // Biases of experts are no matrices.
+            [columns, rows] if !tensor.name.ends_with(".bias") => (columns, rows, 1),
+            [columns, rows, count] => (columns, rows, count),
+            _ => return None,
+        };
+        let size = |size: u64| usize::try_from(size).ok();
+        let shape = MatrixShape { count: size(count)?, rows: size(rows)?, columns: size(columns)? };
         let used = tied || tensor.name != "token_embd.weight";
-        used.then_some((tensor, size(rows)?, size(columns)?, PackedType::of(tensor.dtype)))
+        // Those without values have no bytes either, and their other lengths may be anything.
+        (used && !shape.is_empty()).then_some((tensor, shape))
     })
+}
+
+/// Whether matrices of that type are packed.
+fn is_packed(dtype: GgmlType) -> bool {
+    PackedTensor::packed_bytes(dtype, MatrixShape::one(1, 1)).is_some()
 }
 
 /// Bytes of the packed matrices of `gguf`.
 pub(crate) fn packed_bytes(gguf: &Gguf) -> usize {
-    let packed = matrices(gguf).filter_map(|(tensor, rows, columns, _)| {
-        PackedTensor::packed_bytes(tensor.dtype, rows, columns).map(Arena::step)
-    });
+    let packed = matrices(gguf)
+        .filter_map(|(tensor, shape)| PackedTensor::packed_bytes(tensor.dtype, shape).map(Arena::step));
     packed.fold(0, usize::saturating_add)
 }
 

@@ -11,8 +11,9 @@ use crate::kernels::float::kv_layout::HeadLayout;
 use crate::kernels::float::rows::{self, Cache, HeadNorm, HeadRows, Residual, RopeTable};
 use crate::kernels::memory::team::Team;
 use crate::layers::attention::Qkv;
+use crate::layers::experts::{Experts, FeedForward};
 use crate::layers::linear::{Activations, Linear};
-use crate::layers::mlp::GateUp;
+use crate::layers::mlp::{GateUp, Mlp};
 use crate::layers::norm::{Input, RmsNorm};
 use crate::transformer::Layer;
 use exsa_core::backend::Interrupt;
@@ -146,46 +147,108 @@ impl Pass<'_> {
     /// Adds what the MLP gives to the hidden states of the rows that attention left, and makes the input
     /// `next` of them.
     pub fn mlp(&mut self, next: &Input) -> Result<(), StepError> {
-        let (mlp, index) = (&self.layer.mlp, self.index);
-        let place = |projection| Place::Layer(index, projection);
-        let rows_of = if self.wanted.is_some() { RowsOf::Wanted } else { RowsOf::Batch };
-        let (n_embd, n_ff) = (self.config.n_embd, mlp.n_ff);
         let m = self.wanted.map_or(self.metadata.slots.len(), <[u32]>::len);
-        let Workspace { x, normed, projected, hidden, .. } = &mut *self.workspace;
-        let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
-        let (team, activations, adapters) = (&mut *self.team, &mut *self.activations, &mut *self.adapters);
-        let hidden = &mut hidden[..m * mlp.hidden_width()];
-        match &mlp.input {
-            GateUp::Split { gate, up } => {
-                let (g, u) = hidden.split_at_mut(m * n_ff);
-                let outputs = [(gate, &mut *g), (up, &mut *u)];
-                Linear::multiply(outputs, normed, m, team, activations).step()?;
-                let outputs = [(place(Projection::Gate), &mut *g), (place(Projection::Up), &mut *u)];
-                adapters.add(outputs, normed, n_embd, rows_of, team);
-                rows::gate(mlp.activation, g, Some(u), n_ff, team);
-            }
-            GateUp::Fused(both) => {
-                Linear::multiply([(both, &mut *hidden)], normed, m, team, activations).step()?;
-                let output = [(place(Projection::Up), &mut *hidden)];
-                adapters.add(output, normed, n_embd, rows_of, team);
-                rows::gate(mlp.activation, hidden, None, n_ff, team);
-            }
-            GateUp::Ungated(up) => {
-                let hidden = &mut hidden[..m * n_ff];
-                Linear::multiply([(up, &mut *hidden)], normed, m, team, activations).step()?;
-                let output = [(place(Projection::Up), &mut *hidden)];
-                adapters.add(output, normed, n_embd, rows_of, team);
-                rows::activate(mlp.activation, hidden, team);
-            }
+        match &self.layer.mlp {
+            FeedForward::Dense(mlp) => self.dense(mlp, m)?,
+            FeedForward::Experts(experts) => self.experts(experts, m)?,
         }
-        let projected = &mut projected[..m * n_embd];
-        let output = [(&mlp.down, &mut *projected)];
-        Linear::multiply(output, &hidden[..m * n_ff], m, team, activations).step()?;
-        let output = [(place(Projection::Down), &mut *projected)];
-        adapters.add(output, &hidden[..m * n_ff], n_ff, rows_of, team);
+        let n_embd = self.config.n_embd;
+        let Workspace { x, normed, projected, .. } = &mut *self.workspace;
+        let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
         let norm = self.layer.post_mlp_norm.as_ref().map(RmsNorm::host);
         let residual = Residual { norm, scale: self.layer.residual_scale };
-        rows::add(x, projected, residual, next.host(), n_embd, normed, team);
+        rows::add(x, &mut projected[..m * n_embd], residual, next.host(), n_embd, normed, self.team);
         Ok(())
     }
+
+    /// Writes the output of `mlp` for `m` rows of its input to the workspace.
+    fn dense(&mut self, mlp: &Mlp, m: usize) -> Result<(), StepError> {
+        let n_embd = self.config.n_embd;
+        let rows = if self.wanted.is_some() { RowsOf::Wanted } else { RowsOf::Batch };
+        let Workspace { normed, projected, hidden, .. } = &mut *self.workspace;
+        let (normed, projected) = (&normed[..m * n_embd], &mut projected[..m * n_embd]);
+        let adapted = Adapted { adapters: &mut *self.adapters, layer: self.index, rows };
+        run_mlp(mlp, normed, m, (hidden, projected), Some(adapted), self.team, self.activations).step()
+    }
+
+    /// The same of a mixture of experts, where no adapter has a place.
+    fn experts(&mut self, experts: &Experts, m: usize) -> Result<(), StepError> {
+        let n_embd = self.config.n_embd;
+        let (team, activations) = (&mut *self.team, &mut *self.activations);
+        let Workspace { normed, projected, hidden, experts: workspace, .. } = &mut *self.workspace;
+        let (normed, projected) = (&normed[..m * n_embd], &mut projected[..m * n_embd]);
+        workspace.run(experts, normed, (m, n_embd), projected, team, activations).step()?;
+        if let Some(expert) = &experts.shared {
+            let output = &mut workspace.outputs[..m * n_embd];
+            run_mlp(&expert.mlp, normed, m, (hidden, output), None, team, activations).step()?;
+            let gate = expert.gate.as_deref().map(|gate| (gate, normed));
+            rows::add_gated(projected, output, gate, n_embd, team);
+        }
+        Ok(())
+    }
+}
+
+/// Adapters of the projections of an MLP.
+struct Adapted<'a> {
+    adapters: &'a mut AdapterBatch,
+    layer: usize,
+    rows: RowsOf,
+}
+
+impl Adapted<'_> {
+    fn add<const N: usize>(
+        &mut self,
+        outputs: [(Projection, &mut [f32]); N],
+        x: &[f32],
+        k: usize,
+        team: &mut Team,
+    ) {
+        let outputs = outputs.map(|(projection, output)| (Place::Layer(self.layer, projection), output));
+        self.adapters.add(outputs, x, k, self.rows, team);
+    }
+}
+
+/// Writes the output of `mlp` for the `m` rows of `x` to `out`, with hidden values in `hidden`.
+fn run_mlp(
+    mlp: &Mlp,
+    x: &[f32],
+    m: usize,
+    (hidden, out): (&mut [f32], &mut [f32]),
+    mut adapted: Option<Adapted<'_>>,
+    team: &mut Team,
+    activations: &mut Activations,
+) -> candle_core::Result<()> {
+    let (width, n_ff) = (x.len() / m, mlp.n_ff);
+    let hidden = &mut hidden[..m * mlp.hidden_width()];
+    match &mlp.input {
+        GateUp::Split { gate, up } => {
+            let (g, u) = hidden.split_at_mut(m * n_ff);
+            Linear::multiply([(gate, &mut *g), (up, &mut *u)], x, m, team, activations)?;
+            if let Some(adapted) = &mut adapted {
+                adapted.add([(Projection::Gate, &mut *g), (Projection::Up, &mut *u)], x, width, team);
+            }
+            rows::gate(mlp.activation, g, Some(u), n_ff, team);
+        }
+        GateUp::Fused(both) => {
+            Linear::multiply([(both, &mut *hidden)], x, m, team, activations)?;
+            if let Some(adapted) = &mut adapted {
+                adapted.add([(Projection::Up, &mut *hidden)], x, width, team);
+            }
+            rows::gate(mlp.activation, hidden, None, n_ff, team);
+        }
+        GateUp::Ungated(up) => {
+            let hidden = &mut hidden[..m * n_ff];
+            Linear::multiply([(up, &mut *hidden)], x, m, team, activations)?;
+            if let Some(adapted) = &mut adapted {
+                adapted.add([(Projection::Up, &mut *hidden)], x, width, team);
+            }
+            rows::activate(mlp.activation, hidden, team);
+        }
+    }
+    let hidden = &hidden[..m * n_ff];
+    Linear::multiply([(&mlp.down, &mut *out)], hidden, m, team, activations)?;
+    if let Some(adapted) = &mut adapted {
+        adapted.add([(Projection::Down, out)], hidden, n_ff, team);
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Workspace and batch metadata of passes on the host, sized once for the largest batch.
 
 use super::Ropes;
+use super::experts::{ExpertSizes, ExpertWorkspace};
 use crate::config::Config;
 use crate::kernels::float::AttentionSpan;
 use crate::kv::BlockTables;
@@ -27,6 +28,8 @@ pub(super) struct Workspace {
     /// Gate and up, `[tokens, 2 * n_ff]` from one matrix, else two matrices one after the other; without a
     /// gate `[tokens, n_ff]`.
     pub hidden: Vec<f32>,
+    /// Of mixtures of experts.
+    pub experts: ExpertWorkspace,
 }
 
 impl Workspace {
@@ -40,12 +43,14 @@ impl Workspace {
             attended: zeroed(attended)?,
             projected: zeroed(projected)?,
             hidden: zeroed(hidden)?,
+            experts: ExpertWorkspace::new(ExpertSizes::of(config), tokens)?,
         })
     }
 
     /// Bytes of it.
     pub fn bytes(config: &Config, tokens: usize) -> u64 {
-        widths(config).iter().map(|width| float_bytes(width * tokens)).sum()
+        let buffers: u64 = widths(config).iter().map(|width| float_bytes(width * tokens)).sum();
+        buffers.saturating_add(ExpertWorkspace::bytes(ExpertSizes::of(config), tokens))
     }
 }
 
@@ -56,13 +61,13 @@ fn widths(config: &Config) -> [usize; 6] {
     [n_embd, n_embd, (n_head + 2 * n_head_kv) * head_dim, n_head * head_dim, n_embd, hidden]
 }
 
-fn float_bytes(len: usize) -> u64 {
+pub(super) fn float_bytes(len: usize) -> u64 {
     len as u64 * size_of::<f32>() as u64
 }
 
 /// `len` zeros, which take no memory yet. A batch size that no system has memory for is an error and not the
 /// end.
-fn zeroed(len: usize) -> Result<Vec<f32>, LoadError> {
+pub(super) fn zeroed(len: usize) -> Result<Vec<f32>, LoadError> {
     let memory = |_| LoadError::Memory {
         what: "a pass of batch_tokens_max tokens",
         needed: float_bytes(len),

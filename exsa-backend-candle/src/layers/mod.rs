@@ -5,6 +5,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod embedding;
+pub(crate) mod experts;
 pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod norm;

@@ -7,6 +7,7 @@ mod elementwise;
 pub mod kv_layout;
 pub mod matmul;
 pub mod packed;
+pub mod router;
 pub mod rows;
 mod skinny_gemm;
 mod softmax;
