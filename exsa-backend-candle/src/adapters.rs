@@ -1,17 +1,17 @@
 //! Adapters that a model has loaded, in the form of the host's kernels.
 
-use crate::config::Config;
 use crate::kernels::MatrixShape;
 use crate::kernels::float::packed::{FloatMatrix, FloatType, LowRank};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
 use crate::load::LoadedModel;
-use crate::models::MlpKind;
 use exsa_core::AdapterId;
 use exsa_core::adapter::{AdapterFile, AdapterPair, BaseMatrix, BaseModel, Factor};
 use exsa_core::backend::{AdapterInfo, AdapterLimits, Fingerprint, ModelSource};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::GgmlType;
+use exsa_models::Config;
+use exsa_models::architecture::MlpKind;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -231,6 +231,11 @@ fn place(model: &LoadedModel, name: &str) -> Result<(Place, [usize; 2]), String>
         name.strip_prefix("blk.").and_then(|name| name.split_once('.')).ok_or_else(unknown)?;
     let layer: usize = layer.parse().ok().filter(|layer| *layer < n_layer).ok_or_else(unknown)?;
     let (width, width_kv) = (n_head * head_dim, n_head_kv * head_dim);
+    if model.config.layer_experts(layer).is_some() && part.starts_with("ffn_") {
+        return Err(format!(
+            "{name}: adapters of mixtures of experts are not supported; those of the attention are"
+        ));
+    }
     let (fused_qkv, mlp) = (architecture.fused_qkv, architecture.mlp);
     let up = if mlp == MlpKind::FusedGate { 2 * n_ff } else { n_ff };
     let (projection, shape) = match part {

@@ -2,7 +2,6 @@
 //! allocations.
 
 use crate::compute;
-use crate::config::Config;
 use crate::executor::HostExecutor;
 use crate::kernels::MatrixShape;
 use crate::kernels::float::packed::{FloatSizes, FloatType};
@@ -16,6 +15,7 @@ use crate::weights;
 use exsa_core::backend::{Capabilities, MemoryEstimate, SessionOptions};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, TensorInfo};
+use exsa_models::Config;
 
 /// Memory of the model of `gguf`, whose bytes are `mapping`, and of one session by `options`. `packed_mapped`
 /// says whether packed matrices are pages of a file.
@@ -35,9 +35,10 @@ pub(crate) fn estimate(
     let Capabilities { sequences_max, context_tokens_max, batch_tokens_max, .. } = plan.capabilities;
     let rows = options.sequences_max.min(batch_tokens_max);
     let n_vocab = gguf.tensor("token_embd.weight").and_then(|table| table.shape.last()).copied().unwrap_or(0);
+    let experts_used = config.experts.as_ref().map_or(1, |experts| experts.routing.used);
     let scratch = [
         HostExecutor::bytes(&config, &plan, threads),
-        products(gguf, (config.n_layer, 1), (batch_tokens_max, rows), threads),
+        products(gguf, (config.n_layer, experts_used), (batch_tokens_max, rows), threads),
         n_vocab.saturating_mul(4 * rows as u64),
         BlockTables::bytes(sequences_max, n_blocks, context_tokens_max),
     ];
@@ -96,9 +97,11 @@ fn products(
         let wanted_only = part.is_some_and(|part| !part.starts_with("attn_k") && !part.starts_with("attn_v"))
             && part != Some("attn_qkv.weight");
         let m = if tensor.name == output || wanted_only { rows } else { tokens };
-        // Rows of all experts are multiplied at once, but those of slow types one expert after the other.
+        // Rows of all experts are multiplied at once, and there is memory for all tokens in any layer; those
+        // of slow types are multiplied one expert after the other.
         let (is_stack, expert_rows) = (tensor.shape.len() == 3, m);
-        let (m, groups) = if is_stack { (m * experts_used, count.min(m * experts_used)) } else { (m, 1) };
+        let stack_rows = tokens.saturating_mul(experts_used);
+        let (m, groups) = if is_stack { (stack_rows, count.min(stack_rows)) } else { (m, 1) };
         if let Some(kind) = PackedType::of(tensor.dtype) {
             let sizes = if is_stack {
                 ActivationSizes::grouped(m, groups, columns, kind)

@@ -5,7 +5,6 @@
 //! the order of their scores, whatever else is in the batch.
 
 use super::workspace::{float_bytes, zeroed};
-use crate::config::Config;
 use crate::kernels::ExpertRows;
 use crate::kernels::float::router::choose_experts;
 use crate::kernels::float::rows::{self, WeightedRows};
@@ -14,6 +13,7 @@ use crate::layers::experts::{ExpertInput, ExpertLinear, Experts, SortedRows};
 use crate::layers::linear::{Activations, Linear};
 use candle_core::Result;
 use exsa_core::error::LoadError;
+use exsa_models::Config;
 
 /// Scores below which one thread chooses all experts.
 const SHARED_SCORES_MIN: usize = 1 << 12;
@@ -33,8 +33,10 @@ pub(super) struct ExpertSizes {
 
 impl ExpertSizes {
     /// Of the model that `config` describes.
-    pub fn of(_config: &Config) -> Self {
-        Self::default()
+    pub fn of(config: &Config) -> Self {
+        let Some(experts) = &config.experts else { return Self::default() };
+        let (routing, n_embd) = (&experts.routing, config.n_embd);
+        Self { experts: routing.experts, used: routing.used, hidden: 2 * experts.n_ff, n_embd }
     }
 
     /// Floats, numbers and groups for `tokens` tokens.
@@ -89,19 +91,6 @@ impl ExpertWorkspace {
         let floats = [scores, weights, hidden, outputs].map(float_bytes);
         let numbers = (2 * chosen + experts) * size_of::<u32>() + groups * size_of::<ExpertRows>();
         floats.into_iter().fold(numbers as u64, u64::saturating_add)
-    }
-
-    /// Makes room in `activations` for products of batches of up to `tokens` tokens.
-    pub fn reserve(experts: &Experts, tokens: usize, activations: &mut Activations) {
-        let rows = tokens * experts.routing.used;
-        let groups = rows.min(experts.routing.experts);
-        let inputs = match &experts.input {
-            ExpertInput::Split { gate, up } => [Some(gate), Some(up)],
-            ExpertInput::Fused(both) => [Some(both), None],
-        };
-        for linear in inputs.into_iter().flatten().chain([&experts.down]) {
-            linear.reserve(rows, groups, activations);
-        }
     }
 
     /// Writes the sum of the outputs of the experts of each row of `x`, `[m, n_embd]`, to `out`, `[m,

@@ -6,7 +6,6 @@ use super::workspace::{BatchMetadata, Workspace};
 use super::{Context, Executor, Ropes};
 use crate::adapters::Place;
 use crate::compute::Threads;
-use crate::config::{Config, LayerRope};
 use crate::error::CandleError;
 use crate::input_sums::InputSums;
 use crate::kernels::float::attention::{AttentionKernel, AttentionSizes};
@@ -15,6 +14,7 @@ use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::Isa;
 use crate::kv::{BlockCopy, HostKv};
+use crate::layers::experts::FeedForward;
 use crate::layers::linear::{Activations, Linear};
 use crate::load::LoadedModel;
 use crate::plan::SessionPlan;
@@ -22,6 +22,7 @@ use crate::shape::BlockId;
 use exsa_core::backend::Capabilities;
 use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, LoadError, StepError};
+use exsa_models::{Config, LayerRope};
 use std::io::{Read, Write};
 
 /// Runs a model on the threads of one session, or on those that it shares with others.
@@ -49,8 +50,15 @@ impl HostExecutor {
         ropes: &Ropes,
         threads: Threads,
     ) -> Result<Self, LoadError> {
+        let mut activations = Activations::default();
+        for layer in &model.transformer.layers {
+            if let FeedForward::Experts(experts) = &layer.mlp {
+                // How many rows an expert has differs from batch to batch.
+                experts.reserve(plan.capabilities.batch_tokens_max, &mut activations);
+            }
+        }
         let memory = Memory {
-            activations: Activations::default(),
+            activations,
             attention: AttentionKernel::new(attention_sizes(&model.config, plan, threads.count())),
             workspace: Workspace::new(&model.config, plan.capabilities.batch_tokens_max)?,
             metadata: BatchMetadata::new(plan, ropes),

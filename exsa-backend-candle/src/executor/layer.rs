@@ -3,7 +3,6 @@
 use super::adapters::{AdapterBatch, RowsOf};
 use super::workspace::{BatchMetadata, Workspace};
 use crate::adapters::{Place, Projection};
-use crate::config::Config;
 use crate::error::CandleError;
 use crate::kernels::float::Inputs;
 use crate::kernels::float::attention::AttentionKernel;
@@ -18,6 +17,7 @@ use crate::layers::norm::{Input, RmsNorm};
 use crate::transformer::Layer;
 use exsa_core::backend::Interrupt;
 use exsa_core::error::StepError;
+use exsa_models::Config;
 
 /// Operands of a layer. `workspace.normed` holds the input of its attention, and at the end that of the next.
 pub(super) struct Pass<'a> {
@@ -127,6 +127,7 @@ impl Pass<'_> {
             cache: self.cache,
             layout: self.layout,
             heads,
+            sinks: attention.sinks.as_deref(),
             interrupt: self.interrupt,
         };
         let (attended, projected) = (&mut attended[..m * width], &mut projected[..m * n_embd]);

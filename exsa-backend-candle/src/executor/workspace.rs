@@ -2,15 +2,15 @@
 
 use super::Ropes;
 use super::experts::{ExpertSizes, ExpertWorkspace};
-use crate::config::Config;
 use crate::kernels::float::AttentionSpan;
 use crate::kv::BlockTables;
 use crate::layers::rope::HostRopeTable;
-use crate::models::MlpKind;
 use crate::plan::SessionPlan;
 use crate::shape::{BLOCK_TOKENS, BlockId, Slot};
 use exsa_core::batch::Batch;
 use exsa_core::error::LoadError;
+use exsa_models::Config;
+use exsa_models::architecture::MlpKind;
 
 /// Activation buffers. Pages that no batch has touched are not resident.
 pub(super) struct Workspace {
@@ -56,7 +56,8 @@ impl Workspace {
 
 /// Values of a token in the buffers, in their order. A product with the tokens of a batch fits into `usize`.
 fn widths(config: &Config) -> [usize; 6] {
-    let &Config { architecture, n_embd, n_head, n_head_kv, head_dim, n_ff, .. } = config;
+    let &Config { architecture, n_embd, n_head, n_head_kv, head_dim, .. } = config;
+    let n_ff = config.mlp_width();
     let hidden = if architecture.mlp == MlpKind::Ungated { n_ff } else { 2 * n_ff };
     [n_embd, n_embd, (n_head + 2 * n_head_kv) * head_dim, n_head * head_dim, n_embd, hidden]
 }

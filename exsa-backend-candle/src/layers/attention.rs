@@ -6,8 +6,8 @@ use super::paged::{self, PagedSpan};
 use super::rope::RopeTensors;
 use crate::kernels::float::rows;
 use crate::kv::{KvLayer, SlotRun};
-use crate::shape::Heads;
 use candle_core::{D, Result, Tensor};
+use exsa_models::Heads;
 
 /// Grouped-query self-attention (Ainslie et al., arXiv:2305.13245).
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub(crate) struct Attention {
     pub output: Linear,
     /// Heads and what their scores go through.
     pub heads: Heads,
+    /// The sink of each head: a score that has a part in the softmax, and no value.
+    pub sinks: Option<Vec<f32>>,
 }
 
 /// Projections to queries, keys and values.
@@ -92,6 +94,9 @@ impl Attention {
         kv: &KvLayer,
         rows: Option<&Rows>,
     ) -> Result<Option<Tensor>> {
+        if self.sinks.is_some() {
+            candle_core::bail!("attention sinks in a pass over tensors");
+        }
         let (query, key, value) = self.project(x)?;
         let rotate = |x: Tensor| match rope {
             Some(rope) => rope.apply(&x),

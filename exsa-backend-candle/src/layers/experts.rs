@@ -9,9 +9,9 @@ use crate::kernels::quantized::activations::ActivationSizes;
 use crate::kernels::quantized::{Isa, PackedMatrix, Product, multiply_groups};
 use crate::kernels::{ExpertRows, MatrixShape};
 use crate::mapped_weights::MappedRows;
-use crate::routing::Routing;
-use crate::shape::Activation;
 use candle_core::{Result, Tensor};
+use exsa_models::Routing;
+use exsa_models::architecture::Activation;
 
 /// The MLP of a layer.
 pub(crate) enum FeedForward {
@@ -50,6 +50,21 @@ pub(crate) struct Experts {
     pub n_ff: usize,
     /// Expert of all tokens.
     pub shared: Option<SharedExpert>,
+}
+
+impl Experts {
+    /// Makes room in `activations` for products of batches of up to `tokens` tokens, however they are routed.
+    pub fn reserve(&self, tokens: usize, activations: &mut Activations) {
+        let rows = tokens * self.routing.used;
+        let groups = rows.min(self.routing.experts);
+        let inputs = match &self.input {
+            ExpertInput::Split { gate, up } => [Some(gate), Some(up)],
+            ExpertInput::Fused(both) => [Some(both), None],
+        };
+        for linear in inputs.into_iter().flatten().chain([&self.down]) {
+            linear.reserve(rows, groups, activations);
+        }
+    }
 }
 
 /// Projections to the hidden values of experts.

@@ -1,13 +1,11 @@
 //! Choice of experts: from the router's output for a token to its experts and their weights.
 
 use crate::kernels::simd::exp::exp;
-use crate::routing::{ExpertScores, Routing};
+use exsa_models::Routing;
+use exsa_models::architecture::ExpertScores;
 
 /// Sum of weights that they are divided by at least: the smallest normal number of f16.
 const WEIGHT_SUM_MIN: f32 = 6.103_515_6e-5;
-
-/// Maximum groups of experts.
-pub(crate) const GROUPS_MAX: usize = 64;
 
 /// Chooses experts by the router's output `scores` for one token, of which nothing is left: writes them to
 /// `experts`, the best first, and their weights to `weights`, both of [`Routing::used`] values. `bias` is
@@ -28,10 +26,10 @@ pub(crate) fn choose_experts(
     }
     let biased = |expert: usize| scores[expert] + bias.map_or(0.0, |bias| bias[expert]);
     let per_group = scores.len() / routing.groups;
-    let mut groups = [0u32; GROUPS_MAX];
+    let mut groups = [0u32; Routing::GROUPS_MAX];
     let groups = &mut groups[..routing.groups_used];
     if routing.groups_used < routing.groups {
-        let mut group_scores = [0.0; GROUPS_MAX];
+        let mut group_scores = [0.0; Routing::GROUPS_MAX];
         best(
             0..routing.groups,
             |group| best_two(per_group, |i| biased(group * per_group + i)),

@@ -4,22 +4,27 @@
 //! needed only for mathematics that no layer knows yet.
 
 mod cohere;
+mod ernie;
 mod exaone;
 mod gemma;
 mod glm;
+mod gpt_oss;
 mod granite;
 mod llama;
+mod mixture;
 mod olmo;
 mod phi;
 mod qwen;
 mod smollm;
 mod starcoder;
 
-use crate::shape::{Activation, RopePairs};
+pub use mixture::{ExpertScores, ExpertWidth, Mixture, Normalize, SelectionBias, SharedWidth};
+
+use crate::rope::RopePairs;
 use exsa_core::error::LoadError;
 
-/// All architectures that can be run.
-static ARCHITECTURES: [&Architecture; 14] = [
+/// All architectures that are described here.
+pub static ARCHITECTURES: &[&Architecture] = &[
     &llama::LLAMA,
     &qwen::QWEN2,
     &qwen::QWEN3,
@@ -34,14 +39,33 @@ static ARCHITECTURES: [&Architecture; 14] = [
     &cohere::COMMAND_R,
     &cohere::COHERE2,
     &starcoder::STARCODER2,
+    &qwen::QWEN3MOE,
+    &qwen::QWEN2MOE,
+    &olmo::OLMOE,
+    &granite::GRANITEMOE,
+    &gpt_oss::GPT_OSS,
+    &glm::GLM4MOE,
+    &ernie::ERNIE4_5_MOE,
 ];
+
+/// Activation of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU in the approximation by tanh (Hendrycks and Gimpel, arXiv:1606.08415).
+    GeluTanh,
+    /// `x * sigmoid(1.702 x)` of values up to 7, on `up + 1` with `up` clamped to -7 to 7, as in gpt-oss.
+    ClampedSwiglu,
+}
 
 /// Characteristics of a family of decoder-only transformers.
 ///
-/// All have this in common: grouped-query attention with RoPE, an MLP, and a norm before the output
-/// projection.
+/// All have this in common: grouped-query attention with RoPE, an MLP or a mixture of experts, and a norm
+/// before the output projection.
 #[derive(Debug)]
-pub(crate) struct Architecture {
+#[non_exhaustive]
+pub struct Architecture {
     /// `general.architecture`, and the prefix of the metadata keys.
     pub name: &'static str,
     /// Norms of the hidden state.
@@ -59,8 +83,17 @@ pub(crate) struct Architecture {
     /// The outputs of attention and MLP are normalized before they are added (`post_attention_norm`,
     /// `post_ffw_norm`).
     pub post_norms: bool,
+    /// Name of the norm of the MLP's input.
+    pub mlp_norm: &'static str,
+    /// Attention has a sink for each head (`attn_sinks`), a score that has a part in the softmax and no value
+    /// (arXiv:2309.17453).
+    pub attention_sinks: bool,
     /// Projections of the MLP to its hidden values.
     pub mlp: MlpKind,
+    /// Mixtures of experts in place of MLPs.
+    pub mixture: Option<&'static Mixture>,
+    /// The last layers, `nextn_predict_layers` of `block_count`, predict more tokens, and are left out.
+    pub leaves_out_nextn: bool,
     /// The MLP's activation.
     pub activation: Activation,
     /// Factor on the embeddings.
@@ -87,7 +120,7 @@ pub(crate) struct Architecture {
 
 /// Norms of the hidden state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NormKind {
+pub enum NormKind {
     /// RMSNorm.
     Rms,
     /// Layer normalization.
@@ -99,8 +132,8 @@ pub(crate) enum NormKind {
 
 /// Inputs of attention and MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Inputs {
-    /// The hidden state, normalized before each (`attn_norm`, `ffn_norm`).
+pub enum Inputs {
+    /// The hidden state, normalized before each (`attn_norm`, and [`Architecture::mlp_norm`]).
     Normed,
     /// The hidden state as it is.
     Plain,
@@ -111,18 +144,20 @@ pub(crate) enum Inputs {
 
 /// Norms of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum QkNorm {
+pub enum QkNorm {
     /// None.
     Never,
     /// Head by head.
     Heads,
+    /// Head by head, where the file has them.
+    HeadsIfPresent,
     /// Over all heads at once.
     Whole,
 }
 
 /// Projections of an MLP to its hidden values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MlpKind {
+pub enum MlpKind {
     /// Gate and up, by a matrix each.
     Gated,
     /// Gate and up, by one matrix, `ffn_up`, in this order.
@@ -133,7 +168,7 @@ pub(crate) enum MlpKind {
 
 /// Layers with RoPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RopeLayers {
+pub enum RopeLayers {
     /// All.
     All,
     /// All, or none where `rope.scaling.finetuned` is false.
@@ -148,7 +183,7 @@ pub(crate) enum RopeLayers {
 
 /// RoPE of sliding-window layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum SlidingWindowRope {
+pub enum SlidingWindowRope {
     /// That of the other layers.
     Same,
     /// That of the other layers without scaling.
@@ -159,7 +194,7 @@ pub(crate) enum SlidingWindowRope {
 
 /// Factor on the embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EmbeddingScale {
+pub enum EmbeddingScale {
     /// 1.
     One,
     /// The square root of their width.
@@ -170,7 +205,7 @@ pub(crate) enum EmbeddingScale {
 
 /// Factor on the logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogitScale {
+pub enum LogitScale {
     /// None; `logit_scale` is not looked at.
     Never,
     /// `logit_scale` multiplies, where the metadata have it.
@@ -181,7 +216,7 @@ pub(crate) enum LogitScale {
 
 /// Layers with sliding-window attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Windows {
+pub enum Windows {
     /// None; `attention.sliding_window` is not looked at.
     Never,
     /// All, if the metadata give a window.
@@ -198,7 +233,7 @@ pub(crate) enum Windows {
 
 /// Soft-capping of logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum LogitSoftcap {
+pub enum LogitSoftcap {
     /// None; `final_logit_softcapping` is not looked at.
     Never,
     /// As the metadata say, else this.
@@ -215,7 +250,11 @@ const PLAIN: Architecture = Architecture {
     fused_qkv: false,
     qk_norm: QkNorm::Never,
     post_norms: false,
+    mlp_norm: "ffn_norm",
+    attention_sinks: false,
     mlp: MlpKind::Gated,
+    mixture: None,
+    leaves_out_nextn: false,
     activation: Activation::Silu,
     embedding_scale: EmbeddingScale::One,
     layer_scales: false,
@@ -229,7 +268,11 @@ const PLAIN: Architecture = Architecture {
 };
 
 /// The architecture called `name`.
-pub(crate) fn find(name: &str) -> Result<&'static Architecture, LoadError> {
+///
+/// # Errors
+///
+/// [`LoadError::Unsupported`] for a name that is not in [`ARCHITECTURES`], with those that are.
+pub fn find(name: &str) -> Result<&'static Architecture, LoadError> {
     ARCHITECTURES.iter().find(|architecture| architecture.name == name).copied().ok_or_else(|| {
         let names: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
         let names = names.join(", ");
