@@ -53,6 +53,8 @@ class Shape:
     rope_linear: float = 0.0    # linear position scaling
     window: int = 0             # of layers that have one
     pattern: tuple = ()         # which layers have one; empty: by the architecture
+    conv: tuple = ()            # layers with a short convolution instead of attention
+    conv_tokens: int = 3        # that it sees
 
 
 LLAMA = Shape("llama", 2, 4, 2, 16)
@@ -77,6 +79,7 @@ ARCHITECTURES = {
     "command-r": Shape("command-r", 2, 3, 1, 16, biases=("q", "k", "v")),
     "cohere2": Shape("cohere2", 4, 4, 2, 8, dim=32, ffn=64, rope_base=5e4, window=WINDOW),
     "starcoder2": Shape("starcoder2", 2, 6, 2, 8, rope_base=1e5, tied=False, biases=("q", "k", "v", "output")),
+    "lfm2": Shape("lfm2", 4, 4, 2, 12, rope_base=1e6, conv=(0, 1, 3), conv_tokens=4),
 }
 BLOCKS_OF_32 = Shape("llama", 2, 4, 2, 16, dim=64)                      # rows are multiples of 32
 BLOCKS_OF_256 = Shape("llama", 1, 8, 1, 32, dim=256, ffn=256)           # rows are multiples of 256
@@ -99,7 +102,9 @@ def write_model(path, shape, kind, seed, vocab):
     w.add_block_count(s.layers)
     w.add_feed_forward_length(s.ffn)
     w.add_head_count(s.heads)
-    w.add_head_count_kv(s.kv_heads)
+    w.add_head_count_kv([0 if i in s.conv else s.kv_heads for i in range(s.layers)] if s.conv else s.kv_heads)
+    if s.conv:
+        w.add_shortconv_l_cache(s.conv_tokens)
     w.add_key_length(s.head_dim)
     w.add_value_length(s.head_dim)
     w.add_rope_dimension_count(s.rope_dim or s.head_dim)
@@ -162,7 +167,11 @@ def write_model(path, shape, kind, seed, vocab):
         p = f"blk.{i}."
         if pre_norms:
             norm(p + "attn_norm", s.dim)
-        if arch == "phi3":
+        if i in s.conv:
+            matrix(p + "shortconv.in_proj.weight", 3 * s.dim, s.dim, sharp)
+            matrix(p + "shortconv.conv.weight", s.dim, s.conv_tokens, 1.0, T.F32)
+            matrix(p + "shortconv.out_proj.weight", s.dim, s.dim, 1.0)
+        elif arch == "phi3":
             matrix(p + "attn_qkv.weight", q_rows + 2 * kv_rows, s.dim, sharp)
         else:
             matrix(p + "attn_q.weight", q_rows, s.dim, sharp)
@@ -170,11 +179,12 @@ def write_model(path, shape, kind, seed, vocab):
             matrix(p + "attn_v.weight", kv_rows, s.dim, 1.0, high)
         for part in s.biases:
             vector(p + f"attn_{part}.bias", {"q": q_rows, "output": s.dim}.get(part, kv_rows), 0.0, 0.5)
-        if arch in ("qwen3", "gemma3", "exaone4", "olmo2"):
+        if arch in ("qwen3", "gemma3", "exaone4", "olmo2", "lfm2") and i not in s.conv:
             whole = arch == "olmo2"
             vector(p + "attn_q_norm.weight", q_rows if whole else s.head_dim, sharp, 0.2)
             vector(p + "attn_k_norm.weight", kv_rows if whole else s.head_dim, sharp, 0.2)
-        matrix(p + "attn_output.weight", s.dim, q_rows, 2.0)
+        if i not in s.conv:
+            matrix(p + "attn_output.weight", s.dim, q_rows, 2.0)
         if arch in reference.POST_NORMS:
             vector(p + "post_attention_norm.weight", s.dim, post_gain, 0.2 * post_gain)
         if pre_norms and arch not in reference.PARALLEL:
@@ -192,7 +202,7 @@ def write_model(path, shape, kind, seed, vocab):
         if arch in reference.POST_NORMS:
             vector(p + "post_ffw_norm.weight", s.dim, post_gain, 0.2 * post_gain)
     output_gain = LOGITS_STD / embedding_gain if gemma else 1.0
-    norm("output_norm", s.dim, output_gain, 0.2 * output_gain)
+    norm(reference.OUTPUT_NORMS.get(arch, "output_norm"), s.dim, output_gain, 0.2 * output_gain)
     if not s.tied:
         matrix("output.weight", n_vocab, s.dim, LOGITS_STD, high)
     if s.rope_freqs:

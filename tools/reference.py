@@ -9,7 +9,7 @@ to float64. It shares nothing with the Rust code.
   reference.py greedy --model M.gguf --prompt "Once upon a time" --tokens 64    the same from a text (SPM vocabularies)
 
 Architectures: llama, qwen2, qwen3, gemma2, gemma3, phi3, granite, smollm3, olmo2, glm4, exaone4, command-r, cohere2,
-starcoder2. What they share and where they differ:
+starcoder2, lfm2. What they share and where they differ:
 
   all      pre-norm RMSNorm (Zhang & Sennrich 2019), grouped-query attention (Ainslie et al. 2023), RoPE (Su et al. 2021),
            gated feed-forward (Shazeer 2020), output head tied to the embeddings where output.weight is absent
@@ -30,6 +30,7 @@ starcoder2. What they share and where they differ:
   command-r  attention and feed-forward both read one LayerNorm (Ba et al. 2016) without bias of the layer's input, and both
            are added to it; RoPE turns adjacent pairs; logits multiplied by a factor
   cohere2  as command-r; three of four layers have a window and RoPE, the fourth has neither
+  lfm2     as qwen3; layers with 0 heads of keys instead have a gated convolution over the last tokens of each channel
   starcoder2  LayerNorm with bias, biases everywhere, feed-forward without a gate: down(gelu(up(x)))
 
 The +1 that Gemma adds to its norm weights is already in the weights of a GGUF file.
@@ -44,12 +45,13 @@ import gguf
 import numpy as np
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "granite", "smollm3", "olmo2", "glm4", "exaone4",
-                 "command-r", "cohere2", "starcoder2")
+                 "command-r", "cohere2", "starcoder2", "lfm2")
 ADJACENT_PAIRS = ("llama", "granite", "smollm3", "glm4", "command-r", "cohere2")
 LAYER_NORM = ("command-r", "cohere2", "starcoder2")
 PARALLEL = ("command-r", "cohere2")
 POST_NORMS = ("gemma2", "gemma3", "olmo2", "glm4", "exaone4")
 NO_PRE_NORMS = ("olmo2", "exaone4")
+OUTPUT_NORMS = {"lfm2": "token_embd_norm"}
 WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "phi3": 0, "olmo2": 4, "exaone4": 4, "cohere2": 4}
 SPM_SPACE = "\u2581"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -163,6 +165,10 @@ class Reference:
         self.dim = self.hyper("embedding_length")
         self.heads = self.hyper("attention.head_count")
         self.kv_heads = self.hyper("attention.head_count_kv", self.heads)
+        self.conv_layers = ()
+        if isinstance(self.kv_heads, list):
+            self.conv_layers = [i for i, heads in enumerate(self.kv_heads) if heads == 0]
+            self.kv_heads = max(self.kv_heads)
         self.key_dim = self.hyper("attention.key_length", self.dim // self.heads)
         self.value_dim = self.hyper("attention.value_length", self.dim // self.heads)
         self.eps = self.hyper("attention.layer_norm_epsilon" if self.arch in LAYER_NORM
@@ -268,7 +274,7 @@ class Reference:
         q = q.reshape(n, self.heads, self.key_dim)
         k = k.reshape(n, self.kv_heads, self.key_dim)
         v = v.reshape(n, self.kv_heads, self.value_dim)
-        if self.arch in ("qwen3", "gemma3", "exaone4"):
+        if self.arch in ("qwen3", "gemma3", "exaone4", "lfm2"):
             q = rms_norm(q, self.weight(p + "attn_q_norm.weight"), self.eps)
             k = rms_norm(k, self.weight(p + "attn_k_norm.weight"), self.eps)
         if self.has_rope(layer):
@@ -281,6 +287,16 @@ class Reference:
         scores = np.where(visible(n, self.window(layer)), soft_cap(scores, self.attention_cap), -np.inf)
         mixed = np.einsum("hqk,khd->qhd", softmax(scores), v)
         return self.linear(mixed.reshape(n, -1), p + "attn_output")
+
+    def short_conv(self, x, layer):
+        """Each channel of b * x is summed over the last tokens by its weights, the oldest first."""
+        p = f"blk.{layer}.shortconv."
+        b, c, x = np.split(self.linear(x, p + "in_proj"), 3, axis=-1)
+        kernel = self.weight(p + "conv.weight")
+        taps = kernel.shape[1]
+        padded = np.concatenate([np.zeros((taps - 1, self.dim)), b * x])
+        mixed = sum(kernel[:, tap] * padded[tap:tap + len(x)] for tap in range(taps))
+        return self.linear(c * mixed, p + "out_proj")
 
     def feed_forward(self, x, layer):
         p = f"blk.{layer}."
@@ -311,9 +327,10 @@ class Reference:
             if self.arch in PARALLEL:
                 x = x + self.attention(y, i) + self.feed_forward(y, i)
                 continue
-            x = x + self.residual(self.attention(y, i), p + "post_attention_norm")
+            mixer = self.short_conv if i in self.conv_layers else self.attention
+            x = x + self.residual(mixer(y, i), p + "post_attention_norm")
             x = x + self.residual(self.feed_forward(pre(x, p + "ffn_norm"), i), p + "post_ffw_norm")
-        x = self.norm(x, "output_norm")
+        x = self.norm(x, OUTPUT_NORMS.get(self.arch, "output_norm"))
         head = "output" if "output.weight" in self.tensors else "token_embd"
         return soft_cap(self.linear(x, head) * self.logit_scale, self.final_cap)
 

@@ -31,10 +31,14 @@ pub(crate) enum Projection {
     Up,
     /// Down projection of the MLP.
     Down,
+    /// Input projection of a short convolution.
+    ConvInput,
+    /// Output projection of a short convolution.
+    ConvOutput,
 }
 
 /// Number of [`Projection`]s.
-const PROJECTIONS: usize = 7;
+const PROJECTIONS: usize = 9;
 
 /// A projection of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,9 +233,13 @@ fn place(model: &LoadedModel, name: &str) -> Result<(Place, [usize; 2]), String>
         name.strip_prefix("blk.").and_then(|name| name.split_once('.')).ok_or_else(unknown)?;
     let layer: usize = layer.parse().ok().filter(|layer| *layer < n_layer).ok_or_else(unknown)?;
     let (width, width_kv) = (n_head * head_dim, n_head_kv * head_dim);
+    let attention = model.config.has_attention(layer);
     let (fused_qkv, mlp) = (architecture.fused_qkv, architecture.mlp);
     let up = if mlp == MlpKind::FusedGate { 2 * n_ff } else { n_ff };
     let (projection, shape) = match part {
+        "shortconv.in_proj.weight" if !attention => (Projection::ConvInput, [n_embd, 3 * n_embd]),
+        "shortconv.out_proj.weight" if !attention => (Projection::ConvOutput, [n_embd, n_embd]),
+        part if part.starts_with("attn_") && !attention => return Err(unknown()),
         "attn_qkv.weight" if fused_qkv => (Projection::Query, [n_embd, width + 2 * width_kv]),
         "attn_q.weight" if !fused_qkv => (Projection::Query, [n_embd, width]),
         "attn_k.weight" if !fused_qkv => (Projection::Key, [n_embd, width_kv]),

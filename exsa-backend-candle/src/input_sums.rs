@@ -70,6 +70,8 @@ pub(crate) fn weight_name(place: Place, architecture: &Architecture) -> String {
         Projection::Gate => "ffn_gate",
         Projection::Up => "ffn_up",
         Projection::Down => "ffn_down",
+        Projection::ConvInput => "shortconv.in_proj",
+        Projection::ConvOutput => "shortconv.out_proj",
     };
     format!("blk.{layer}.{part}.weight")
 }

@@ -100,6 +100,16 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(values)
     }
 
+    /// The values of `matrix`, in f32, row by row.
+    pub fn matrix_values(&mut self, matrix: Matrix<'a>) -> Result<Vec<f32>, LoadError> {
+        let Matrix { tensor, rows, columns } = matrix;
+        let (table, start, bytes) = self.table(tensor, rows, columns)?;
+        self.read_ahead(tensor, start, bytes)?;
+        let mut values = vec![0.0; rows * columns];
+        values.chunks_exact_mut(columns).enumerate().for_each(|(row, values)| table.row(row, values));
+        Ok(values)
+    }
+
     /// `vector`, in f32.
     pub fn vector(&mut self, vector: tensors::Vector<'a>) -> Result<Vector, LoadError> {
         let values = self.values(vector)?;
@@ -234,6 +244,9 @@ pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize,
     let tied = gguf.tensor("output.weight").is_none();
     gguf.tensors().iter().filter_map(move |tensor| {
         let [columns, rows] = tensor.shape[..] else { return None };
+        if !tensors::is_operand(tensor) {
+            return None;
+        }
         // Those without values have no bytes either, and their other length may be anything.
         let size = |size: u64| usize::try_from(size).ok().filter(|size| *size > 0);
         let used = tied || tensor.name != "token_embd.weight";

@@ -113,6 +113,7 @@ fn steady_state() {
         "olmo3-f32",
         "cohere2-f32",
         "starcoder2-f32",
+        "lfm2-f32",
     ]
     .map(|name| (name, [1, 2].as_slice()));
     let widened = ["llama-q5_1"].map(|name| (name, [1].as_slice()));

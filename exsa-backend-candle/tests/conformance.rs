@@ -57,6 +57,7 @@ exsa_conformance::mount! {
     glm4: micro("glm4-f32").bitwise(),
     cohere2: micro("cohere2-f32").bitwise(),
     starcoder2: micro("starcoder2-f32").bitwise(),
+    lfm2: micro("lfm2-f32").bitwise(),
     llama_f16: micro("llama-f16").bitwise(),
     llama_q4_k_m: micro("llama-q4_k_m").bitwise(),
     llama_q8_0: micro("llama-q8_0").bitwise(),

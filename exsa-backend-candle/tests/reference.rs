@@ -118,6 +118,11 @@ fn starcoder() {
 }
 
 #[test]
+fn lfm() {
+    check("lfm2-f32", 1e-5);
+}
+
+#[test]
 fn floats_of_16_bits() {
     check("llama-f16", 1e-5);
     check("llama-bf16", 1e-5);

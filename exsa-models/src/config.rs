@@ -1,10 +1,10 @@
 //! A model's hyperparameters, read from the metadata and checked once.
 
 use crate::architecture::{
-    self, Architecture, EmbeddingScale, LogitScale, LogitSoftcap, NormKind, RopeLayers, Windows,
+    self, Architecture, EmbeddingScale, LogitScale, LogitSoftcap, Mixers, NormKind, RopeLayers, Windows,
 };
 use crate::heads::Heads;
-use crate::keys::{CONTEXT, EPSILON, HEAD_DIM, HEADS, Keys, LAYERS, SCALE, WIDTH};
+use crate::keys::{CONTEXT, CONV_TOKENS, EPSILON, HEAD_DIM, HEADS, Keys, LAYERS, SCALE, WIDTH};
 use crate::rope::{LayerRope, RopeConfig};
 use exsa_core::backend::Pooling;
 use exsa_core::error::LoadError;
@@ -57,6 +57,10 @@ pub struct Config {
     window_pattern: WindowPattern,
     /// Whether any layer has RoPE.
     has_rope: bool,
+    /// Layers with attention, `[n_layer]`; `None` if all have it.
+    attention_layers: Option<Vec<bool>>,
+    /// Tokens that a short convolution sees, the token itself included; 0 where no layer has one.
+    pub conv_tokens: usize,
 }
 
 /// Layers that have a window.
@@ -85,7 +89,14 @@ impl Config {
         keys.check("block_count", n_layer, n_layer <= layers_max, || format!("1 to {layers_max}"))?;
         let n_embd = keys.size("embedding_length", &WIDTH, None)?;
         let n_head = keys.size("attention.head_count", &HEADS, None)?;
-        let n_head_kv = keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?;
+        let (n_head_kv, attention_layers) = match architecture.mixers {
+            Mixers::Attention => (keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?, None),
+            Mixers::ShortConvOrAttention => keys.attention_layers(n_layer, n_head)?,
+        };
+        let conv_tokens = match architecture.mixers {
+            Mixers::Attention => 0,
+            Mixers::ShortConvOrAttention => keys.size("shortconv.l_cache", &CONV_TOKENS, None)?,
+        };
         let head_dim = keys.size("attention.key_length", &HEAD_DIM, Some(n_embd / n_head))?;
         let value_dim = keys.size("attention.value_length", &HEAD_DIM, Some(head_dim))?;
         let n_ctx = keys.size("context_length", &CONTEXT, None)?;
@@ -143,6 +154,8 @@ impl Config {
             rope,
             window,
             window_pattern,
+            attention_layers,
+            conv_tokens,
             has_rope: match architecture.rope_layers {
                 RopeLayers::Finetuned => keys.get_or("rope.scaling.finetuned", Some(true))?,
                 _ => true,
@@ -154,6 +167,30 @@ impl Config {
     #[must_use]
     pub fn is_long(&self, context: usize) -> bool {
         context > self.rope.original_context
+    }
+
+    /// Whether layer `index` has attention, and so keys and values.
+    #[must_use]
+    pub fn has_attention(&self, index: usize) -> bool {
+        self.attention_layers.as_ref().is_none_or(|layers| layers.get(index) == Some(&true))
+    }
+
+    /// Layers with keys and values.
+    #[must_use]
+    pub fn n_layer_kv(&self) -> usize {
+        (0..self.n_layer).filter(|&index| self.has_attention(index)).count()
+    }
+
+    /// Whether some layers keep a state of fixed size instead of keys and values, which cannot be truncated.
+    #[must_use]
+    pub fn is_recurrent(&self) -> bool {
+        self.n_layer_kv() < self.n_layer
+    }
+
+    /// Values of the state that layer `index` keeps of a sequence; 0 if it keeps keys and values.
+    #[must_use]
+    pub fn state_len(&self, index: usize) -> usize {
+        if self.has_attention(index) { 0 } else { (self.conv_tokens - 1) * self.n_embd }
     }
 
     /// Heads of layer `index`.

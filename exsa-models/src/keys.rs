@@ -14,6 +14,7 @@ pub(crate) const WIDTH: RangeInclusive<usize> = 1..=1 << 20;
 pub(crate) const HEADS: RangeInclusive<usize> = 1..=1 << 12;
 pub(crate) const HEAD_DIM: RangeInclusive<usize> = 2..=1 << 12;
 pub(crate) const CONTEXT: RangeInclusive<usize> = 1..=1 << 28;
+pub(crate) const CONV_TOKENS: RangeInclusive<usize> = 2..=64;
 pub(crate) const ROPE_BASE: RangeInclusive<f32> = 1.0..=1e12;
 pub(crate) const SCALE: RangeInclusive<f32> = 1e-6..=1e6;
 pub(crate) const EPSILON: RangeInclusive<f32> = 0.0..=1.0;
@@ -128,6 +129,31 @@ impl Keys<'_> {
             3 => Some(Pooling::Last),
             _ => None,
         })
+    }
+
+    /// Heads of keys and values in the layers with attention, and which layers these are: a list with 0 for
+    /// layers without, or one number for all.
+    pub fn attention_layers(
+        &self,
+        n_layer: usize,
+        n_head: usize,
+    ) -> Result<(usize, Option<Vec<bool>>), LoadError> {
+        let key = "attention.head_count_kv";
+        let Some(Value::Array(_)) = self.metadata.get_value(&self.name(key)) else {
+            return Ok((self.size(key, &(1..=n_head), Some(n_head))?, None));
+        };
+        let heads: Vec<u64> = self.metadata.require(&self.name(key))?;
+        let values = || format!("{n_layer} values, one for each layer");
+        self.check(key, format_args!("an array of {} values", heads.len()), heads.len() == n_layer, values)?;
+        let n_head_kv = heads.iter().copied().find(|&heads| heads > 0).unwrap_or(0);
+        let size = usize::try_from(n_head_kv).ok().filter(|size| (1..=n_head).contains(size));
+        let Some(size) = size.filter(|_| heads.iter().all(|&heads| heads == 0 || heads == n_head_kv)) else {
+            return Err(LoadError::Unsupported {
+                what: format!("{} = {heads:?}", self.name(key)),
+                supported: format!("0 and one number of 1 to {n_head}, which at least one layer has"),
+            });
+        };
+        Ok((size, Some(heads.iter().map(|&heads| heads > 0).collect())))
     }
 
     /// The window of the layers that have one, and which have.

@@ -1,19 +1,22 @@
 //! One layer of a pass on the CPU.
 
 use super::adapters::{AdapterBatch, RowsOf};
+use super::states::States;
 use super::workspace::{BatchMetadata, Workspace};
 use crate::adapters::{Place, Projection};
 use crate::error::CandleError;
 use crate::kernels::float::Inputs;
 use crate::kernels::float::attention::AttentionKernel;
-use crate::kernels::float::kv_layout::HeadLayout;
 use crate::kernels::float::rows::{self, Cache, HeadNorm, HeadRows, Residual, RopeTable};
+use crate::kernels::float::short_conv::{self, Convolution};
 use crate::kernels::memory::team::Team;
-use crate::layers::attention::Qkv;
+use crate::kv::HostKv;
+use crate::layers::attention::{Attention, Qkv};
 use crate::layers::linear::{Activations, Linear};
 use crate::layers::mlp::GateUp;
 use crate::layers::norm::{Input, RmsNorm};
-use crate::transformer::Layer;
+use crate::layers::short_conv::ShortConv;
+use crate::transformer::{Layer, Mixer};
 use exsa_core::backend::Interrupt;
 use exsa_core::error::StepError;
 use exsa_models::Config;
@@ -26,8 +29,8 @@ pub(super) struct Pass<'a> {
     pub workspace: &'a mut Workspace,
     pub metadata: &'a BatchMetadata,
     pub rope: RopeTable<'a>,
-    pub layout: HeadLayout,
-    pub cache: &'a mut [u8],
+    pub kv: &'a mut HostKv,
+    pub states: &'a mut States,
     pub attention: &'a mut AttentionKernel,
     pub activations: &'a mut Activations,
     pub adapters: &'a mut AdapterBatch,
@@ -38,13 +41,22 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Adds what attention gives to the hidden states of `n` rows, or of those that are wanted, and makes the
-    /// input of the MLP. Returns how many rows that are.
-    pub fn attention(&mut self, n: usize) -> Result<usize, StepError> {
+    /// Adds the output of the mixer to the hidden states of `n` rows, or of those that are wanted, and makes
+    /// the input of the MLP. Returns how many rows that are.
+    pub fn mixer(&mut self, n: usize) -> Result<usize, StepError> {
+        let layer = self.layer;
+        match &layer.mixer {
+            Mixer::Attention(attention, kv_layer) => self.attention(attention, *kv_layer, n),
+            Mixer::ShortConv(conv, state) => self.short_conv(conv, *state, n),
+        }
+    }
+
+    fn attention(&mut self, attention: &Attention, kv_layer: usize, n: usize) -> Result<usize, StepError> {
         let Self { layer, wanted, index, .. } = *self;
         let place = |projection| Place::Layer(index, projection);
         let rows_after = if wanted.is_some() { RowsOf::Wanted } else { RowsOf::Batch };
-        let attention = &layer.attention;
+        let layout = self.kv.layout();
+        let kv = self.kv.layer_mut(kv_layer);
         let heads = &attention.heads;
         let (width, width_kv) = (heads.n_head * heads.head_dim, heads.n_head_kv * heads.head_dim);
         let all = width + 2 * width_kv;
@@ -102,7 +114,7 @@ impl Pass<'_> {
         };
         let keys = head_rows(starts[1], strides[1], heads.n_head_kv, attention.key_norm.host());
         let values = head_rows(starts[2], strides[1], heads.n_head_kv, HeadNorm::Absent);
-        let cache = Cache { bytes: &mut *self.cache, layout: self.layout, slots: &self.metadata.slots };
+        let cache = Cache { bytes: &mut *kv, layout, slots: &self.metadata.slots };
         rows::write_keys(qkv, keys, values, self.rope, cache, team);
         if m == 0 {
             return Ok(0);
@@ -123,8 +135,8 @@ impl Pass<'_> {
             stride: strides[0],
             spans: if wanted.is_some() { &self.metadata.wanted } else { &self.metadata.spans },
             blocks: &self.metadata.blocks,
-            cache: self.cache,
-            layout: self.layout,
+            cache: kv,
+            layout,
             heads,
             interrupt: self.interrupt,
         };
@@ -136,6 +148,40 @@ impl Pass<'_> {
         Linear::multiply(output, attended, m, team, activations).step()?;
         let output = [(place(Projection::AttentionOutput), &mut *projected)];
         adapters.add(output, attended, width, rows_after, team);
+        let norm = layer.post_attention_norm.as_ref().map(RmsNorm::host);
+        let residual = Residual { norm, scale: layer.residual_scale };
+        let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);
+        rows::add(x, projected, residual, layer.mlp_input.host(), n_embd, normed, team);
+        Ok(m)
+    }
+
+    fn short_conv(&mut self, conv: &ShortConv, state: usize, n: usize) -> Result<usize, StepError> {
+        let Self { layer, wanted, index, .. } = *self;
+        let place = |projection| Place::Layer(index, projection);
+        let n_embd = self.config.n_embd;
+        let m = wanted.map_or(n, <[u32]>::len);
+        let Workspace { x, normed, qkv, attended, projected, .. } = &mut *self.workspace;
+        let (x, normed) = (&mut x[..n * n_embd], &mut normed[..n * n_embd]);
+        let (bcx, convolved) = (&mut qkv[..n * 3 * n_embd], &mut attended[..n * n_embd]);
+        let (team, activations, adapters) = (&mut *self.team, &mut *self.activations, &mut *self.adapters);
+        Linear::multiply([(&conv.input, &mut *bcx)], normed, n, team, activations).step()?;
+        let input = [(place(Projection::ConvInput), &mut *bcx)];
+        adapters.add(input, normed, n_embd, RowsOf::Batch, team);
+        let (states, spans) = self.states.layer(state);
+        let convolution = Convolution { width: n_embd, kernel: &conv.kernel, spans };
+        short_conv::convolve(&convolution, bcx, states, convolved, team);
+        if m == 0 {
+            return Ok(0);
+        }
+        if let Some(rows) = wanted {
+            rows::pack(x, n_embd, n_embd, Some(rows));
+            rows::pack(convolved, n_embd, n_embd, Some(rows));
+        }
+        let (convolved, projected) = (&mut convolved[..m * n_embd], &mut projected[..m * n_embd]);
+        Linear::multiply([(&conv.output, &mut *projected)], convolved, m, team, activations).step()?;
+        let rows_after = if wanted.is_some() { RowsOf::Wanted } else { RowsOf::Batch };
+        let output = [(place(Projection::ConvOutput), &mut *projected)];
+        adapters.add(output, convolved, n_embd, rows_after, team);
         let norm = layer.post_attention_norm.as_ref().map(RmsNorm::host);
         let residual = Residual { norm, scale: layer.residual_scale };
         let (x, normed) = (&mut x[..m * n_embd], &mut normed[..m * n_embd]);

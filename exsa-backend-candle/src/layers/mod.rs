@@ -10,4 +10,5 @@ pub(crate) mod mlp;
 pub(crate) mod norm;
 pub(crate) mod paged;
 pub(crate) mod rope;
+pub(crate) mod short_conv;
 pub(crate) mod vector;

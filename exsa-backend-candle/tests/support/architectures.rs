@@ -1,7 +1,7 @@
 //! Names of the micro models, for the integration tests and those of executors.
 
 /// A model of every architecture, in f32.
-pub const ARCHITECTURES: [&str; 16] = [
+pub const ARCHITECTURES: [&str; 17] = [
     "llama-f32",
     "llama3-f32",
     "qwen2-f32",
@@ -18,4 +18,5 @@ pub const ARCHITECTURES: [&str; 16] = [
     "command-r-f32",
     "cohere2-f32",
     "starcoder2-f32",
+    "lfm2-f32",
 ];

@@ -8,6 +8,7 @@ mod exaone;
 mod gemma;
 mod glm;
 mod granite;
+mod lfm;
 mod llama;
 mod olmo;
 mod phi;
@@ -34,6 +35,7 @@ pub static ARCHITECTURES: &[&Architecture] = &[
     &cohere::COMMAND_R,
     &cohere::COHERE2,
     &starcoder::STARCODER2,
+    &lfm::LFM2,
 ];
 
 /// Activation of an MLP.
@@ -47,15 +49,19 @@ pub enum Activation {
 
 /// Characteristics of a family of decoder-only transformers.
 ///
-/// All have this in common: grouped-query attention with RoPE, an MLP, and a norm before the output
-/// projection.
+/// All have this in common: grouped-query attention with RoPE in all or some layers, an MLP, and a norm before
+/// the output projection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Architecture {
     /// `general.architecture`, and the prefix of the metadata keys.
     pub name: &'static str,
+    /// Layers that mix tokens, by attention or otherwise.
+    pub mixers: Mixers,
     /// Norms of the hidden state.
     pub norm: NormKind,
+    /// Name of the norm before the output projection.
+    pub output_norm: &'static str,
     /// Inputs of attention and MLP.
     pub inputs: Inputs,
     /// Pairing of the rotary dimensions.
@@ -93,6 +99,15 @@ pub struct Architecture {
     pub layers_with_wide_queries: Option<usize>,
     /// Number of layers from which models of the family need layers that are missing here.
     pub layers_unsupported: Option<usize>,
+}
+
+/// Kinds of layers by how they mix tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mixers {
+    /// Attention in all layers.
+    Attention,
+    /// Attention, and short convolutions in layers whose `attention.head_count_kv` is 0.
+    ShortConvOrAttention,
 }
 
 /// Norms of the hidden state.
@@ -218,7 +233,9 @@ pub enum LogitSoftcap {
 /// Defaults that hold for most families: the llama architecture without its name.
 const PLAIN: Architecture = Architecture {
     name: "",
+    mixers: Mixers::Attention,
     norm: NormKind::Rms,
+    output_norm: "output_norm",
     inputs: Inputs::Normed,
     rope_pairs: RopePairs::Neox,
     rope_layers: RopeLayers::All,

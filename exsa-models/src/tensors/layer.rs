@@ -1,22 +1,27 @@
 //! Tensors of one layer.
 
 use super::finder::Finder;
-use super::{Norm, Projection, Vector};
+use super::{Matrix, Norm, Projection, Vector};
 use crate::architecture::{Activation, Inputs, MlpKind, QkNorm};
 use crate::config::Config;
 use crate::heads::Heads;
 use crate::rope::LayerRope;
 use exsa_core::error::LoadError;
 
-/// One layer: attention and MLP, added to the hidden state.
+/// Whether the matrix `name` is no operand of a product: a convolution's weights.
+pub(super) fn is_kernel(name: &str) -> bool {
+    name.ends_with(".shortconv.conv.weight")
+}
+
+/// One layer: attention or another mixer and an MLP, added to the hidden state.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LayerTensors<'g> {
-    /// Input of the attention.
+    /// Input of the attention or other mixer.
     pub attention_input: InputTensors<'g>,
-    /// The attention.
-    pub attention: AttentionTensors<'g>,
-    /// Weight of the RMSNorm of what attention gives.
+    /// The attention or other mixer.
+    pub mixer: MixerTensors<'g>,
+    /// Weight of the RMSNorm of the mixer's output.
     pub post_attention_norm: Option<Vector<'g>>,
     /// Input of the MLP.
     pub mlp_input: InputTensors<'g>,
@@ -24,6 +29,30 @@ pub struct LayerTensors<'g> {
     pub mlp: MlpTensors<'g>,
     /// Weight of the RMSNorm of what the MLP gives.
     pub post_mlp_norm: Option<Vector<'g>>,
+}
+
+/// Part of a layer that mixes tokens.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum MixerTensors<'g> {
+    /// Attention.
+    Attention(AttentionTensors<'g>),
+    /// A short convolution.
+    ShortConv(ShortConvTensors<'g>),
+}
+
+/// Gated short convolution (Liquid AI, arXiv:2511.23404, section 2): of the three parts `b`, `c` and `x` of the
+/// input projection, `b * x` goes through a causal convolution over tokens, channel by channel; the result
+/// times `c` goes through the output projection.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ShortConvTensors<'g> {
+    /// Projection to `b`, `c` and `x`, in this order: `[3 * n_embd, n_embd]`.
+    pub input: Projection<'g>,
+    /// Weights of the convolution, `[n_embd, tokens]`, the oldest token first.
+    pub kernel: Matrix<'g>,
+    /// Projection to the hidden state, `[n_embd, n_embd]`.
+    pub output: Projection<'g>,
 }
 
 /// Input of attention or MLP.
@@ -117,7 +146,11 @@ impl<'g> LayerTensors<'g> {
     pub(super) fn find(config: &Config, index: usize, finder: &mut Finder<'g>) -> Result<Self, LoadError> {
         let &Config { architecture, n_embd, .. } = config;
         let name = |part: &str| format!("blk.{index}.{part}");
-        let attention = AttentionTensors::find(config, index, finder)?;
+        let mixer = if config.has_attention(index) {
+            MixerTensors::Attention(AttentionTensors::find(config, index, finder)?)
+        } else {
+            MixerTensors::ShortConv(ShortConvTensors::find(config, index, finder)?)
+        };
         let mlp = MlpTensors::find(config, index, finder)?;
         let mut input = |part| finder.norm(architecture.norm, &name(part), n_embd).map(InputTensors::Normed);
         let (attention_input, mlp_input) = match architecture.inputs {
@@ -131,7 +164,7 @@ impl<'g> LayerTensors<'g> {
         } else {
             (None, None)
         };
-        Ok(Self { attention_input, attention, post_attention_norm, mlp_input, mlp, post_mlp_norm })
+        Ok(Self { attention_input, mixer, post_attention_norm, mlp_input, mlp, post_mlp_norm })
     }
 }
 
@@ -164,6 +197,18 @@ impl<'g> AttentionTensors<'g> {
         let output = finder.projection(&name("attn_output"), n_embd, width)?;
         let (heads, rope) = (config.heads(index), config.layer_rope(index));
         Ok(Self { input, query_norm, key_norm, output, heads, rope })
+    }
+}
+
+impl<'g> ShortConvTensors<'g> {
+    fn find(config: &Config, index: usize, finder: &mut Finder<'g>) -> Result<Self, LoadError> {
+        let &Config { n_embd, conv_tokens, .. } = config;
+        let name = |part: &str| format!("blk.{index}.shortconv.{part}");
+        Ok(Self {
+            input: finder.projection(&name("in_proj"), 3 * n_embd, n_embd)?,
+            kernel: finder.matrix(&name("conv.weight"), n_embd, conv_tokens)?,
+            output: finder.projection(&name("out_proj"), n_embd, n_embd)?,
+        })
     }
 }
 

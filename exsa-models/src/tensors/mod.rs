@@ -4,7 +4,8 @@ mod finder;
 mod layer;
 
 pub use layer::{
-    AttentionTensors, GateUpTensors, HeadNormTensors, InputTensors, LayerTensors, MlpTensors, QkvTensors,
+    AttentionTensors, GateUpTensors, HeadNormTensors, InputTensors, LayerTensors, MixerTensors, MlpTensors,
+    QkvTensors, ShortConvTensors,
 };
 
 use crate::config::Config;
@@ -116,13 +117,21 @@ impl<'g> ModelDescription<'g> {
         for index in 0..config.n_layer {
             layers.push(LayerTensors::find(&config, index, &mut finder)?);
         }
-        let output_norm = finder.norm(config.architecture.norm, "output_norm", config.n_embd)?;
+        let output_norm =
+            finder.norm(config.architecture.norm, config.architecture.output_norm, config.n_embd)?;
         let has_output = finder.has("output.weight");
         let output = if has_output { "output" } else { "token_embd" };
         let output = finder.projection(output, n_vocab, config.n_embd)?;
         finder.finish()?;
         Ok(Self { config, n_vocab, embedding, rope_factors, layers, output_norm, output, has_output })
     }
+}
+
+/// Whether `tensor` is a matrix that a product multiplies by: neither a vector nor the weights of a
+/// convolution. The token embeddings count as one, which they are where they are the output projection too.
+#[must_use]
+pub fn is_operand(tensor: &TensorInfo) -> bool {
+    tensor.shape.len() == 2 && !layer::is_kernel(&tensor.name)
 }
 
 fn rope_factors<'g>(config: &Config, finder: &mut Finder<'g>) -> Result<RopeFactorTensors<'g>, LoadError> {

@@ -8,6 +8,7 @@ pub mod kv_layout;
 pub mod matmul;
 pub mod packed;
 pub mod rows;
+pub mod short_conv;
 mod skinny_gemm;
 mod softmax;
 mod tiles;
