@@ -61,6 +61,8 @@ pub struct Config {
     attention_layers: Option<Vec<bool>>,
     /// Tokens that a short convolution sees, the token itself included; 0 where no layer has one.
     pub conv_tokens: usize,
+    /// Heads of the gated delta nets.
+    pub delta_net: Option<DeltaNetConfig>,
 }
 
 /// Layers that have a window.
@@ -70,6 +72,31 @@ pub(crate) enum WindowPattern {
     Period(usize),
     /// Those that are true here, `[n_layer]`.
     Layers(Vec<bool>),
+}
+
+/// Heads of gated delta nets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaNetConfig {
+    /// Heads of queries and keys.
+    pub n_key: usize,
+    /// Heads of values, a multiple of `n_key`: head `h` belongs to key head `h % n_key`.
+    pub n_value: usize,
+    /// Values in a head, of keys and values alike.
+    pub head_dim: usize,
+}
+
+impl DeltaNetConfig {
+    /// Values of queries, keys and values of a token, in this order.
+    #[must_use]
+    pub fn qkv_width(&self) -> usize {
+        (2 * self.n_key + self.n_value) * self.head_dim
+    }
+
+    /// Values of all heads of values.
+    #[must_use]
+    pub fn value_width(&self) -> usize {
+        self.n_value * self.head_dim
+    }
 }
 
 impl Config {
@@ -92,10 +119,19 @@ impl Config {
         let (n_head_kv, attention_layers) = match architecture.mixers {
             Mixers::Attention => (keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?, None),
             Mixers::ShortConvOrAttention => keys.attention_layers(n_layer, n_head)?,
+            Mixers::DeltaNetOrAttention => (
+                keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?,
+                Some(keys.layers_between_delta_nets(n_layer)?),
+            ),
         };
         let conv_tokens = match architecture.mixers {
             Mixers::Attention => 0,
             Mixers::ShortConvOrAttention => keys.size("shortconv.l_cache", &CONV_TOKENS, None)?,
+            Mixers::DeltaNetOrAttention => keys.size("ssm.conv_kernel", &CONV_TOKENS, None)?,
+        };
+        let delta_net = match architecture.mixers {
+            Mixers::DeltaNetOrAttention => Some(keys.delta_net()?),
+            _ => None,
         };
         let head_dim = keys.size("attention.key_length", &HEAD_DIM, Some(n_embd / n_head))?;
         let value_dim = keys.size("attention.value_length", &HEAD_DIM, Some(head_dim))?;
@@ -156,6 +192,7 @@ impl Config {
             window_pattern,
             attention_layers,
             conv_tokens,
+            delta_net,
             has_rope: match architecture.rope_layers {
                 RopeLayers::Finetuned => keys.get_or("rope.scaling.finetuned", Some(true))?,
                 _ => true,
@@ -190,7 +227,14 @@ impl Config {
     /// Values of the state that layer `index` keeps of a sequence; 0 if it keeps keys and values.
     #[must_use]
     pub fn state_len(&self, index: usize) -> usize {
-        if self.has_attention(index) { 0 } else { (self.conv_tokens - 1) * self.n_embd }
+        match self.delta_net {
+            _ if self.has_attention(index) => 0,
+            Some(net) => {
+                let matrices = net.n_value * net.head_dim * net.head_dim;
+                (self.conv_tokens - 1) * net.qkv_width() + matrices
+            }
+            None => (self.conv_tokens - 1) * self.n_embd,
+        }
     }
 
     /// Heads of layer `index`.

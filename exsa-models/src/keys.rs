@@ -1,7 +1,7 @@
 //! Metadata keys of an architecture, read with their limits.
 
 use crate::architecture::{SlidingWindowRope, Windows};
-use crate::config::WindowPattern;
+use crate::config::{DeltaNetConfig, WindowPattern};
 use crate::rope::{FreqFactors, RopeConfig, RopeScaling};
 use exsa_core::backend::Pooling;
 use exsa_core::error::LoadError;
@@ -154,6 +154,49 @@ impl Keys<'_> {
             });
         };
         Ok((size, Some(heads.iter().map(|&heads| heads > 0).collect())))
+    }
+
+    /// Layers with attention among gated delta nets.
+    pub fn layers_between_delta_nets(&self, n_layer: usize) -> Result<Vec<bool>, LoadError> {
+        let key = "attention.recurrent_layers";
+        let layers = match self.metadata.get_value(&self.name(key)) {
+            Some(_) => {
+                let recurrent: &[bool] = self.metadata.require(&self.name(key))?;
+                self.check(
+                    key,
+                    format_args!("an array of {} values", recurrent.len()),
+                    recurrent.len() >= n_layer,
+                    || format!("{n_layer} values, one for each layer"),
+                )?;
+                recurrent[..n_layer].iter().map(|recurrent| !recurrent).collect()
+            }
+            None => {
+                let interval = self.size("full_attention_interval", &LAYERS, Some(4))?;
+                (1..=n_layer).map(|layer| layer % interval == 0).collect::<Vec<_>>()
+            }
+        };
+        if !layers.contains(&true) {
+            return Err(LoadError::Unsupported {
+                what: format!("{} without attention in any layer", self.prefix),
+                supported: "attention in at least one layer".to_owned(),
+            });
+        }
+        Ok(layers)
+    }
+
+    /// Heads of gated delta nets.
+    pub fn delta_net(&self) -> Result<DeltaNetConfig, LoadError> {
+        let head_dim = self.size("ssm.state_size", &(1..=256), None)?;
+        let n_key = self.size("ssm.group_count", &HEADS, None)?;
+        let n_value = self.size("ssm.time_step_rank", &HEADS, None)?;
+        let inner = self.size("ssm.inner_size", &WIDTH, None)?;
+        self.check("ssm.time_step_rank", n_value, n_value.is_multiple_of(n_key), || {
+            format!("the multiples of ssm.group_count, which is {n_key}")
+        })?;
+        self.check("ssm.inner_size", inner, inner == n_value * head_dim, || {
+            format!("ssm.time_step_rank times ssm.state_size, which is {}", n_value * head_dim)
+        })?;
+        Ok(DeltaNetConfig { n_key, n_value, head_dim })
     }
 
     /// The window of the layers that have one, and which have.

@@ -35,7 +35,7 @@ mod rope;
 pub mod tensors;
 
 pub use architecture::Architecture;
-pub use config::Config;
+pub use config::{Config, DeltaNetConfig};
 pub use heads::Heads;
 pub use rope::{
     FreqFactors, LayerRope, RopeConfig, RopeFreqFactors, RopeFrequencies, RopePairs, RopeScaling,

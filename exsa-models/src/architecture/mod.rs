@@ -36,6 +36,7 @@ pub static ARCHITECTURES: &[&Architecture] = &[
     &cohere::COHERE2,
     &starcoder::STARCODER2,
     &lfm::LFM2,
+    &qwen::QWEN35,
 ];
 
 /// Activation of an MLP.
@@ -70,6 +71,11 @@ pub struct Architecture {
     pub rope_layers: RopeLayers,
     /// Queries, keys and values come from one matrix, `attn_qkv`, in this order.
     pub fused_qkv: bool,
+    /// The output of attention is multiplied by the sigmoid of a gate, which `attn_q` has beside the queries,
+    /// head by head.
+    pub attention_gate: bool,
+    /// RoPE by sections of positions is allowed, which are equal for text.
+    pub rope_sections: bool,
     /// Norms of queries and keys before RoPE (`attn_q_norm`, `attn_k_norm`).
     pub qk_norm: QkNorm,
     /// The outputs of attention and MLP are normalized before they are added (`post_attention_norm`,
@@ -108,6 +114,9 @@ pub enum Mixers {
     Attention,
     /// Attention, and short convolutions in layers whose `attention.head_count_kv` is 0.
     ShortConvOrAttention,
+    /// Attention in every `full_attention_interval`th layer, or in those that `attention.recurrent_layers`
+    /// leaves out, and gated delta nets in the others.
+    DeltaNetOrAttention,
 }
 
 /// Norms of the hidden state.
@@ -240,6 +249,8 @@ const PLAIN: Architecture = Architecture {
     rope_pairs: RopePairs::Neox,
     rope_layers: RopeLayers::All,
     fused_qkv: false,
+    attention_gate: false,
+    rope_sections: false,
     qk_norm: QkNorm::Never,
     post_norms: false,
     mlp: MlpKind::Gated,

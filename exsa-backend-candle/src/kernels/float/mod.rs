@@ -3,12 +3,13 @@
 
 pub mod attention;
 mod attention_inputs;
+pub mod convolution;
+pub mod delta_rule;
 mod elementwise;
 pub mod kv_layout;
 pub mod matmul;
 pub mod packed;
 pub mod rows;
-pub mod short_conv;
 mod skinny_gemm;
 mod softmax;
 mod tiles;
