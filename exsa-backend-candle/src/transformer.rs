@@ -5,9 +5,10 @@
 use crate::error::CandleError;
 use crate::kv::KvStore;
 use crate::layers::attention::{Attention, Placement, Rows};
+use crate::layers::delta_net::DeltaNet;
 use crate::layers::embedding::Embedding;
+use crate::layers::experts::FeedForward;
 use crate::layers::linear::Linear;
-use crate::layers::mlp::Mlp;
 use crate::layers::norm::{Input, RmsNorm};
 use crate::layers::rope::RopeTensors;
 use crate::layers::short_conv::ShortConv;
@@ -36,6 +37,8 @@ pub(crate) struct Transformer {
 pub(crate) enum Mixer {
     /// Attention, with the index of its layer in the KV cache.
     Attention(Attention, usize),
+    /// A gated delta net, with the index of its layer among those with a state.
+    DeltaNet(Box<DeltaNet>, usize),
     /// A short convolution, with the index of its layer among those with a state.
     ShortConv(ShortConv, usize),
 }
@@ -51,7 +54,7 @@ pub(crate) struct Layer {
     /// Input of the MLP.
     pub mlp_input: Input,
     /// The MLP.
-    pub mlp: Mlp,
+    pub mlp: FeedForward,
     /// Norm of what the MLP gives.
     pub post_mlp_norm: Option<RmsNorm>,
     /// Factor on what attention and MLP give, before it is added.

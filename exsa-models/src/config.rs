@@ -3,6 +3,7 @@
 use crate::architecture::{
     self, Architecture, EmbeddingScale, LogitScale, LogitSoftcap, Mixers, NormKind, RopeLayers, Windows,
 };
+use crate::experts::ExpertConfig;
 use crate::heads::Heads;
 use crate::keys::{CONTEXT, CONV_TOKENS, EPSILON, HEAD_DIM, HEADS, Keys, LAYERS, SCALE, WIDTH};
 use crate::rope::{LayerRope, RopeConfig};
@@ -19,6 +20,8 @@ pub struct Config {
     pub architecture: &'static Architecture,
     /// Layers.
     pub n_layer: usize,
+    /// Layers of the file behind these, which predict more tokens and are left out.
+    pub n_nextn: usize,
     /// Width of the hidden state.
     pub n_embd: usize,
     /// Heads of queries, a multiple of `n_head_kv`.
@@ -29,6 +32,8 @@ pub struct Config {
     pub head_dim: usize,
     /// Width of the MLP.
     pub n_ff: usize,
+    /// Mixtures of experts in place of MLPs.
+    pub experts: Option<ExpertConfig>,
     /// Tokens of context that the model was trained for.
     pub n_ctx: usize,
     /// Pooling of embeddings that the file names.
@@ -110,8 +115,14 @@ impl Config {
         let name: String = metadata.require("general.architecture")?;
         let architecture = architecture::find(&name)?;
         let keys = Keys { metadata, prefix: architecture.name };
-        keys.refuse_unsupported()?;
-        let n_layer = keys.size("block_count", &LAYERS, None)?;
+        keys.refuse_unsupported(architecture)?;
+        let blocks = keys.size("block_count", &LAYERS, None)?;
+        let n_nextn = if architecture.leaves_out_nextn {
+            keys.size("nextn_predict_layers", &(0..=blocks - 1), Some(0))?
+        } else {
+            0
+        };
+        let n_layer = blocks - n_nextn;
         let layers_max = architecture.layers_unsupported.map_or(n_layer, |layers| layers - 1);
         keys.check("block_count", n_layer, n_layer <= layers_max, || format!("1 to {layers_max}"))?;
         let n_embd = keys.size("embedding_length", &WIDTH, None)?;
@@ -155,14 +166,29 @@ impl Config {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
             NormKind::Layer { .. } => "attention.layer_norm_epsilon",
         };
+        let experts = if architecture.mixture.is_some() { keys.expert_count()? } else { 0 };
+        // Where all layers have experts, there may be no other width.
+        let expert_width = if experts > 0 { keys.get("expert_feed_forward_length")? } else { None };
+        let expert_width = expert_width.and_then(|width: u64| usize::try_from(width).ok());
+        let n_ff = keys.size("feed_forward_length", &WIDTH, expert_width)?;
+        let experts = match architecture.mixture {
+            Some(mixture) if experts > 0 => Some(keys.experts(mixture, experts, (n_layer, n_ff))?),
+            Some(mixture) => {
+                keys.check("expert_count", 0, !mixture.required, || "2 or more".into())?;
+                None
+            }
+            None => None,
+        };
         Ok(Self {
             architecture,
             n_layer,
+            n_nextn,
             n_embd,
             n_head,
             n_head_kv,
             head_dim,
-            n_ff: keys.size("feed_forward_length", &WIDTH, None)?,
+            n_ff,
+            experts,
             n_ctx,
             pooling: keys.pooling()?,
             norm_epsilon: keys.float(norm_epsilon, &EPSILON, None)?,
@@ -234,6 +260,24 @@ impl Config {
                 (self.conv_tokens - 1) * net.qkv_width() + matrices
             }
             None => (self.conv_tokens - 1) * self.n_embd,
+        }
+    }
+
+    /// The mixture of experts of layer `index`.
+    #[must_use]
+    pub fn layer_experts(&self, index: usize) -> Option<&ExpertConfig> {
+        self.experts.as_ref().filter(|experts| index >= experts.dense_layers)
+    }
+
+    /// Width of the widest MLP of all tokens: of layers without experts, and of experts that all tokens share.
+    #[must_use]
+    pub fn mlp_width(&self) -> usize {
+        match &self.experts {
+            Some(experts) => {
+                let dense = if experts.dense_layers > 0 { self.n_ff } else { 0 };
+                dense.max(experts.n_ff_shared.unwrap_or(0))
+            }
+            None => self.n_ff,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Metadata keys of an architecture, read with their limits.
 
-use crate::architecture::{SlidingWindowRope, Windows};
+use crate::architecture::{Architecture, SlidingWindowRope, Windows};
 use crate::config::{DeltaNetConfig, WindowPattern};
 use crate::rope::{FreqFactors, RopeConfig, RopeScaling};
 use exsa_core::backend::Pooling;
@@ -81,13 +81,13 @@ impl Keys<'_> {
         Ok(value)
     }
 
-    /// Refuses parts of models that no architecture has here.
-    pub fn refuse_unsupported(&self) -> Result<(), LoadError> {
-        for (key, what) in [
-            ("expert_count", "a mixture of experts"),
-            ("nextn_predict_layers", "layers that predict more tokens"),
+    /// Refuses parts of models that `architecture` has not here.
+    pub fn refuse_unsupported(&self, architecture: &Architecture) -> Result<(), LoadError> {
+        for (key, what, supported) in [
+            ("expert_count", "a mixture of experts", architecture.mixture.is_some()),
+            ("nextn_predict_layers", "layers that predict more tokens", architecture.leaves_out_nextn),
         ] {
-            if self.get::<u64>(key)?.is_some_and(|n| n > 0) {
+            if !supported && self.get::<u64>(key)?.is_some_and(|n| n > 0) {
                 return Err(LoadError::Unsupported {
                     what: format!("{} with {what}", self.prefix),
                     supported: format!("{} 0", self.name(key)),
@@ -95,7 +95,9 @@ impl Keys<'_> {
             }
         }
         let sections = self.get::<Vec<i64>>("rope.dimension_sections")?.unwrap_or_default();
-        if sections.iter().filter(|&&section| section > 0).count() > 1 {
+        // The fourth position of text is 0 in place of that of the token.
+        let allowed = architecture.rope_sections && sections.get(3).is_none_or(|&section| section <= 0);
+        if !allowed && sections.iter().filter(|&&section| section > 0).count() > 1 {
             return Err(LoadError::Unsupported {
                 what: format!("{} with RoPE by sections of positions", self.prefix),
                 supported: format!("{} absent", self.name("rope.dimension_sections")),

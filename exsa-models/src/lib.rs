@@ -29,6 +29,7 @@
 
 pub mod architecture;
 mod config;
+mod experts;
 mod heads;
 mod keys;
 mod rope;
@@ -36,6 +37,7 @@ pub mod tensors;
 
 pub use architecture::Architecture;
 pub use config::{Config, DeltaNetConfig};
+pub use experts::{ExpertConfig, Routing};
 pub use heads::Heads;
 pub use rope::{
     FreqFactors, LayerRope, RopeConfig, RopeFreqFactors, RopeFrequencies, RopePairs, RopeScaling,

@@ -15,6 +15,7 @@ use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::Isa;
 use crate::kv::{BlockCopy, HostKv};
+use crate::layers::experts::FeedForward;
 use crate::layers::linear::{Activations, Linear};
 use crate::load::LoadedModel;
 use crate::plan::SessionPlan;
@@ -52,8 +53,15 @@ impl HostExecutor {
         ropes: &Ropes,
         threads: Threads,
     ) -> Result<Self, LoadError> {
+        let mut activations = Activations::default();
+        for layer in &model.transformer.layers {
+            if let FeedForward::Experts(experts) = &layer.mlp {
+                // How many rows an expert has differs from batch to batch.
+                experts.reserve(plan.capabilities.batch_tokens_max, &mut activations);
+            }
+        }
         let memory = Memory {
-            activations: Activations::default(),
+            activations,
             attention: AttentionKernel::new(attention_sizes(&model.config, plan, threads.count())),
             workspace: Workspace::new(&model.config, plan.capabilities.batch_tokens_max)?,
             metadata: BatchMetadata::new(plan, ropes),

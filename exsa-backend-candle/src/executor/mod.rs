@@ -5,6 +5,7 @@
 //! when a model is loaded, and in where keys and values lie, which each owns.
 
 mod adapters;
+mod experts;
 mod host;
 mod layer;
 mod states;

@@ -1,7 +1,7 @@
 //! States of fixed size that layers without keys and values keep of each sequence.
 
 use super::workspace::zeroed;
-use crate::kernels::float::short_conv::ConvSpan;
+use crate::kernels::float::convolution::{SequenceSpan, StateRows};
 use crate::plan::SessionPlan;
 use exsa_core::SeqId;
 use exsa_core::backend::read_error;
@@ -14,7 +14,7 @@ pub(super) struct States {
     /// `[sequences][len]` for each layer with a state.
     layers: Vec<(Vec<f32>, usize)>,
     /// Spans of the batch.
-    pub spans: Vec<ConvSpan>,
+    pub spans: Vec<SequenceSpan>,
 }
 
 impl States {
@@ -42,14 +42,15 @@ impl States {
         let mut row = 0;
         for span in batch.spans() {
             let is_first = span.position == 0;
-            self.spans.push(ConvSpan { row, len: span.len(), is_first, state: span.seq.index() });
+            self.spans.push(SequenceSpan { row, len: span.len(), is_first, state: span.seq.index() });
             row += span.len();
         }
     }
 
     /// The states of all sequences in layer `index` of those with a state, and the spans.
-    pub fn layer(&mut self, index: usize) -> (&mut [f32], &[ConvSpan]) {
-        (&mut self.layers[index].0, &self.spans)
+    pub fn layer(&mut self, index: usize) -> (StateRows<'_>, &[SequenceSpan]) {
+        let (values, len) = &mut self.layers[index];
+        (StateRows { values, len: *len }, &self.spans)
     }
 
     /// Writes the states of `seq` in f32, little-endian, layer by layer.

@@ -4,17 +4,22 @@
 //! needed only for mathematics that no layer knows yet.
 
 mod cohere;
+mod ernie;
 mod exaone;
 mod gemma;
 mod glm;
+mod gpt_oss;
 mod granite;
 mod lfm;
 mod llama;
+mod mixture;
 mod olmo;
 mod phi;
 mod qwen;
 mod smollm;
 mod starcoder;
+
+pub use mixture::{ExpertScores, ExpertWidth, Mixture, Normalize, SelectionBias, SharedWidth};
 
 use crate::rope::RopePairs;
 use exsa_core::error::LoadError;
@@ -37,6 +42,13 @@ pub static ARCHITECTURES: &[&Architecture] = &[
     &starcoder::STARCODER2,
     &lfm::LFM2,
     &qwen::QWEN35,
+    &qwen::QWEN3MOE,
+    &qwen::QWEN2MOE,
+    &olmo::OLMOE,
+    &granite::GRANITEMOE,
+    &gpt_oss::GPT_OSS,
+    &glm::GLM4MOE,
+    &ernie::ERNIE4_5_MOE,
 ];
 
 /// Activation of an MLP.
@@ -46,12 +58,14 @@ pub enum Activation {
     Silu,
     /// GELU in the approximation by tanh (Hendrycks and Gimpel, arXiv:1606.08415).
     GeluTanh,
+    /// `x * sigmoid(1.702 x)` of values up to 7, on `up + 1` with `up` clamped to -7 to 7, as in gpt-oss.
+    ClampedSwiglu,
 }
 
 /// Characteristics of a family of decoder-only transformers.
 ///
-/// All have this in common: grouped-query attention with RoPE in all or some layers, an MLP, and a norm before
-/// the output projection.
+/// All have this in common: grouped-query attention with RoPE in all or some layers, an MLP or a mixture of
+/// experts, and a norm before the output projection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Architecture {
@@ -81,8 +95,17 @@ pub struct Architecture {
     /// The outputs of attention and MLP are normalized before they are added (`post_attention_norm`,
     /// `post_ffw_norm`).
     pub post_norms: bool,
+    /// Name of the norm of the MLP's input.
+    pub mlp_norm: &'static str,
+    /// Attention has a sink for each head (`attn_sinks`), a score that has a part in the softmax and no value
+    /// (arXiv:2309.17453).
+    pub attention_sinks: bool,
     /// Projections of the MLP to its hidden values.
     pub mlp: MlpKind,
+    /// Mixtures of experts in place of MLPs.
+    pub mixture: Option<&'static Mixture>,
+    /// The last layers, `nextn_predict_layers` of `block_count`, predict more tokens, and are left out.
+    pub leaves_out_nextn: bool,
     /// The MLP's activation.
     pub activation: Activation,
     /// Factor on the embeddings.
@@ -134,7 +157,7 @@ pub enum NormKind {
 /// Inputs of attention and MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inputs {
-    /// The hidden state, normalized before each (`attn_norm`, `ffn_norm`).
+    /// The hidden state, normalized before each (`attn_norm`, and [`Architecture::mlp_norm`]).
     Normed,
     /// The hidden state as it is.
     Plain,
@@ -150,6 +173,8 @@ pub enum QkNorm {
     Never,
     /// Head by head.
     Heads,
+    /// Head by head, where the file has them.
+    HeadsIfPresent,
     /// Over all heads at once.
     Whole,
 }
@@ -253,7 +278,11 @@ const PLAIN: Architecture = Architecture {
     rope_sections: false,
     qk_norm: QkNorm::Never,
     post_norms: false,
+    mlp_norm: "ffn_norm",
+    attention_sinks: false,
     mlp: MlpKind::Gated,
+    mixture: None,
+    leaves_out_nextn: false,
     activation: Activation::Silu,
     embedding_scale: EmbeddingScale::One,
     layer_scales: false,

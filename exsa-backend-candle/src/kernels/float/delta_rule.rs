@@ -5,6 +5,7 @@ use super::rows::Norm;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::simd::exp::exp;
 use crate::kernels::simd::{Simd, dispatch};
+use exsa_models::DeltaNetConfig;
 
 /// Maximum values of a head.
 pub(crate) const HEAD_DIM_MAX: usize = 256;
@@ -21,6 +22,12 @@ pub(crate) struct DeltaHeads {
 }
 
 impl DeltaHeads {
+    /// Those of a model.
+    pub fn of(config: DeltaNetConfig) -> Self {
+        let DeltaNetConfig { n_key, n_value, head_dim } = config;
+        Self { n_key, n_value, head_dim }
+    }
+
     /// Values of queries, keys and values of a token, in this order.
     pub fn qkv_width(&self) -> usize {
         (2 * self.n_key + self.n_value) * self.head_dim
@@ -65,7 +72,12 @@ pub(crate) struct DeltaInputs<'a> {
 /// `S = a S; S = S + k (b (v - k S)); out = norm(q S / sqrt(head_dim)) * silu(gate)`
 ///
 /// A state holds `S` of each head, `[n_value][head_dim of keys][head_dim of values]`, from `state_offset` on.
-pub(crate) fn delta_rule(inputs: &DeltaInputs<'_>, states: &mut StateRows<'_>, out: &mut [f32], team: &mut Team) {
+pub(crate) fn delta_rule(
+    inputs: &DeltaInputs<'_>,
+    states: &mut StateRows<'_>,
+    out: &mut [f32],
+    team: &mut Team,
+) {
     let heads = inputs.heads;
     let (width, per_head) = (heads.value_width(), heads.head_dim * heads.head_dim);
     let rows = out.len() / width;
@@ -92,7 +104,10 @@ pub(crate) fn delta_rule(inputs: &DeltaInputs<'_>, states: &mut StateRows<'_>, o
             for row in span.row..span.row + span.len {
                 // SAFETY: the row is there; its part of this head is handed out once.
                 let out = unsafe {
-                    std::slice::from_raw_parts_mut(out.at(row * width + head * heads.head_dim), heads.head_dim)
+                    std::slice::from_raw_parts_mut(
+                        out.at(row * width + head * heads.head_dim),
+                        heads.head_dim,
+                    )
                 };
                 token(inputs, row, head, state, out);
             }
@@ -193,9 +208,7 @@ mod tests {
             let mut first = 0;
             for &len in pieces {
                 // The same rows twice, as two sequences.
-                let twice = |x: &[f32], width: usize| {
-                    x[first * width..(first + len) * width].repeat(2)
-                };
+                let twice = |x: &[f32], width: usize| x[first * width..(first + len) * width].repeat(2);
                 let span = |row: usize, state: usize| SequenceSpan { row, len, is_first: first == 0, state };
                 let inputs = DeltaInputs {
                     heads,
