@@ -113,7 +113,8 @@ MODELS |= {f"llama-{t}": (BLOCKS_OF_32, t) for t in ("f16", "bf16", "q4_0", "q4_
 MODELS |= {f"llama-{t}": (BLOCKS_OF_256, t) for t in ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q4_k_m")}
 
 MODELS |= {"qwen3moe-q8_0": (QUANTIZED_EXPERTS, "q8_0"), "gpt-oss-mxfp4": (MXFP4_EXPERTS, "mxfp4")}
-GAP_MIN = 0.003             # between a chosen expert and the next: rounding must not decide
+# Between a chosen expert and the next: rounding must not decide, of f32 or of activations of 8 bits.
+GAP_MIN, GAP_MIN_8_BITS = 0.003, 0.01
 
 
 def write_model(path, shape, kind, seed, vocab):
@@ -328,11 +329,12 @@ def prompt():
     return [1] + [int(i) for i in ids]
 
 
-def clear_continuation(model, ids, tokens, margin_min):
-    """The greedy continuation and its smallest margin; None where a step is too close or a special token comes."""
+def clear_continuation(model, ids, tokens, margin_min, gap_min):
+    """The greedy continuation and its smallest margin; None where a step or a choice of experts is too close, or a
+    special token comes."""
     out, smallest = [], math.inf
     for _ in range(tokens):
-        if model.routing_gap < GAP_MIN:
+        if model.routing_gap < gap_min:
             return None
         (token,), (margin,) = model.greedy(ids + out, 1)
         if margin < margin_min or token in SPECIAL:
@@ -345,12 +347,14 @@ def clear_continuation(model, ids, tokens, margin_min):
 def make(name, folder, vocab):
     shape, kind = MODELS[name]
     exact = kind == "f32"
-    tokens, margin_min = (32, 0.01) if exact else (16, 0.1)
+    # A token of a mixture has more to be close in.
+    tokens, margin_min = (32, 0.01) if exact else (8, 0.2) if shape.experts else (16, 0.1)
+    gap_min = GAP_MIN if exact else GAP_MIN_8_BITS
     base, ids = os.path.join(folder, name), prompt()
     for seed in range(1000):
         write_model(base + ".gguf", shape, kind, seed, vocab)
         model = reference.Reference(base + ".gguf")
-        found = clear_continuation(model, ids, tokens, margin_min)
+        found = clear_continuation(model, ids, tokens, margin_min, gap_min)
         if found:
             break
     else:

@@ -94,7 +94,7 @@ fn metadata_that_do_not_fit() {
         ("qwen3moe", "expert_count", Value::U32(8), ["blk.0.ffn_gate_inp.weight", "[32, 8] is expected"]),
         ("qwen3moe", "expert_feed_forward_length", Value::U32(25), ["ffn_gate_exps", "[32, 25, 9]"]),
         ("qwen2moe", "expert_shared_feed_forward_length", Value::U32(41), ["ffn_gate_shexp", "[32, 41]"]),
-        ("glm4moe", "expert_weights_scale", Value::F32(f32::NAN), ["expert_weights_scale = NaN", "1000000"]),
+        ("glm4moe", "expert_weights_scale", Value::F32(f32::NAN), ["expert_weights_scale", "found NaN"]),
         ("glm4moe", "expert_weights_scale", Value::F32(-1.0), ["expert_weights_scale = -1", "0.000001"]),
         (
             "glm4moe",

@@ -1,4 +1,4 @@
-//! GLM-4-0414.
+//! GLM-4-0414 and GLM-4.5.
 
 use super::mixture::MIXTURE;
 use super::{

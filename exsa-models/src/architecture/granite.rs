@@ -1,4 +1,4 @@
-//! Granite 3 and later, the dense models.
+//! Granite 3 and later.
 
 use super::mixture::MIXTURE;
 use super::{Architecture, EmbeddingScale, ExpertWidth, LogitScale, Mixture, PLAIN, RopeLayers, SharedWidth};

@@ -1,4 +1,4 @@
-//! OLMo 2 and 3.
+//! OLMo 2 and 3, and OLMoE.
 
 use super::mixture::MIXTURE;
 use super::{

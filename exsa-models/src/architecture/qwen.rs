@@ -1,4 +1,4 @@
-//! Qwen 2, 2.5 and 3.
+//! Qwen 1.5 to 3, dense and with experts.
 
 use super::mixture::MIXTURE;
 use super::{Architecture, ExpertWidth, Mixers, Mixture, Normalize, PLAIN, QkNorm, SharedWidth};
