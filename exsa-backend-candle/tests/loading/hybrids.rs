@@ -14,7 +14,7 @@ fn layers_without_attention() {
     for value in [heads(&[0, 0, 0, 0]), heads(&[0, 0, 2, 4]), heads(&[0, 0, 3, 0]), heads(&[0, 0, 8, 0])] {
         says(&refuse(&with(value)), &["head_count_kv"]);
     }
-    says(&refuse(&with(heads(&[0, 0, 2]))), &["head_count_kv", "3 values", "4 values"]);
+    says(&refuse(&with(heads(&[0, 0, 2]))), &["head_count_kv", "3 elements", "block_count"]);
     // Attention where the file has a convolution.
     says(&refuse(&with(heads(&[2, 0, 2, 0]))), &["blk.0.attn_q.weight", "missing"]);
     says(&refuse(&with(Value::U32(2))), &["blk.0.attn_q.weight", "missing"]);
