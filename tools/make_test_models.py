@@ -53,6 +53,9 @@ class Shape:
     rope_linear: float = 0.0    # linear position scaling
     window: int = 0             # of layers that have one
     pattern: tuple = ()         # which layers have one; empty: by the architecture
+    conv: tuple = ()            # layers with a short convolution instead of attention
+    conv_tokens: int = 3        # that it sees
+    delta: tuple = ()           # heads of keys, heads of values and their size in gated delta nets, three of four layers
     experts: int = 0            # of a layer; 0: none
     used: int = 0               # of a token
     expert_ffn: int = 0         # 0: ffn
@@ -85,6 +88,8 @@ ARCHITECTURES = {
     "command-r": Shape("command-r", 2, 3, 1, 16, biases=("q", "k", "v")),
     "cohere2": Shape("cohere2", 4, 4, 2, 8, dim=32, ffn=64, rope_base=5e4, window=WINDOW),
     "starcoder2": Shape("starcoder2", 2, 6, 2, 8, rope_base=1e5, tied=False, biases=("q", "k", "v", "output")),
+    "qwen35": Shape("qwen35", 4, 4, 2, 12, rope_dim=8, rope_base=1e6, delta=(2, 4, 8), conv_tokens=4),
+    "lfm2": Shape("lfm2", 4, 4, 2, 12, rope_base=1e6, conv=(0, 1, 3), conv_tokens=4),
     "mixtral": Shape("llama", 2, 4, 2, 16, dim=32, ffn=40, experts=4, used=2),
     "qwen3moe": Shape("qwen3moe", 2, 4, 1, 24, dim=32, rope_base=1e6, experts=9, used=3, expert_ffn=24),
     "qwen2moe": Shape("qwen2moe", 2, 4, 2, 8, dim=32, rope_base=1e6, biases=("q", "k", "v"), tied=False, experts=6, used=2,
@@ -126,7 +131,17 @@ def write_model(path, shape, kind, seed, vocab):
     w.add_block_count(s.layers)
     w.add_feed_forward_length(s.ffn)
     w.add_head_count(s.heads)
-    w.add_head_count_kv(s.kv_heads)
+    w.add_head_count_kv([0 if i in s.conv else s.kv_heads for i in range(s.layers)] if s.conv else s.kv_heads)
+    if s.delta:
+        keys, values, size = s.delta
+        w.add_ssm_conv_kernel(s.conv_tokens)
+        w.add_ssm_inner_size(values * size)
+        w.add_ssm_state_size(size)
+        w.add_ssm_time_step_rank(values)
+        w.add_ssm_group_count(keys)
+        w.add_rope_dimension_sections([2, 1, 1, 0])
+    if s.conv:
+        w.add_shortconv_l_cache(s.conv_tokens)
     w.add_key_length(s.head_dim)
     w.add_value_length(s.head_dim)
     w.add_rope_dimension_count(s.rope_dim or s.head_dim)
@@ -244,21 +259,39 @@ def write_model(path, shape, kind, seed, vocab):
         p = f"blk.{i}."
         if pre_norms:
             norm(p + "attn_norm", s.dim)
-        if arch == "phi3":
+        attention = i not in s.conv and not (s.delta and i % 4 != 3)
+        if i in s.conv:
+            matrix(p + "shortconv.in_proj.weight", 3 * s.dim, s.dim, sharp)
+            matrix(p + "shortconv.conv.weight", s.dim, s.conv_tokens, 1.0, T.F32)
+            matrix(p + "shortconv.out_proj.weight", s.dim, s.dim, 1.0)
+        elif s.delta and i % 4 != 3:
+            keys, values, size = s.delta
+            width = (2 * keys + values) * size
+            matrix(p + "attn_qkv.weight", width, s.dim, sharp)
+            matrix(p + "attn_gate.weight", values * size, s.dim, sharp)
+            matrix(p + "ssm_conv1d.weight", width, s.conv_tokens, 1.0, T.F32)
+            matrix(p + "ssm_beta.weight", values, s.dim, sharp)
+            matrix(p + "ssm_alpha.weight", values, s.dim, sharp)
+            vector(p + "ssm_dt.bias", values, -1.0, 0.5)
+            vector(p + "ssm_a", values, -0.6, 0.2)
+            vector(p + "ssm_norm.weight", size, 1.0, 0.2)
+            matrix(p + "ssm_out.weight", s.dim, values * size, 1.0)
+        elif arch == "phi3":
             matrix(p + "attn_qkv.weight", q_rows + 2 * kv_rows, s.dim, sharp)
         else:
-            matrix(p + "attn_q.weight", q_rows, s.dim, sharp)
+            matrix(p + "attn_q.weight", (2 if arch == "qwen35" else 1) * q_rows, s.dim, sharp)
             matrix(p + "attn_k.weight", kv_rows, s.dim, sharp)
             matrix(p + "attn_v.weight", kv_rows, s.dim, 1.0, high)
         for part in s.biases:
             vector(p + f"attn_{part}.bias", {"q": q_rows, "output": s.dim}.get(part, kv_rows), 0.0, 0.5)
         if arch == "gpt-oss":
             vector(p + "attn_sinks.weight", s.heads, 0.5, 1.0)
-        if arch in reference.HEAD_NORMS + reference.ALL_HEADS_NORM:
+        if arch in reference.HEAD_NORMS + reference.ALL_HEADS_NORM and attention:
             whole = arch in reference.ALL_HEADS_NORM
             vector(p + "attn_q_norm.weight", q_rows if whole else s.head_dim, sharp, 0.2)
             vector(p + "attn_k_norm.weight", kv_rows if whole else s.head_dim, sharp, 0.2)
-        matrix(p + "attn_output.weight", s.dim, q_rows, 2.0)
+        if attention:
+            matrix(p + "attn_output.weight", s.dim, q_rows, 2.0)
         if arch in reference.POST_NORMS:
             vector(p + "post_attention_norm.weight", s.dim, post_gain, 0.2 * post_gain)
         if pre_norms and arch not in reference.PARALLEL:
@@ -279,7 +312,7 @@ def write_model(path, shape, kind, seed, vocab):
         if arch in reference.POST_NORMS:
             vector(p + "post_ffw_norm.weight", s.dim, post_gain, 0.2 * post_gain)
     output_gain = LOGITS_STD / embedding_gain if gemma else 1.0
-    norm("output_norm", s.dim, output_gain, 0.2 * output_gain)
+    norm(reference.OUTPUT_NORMS.get(arch, "output_norm"), s.dim, output_gain, 0.2 * output_gain)
     if not s.tied:
         matrix("output.weight", n_vocab, s.dim, LOGITS_STD, high)
     if s.rope_freqs:

@@ -9,8 +9,8 @@ to float64. It shares nothing with the Rust code.
   reference.py greedy --model M.gguf --prompt "Once upon a time" --tokens 64    the same from a text (SPM vocabularies)
 
 Architectures: llama, qwen2, qwen3, gemma2, gemma3, phi3, granite, smollm3, olmo2, glm4, exaone4, command-r, cohere2,
-starcoder2, and the mixtures of experts llama (Mixtral), qwen3moe, qwen2moe, olmoe, granitemoe, gpt-oss, glm4moe,
-ernie4_5-moe. What they share and where they differ:
+starcoder2, lfm2, qwen35, and the mixtures of experts llama (Mixtral), qwen3moe, qwen2moe, olmoe, granitemoe, gpt-oss,
+glm4moe, ernie4_5-moe. What they share and where they differ:
 
   all      pre-norm RMSNorm (Zhang & Sennrich 2019), grouped-query attention (Ainslie et al. 2023), RoPE (Su et al. 2021),
            gated feed-forward (Shazeer 2020), output head tied to the embeddings where output.weight is absent
@@ -31,6 +31,9 @@ ernie4_5-moe. What they share and where they differ:
   command-r  attention and feed-forward both read one LayerNorm (Ba et al. 2016) without bias of the layer's input, and both
            are added to it; RoPE turns adjacent pairs; logits multiplied by a factor
   cohere2  as command-r; three of four layers have a window and RoPE, the fourth has neither
+  lfm2     as qwen3; layers with 0 heads of keys instead have a gated convolution over the last tokens of each channel
+  qwen35   as qwen3; every fourth layer has attention, whose output is multiplied by the sigmoid of a gate that lies beside the
+           queries, head by head; the others a gated delta net (Yang et al. 2024)
   starcoder2  LayerNorm with bias, biases everywhere, feed-forward without a gate: down(gelu(up(x)))
 
   experts  a router scores all experts, a token goes through the best few, and the sum of their outputs is weighted by their
@@ -56,15 +59,16 @@ import gguf
 import numpy as np
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "granite", "smollm3", "olmo2", "glm4", "exaone4",
-                 "command-r", "cohere2", "starcoder2", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "gpt-oss", "glm4moe",
-                 "ernie4_5-moe")
+                 "command-r", "cohere2", "starcoder2", "lfm2", "qwen35", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "gpt-oss",
+                 "glm4moe", "ernie4_5-moe")
 ADJACENT_PAIRS = ("llama", "granite", "smollm3", "glm4", "command-r", "cohere2", "granitemoe", "ernie4_5-moe")
 LAYER_NORM = ("command-r", "cohere2", "starcoder2")
 PARALLEL = ("command-r", "cohere2")
 POST_NORMS = ("gemma2", "gemma3", "olmo2", "glm4", "exaone4")
 NO_PRE_NORMS = ("olmo2", "exaone4")
-MLP_NORMS = {"gpt-oss": "post_attention_norm", "glm4moe": "post_attention_norm"}
-HEAD_NORMS = ("qwen3", "gemma3", "exaone4", "qwen3moe", "glm4moe")
+OUTPUT_NORMS = {"lfm2": "token_embd_norm"}
+MLP_NORMS = {"gpt-oss": "post_attention_norm", "glm4moe": "post_attention_norm", "qwen35": "post_attention_norm"}
+HEAD_NORMS = ("qwen3", "gemma3", "exaone4", "qwen3moe", "glm4moe", "lfm2", "qwen35")
 ALL_HEADS_NORM = ("olmo2", "olmoe")
 UNDIVIDED = ("qwen2moe", "olmoe", "gpt-oss")
 WINDOW_PERIODS = {"gpt-oss": 2, "gemma2": 2, "gemma3": 6, "phi3": 0, "olmo2": 4, "exaone4": 4, "cohere2": 4}
@@ -189,6 +193,13 @@ class Reference:
         self.dim = self.hyper("embedding_length")
         self.heads = self.hyper("attention.head_count")
         self.kv_heads = self.hyper("attention.head_count_kv", self.heads)
+        self.conv_layers, self.delta_layers = [], []
+        if self.arch == "qwen35":
+            interval = self.hyper("full_attention_interval", 4)
+            self.delta_layers = [i for i in range(self.layers) if (i + 1) % interval]
+        if isinstance(self.kv_heads, list):
+            self.conv_layers = [i for i, heads in enumerate(self.kv_heads) if heads == 0]
+            self.kv_heads = max(self.kv_heads)
         self.key_dim = self.hyper("attention.key_length", self.dim // self.heads)
         self.value_dim = self.hyper("attention.value_length", self.dim // self.heads)
         self.eps = self.hyper("attention.layer_norm_epsilon" if self.arch in LAYER_NORM
@@ -305,6 +316,10 @@ class Reference:
             q, k, v = np.split(self.linear(x, p + "attn_qkv"), [q_width, q_width + k_width], axis=-1)
         else:
             q, k, v = (self.linear(x, p + f"attn_{part}") for part in "qkv")
+        gate = None
+        if self.arch == "qwen35":
+            both = q.reshape(n, self.heads, 2, self.key_dim)
+            q, gate = both[:, :, 0].reshape(n, -1), both[:, :, 1].reshape(n, -1)
         if self.arch in ALL_HEADS_NORM:
             q, k = (rms_norm(t, self.weight(p + f"attn_{part}_norm.weight"), self.eps) for t, part in ((q, "q"), (k, "k")))
         q = q.reshape(n, self.heads, self.key_dim)
@@ -325,7 +340,44 @@ class Reference:
         if sinks is not None:
             scores = np.concatenate([scores, np.broadcast_to(sinks[:, None, None], (self.heads, n, 1))], axis=-1)
         mixed = np.einsum("hqk,khd->qhd", softmax(scores)[..., :n], v)
-        return self.linear(mixed.reshape(n, -1), p + "attn_output")
+        mixed = mixed.reshape(n, -1)
+        return self.linear(mixed if gate is None else mixed * sigmoid(gate), p + "attn_output")
+
+    def short_conv(self, x, layer):
+        """Each channel of b * x is summed over the last tokens by its weights, the oldest first."""
+        p = f"blk.{layer}.shortconv."
+        b, c, x = np.split(self.linear(x, p + "in_proj"), 3, axis=-1)
+        kernel = self.weight(p + "conv.weight")
+        taps = kernel.shape[1]
+        padded = np.concatenate([np.zeros((taps - 1, self.dim)), b * x])
+        mixed = sum(kernel[:, tap] * padded[tap:tap + len(x)] for tap in range(taps))
+        return self.linear(c * mixed, p + "out_proj")
+
+    def delta_net(self, x, layer):
+        """Convolution and SiLU over queries, keys and values; then, token by token, the gated delta rule."""
+        p, n = f"blk.{layer}.", len(x)
+        keys, heads, size = (self.hyper("ssm." + key) for key in ("group_count", "time_step_rank", "state_size"))
+        kernel = self.weight(p + "ssm_conv1d.weight")
+        taps = kernel.shape[1]
+        qkv = self.linear(x, p + "attn_qkv")
+        padded = np.concatenate([np.zeros((taps - 1, qkv.shape[1])), qkv])
+        qkv = silu(sum(kernel[:, tap] * padded[tap:tap + n] for tap in range(taps)))
+        q, k, v = np.split(qkv, [keys * size, 2 * keys * size], axis=-1)
+        unit = lambda t: t / np.sqrt((t * t).sum(axis=-1, keepdims=True) + self.eps)
+        q, k = (np.tile(unit(t.reshape(n, keys, size)), (1, heads // keys, 1)) for t in (q, k))
+        v = v.reshape(n, heads, size)
+        beta = sigmoid(self.linear(x, p + "ssm_beta"))
+        alpha = np.log1p(np.exp(self.linear(x, p + "ssm_alpha") + self.weight(p + "ssm_dt.bias")))
+        decay = np.exp(self.weight(p + "ssm_a") * alpha)
+        state, y = np.zeros((heads, size, size)), np.zeros((n, heads, size))
+        for t in range(n):
+            state = state * decay[t][:, None, None]
+            correction = beta[t][:, None] * (v[t] - np.einsum("hk,hkv->hv", k[t], state))
+            state = state + k[t][:, :, None] * correction[:, None, :]
+            y[t] = np.einsum("hk,hkv->hv", q[t], state) / math.sqrt(size)
+        z = self.linear(x, p + "attn_gate").reshape(n, heads, size)
+        y = rms_norm(y, self.weight(p + "ssm_norm.weight"), self.eps) * silu(z)
+        return self.linear(y.reshape(n, -1), p + "ssm_out")
 
     def choose(self, scores):
         """The experts of each token, the best first: scores are [tokens, experts]."""
@@ -408,10 +460,12 @@ class Reference:
             if self.arch in PARALLEL:
                 x = x + self.attention(y, i) + self.feed_forward(y, i)
                 continue
-            x = x + self.residual(self.attention(y, i), p + "post_attention_norm")
+            mixer = (self.attention if i not in self.conv_layers + self.delta_layers
+                     else self.short_conv if i in self.conv_layers else self.delta_net)
+            x = x + self.residual(mixer(y, i), p + "post_attention_norm")
             y = pre(x, p + MLP_NORMS.get(self.arch, "ffn_norm"))
             x = x + self.residual(self.feed_forward(y, i), p + "post_ffw_norm")
-        x = self.norm(x, "output_norm")
+        x = self.norm(x, OUTPUT_NORMS.get(self.arch, "output_norm"))
         head = "output" if "output.weight" in self.tensors else "token_embd"
         return soft_cap(self.linear(x, head) * self.logit_scale, self.final_cap)
 

@@ -15,7 +15,7 @@ use crate::weights;
 use exsa_core::backend::{Capabilities, MemoryEstimate, SessionOptions};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, TensorInfo};
-use exsa_models::Config;
+use exsa_models::{Config, tensors};
 
 /// Memory of the model of `gguf`, whose bytes are `mapping`, and of one session by `options`. `packed_mapped`
 /// says whether packed matrices are pages of a file.
@@ -52,7 +52,7 @@ fn weight_bytes(gguf: &Gguf, mapping: &Mapping, packed_mapped: bool) -> (u64, u6
     let packed = weights::packed_bytes(gguf) as u64;
     let in_place = |tensor: &TensorInfo| {
         let packed = PackedType::of(tensor.dtype).is_some() || FloatType::of(tensor.dtype).is_some();
-        tensor.shape.len() >= 2 && (tensor.name == "token_embd.weight" || !packed)
+        tensors::is_operand(tensor) && (tensor.name == "token_embd.weight" || !packed)
     };
     let in_place: u64 = match mapping.copied_bytes() {
         0 => gguf.tensors().iter().filter(|tensor| in_place(tensor)).map(|tensor| tensor.bytes).sum(),
@@ -66,13 +66,13 @@ fn weight_bytes(gguf: &Gguf, mapping: &Mapping, packed_mapped: bool) -> (u64, u6
     (packed.saturating_add(in_place).saturating_add(vectors), shared)
 }
 
-/// Bytes of a tensor that is a vector in f32.
+/// Bytes of a tensor that is a vector, or the weights of a convolution, in f32.
 fn vector_bytes(tensor: &TensorInfo) -> u64 {
     match tensor.shape[..] {
         // Frequency factors are no operand of a pass, and are there once.
         [len] if tensor.name.starts_with("rope_") => len.saturating_mul(4),
         [len] => Vector::bytes(len),
-        [columns, rows] if tensor.name.ends_with(".bias") => columns.saturating_mul(rows).saturating_mul(4),
+        [_, _] if !tensors::is_operand(tensor) => tensor.shape.iter().product::<u64>().saturating_mul(4),
         _ => 0,
     }
 }

@@ -102,6 +102,16 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(values)
     }
 
+    /// The values of `matrix`, in f32, row by row.
+    pub fn matrix_values(&mut self, matrix: Matrix<'a>) -> Result<Vec<f32>, LoadError> {
+        let Matrix { tensor, rows, columns } = matrix;
+        let (table, start, bytes) = self.table(tensor, rows, columns)?;
+        self.read_ahead(tensor, start, bytes)?;
+        let mut values = vec![0.0; rows * columns];
+        values.chunks_exact_mut(columns).enumerate().for_each(|(row, values)| table.row(row, values));
+        Ok(values)
+    }
+
     /// `vector`, in f32.
     pub fn vector(&mut self, vector: tensors::Vector<'a>) -> Result<Vector, LoadError> {
         let values = self.values(vector)?;
@@ -141,16 +151,6 @@ impl<'a, 'p> Weights<'a, 'p> {
         }
         let all_rows = shape.all_rows().ok_or_else(|| damaged(tensor))?;
         Ok(ExpertLinear::wide(self.wide(tensor, all_rows, columns)?, shape, bias))
-    }
-
-    /// The values of `matrix`, in f32.
-    fn matrix_values(&mut self, matrix: Matrix<'a>) -> Result<Vec<f32>, LoadError> {
-        let Matrix { tensor, rows, columns } = matrix;
-        let (table, start, bytes) = self.table(tensor, rows, columns)?;
-        self.read_ahead(tensor, start, bytes)?;
-        let mut values = vec![0.0; rows * columns];
-        values.chunks_exact_mut(columns).enumerate().for_each(|(index, row)| table.row(index, row));
-        Ok(values)
     }
 
     /// Rows of `columns` values where they lie in the file, of a type without a packed form.
@@ -264,9 +264,11 @@ impl<'a, 'p> Weights<'a, 'p> {
 pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, MatrixShape)> {
     let tied = gguf.tensor("output.weight").is_none();
     gguf.tensors().iter().filter_map(move |tensor| {
+        if !tensors::is_operand(tensor) {
+            return None;
+        }
         let (columns, rows, count) = match tensor.shape[..] {
-            // Biases of experts are no matrices.
-            [columns, rows] if !tensor.name.ends_with(".bias") => (columns, rows, 1),
+            [columns, rows] => (columns, rows, 1),
             [columns, rows, count] => (columns, rows, count),
             _ => return None,
         };

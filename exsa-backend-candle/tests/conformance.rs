@@ -57,6 +57,8 @@ exsa_conformance::mount! {
     glm4: micro("glm4-f32").bitwise(),
     cohere2: micro("cohere2-f32").bitwise(),
     starcoder2: micro("starcoder2-f32").bitwise(),
+    lfm2: micro("lfm2-f32").bitwise(),
+    qwen35: micro("qwen35-f32").bitwise(),
     qwen3moe: micro("qwen3moe-f32").bitwise(),
     glm4moe: micro("glm4moe-f32").bitwise(),
     gpt_oss: micro("gpt-oss-mxfp4").bitwise(),

@@ -3,6 +3,8 @@
 
 #[path = "loading/experts.rs"]
 mod experts;
+#[path = "loading/hybrids.rs"]
+mod hybrids;
 mod support;
 
 use exsa_backend_candle::CandleBackend;
@@ -108,6 +110,8 @@ fn biases_and_output_are_optional() {
             let bias = tensor.name.ends_with(".bias") && !tensor.name.ends_with("norm.bias");
             // GLM cannot do without the bias that helps to choose experts.
             let bias = bias && !(name == "glm4moe-f32" && tensor.name.ends_with("exp_probs_b.bias"));
+            // The bias of decays is no projection's.
+            let bias = bias && !tensor.name.ends_with("ssm_dt.bias");
             if ["output.weight", "rope_freqs.weight"].contains(&tensor.name.as_str()) || bias {
                 without.load(&CandleBackend::new()).unwrap();
             } else {

@@ -159,6 +159,16 @@ fn starcoder() {
 }
 
 #[test]
+fn lfm() {
+    check("lfm2-f32", 1e-5);
+}
+
+#[test]
+fn gated_delta_nets() {
+    check("qwen35-f32", 1e-5);
+}
+
+#[test]
 fn floats_of_16_bits() {
     check("llama-f16", 1e-5);
     check("llama-bf16", 1e-5);

@@ -1,11 +1,11 @@
 //! A model's hyperparameters, read from the metadata and checked once.
 
 use crate::architecture::{
-    self, Architecture, EmbeddingScale, LogitScale, LogitSoftcap, NormKind, RopeLayers, Windows,
+    self, Architecture, EmbeddingScale, LogitScale, LogitSoftcap, Mixers, NormKind, RopeLayers, Windows,
 };
 use crate::experts::ExpertConfig;
 use crate::heads::Heads;
-use crate::keys::{CONTEXT, EPSILON, HEAD_DIM, HEADS, Keys, LAYERS, SCALE, WIDTH};
+use crate::keys::{CONTEXT, CONV_TOKENS, EPSILON, HEAD_DIM, HEADS, Keys, LAYERS, SCALE, WIDTH};
 use crate::rope::{LayerRope, RopeConfig};
 use exsa_core::backend::Pooling;
 use exsa_core::error::LoadError;
@@ -62,6 +62,12 @@ pub struct Config {
     window_pattern: WindowPattern,
     /// Whether any layer has RoPE.
     has_rope: bool,
+    /// Layers with attention, `[n_layer]`; `None` if all have it.
+    attention_layers: Option<Vec<bool>>,
+    /// Tokens that a short convolution sees, the token itself included; 0 where no layer has one.
+    pub conv_tokens: usize,
+    /// Heads of the gated delta nets.
+    pub delta_net: Option<DeltaNetConfig>,
 }
 
 /// Layers that have a window.
@@ -71,6 +77,31 @@ pub(crate) enum WindowPattern {
     Period(usize),
     /// Those that are true here, `[n_layer]`.
     Layers(Vec<bool>),
+}
+
+/// Heads of gated delta nets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaNetConfig {
+    /// Heads of queries and keys.
+    pub n_key: usize,
+    /// Heads of values, a multiple of `n_key`: head `h` belongs to key head `h % n_key`.
+    pub n_value: usize,
+    /// Values in a head, of keys and values alike.
+    pub head_dim: usize,
+}
+
+impl DeltaNetConfig {
+    /// Values of queries, keys and values of a token, in this order.
+    #[must_use]
+    pub fn qkv_width(&self) -> usize {
+        (2 * self.n_key + self.n_value) * self.head_dim
+    }
+
+    /// Values of all heads of values.
+    #[must_use]
+    pub fn value_width(&self) -> usize {
+        self.n_value * self.head_dim
+    }
 }
 
 impl Config {
@@ -96,7 +127,23 @@ impl Config {
         keys.check("block_count", n_layer, n_layer <= layers_max, || format!("1 to {layers_max}"))?;
         let n_embd = keys.size("embedding_length", &WIDTH, None)?;
         let n_head = keys.size("attention.head_count", &HEADS, None)?;
-        let n_head_kv = keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?;
+        let (n_head_kv, attention_layers) = match architecture.mixers {
+            Mixers::Attention => (keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?, None),
+            Mixers::ShortConvOrAttention => keys.attention_layers(n_layer, n_head)?,
+            Mixers::DeltaNetOrAttention => (
+                keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?,
+                Some(keys.layers_between_delta_nets(n_layer)?),
+            ),
+        };
+        let conv_tokens = match architecture.mixers {
+            Mixers::Attention => 0,
+            Mixers::ShortConvOrAttention => keys.size("shortconv.l_cache", &CONV_TOKENS, None)?,
+            Mixers::DeltaNetOrAttention => keys.size("ssm.conv_kernel", &CONV_TOKENS, None)?,
+        };
+        let delta_net = match architecture.mixers {
+            Mixers::DeltaNetOrAttention => Some(keys.delta_net()?),
+            _ => None,
+        };
         let head_dim = keys.size("attention.key_length", &HEAD_DIM, Some(n_embd / n_head))?;
         let value_dim = keys.size("attention.value_length", &HEAD_DIM, Some(head_dim))?;
         let n_ctx = keys.size("context_length", &CONTEXT, None)?;
@@ -169,6 +216,9 @@ impl Config {
             rope,
             window,
             window_pattern,
+            attention_layers,
+            conv_tokens,
+            delta_net,
             has_rope: match architecture.rope_layers {
                 RopeLayers::Finetuned => keys.get_or("rope.scaling.finetuned", Some(true))?,
                 _ => true,
@@ -180,6 +230,37 @@ impl Config {
     #[must_use]
     pub fn is_long(&self, context: usize) -> bool {
         context > self.rope.original_context
+    }
+
+    /// Whether layer `index` has attention, and so keys and values.
+    #[must_use]
+    pub fn has_attention(&self, index: usize) -> bool {
+        self.attention_layers.as_ref().is_none_or(|layers| layers.get(index) == Some(&true))
+    }
+
+    /// Layers with keys and values.
+    #[must_use]
+    pub fn n_layer_kv(&self) -> usize {
+        (0..self.n_layer).filter(|&index| self.has_attention(index)).count()
+    }
+
+    /// Whether some layers keep a state of fixed size instead of keys and values, which cannot be truncated.
+    #[must_use]
+    pub fn is_recurrent(&self) -> bool {
+        self.n_layer_kv() < self.n_layer
+    }
+
+    /// Values of the state that layer `index` keeps of a sequence; 0 if it keeps keys and values.
+    #[must_use]
+    pub fn state_len(&self, index: usize) -> usize {
+        match self.delta_net {
+            _ if self.has_attention(index) => 0,
+            Some(net) => {
+                let matrices = net.n_value * net.head_dim * net.head_dim;
+                (self.conv_tokens - 1) * net.qkv_width() + matrices
+            }
+            None => (self.conv_tokens - 1) * self.n_embd,
+        }
     }
 
     /// The mixture of experts of layer `index`.

@@ -36,7 +36,7 @@ mod rope;
 pub mod tensors;
 
 pub use architecture::Architecture;
-pub use config::Config;
+pub use config::{Config, DeltaNetConfig};
 pub use experts::{ExpertConfig, Routing};
 pub use heads::Heads;
 pub use rope::{

@@ -4,7 +4,7 @@
 //! its rows, and those of experts without rows are not read. The outputs of a row's experts are added up in
 //! the order of their scores, whatever else is in the batch.
 
-use super::workspace::{float_bytes, zeroed};
+use super::workspace::{PASS, float_bytes, zeroed};
 use crate::kernels::ExpertRows;
 use crate::kernels::float::router::choose_experts;
 use crate::kernels::float::rows::{self, WeightedRows};
@@ -74,10 +74,10 @@ impl ExpertWorkspace {
     pub fn new(sizes: ExpertSizes, tokens: usize) -> std::result::Result<Self, LoadError> {
         let [scores, weights, hidden, outputs, chosen, experts, groups] = sizes.lengths(tokens);
         Ok(Self {
-            scores: zeroed(scores)?,
-            weights: zeroed(weights)?,
-            hidden: zeroed(hidden)?,
-            outputs: zeroed(outputs)?,
+            scores: zeroed(scores, PASS)?,
+            weights: zeroed(weights, PASS)?,
+            hidden: zeroed(hidden, PASS)?,
+            outputs: zeroed(outputs, PASS)?,
             chosen: vec![0; chosen],
             sources: vec![0; chosen],
             counts: vec![0; experts],

@@ -4,6 +4,7 @@
 //! Activations are f32, rows first. On the CPU, [`executor`](crate::executor) runs the same layers on slices.
 
 pub(crate) mod attention;
+pub(crate) mod delta_net;
 pub(crate) mod embedding;
 pub(crate) mod experts;
 pub(crate) mod linear;
@@ -11,4 +12,5 @@ pub(crate) mod mlp;
 pub(crate) mod norm;
 pub(crate) mod paged;
 pub(crate) mod rope;
+pub(crate) mod short_conv;
 pub(crate) mod vector;

@@ -36,10 +36,12 @@ pub fn values(n: usize, seed: u32) -> Vec<f32> {
 /// A pair of rank `rank` for every matrix of the layers of `base` that takes one and whose name `wanted`
 /// accepts.
 pub fn pairs(base: &Edit, rank: usize, seed: u32, wanted: impl Fn(&str) -> bool) -> Vec<Pair> {
-    // Mixtures of experts take none.
+    // Mixtures of experts and convolutions take none.
     let takes = |name: &str| {
         name.starts_with("blk.")
-            && !["_gate_inp.", "_exps.", "_shexp."].iter().any(|part| name.contains(part))
+            && !["_gate_inp.", "_exps.", "_shexp.", "shortconv.conv.", "ssm_conv1d."]
+                .iter()
+                .any(|part| name.contains(part))
             && wanted(name)
     };
     let matrices = base.tensors.iter().filter(|tensor| tensor.shape.len() == 2 && takes(&tensor.name));

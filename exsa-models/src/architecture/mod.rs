@@ -10,6 +10,7 @@ mod gemma;
 mod glm;
 mod gpt_oss;
 mod granite;
+mod lfm;
 mod llama;
 mod mixture;
 mod olmo;
@@ -39,6 +40,8 @@ pub static ARCHITECTURES: &[&Architecture] = &[
     &cohere::COMMAND_R,
     &cohere::COHERE2,
     &starcoder::STARCODER2,
+    &lfm::LFM2,
+    &qwen::QWEN35,
     &qwen::QWEN3MOE,
     &qwen::QWEN2MOE,
     &olmo::OLMOE,
@@ -61,15 +64,19 @@ pub enum Activation {
 
 /// Characteristics of a family of decoder-only transformers.
 ///
-/// All have this in common: grouped-query attention with RoPE, an MLP or a mixture of experts, and a norm
-/// before the output projection.
+/// All have this in common: grouped-query attention with RoPE in all or some layers, an MLP or a mixture of
+/// experts, and a norm before the output projection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Architecture {
     /// `general.architecture`, and the prefix of the metadata keys.
     pub name: &'static str,
+    /// Layers that mix tokens, by attention or otherwise.
+    pub mixers: Mixers,
     /// Norms of the hidden state.
     pub norm: NormKind,
+    /// Name of the norm before the output projection.
+    pub output_norm: &'static str,
     /// Inputs of attention and MLP.
     pub inputs: Inputs,
     /// Pairing of the rotary dimensions.
@@ -78,6 +85,11 @@ pub struct Architecture {
     pub rope_layers: RopeLayers,
     /// Queries, keys and values come from one matrix, `attn_qkv`, in this order.
     pub fused_qkv: bool,
+    /// The output of attention is multiplied by the sigmoid of a gate, which `attn_q` has beside the queries,
+    /// head by head.
+    pub attention_gate: bool,
+    /// RoPE by sections of positions is allowed, which are equal for text.
+    pub rope_sections: bool,
     /// Norms of queries and keys before RoPE (`attn_q_norm`, `attn_k_norm`).
     pub qk_norm: QkNorm,
     /// The outputs of attention and MLP are normalized before they are added (`post_attention_norm`,
@@ -116,6 +128,18 @@ pub struct Architecture {
     pub layers_with_wide_queries: Option<usize>,
     /// Number of layers from which models of the family need layers that are missing here.
     pub layers_unsupported: Option<usize>,
+}
+
+/// Kinds of layers by how they mix tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mixers {
+    /// Attention in all layers.
+    Attention,
+    /// Attention, and short convolutions in layers whose `attention.head_count_kv` is 0.
+    ShortConvOrAttention,
+    /// Attention in every `full_attention_interval`th layer, or in those that `attention.recurrent_layers`
+    /// leaves out, and gated delta nets in the others.
+    DeltaNetOrAttention,
 }
 
 /// Norms of the hidden state.
@@ -243,11 +267,15 @@ pub enum LogitSoftcap {
 /// Defaults that hold for most families: the llama architecture without its name.
 const PLAIN: Architecture = Architecture {
     name: "",
+    mixers: Mixers::Attention,
     norm: NormKind::Rms,
+    output_norm: "output_norm",
     inputs: Inputs::Normed,
     rope_pairs: RopePairs::Neox,
     rope_layers: RopeLayers::All,
     fused_qkv: false,
+    attention_gate: false,
+    rope_sections: false,
     qk_norm: QkNorm::Never,
     post_norms: false,
     mlp_norm: "ffn_norm",

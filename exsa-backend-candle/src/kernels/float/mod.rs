@@ -3,7 +3,9 @@
 
 pub mod attention;
 mod attention_inputs;
-mod elementwise;
+pub mod convolution;
+pub mod delta_rule;
+pub mod elementwise;
 pub mod kv_layout;
 pub mod matmul;
 pub mod packed;

@@ -234,6 +234,30 @@ pub(crate) fn gate(
     }
 }
 
+/// Takes the queries out of rows in which each head has `head_dim` values of the query and as many of its gate.
+pub(crate) fn take_queries(both: &[f32], queries: &mut [f32], head_dim: usize, team: &mut Team) {
+    assert_eq!(both.len(), 2 * queries.len(), "queries and gates");
+    let heads = grain(queries.len() / head_dim, head_dim, team).max(1);
+    team.for_each_run(queries, head_dim * heads, |i, queries| {
+        let both = both[2 * i * head_dim * heads..].chunks_exact(2 * head_dim);
+        for (query, both) in queries.chunks_exact_mut(head_dim).zip(both) {
+            query.copy_from_slice(&both[..head_dim]);
+        }
+    });
+}
+
+/// `x = x * sigmoid(gate)`, with the gates that [`take_queries`] left.
+pub(crate) fn gate_heads(x: &mut [f32], both: &[f32], head_dim: usize, team: &mut Team) {
+    assert_eq!(both.len(), 2 * x.len(), "queries and gates");
+    let heads = grain(x.len() / head_dim, head_dim, team).max(1);
+    team.for_each_run(x, head_dim * heads, |i, x| {
+        let both = both[2 * i * head_dim * heads..].chunks_exact(2 * head_dim);
+        for (x, both) in x.chunks_exact_mut(head_dim).zip(both) {
+            x.iter_mut().zip(&both[head_dim..]).for_each(|(x, gate)| *x /= 1.0 + exp(-gate));
+        }
+    });
+}
+
 /// `x = activation(x)`, elementwise.
 pub(crate) fn activate(activation: Activation, x: &mut [f32], team: &mut Team) {
     let run = if x.len() < SHARED_VALUES_MIN { x.len().max(1) } else { RUN_VALUES };
