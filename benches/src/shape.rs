@@ -174,7 +174,7 @@ impl Shape {
                 Entry::Vacant(entry) => entry.insert(pool(dtype, width, &mut random).map_err(&invalid)?),
             };
             let row = pool.len() / ROWS;
-            for _ in 0..shape[1..].iter().product() {
+            for _ in 0..shape[1..].iter().product::<u64>() {
                 file.write(&pool[random.below(ROWS) * row..][..row])?;
             }
         }
