@@ -359,13 +359,13 @@ fn refusals() {
     let twice = plain().adapter("bob", 1.0).adapter("bob", 2.0);
     assert_eq!(submit(twice), "lora: 'bob' is named twice");
     let three = plain().adapter("alice", 1.0).adapter("bob", 1.0).adapter("carol", 1.0);
-    assert_eq!(submit(three), "lora: 3 adapters, but at most 2 are possible");
+    assert_eq!(submit(three), "lora: 3 adapters, but at most 2 are allowed");
     // Sessions that take none.
     let engine = Engine::start(model().shared(), EngineOptions::default()).unwrap();
     let error = engine.load_adapter("alice", &source(b"alice")).unwrap_err();
     assert!(matches!(error, AdapterError::Unsupported { .. }), "{error}");
     let error = engine.submit(plain().adapter("alice", 1.0)).unwrap_err();
-    assert_eq!(error.to_string(), "lora: this engine takes no adapters per request");
+    assert_eq!(error.to_string(), "lora: this engine does not support adapters per request");
 }
 
 /// A cut answer goes on with its adapters.

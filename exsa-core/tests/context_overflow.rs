@@ -192,7 +192,7 @@ fn a_shift_keeps_no_more_than_it_can() {
     let error = engine.submit(request(47, 37)).err().unwrap();
     assert_eq!(
         error.to_string(),
-        "n_keep: 37 tokens of the prompt, but at most 36, three quarters of the context of 48"
+        "n_keep: 37 tokens of the prompt, but at most 36 are allowed, three quarters of the context of 48"
     );
     assert!(engine.submit(request(47, 36)).is_ok() && engine.submit(request(20, usize::MAX)).is_ok());
     let error = engine.submit(request(48, 0)).err().unwrap();

@@ -197,7 +197,7 @@ fn a_session_that_gives_no_vectors_or_scores_says_so() {
     }
     let mute: Box<dyn Generator> = Box::new(Mute);
     let error = mute.embed(EmbedRequest::texts(["a"])).err().unwrap();
-    assert_eq!(error.to_string(), "embed: this generator gives no embeddings");
+    assert_eq!(error.to_string(), "embed: this generator does not support embeddings");
     assert!(matches!(mute.rerank(RerankRequest::new("q", ["d"])), Err(SubmitError::Unsupported { .. })));
 }
 
