@@ -342,10 +342,10 @@ fn refusals() {
     let engine = Engine::start(model().adapters(2, 1).shared(), options).unwrap();
     engine.load_adapter("alice", &source(b"alice")).unwrap();
     let load = |name: &str, bytes: &[u8]| engine.load_adapter(name, &source(bytes)).unwrap_err().to_string();
-    assert_eq!(load("alice", b"x"), "adapter 'alice' is loaded already; unload it first");
+    assert_eq!(load("alice", b"x"), "adapter 'alice' is already loaded; unload it first");
     assert!(load("", b"x").contains("is no name of an adapter"));
     assert!(load("a@b", b"x").contains("is no name of an adapter"));
-    assert_eq!(load("empty", b""), "adapter scripted: it has no byte, but 1 or more are needed");
+    assert_eq!(load("empty", b""), "adapter scripted: it is empty, but at least 1 byte is required");
     engine.load_adapter("bob", &source(b"bob")).unwrap();
     assert_eq!(load("carol", b"x"), "2 adapters are loaded, which is the limit; unload one first");
     assert_eq!(

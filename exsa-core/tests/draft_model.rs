@@ -208,7 +208,10 @@ fn other_vocabularies_and_sessions_are_refused_in_words() {
     let refusal =
         |draft: Faulty| DraftModel::new(Arc::new(draft), &target(), &session(1)).unwrap_err().to_string();
     let error = refusal(larger);
-    assert!(error.contains("'larger'") && error.contains("259 tokens, but 258 in the target"), "{error}");
+    assert!(
+        error.contains("'larger'") && error.contains("it has 259 tokens, but the target has 258"),
+        "{error}"
+    );
     let error = refusal(Faulty::new(target(), Fault::NoTruncate));
     assert!(error.contains("cannot truncate"), "{error}");
 }

@@ -17,9 +17,9 @@ pub struct Detokenizer {
 }
 
 impl Detokenizer {
-    /// Creates a detokenizer for one text. `text_precedes` says whether the
-    /// ids continue a text, as an answer continues its prompt. Only the very
-    /// beginning of a text loses the space of [`Tokenizer::leading_space`].
+    /// Creates a detokenizer for one text. `text_precedes` says whether the ids continue a text, as an answer
+    /// continues its prompt. The space of [`Tokenizer::leading_space`] is removed only at the very beginning
+    /// of a text.
     pub fn new(tokenizer: &dyn Tokenizer, text_precedes: bool) -> Self {
         Self { held: Vec::new(), strip_space: tokenizer.leading_space() && !text_precedes }
     }

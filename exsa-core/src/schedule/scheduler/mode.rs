@@ -7,13 +7,15 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Mode {
-    /// Smooth token streams: small prefill chunks beside running streams, half of the sequences,
-    /// strict fairness, and a large KV reserve for answers, so that they are not preempted.
+    /// Smooth token streams: small prefill chunks beside running streams, half of the sequences, strict
+    /// fairness, and a large KV reserve for answers, to avoid preemption.
     Latency,
-    /// Maximum tokens per second: full batches, cached prefixes before fairness, a minimal KV reserve.
+    /// Maximum tokens per second: full batches, cached prefixes preferred over fairness, a minimal KV
+    /// reserve.
     Throughput,
-    /// The default: as much prefill beside running streams as keeps the 95th percentile of the inter-token
-    /// latency within [`SchedulerOptions::inter_token_target`](super::SchedulerOptions::inter_token_target).
+    /// The default: as much prefill beside running streams as possible while the 95th percentile of the
+    /// inter-token latency stays within
+    /// [`SchedulerOptions::inter_token_target`](super::SchedulerOptions::inter_token_target).
     #[default]
     Balanced,
 }
