@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 /// Collects metadata and tensors and writes them as a GGUF.
 ///
-/// It writes what it is given, sound or not: tests make damaged files with it.
+/// It does not validate its input, so that tests can create damaged files.
 ///
 /// ```
 /// use exsa_core::gguf::{GgmlType, Gguf, GgufWriter, Value};

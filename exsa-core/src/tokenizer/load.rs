@@ -22,7 +22,7 @@ impl<'a> Vocabulary<'a> {
     ///
     /// # Errors
     ///
-    /// [`TokenizerError`] if a key is missing or has a wrong type; whether the values fit together is seen
+    /// [`TokenizerError`] if a key is missing or has a wrong type; the consistency of the values is checked
     /// when the tokenizer is [built](Self::build).
     pub fn from_metadata(metadata: &'a Metadata) -> Result<Self, TokenizerError> {
         let model = TokenizerModel::from_gguf(metadata.require(keys::MODEL)?)?;
