@@ -164,11 +164,11 @@ fn wrong_fields_are_named() {
         assert!(message.contains(expected), "{name}: {message}");
         message
     };
-    message("type of text", &13u32.to_le_bytes(), "13 is no value type");
-    message("element type", &u32::MAX.to_le_bytes(), "4294967295 is no value type");
-    message("nested type", &99u32.to_le_bytes(), "99 is no value type");
+    message("type of text", &13u32.to_le_bytes(), "13 is not a value type");
+    message("element type", &u32::MAX.to_le_bytes(), "4294967295 is not a value type");
+    message("nested type", &99u32.to_le_bytes(), "99 is not a value type");
     for byte in [2, 0xff] {
-        let message = message("bool", &[byte], "is no boolean");
+        let message = message("bool", &[byte], "is not a boolean");
         assert!(message.contains("'flag'") && message.contains(&image.at("bool").to_string()));
     }
     for n in [0u32, 1, 4, 7, 12, 33, 1 << 17, u32::MAX] {
@@ -188,7 +188,7 @@ fn wrong_fields_are_named() {
     for id in [4u32, 5, 31, 33, 36, 38, 43, u32::MAX] {
         message("tensor type", &id.to_le_bytes(), &format!("type {id} is unknown"));
     }
-    message("offset of a", &1u64.to_le_bytes(), "no multiple of the alignment");
+    message("offset of a", &1u64.to_le_bytes(), "not a multiple of the alignment");
     for offset in [128u64, 1 << 40, 1 << 63, u64::MAX - 31] {
         message("offset of b", &offset.to_le_bytes(), "beyond the file");
     }

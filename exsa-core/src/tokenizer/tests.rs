@@ -363,9 +363,9 @@ fn bad_vocabularies_are_refused_by_key() {
         (with_merges(vec![""]), "entry 0 ('') is not two tokens"),
         (with_merges(vec![" b"]), "is not two tokens"),
         (with_merges(vec!["a "]), "is not two tokens"),
-        (with_merges(vec!["nope b"]), "starts with what is no token"),
-        (with_merges(vec!["a nope"]), "ends with what is no token"),
-        (with_merges(vec!["b a"]), "makes what is no token"),
+        (with_merges(vec!["nope b"]), "does not start with a token"),
+        (with_merges(vec!["a nope"]), "does not end with a token"),
+        (with_merges(vec!["b a"]), "does not result in a token"),
         (
             Vocabulary { pre: Some("mystery"), ..bpe(&bpe_texts) },
             "unknown pre-tokenizer 'mystery' (supported: def",
