@@ -269,7 +269,7 @@ mod tests {
             Err(KvError::Format(text)) => text,
             other => panic!("{other:?}"),
         };
-        assert!(refused(header(0), 2).contains("3 tokens, over"));
+        assert!(refused(header(0), 2).contains("3 tokens exceed"));
         assert!(
             refused(SavedKv::new("candle", Fingerprint(77), 0, 0), 3).contains("'scripted', not 'candle'")
         );
