@@ -1,4 +1,4 @@
-//! Files of adapters: settings and headers that are refused, in words.
+//! Adapter files: refused settings and headers, with their messages.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use exsa_core::adapter::{AdapterFile, BaseMatrix, BaseModel, Factor, PeftConfig, SafetensorsHeader};

@@ -1,5 +1,4 @@
-//! Prompts and answers longer than the context: refused, without messages of the middle, or with a shifted
-//! context.
+//! Prompts and answers that exceed the context: refused, with dropped messages, or with a context shift.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;
@@ -209,14 +208,14 @@ fn conversation() -> Vec<Message> {
     messages
 }
 
-/// A model that takes no more than its prompt and an answer of `context` tokens together.
+/// A model with a context of `context` tokens.
 fn chat_model(context: usize) -> ScriptedModel {
     let template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% if m.tool_calls %}call{% endif %}; \
                     {% endfor %}";
     ScriptedModel::echo("fine").context(context).chat_template(template)
 }
 
-/// The prompt as the engine has it, and the number of messages left out of it.
+/// The prompt in the engine, and the number of dropped messages.
 fn prompt(context: usize, messages: &[Message], max: Option<usize>) -> Result<(String, usize), SubmitError> {
     let mut engine = engine(&chat_model(context), EngineOptions::default());
     let request = Request::chat(messages).overflow(Overflow::DropMessages).sampling(SamplingParams::greedy());

@@ -1,5 +1,5 @@
-//! A draft model beside the target: the same answers, in fewer passes where it is right, and none of its
-//! failures.
+//! A draft model for a target: the same answers, in fewer passes if its drafts are accepted, unaffected by
+//! its failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::{
@@ -156,7 +156,7 @@ fn the_same_model_draws_the_same_tokens() {
         let drafts = stats.scheduler.drafts;
         let of_model = drafts.by_source[DraftSource::DraftModel.index()];
         assert_eq!(of_model.drafted, drafts.drafted());
-        // Drafts behind the end of an answer are not verified.
+        // Drafts after the end of an answer are not verified.
         assert!(of_model.accepted * 100 > of_model.drafted * 95, "{drafts:?}");
         assert!(stats.steps * 3 < plain.steps, "{} steps, {} without drafts", stats.steps, plain.steps);
     }
@@ -216,7 +216,7 @@ fn other_vocabularies_and_sessions_are_refused_in_words() {
     assert!(error.contains("cannot truncate"), "{error}");
 }
 
-/// A draft model that is loaded beside its target, with one engine on both.
+/// A draft model that is loaded together with its target, with one engine for both.
 #[test]
 fn a_source_is_loaded_beside_its_target() {
     let load = LoadOptions::new();

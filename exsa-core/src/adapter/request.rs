@@ -107,7 +107,7 @@ pub enum AdapterError {
         /// The name.
         name: String,
     },
-    /// There is no adapter of this name.
+    /// There is no adapter with this name.
     #[error("there is no adapter '{name}'; loaded: {}", listed(loaded))]
     Unknown {
         /// The name.

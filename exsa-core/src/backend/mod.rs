@@ -157,8 +157,8 @@ pub trait Model: Send + Sync {
         })
     }
 
-    /// Unloads an adapter. Running passes that use it finish first;
-    /// later spans with it are refused. An unknown id is no error.
+    /// Unloads an adapter. Running passes that use it finish first; later spans with it are refused. An
+    /// unknown id is not an error.
     fn unload_adapter(&self, id: AdapterId) {
         let _ = id;
     }

@@ -91,7 +91,7 @@ pub struct SessionOptions {
     pub batch_tokens_max: usize,
     /// Threads for the forward pass; unused if [`team`](Self::team) is set.
     pub threads: ThreadOptions,
-    /// Thread team shared with other sessions; `None`, the default, gives the session threads of its own.
+    /// Thread team shared with other sessions; `None`, the default, starts separate threads for the session.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub team: Option<ThreadTeam>,
     /// Maximum LoRA adapters per span; 4 by default. With 0, the session supports no adapters and reserves no

@@ -2,7 +2,7 @@
 //!
 //! A token is *pending* while its text may belong to the beginning of a banned string; its event is held back
 //! until then. When a banned string is complete, the answer is rewound to the token in which the string
-//! begins, that token is banned at its position, and sampling goes on from there. A draw is a function of
+//! begins, that token is banned at its position, and sampling continues from there. A draw is a function of
 //! (seed, position) and of the preceding tokens, so interruptions do not change the answer.
 
 use crate::engine::reasoning_budget::BudgetAhead;

@@ -93,7 +93,7 @@ impl GgufWriter {
         self.tensor(name, shape, GgmlType::F32, data.iter().flat_map(|x| x.to_le_bytes()).collect())
     }
 
-    /// Writes the file, with padding behind the last tensor too: ggml refuses a file without it where it
+    /// Writes the file, with padding also after the last tensor, without which ggml refuses the file when it
     /// reads all data at once.
     pub fn write<W: Write>(&self, to: &mut W) -> io::Result<()> {
         let mut bytes = self.to_bytes();

@@ -43,8 +43,8 @@ pub struct SamplingParams {
     /// most once; negative infinity bans a token. Empty by default.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::logit_bias"))]
     pub logit_bias: Vec<(TokenId, f32)>,
-    /// Seed of the random numbers: the same seed and the same logits give the same tokens.
-    /// `None`, the default, lets the engine choose one when a request is submitted.
+    /// Seed of the random numbers: the same seed and the same logits yield the same tokens. `None`, the
+    /// default, lets the engine choose one when a request is submitted.
     pub seed: Option<u64>,
     /// Whether [`Sampled::logprob`](super::Sampled::logprob) is computed, at the cost of an additional pass
     /// over the vocabulary; `false` by default.

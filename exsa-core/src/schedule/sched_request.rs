@@ -127,8 +127,8 @@ impl SchedRequest {
         self.scored.filter(|scored| *scored < self.prompt_len).map(|scored| scored.saturating_sub(1))
     }
 
-    /// The known tokens of which all but the last may come from another
-    /// sequence. Cached KV has no logits, so it ends where rows are needed.
+    /// The known tokens whose KV, except for that of the last, may come from another sequence. Cached KV has
+    /// no logits, so the range ends where rows are needed.
     pub fn shareable(&self) -> &[TokenId] {
         let end = self.unscored().map_or(usize::MAX, |position| position + 1);
         &self.tokens()[..end.min(self.tokens().len())]

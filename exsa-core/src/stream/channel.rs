@@ -437,7 +437,7 @@ impl TokenStream {
         Err(RequestError::EngineStopped)
     }
 
-    /// The next event, as [`Stream::poll_next`] gives it: `Ready(None)` after the last.
+    /// Polls for the next event, like [`Stream::poll_next`]: `Ready(None)` after the last event.
     pub fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut state = self.shared.state.lock();
         if state.events.is_empty() && !state.finished {

@@ -84,7 +84,7 @@ pub struct PromptToken {
     /// Natural logarithm of the token's probability after the tokens before it, under the model; `None` for
     /// the first token of a prompt, which has no predecessor.
     pub logprob: Option<f32>,
-    /// The most probable tokens at this position, the best first, as many as the request asked for.
+    /// The most probable tokens at this position, best first, as many as requested.
     pub top_logprobs: Vec<TopLogprob>,
 }
 
@@ -149,7 +149,7 @@ pub struct Token {
     pub text: String,
     /// Natural logarithm of the token's probability under the model, if requested.
     pub logprob: Option<f32>,
-    /// The most probable tokens at this position, the best first, as many as the request asked for.
+    /// The most probable tokens at this position, best first, as many as requested.
     pub top_logprobs: Vec<TopLogprob>,
     /// Values that mirostat and adaptive-p observed for this token, for [`SamplerState::push`]; empty for
     /// other samplers.

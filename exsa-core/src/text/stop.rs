@@ -471,7 +471,7 @@ mod tests {
         matcher.push("ab", &mut out);
         matcher.push_control(&tokenizer, 1);
         assert_eq!((matcher.finish(&mut out), out.as_str()), (Some(0), "a"));
-        // Tokens of text are no control tokens.
+        // Text tokens are not control tokens.
         matcher = StopMatcher::new(&["x"]).unwrap();
         matcher.push_control(&tokenizer, 7);
         assert_eq!((matcher.finish(&mut out), out.as_str()), (None, "a"));

@@ -38,7 +38,7 @@ impl Bpe {
         Ok(Self { family, bytes, merges, words })
     }
 
-    /// Appends the ids of `text`. Bytes that are no token are left out.
+    /// Appends the ids of `text`. Bytes without a token are skipped.
     pub(super) fn encode(&self, tokens: &Tokens, text: &str, out: &mut Vec<TokenId>) {
         let mut merger = Merger::default();
         let mut written = String::new();

@@ -1,4 +1,4 @@
-//! Tools: features of templates, and what becomes of tools where a template has no place for them.
+//! Tools: features of templates, and the fallback for templates that do not support tools.
 
 use super::bytes::parse;
 use exsa_core::chat::{ArgumentsForm, ChatOptions, ChatTemplateError, Json, Message, ToolCall, ToolFallback};

@@ -78,7 +78,7 @@ impl Commit<'_> {
         }
     }
 
-    /// Shifts the context of an answer that has filled it and goes on.
+    /// Shifts the context of an answer that has filled it and continues.
     fn shift_if_full(&mut self, work: &Work) {
         if !self.scheduler.is_context_full(work.seq) {
             return;
