@@ -37,15 +37,15 @@ fn settings_that_are_refused() {
         (json!({"trainable_token_indices": [1]}), "embeddings of individual tokens"),
         (json!({"alora_invocation_tokens": [1]}), "after certain tokens"),
         (json!({"init_lora_weights": "pissa"}), "changed weights of the model"),
-        (json!({"rank_pattern": {"^model.*q_proj$": 4}}), "no plain name of a module"),
+        (json!({"rank_pattern": {"^model.*q_proj$": 4}}), "not a plain module name"),
         (json!({"rank_pattern": {"q_proj": 0}}), "1 or more is allowed"),
         (json!({"alpha_pattern": [1]}), "numbers by name are allowed"),
     ] {
         let problem = config(changes).unwrap_err();
         assert!(problem.contains(words), "{problem}");
     }
-    assert!(PeftConfig::from_json(b"{").unwrap_err().contains("no JSON"));
-    assert!(PeftConfig::from_json(b"[]").unwrap_err().contains("no JSON object"));
+    assert!(PeftConfig::from_json(b"{").unwrap_err().contains("not valid JSON"));
+    assert!(PeftConfig::from_json(b"[]").unwrap_err().contains("not a JSON object"));
     assert!(PeftConfig::from_json("[".repeat(100_000).as_bytes()).is_err());
 }
 
@@ -68,8 +68,8 @@ fn headers_that_are_refused() {
         (header(b"1234567").unwrap_err(), "7 bytes, but a safetensors file has 8 or more"),
         (header(&u64::MAX.to_le_bytes()).unwrap_err(), "its header takes 18446744073709551615 bytes"),
         (header(&file("{}", 0)[..9]).unwrap_err(), "1 bytes follow"),
-        (header(&file("nonsense", 0)).unwrap_err(), "no JSON"),
-        (header(&file("[]", 0)).unwrap_err(), "no JSON object"),
+        (header(&file("nonsense", 0)).unwrap_err(), "not valid JSON"),
+        (header(&file("[]", 0)).unwrap_err(), "not a JSON object"),
         (header(&file(&format!("{{{a}}}"), 17)).unwrap_err(), "16 bytes, but 17 follow"),
         (header(&file(&format!("{{{a}, {b}}}"), 20)).unwrap_err(), "the data has 20"),
         (header(&file(&format!("{{{b}}}"), 22)).unwrap_err(), "begins at byte 16"),
@@ -152,9 +152,9 @@ fn folders() {
         (vec![(qa.as_str(), [4, 6]), (qb.as_str(), [8, 4])], "its rank is 4, but adapter_config.json says 2"),
         (
             vec![("model.layers.0.self_attn.q_proj.lora_magnitude_vector", [1, 8])],
-            "no matrix of a linear layer",
+            "the tensors of an adapter are named",
         ),
-        (vec![("model.embed_tokens.lora_embedding_A", [2, 6])], "no matrix of a linear layer"),
+        (vec![("model.embed_tokens.lora_embedding_A", [2, 6])], "the tensors of an adapter are named"),
         (
             vec![
                 ("model.layers.7.mlp.up_proj.lora_A.weight", [2, 6]),

@@ -238,9 +238,9 @@ fn a_source_is_loaded_beside_its_target() {
 
     let refusal = |draft, options| start(draft, options).unwrap_err().to_string();
     let off = EngineOptions::default().speculation(SpeculationMode::Off);
-    assert!(refusal(source(target()), off).contains("auto or on is needed"));
+    assert!(refusal(source(target()), off).contains("requires auto or on"));
     let none = refusal(source(target()).drafts_max(0), EngineOptions::default());
-    assert!(none.contains("1 or more are needed"), "{none}");
+    assert!(none.contains("at least 1 is required"), "{none}");
     let fixed =
         DraftModelSource::new(Arc::new(ScriptedBackend::new(target())), ModelSource::file("draft.gguf"));
     let error = fixed.start(
