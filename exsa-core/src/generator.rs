@@ -25,8 +25,8 @@ use std::time::Duration;
 ///
 /// # Contract
 ///
-/// - `submit` refuses requests that are invalid or exceed the capacity at once, with a typed error; it never
-///   waits for capacity.
+/// - If a request is invalid or exceeds the capacity, `submit` returns a typed error at once; it never waits
+///   for capacity.
 /// - Every accepted request ends with exactly one [`Event::Finished`](crate::stream::Event::Finished), even
 ///   if the generator fails.
 /// - A consumer that does not read its stream, or drops it, does not delay other requests.

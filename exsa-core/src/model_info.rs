@@ -46,6 +46,10 @@ impl ModelInfo {
     }
 
     /// Reads the metadata of a GGUF file. For a vocabulary-only file, absent numbers are 0.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::Type`] if a key has the wrong type.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, GgufError> {
         let metadata = gguf.metadata();
         let architecture = metadata.require::<String>("general.architecture")?;

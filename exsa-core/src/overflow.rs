@@ -5,6 +5,14 @@
 /// As JSON, [`DropMessages`](Self::DropMessages) is OpenAI's `"truncation": "auto"`; its `"disabled"` is
 /// [`Refuse`](Self::Refuse). [`Shift`](Self::Shift) is `"context_shift": true` with llama.cpp's `n_keep`,
 /// where -1 keeps the whole prompt.
+///
+/// ```
+/// use exsa_core::{Overflow, Request};
+///
+/// // An endless story: the first 64 tokens are kept whenever the context is full.
+/// let request = Request::text("Once upon a time").overflow(Overflow::Shift { keep: 64 });
+/// # let _ = request;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {

@@ -24,6 +24,14 @@ fn one() -> f32 {
 }
 
 /// Limits for the adapters of an engine.
+///
+/// ```
+/// use exsa_core::EngineOptions;
+/// use exsa_core::adapter::AdapterOptions;
+///
+/// let options = EngineOptions::default().adapters(AdapterOptions::new().count_max(8));
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",

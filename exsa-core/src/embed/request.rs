@@ -62,6 +62,13 @@ pub enum Truncate {
 /// As JSON, with the feature `serde`, it has the form of OpenAI's: `input`, the only required field, is a
 /// text, a list of texts, a list of token ids, or a list of such lists. Other fields are ignored, such as
 /// `encoding_format`, which concerns the response.
+///
+/// ```
+/// use exsa_core::EmbedRequest;
+///
+/// let request = EmbedRequest::texts(["a frog", "a toad"]).dimensions(256);
+/// # let _ = request;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -155,6 +162,13 @@ impl EmbedRequest {
 /// As JSON, with the feature `serde`, it has the form of Jina's and vLLM's: `query` and `documents` are
 /// required, and a document is a text or an object with a `text`. Other fields are ignored, such as `top_n`
 /// and `return_documents`, which concern the response.
+///
+/// ```
+/// use exsa_core::RerankRequest;
+///
+/// let request = RerankRequest::new("Where do frogs live?", ["In ponds.", "On the moon."]);
+/// # let _ = request;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -47,6 +47,20 @@ use std::io::{Read, Seek};
 const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// A parsed GGUF header.
+///
+/// ```
+/// use exsa_core::gguf::Gguf;
+/// use std::fs::File;
+///
+/// # fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let gguf = Gguf::read(&mut File::open("model.gguf")?)?;
+/// println!("{:?}", gguf.metadata().get::<&str>("general.name")?);
+/// for tensor in gguf.tensors() {
+///     println!("{} {:?} {}", tensor.name, tensor.shape, tensor.dtype);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Gguf {
     version: u32,

@@ -95,6 +95,10 @@ impl GgufWriter {
 
     /// Writes the file, with padding also after the last tensor, without which ggml refuses the file when it
     /// reads all data at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of `to`.
     pub fn write<W: Write>(&self, to: &mut W) -> io::Result<()> {
         let mut bytes = self.to_bytes();
         bytes.resize(bytes.len().next_multiple_of(self.alignment.max(1) as usize), 0);

@@ -30,12 +30,20 @@ impl SamplingParams {
     /// Validates the parameters and builds the sampler of one sequence.
     ///
     /// A `seed` of `None` is treated as 0: the engine sets a random seed before it builds the sampler.
+    ///
+    /// # Errors
+    ///
+    /// A parameter is out of range, conflicts with another, or requires a tokenizer that the context lacks.
     pub fn build(&self, context: &SamplerContext<'_>) -> Result<Sampler, SamplingError> {
         self.build_with(context, &[])
     }
 
     /// Like [`build`](Self::build), with a host's transforms in the chain, in list order, at the place of
     /// [`TransformKind::Host`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`build`](Self::build), and errors of the factories.
     pub fn build_with(
         &self,
         context: &SamplerContext<'_>,

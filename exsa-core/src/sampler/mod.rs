@@ -158,6 +158,10 @@ impl Sampler {
     /// - `position`: position of the new token in the sequence;
     ///   with the seed it determines the random numbers.
     /// - `scratch`: scratch memory; its contents do not matter.
+    ///
+    /// # Errors
+    ///
+    /// [`SampleError`]: the row has the wrong length, contains NaN, or leaves no candidate.
     pub fn sample(
         &mut self,
         logits: &[f32],
@@ -170,6 +174,10 @@ impl Sampler {
 
     /// Like [`sample`](Self::sample), with a filter before the chain: only tokens whose bit in `mask` is set
     /// are candidates, as in [`Candidates::retain`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sample`](Self::sample).
     pub fn sample_masked(
         &mut self,
         logits: &[f32],

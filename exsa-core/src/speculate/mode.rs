@@ -3,6 +3,14 @@
 use crate::backend::Capabilities;
 
 /// Whether an engine speculates with the drafts of [`Speculation::default`](super::Speculation::default).
+///
+/// ```
+/// use exsa_core::EngineOptions;
+/// use exsa_core::speculate::SpeculationMode;
+///
+/// let options = EngineOptions::default().speculation(SpeculationMode::Off);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]

@@ -22,6 +22,15 @@ pub enum ToolChoice {
 
 /// Options for tool calls in the output of the model. The tools themselves are defined by
 /// [`ChatOptions::tools`](crate::chat::ChatOptions::tools).
+///
+/// ```
+/// use exsa_core::Request;
+/// use exsa_core::tools::{ToolChoice, ToolOptions};
+///
+/// let options = ToolOptions::default().choice(ToolChoice::Named("get_weather".into())).parallel(false);
+/// let request = Request::user("Weather in Bern?").tools(options);
+/// # let _ = request;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]

@@ -18,6 +18,14 @@ use std::sync::Arc;
 ///
 /// Cached KV never delays a request: it is evicted, least recently used first, as soon as a request needs the
 /// space. The limits keep the cache smaller than the KV cache would allow.
+///
+/// ```
+/// use exsa_core::{EngineOptions, PrefixCacheOptions};
+///
+/// let prefixes = PrefixCacheOptions::default().bytes_max(256 << 20);
+/// let options = EngineOptions::default().prefix_cache(prefixes);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",

@@ -4,6 +4,13 @@ use super::budget::{Adaptive, BatchPolicy, Fixed};
 use std::time::Duration;
 
 /// Goal that the scheduler optimizes for. Can be changed while the engine runs.
+///
+/// ```
+/// use exsa_core::{EngineOptions, Mode};
+///
+/// let options = EngineOptions::default().mode(Mode::Throughput);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Mode {

@@ -14,6 +14,16 @@ use slab::{SlotId, Slots};
 use std::time::Duration;
 
 /// Settings of a [`FairQueue`].
+///
+/// ```
+/// use exsa_core::EngineOptions;
+/// use exsa_core::queue::FairOptions;
+/// use std::time::Duration;
+///
+/// let fair = FairOptions::default().ageing(Duration::from_secs(10));
+/// let options = EngineOptions::default().fair(fair);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",
