@@ -61,8 +61,8 @@ pub struct EngineOptions {
     /// Preemptions before a request is protected; 3 by default. KV for the rest of its answer,
     /// up to 2,048 tokens, is then reserved, and only other protected requests can preempt it.
     pub preemptions_max: u32,
-    /// Speculative decoding with drafts from the request's own tokens (prompt lookup); by default enabled
-    /// where it cannot change answers.
+    /// Speculative decoding with drafts from the request's own tokens (suffix index and prompt lookup); by
+    /// default enabled where it cannot change answers.
     pub speculation: SpeculationMode,
     /// Unread events in a stream at which its sequence is paused; 1,024 by default.
     pub stream_events_max: usize,

@@ -93,8 +93,8 @@ pub enum WeightPages {
     /// drop them when memory is short, and reads them again.
     #[default]
     Shared,
-    /// A copy in the memory of the process, on huge pages if the system supports them: faster where memory
-    /// bandwidth or TLB misses limit the matrix products, but every process has its own copy.
+    /// A copy in the memory of the process, on huge pages if the system supports them: matrix products are
+    /// faster as far as memory access limits them, but every process has its own copy.
     Huge,
 }
 

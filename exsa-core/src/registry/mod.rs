@@ -74,9 +74,9 @@ use std::time::Duration;
 /// evicted, least recently used first, but never pinned models or models with requests in flight. If that
 /// does not suffice, the load is refused and nothing is evicted.
 ///
-/// **Active model.** The first model that becomes ready is chosen for requests without a name.
-/// [`set_active`](Self::set_active) chooses another, and only [`unload`](Self::unload) of the chosen model
-/// clears the choice. The chosen model is active while it is ready.
+/// **Active model.** A model that becomes ready while none is chosen becomes the chosen one, for requests
+/// without a name. [`set_active`](Self::set_active) chooses another, and only [`unload`](Self::unload) of the
+/// chosen model clears the choice. The chosen model is active while it is ready.
 ///
 /// Dropping the registry aborts all requests, and waits for all engines and loads to end. It must not be
 /// dropped by a stream's waker, which runs on the thread of an engine.

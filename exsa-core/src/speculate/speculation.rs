@@ -98,7 +98,7 @@ impl Speculation {
     }
 
     /// Adds a draft model, for requests for which no proposer has drafts in a step, or whose drafts are
-    /// accepted at most half as often as the model's.
+    /// accepted less than half as often as the model's.
     #[must_use]
     pub fn draft_model(mut self, model: DraftModel) -> Self {
         self.model = Some(model);

@@ -34,7 +34,7 @@ pub enum StreamSignal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueuePosition {
-    /// Number of requests ahead of it, assuming that no more urgent requests arrive.
+    /// Number of requests ahead of it, assuming no further arrivals and equal costs.
     pub ahead: usize,
     /// Estimated wait, from the recent admission rate; `None` before the first estimate.
     pub estimated_wait: Option<Duration>,
