@@ -114,8 +114,8 @@ impl Resume {
 /// ```
 ///
 /// As JSON, with the feature `serde`, a request has the form of OpenAI's: exactly one of `messages` and
-/// `prompt` (a text or a list of token ids), the fields of [`SamplingParams`] and [`ChatOptions`] beside
-/// them, and times in seconds. A [`constraint`](Self::constraint) is `response_format`, `structured_outputs`
+/// `prompt` (a text or a list of token ids), the fields of [`SamplingParams`] and [`ChatOptions`] at the same
+/// level, and times in seconds. A [`constraint`](Self::constraint) is `response_format`, `structured_outputs`
 /// (vLLM), `json_schema` or `grammar` (llama-server). Fields of other names are ignored, such as `stream`. A
 /// server that accepts untrusted requests must reset the fields that only the host may set:
 /// `chat_template_kwargs`, `output_bytes_max`, `parse_special`, `priority`, `user`, `weight`.

@@ -32,7 +32,7 @@ impl MemoryEstimate {
         self
     }
 
-    /// Estimate for `processes` processes, each with the model and a session of its own.
+    /// Estimate for `processes` processes, each with the model and one session.
     #[must_use]
     pub fn of_processes(self, processes: u64) -> Self {
         let own = self.weights.saturating_sub(self.shared);

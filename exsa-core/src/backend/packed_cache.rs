@@ -40,7 +40,7 @@ pub struct PackedCache {
 }
 
 impl PackedCache {
-    /// Packed files beside their models.
+    /// Packed files in the folders of their models.
     #[must_use]
     pub fn beside_model() -> Self {
         Self::default()

@@ -2,7 +2,7 @@
 //! that has their prefix cached.
 //!
 //! [`Engine::watch_cache`](crate::Engine::watch_cache) returns a [`CacheEvents`], which a host reads on a
-//! thread of its own. Without one, nothing is recorded.
+//! separate thread. Without one, nothing is recorded.
 //!
 //! ```
 //! use exsa_core::cache_events::CacheEvent;

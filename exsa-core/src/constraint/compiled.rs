@@ -78,7 +78,7 @@ impl Compiled {
         ConstraintState::new(self.clone(), ends.into(), end)
     }
 
-    /// Compiles a constraint, on a thread of its own with a large stack.
+    /// Compiles a constraint on a separate thread with a large stack.
     pub(super) fn new(env: &Arc<Environment>, constraint: &Constraint) -> Result<Self, ConstraintError> {
         std::thread::scope(|scope| {
             let compile = || Self::compile(env, constraint);

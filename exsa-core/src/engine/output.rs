@@ -157,7 +157,7 @@ impl Output {
         deltas
     }
 
-    /// Adds `token` with the first piece of text among `deltas`, and the other deltas as events of their own.
+    /// Adds `token` with the first piece of text among `deltas`, and the other deltas as separate events.
     #[cfg(feature = "tool-parsers")]
     fn parsed_token(&mut self, token: Token, deltas: Vec<Delta>) {
         let index = self.index;

@@ -2,7 +2,7 @@
 //!
 //! Little-endian: the 8 bytes `EXSA-PR` and version, u64 [`Fingerprint`] of model and KV types, u64 hash of
 //! adapter and salt, u64 tokens, each token as u32, u64 hash of everything before; then the output of
-//! [`Session::save`](crate::backend::Session::save), which has a checksum of its own.
+//! [`Session::save`](crate::backend::Session::save), which has its own checksum.
 
 use crate::backend::Fingerprint;
 use crate::error::KvError;

@@ -1,4 +1,4 @@
-//! The work of loading a model, on a thread of its own.
+//! Loading a model, on a separate thread.
 
 use super::adapter_budget::AdapterBudget;
 use super::config::ModelConfig;

@@ -113,7 +113,7 @@ impl MemberState {
 
 /// Loads models for a [`Registry`](super::Registry): turns a model source into a generator.
 ///
-/// [`EngineLoader`] makes a loader of any [`InferenceBackend`].
+/// [`EngineLoader`] is the loader for any [`InferenceBackend`].
 pub trait Loader: Send + Sync {
     /// Human-readable name of the backend.
     fn name(&self) -> &str;

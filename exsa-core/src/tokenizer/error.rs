@@ -64,7 +64,7 @@ pub enum TokenizerError {
         /// The token.
         token: TokenId,
     },
-    /// A merge is not two tokens that make a third.
+    /// A merge does not consist of two tokens that form a third.
     #[error("{key}: entry {index} ('{merge}') {problem}")]
     Merge {
         /// Key of the list.

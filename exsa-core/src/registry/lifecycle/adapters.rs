@@ -14,8 +14,8 @@ impl<H: Clone> Lifecycle<H> {
     ///
     /// # Errors
     ///
-    /// [`AdapterError::Budget`] if it does not fit beside models that cannot be evicted; nothing is evicted
-    /// then. [`AdapterError::Model`] if the instance is leaving.
+    /// [`AdapterError::Budget`] if it does not fit together with models that cannot be evicted; nothing is
+    /// evicted then. [`AdapterError::Model`] if the instance is leaving.
     pub fn commit_adapter(
         &mut self,
         id: InstanceId,

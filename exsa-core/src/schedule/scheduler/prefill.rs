@@ -13,7 +13,7 @@ const STALLED: Duration = Duration::from_secs(5);
 pub(super) const PROMPT_ROWS_MAX: usize = 64;
 
 impl Scheduler {
-    /// Prefill tokens that fit into this plan beside its decodes.
+    /// Prefill tokens that fit into this plan in addition to its decodes.
     pub(super) fn prefill_budget(&self) -> usize {
         let (decodes, rest) = (self.plan.decodes(), self.batch_room());
         if decodes == 0 { rest } else { self.policy.prefill_budget(decodes).min(rest) }

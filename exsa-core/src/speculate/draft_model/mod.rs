@@ -144,7 +144,8 @@ impl DraftModel {
         self.failures < FAILURES_MAX && tokens < self.capabilities.context_tokens_max
     }
 
-    /// Seconds per draft beside a step of the target with `decodes` decodes that takes `step` seconds.
+    /// Seconds per draft in addition to a step of the target with `decodes` decodes that takes `step`
+    /// seconds.
     pub(super) fn seconds(&self, step: f64, decodes: usize) -> f64 {
         self.seconds.unwrap_or(SHARE_ASSUMED * step / decodes.max(1) as f64)
     }

@@ -87,7 +87,7 @@ impl DraftModelSource {
         self.backend.estimate(&self.source, load, &self.session(&options.session))
     }
 
-    /// Loads the draft model and starts an engine that serves `target` with it, beside the
+    /// Loads the draft model and starts an engine that serves `target` with it, in addition to the
     /// [default](Speculation::default) proposers. Both sessions share the threads of `options`.
     ///
     /// The draft model is also used with sessions that are not batch-invariant: configuring it turns
