@@ -51,9 +51,9 @@ pub(super) fn apply<'a>(
         !support.tool_results && !source.contains("tool") && has(|message| message.role == "tool");
     let lacking = match (lacks_tools, lacks_calls, lacks_results) {
         (false, false, false) => return Ok((Cow::Borrowed(messages), options)),
-        (true, ..) => "definitions of tools",
+        (true, ..) => "tool definitions",
         (_, true, _) => "tool calls",
-        _ => "results of tools",
+        _ => "tool results",
     };
     match options.tool_fallback {
         ToolFallback::Text => {}
