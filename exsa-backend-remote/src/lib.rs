@@ -20,6 +20,7 @@
 //! A setting of a request that an engine cannot honour is refused with
 //! [`SubmitError::Unsupported`](exsa_core::SubmitError::Unsupported), never dropped. `docs/remote.md` lists
 //! fields and abilities of each [`Dialect`].
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

@@ -25,6 +25,7 @@
 //! token is sent to the hub alone and to no host that it redirects to, listings and headers have a limit.
 //!
 //! All calls block; none starts a thread that outlives it. `https` needs the feature `tls`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

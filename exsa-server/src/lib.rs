@@ -35,6 +35,7 @@
 //! | `GET /kv_event_sources` | addresses of the events of the prefix cache, if they are on |
 //! | `GET /v1/stats` | the same counters as JSON |
 //! | `GET /`, `/assets/…` | a web page: chat, and a live view of the server |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

@@ -26,6 +26,7 @@
 //! ```
 //!
 //! `docs/workers.md` says what is promised, and describes protocol, supervision and sandbox.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
