@@ -111,7 +111,7 @@ pub enum HubError {
     #[error("{0}: https needs the feature 'tls' of this program, whose build needs a C compiler")]
     NoTls(String),
     /// A plain `http` address without permission for it.
-    #[error("{0}: http is neither private nor verified; allow it explicitly, or use https")]
+    #[error("{0}: http is neither encrypted nor authenticated; use https, or allow http explicitly")]
     PlainHttp(String),
     /// The server said something that makes no sense, or that may not be done.
     #[error("{url}: {problem}")]
