@@ -11,7 +11,7 @@ create_exception!(exsa, RefusedError, Error, "The request does not fit the model
 create_exception!(exsa, QueueFullError, RefusedError, "Too many requests wait; try again later.");
 create_exception!(exsa, RequestError, Error, "The request failed after it was accepted.");
 
-/// The exception for an error.
+/// Converts an error to an exception.
 pub fn exception(error: impl Into<exsa::Error>) -> PyErr {
     let error = error.into();
     let message = error.to_string();
@@ -24,7 +24,7 @@ pub fn exception(error: impl Into<exsa::Error>) -> PyErr {
     }
 }
 
-/// The exception for an adapter that is not loaded.
+/// Converts an adapter error to an exception.
 pub fn adapter(error: AdapterError) -> PyErr {
     LoadError::new_err(error.to_string())
 }
