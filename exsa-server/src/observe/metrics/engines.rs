@@ -113,8 +113,8 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// Writes the counters of drafts by source, and by position in their run, from 0; the last position counts
-/// all later ones too.
+/// Writes draft counters by source, and by position in their run, from 0; the last position includes all
+/// later ones.
 fn drafts(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     type Read = fn(&DraftCounts) -> u64;
     let kinds: [(&str, &str, &str, Read); 2] = [

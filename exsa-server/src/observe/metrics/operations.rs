@@ -1,4 +1,4 @@
-//! Counters of the server's operation: refusals of quotas and of the authentication, the audit log, reloads.
+//! Operational counters: quota refusals, authentication failures, the audit log, reloads.
 
 use super::Metrics;
 use super::page::{Labels, Page};
@@ -25,7 +25,7 @@ struct ReasonLabels {
     reason: String,
 }
 
-/// Counters of refused requests. Clones share them. Labels are codes of errors, never of a caller.
+/// Counters of refused requests. Clones share them. Labels are error codes, never callers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Refusals {
     quota: Family<LimitLabels, Counter>,
@@ -48,7 +48,7 @@ impl Refusals {
         );
     }
 
-    /// Counts a request that a limit refused.
+    /// Counts a request refused by a limit.
     pub(crate) fn quota(&self, limit: &'static str, reason: &'static str) {
         self.quota.get_or_create(&LimitLabels { limit, reason }).inc();
     }
@@ -58,13 +58,13 @@ impl Refusals {
         self.authentication.get_or_create(&ReasonLabels { reason: reason.into() }).inc();
     }
 
-    /// Counts a request beyond the rights of its caller.
+    /// Counts a request that exceeds the rights of its caller.
     pub(crate) fn permission(&self, reason: impl Into<String>) {
         self.permission.get_or_create(&ReasonLabels { reason: reason.into() }).inc();
     }
 }
 
-/// The audit log and the reloads as of a scrape.
+/// The audit log and the reloads at the time of a scrape.
 #[derive(Debug)]
 pub(super) struct Operations {
     pub(super) audit: Option<AuditLog>,

@@ -1,4 +1,4 @@
-//! The files of the prompt cache.
+//! Metrics of the prompt cache's files.
 
 use super::page::{Labels, Page};
 use exsa_cache::PromptCache;
@@ -7,7 +7,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 use std::sync::Arc;
 
-/// The prompt cache as of a scrape.
+/// The prompt cache at the time of a scrape.
 #[derive(Debug)]
 pub(super) struct Files(pub(super) Arc<PromptCache>);
 

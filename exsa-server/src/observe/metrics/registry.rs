@@ -1,4 +1,4 @@
-//! State, loads and memory of the models of a registry, and users that wait.
+//! State, loads and memory of the models of a registry, and waiting users.
 
 use super::page::Page;
 use crate::models::Models;
@@ -80,8 +80,7 @@ fn write_members(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     page.counter("exsa_member_restarts", "Restarts of a worker process", restarts)
 }
 
-/// Writes the waiting answers of the users with most of them; those of all others are summed under an empty
-/// name.
+/// Writes the waiting answers of the users with most of them; the others are summed under an empty name.
 pub(super) fn write_users(models: &Models, users_max: usize, page: &mut Page<'_>) -> fmt::Result {
     let mut rows = Vec::new();
     for (model, users) in models.registry().waiting_by_user() {
@@ -95,7 +94,7 @@ pub(super) fn write_users(models: &Models, users_max: usize, page: &mut Page<'_>
     page.gauge("exsa_user_waiting", "Answers that wait for a sequence, by user", values)
 }
 
-/// The `max` users with most waiting answers, and the sum of the others under an empty name.
+/// Returns the `max` users with the most waiting answers, and the sum of the others under an empty name.
 fn largest(users: Vec<(std::sync::Arc<str>, usize)>, max: usize) -> BTreeMap<String, usize> {
     let mut users: Vec<_> = users.into_iter().map(|(user, waiting)| (waiting, user)).collect();
     users.sort_unstable_by(|a, b| b.cmp(a));

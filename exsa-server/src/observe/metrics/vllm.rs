@@ -1,7 +1,7 @@
-//! Aliases under the names of vLLM, for routers and dashboards that know only these.
+//! Aliases with vLLM's names, for routers and dashboards that only know these.
 //!
-//! Both generations are written: the present names, and those with `gpu_` that vLLM gave up and
-//! production-stack still reads. Metrics of vLLM that have no counterpart here are left out.
+//! Both generations are exported: the current names, and those with `gpu_` that vLLM has dropped but
+//! production-stack still reads. vLLM metrics without a counterpart here are left out.
 
 use super::engines::{DRAFT_POSITION_NAMES, Models};
 use super::page::{Labels, Page};
@@ -48,7 +48,7 @@ const TIMES: [Times; 3] = [
     ("vllm:request_queue_time", "Time from submission to first admission", |s| s.queue_time),
 ];
 
-/// Share of the KV cache that requests hold, 0 to 1.
+/// Share of the KV cache held by requests, 0 to 1.
 pub(super) fn kv_use(stats: &EngineStats) -> f64 {
     let scheduler = &stats.scheduler;
     match scheduler.kv_tokens_max {
