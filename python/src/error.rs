@@ -7,8 +7,8 @@ use pyo3::{PyErr, create_exception};
 
 create_exception!(exsa, Error, PyException, "Any failure of the engine.");
 create_exception!(exsa, LoadError, Error, "The model or the adapter could not be loaded.");
-create_exception!(exsa, RefusedError, Error, "The request does not fit the model or its limits.");
-create_exception!(exsa, QueueFullError, RefusedError, "Too many requests wait; try again later.");
+create_exception!(exsa, RefusedError, Error, "The request exceeds the limits of the model.");
+create_exception!(exsa, QueueFullError, RefusedError, "The queue is full; try again later.");
 create_exception!(exsa, RequestError, Error, "The request failed after it was accepted.");
 
 /// Converts an error to an exception.
