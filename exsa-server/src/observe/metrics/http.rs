@@ -62,17 +62,13 @@ impl HttpMetrics {
         metrics.register("exsa_http_requests", "HTTP requests answered", self.requests.clone());
         metrics.register_with_unit(
             "exsa_http_request_duration",
-            "Time from the head of a request to the end of its response",
+            "Time from the request headers to the end of the response",
             Unit::Seconds,
             self.durations.clone(),
         );
         metrics.register("exsa_http_received_bytes", "Bytes of requests' bodies", self.received.clone());
         metrics.register("exsa_http_sent_bytes", "Bytes of responses' bodies", self.sent.clone());
-        metrics.register(
-            "exsa_http_in_flight",
-            "HTTP requests whose response has not ended",
-            self.in_flight.clone(),
-        );
+        metrics.register("exsa_http_in_flight", "HTTP requests in flight", self.in_flight.clone());
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     pub(super) fn register(&self, metrics: &Metrics) {
-        metrics.register("exsa_quota_refusals", "Requests that a quota refused", self.quota.clone());
+        metrics.register("exsa_quota_refusals", "Requests refused by a quota", self.quota.clone());
         metrics.register(
             "exsa_authentication_failures",
             "Requests without a valid key or token",
@@ -81,11 +81,11 @@ impl Collector for Operations {
                 "Lines of the audit log that are stable",
                 [(none(), stats.lines)],
             )?;
-            let help = "Lines that the audit log has lost because its queue was full";
+            let help = "Lines dropped by the audit log because its queue was full";
             page.counter("exsa_audit_lines_dropped", help, [(none(), stats.lines_dropped)])?;
             let help = "Writes of the audit log that failed";
             page.counter("exsa_audit_write_failures", help, [(none(), stats.write_failures)])?;
-            let help = "Checkpoints that a second place did not take";
+            let help = "Checkpoints not accepted by the second location";
             page.counter("exsa_audit_checkpoints_unsent", help, [(none(), stats.checkpoints_unsent)])?;
             let failed = f64::from(u8::from(stats.failed));
             page.gauge(
