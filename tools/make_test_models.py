@@ -88,6 +88,10 @@ ARCHITECTURES = {
     "command-r": Shape("command-r", 2, 3, 1, 16, biases=("q", "k", "v")),
     "cohere2": Shape("cohere2", 4, 4, 2, 8, dim=32, ffn=64, rope_base=5e4, window=WINDOW),
     "starcoder2": Shape("starcoder2", 2, 6, 2, 8, rope_base=1e5, tied=False, biases=("q", "k", "v", "output")),
+    "lfm2moe": Shape("lfm2moe", 3, 4, 2, 8, dim=32, ffn=64, rope_base=1e6, conv=(0, 2), experts=6, used=2, expert_ffn=24,
+                     dense_layers=1, selection_bias=True),
+    "qwen35moe": Shape("qwen35moe", 4, 2, 1, 16, dim=32, rope_dim=8, rope_base=1e6, delta=(2, 2, 8), conv_tokens=4, experts=6,
+                       used=2, expert_ffn=24, shared_ffn=40),
     "qwen35": Shape("qwen35", 4, 4, 2, 12, rope_dim=8, rope_base=1e6, delta=(2, 4, 8), conv_tokens=4),
     "lfm2": Shape("lfm2", 4, 4, 2, 12, rope_base=1e6, conv=(0, 1, 3), conv_tokens=4),
     "mixtral": Shape("llama", 2, 4, 2, 16, dim=32, ffn=40, experts=4, used=2),
@@ -180,6 +184,8 @@ def write_model(path, shape, kind, seed, vocab):
         w.add_expert_group_used_count(s.groups[1])
     if arch == "ernie4_5-moe":
         w.add_interleave_moe_layer_step(1)
+    if arch == "lfm2moe":
+        w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
     if arch == "glm4moe":
         w.add_expert_weights_norm(True)
         w.add_expert_weights_scale(1.7)
@@ -243,7 +249,7 @@ def write_model(path, shape, kind, seed, vocab):
             matrix(p + "ffn_gate_shexp.weight", s.shared_ffn, s.dim, 1.5)
             matrix(p + "ffn_up_shexp.weight", s.shared_ffn, s.dim, 1.5)
             matrix(p + "ffn_down_shexp.weight", s.dim, s.shared_ffn)
-        if arch == "qwen2moe":
+        if arch in ("qwen2moe", "qwen35moe"):
             vector(p + "ffn_gate_inp_shexp.weight", s.dim, 0.0, 0.3)
 
     # Attention that is neither flat nor a single peak: scores get a standard deviation near 2.
@@ -279,7 +285,7 @@ def write_model(path, shape, kind, seed, vocab):
         elif arch == "phi3":
             matrix(p + "attn_qkv.weight", q_rows + 2 * kv_rows, s.dim, sharp)
         else:
-            matrix(p + "attn_q.weight", (2 if arch == "qwen35" else 1) * q_rows, s.dim, sharp)
+            matrix(p + "attn_q.weight", (2 if s.delta else 1) * q_rows, s.dim, sharp)
             matrix(p + "attn_k.weight", kv_rows, s.dim, sharp)
             matrix(p + "attn_v.weight", kv_rows, s.dim, 1.0, high)
         for part in s.biases:

@@ -10,7 +10,7 @@ to float64. It shares nothing with the Rust code.
 
 Architectures: llama, qwen2, qwen3, gemma2, gemma3, phi3, granite, smollm3, olmo2, glm4, exaone4, command-r, cohere2,
 starcoder2, lfm2, qwen35, and the mixtures of experts llama (Mixtral), qwen3moe, qwen2moe, olmoe, granitemoe, gpt-oss,
-glm4moe, ernie4_5-moe. What they share and where they differ:
+glm4moe, ernie4_5-moe, lfm2moe, qwen35moe. What they share and where they differ:
 
   all      pre-norm RMSNorm (Zhang & Sennrich 2019), grouped-query attention (Ainslie et al. 2023), RoPE (Su et al. 2021),
            gated feed-forward (Shazeer 2020), output head tied to the embeddings where output.weight is absent
@@ -43,6 +43,8 @@ glm4moe, ernie4_5-moe. What they share and where they differ:
   granitemoe  as granite, with one more expert for all tokens
   gpt-oss  weights are the softmax over the chosen scores; biases everywhere; up and gate clamped to 7, swish(1.702 gate) times
            up + 1; every second layer has a window; a sink for each head in the softmax of attention; YaRN (Peng et al. 2023)
+  lfm2moe  as lfm2; dense layers first; sigmoid scores, experts chosen with a bias on them
+  qwen35moe  as qwen35; one more expert sees all tokens, times the sigmoid of a projection
   glm4moe  dense layers first; sigmoid scores, experts chosen with a bias on them, from the groups with the best pairs; weights
            times a factor; one more expert for all tokens; q/k norms
   ernie4_5-moe  RoPE turns adjacent pairs; dense layers first; a bias for the choice; one more expert for all tokens
@@ -60,15 +62,17 @@ import numpy as np
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "granite", "smollm3", "olmo2", "glm4", "exaone4",
                  "command-r", "cohere2", "starcoder2", "lfm2", "qwen35", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "gpt-oss",
-                 "glm4moe", "ernie4_5-moe")
+                 "glm4moe", "ernie4_5-moe", "lfm2moe", "qwen35moe")
 ADJACENT_PAIRS = ("llama", "granite", "smollm3", "glm4", "command-r", "cohere2", "granitemoe", "ernie4_5-moe")
 LAYER_NORM = ("command-r", "cohere2", "starcoder2")
 PARALLEL = ("command-r", "cohere2")
 POST_NORMS = ("gemma2", "gemma3", "olmo2", "glm4", "exaone4")
 NO_PRE_NORMS = ("olmo2", "exaone4")
-OUTPUT_NORMS = {"lfm2": "token_embd_norm"}
-MLP_NORMS = {"gpt-oss": "post_attention_norm", "glm4moe": "post_attention_norm", "qwen35": "post_attention_norm"}
-HEAD_NORMS = ("qwen3", "gemma3", "exaone4", "qwen3moe", "glm4moe", "lfm2", "qwen35")
+OUTPUT_NORMS = {"lfm2": "token_embd_norm", "lfm2moe": "token_embd_norm"}
+QWEN35 = ("qwen35", "qwen35moe")
+MLP_NORMS = {"gpt-oss": "post_attention_norm", "glm4moe": "post_attention_norm", "qwen35": "post_attention_norm",
+             "qwen35moe": "post_attention_norm"}
+HEAD_NORMS = ("qwen3", "gemma3", "exaone4", "qwen3moe", "glm4moe", "lfm2", "lfm2moe") + QWEN35
 ALL_HEADS_NORM = ("olmo2", "olmoe")
 UNDIVIDED = ("qwen2moe", "olmoe", "gpt-oss")
 WINDOW_PERIODS = {"gpt-oss": 2, "gemma2": 2, "gemma3": 6, "phi3": 0, "olmo2": 4, "exaone4": 4, "cohere2": 4}
@@ -194,7 +198,7 @@ class Reference:
         self.heads = self.hyper("attention.head_count")
         self.kv_heads = self.hyper("attention.head_count_kv", self.heads)
         self.conv_layers, self.delta_layers = [], []
-        if self.arch == "qwen35":
+        if self.arch in QWEN35:
             interval = self.hyper("full_attention_interval", 4)
             self.delta_layers = [i for i in range(self.layers) if (i + 1) % interval]
         if isinstance(self.kv_heads, list):
@@ -317,7 +321,7 @@ class Reference:
         else:
             q, k, v = (self.linear(x, p + f"attn_{part}") for part in "qkv")
         gate = None
-        if self.arch == "qwen35":
+        if self.arch in QWEN35:
             both = q.reshape(n, self.heads, 2, self.key_dim)
             q, gate = both[:, :, 0].reshape(n, -1), both[:, :, 1].reshape(n, -1)
         if self.arch in ALL_HEADS_NORM:
@@ -424,7 +428,7 @@ class Reference:
         if p + "ffn_up_shexp.weight" in self.tensors:
             hidden = silu(self.linear(x, p + "ffn_gate_shexp")) * self.linear(x, p + "ffn_up_shexp")
             shared = self.linear(hidden, p + "ffn_down_shexp")
-            if self.arch == "qwen2moe":
+            if p + "ffn_gate_inp_shexp.weight" in self.tensors:
                 shared = shared * sigmoid(x @ self.weight(p + "ffn_gate_inp_shexp.weight"))[:, None]
             y = y + shared
         return y

@@ -87,7 +87,7 @@ fn both_executors_agree() {
 
 #[test]
 fn tensors_refuse_states() {
-    for name in RECURRENT {
+    for name in RECURRENT.into_iter().filter(|name| !MIXTURES.contains(name)) {
         let model = loaded(name, false);
         let refused = CandleSession::new(model, Some(Device::Cpu), &SessionOptions::new()).map(|_| ());
         let refused = refused.unwrap_err().to_string();

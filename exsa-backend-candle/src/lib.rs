@@ -23,8 +23,8 @@
 //! `phi3`, `granite`, `smollm3`, `olmo2` (OLMo 2 and 3), `glm4` (GLM-4-0414), `exaone4`, `command-r` (below
 //! 64 layers), `cohere2`, `starcoder2`; on the CPU alone, the mixtures of experts `llama` (Mixtral),
 //! `qwen3moe`, `qwen2moe`, `olmoe`, `granitemoe`, `gpt-oss`, `glm4moe` (GLM-4.5) and `ernie4_5-moe`, in files
-//! with all experts of a layer in one tensor, and the hybrids `lfm2` and `qwen35` (Qwen3.5, dense; its layers
-//! that predict more tokens are left out). Others are refused with a list; the llama.cpp backend runs
+//! with all experts of a layer in one tensor, and the hybrids `lfm2`, `lfm2moe`, `qwen35` and
+//! `qwen35moe` (Qwen3.5; its layers that predict more tokens are left out). Others are refused with a list; the llama.cpp backend runs
 //! more. On the CPU, weights of every type that GGUF files have, mixed at will; over tensors on a device F32,
 //! F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K.
 //!
@@ -49,7 +49,7 @@
 //!
 //! # Hybrid models
 //!
-//! Layers of `lfm2` and `qwen35` without attention keep a state of fixed size for each sequence, in f32, beside
+//! Layers of these models without attention keep a state of fixed size for each sequence, in f32, beside
 //! the KV cache. Sessions of these models cannot fork or truncate; they save and restore, so that the prompt
 //! store works with checkpoints (`docs/prompt-cache.md`). A pass that fails empties the sequences of its batch.
 //!

@@ -108,8 +108,9 @@ fn biases_and_output_are_optional() {
         for tensor in &edit.tensors {
             let without = edit.clone().without_tensor(&tensor.name);
             let bias = tensor.name.ends_with(".bias") && !tensor.name.ends_with("norm.bias");
-            // GLM cannot do without the bias that helps to choose experts.
-            let bias = bias && !(name == "glm4moe-f32" && tensor.name.ends_with("exp_probs_b.bias"));
+            // Some families cannot do without the bias that helps to choose experts.
+            let required = ["glm4moe-f32", "lfm2moe-f32"].contains(&name);
+            let bias = bias && !(required && tensor.name.ends_with("exp_probs_b.bias"));
             // The bias of decays is no projection's.
             let bias = bias && !tensor.name.ends_with("ssm_dt.bias");
             if ["output.weight", "rope_freqs.weight"].contains(&tensor.name.as_str()) || bias {

@@ -161,11 +161,13 @@ fn starcoder() {
 #[test]
 fn lfm() {
     check("lfm2-f32", 1e-5);
+    check("lfm2moe-f32", 1e-5);
 }
 
 #[test]
 fn gated_delta_nets() {
     check("qwen35-f32", 1e-5);
+    check("qwen35moe-f32", 1e-5);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Names of the micro models, for the integration tests and those of executors.
 
 /// A model of every architecture, in f32.
-pub const ARCHITECTURES: [&str; 26] = [
+pub const ARCHITECTURES: [&str; 28] = [
     "llama-f32",
     "llama3-f32",
     "qwen2-f32",
@@ -20,6 +20,8 @@ pub const ARCHITECTURES: [&str; 26] = [
     "starcoder2-f32",
     "lfm2-f32",
     "qwen35-f32",
+    "lfm2moe-f32",
+    "qwen35moe-f32",
     "mixtral-f32",
     "qwen3moe-f32",
     "qwen2moe-f32",
@@ -31,7 +33,9 @@ pub const ARCHITECTURES: [&str; 26] = [
 ];
 
 /// Those of them that are mixtures of experts.
-pub const MIXTURES: [&str; 8] = [
+pub const MIXTURES: [&str; 10] = [
+    "lfm2moe-f32",
+    "qwen35moe-f32",
     "mixtral-f32",
     "qwen3moe-f32",
     "qwen2moe-f32",
@@ -43,4 +47,4 @@ pub const MIXTURES: [&str; 8] = [
 ];
 
 /// Those of them whose layers keep states.
-pub const RECURRENT: [&str; 2] = ["lfm2-f32", "qwen35-f32"];
+pub const RECURRENT: [&str; 4] = ["lfm2-f32", "qwen35-f32", "lfm2moe-f32", "qwen35moe-f32"];

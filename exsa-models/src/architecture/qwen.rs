@@ -42,3 +42,15 @@ pub(super) static QWEN3MOE: Architecture = Architecture {
     mixture: Some(&Mixture { width: ExpertWidth::MetadataOrShare, ..MIXTURE }),
     ..PLAIN
 };
+
+/// Qwen 3.5, the mixtures of experts, with one for all tokens behind a gate.
+pub(super) static QWEN35MOE: Architecture = Architecture {
+    name: "qwen35moe",
+    mixture: Some(&Mixture {
+        width: ExpertWidth::MetadataOrShare,
+        shared: SharedWidth::MetadataOrFeedForward,
+        shared_gate: true,
+        ..MIXTURE
+    }),
+    ..QWEN35
+};
