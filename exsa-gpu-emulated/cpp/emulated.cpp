@@ -50,8 +50,10 @@ WIDTHS(ATTENTION, float, f32)
     ENTRY(product_many_##NAME)
 #define HEADS_ENTRY(E, NAME) ENTRY(heads_##NAME)
 #define ATTENTION_ENTRIES(E, NAME, D)                                                                                  \
-    ENTRY(attend_##NAME##_##D##_1)                                                                                     \
-    ENTRY(attend_##NAME##_##D##_4)
+    ENTRY(attend_##NAME##_##D##_1x1)                                                                                   \
+    ENTRY(attend_##NAME##_##D##_1x4)                                                                                   \
+    ENTRY(attend_##NAME##_##D##_8x1)                                                                                   \
+    ENTRY(attend_##NAME##_##D##_2x4)
 
 // A kernel with faults, each chosen by a parameter, for the tests of the emulator.
 struct FaultParams {

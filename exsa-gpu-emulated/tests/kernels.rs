@@ -1,5 +1,5 @@
-//! Every kernel against plain arithmetic, in several orders of threads, with races in threadgroup memory checked; and
-//! faults that the emulator must find.
+//! Every kernel against plain arithmetic, in several orders of threads, with races in threadgroup memory
+//! checked; and faults that the emulator must find.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

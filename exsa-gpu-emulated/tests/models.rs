@@ -1,5 +1,6 @@
 //! Models on the emulated device: logits of every architecture and type of weights against an independent
-//! implementation in f64 (`exsa-backend-candle/tests/data/README.md`), and what happens when the device fails.
+//! implementation in f64 (`exsa-backend-candle/tests/data/README.md`), and what happens when the device
+//! fails.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -69,8 +70,8 @@ impl Reference {
     }
 }
 
-/// Logits within 3e-5 of the reference, relative to the largest, in one batch and in chunks of 7 tokens; the greedy
-/// continuation of the prompt begins like the reference's.
+/// Logits within 3e-5 of the reference, relative to the largest, in one batch and in chunks of 7 tokens; the
+/// greedy continuation of the prompt begins like the reference's.
 fn check(name: &str) {
     // More groups than the rows of a batch make, so that single rows of attention are split.
     let Some(model) = load(EmulatedDevices::new().groups_wanted(16), name) else { return };
