@@ -1,7 +1,7 @@
 //! Launches of the kernels, one method each: arguments in the kernel's order, and its grid.
 
 use super::params::{
-    AddParams, AttendParams, CombineParams, EmbedParams, GatherParams, GateParams, HeadsParams, LogitParams,
+    AddParams, AttendParams, CombineParams, EmbedParams, GateParams, GatherParams, HeadsParams, LogitParams,
     NormParams, ProductParams,
 };
 use super::{KernelSpec, KvElement, WeightType};

@@ -98,7 +98,7 @@ fn heads<D: Device>(rig: &mut Rig<'_, D>, element: KvElement, flags: u32) -> Res
     let values = cached(rig, element, &buffers[7], cache)?;
     let (mut queries, mut kept) = (Vec::new(), Vec::new());
     let (mut expected_queries, mut expected_kept) = (Vec::new(), Vec::new());
-    for row in 0..rows {
+    for (row, (position, slot)) in positions.iter().zip(&slots).enumerate() {
         for head in 0..all {
             let at = (row * all + head) * dim;
             let is_key = (n_head..n_head + kv_heads).contains(&head);
@@ -114,13 +114,13 @@ fn heads<D: Device>(rig: &mut Rig<'_, D>, element: KvElement, flags: u32) -> Res
                 vector.iter_mut().zip(norm).for_each(|(x, w)| *x *= scale * f64::from(*w));
             }
             if head < n_head + kv_heads {
-                rotate(&mut vector, &frequencies, positions[row], flags & HEADS_INTERLEAVED != 0);
+                rotate(&mut vector, &frequencies, *position, flags & HEADS_INTERLEAVED != 0);
             }
             if head < n_head {
                 queries.extend_from_slice(&got[at..at + dim]);
                 expected_queries.extend(vector.into_iter().map(|x| (x, 1.0 + x.abs())));
             } else {
-                let (slot, kv_head) = (slots[row] as usize, (head - n_head) % kv_heads);
+                let (slot, kv_head) = (*slot as usize, (head - n_head) % kv_heads);
                 let place = (slot / BLOCK_TOKENS * kv_heads + kv_head) * BLOCK_TOKENS + slot % BLOCK_TOKENS;
                 let cache = if is_key { &keys } else { &values };
                 kept.extend_from_slice(&cache[place * dim..][..dim]);
@@ -205,7 +205,12 @@ fn attend<D: Device>(rig: &mut Rig<'_, D>, element: KvElement, shape: Shape) -> 
     };
     let [xs, ks, vs, ts, views_at] = buffers.each_ref().map(|buffer| At(buffer, 0));
     let to = if splits == 1 { &out } else { &parts };
-    kernels.attend(&mut rig.stream, [xs, ks, vs, ts, views_at, At(to, 0)], (n_views, rows_max == 1), params)?;
+    kernels.attend(
+        &mut rig.stream,
+        [xs, ks, vs, ts, views_at, At(to, 0)],
+        (n_views, rows_max == 1),
+        params,
+    )?;
     if splits > 1 {
         let kernels = rig.kernels(&[])?;
         let params = CombineParams { heads: word(n_head), dim: word(dim), splits: word(splits) };
@@ -237,7 +242,8 @@ fn attend<D: Device>(rig: &mut Rig<'_, D>, element: KvElement, shape: Shape) -> 
             let weights: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
             let total: f64 = weights.iter().sum();
             for d in 0..dim {
-                let sum = weights.iter().zip(start..).map(|(w, token)| w * f64::from(values[place(token) + d]));
+                let sum =
+                    weights.iter().zip(start..).map(|(w, token)| w * f64::from(values[place(token) + d]));
                 expected.push((sum.sum::<f64>() / total, 1.0));
             }
         }

@@ -7,7 +7,7 @@ use super::scratch::{Scratch, ScratchSizes};
 use crate::device::{Device, DeviceError, Stream};
 use crate::kernel::launch::{At, AttentionKernels};
 use crate::kernel::params::{
-    AddParams, AttendParams, CombineParams, EmbedParams, GATE_GELU, GATE_SILU, GatherParams, GateParams,
+    AddParams, AttendParams, CombineParams, EmbedParams, GATE_GELU, GATE_SILU, GateParams, GatherParams,
     HEADS_INTERLEAVED, HEADS_KEY_NORM, HEADS_QUERY_NORM, HeadsParams, LogitParams, NORM_ADD, NORM_BIAS,
     NORM_LAYER, NormParams, ProductParams,
 };
@@ -177,7 +177,10 @@ impl<D: Device> Pass<'_, D> {
             RopePairs::Neox => 0,
         };
         let mut weights = [&scratch.projected; 2];
-        let parts = [(&attention.query_norm, width, HEADS_QUERY_NORM), (&attention.key_norm, width_kv, HEADS_KEY_NORM)];
+        let parts = [
+            (&attention.query_norm, width, HEADS_QUERY_NORM),
+            (&attention.key_norm, width_kv, HEADS_KEY_NORM),
+        ];
         for (i, (norm, cols, flag)) in parts.into_iter().enumerate() {
             match norm {
                 HeadNorm::Absent => {}
